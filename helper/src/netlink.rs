@@ -1,0 +1,191 @@
+//! The few rtnetlink(7) requests that setting up an interface takes.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
+
+/// Length of a `struct nlmsghdr`: length, type, flags, sequence, port id.
+const HEADER: usize = 16;
+/// Length of a `struct ifinfomsg`: family, padding, type, index, flags, change mask.
+const IFINFO: usize = 16;
+
+/// What is needed to know of an interface.
+pub struct Link {
+    /// Interface index.
+    pub index: u32,
+    /// Kind of a virtual interface ("bridge"), empty for others.
+    pub kind: String,
+    /// Whether its frames begin with an Ethernet header.
+    pub ethernet: bool,
+}
+
+/// What is to change of an interface.
+#[derive(Default)]
+pub struct LinkChange {
+    /// MTU in bytes.
+    pub mtu: Option<u32>,
+    /// Index of the bridge to join.
+    pub master: Option<u32>,
+    /// Bring it up.
+    pub up: bool,
+}
+
+/// A route netlink socket.
+pub struct Netlink {
+    socket: OwnedFd,
+    buffer: Vec<u8>,
+}
+
+impl Netlink {
+    /// Opens the socket; queries need no capability, changes `CAP_NET_ADMIN`.
+    pub fn open() -> io::Result<Self> {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
+        // A reply for one interface is a few kilobytes; 32 KiB is what libmnl advises for any.
+        Ok(Self { socket, buffer: vec![0; 32 << 10] })
+    }
+
+    /// Looks up an interface by name.
+    ///
+    /// # Errors
+    /// `ENODEV` when there is none of that name.
+    pub fn link(&mut self, name: &str) -> io::Result<Link> {
+        let mut request = Request::new(libc::RTM_GETLINK, 0);
+        request.extend(&[0; IFINFO]);
+        request.attribute(libc::IFLA_IFNAME, &[name.as_bytes(), &[0]].concat());
+        let reply = self.transact(request, libc::RTM_NEWLINK)?;
+        let info = reply.get(..IFINFO).ok_or(io::ErrorKind::InvalidData)?;
+        let hardware = u16::from_ne_bytes([info[2], info[3]]);
+        let kind = attributes(&reply[IFINFO..])
+            .find(|(name, _)| *name == libc::IFLA_LINKINFO)
+            .and_then(|(_, nested)| attributes(nested).find(|(name, _)| *name == libc::IFLA_INFO_KIND))
+            .map(|(_, kind)| String::from_utf8_lossy(kind).trim_end_matches('\0').to_owned());
+        Ok(Link {
+            index: u32::from_ne_bytes([info[4], info[5], info[6], info[7]]),
+            kind: kind.unwrap_or_default(),
+            ethernet: [libc::ARPHRD_ETHER, libc::ARPHRD_LOOPBACK].contains(&hardware),
+        })
+    }
+
+    /// Changes an interface.
+    pub fn change(&mut self, index: u32, change: &LinkChange) -> io::Result<()> {
+        let up = if change.up { libc::IFF_UP.cast_unsigned() } else { 0 };
+        let mut request = Request::new(libc::RTM_NEWLINK, libc::NLM_F_ACK);
+        request.extend(&[0; 4]);
+        for field in [index, up, up] {
+            request.extend(&field.to_ne_bytes());
+        }
+        for (name, value) in [(libc::IFLA_MTU, change.mtu), (libc::IFLA_MASTER, change.master)] {
+            if let Some(value) = value {
+                request.attribute(name, &value.to_ne_bytes());
+            }
+        }
+        self.transact(request, 0).map(drop)
+    }
+
+    /// Gives an interface an address that is usable at once: duplicate address detection is left out.
+    pub fn add_address(&mut self, index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
+        let (family, bytes) = match address {
+            IpAddr::V4(address) => (libc::AF_INET, address.octets().to_vec()),
+            IpAddr::V6(address) => (libc::AF_INET6, address.octets().to_vec()),
+        };
+        let mut request = Request::new(libc::RTM_NEWADDR, libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_EXCL);
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Both fit the kernel's u8 fields.
+        let header = [family as u8, prefix, libc::IFA_F_NODAD as u8, libc::RT_SCOPE_UNIVERSE];
+        request.extend(&header);
+        request.extend(&index.to_ne_bytes());
+        request.attribute(libc::IFA_LOCAL, &bytes);
+        request.attribute(libc::IFA_ADDRESS, &bytes);
+        self.transact(request, 0).map(drop)
+    }
+
+    /// Sends a request and returns the payload of its reply of type `expected`, or of the acknowledgement.
+    fn transact(&mut self, request: Request, expected: u16) -> io::Result<Vec<u8>> {
+        send(self.socket.as_raw_fd(), &request.finish(), MsgFlags::empty())?;
+        let length = recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::empty())?;
+        let reply = self.buffer.get(..length).filter(|reply| reply.len() >= HEADER + 4);
+        let reply = reply.ok_or(io::ErrorKind::InvalidData)?;
+        let end = u32::from_ne_bytes([reply[0], reply[1], reply[2], reply[3]]) as usize;
+        let payload = reply.get(HEADER..end).ok_or(io::ErrorKind::InvalidData)?;
+        match u16::from_ne_bytes([reply[4], reply[5]]) {
+            kind if i32::from(kind) == libc::NLMSG_ERROR && payload.len() >= 4 => {
+                match i32::from_ne_bytes([payload[0], payload[1], payload[2], payload[3]]) {
+                    0 => Ok(Vec::new()),
+                    error => Err(io::Error::from_raw_os_error(-error)),
+                }
+            }
+            kind if kind == expected => Ok(payload.to_vec()),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+}
+
+/// A request under construction.
+struct Request(Vec<u8>);
+
+impl Request {
+    fn new(kind: u16, flags: i32) -> Self {
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Flags are 16 bits wide.
+        let flags = (flags | libc::NLM_F_REQUEST) as u16;
+        let mut bytes = vec![0; HEADER];
+        bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
+        bytes[6..8].copy_from_slice(&flags.to_ne_bytes());
+        Self(bytes)
+    }
+
+    fn extend(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    /// Appends a `struct rtattr` with its value, padded to four bytes.
+    fn attribute(&mut self, name: u16, value: &[u8]) {
+        let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
+        self.extend(&length.to_ne_bytes());
+        self.extend(&name.to_ne_bytes());
+        self.extend(value);
+        self.0.resize(self.0.len().next_multiple_of(4), 0);
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        let length = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
+        self.0[..4].copy_from_slice(&length.to_ne_bytes());
+        self.0
+    }
+}
+
+/// The attributes (`struct rtattr`) in `bytes`: name without its flag bits, and value.
+fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let length = usize::from(u16::from_ne_bytes([*bytes.first()?, *bytes.get(1)?]));
+        let name = u16::from_ne_bytes([*bytes.get(2)?, *bytes.get(3)?]) & 0x3fff;
+        let value = bytes.get(4..length)?;
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((name, value))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loopback_interface_is_found_and_an_unknown_one_is_not() {
+        let mut netlink = Netlink::open().unwrap();
+        let link = netlink.link("lo").unwrap();
+        assert_eq!((link.index, link.kind.as_str(), link.ethernet), (1, "", true));
+        assert_eq!(netlink.link("no-such-if").err().unwrap().raw_os_error(), Some(libc::ENODEV));
+    }
+
+    #[test]
+    fn attributes_end_at_nonsense() {
+        let mut request = Request::new(1, 0);
+        request.attribute(3, b"abc");
+        request.attribute(4, b"");
+        let bytes = request.finish();
+        assert_eq!(attributes(&bytes[HEADER..]).collect::<Vec<_>>(), [(3, &b"abc"[..]), (4, b"")]);
+        assert_eq!(attributes(&[200, 0, 1, 0, 9]).count(), 0);
+        assert_eq!(attributes(&[0, 0, 1, 0, 9]).count(), 0);
+    }
+}

@@ -1,0 +1,193 @@
+//! Opens the handles of a plan. Every error is one line for the user that names the value and what would be right.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
+};
+use privsep::ipc::{PathPlan, Plan, PortPlan};
+use privsep::sys::{option, packet, tap};
+
+use crate::netlink::{LinkChange, Netlink};
+
+/// Requested size of socket buffers in bytes, against bursts while the worker is not scheduled or is replaced.
+const BUFFER: usize = 32 << 20;
+
+/// Open handles; kept for the life of the tunnel, so that no interface and no port goes away with a worker.
+pub struct Handles {
+    /// TAP queue or packet socket.
+    pub port: OwnedFd,
+    /// Name of the local interface.
+    pub interface: String,
+    /// One UDP socket for each path.
+    pub paths: Vec<OwnedFd>,
+}
+
+/// Opens everything, in an order that leaves nothing behind when a later part fails: the kernel removes a TAP interface
+/// with its last descriptor.
+pub fn everything(plan: &Plan) -> Result<Handles, String> {
+    let paths = plan.paths.iter().map(path).collect::<Result<_, _>>()?;
+    let (port, interface) = match &plan.port {
+        PortPlan::Tap { name, addresses, bridge, mtu } => {
+            tap_interface(name.as_deref(), addresses, bridge.as_deref(), *mtu)?
+        }
+        PortPlan::Raw { interface, promiscuous } => (raw(interface, *promiscuous)?, interface.clone()),
+    };
+    Ok(Handles { port, interface, paths })
+}
+
+/// A UDP socket, bound and connected.
+fn path(plan: &PathPlan) -> Result<OwnedFd, String> {
+    let (local, remote) = (plan.local, plan.remote);
+    let family = if local.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let udp = socket(family, SockType::Datagram, flags, None).map_err(|e| format!("UDP socket: {}", e.desc()))?;
+    let fail = |what: &str, error: &dyn std::fmt::Display| format!("path {local} to {remote}: {what}: {error}");
+    if let Some(device) = &plan.device {
+        setsockopt(&udp, sockopt::BindToDevice, &OsString::from(device)).map_err(|error| match error {
+            nix::Error::ENODEV => format!("device {device:?}: no such interface; `ip link` lists them"),
+            error => format!("device {device:?}: {}", error.desc()),
+        })?;
+    }
+    if let Some(mark) = plan.mark {
+        setsockopt(&udp, sockopt::Mark, &mark).map_err(|e| fail("mark", &e.desc()))?;
+    }
+    // The classic wire never sets the don't-fragment bit.
+    let (level, name) = if local.is_ipv6() {
+        option::set_int(udp.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1).map_err(|e| fail("IPv6 only", &e))?;
+        (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER)
+    } else {
+        (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER)
+    };
+    option::set_int(udp.as_fd(), level, name, libc::IP_PMTUDISC_DONT).map_err(|e| fail("path MTU", &e))?;
+    buffers(&udp);
+    // Between bind and connect anybody's datagram would be queued: none is accepted until the remote is fixed.
+    option::reject_all(udp.as_fd()).map_err(|e| fail("filter", &e))?;
+    bind(std::os::fd::AsRawFd::as_raw_fd(&udp), &SockaddrStorage::from(local)).map_err(|e| bind_error(local, e))?;
+    connect(std::os::fd::AsRawFd::as_raw_fd(&udp), &SockaddrStorage::from(remote))
+        .map_err(|e| connect_error(local, remote, e))?;
+    option::accept_all(udp.as_fd()).map_err(|e| fail("filter", &e))?;
+    Ok(udp)
+}
+
+fn bind_error(local: SocketAddr, error: nix::Error) -> String {
+    let ip = local.ip();
+    match error {
+        nix::Error::EADDRINUSE => format!("local address {local}: already in use; choose another port"),
+        nix::Error::EADDRNOTAVAIL => format!(
+            "local address {ip}: not an address of this host; use one that `ip addr` shows, or {}",
+            if ip.is_ipv6() { "::" } else { "0.0.0.0" }
+        ),
+        nix::Error::EACCES => {
+            format!("local port {}: ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher one", local.port())
+        }
+        error => format!("local address {local}: {}", error.desc()),
+    }
+}
+
+fn connect_error(local: SocketAddr, remote: SocketAddr, error: nix::Error) -> String {
+    match error {
+        nix::Error::ENETUNREACH | nix::Error::EHOSTUNREACH => {
+            format!("remote address {remote}: no route to it; `ip route get {}` should show one", remote.ip())
+        }
+        nix::Error::EINVAL => format!("remote address {remote}: cannot be reached from local address {local}"),
+        error => format!("remote address {remote}: {}", error.desc()),
+    }
+}
+
+/// Large buffers, past the system's limit where we may.
+fn buffers(socket: &OwnedFd) {
+    // A smaller buffer is no reason to fail, so the result of the fallback is not looked at.
+    if setsockopt(socket, sockopt::RcvBufForce, &BUFFER).is_err() {
+        let _ = setsockopt(socket, sockopt::RcvBuf, &BUFFER);
+    }
+    if setsockopt(socket, sockopt::SndBufForce, &BUFFER).is_err() {
+        let _ = setsockopt(socket, sockopt::SndBuf, &BUFFER);
+    }
+}
+
+/// Creates a TAP interface, gives it addresses and MTU, puts it into its bridge and brings it up.
+fn tap_interface(
+    name: Option<&str>,
+    addresses: &[(IpAddr, u8)],
+    bridge: Option<&str>,
+    mtu: Option<u32>,
+) -> Result<(OwnedFd, String), String> {
+    let mut netlink = Netlink::open().map_err(|e| format!("netlink socket: {e}"))?;
+    let bridge = bridge.map(|name| bridge_index(&mut netlink, name)).transpose()?;
+    let (tap, name) = create_tap(name.unwrap_or("tap%d"))?;
+    let link = netlink.link(&name).map_err(|e| format!("interface {name:?}: {e}"))?;
+    if let Some(mtu) = mtu {
+        let change = LinkChange { mtu: Some(mtu), ..LinkChange::default() };
+        netlink.change(link.index, &change).map_err(|e| format!("MTU {mtu} of interface {name:?}: {e}"))?;
+    }
+    for &(address, prefix) in addresses {
+        netlink
+            .add_address(link.index, address, prefix)
+            .map_err(|e| format!("address {address}/{prefix} on interface {name:?}: {e}"))?;
+    }
+    let change = LinkChange { master: bridge, up: true, ..LinkChange::default() };
+    netlink.change(link.index, &change).map_err(|e| format!("bringing up interface {name:?}: {e}"))?;
+    Ok((tap, name))
+}
+
+fn bridge_index(netlink: &mut Netlink, name: &str) -> Result<u32, String> {
+    match netlink.link(name) {
+        Ok(link) if link.kind == "bridge" => Ok(link.index),
+        Ok(_) => Err(format!("bridge {name:?}: this interface is not a bridge; `ip link show type bridge` lists them")),
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {
+            Err(format!("bridge {name:?}: no such interface; create it with `ip link add {name} type bridge`"))
+        }
+        Err(error) => Err(format!("bridge {name:?}: {error}")),
+    }
+}
+
+fn create_tap(name: &str) -> Result<(OwnedFd, String), String> {
+    const DEVICE: &str = "/dev/net/tun";
+    let open = File::options().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(DEVICE);
+    let device = open.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => format!("{DEVICE}: not there; load the kernel module with `modprobe tun`"),
+        _ if error.raw_os_error() == Some(libc::ENODEV) => {
+            format!("{DEVICE}: the kernel has no TUN/TAP support; load the kernel module with `modprobe tun`")
+        }
+        _ => format!("{DEVICE}: {error}"),
+    })?;
+    tap::create(device, name).map_err(|error| match error.raw_os_error() {
+        Some(libc::EBUSY | libc::EEXIST | libc::EINVAL) => {
+            format!("interface {name:?}: exists already; choose another name or delete it")
+        }
+        Some(libc::EPERM) => format!("interface {name:?}: creating it needs CAP_NET_ADMIN"),
+        _ => format!("interface {name:?}: {error}"),
+    })
+}
+
+/// A packet socket on an Ethernet interface. Bound last: a passed socket must not hear before all else is set.
+fn raw(interface: &str, promiscuous: bool) -> Result<OwnedFd, String> {
+    let mut netlink = Netlink::open().map_err(|e| format!("netlink socket: {e}"))?;
+    let link = netlink.link(interface).map_err(|error| match error.raw_os_error() {
+        Some(libc::ENODEV) => format!("interface {interface:?}: no such interface; `ip link` lists them"),
+        _ => format!("interface {interface:?}: {error}"),
+    })?;
+    if !link.ethernet {
+        return Err(format!("interface {interface:?}: does not carry Ethernet frames; name an Ethernet interface"));
+    }
+    let fail = |what: &str, error: io::Error| format!("interface {interface:?}: {what}: {error}");
+    let socket = packet::open().map_err(|e| fail("packet socket", e))?;
+    enable_auxdata(socket.as_fd()).map_err(|e| fail("VLAN tags", e))?;
+    buffers(&socket);
+    if promiscuous {
+        packet::promiscuous(socket.as_fd(), link.index).map_err(|e| fail("promiscuous mode", e))?;
+    }
+    packet::bind(socket.as_fd(), link.index).map_err(|e| fail("bind", e))?;
+    Ok(socket)
+}
+
+/// Has the kernel report the VLAN tags that it takes out of frames.
+fn enable_auxdata(socket: BorrowedFd<'_>) -> io::Result<()> {
+    option::set_int(socket, libc::SOL_PACKET, libc::PACKET_AUXDATA, 1)
+}

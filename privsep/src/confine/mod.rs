@@ -1,0 +1,116 @@
+//! How a process gives up its powers. Each step is one-way.
+
+pub mod seccomp;
+
+use std::io;
+
+use caps::CapSet;
+use landlock::{ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::Signal;
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+
+use crate::ipc::Identity;
+use crate::sys::process;
+
+/// An error of a step, by name.
+fn step(name: &'static str) -> impl Fn(nix::Error) -> io::Error {
+    move |error| io::Error::other(format!("{name}: {}", error.desc()))
+}
+
+/// Moves this process, and all it starts from now on, into a new network namespace without any interface that is up.
+///
+/// # Errors
+/// `EPERM` without `CAP_SYS_ADMIN`.
+pub fn enter_empty_network() -> io::Result<()> {
+    Ok(unshare(CloneFlags::CLONE_NEWNET)?)
+}
+
+/// Becomes `identity` for good, without supplementary groups.
+pub fn become_user(identity: Identity) -> io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
+    if uid.is_root() || gid.as_raw() == 0 {
+        return Err(io::Error::other("become_user: user and group must not be root"));
+    }
+    setgroups(&[]).map_err(step("setgroups"))?;
+    setresgid(gid, gid, gid).map_err(step("setresgid"))?;
+    setresuid(uid, uid, uid).map_err(step("setresuid"))?;
+    Ok(())
+}
+
+/// Empties the bounding set, if this process may: it takes `CAP_SETPCAP`, so it comes before [`become_user`]. Without
+/// it the set stays as the process was started with, and is of no use under `no_new_privs`.
+pub fn drop_bounding_set() -> io::Result<()> {
+    if caps::has_cap(None, CapSet::Effective, caps::Capability::CAP_SETPCAP).map_err(io::Error::other)? {
+        caps::clear(None, CapSet::Bounding).map_err(io::Error::other)?;
+    }
+    Ok(())
+}
+
+/// Empties the ambient, inheritable, effective and permitted capability sets of the calling thread.
+pub fn drop_capabilities() -> io::Result<()> {
+    for set in [CapSet::Ambient, CapSet::Inheritable, CapSet::Effective, CapSet::Permitted] {
+        caps::clear(None, set).map_err(io::Error::other)?;
+    }
+    Ok(())
+}
+
+/// From now on no exec gains a privilege (prctl(2), `PR_SET_NO_NEW_PRIVS`).
+pub fn no_new_privileges() -> io::Result<()> {
+    prctl::set_no_new_privs().map_err(step("no_new_privs"))
+}
+
+/// Takes this process out of the reach of others of its uid: ptrace, `/proc/PID/mem`, `/proc/PID/fd`, `pidfd_getfd`.
+/// An exec and a change of identity undo it.
+pub fn not_dumpable() -> io::Result<()> {
+    prctl::set_dumpable(false).map_err(step("dumpable"))
+}
+
+/// Has this process die with the one that started it. A change of identity undoes it.
+pub fn die_with_parent() -> io::Result<()> {
+    prctl::set_pdeathsig(Signal::SIGKILL).map_err(step("parent death signal"))
+}
+
+/// No file of any kind, no TCP port, no abstract Unix socket, no signal to a process outside (landlock(7)); for the
+/// calling thread and those that it starts. Returns the ABI in force, 0 on a kernel without Landlock.
+pub fn landlock_nothing() -> io::Result<u32> {
+    let newest = ABI::V6;
+    let ruleset = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(newest))
+        .and_then(|ruleset| ruleset.handle_access(AccessNet::from_all(newest)))
+        .and_then(|ruleset| ruleset.scope(Scope::from_all(newest)))
+        .and_then(Ruleset::create)
+        .map_err(io::Error::other)?;
+    let status = ruleset.restrict_self().map_err(io::Error::other)?;
+    Ok(match status.landlock {
+        landlock::LandlockStatus::Available { effective_abi, .. } => effective_abi as u32,
+        _ => 0,
+    })
+}
+
+/// Memory that was ever writable never becomes executable. False on a kernel that lacks it (before 6.3).
+pub fn deny_write_execute() -> bool {
+    process::deny_write_execute().is_ok()
+}
+
+/// No further thread or process, no file growth, no core dump. To be called when all threads run: with no process
+/// allowed, none starts.
+pub fn limit_resources() -> io::Result<()> {
+    for (resource, name) in [
+        (Resource::RLIMIT_NPROC, "RLIMIT_NPROC"),
+        (Resource::RLIMIT_FSIZE, "RLIMIT_FSIZE"),
+        (Resource::RLIMIT_CORE, "RLIMIT_CORE"),
+    ] {
+        setrlimit(resource, 0, 0).map_err(step(name))?;
+    }
+    Ok(())
+}
+
+/// Whether `CAP_NET_ADMIN` and `CAP_NET_RAW` are in the ambient set, from which an executed program gets them.
+pub fn has_ambient_network_capabilities() -> io::Result<bool> {
+    let has = |capability| caps::has_cap(None, CapSet::Ambient, capability).map_err(io::Error::other);
+    Ok(has(caps::Capability::CAP_NET_ADMIN)? && has(caps::Capability::CAP_NET_RAW)?)
+}

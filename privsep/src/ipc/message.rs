@@ -1,0 +1,283 @@
+//! Every message between the processes.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use super::Message;
+use crate::secret::Secret;
+
+/// Paths of a tunnel: master and slave.
+pub const MAX_PATHS: usize = 2;
+
+/// Numeric user and group that a process becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// User id, never 0.
+    pub uid: u32,
+    /// Group id, never 0.
+    pub gid: u32,
+}
+
+/// The exact list of handles that a tunnel will ever need. Sent once, frozen from then on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Whom to become after opening; `None` when the start was without root already.
+    pub become_user: Option<Identity>,
+    /// The local side.
+    pub port: PortPlan,
+    /// The remote side, the preferred path first; 1 to [`MAX_PATHS`].
+    pub paths: Vec<PathPlan>,
+}
+
+/// The handle of the local side.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PortPlan {
+    /// A TAP interface, created by the helper.
+    Tap {
+        /// Interface name; `None` lets the kernel choose `tapN`.
+        name: Option<String>,
+        /// Addresses with prefix length in bits.
+        addresses: Vec<(IpAddr, u8)>,
+        /// The bridge that the interface joins.
+        bridge: Option<String>,
+        /// Interface MTU in bytes; `None` leaves the kernel's 1500.
+        mtu: Option<u32>,
+    },
+    /// A packet socket on an interface that exists.
+    Raw {
+        /// Interface name.
+        interface: String,
+        /// Whether frames for other stations are taken, too.
+        promiscuous: bool,
+    },
+}
+
+/// A UDP socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathPlan {
+    /// Bound to this address.
+    pub local: SocketAddr,
+    /// Connected to this address.
+    pub remote: SocketAddr,
+    /// `SO_BINDTODEVICE`.
+    pub device: Option<String>,
+    /// `SO_MARK`.
+    pub mark: Option<u32>,
+}
+
+/// Supervisor to helper.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToHelper {
+    /// First message: [`crate::PROTOCOL`] of the supervisor and the plan.
+    Plan(u32, Plan),
+    /// Send the handles of this variant down the socket that comes with it, and close it.
+    Serve(Variant),
+}
+
+/// Which form of the handles a worker gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Variant {
+    /// Without offload: a frame is what is on the wire.
+    Plain,
+}
+
+impl Message for ToHelper {
+    const MAX: usize = 4096;
+
+    fn descriptors(&self) -> usize {
+        usize::from(matches!(self, Self::Serve(_)))
+    }
+}
+
+/// Helper to supervisor.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromHelper {
+    /// Every handle of the plan is open.
+    Opened {
+        /// Name of the local interface.
+        interface: String,
+    },
+    /// A handle could not be opened; the helper ends. One line for the user.
+    Failed(String),
+}
+
+impl Message for FromHelper {
+    const MAX: usize = 2048;
+}
+
+/// Helper to worker, on its descriptor 4: the local side's handle, then one UDP socket for each path.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Handles {
+    /// Number of UDP sockets that follow the port's descriptor.
+    pub paths: u8,
+}
+
+impl Message for Handles {
+    const MAX: usize = 16;
+
+    fn descriptors(&self) -> usize {
+        1 + usize::from(self.paths)
+    }
+}
+
+/// The direction that is not used: nothing can be received.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Never {}
+
+impl Message for Never {
+    const MAX: usize = 1;
+}
+
+/// Which cipher the classic wire uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Cipher {
+    /// Clear text.
+    None,
+    /// Repeated XOR with the key.
+    Xor,
+    /// AES-128-CBC.
+    Aes128,
+    /// AES-192-CBC.
+    Aes192,
+    /// AES-256-CBC.
+    Aes256,
+}
+
+/// Which kind of handle the local side is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PortKind {
+    /// A TAP interface.
+    Tap,
+    /// A packet socket.
+    Raw,
+}
+
+/// Everything a worker is told.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WorkerConfig {
+    /// Kind of the local handle.
+    pub port: PortKind,
+    /// Cipher of the classic wire.
+    pub cipher: Cipher,
+    /// Its key as the user gave it, before padding or cutting; empty for [`Cipher::None`].
+    pub key: Secret,
+    /// Number of paths.
+    pub paths: u8,
+    /// Where the worker before this one had come to.
+    pub state: State,
+}
+
+/// What survives a worker.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// Ticks passed, about one a second.
+    pub tick: u64,
+    /// The local side.
+    pub port: PortCounters,
+    /// Each path.
+    pub paths: Vec<PathReport>,
+}
+
+/// Counts of the local side; rx is what was taken from it, tx what was given to it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct PortCounters {
+    pub rx_frames: u64,
+    pub rx_bytes: u64,
+    pub rx_dropped_oversize: u64,
+    pub rx_dropped_kernel: u64,
+    pub rx_errors: u64,
+    pub tx_frames: u64,
+    pub tx_bytes: u64,
+    pub tx_dropped_short: u64,
+    pub tx_errors: u64,
+}
+
+/// Counts of one path in datagrams and bytes of UDP payload.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct PathCounters {
+    pub tx_datagrams: u64,
+    pub tx_bytes: u64,
+    pub tx_errors: u64,
+    pub rx_datagrams: u64,
+    pub rx_bytes: u64,
+    pub rx_dropped_oversize: u64,
+    pub rx_dropped_invalid: u64,
+    pub rx_errors: u64,
+    pub pings_sent: u64,
+    pub pings_received: u64,
+    pub pongs_sent: u64,
+    pub pongs_received: u64,
+}
+
+/// Health of a path.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PathHealth {
+    /// The peer has not answered yet.
+    #[default]
+    Connecting,
+    /// The peer answers.
+    Up,
+    /// The peer has answered once, and no longer does.
+    Down,
+}
+
+/// What a worker says of one path.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathReport {
+    /// Health at the last tick.
+    pub health: PathHealth,
+    /// Tick in which the last PONG came.
+    pub last_pong: u64,
+    /// Microseconds from the last PING to the last PONG; 0 before the first.
+    pub rtt_us: u64,
+    /// Counts.
+    pub counters: PathCounters,
+}
+
+/// Supervisor to worker.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToWorker {
+    /// First message: [`crate::PROTOCOL`] and everything the worker is told.
+    Start(u32, Box<WorkerConfig>),
+    /// Are all forwarding threads alive? Answered by [`FromWorker::Alive`] with the same number.
+    Heartbeat(u64),
+    /// Answered by [`FromWorker::Report`] at once.
+    Report,
+}
+
+impl Message for ToWorker {
+    const MAX: usize = 8192;
+}
+
+/// What confinement a worker has reached; what the kernel lacks is reported, not fatal.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confinement {
+    /// Landlock ABI in force; 0 without Landlock.
+    pub landlock_abi: u32,
+    /// Memory-deny-write-execute.
+    pub mdwe: bool,
+    /// The seccomp allow-list; always true for a worker that is sealed.
+    pub seccomp: bool,
+}
+
+/// Worker to supervisor. The supervisor takes all of it as hostile.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromWorker {
+    /// Confined, and all loops run.
+    Sealed(Confinement),
+    /// Every forwarding thread has passed its loop since the heartbeat of this number.
+    Alive(u64),
+    /// Counters and health.
+    Report(State),
+    /// Health of a path has changed.
+    Health(u8, PathHealth),
+    /// Last words: place and message of a panic or a fatal error.
+    Dying(String),
+}
+
+impl Message for FromWorker {
+    const MAX: usize = 2048;
+}

@@ -1,0 +1,15 @@
+//! System calls that no safe wrapper covers. Every `unsafe` block of the project is in this folder.
+
+pub mod mmsg;
+pub mod option;
+pub mod packet;
+pub mod process;
+pub mod scm;
+pub mod tap;
+
+use std::io;
+
+/// The result of a libc call that reports failure as -1.
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}

@@ -1,0 +1,54 @@
+//! One packet with descriptors over a Unix socket (`SCM_RIGHTS`, unix(7)).
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+
+/// Descriptors that one packet can carry at most.
+pub const MAX: usize = 8;
+
+/// Sends `bytes` as one packet, with copies of `descriptors`. A peer that has gone is `BrokenPipe`, never a signal.
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>], flags: MsgFlags) -> io::Result<()> {
+    let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&raw)];
+    let control = if raw.is_empty() { &[][..] } else { &rights[..] };
+    let flags = flags | MsgFlags::MSG_NOSIGNAL;
+    loop {
+        match sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], control, flags, None) {
+            Err(Errno::EINTR) => {}
+            result => return Ok(result.map(drop)?),
+        }
+    }
+}
+
+/// Receives one packet: its length in `buffer` and its descriptors, close-on-exec. Length 0 is end of file.
+///
+/// # Errors
+/// `InvalidData` if the packet was longer than `buffer` or carried more than [`MAX`] descriptors; those that did arrive
+/// are closed.
+pub fn recv(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut control = nix::cmsg_space!([RawFd; MAX]);
+    let mut slices = [IoSliceMut::new(buffer)];
+    let packet = loop {
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+        match recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut control), flags) {
+            Err(Errno::EINTR) => {}
+            result => break result?,
+        }
+    };
+    let mut descriptors = Vec::new();
+    if let Ok(messages) = packet.cmsgs() {
+        for message in messages {
+            if let ControlMessageOwned::ScmRights(raw) = message {
+                // SAFETY: the kernel has just made these descriptors for this process, and nothing else owns them.
+                descriptors.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+            }
+        }
+    }
+    if packet.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    Ok((packet.bytes, descriptors))
+}

@@ -1,0 +1,54 @@
+//! Running in the foreground, or going to the background: only once the tunnel is ready, so that whoever started it
+//! sees a failure.
+
+use std::fs::File;
+use std::io::{self, PipeWriter, Read, Write};
+
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
+use privsep::sys::process::fork_background;
+
+use crate::cli::Foreground;
+use crate::error::Context;
+use crate::log::{self, SystemLog};
+use crate::tunnel::Tunnel;
+use crate::{Error, supervise};
+
+/// Runs a tunnel until it is told to end.
+pub fn run(tunnel: &Tunnel, foreground: Foreground) -> Result<(), Error> {
+    if foreground == Foreground::Yes {
+        return supervise::run(tunnel, || Ok(()));
+    }
+    let going = || "going to the background".to_owned();
+    let (mut ready, signal) = io::pipe().context(going)?;
+    if let Some(child) = fork_background().context(going)? {
+        drop(signal);
+        return if ready.read(&mut [0]).is_ok_and(|bytes| bytes == 1) { Ok(()) } else { Err(verdict(child)) };
+    }
+    drop(ready);
+    setsid().context(going)?;
+    let system_log = log::connect(&tunnel.name);
+    if system_log.is_none() {
+        log::warning("no system log (/dev/log): there will be no messages from the background");
+    }
+    supervise::run(tunnel, || detach(system_log, signal).context(going))
+}
+
+/// How the child ended that was to go to the background.
+fn verdict(child: Pid) -> Error {
+    match waitpid(child, None) {
+        Ok(WaitStatus::Exited(_, status)) => Error::Reported(u8::try_from(status).unwrap_or(1)),
+        other => Error::failure(format!("the supervisor ended before it was ready: {other:?}")),
+    }
+}
+
+/// Lets go of terminal and directory, and has the parent end with success.
+fn detach(system_log: Option<SystemLog>, mut signal: PipeWriter) -> io::Result<()> {
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    chdir("/")?;
+    log::to_background(system_log);
+    dup2_stdin(&null)?;
+    dup2_stdout(&null)?;
+    dup2_stderr(&null)?;
+    signal.write_all(&[1])
+}

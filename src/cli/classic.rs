@@ -1,0 +1,263 @@
+//! EthUDP's command line. Its options have one dash and any length, so they are parsed here by hand.
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+
+use privsep::ipc::Cipher;
+use privsep::secret::Secret;
+
+use super::{Command, Foreground};
+use crate::Error;
+use crate::tunnel::{self, DEFAULT_KEY, Endpoint, Path, Port, Tunnel};
+
+/// What `-h` prints.
+const HELP: &str = "\
+Usage: ethudp -e [options] LOCAL-IP PORT REMOTE-IP PORT INTERFACE
+       ethudp -i [options] LOCAL-IP PORT REMOTE-IP PORT ADDRESS MASK
+       ethudp -b [options] LOCAL-IP PORT REMOTE-IP PORT BRIDGE
+Modes:
+  -e            raw: frames of an interface that exists
+  -i            tap: a TAP interface with an address
+  -b            bridge: a TAP interface that joins a bridge
+Options:
+  -enc CIPHER   xor, aes-128, aes-192 or aes-256
+  -k KEY        key; without -enc the cipher is aes-128
+  -dev NAME     name of the TAP interface
+  -n NAME       name of the tunnel, prefix in the system log
+  -d            stay in the foreground, log to standard error
+  -nopromisc    leave the interface's promiscuous mode alone (-e)
+  --user NAME   the user that all processes become when started by root (default: ethudp)
+";
+
+/// Options that EthUDP has and this version does not: name, number of operands.
+const NOT_YET: &[(&str, &str)] = &[
+    ("-t", "mode mirror"),
+    ("-u", "mode mirror-udp"),
+    ("-p", "a password"),
+    ("-lz4", "compression"),
+    ("-mss", "MSS adjustment"),
+    ("-mtu", "fragmentation"),
+    ("-map", "a VLAN map"),
+    ("-m", "a VLAN map"),
+    ("-c", "a command"),
+    ("-x", "an end after some seconds"),
+    ("-r", "reading only"),
+    ("-w", "writing only"),
+    ("-loopcheck", "the loop check"),
+    ("-noloopcheck", "the loop check"),
+    ("-B", "the benchmark"),
+    ("-l", "the benchmark"),
+];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Raw,
+    Tap,
+    Bridge,
+}
+
+/// Options as given.
+#[derive(Default)]
+struct Options {
+    mode: Option<Mode>,
+    cipher: Option<Cipher>,
+    key: Option<Secret>,
+    device: Option<String>,
+    name: Option<String>,
+    user: Option<String>,
+    foreground: bool,
+    no_promiscuous: bool,
+}
+
+/// Parses the arguments behind the program's name.
+pub fn parse(arguments: &[OsString]) -> Result<Command, Error> {
+    // Addresses and names are text; a key may be any bytes, but none that is not text has ever been seen.
+    let text = |argument: &OsString| {
+        let argument = argument.clone().into_string();
+        argument.map_err(|bytes| Error::usage(format!("argument {}: is not UTF-8 text", bytes.display())))
+    };
+    let mut rest = arguments.iter().map(text).collect::<Result<Vec<_>, _>>()?.into_iter();
+    let mut options = Options::default();
+    let mut operands = Vec::new();
+    while let Some(argument) = rest.next() {
+        // As in the original, options come first; what begins with a dash after the first operand is an operand.
+        if !operands.is_empty() || !argument.starts_with('-') {
+            operands.push(argument);
+        } else if argument == "-h" {
+            return Ok(Command::Text(HELP.into()));
+        } else {
+            option(&mut options, &argument, &mut rest)?;
+        }
+    }
+    let foreground = if options.foreground { Foreground::Yes } else { Foreground::No };
+    Ok(Command::Run(tunnel(options, &operands).map_err(Error::Usage)?, foreground))
+}
+
+fn option(options: &mut Options, name: &str, rest: &mut impl Iterator<Item = String>) -> Result<(), Error> {
+    let mut operand = || rest.next().ok_or_else(|| Error::usage(format!("option {name}: its operand is missing")));
+    match name {
+        "-e" => options.mode = Some(Mode::Raw),
+        "-i" => options.mode = Some(Mode::Tap),
+        "-b" => options.mode = Some(Mode::Bridge),
+        "-d" => options.foreground = true,
+        "-nopromisc" => options.no_promiscuous = true,
+        "-enc" => options.cipher = Some(tunnel::cipher("option -enc", &operand()?).map_err(Error::Usage)?),
+        "-k" => options.key = Some(Secret::new(operand()?.into_bytes())),
+        "-dev" => options.device = Some(tunnel::interface("option -dev", &operand()?).map_err(Error::Usage)?),
+        "-n" => options.name = Some(tunnel::name(&operand()?).map_err(Error::Usage)?),
+        "--user" => options.user = Some(operand()?),
+        _ => {
+            return Err(match NOT_YET.iter().find(|(option, _)| *option == name) {
+                Some((_, what)) => Error::usage(format!("option {name}: {what} is not supported by this version yet")),
+                None => Error::usage(format!("option {name:?}: unknown; `ethudp -h` lists the options")),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn tunnel(options: Options, operands: &[String]) -> Result<Tunnel, String> {
+    let mode = options.mode.ok_or("no mode given: must be -e, -i or -b; `ethudp -h` explains them")?;
+    let names: &[&str] = match mode {
+        Mode::Raw => &["INTERFACE"],
+        Mode::Tap => &["ADDRESS", "MASK"],
+        Mode::Bridge => &["BRIDGE"],
+    };
+    let all = [&["LOCAL-IP", "LOCAL-PORT", "REMOTE-IP", "REMOTE-PORT"], names].concat();
+    let [local, local_port, remote, remote_port, own @ ..] = operands else { return Err(missing(&all, operands)) };
+    if own.len() < names.len() {
+        return Err(missing(&all, operands));
+    }
+    match operands.len() - all.len() {
+        0 => {}
+        4 => return Err("a second (slave) path: is not supported by this version yet".into()),
+        _ => return Err(format!("operand {:?}: one too many; needed are {}", operands[all.len()], all.join(" "))),
+    }
+    let path = path(local, local_port, remote, remote_port)?;
+    let port = port(mode, &options, own)?;
+    let (cipher, key) = cipher_and_key(options.cipher, options.key)?;
+    let name = options.name.unwrap_or_else(|| match &port {
+        Port::Tap { bridge: Some(bridge), .. } => bridge.clone(),
+        Port::Tap { name: Some(name), .. } => name.clone(),
+        Port::Tap { .. } => format!("port-{}", path.local.port),
+        Port::Raw { interface, .. } => interface.clone(),
+    });
+    Ok(Tunnel { name, port, paths: vec![path], cipher, key, user: options.user })
+}
+
+fn missing(all: &[&str], operands: &[String]) -> String {
+    format!("operand {} is missing; needed are {}", all[operands.len().min(all.len() - 1)], all.join(" "))
+}
+
+fn path(local: &str, local_port: &str, remote: &str, remote_port: &str) -> Result<Path, String> {
+    let local = Endpoint { host: local.into(), port: tunnel::port("local port", local_port)? };
+    let any = remote_port == "0" || remote.parse().is_ok_and(|address: IpAddr| address.is_unspecified());
+    if any {
+        return Err(format!("remote {remote} {remote_port}: a peer behind NAT is not supported by this version yet"));
+    }
+    let remote = Endpoint { host: remote.into(), port: tunnel::port("remote port", remote_port)? };
+    for endpoint in [&local, &remote] {
+        if endpoint.host.is_empty() {
+            return Err("empty address: must be an IP address or a name".into());
+        }
+    }
+    Ok(Path { local, remote, device: None, mark: None })
+}
+
+fn port(mode: Mode, options: &Options, own: &[String]) -> Result<Port, String> {
+    let name = options.device.clone();
+    Ok(match mode {
+        Mode::Raw => {
+            Port::Raw { interface: tunnel::interface("interface", &own[0])?, promiscuous: !options.no_promiscuous }
+        }
+        Mode::Tap => {
+            let address: IpAddr =
+                own[0].parse().map_err(|_| format!("address {:?}: must be an IPv4 or IPv6 address", own[0]))?;
+            let addresses = vec![(address, tunnel::prefix(address, &own[1])?)];
+            Port::Tap { name, addresses, mtu: None, bridge: None }
+        }
+        Mode::Bridge => {
+            let bridge = Some(tunnel::interface("bridge", &own[0])?);
+            Port::Tap { name, addresses: Vec::new(), mtu: None, bridge }
+        }
+    })
+}
+
+/// EthUDP's rules: a key without a cipher means AES-128, a cipher without a key (or with an empty one) its default key.
+/// An empty key alone would mean clear text there; here it is an error.
+fn cipher_and_key(cipher: Option<Cipher>, key: Option<Secret>) -> Result<(Cipher, Secret), String> {
+    let given = key.map(|key| key.expose().to_vec());
+    match (cipher, given) {
+        (None | Some(Cipher::None), None) => Ok((Cipher::None, Secret::default())),
+        (Some(Cipher::None), Some(_)) => Err("option -k: a key is of no use with -enc none".into()),
+        (None, Some(key)) => Ok((Cipher::Aes128, tunnel::key("option -k", key)?)),
+        (Some(cipher), Some(key)) if !key.is_empty() => Ok((cipher, tunnel::key("option -k", key)?)),
+        (Some(cipher), _) => Ok((cipher, Secret::new(DEFAULT_KEY.into()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(line: &str) -> Result<Tunnel, String> {
+        let arguments: Vec<_> = line.split(' ').map(|word| OsString::from(word.trim_matches('\''))).collect();
+        match parse(&arguments) {
+            Ok(Command::Run(tunnel, _)) => Ok(tunnel),
+            Ok(_) => Err("no tunnel".into()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn the_three_modes() {
+        let raw = run("-e -nopromisc 192.0.2.1 6000 192.0.2.2 6001 eth1").unwrap();
+        assert!(matches!(&raw.port, Port::Raw { interface, promiscuous: false } if interface == "eth1"));
+        assert_eq!((raw.name.as_str(), raw.paths[0].remote.port), ("eth1", 6001));
+        let tap = run("-d -i -dev eu0 192.0.2.1 6000 peer.example 6000 10.8.0.1 24").unwrap();
+        let Port::Tap { name, addresses, bridge: None, .. } = &tap.port else { panic!("{tap:?}") };
+        assert_eq!((name.as_deref(), addresses[0].1, tap.name.as_str()), (Some("eu0"), 24, "eu0"));
+        let bridge = run("-b -n office 192.0.2.1 6000 192.0.2.2 6000 br0").unwrap();
+        assert_eq!((bridge.port.mode(), bridge.name.as_str()), ("bridge", "office"));
+        assert_eq!(run("-i 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24").unwrap().name, "port-6000");
+    }
+
+    #[test]
+    fn ciphers_and_keys() {
+        let with = |options: &str| run(&format!("-e {options}1.2.3.4 1 1.2.3.5 1 eth1")).map(|t| (t.cipher, t.key));
+        let secret = |text: &str| Secret::new(text.into());
+        assert_eq!(with(""), Ok((Cipher::None, Secret::default())));
+        assert_eq!(with("-k abc "), Ok((Cipher::Aes128, secret("abc"))));
+        assert_eq!(with("-enc xor "), Ok((Cipher::Xor, secret("123456"))));
+        assert_eq!(with("-k '' -enc aes-256 "), Ok((Cipher::Aes256, secret("123456"))));
+        assert!(with("-k '' ").unwrap_err().contains("empty key"));
+        assert!(with("-enc aes-512 ").unwrap_err().contains("\"aes-512\": unknown cipher"));
+    }
+
+    #[test]
+    fn errors_name_the_value_and_what_would_be_right() {
+        for (line, words) in [
+            ("-e -frob 1.2.3.4 1 1.2.3.5 1 eth1", "\"-frob\": unknown"),
+            ("-e -enc", "operand is missing"),
+            ("-e 1.2.3.4 1 1.2.3.5 1", "INTERFACE is missing"),
+            ("-i 1.2.3.4 1 1.2.3.5 1 10.8.0.1", "MASK is missing"),
+            ("-e 1.2.3.4", "LOCAL-PORT is missing"),
+            ("-e", "LOCAL-IP is missing"),
+            ("-d", "no mode given"),
+            ("-e 1.2.3.4 0 1.2.3.5 1 eth1", "local port \"0\": must be a number from 1 to 65535"),
+            ("-e 1.2.3.4 70000 1.2.3.5 1 eth1", "\"70000\": must be"),
+            ("-e 1.2.3.4 1 1.2.3.5 0 eth1", "behind NAT is not supported"),
+            ("-e 1.2.3.4 1 0.0.0.0 1 eth1", "behind NAT is not supported"),
+            ("-i 1.2.3.4 1 1.2.3.5 1 10.8.0.1 33", "mask \"33\""),
+            ("-i 1.2.3.4 1 1.2.3.5 1 10.8.0.300 24", "address \"10.8.0.300\""),
+            ("-e 1.2.3.4 1 1.2.3.5 1 an-interface-name", "has 17 bytes"),
+            ("-e -lz4 1 1.2.3.4 1 1.2.3.5 1 eth1", "option -lz4: compression is not supported"),
+            ("-e 1.2.3.4 1 1.2.3.5 1 eth1 1.2.3.4 2 1.2.3.5 2", "slave"),
+            ("-e 1.2.3.4 1 1.2.3.5 1 eth1 eth2", "\"eth2\": one too many"),
+            ("-t 1.2.3.4 1 1.2.3.5 1 eth1", "mode mirror is not supported"),
+        ] {
+            let error = run(line).unwrap_err();
+            assert!(error.contains(words) && !error.contains('\n'), "{line}: {error}");
+        }
+    }
+}

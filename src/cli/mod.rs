@@ -1,0 +1,59 @@
+//! The two command lines: EthUDP's, and the modern one with subcommands.
+
+mod arguments;
+mod classic;
+mod modern;
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use crate::tunnel::Tunnel;
+use crate::{Error, log};
+
+/// What the user wants.
+pub enum Command {
+    /// Run a tunnel; in the foreground, or in the background once it is ready.
+    Run(Tunnel, Foreground),
+    /// Check a file.
+    Check(PathBuf),
+    /// Show the state of one tunnel or all.
+    Show {
+        /// Which; `None` for all that run.
+        name: Option<String>,
+        /// As JSON.
+        json: bool,
+    },
+    /// Print this and end.
+    Text(String),
+}
+
+/// Whether to stay in the foreground.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Foreground {
+    /// Log to standard error.
+    Yes,
+    /// Go to the background when ready, log to the system log.
+    No,
+}
+
+/// Parses this process's arguments.
+pub fn parse() -> Result<Command, Error> {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let called = arguments.first().and_then(|path| path.as_bytes().rsplit(|&b| b == b'/').next());
+    let first = arguments.get(1).map(|argument| argument.as_bytes());
+    let help = matches!(first, Some(b"--help" | b"--version" | b"-V"));
+    let classic = called == Some(b"EthUDP") || first.is_some_and(|argument| argument.starts_with(b"-"));
+    if !classic || help {
+        return modern::parse(arguments);
+    }
+    let command = classic::parse(&arguments[1..])?;
+    if arguments.iter().any(|argument| argument == "-k") {
+        let advice = "a key file (`ethudp up FILE`, key-file) keeps it out of the process list and the shell's history";
+        match arguments::hide_operands("-k") {
+            Ok(()) => log::warning(&format!("the key was given on the command line; {advice}")),
+            Err(error) => log::warning(&format!("the key stays visible on the command line ({error}); {advice}")),
+        }
+    }
+    Ok(command)
+}

@@ -1,0 +1,91 @@
+//! `ethudp up | check | show`.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+use super::{Command, Foreground};
+use crate::{Error, config};
+
+/// Where `ethudp up NAME` looks for NAME.toml.
+const DIRECTORY: &str = "/etc/ethudp";
+
+/// Ethernet frames between two sites in UDP datagrams.
+#[derive(Parser)]
+#[command(name = "ethudp", version, disable_help_subcommand = true)]
+#[command(
+    after_help = "EthUDP's own command line is understood, too: ethudp -e|-i|-b [options] ...; `ethudp -h` lists it."
+)]
+struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Run a tunnel in the foreground
+    Up {
+        /// A file, or a NAME for /etc/ethudp/NAME.toml
+        #[arg(value_name = "NAME|FILE")]
+        tunnel: PathBuf,
+        /// The user that all processes become when started by root [default: ethudp]
+        #[arg(long, value_name = "NAME")]
+        user: Option<String>,
+    },
+    /// Check a file without running it
+    Check {
+        /// A file, or a NAME for /etc/ethudp/NAME.toml
+        #[arg(value_name = "NAME|FILE")]
+        tunnel: PathBuf,
+    },
+    /// Show the state of tunnels that run
+    Show {
+        /// Name of a tunnel; without it, all
+        name: Option<String>,
+        /// As JSON: an object for NAME, an array without
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Parses all arguments, the program's name among them.
+pub fn parse(arguments: Vec<OsString>) -> Result<Command, Error> {
+    let action = match Arguments::try_parse_from(arguments) {
+        Ok(Arguments { action }) => action,
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            return Ok(Command::Text(error.to_string()));
+        }
+        Err(error) => return Err(Error::Usage(one_line(&error))),
+    };
+    match action {
+        Action::Up { tunnel, user } => {
+            let mut tunnel = config::load(&file(&tunnel))?;
+            tunnel.user = user;
+            Ok(Command::Run(tunnel, Foreground::Yes))
+        }
+        Action::Check { tunnel } => Ok(Command::Check(file(&tunnel))),
+        Action::Show { name, json } => Ok(Command::Show { name, json }),
+    }
+}
+
+/// A bare name without an ending stands for a file in [`DIRECTORY`].
+fn file(argument: &Path) -> PathBuf {
+    if argument.components().count() == 1 && argument.extension().is_none() && !argument.exists() {
+        Path::new(DIRECTORY).join(argument).with_extension("toml")
+    } else {
+        argument.to_owned()
+    }
+}
+
+/// clap's message without its paragraphs.
+fn one_line(error: &clap::Error) -> String {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "no command given: up, check or show; `ethudp --help` explains them".into();
+    }
+    let text = error.to_string();
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("Usage:"));
+    let line = lines.collect::<Vec<_>>().join("; ");
+    line.strip_prefix("error: ").unwrap_or(&line).replace(":; ", ": ").replace("For more information, try", "try")
+}

@@ -1,0 +1,52 @@
+//! Errors that end the program: one line that names the thing, the value that was wrong and what would be right.
+
+use std::process::ExitCode;
+
+use thiserror::Error;
+
+/// Why the program ends.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The command line is wrong; exit status 2.
+    #[error("{0}")]
+    Usage(String),
+    /// Anything else; exit status 1.
+    #[error("{0}")]
+    Failure(String),
+    /// The process in the background has said why; its exit status.
+    #[error("not started")]
+    Reported(u8),
+}
+
+impl Error {
+    /// A wrong command line.
+    pub fn usage(text: impl Into<String>) -> Self {
+        Self::Usage(text.into())
+    }
+
+    /// Any other failure.
+    pub fn failure(text: impl Into<String>) -> Self {
+        Self::Failure(text.into())
+    }
+
+    /// The exit status of the process.
+    pub fn status(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Usage(_) => 2,
+            Self::Failure(_) => 1,
+            Self::Reported(status) => *status,
+        })
+    }
+}
+
+/// Puts what was being done in front of a failure of the system.
+pub trait Context<T> {
+    /// `what` names the thing and its value.
+    fn context(self, what: impl FnOnce() -> String) -> Result<T, Error>;
+}
+
+impl<T, E: std::fmt::Display> Context<T> for Result<T, E> {
+    fn context(self, what: impl FnOnce() -> String) -> Result<T, Error> {
+        self.map_err(|error| Error::failure(format!("{}: {error}", what())))
+    }
+}

@@ -1,0 +1,50 @@
+//! Who we are, and whom the processes become.
+
+use nix::unistd::{Uid, User, geteuid};
+use privsep::confine;
+use privsep::ipc::Identity;
+
+use crate::Error;
+use crate::error::Context;
+
+/// The user that all processes become when started by root.
+const DEFAULT_USER: &str = "ethudp";
+
+/// Whom to become; `None` when started without root, with the capabilities that are needed.
+pub fn choose(user: Option<&str>) -> Result<Option<Identity>, Error> {
+    if geteuid().is_root() {
+        return look_up(user.unwrap_or(DEFAULT_USER)).map(Some);
+    }
+    if let Some(name) = user {
+        let same = User::from_name(name).ok().flatten().is_some_and(|user| user.uid == geteuid());
+        if !same {
+            return Err(Error::failure(format!("user {name:?}: only root can become another user")));
+        }
+    }
+    if !confine::has_ambient_network_capabilities().context(|| "capabilities".into())? {
+        return Err(Error::failure(
+            "no privilege: start as root, or with CAP_NET_ADMIN and CAP_NET_RAW as ambient capabilities \
+             (AmbientCapabilities= in a systemd unit)",
+        ));
+    }
+    Ok(None)
+}
+
+fn look_up(name: &str) -> Result<Identity, Error> {
+    let Some(user) = User::from_name(name).context(|| format!("user {name:?}"))? else {
+        return Err(Error::failure(format!(
+            "user {name:?}: does not exist; create it with `useradd --system --user-group --home-dir / --shell \
+             /usr/sbin/nologin {name}`, or name another with --user"
+        )));
+    };
+    if user.uid.is_root() || user.gid.as_raw() == 0 {
+        return Err(Error::failure(format!("user {name:?}: has uid or gid 0; must be an unprivileged user")));
+    }
+    Ok(Identity { uid: user.uid.as_raw(), gid: user.gid.as_raw() })
+}
+
+/// Whether a key file may belong to this user: root, ourselves, or the user that root's tunnels become.
+pub fn may_own_keys(owner: u32) -> bool {
+    let tunnel_user = || User::from_name(DEFAULT_USER).ok().flatten().is_some_and(|user| user.uid.as_raw() == owner);
+    Uid::from_raw(owner).is_root() || owner == geteuid().as_raw() || tunnel_user()
+}

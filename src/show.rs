@@ -1,0 +1,73 @@
+//! `ethudp show`: asks running tunnels for their status.
+
+use std::fs;
+use std::io::{ErrorKind, Read};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::error::Context;
+use crate::status::Status;
+use crate::{Error, runtime, tunnel};
+
+/// Longest wait for an answer.
+const LIMIT: Duration = Duration::from_secs(2);
+/// Longest answer in bytes.
+const LONGEST: u64 = 64 << 10;
+
+/// Shows one tunnel, or all that run.
+pub fn show(name: Option<&str>, json: bool) -> Result<(), Error> {
+    let directory = runtime::directory();
+    if let Some(name) = name {
+        tunnel::name(name).map_err(Error::Usage)?;
+        let status = ask(&directory.join(format!("{name}.sock"))).map_err(|error| match error.kind() {
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
+                Error::failure(format!("tunnel {name:?}: does not run; `ethudp show` lists those that do"))
+            }
+            _ => Error::failure(format!("tunnel {name:?}: {error}")),
+        })?;
+        print!("{}", if json { status.json() } else { status.text() });
+        return Ok(());
+    }
+    let all = all(&directory).context(|| format!("runtime directory {}", directory.display()))?;
+    if json {
+        println!("{}", serde_json::to_string(&all).context(|| "status".into())?);
+    } else if all.is_empty() {
+        println!("no tunnel runs");
+    } else {
+        for status in &all {
+            print!("{}", status.text());
+        }
+    }
+    Ok(())
+}
+
+/// The status of every tunnel that answers, by name.
+fn all(directory: &Path) -> std::io::Result<Vec<Status>> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut all = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "sock") {
+            match ask(&path) {
+                Ok(status) => all.push(status),
+                // Left by a supervisor that was killed, or about to be removed.
+                Err(error) if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound) => {}
+                Err(error) => return Err(std::io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
+            }
+        }
+    }
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(all)
+}
+
+fn ask(socket: &Path) -> std::io::Result<Status> {
+    let stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    let mut text = String::new();
+    stream.take(LONGEST).read_to_string(&mut text)?;
+    serde_json::from_str(&text).map_err(|error| std::io::Error::other(format!("answer cannot be read: {error}")))
+}

@@ -1,0 +1,184 @@
+//! What `ethudp show` shows. The field names are a contract with those who read the JSON.
+
+use std::net::SocketAddr;
+
+use nix::unistd::Pid;
+use privsep::ipc::{Confinement, PathCounters, PathHealth, PathReport, PortCounters, State};
+use serde::{Deserialize, Serialize};
+
+use crate::tunnel::Tunnel;
+
+/// Everything about one tunnel.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Status {
+    pub name: String,
+    pub mode: String,
+    pub wire: String,
+    pub state: String,
+    pub pids: Pids,
+    pub worker_restarts: u64,
+    pub confinement: ConfinementStatus,
+    pub port: PortStatus,
+    pub paths: Vec<PathStatus>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Pids {
+    pub supervisor: i32,
+    pub helper: Option<i32>,
+    pub worker: Option<i32>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ConfinementStatus {
+    pub netns: bool,
+    pub landlock_abi: u32,
+    pub mdwe: bool,
+    pub seccomp: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct PortStatus {
+    pub interface: String,
+    #[serde(flatten)]
+    pub counters: PortCounters,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct PathStatus {
+    pub local: String,
+    pub remote: String,
+    pub state: String,
+    pub active: bool,
+    /// Milliseconds from PING to PONG; none before the first.
+    pub rtt_ms: Option<f64>,
+    #[serde(flatten)]
+    pub counters: PathCounters,
+    /// Sum of everything that went wrong on this path.
+    pub errors: u64,
+}
+
+/// What a status is made from.
+pub struct Facts<'a> {
+    pub tunnel: &'a Tunnel,
+    pub interface: &'a str,
+    pub helper: Option<Pid>,
+    pub worker: Option<Pid>,
+    pub restarts: u64,
+    pub confinement: Confinement,
+    pub in_empty_network: bool,
+    pub addresses: &'a [(SocketAddr, SocketAddr)],
+    pub state: &'a State,
+}
+
+/// Puts a status together.
+pub fn collect(facts: &Facts<'_>) -> Status {
+    let Confinement { landlock_abi, mdwe, seccomp } = facts.confinement;
+    let reports = facts.state.paths.iter().copied().chain(std::iter::repeat(PathReport::default()));
+    let paths = facts.addresses.iter().zip(reports).enumerate();
+    let paths: Vec<_> = paths.map(|(index, (addresses, report))| path(index, addresses, &report)).collect();
+    let state = match (facts.worker, facts.helper, paths.first()) {
+        (None, ..) => "starting",
+        (_, None, _) => "degraded",
+        (.., path) => path.map_or("connecting", |path| path.state.as_str()),
+    };
+    Status {
+        name: facts.tunnel.name.clone(),
+        mode: facts.tunnel.port.mode().into(),
+        wire: "classic".into(),
+        state: state.into(),
+        pids: Pids {
+            supervisor: std::process::id().cast_signed(),
+            helper: facts.helper.map(Pid::as_raw),
+            worker: facts.worker.map(Pid::as_raw),
+        },
+        worker_restarts: facts.restarts,
+        confinement: ConfinementStatus { netns: facts.in_empty_network, landlock_abi, mdwe, seccomp },
+        port: PortStatus { interface: facts.interface.into(), counters: facts.state.port },
+        paths,
+    }
+}
+
+fn path(index: usize, (local, remote): &(SocketAddr, SocketAddr), report: &PathReport) -> PathStatus {
+    let PathReport { health: state, rtt_us, counters, .. } = *report;
+    #[allow(clippy::cast_precision_loss)] // Exact for any time below 285 years.
+    let rtt_ms = (rtt_us > 0).then_some(rtt_us as f64 / 1000.0);
+    let PathCounters { tx_errors, rx_errors, rx_dropped_invalid, rx_dropped_oversize, .. } = counters;
+    PathStatus {
+        local: local.to_string(),
+        remote: remote.to_string(),
+        state: health(state).into(),
+        active: index == 0,
+        rtt_ms,
+        counters,
+        errors: [tx_errors, rx_errors, rx_dropped_invalid, rx_dropped_oversize]
+            .into_iter()
+            .fold(0, u64::saturating_add),
+    }
+}
+
+/// The word for a path's health.
+pub fn health(health: PathHealth) -> &'static str {
+    match health {
+        PathHealth::Connecting => "connecting",
+        PathHealth::Up => "up",
+        PathHealth::Down => "down",
+    }
+}
+
+impl Status {
+    /// As one line of JSON.
+    pub fn json(&self) -> String {
+        // Plain structs of numbers and text always have a JSON form.
+        serde_json::to_string(self).unwrap_or_default() + "\n"
+    }
+
+    /// As text for people.
+    pub fn text(&self) -> String {
+        use std::fmt::Write;
+        let mut text = String::new();
+        let (port, pids, confinement) = (&self.port.counters, &self.pids, &self.confinement);
+        let pid = |pid: Option<i32>| pid.map_or_else(|| "-".into(), |pid| pid.to_string());
+        let yes = |value| if value { "yes" } else { "no" };
+        let _ = writeln!(text, "{}: {} ({}, wire {})", self.name, self.state, self.mode, self.wire);
+        let _ = writeln!(
+            text,
+            "  processes   supervisor {}, helper {}, worker {}, {} worker restarts",
+            pids.supervisor,
+            pid(pids.helper),
+            pid(pids.worker),
+            self.worker_restarts
+        );
+        let _ = writeln!(
+            text,
+            "  worker      seccomp {}, empty network {}, Landlock ABI {}, MDWE {}",
+            yes(confinement.seccomp),
+            yes(confinement.netns),
+            confinement.landlock_abi,
+            yes(confinement.mdwe)
+        );
+        let _ = writeln!(
+            text,
+            "  {:<11} taken {} frames ({} bytes), given {} frames ({} bytes), dropped {}",
+            self.port.interface,
+            port.rx_frames,
+            port.rx_bytes,
+            port.tx_frames,
+            port.tx_bytes,
+            port.rx_dropped_oversize + port.rx_dropped_kernel + port.rx_errors + port.tx_dropped_short + port.tx_errors
+        );
+        for path in &self.paths {
+            let rtt = path.rtt_ms.map_or_else(|| "-".into(), |rtt| format!("{rtt:.2} ms"));
+            let active = if path.active { ", active" } else { "" };
+            let _ =
+                writeln!(text, "  path        {} to {}: {}{active}, rtt {rtt}", path.local, path.remote, path.state);
+            let counters = &path.counters;
+            let _ = writeln!(
+                text,
+                "              sent {} datagrams ({} bytes), received {} ({} bytes), errors {}",
+                counters.tx_datagrams, counters.tx_bytes, counters.rx_datagrams, counters.rx_bytes, path.errors
+            );
+        }
+        text
+    }
+}

@@ -1,0 +1,54 @@
+//! The supervisor's side of the helper.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+
+use privsep::PROTOCOL;
+use privsep::ipc::{self, Channel, FromHelper, Plan, ToHelper, Variant};
+use privsep::sys::process;
+
+use super::child::Child;
+use super::events::{Readable, wait};
+use crate::Error;
+use crate::error::Context;
+
+/// Longest time to open every handle.
+const OPENING_MS: u16 = 10_000;
+
+/// A helper that has opened every handle of its plan.
+pub struct Helper {
+    /// Its process.
+    pub child: Child,
+    /// The conversation with it.
+    pub channel: Channel<ToHelper, FromHelper>,
+    /// Name of the local interface.
+    pub interface: String,
+}
+
+impl Helper {
+    /// Starts the helper and waits until everything is open; `None` when `interrupt` becomes readable meanwhile.
+    pub fn start(executable: &File, plan: Plan, interrupt: &impl AsFd) -> Result<Option<Self>, Error> {
+        let say = || "helper".to_owned();
+        let (ours, theirs) = ipc::pair().context(say)?;
+        let pid = process::spawn(executable.as_fd(), c"ethudp-helper", theirs.as_fd(), None, true).context(say)?;
+        let child = Child::new(pid);
+        drop(theirs);
+        let channel = Channel::<ToHelper, FromHelper>::new(ours);
+        channel.send(&ToHelper::Plan(PROTOCOL, plan), &[]).context(say)?;
+        match wait([interrupt.as_fd(), channel.as_fd()], OPENING_MS).context(say)? {
+            Readable([false, true]) => {}
+            Readable([true, _]) => return Ok(None),
+            Readable([false, false]) => return Err(Error::failure("helper: has not opened all handles within 10 s")),
+        }
+        match channel.recv().context(say)? {
+            Some((FromHelper::Opened { interface }, _)) => Ok(Some(Self { child, channel, interface })),
+            Some((FromHelper::Failed(reason), _)) => Err(Error::Failure(reason)),
+            None => Err(Error::failure("helper: ended before it had opened the handles")),
+        }
+    }
+
+    /// Has the helper send all handles to the worker that holds the other end of `socket`.
+    pub fn serve(&self, socket: &OwnedFd) -> Result<(), ipc::Error> {
+        self.channel.send(&ToHelper::Serve(Variant::Plain), &[socket.as_fd()])
+    }
+}

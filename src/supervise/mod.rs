@@ -1,0 +1,77 @@
+//! The life of a tunnel: start in order, give up every privilege, then one worker after the other.
+
+mod child;
+mod events;
+mod helper;
+mod restart;
+mod supervisor;
+mod worker;
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use privsep::confine;
+use privsep::ipc::{Cipher, Identity};
+
+use crate::error::Context;
+use crate::notify::Notify;
+use crate::runtime::ControlSocket;
+use crate::tunnel::{self, Tunnel};
+use crate::{Error, executables, identity, log, plan};
+use helper::Helper;
+use supervisor::{Parts, Supervisor};
+
+/// Runs a tunnel until it is told to end; calls `ready` once, when the first worker forwards.
+pub fn run(tunnel: &Tunnel, ready: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+    let identity = identity::choose(tunnel.user.as_deref())?;
+    let executables = executables::open()?;
+    let plan = plan::plan(tunnel, identity)?;
+    let paths = plan.paths.clone();
+    // From here on a signal no longer ends the process: there is something to clean up.
+    let signals = signals().context(|| "signals".into())?;
+    let control = ControlSocket::bind(&tunnel.name, identity)?;
+    let notify = Notify::connect();
+    let Some(helper) = Helper::start(&executables.helper, plan, &signals)? else { return Ok(()) };
+    let in_empty_network = give_up_privileges(identity).context(|| "giving up privileges".into())?;
+    warn_of_weakness(tunnel);
+    let parts = Parts { executable: executables.worker, config: plan::worker(tunnel), paths, in_empty_network };
+    Supervisor::new(tunnel, parts, helper, signals, control, notify).run(ready)
+}
+
+/// Blocks the signals that we handle and opens a descriptor that reports them.
+fn signals() -> nix::Result<SignalFd> {
+    let handled = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGCHLD];
+    let set: SigSet = handled.into_iter().collect();
+    set.thread_block()?;
+    SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+}
+
+/// Gives up everything for good; returns whether this process, and so every worker, is in an empty network namespace.
+fn give_up_privileges(identity: Option<Identity>) -> std::io::Result<bool> {
+    let mut empty_network = false;
+    if let Some(identity) = identity {
+        // A container's root may not be allowed to; that is reported in the status, not fatal.
+        empty_network = confine::enter_empty_network().is_ok();
+        confine::drop_bounding_set()?;
+        confine::become_user(identity)?;
+    }
+    confine::drop_capabilities()?;
+    confine::no_new_privileges()?;
+    confine::not_dumpable()?;
+    Ok(empty_network)
+}
+
+/// What an auditor of this tunnel must know of the classic wire.
+fn warn_of_weakness(tunnel: &Tunnel) {
+    let cipher = match tunnel.cipher {
+        Cipher::None => "nothing is encrypted and",
+        Cipher::Xor => "xor is no encryption and",
+        Cipher::Aes128 | Cipher::Aes192 | Cipher::Aes256 => "frames can be changed and replayed on the way:",
+    };
+    log::warning(&format!("wire classic: {cipher} nothing is authenticated"));
+    let (length, size) = (tunnel.key.expose().len(), tunnel::key_size(tunnel.cipher));
+    if tunnel.key.expose() == tunnel::DEFAULT_KEY.as_bytes() {
+        log::warning(&format!("the key is EthUDP's default {:?}, which everybody knows", tunnel::DEFAULT_KEY));
+    } else if length < size {
+        log::warning(&format!("the key has {length} bytes, the cipher takes {size}: the rest are zeros"));
+    }
+}

@@ -1,0 +1,115 @@
+//! When a worker that died is replaced, and when that has become hopeless. Pure: the clock is an argument.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// A worker that has forwarded this long is replaced at once.
+const SETTLED: Duration = Duration::from_secs(1);
+/// First delay before a replacement of one that has not; it doubles each time.
+const SHORTEST: Duration = Duration::from_millis(50);
+/// Longest delay.
+const LONGEST: Duration = Duration::from_secs(5);
+/// Deaths in a row before a worker was sealed that end the tunnel.
+const UNSEALED: u32 = 10;
+/// Crashes within [`WINDOW`] that end the tunnel: somebody may be steering them.
+const CRASHES: usize = 60;
+/// See [`CRASHES`].
+const WINDOW: Duration = Duration::from_secs(600);
+
+/// How a worker died.
+#[derive(Debug, Clone, Copy)]
+pub struct Death {
+    /// How long it has forwarded; `None` if it was never sealed.
+    pub forwarded: Option<Duration>,
+    /// By SIGSYS, SIGSEGV or SIGABRT: what an attack on it looks like.
+    pub crash: bool,
+}
+
+/// What to do about it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Start another after this delay.
+    Replace(Duration),
+    /// End the tunnel in failure, for this reason.
+    GiveUp(&'static str),
+}
+
+/// The history of a tunnel's workers.
+#[derive(Debug)]
+pub struct History {
+    delay: Duration,
+    unsealed: u32,
+    crashes: VecDeque<Instant>,
+}
+
+impl History {
+    /// No deaths yet.
+    pub fn new() -> Self {
+        Self { delay: SHORTEST, unsealed: 0, crashes: VecDeque::new() }
+    }
+
+    /// Takes note of a death and decides.
+    pub fn note(&mut self, now: Instant, death: Death) -> Verdict {
+        if death.crash {
+            self.crashes.push_back(now);
+            while self.crashes.front().is_some_and(|&crash| now.duration_since(crash) > WINDOW) {
+                self.crashes.pop_front();
+            }
+            if self.crashes.len() >= CRASHES {
+                return Verdict::GiveUp("60 crashes of the worker in ten minutes");
+            }
+        }
+        match death.forwarded {
+            Some(time) if time >= SETTLED => {
+                *self = Self { crashes: std::mem::take(&mut self.crashes), ..Self::new() };
+                return Verdict::Replace(Duration::ZERO);
+            }
+            Some(_) => self.unsealed = 0,
+            None => self.unsealed += 1,
+        }
+        if self.unsealed >= UNSEALED {
+            return Verdict::GiveUp("ten workers in a row died before they were confined");
+        }
+        let delay = self.delay;
+        self.delay = (delay * 2).min(LONGEST);
+        Verdict::Replace(delay)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETTLED_DEATH: Death = Death { forwarded: Some(SETTLED), crash: false };
+    const EARLY: Death = Death { forwarded: Some(Duration::ZERO), crash: false };
+    const UNSEALED_DEATH: Death = Death { forwarded: None, crash: false };
+
+    #[test]
+    fn early_deaths_are_answered_ever_later_and_a_settled_one_at_once() {
+        let (mut history, now) = (History::new(), Instant::now());
+        for ms in [50, 100, 200, 400, 800, 1600, 3200, 5000, 5000] {
+            assert_eq!(history.note(now, EARLY), Verdict::Replace(Duration::from_millis(ms)));
+        }
+        assert_eq!(history.note(now, SETTLED_DEATH), Verdict::Replace(Duration::ZERO));
+        assert_eq!(history.note(now, EARLY), Verdict::Replace(SHORTEST));
+    }
+
+    #[test]
+    fn ten_unsealed_in_a_row_are_hopeless() {
+        let (mut history, now) = (History::new(), Instant::now());
+        for _ in 0..9 {
+            assert!(matches!(history.note(now, UNSEALED_DEATH), Verdict::Replace(_)));
+        }
+        assert!(matches!(history.note(now, UNSEALED_DEATH), Verdict::GiveUp(_)));
+    }
+
+    #[test]
+    fn sixty_crashes_in_ten_minutes_are_an_attack_and_in_twenty_are_not() {
+        for (seconds, end) in [(10, true), (20, false)] {
+            let (mut history, start) = (History::new(), Instant::now());
+            let crash = Death { crash: true, ..SETTLED_DEATH };
+            let verdicts = (0..60).map(|n| history.note(start + Duration::from_secs(n * seconds), crash));
+            assert_eq!(verdicts.last().is_some_and(|v| matches!(v, Verdict::GiveUp(_))), end, "every {seconds} s");
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! The loop of the supervisor, from when it has given up its privileges to the end of the tunnel.
+
+use std::fs::File;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
+use privsep::ipc::{Confinement, PathHealth, PathPlan, WorkerConfig};
+
+use super::events::{Readable, wait};
+use super::helper::Helper;
+use super::restart::{History, Verdict};
+use super::worker::{Event, Worker};
+use crate::error::Context;
+use crate::notify::Notify;
+use crate::runtime::ControlSocket;
+use crate::status::{self, Status};
+use crate::tunnel::Tunnel;
+use crate::{Error, log};
+
+/// Longest time from a worker's start to its seal.
+const SEALING: Duration = Duration::from_secs(5);
+/// Longest wait of somebody who asks for the status for fresh counters.
+const FRESH: Duration = Duration::from_millis(300);
+/// Status requests that wait at a time; more are closed at once.
+const REQUESTS: usize = 16;
+
+/// What every worker is started with, and where.
+pub struct Parts {
+    /// The worker's executable, opened at the start.
+    pub executable: File,
+    /// What it is told; its state is kept up to date from its reports.
+    pub config: WorkerConfig,
+    /// Addresses of the paths.
+    pub paths: Vec<PathPlan>,
+    /// Whether workers run in an empty network namespace.
+    pub in_empty_network: bool,
+}
+
+/// A tunnel that runs.
+pub struct Supervisor<'a> {
+    tunnel: &'a Tunnel,
+    parts: Parts,
+    /// Gone once the helper has ended.
+    helper: Option<Helper>,
+    interface: String,
+    signals: SignalFd,
+    control: ControlSocket,
+    notify: Notify,
+    worker: Option<Worker>,
+    /// When to start the next worker, while there is none.
+    start_at: Instant,
+    history: History,
+    restarts: u64,
+    confinement: Confinement,
+    /// Who has asked for the status, and since when.
+    requests: Vec<(UnixStream, Instant)>,
+}
+
+/// How the loop goes on.
+#[derive(PartialEq, Eq)]
+enum Flow {
+    Continue,
+    End,
+}
+
+impl<'a> Supervisor<'a> {
+    pub fn new(
+        tunnel: &'a Tunnel,
+        parts: Parts,
+        helper: Helper,
+        signals: SignalFd,
+        control: ControlSocket,
+        notify: Notify,
+    ) -> Self {
+        Self {
+            tunnel,
+            parts,
+            interface: helper.interface.clone(),
+            helper: Some(helper),
+            signals,
+            control,
+            notify,
+            worker: None,
+            start_at: Instant::now(),
+            history: History::new(),
+            restarts: 0,
+            confinement: Confinement::default(),
+            requests: Vec::new(),
+        }
+    }
+
+    /// Runs until a signal or a hopeless state ends the tunnel; calls `ready` when the first worker forwards.
+    pub fn run(mut self, ready: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+        let mut ready = Some(ready);
+        let result = loop {
+            match self.step() {
+                Ok(Flow::Continue) => {}
+                Ok(Flow::End) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+            let forwards = self.worker.as_ref().is_some_and(|worker| worker.sealed.is_some());
+            if let Some(ready) = ready.take_if(|_| forwards) {
+                self.notify.send("READY=1\nSTATUS=forwarding");
+                if let Err(error) = ready() {
+                    break Err(error);
+                }
+            }
+        };
+        self.notify.send("STOPPING=1");
+        // Dropping both children kills them and waits: with their last descriptor interface and sockets are gone.
+        result
+    }
+
+    /// Waits for what comes next and handles it.
+    fn step(&mut self) -> Result<Flow, Error> {
+        let now = Instant::now();
+        self.on_time(now)?;
+        let limit = self.next_deadline(now).saturating_duration_since(now);
+        // Rounded up, so that what is due is due when the wait ends.
+        let limit = u16::try_from(limit.as_millis() + 1).unwrap_or(u16::MAX);
+        let signals = self.signals.as_fd();
+        // What is not there is watched by the signals' descriptor in its place.
+        let worker = self.worker.as_ref().map_or(signals, |worker| worker.channel.as_fd());
+        let helper = self.helper.as_ref().map_or(signals, |helper| helper.channel.as_fd());
+        let descriptors = [signals, worker, helper, self.control.listener.as_fd()];
+        let Readable([signal, worker, helper, request]) =
+            wait(descriptors, limit).context(|| "waiting for events".into())?;
+        if signal && self.on_signals() == Flow::End {
+            return Ok(Flow::End);
+        }
+        if worker && self.worker.is_some() {
+            self.on_worker()?;
+        }
+        if helper && self.helper.is_some() {
+            self.on_helper();
+        }
+        if request {
+            self.on_request();
+        }
+        Ok(Flow::Continue)
+    }
+
+    fn next_deadline(&self, now: Instant) -> Instant {
+        let worker = match &self.worker {
+            None => self.start_at,
+            Some(worker) => worker.heartbeat_due(),
+        };
+        let request = self.requests.first().map(|(_, since)| *since + FRESH);
+        request.map_or(worker, |request| request.min(worker)).min(now + SEALING)
+    }
+
+    /// What is due: a new worker, a heartbeat, answers to requests that have waited long enough.
+    fn on_time(&mut self, now: Instant) -> Result<(), Error> {
+        match &mut self.worker {
+            None if now >= self.start_at => self.start_worker()?,
+            Some(worker) if now >= worker.heartbeat_due() => {
+                let sealing = worker.sealed.is_none();
+                let alive = if sealing { worker.started.elapsed() < SEALING } else { worker.beat(now) };
+                if !alive {
+                    log::error(&format!("worker {}: does not answer", worker.pid()));
+                    self.worker_ended()?;
+                }
+            }
+            _ => {}
+        }
+        if self.requests.first().is_some_and(|(_, since)| now >= *since + FRESH) {
+            self.answer_requests();
+        }
+        Ok(())
+    }
+
+    fn start_worker(&mut self) -> Result<(), Error> {
+        let Some(helper) = &self.helper else {
+            return Err(Error::failure("helper: has ended, so a new worker cannot get its handles"));
+        };
+        let worker = Worker::start(&self.parts.executable, helper, &self.parts.config);
+        self.worker = Some(worker.context(|| "starting a worker".into())?);
+        Ok(())
+    }
+
+    fn on_worker(&mut self) -> Result<(), Error> {
+        let Some(worker) = &mut self.worker else { return Ok(()) };
+        match worker.receive(self.parts.paths.len()) {
+            Ok(Some(Event::Sealed(confinement))) => {
+                self.confinement = confinement;
+                log::info(&format!("{}: worker {} forwards", self.tunnel.name, worker.pid()));
+            }
+            Ok(Some(Event::Health(path, health))) => self.on_health(path, health),
+            Ok(Some(Event::Report(state))) => {
+                self.parts.config.state = state;
+                self.answer_requests();
+            }
+            Ok(Some(Event::Nothing)) => {}
+            Ok(None) => self.worker_ended()?,
+            Err(error) => {
+                log::error(&format!("worker {}: {error}", worker.pid()));
+                self.worker_ended()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn on_health(&mut self, path: usize, health: PathHealth) {
+        if let Some(report) = self.parts.config.state.paths.get_mut(path) {
+            report.health = health;
+        }
+        let PathPlan { local, remote, .. } = &self.parts.paths[path];
+        let text = format!("{}: path {local} to {remote} is {}", self.tunnel.name, status::health(health));
+        self.notify.send(&format!("STATUS={text}"));
+        if health == PathHealth::Down { log::warning(&text) } else { log::info(&text) }
+    }
+
+    /// Takes the worker out of the way and decides about the next one.
+    fn worker_ended(&mut self) -> Result<(), Error> {
+        let Some(worker) = self.worker.take() else { return Ok(()) };
+        let death = worker.end();
+        let ready_once = self.restarts > 0 || death.forwarded.is_some();
+        if !ready_once {
+            return Err(Error::failure("worker: ended before it was confined"));
+        }
+        self.restarts += 1;
+        match self.history.note(Instant::now(), death) {
+            Verdict::Replace(delay) => self.start_at = Instant::now() + delay,
+            Verdict::GiveUp(reason) => return Err(Error::failure(reason)),
+        }
+        Ok(())
+    }
+
+    /// The helper says nothing once all is open, so whatever comes is its end.
+    fn on_helper(&mut self) {
+        self.helper = None;
+        let text = "helper has ended; forwarding goes on, but the worker can no longer be replaced";
+        log::error(&format!("{}: {text}", self.tunnel.name));
+        self.notify.send(&format!("STATUS=degraded: {text}"));
+    }
+
+    fn on_signals(&mut self) -> Flow {
+        while let Ok(Some(signal)) = self.signals.read_signal() {
+            match i32::try_from(signal.ssi_signo).map(Signal::try_from) {
+                Ok(Ok(Signal::SIGTERM | Signal::SIGINT)) => return Flow::End,
+                Ok(Ok(signal @ (Signal::SIGHUP | Signal::SIGUSR1))) => {
+                    log::warning(&format!("{signal}: is not supported by this version yet"));
+                }
+                // A child's end shows at its channel.
+                _ => {}
+            }
+        }
+        Flow::Continue
+    }
+
+    fn on_request(&mut self) {
+        while let Ok((stream, _)) = self.control.listener.accept() {
+            if self.requests.len() < REQUESTS {
+                self.requests.push((stream, Instant::now()));
+            }
+        }
+        match &mut self.worker {
+            Some(worker) if worker.sealed.is_some() => worker.ask_report(),
+            _ => self.answer_requests(),
+        }
+    }
+
+    /// Sends the status to everybody who waits for it. Who does not take it at once does not get it.
+    fn answer_requests(&mut self) {
+        if self.requests.is_empty() {
+            return;
+        }
+        let text = self.status().json();
+        for (mut stream, _) in self.requests.drain(..) {
+            let _ = stream.set_nonblocking(true);
+            let _ = stream.write_all(text.as_bytes());
+        }
+    }
+
+    fn status(&self) -> Status {
+        let worker = self.worker.as_ref().filter(|worker| worker.sealed.is_some());
+        let addresses: Vec<(SocketAddr, SocketAddr)> =
+            self.parts.paths.iter().map(|path| (path.local, path.remote)).collect();
+        status::collect(&status::Facts {
+            tunnel: self.tunnel,
+            interface: &self.interface,
+            helper: self.helper.as_ref().map(|helper| helper.child.pid()),
+            worker: worker.map(Worker::pid),
+            restarts: self.restarts,
+            confinement: self.confinement,
+            in_empty_network: self.parts.in_empty_network,
+            addresses: &addresses,
+            state: &self.parts.config.state,
+        })
+    }
+}

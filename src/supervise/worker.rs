@@ -1,0 +1,168 @@
+//! The supervisor's side of one worker: whatever comes from it may come from an attacker who has taken it over.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use nix::sys::wait::WaitStatus;
+use nix::unistd::Pid;
+use privsep::PROTOCOL;
+use privsep::ipc::{self, Channel, Confinement, FromWorker, PathHealth, State, ToWorker, WorkerConfig};
+use privsep::sys::process;
+
+use super::child::Child;
+use super::helper::Helper;
+use super::restart::Death;
+use crate::log;
+
+/// Time between two heartbeats.
+pub const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Unanswered heartbeats in a row after which a worker counts as frozen.
+const UNANSWERED: u32 = 3;
+/// Messages between two heartbeats beyond which a worker counts as hostile.
+const MESSAGES: u32 = 200;
+
+/// A worker that runs, sealed or not yet.
+pub struct Worker {
+    child: Child,
+    /// The conversation with it.
+    pub channel: Channel<ToWorker, FromWorker>,
+    /// When it was started.
+    pub started: Instant,
+    /// Since when it forwards.
+    pub sealed: Option<Instant>,
+    /// A report has been asked for and not come yet.
+    pub report_pending: bool,
+    heartbeat: u64,
+    heartbeat_sent: Instant,
+    answered: bool,
+    unanswered: u32,
+    messages: u32,
+}
+
+/// What a message of the worker means for the tunnel.
+pub enum Event {
+    /// It forwards, confined like this.
+    Sealed(Confinement),
+    /// Health of a path.
+    Health(usize, PathHealth),
+    /// Counters.
+    Report(State),
+    /// Nothing to do.
+    Nothing,
+}
+
+impl Worker {
+    /// Starts a worker with its configuration and has the helper hand it the handles.
+    pub fn start(executable: &File, helper: &Helper, config: &WorkerConfig) -> Result<Self, ipc::Error> {
+        let (ours, theirs) = ipc::pair()?;
+        let (to_helper, to_worker) = ipc::pair()?;
+        let pid = process::spawn(executable.as_fd(), c"ethudp-worker", theirs.as_fd(), Some(to_worker.as_fd()), false)?;
+        drop((theirs, to_worker));
+        let now = Instant::now();
+        let worker = Self {
+            child: Child::new(pid),
+            channel: Channel::new(ours),
+            started: now,
+            sealed: None,
+            report_pending: false,
+            heartbeat: 0,
+            heartbeat_sent: now,
+            answered: true,
+            unanswered: 0,
+            messages: 0,
+        };
+        worker.channel.try_send(&ToWorker::Start(PROTOCOL, Box::new(config.clone())))?;
+        helper.serve(&to_helper)?;
+        Ok(worker)
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        self.child.pid()
+    }
+
+    /// When the next heartbeat is due.
+    pub fn heartbeat_due(&self) -> Instant {
+        self.heartbeat_sent + HEARTBEAT
+    }
+
+    /// Sends the next heartbeat and asks for a report; false when the worker has not answered for too long.
+    pub fn beat(&mut self, now: Instant) -> bool {
+        // Only full seconds of our own running time count: after a stop of the whole service nobody is frozen.
+        let on_time = now.duration_since(self.heartbeat_sent) < HEARTBEAT * 2;
+        if self.answered {
+            self.unanswered = 0;
+        } else if on_time {
+            self.unanswered += 1;
+        }
+        (self.heartbeat_sent, self.messages) = (now, 0);
+        if self.unanswered >= UNANSWERED {
+            return false;
+        }
+        // A queue that is full belongs to a worker that does not read, which shows by the missing answer.
+        if self.answered {
+            self.heartbeat += 1;
+            self.answered = self.channel.try_send(&ToWorker::Heartbeat(self.heartbeat)).is_err();
+        }
+        self.ask_report();
+        true
+    }
+
+    /// Asks for counters, unless that has been done.
+    pub fn ask_report(&mut self) {
+        if !self.report_pending {
+            self.report_pending = self.channel.try_send(&ToWorker::Report).is_ok();
+        }
+    }
+
+    /// Reads one message. `Ok(None)` at its end.
+    ///
+    /// # Errors
+    /// When the worker has broken the rules; it must be killed.
+    pub fn receive(&mut self, paths: usize) -> Result<Option<Event>, ipc::Error> {
+        let Some((message, _)) = self.channel.recv()? else { return Ok(None) };
+        self.messages += 1;
+        if self.messages > MESSAGES {
+            return Err(ipc::Error::Violation("too many messages"));
+        }
+        Ok(Some(match message {
+            FromWorker::Sealed(confinement) if self.sealed.is_none() => {
+                self.sealed = Some(Instant::now());
+                Event::Sealed(confinement)
+            }
+            FromWorker::Alive(number) if number == self.heartbeat && !self.answered => {
+                self.answered = true;
+                Event::Nothing
+            }
+            FromWorker::Report(state) if self.report_pending && state.paths.len() == paths => {
+                self.report_pending = false;
+                Event::Report(state)
+            }
+            FromWorker::Health(path, health) if usize::from(path) < paths && self.sealed.is_some() => {
+                Event::Health(path.into(), health)
+            }
+            FromWorker::Dying(text) => {
+                log::error(&format!("worker {}: {}", self.pid(), log::untrusted(&text)));
+                Event::Nothing
+            }
+            _ => return Err(ipc::Error::Violation("message out of place")),
+        }))
+    }
+
+    /// Kills the worker if it still runs, waits for its end and says how it died.
+    pub fn end(self) -> Death {
+        let (pid, forwarded) = (self.pid(), self.sealed.map(|since| since.elapsed()));
+        let (how, crash) = match self.child.end() {
+            Ok(WaitStatus::Signaled(_, signal, _)) => {
+                (signal.to_string(), matches!(signal, Signal::SIGSYS | Signal::SIGSEGV | Signal::SIGABRT))
+            }
+            Ok(WaitStatus::Exited(_, process::EXEC_FAILED)) => ("it could not be executed".into(), false),
+            Ok(WaitStatus::Exited(_, status)) => (format!("exit status {status}"), false),
+            other => (format!("{other:?}"), false),
+        };
+        log::warning(&format!("worker {pid} ended: {how}"));
+        Death { forwarded, crash }
+    }
+}

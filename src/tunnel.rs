@@ -1,0 +1,227 @@
+//! What a tunnel is, however it was described: by a classic command line or by a file. Checks of single values.
+
+use std::net::IpAddr;
+
+use privsep::ipc::Cipher;
+use privsep::secret::Secret;
+
+/// The key that EthUDP uses when a cipher is given without one.
+pub const DEFAULT_KEY: &str = "123456";
+/// Longest key in bytes, EthUDP's limit.
+pub const MAX_KEY: usize = 2047;
+
+/// A tunnel.
+#[derive(Debug)]
+pub struct Tunnel {
+    /// Names the control socket and stands in every log line.
+    pub name: String,
+    /// The local side.
+    pub port: Port,
+    /// The ways to the peer, the preferred one first.
+    pub paths: Vec<Path>,
+    /// Cipher of the classic wire.
+    pub cipher: Cipher,
+    /// Its key.
+    pub key: Secret,
+    /// The user that all processes become when started by root.
+    pub user: Option<String>,
+}
+
+/// The local side.
+#[derive(Debug)]
+pub enum Port {
+    /// A TAP interface.
+    Tap {
+        /// Interface name; `None` lets the kernel choose `tapN`.
+        name: Option<String>,
+        /// Addresses with prefix length.
+        addresses: Vec<(IpAddr, u8)>,
+        /// MTU in bytes.
+        mtu: Option<u32>,
+        /// The bridge that it joins.
+        bridge: Option<String>,
+    },
+    /// An interface that exists.
+    Raw {
+        /// Interface name.
+        interface: String,
+        /// Whether to take frames for other stations.
+        promiscuous: bool,
+    },
+}
+
+impl Port {
+    /// The mode's name in file and status.
+    pub fn mode(&self) -> &'static str {
+        match self {
+            Self::Tap { bridge: None, .. } => "tap",
+            Self::Tap { bridge: Some(_), .. } => "bridge",
+            Self::Raw { .. } => "raw",
+        }
+    }
+}
+
+/// One way to the peer, hosts not yet resolved.
+#[derive(Debug)]
+pub struct Path {
+    /// Our side.
+    pub local: Endpoint,
+    /// The peer.
+    pub remote: Endpoint,
+    /// Interface or VRF to which the socket is bound.
+    pub device: Option<String>,
+    /// Firewall mark of its datagrams.
+    pub mark: Option<u32>,
+}
+
+/// Host and port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Address or name.
+    pub host: String,
+    /// UDP port, never 0.
+    pub port: u16,
+}
+
+impl Endpoint {
+    /// Whether the host is `0.0.0.0` or `::`.
+    pub fn is_wildcard(&self) -> bool {
+        self.host.parse().is_ok_and(|address: IpAddr| address.is_unspecified())
+    }
+}
+
+/// Parses a UDP port.
+pub fn port(what: &str, value: &str) -> Result<u16, String> {
+    match value.parse::<u16>() {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err(format!("{what} {value:?}: must be a number from 1 to 65535")),
+    }
+}
+
+/// Parses `HOST:PORT` or `[IPV6]:PORT`.
+pub fn endpoint(what: &str, value: &str) -> Result<Endpoint, String> {
+    let form = || format!("{what} {value:?}: must be ADDRESS:PORT, [IPV6-ADDRESS]:PORT or NAME:PORT");
+    let (host, number) = value.rsplit_once(':').ok_or_else(form)?;
+    let host = match host.strip_prefix('[') {
+        Some(host) => host.strip_suffix(']').ok_or_else(form)?,
+        None if host.contains(':') => return Err(form()),
+        None => host,
+    };
+    if host.is_empty() {
+        return Err(form());
+    }
+    Ok(Endpoint { host: host.to_owned(), port: port(&format!("port of {what}"), number)? })
+}
+
+/// Checks an interface name by the kernel's rules (`dev_valid_name`).
+pub fn interface(what: &str, name: &str) -> Result<String, String> {
+    if name.is_empty() || name.len() > 15 {
+        return Err(format!("{what} {name:?}: has {} bytes; an interface name has 1 to 15", name.len()));
+    }
+    if matches!(name, "." | "..")
+        || name.bytes().any(|b| b.is_ascii_whitespace() || b.is_ascii_control() || b"/:%".contains(&b))
+    {
+        return Err(format!("{what} {name:?}: an interface name has no space, '/', ':' or '%'"));
+    }
+    Ok(name.to_owned())
+}
+
+/// Parses a prefix length, or for IPv4 a netmask.
+pub fn prefix(address: IpAddr, value: &str) -> Result<u8, String> {
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    let netmask = || {
+        let mask = u32::from(value.parse::<std::net::Ipv4Addr>().ok().filter(|_| address.is_ipv4())?);
+        (mask.leading_ones() + mask.trailing_zeros() == 32).then_some(mask.leading_ones())
+    };
+    let number = value.parse::<u32>().ok().or_else(netmask);
+    number
+        .and_then(|bits| u8::try_from(bits).ok())
+        .filter(|&bits| bits <= most)
+        .ok_or_else(|| format!("mask {value:?} of {address}: must be a prefix length from 0 to {most}"))
+}
+
+/// Checks a tunnel's name, which becomes a file name.
+pub fn name(name: &str) -> Result<String, String> {
+    let bad = |b: u8| b == b'/' || b.is_ascii_control() || b.is_ascii_whitespace();
+    if name.is_empty() || name.len() > 64 || name.starts_with(['.', '-']) || name.bytes().any(bad) {
+        return Err(format!(
+            "tunnel name {name:?}: must have 1 to 64 bytes, no '/' and no space, and not begin with '.' or '-'"
+        ));
+    }
+    Ok(name.to_owned())
+}
+
+/// Parses a cipher's name.
+pub fn cipher(what: &str, name: &str) -> Result<Cipher, String> {
+    match name {
+        "none" => Ok(Cipher::None),
+        "xor" => Ok(Cipher::Xor),
+        "aes-128" => Ok(Cipher::Aes128),
+        "aes-192" => Ok(Cipher::Aes192),
+        "aes-256" => Ok(Cipher::Aes256),
+        _ => Err(format!("{what} {name:?}: unknown cipher; must be xor, aes-128, aes-192 or aes-256")),
+    }
+}
+
+/// Checks the length of a key.
+pub fn key(what: &str, bytes: Vec<u8>) -> Result<Secret, String> {
+    match bytes.len() {
+        0 => Err(format!("{what}: empty key; must have 1 to {MAX_KEY} bytes")),
+        length if length > MAX_KEY => Err(format!("{what}: key of {length} bytes; must have 1 to {MAX_KEY}")),
+        _ => Ok(Secret::new(bytes)),
+    }
+}
+
+/// Bytes of key that a cipher takes, 0 where any number will do.
+pub fn key_size(cipher: Cipher) -> usize {
+    match cipher {
+        Cipher::None | Cipher::Xor => 0,
+        Cipher::Aes128 => 16,
+        Cipher::Aes192 => 24,
+        Cipher::Aes256 => 32,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints() {
+        for (text, host, port) in [
+            ("192.0.2.1:6000", "192.0.2.1", 6000),
+            ("[fd00::1]:1", "fd00::1", 1),
+            ("peer.example:65535", "peer.example", 65535),
+        ] {
+            assert_eq!(endpoint("remote", text), Ok(Endpoint { host: host.into(), port }));
+        }
+        for text in ["192.0.2.1", "fd00::1:6000", "[fd00::1]", ":6000", "a:0", "a:70000", "a:", "[a:1"] {
+            assert!(endpoint("remote", text).unwrap_err().contains("must be"), "{text}");
+        }
+    }
+
+    #[test]
+    fn prefixes() {
+        let (v4, v6) = ("10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap());
+        assert_eq!(prefix(v4, "24"), Ok(24));
+        assert_eq!(prefix(v4, "255.255.255.0"), Ok(24));
+        assert_eq!(prefix(v4, "0.0.0.0"), Ok(0));
+        assert_eq!(prefix(v6, "64"), Ok(64));
+        for (address, text) in [(v4, "33"), (v4, "-1"), (v4, "255.0.255.0"), (v4, "x"), (v6, "129"), (v6, "255.0.0.0")]
+        {
+            assert!(prefix(address, text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_that_the_kernel_or_the_file_system_would_not_take() {
+        for bad in ["", "sixteen-byte-nam", "a/b", "a b", "a:b", "tap%d", ".", ".."] {
+            assert!(interface("interface", bad).is_err(), "{bad:?}");
+        }
+        for bad in ["", "a/b", "../x", "-x", "a b", &"x".repeat(65)] {
+            assert!(name(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(interface("interface", "fifteen-byte-na"), Ok("fifteen-byte-na".into()));
+        assert_eq!(name("site-a.1"), Ok("site-a.1".into()));
+    }
+}

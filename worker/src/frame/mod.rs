@@ -1,0 +1,6 @@
+//! Ethernet frames: pure functions on slices.
+
+pub mod vlan;
+
+/// Length of an Ethernet header in bytes: two addresses and the type. Nothing shorter is a frame.
+pub const HEADER: usize = 14;

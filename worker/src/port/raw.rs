@@ -1,0 +1,97 @@
+//! A packet socket on an interface. Receiving and sending use the *one* socket: any other on that interface would hear
+//! our own transmissions and send them round in a loop (packet(7): a socket does not hear itself).
+
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use privsep::sys::mmsg::{Receiver, Sender, VlanTag};
+use privsep::sys::packet;
+
+use super::{Port, Received};
+use crate::batch::{BATCH, Batch, MAX_FRAME};
+use crate::frame::{HEADER, vlan};
+use crate::path::send_all;
+
+/// How often the kernel is asked how many frames it had to drop.
+const DROPS_EVERY: Duration = Duration::from_secs(1);
+
+pub struct Source {
+    port: Arc<Port>,
+    receiver: Receiver,
+    drops_asked: Instant,
+}
+
+impl Source {
+    pub fn new(port: Arc<Port>) -> Self {
+        Self { port, receiver: Receiver::new(BATCH, true), drops_asked: Instant::now() }
+    }
+
+    pub fn receive(&mut self, batch: &mut Batch) -> Received {
+        self.count_kernel_drops();
+        let count = match self.receiver.receive(self.port.handle.as_fd(), batch.slots()) {
+            Ok(count) => count,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                return Received::Nothing;
+            }
+            Err(_) => {
+                self.port.counters.rx_errors.add(1);
+                return Received::Error;
+            }
+        };
+        for index in 0..count {
+            let length = self.receiver.length(index);
+            let tag = self.receiver.vlan_tag(index);
+            if length + tag.map_or(0, |_| vlan::TAG) > MAX_FRAME {
+                self.port.counters.rx_dropped_oversize.add(1);
+            } else if length >= HEADER {
+                batch.push(index, length);
+                restore(batch, tag);
+            }
+        }
+        Received::Batch
+    }
+
+    fn count_kernel_drops(&mut self) {
+        if self.drops_asked.elapsed() < DROPS_EVERY {
+            return;
+        }
+        self.drops_asked = Instant::now();
+        if let Ok(drops) = packet::take_drops(self.port.handle.as_fd()) {
+            self.port.counters.rx_dropped_kernel.add(drops.into());
+        }
+    }
+}
+
+/// Puts the tag back into the frame that was pushed last.
+fn restore(batch: &mut Batch, tag: Option<VlanTag>) {
+    if let Some(tag) = tag {
+        vlan::restore(batch.grow_front(batch.len() - 1, vlan::TAG), tag);
+    }
+}
+
+impl AsFd for Source {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.port.handle.as_fd()
+    }
+}
+
+pub struct Sink {
+    port: Arc<Port>,
+    sender: Sender,
+}
+
+impl Sink {
+    pub fn new(port: Arc<Port>) -> Self {
+        Self { port, sender: Sender::new(BATCH) }
+    }
+
+    pub fn send(&mut self, batch: &Batch) {
+        let sent = send_all(&mut self.sender, self.port.handle.as_fd(), batch);
+        let counters = &self.port.counters;
+        counters.tx_frames.add(sent.packets);
+        counters.tx_bytes.add(sent.bytes);
+        counters.tx_errors.add(sent.errors);
+    }
+}

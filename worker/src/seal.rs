@@ -1,0 +1,95 @@
+//! How the worker confines itself, and the table of what it may still ask of the kernel.
+//!
+//! The order matters: capabilities, Landlock and memory protection act per thread or are inherited, so they come before
+//! the threads; with no process allowed none would start, so that limit comes after; the filter is last and on all.
+
+use std::io;
+
+use privsep::confine;
+use privsep::confine::seccomp::{self, Allowed, Arguments};
+use privsep::ipc::Confinement;
+
+/// Before the first byte is read from anybody.
+pub fn before_reading() -> io::Result<()> {
+    confine::no_new_privileges()?;
+    confine::not_dumpable()
+}
+
+/// Before the forwarding threads start.
+pub fn before_threads() -> io::Result<Confinement> {
+    confine::drop_capabilities()?;
+    let landlock_abi = confine::landlock_nothing()?;
+    Ok(Confinement { landlock_abi, mdwe: confine::deny_write_execute(), seccomp: false })
+}
+
+/// When all threads run.
+pub fn for_good(confinement: Confinement) -> io::Result<Confinement> {
+    confine::limit_resources()?;
+    seccomp::enforce(ALLOWED)?;
+    Ok(Confinement { seccomp: true, ..confinement })
+}
+
+const PROT_EXEC: u64 = libc::PROT_EXEC as u64;
+const SOL_PACKET: u64 = libc::SOL_PACKET as u64;
+const PACKET_STATISTICS: u64 = libc::PACKET_STATISTICS as u64;
+const FILE_FLAGS: &[u64] = &[libc::F_GETFL as u64, libc::F_SETFL as u64];
+
+/// Shorthand for a line of the table.
+const fn allow(name: &'static str, number: i64, arguments: Arguments, reason: &'static str) -> Allowed {
+    Allowed { name, number, arguments, reason }
+}
+
+use Arguments::{Any, Both, OneOf, OwnProcess, WithoutBits};
+
+/// Everything the sealed worker may call; the rest kills it. No call that is made per batch has its arguments checked:
+/// the kernel answers those from a bitmap.
+pub const ALLOWED: &[Allowed] = &[
+    // Forwarding.
+    allow("read", libc::SYS_read, Any, "frames from the TAP"),
+    allow("write", libc::SYS_write, Any, "frames to the TAP; the text of a panic to /dev/null"),
+    allow("recvmmsg", libc::SYS_recvmmsg, Any, "batches from packet socket and UDP"),
+    allow("sendmmsg", libc::SYS_sendmmsg, Any, "batches to packet socket and UDP"),
+    allow("ppoll", libc::SYS_ppoll, Any, "waiting for any of them"),
+    allow("futex", libc::SYS_futex, Any, "the gate that releases the threads; locks of the allocator"),
+    allow("clock_nanosleep", libc::SYS_clock_nanosleep, Any, "pause after an error of a handle"),
+    allow("getsockopt", libc::SYS_getsockopt, Both(1, SOL_PACKET, 2, PACKET_STATISTICS), "frames the kernel dropped"),
+    // The supervisor.
+    allow("recvmsg", libc::SYS_recvmsg, Any, "messages from the supervisor"),
+    allow("sendmsg", libc::SYS_sendmsg, Any, "messages to the supervisor"),
+    allow("close", libc::SYS_close, Any, "end of the process: descriptors that are dropped"),
+    allow("fcntl", libc::SYS_fcntl, OneOf(1, FILE_FLAGS), "checks of the standard library before a close"),
+    // Memory.
+    allow("brk", libc::SYS_brk, Any, "allocator"),
+    allow("mmap", libc::SYS_mmap, WithoutBits(2, PROT_EXEC), "allocator; never executable"),
+    allow("mprotect", libc::SYS_mprotect, WithoutBits(2, PROT_EXEC), "allocator; never executable"),
+    allow("mremap", libc::SYS_mremap, Any, "allocator"),
+    allow("munmap", libc::SYS_munmap, Any, "allocator"),
+    allow("madvise", libc::SYS_madvise, Any, "allocator"),
+    // Time, where the vDSO does not answer.
+    allow("clock_gettime", libc::SYS_clock_gettime, Any, "portable: clocks without vDSO"),
+    allow("restart_syscall", libc::SYS_restart_syscall, Any, "portable: goes on sleeping after SIGSTOP and SIGCONT"),
+    // Ends: of a thread, of the process, by a panic.
+    allow("rt_sigprocmask", libc::SYS_rt_sigprocmask, Any, "abort"),
+    allow("rt_sigaction", libc::SYS_rt_sigaction, Any, "abort"),
+    allow("rt_sigreturn", libc::SYS_rt_sigreturn, Any, "portable: return from the stack overflow handler"),
+    allow("getpid", libc::SYS_getpid, Any, "abort"),
+    allow("gettid", libc::SYS_gettid, Any, "abort"),
+    allow("tgkill", libc::SYS_tgkill, OwnProcess(0), "abort raises SIGABRT in itself"),
+    allow("sigaltstack", libc::SYS_sigaltstack, Any, "end of a thread"),
+    allow("rseq", libc::SYS_rseq, Any, "portable: end of a thread"),
+    allow("exit", libc::SYS_exit, Any, "end of a thread"),
+    allow("exit_group", libc::SYS_exit_group, Any, "end of the process"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::ALLOWED;
+
+    #[test]
+    fn each_call_is_allowed_once_and_has_a_reason() {
+        for (index, allowed) in ALLOWED.iter().enumerate() {
+            assert!(!allowed.reason.is_empty(), "{}", allowed.name);
+            assert!(ALLOWED[..index].iter().all(|other| other.number != allowed.number), "{} twice", allowed.name);
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The classic wire format: EthUDP's, byte for byte. One datagram is one frame, or one of three control words.
+//!
+//! It has no authentication of any kind. It is here to talk to peers that exist.
+
+use aes::{Aes128Dec, Aes128Enc, Aes192Dec, Aes192Enc, Aes256Dec, Aes256Enc};
+use privsep::ipc::Cipher;
+use zeroize::Zeroizing;
+
+use super::cbc;
+use crate::batch::{Batch, MAX_DATAGRAM, MAX_FRAME};
+
+/// Asks the peer for a [`PONG`].
+pub const PING: &[u8] = b"PING:PING:";
+/// Answers a [`PING`].
+pub const PONG: &[u8] = b"PONG:PONG:";
+/// Begins a password message.
+pub const PASSWORD: &[u8] = b"PASSWORD:";
+
+/// What a decoded datagram is. A control word is recognised by its first bytes, whatever follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// [`PING`].
+    Ping,
+    /// [`PONG`].
+    Pong,
+    /// [`PASSWORD`]; swallowed where the remote is fixed.
+    Password,
+    /// An Ethernet frame.
+    Frame,
+}
+
+/// Tells what a decoded datagram is.
+pub fn kind(decoded: &[u8]) -> Kind {
+    match decoded {
+        _ if decoded.starts_with(PING) => Kind::Ping,
+        _ if decoded.starts_with(PONG) => Kind::Pong,
+        _ if decoded.starts_with(PASSWORD) => Kind::Password,
+        _ => Kind::Frame,
+    }
+}
+
+/// Cipher and key of a tunnel.
+pub struct Codec(Inner);
+
+enum Inner {
+    None,
+    /// The key, repeated to the length of the largest datagram.
+    Xor(Zeroizing<Vec<u8>>),
+    Aes128(Box<cbc::Key<Aes128Enc, Aes128Dec>>),
+    Aes192(Box<cbc::Key<Aes192Enc, Aes192Dec>>),
+    Aes256(Box<cbc::Key<Aes256Enc, Aes256Dec>>),
+}
+
+impl Codec {
+    /// `key` is used as it is for xor, and cut or padded with zeros to the cipher's length for AES.
+    pub fn new(cipher: Cipher, key: &[u8]) -> Self {
+        Self(match cipher {
+            Cipher::Xor if !key.is_empty() => {
+                Inner::Xor(Zeroizing::new(key.iter().copied().cycle().take(MAX_DATAGRAM).collect()))
+            }
+            Cipher::None | Cipher::Xor => Inner::None,
+            Cipher::Aes128 => Inner::Aes128(Box::new(cbc::Key::new(key))),
+            Cipher::Aes192 => Inner::Aes192(Box::new(cbc::Key::new(key))),
+            Cipher::Aes256 => Inner::Aes256(Box::new(cbc::Key::new(key))),
+        })
+    }
+
+    /// Makes every frame of the batch, of at most [`MAX_FRAME`] bytes, a datagram, in place.
+    pub fn seal(&self, batch: &mut Batch) {
+        match &self.0 {
+            Inner::None => {}
+            Inner::Xor(key) => (0..batch.len()).for_each(|index| xor(batch.frame_mut(index), key)),
+            Inner::Aes128(key) => key.seal(batch),
+            Inner::Aes192(key) => key.seal(batch),
+            Inner::Aes256(key) => key.seal(batch),
+        }
+    }
+
+    /// Makes a datagram of one control message.
+    pub fn seal_message(&self, message: &[u8]) -> Vec<u8> {
+        let mut batch = Batch::default();
+        if let Some(slot) = batch.slots().next() {
+            slot[..message.len()].copy_from_slice(message);
+        }
+        batch.push(0, message.len());
+        self.seal(&mut batch);
+        batch.frame(0).to_vec()
+    }
+
+    /// Decodes a datagram in place and returns the length of what it held; `None` for what is not valid, empty, or
+    /// larger than any frame.
+    pub fn open(&self, datagram: &mut [u8]) -> Option<usize> {
+        let length = match &self.0 {
+            _ if datagram.len() > MAX_DATAGRAM => None,
+            Inner::None => Some(datagram.len()),
+            Inner::Xor(key) => {
+                xor(datagram, key);
+                Some(datagram.len())
+            }
+            Inner::Aes128(key) => key.open(datagram),
+            Inner::Aes192(key) => key.open(datagram),
+            Inner::Aes256(key) => key.open(datagram),
+        };
+        length.filter(|length| (1..=MAX_FRAME).contains(length))
+    }
+}
+
+/// XORs `bytes` with as much of the repeated key.
+fn xor(bytes: &mut [u8], key: &[u8]) {
+    bytes.iter_mut().zip(key).for_each(|(byte, key)| *byte ^= key);
+}

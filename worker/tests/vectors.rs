@@ -1,0 +1,203 @@
+//! The pure functions of the classic wire against the cases recorded from the original program.
+
+use ethudp_worker::batch::{BATCH, Batch, MAX_DATAGRAM, MAX_FRAME};
+use ethudp_worker::wire::classic::{Codec, Kind, PING, PONG, kind};
+use privsep::ipc::Cipher;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use serde::Deserialize;
+use serde_json::Value;
+
+const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors/classic.jsonl");
+const CIPHERS: [(&str, Cipher); 5] = [
+    ("none", Cipher::None),
+    ("xor", Cipher::Xor),
+    ("aes-128", Cipher::Aes128),
+    ("aes-192", Cipher::Aes192),
+    ("aes-256", Cipher::Aes256),
+];
+
+#[derive(Deserialize)]
+struct Case {
+    id: String,
+    feature: String,
+    direction: String,
+    codec: Recorded,
+    /// Value of -mtu when the output may hold fragments.
+    mtu: Option<u32>,
+    input: Vec<Value>,
+    output: Vec<Value>,
+}
+
+#[derive(Deserialize)]
+struct Recorded {
+    alg: String,
+    key_hex: String,
+    lz4: u8,
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+}
+
+fn codec(recorded: &Recorded) -> Codec {
+    let cipher = CIPHERS.iter().find(|(name, _)| *name == recorded.alg).unwrap().1;
+    Codec::new(cipher, &unhex(&recorded.key_hex))
+}
+
+fn cases(features: &[&str], direction: &str) -> Vec<Case> {
+    let text = std::fs::read_to_string(CASES).unwrap();
+    let all = text.lines().map(|line| serde_json::from_str::<Case>(line).unwrap());
+    let cases: Vec<_> = all
+        .filter(|case| features.contains(&case.feature.as_str()) && case.direction == direction)
+        .filter(|case| case.codec.lz4 == 0 && case.mtu.is_none())
+        .collect();
+    assert!(!cases.is_empty());
+    cases
+}
+
+fn bytes(values: &[Value]) -> Vec<Vec<u8>> {
+    let hex = |value: &Value| {
+        let field = value.as_str().or_else(|| value["udp"].as_str()).or_else(|| value["inner"].as_str());
+        unhex(field.unwrap())
+    };
+    values.iter().map(hex).collect()
+}
+
+fn seal(codec: &Codec, frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let mut batch = Batch::default();
+    for (slot, frame) in batch.slots().zip(frames) {
+        slot[..frame.len()].copy_from_slice(frame);
+    }
+    for (index, frame) in frames.iter().enumerate() {
+        batch.push(index, frame.len());
+    }
+    codec.seal(&mut batch);
+    batch.frames(0).map(<[u8]>::to_vec).collect()
+}
+
+fn open(codec: &Codec, datagram: &[u8]) -> Option<Vec<u8>> {
+    let mut buffer = datagram.to_vec();
+    codec.open(&mut buffer).map(|length| buffer[..length].to_vec())
+}
+
+const WIRE: &[&str] =
+    &["plain", "enc-xor", "enc-aes-128", "enc-aes-192", "enc-aes-256", "limits", "underlay6", "mode-e", "mode-b"];
+
+#[test]
+fn recorded_frames_are_sealed_as_the_original_does() {
+    for case in cases(WIRE, "tx") {
+        if case.input.iter().all(Value::is_string) {
+            assert_eq!(seal(&codec(&case.codec), &bytes(&case.input)), bytes(&case.output), "{}", case.id);
+        }
+    }
+}
+
+#[test]
+fn recorded_datagrams_are_opened_as_the_original_does() {
+    for case in cases(&[WIRE, &["rx-invalid"]].concat(), "rx") {
+        if case.input.iter().all(Value::is_string) {
+            let codec = codec(&case.codec);
+            let datagrams = bytes(&case.input);
+            let frames = datagrams.iter().filter_map(|datagram| open(&codec, datagram)).filter(|decoded| {
+                // A wrong key can give anything, also what no interface takes.
+                decoded.len() >= 14 && kind(decoded) == Kind::Frame
+            });
+            assert_eq!(frames.collect::<Vec<_>>(), bytes(&case.output), "{}", case.id);
+        }
+    }
+}
+
+#[test]
+fn recorded_pings_are_recognised_and_the_recorded_pongs_are_ours() {
+    let mut pings = 0;
+    for case in cases(&["control"], "control") {
+        let codec = codec(&case.codec);
+        for step in case.input.iter().filter(|step| step["udp"].is_string()) {
+            let asked = open(&codec, &unhex(step["udp"].as_str().unwrap())).map(|decoded| kind(&decoded));
+            if asked == Some(Kind::Ping) && !case.output.is_empty() {
+                assert_eq!(codec.seal_message(PONG), bytes(&case.output)[0], "{}", case.id);
+                pings += 1;
+            }
+        }
+    }
+    assert!(pings > 15, "only {pings} cases have a PING");
+}
+
+#[test]
+fn control_words_are_recognised_by_their_first_bytes_only() {
+    for (decoded, expected) in [
+        (&b"PING:PING:"[..], Kind::Ping),
+        (b"PING:PING:\0more", Kind::Ping),
+        (b"PONG:PONG:x", Kind::Pong),
+        (b"PASSWORD:", Kind::Password),
+        (b"PING:", Kind::Frame),
+        (b"ping:ping:", Kind::Frame),
+        (b"", Kind::Frame),
+    ] {
+        assert_eq!(kind(decoded), expected, "{decoded:?}");
+    }
+    assert_eq!(kind(PING), Kind::Ping);
+}
+
+#[test]
+fn what_is_empty_or_over_the_limit_is_not_opened() {
+    for (name, cipher) in CIPHERS {
+        let codec = Codec::new(cipher, b"0123456789abcdef");
+        assert_eq!(open(&codec, &[]), None, "{name}: empty");
+        assert_eq!(open(&codec, &vec![0; MAX_DATAGRAM + 1]), None, "{name}: datagram over the limit");
+        for (length, fits) in [(1, true), (MAX_FRAME, true), (MAX_FRAME + 1, false)] {
+            let sealed = seal(&codec, &[vec![7; length]]);
+            assert_eq!(open(&codec, &sealed[0]).is_some(), fits, "{name}: frame of {length} bytes");
+        }
+    }
+}
+
+/// CBC by definition, one block at a time: what the work across frames must equal.
+fn cbc_by_definition(key: [u8; 16], frame: &[u8]) -> Vec<u8> {
+    use aes::cipher::{BlockCipherEncrypt, KeyInit};
+    let cipher = aes::Aes128Enc::new(&key.into());
+    let padding = 16 - frame.len() % 16;
+    let padded = [frame, &vec![u8::try_from(padding).unwrap(); padding]].concat();
+    let mut chained = aes::Block::default();
+    let mut sealed = Vec::new();
+    for block in padded.chunks_exact(16) {
+        chained.iter_mut().zip(block).for_each(|(chained, byte)| *chained ^= byte);
+        cipher.encrypt_block(&mut chained);
+        sealed.extend_from_slice(&chained);
+    }
+    sealed
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_batch_of_any_lengths_is_sealed_frame_by_frame(
+        frames in vec(vec(any::<u8>(), 0..700), 0..=BATCH), key: [u8; 16]
+    ) {
+        let codec = Codec::new(Cipher::Aes128, &key);
+        let expected: Vec<_> = frames.iter().map(|frame| cbc_by_definition(key, frame)).collect();
+        prop_assert_eq!(seal(&codec, &frames), expected);
+    }
+
+    #[test]
+    fn what_is_sealed_can_be_opened(frame in vec(any::<u8>(), 1..MAX_FRAME), key in vec(any::<u8>(), 1..40)) {
+        for (_, cipher) in CIPHERS {
+            let codec = Codec::new(cipher, &key);
+            let sealed = seal(&codec, std::slice::from_ref(&frame));
+            prop_assert_eq!(open(&codec, &sealed[0]), Some(frame.clone()));
+        }
+    }
+
+    #[test]
+    fn garbage_of_any_length_is_no_panic(datagram in vec(any::<u8>(), 0..9400), key in vec(any::<u8>(), 0..40)) {
+        for (_, cipher) in CIPHERS {
+            let codec = Codec::new(cipher, &key);
+            if let Some(decoded) = open(&codec, &datagram) {
+                prop_assert!(!decoded.is_empty() && decoded.len() <= MAX_FRAME);
+                kind(&decoded);
+            }
+        }
+    }
+}
