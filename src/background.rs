@@ -28,9 +28,6 @@ pub fn run(tunnel: &Tunnel, foreground: Foreground) -> Result<(), Error> {
     drop(ready);
     setsid().context(going)?;
     let system_log = log::connect(&tunnel.name);
-    if system_log.is_none() {
-        log::warning("no system log (/dev/log): there will be no messages from the background");
-    }
     supervise::run(tunnel, || detach(system_log, signal).context(going))
 }
 
@@ -46,6 +43,9 @@ fn verdict(child: Pid) -> Error {
 fn detach(system_log: Option<SystemLog>, mut signal: PipeWriter) -> io::Result<()> {
     let null = File::options().read(true).write(true).open("/dev/null")?;
     chdir("/")?;
+    if system_log.is_none() {
+        log::warning("no system log (/dev/log): there will be no messages from the background");
+    }
     log::to_background(system_log);
     dup2_stdin(&null)?;
     dup2_stdout(&null)?;

@@ -132,7 +132,7 @@ fn assemble(file: Document, name: &str, directory: &Path) -> Result<Tunnel, Stri
     let paths = file.path.into_iter().map(path).collect::<Result<_, _>>()?;
     let (cipher, key) =
         file.classic.map_or(Ok((Cipher::None, Secret::default())), |table| classic(table, directory))?;
-    Ok(Tunnel { name: name.to_owned(), port, paths, cipher, key, user: None })
+    Ok(Tunnel { name: name.to_owned(), port, paths, cipher, key, user: None, wait_for_names: true })
 }
 
 /// Refuses by name what this version does not support.

@@ -2,16 +2,18 @@
 
 use privsep::ipc::{Identity, PathPlan, Plan, PortKind, PortPlan, State, WorkerConfig};
 
+use crate::resolve::Addresses;
 use crate::tunnel::{Port, Tunnel};
-use crate::{Error, resolve};
 
 /// The plan for the helper: every handle that this tunnel will ever need.
-pub fn plan(tunnel: &Tunnel, become_user: Option<Identity>) -> Result<Plan, Error> {
-    let paths = tunnel.paths.iter().map(|path| {
-        let (local, remote) = resolve::path(path)?;
-        Ok(PathPlan { local, remote, device: path.device.clone(), mark: path.mark })
+pub fn plan(tunnel: &Tunnel, become_user: Option<Identity>, addresses: &Addresses) -> Plan {
+    let paths = tunnel.paths.iter().zip(addresses).map(|(path, &(local, remote))| PathPlan {
+        local,
+        remote,
+        device: path.device.clone(),
+        mark: path.mark,
     });
-    let paths = paths.collect::<Result<_, Error>>()?;
+    let paths = paths.collect();
     let port = match &tunnel.port {
         Port::Tap { name, addresses, mtu, bridge } => {
             PortPlan::Tap { name: name.clone(), addresses: addresses.clone(), bridge: bridge.clone(), mtu: *mtu }
@@ -20,7 +22,7 @@ pub fn plan(tunnel: &Tunnel, become_user: Option<Identity>) -> Result<Plan, Erro
             PortPlan::Raw { interface: interface.clone(), promiscuous: *promiscuous }
         }
     };
-    Ok(Plan { become_user, port, paths })
+    Plan { become_user, port, paths }
 }
 
 /// What the first worker is told.

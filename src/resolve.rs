@@ -1,18 +1,53 @@
 //! Names to addresses, once, at the start.
 
+use std::io::{self, PipeReader};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::sync::mpsc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::Error;
-use crate::tunnel::{Endpoint, Path};
+use crate::tunnel::{Endpoint, Path, Tunnel};
 
 /// Longest wait for the resolver.
-const LIMIT: Duration = Duration::from_secs(10);
+pub const LIMIT: Duration = Duration::from_secs(10);
 
-/// Local and remote address of a path, of one family. The first local address for which there is a remote one wins.
-pub fn path(path: &Path) -> Result<(SocketAddr, SocketAddr), Error> {
+/// Local and remote address of each path.
+pub type Addresses = Vec<(SocketAddr, SocketAddr)>;
+
+/// A look-up under way. The resolver of the C library cannot be told to hurry or to stop, so it works in a thread of its
+/// own; that has ended before the addresses are used, so that it is not there when privileges are given up.
+pub struct LookUp {
+    /// Becomes readable when it is done.
+    pub done: PipeReader,
+    thread: JoinHandle<Result<Addresses, Error>>,
+}
+
+impl LookUp {
+    /// Starts to look up both ends of every path.
+    pub fn start(tunnel: &Tunnel) -> io::Result<Self> {
+        let (done, signal) = io::pipe()?;
+        let paths: Vec<Path> = tunnel.paths.clone();
+        let thread = thread::Builder::new().name("resolver".into()).spawn(move || {
+            let addresses = paths.iter().map(path).collect();
+            drop(signal);
+            addresses
+        })?;
+        Ok(Self { done, thread })
+    }
+
+    /// The addresses, or the first name that does not resolve. Waits until the look-up is done.
+    pub fn finish(self) -> Result<Addresses, Error> {
+        self.thread.join().unwrap_or_else(|_| Err(Error::failure("the resolver has failed")))
+    }
+}
+
+/// What to say of a look-up that takes longer than [`LIMIT`].
+pub fn late() -> Error {
+    Error::failure(format!("no answer from the resolver within {} s", LIMIT.as_secs()))
+}
+
+/// Both addresses of a path, of one family. The first local address for which there is a remote one wins.
+fn path(path: &Path) -> Result<(SocketAddr, SocketAddr), Error> {
     let (locals, remotes) = (endpoint("local", &path.local)?, endpoint("remote", &path.remote)?);
     for local in &locals {
         if let Some(remote) = remotes.iter().find(|remote| remote.is_ipv4() == local.is_ipv4()) {
@@ -30,23 +65,18 @@ pub fn path(path: &Path) -> Result<(SocketAddr, SocketAddr), Error> {
 }
 
 /// All addresses of one end; at least one.
-fn endpoint(what: &str, endpoint: &Endpoint) -> Result<Vec<SocketAddr>, Error> {
-    let (host, port) = (endpoint.host.clone(), endpoint.port);
+fn endpoint(what: &str, Endpoint { host, port }: &Endpoint) -> Result<Vec<SocketAddr>, Error> {
     if let Ok(address) = host.parse::<IpAddr>() {
-        return Ok(vec![(address, port).into()]);
+        return Ok(vec![(address, *port).into()]);
     }
-    // The resolver cannot be told to hurry, so it is left behind in a thread of its own when it does not answer.
-    let (answer, answered) = mpsc::sync_channel(1);
-    thread::spawn(move || answer.send((host.as_str(), port).to_socket_addrs().map(Vec::from_iter)));
-    let fail = |text: &str| Err(Error::failure(format!("{what} name {:?}: {text}", endpoint.host)));
-    match answered.recv_timeout(LIMIT) {
-        Ok(Ok(addresses)) if !addresses.is_empty() => Ok(addresses),
-        Ok(Ok(_)) => fail("has no address; must be an IP address or a name that resolves"),
-        Ok(Err(error)) => {
-            let reason = error.to_string();
-            let reason = reason.rsplit(": ").next().unwrap_or_default();
-            fail(&format!("{reason}; must be an IP address or a name that resolves"))
-        }
-        Err(_) => fail(&format!("no answer from the resolver within {} s", LIMIT.as_secs())),
+    let fail = |reason: &str| {
+        let right = "must be an IP address or a name that resolves";
+        Err(Error::failure(format!("{what} name {host:?}: {reason}; {right}")))
+    };
+    match (host.as_str(), *port).to_socket_addrs().map(Vec::from_iter) {
+        Ok(addresses) if addresses.is_empty() => fail("has no address"),
+        Ok(addresses) => Ok(addresses),
+        // "failed to lookup address information: Name or service not known"
+        Err(error) => fail(error.to_string().rsplit(": ").next().unwrap_or_default()),
     }
 }

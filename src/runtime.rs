@@ -73,6 +73,13 @@ impl ControlSocket {
     }
 }
 
+impl ControlSocket {
+    /// The next who asks, if somebody does.
+    pub fn accept(&self) -> Option<UnixStream> {
+        self.listener.accept().ok().map(|(stream, _)| stream)
+    }
+}
+
 impl Drop for ControlSocket {
     fn drop(&mut self) {
         // Nothing is left to be told when this fails.

@@ -1,6 +1,7 @@
 //! What `ethudp show` shows. The field names are a contract with those who read the JSON.
 
-use std::net::SocketAddr;
+use std::io::Write as _;
+use std::os::unix::net::UnixStream;
 
 use nix::unistd::Pid;
 use privsep::ipc::{Confinement, PathCounters, PathHealth, PathReport, PortCounters, State};
@@ -67,15 +68,16 @@ pub struct Facts<'a> {
     pub restarts: u64,
     pub confinement: Confinement,
     pub in_empty_network: bool,
-    pub addresses: &'a [(SocketAddr, SocketAddr)],
+    /// Local and remote address of each path.
+    pub addresses: Vec<(String, String)>,
     pub state: &'a State,
 }
 
 /// Puts a status together.
-pub fn collect(facts: &Facts<'_>) -> Status {
+pub fn collect(facts: Facts<'_>) -> Status {
     let Confinement { landlock_abi, mdwe, seccomp } = facts.confinement;
     let reports = facts.state.paths.iter().copied().chain(std::iter::repeat(PathReport::default()));
-    let paths = facts.addresses.iter().zip(reports).enumerate();
+    let paths = facts.addresses.into_iter().zip(reports).enumerate();
     let paths: Vec<_> = paths.map(|(index, (addresses, report))| path(index, addresses, &report)).collect();
     let state = match (facts.worker, facts.helper, paths.first()) {
         (None, ..) => "starting",
@@ -99,14 +101,37 @@ pub fn collect(facts: &Facts<'_>) -> Status {
     }
 }
 
-fn path(index: usize, (local, remote): &(SocketAddr, SocketAddr), report: &PathReport) -> PathStatus {
+/// The status of a tunnel that looks up the names of its paths, or waits because one does not resolve.
+pub fn before_start(tunnel: &Tunnel, waits: bool) -> Status {
+    let addresses = tunnel.paths.iter().map(|path| (path.local.to_string(), path.remote.to_string())).collect();
+    let status = collect(Facts {
+        tunnel,
+        interface: "",
+        helper: None,
+        worker: None,
+        restarts: 0,
+        confinement: Confinement::default(),
+        in_empty_network: false,
+        addresses,
+        state: &State::default(),
+    });
+    Status { state: if waits { "connecting" } else { "starting" }.into(), ..status }
+}
+
+/// Sends a status to somebody who has asked. Who does not take it at once does not get it.
+pub fn send(mut stream: UnixStream, status: &Status) {
+    let _ = stream.set_nonblocking(true);
+    let _ = stream.write_all(status.json().as_bytes());
+}
+
+fn path(index: usize, (local, remote): (String, String), report: &PathReport) -> PathStatus {
     let PathReport { health: state, rtt_us, counters, .. } = *report;
     #[allow(clippy::cast_precision_loss)] // Exact for any time below 285 years.
     let rtt_ms = (rtt_us > 0).then_some(rtt_us as f64 / 1000.0);
     let PathCounters { tx_errors, rx_errors, rx_dropped_invalid, rx_dropped_oversize, .. } = counters;
     PathStatus {
-        local: local.to_string(),
-        remote: remote.to_string(),
+        local,
+        remote,
         state: health(state).into(),
         active: index == 0,
         rtt_ms,

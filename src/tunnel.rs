@@ -1,5 +1,6 @@
 //! What a tunnel is, however it was described: by a classic command line or by a file. Checks of single values.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use privsep::ipc::Cipher;
@@ -25,6 +26,8 @@ pub struct Tunnel {
     pub key: Secret,
     /// The user that all processes become when started by root.
     pub user: Option<String>,
+    /// Whether to wait for names that do not resolve yet; otherwise one is an error.
+    pub wait_for_names: bool,
 }
 
 /// The local side.
@@ -62,7 +65,7 @@ impl Port {
 }
 
 /// One way to the peer, hosts not yet resolved.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Path {
     /// Our side.
     pub local: Endpoint,
@@ -81,6 +84,13 @@ pub struct Endpoint {
     pub host: String,
     /// UDP port, never 0.
     pub port: u16,
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
 }
 
 impl Endpoint {

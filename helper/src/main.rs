@@ -26,8 +26,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), ipc::Error> {
-    confine::no_new_privileges()?;
-    confine::not_dumpable()?;
+    confine::at_start()?;
     let supervisor = Channel::<FromHelper, ToHelper>::new(process::inherited(process::SUPERVISOR_FD)?);
     let Some(plan) = receive_plan(&supervisor)? else { return Ok(()) };
     let handles = match open::everything(&plan) {
@@ -61,7 +60,7 @@ fn give_up_privileges(become_user: Option<Identity>) -> io::Result<()> {
         confine::become_user(identity)?;
     }
     confine::drop_capabilities()?;
-    // Both were undone by the change of identity. A supervisor that died before it shows by the end of its channel.
+    // The change of identity has undone both.
     confine::not_dumpable()?;
     confine::die_with_parent()
 }

@@ -142,7 +142,7 @@ fn tunnel(options: Options, operands: &[String]) -> Result<Tunnel, String> {
         Port::Tap { .. } => format!("port-{}", path.local.port),
         Port::Raw { interface, .. } => interface.clone(),
     });
-    Ok(Tunnel { name, port, paths: vec![path], cipher, key, user: options.user })
+    Ok(Tunnel { name, port, paths: vec![path], cipher, key, user: options.user, wait_for_names: false })
 }
 
 fn missing(all: &[&str], operands: &[String]) -> String {

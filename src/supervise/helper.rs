@@ -2,18 +2,20 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
+use nix::sys::signalfd::SignalFd;
 use privsep::PROTOCOL;
 use privsep::ipc::{self, Channel, FromHelper, Plan, ToHelper, Variant};
 use privsep::sys::process;
 
 use super::child::Child;
-use super::events::{Readable, wait};
+use super::events::{Readable, to_end, wait};
 use crate::Error;
 use crate::error::Context;
 
 /// Longest time to open every handle.
-const OPENING_MS: u16 = 10_000;
+const OPENING: Duration = Duration::from_secs(10);
 
 /// A helper that has opened every handle of its plan.
 pub struct Helper {
@@ -26,8 +28,8 @@ pub struct Helper {
 }
 
 impl Helper {
-    /// Starts the helper and waits until everything is open; `None` when `interrupt` becomes readable meanwhile.
-    pub fn start(executable: &File, plan: Plan, interrupt: &impl AsFd) -> Result<Option<Self>, Error> {
+    /// Starts the helper and waits until everything is open; `None` when a signal asks to end meanwhile.
+    pub fn start(executable: &File, plan: Plan, signals: &SignalFd) -> Result<Option<Self>, Error> {
         let say = || "helper".to_owned();
         let (ours, theirs) = ipc::pair().context(say)?;
         let pid = process::spawn(executable.as_fd(), c"ethudp-helper", theirs.as_fd(), None, true).context(say)?;
@@ -35,10 +37,16 @@ impl Helper {
         drop(theirs);
         let channel = Channel::<ToHelper, FromHelper>::new(ours);
         channel.send(&ToHelper::Plan(PROTOCOL, plan), &[]).context(say)?;
-        match wait([interrupt.as_fd(), channel.as_fd()], OPENING_MS).context(say)? {
-            Readable([false, true]) => {}
-            Readable([true, _]) => return Ok(None),
-            Readable([false, false]) => return Err(Error::failure("helper: has not opened all handles within 10 s")),
+        let deadline = Instant::now() + OPENING;
+        loop {
+            let left =
+                u16::try_from(deadline.saturating_duration_since(Instant::now()).as_millis()).unwrap_or(u16::MAX);
+            match wait([channel.as_fd(), signals.as_fd()], left).context(say)? {
+                Readable([true, _]) => break,
+                Readable([false, true]) if to_end(signals) => return Ok(None),
+                _ if left == 0 => return Err(Error::failure("helper: has not opened all handles within 10 s")),
+                _ => {}
+            }
         }
         match channel.recv().context(say)? {
             Some((FromHelper::Opened { interface }, _)) => Ok(Some(Self { child, channel, interface })),

@@ -3,6 +3,7 @@
 mod child;
 mod events;
 mod helper;
+mod names;
 mod restart;
 mod supervisor;
 mod worker;
@@ -24,16 +25,16 @@ use supervisor::{Parts, Supervisor};
 pub fn run(tunnel: &Tunnel, ready: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
     let identity = identity::choose(tunnel.user.as_deref())?;
     let executables = executables::open()?;
-    let plan = plan::plan(tunnel, identity)?;
-    let paths = plan.paths.clone();
     // From here on a signal no longer ends the process: there is something to clean up.
     let signals = signals().context(|| "signals".into())?;
     let control = ControlSocket::bind(&tunnel.name, identity)?;
     let notify = Notify::connect();
+    let Some(addresses) = names::addresses(tunnel, &signals, &control, &notify)? else { return Ok(()) };
+    let plan = plan::plan(tunnel, identity, &addresses);
     let Some(helper) = Helper::start(&executables.helper, plan, &signals)? else { return Ok(()) };
     let in_empty_network = give_up_privileges(identity).context(|| "giving up privileges".into())?;
     warn_of_weakness(tunnel);
-    let parts = Parts { executable: executables.worker, config: plan::worker(tunnel), paths, in_empty_network };
+    let parts = Parts { executable: executables.worker, config: plan::worker(tunnel), addresses, in_empty_network };
     Supervisor::new(tunnel, parts, helper, signals, control, notify).run(ready)
 }
 

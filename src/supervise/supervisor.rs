@@ -1,22 +1,20 @@
 //! The loop of the supervisor, from when it has given up its privileges to the end of the tunnel.
 
 use std::fs::File;
-use std::io::Write;
-use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
-use privsep::ipc::{Confinement, PathHealth, PathPlan, WorkerConfig};
+use privsep::ipc::{Confinement, PathHealth, WorkerConfig};
 
-use super::events::{Readable, wait};
+use super::events::{Readable, to_end, wait};
 use super::helper::Helper;
 use super::restart::{History, Verdict};
 use super::worker::{Event, Worker};
 use crate::error::Context;
 use crate::notify::Notify;
+use crate::resolve::Addresses;
 use crate::runtime::ControlSocket;
 use crate::status::{self, Status};
 use crate::tunnel::Tunnel;
@@ -36,7 +34,7 @@ pub struct Parts {
     /// What it is told; its state is kept up to date from its reports.
     pub config: WorkerConfig,
     /// Addresses of the paths.
-    pub paths: Vec<PathPlan>,
+    pub addresses: Addresses,
     /// Whether workers run in an empty network namespace.
     pub in_empty_network: bool,
 }
@@ -130,7 +128,7 @@ impl<'a> Supervisor<'a> {
         let descriptors = [signals, worker, helper, self.control.listener.as_fd()];
         let Readable([signal, worker, helper, request]) =
             wait(descriptors, limit).context(|| "waiting for events".into())?;
-        if signal && self.on_signals() == Flow::End {
+        if signal && to_end(&self.signals) {
             return Ok(Flow::End);
         }
         if worker && self.worker.is_some() {
@@ -185,7 +183,7 @@ impl<'a> Supervisor<'a> {
 
     fn on_worker(&mut self) -> Result<(), Error> {
         let Some(worker) = &mut self.worker else { return Ok(()) };
-        match worker.receive(self.parts.paths.len()) {
+        match worker.receive(self.parts.addresses.len()) {
             Ok(Some(Event::Sealed(confinement))) => {
                 self.confinement = confinement;
                 log::info(&format!("{}: worker {} forwards", self.tunnel.name, worker.pid()));
@@ -194,6 +192,9 @@ impl<'a> Supervisor<'a> {
             Ok(Some(Event::Report(state))) => {
                 self.parts.config.state = state;
                 self.answer_requests();
+            }
+            Ok(Some(Event::PortGone)) => {
+                return Err(Error::failure(format!("interface {:?}: has been removed", self.interface)));
             }
             Ok(Some(Event::Nothing)) => {}
             Ok(None) => self.worker_ended()?,
@@ -209,7 +210,7 @@ impl<'a> Supervisor<'a> {
         if let Some(report) = self.parts.config.state.paths.get_mut(path) {
             report.health = health;
         }
-        let PathPlan { local, remote, .. } = &self.parts.paths[path];
+        let (local, remote) = self.parts.addresses[path];
         let text = format!("{}: path {local} to {remote} is {}", self.tunnel.name, status::health(health));
         self.notify.send(&format!("STATUS={text}"));
         if health == PathHealth::Down { log::warning(&text) } else { log::info(&text) }
@@ -239,22 +240,8 @@ impl<'a> Supervisor<'a> {
         self.notify.send(&format!("STATUS=degraded: {text}"));
     }
 
-    fn on_signals(&mut self) -> Flow {
-        while let Ok(Some(signal)) = self.signals.read_signal() {
-            match i32::try_from(signal.ssi_signo).map(Signal::try_from) {
-                Ok(Ok(Signal::SIGTERM | Signal::SIGINT)) => return Flow::End,
-                Ok(Ok(signal @ (Signal::SIGHUP | Signal::SIGUSR1))) => {
-                    log::warning(&format!("{signal}: is not supported by this version yet"));
-                }
-                // A child's end shows at its channel.
-                _ => {}
-            }
-        }
-        Flow::Continue
-    }
-
     fn on_request(&mut self) {
-        while let Ok((stream, _)) = self.control.listener.accept() {
+        while let Some(stream) = self.control.accept() {
             if self.requests.len() < REQUESTS {
                 self.requests.push((stream, Instant::now()));
             }
@@ -265,23 +252,20 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// Sends the status to everybody who waits for it. Who does not take it at once does not get it.
+    /// Sends the status to everybody who waits for it.
     fn answer_requests(&mut self) {
         if self.requests.is_empty() {
             return;
         }
-        let text = self.status().json();
-        for (mut stream, _) in self.requests.drain(..) {
-            let _ = stream.set_nonblocking(true);
-            let _ = stream.write_all(text.as_bytes());
+        let status = self.status();
+        for (stream, _) in self.requests.drain(..) {
+            status::send(stream, &status);
         }
     }
 
     fn status(&self) -> Status {
         let worker = self.worker.as_ref().filter(|worker| worker.sealed.is_some());
-        let addresses: Vec<(SocketAddr, SocketAddr)> =
-            self.parts.paths.iter().map(|path| (path.local, path.remote)).collect();
-        status::collect(&status::Facts {
+        status::collect(status::Facts {
             tunnel: self.tunnel,
             interface: &self.interface,
             helper: self.helper.as_ref().map(|helper| helper.child.pid()),
@@ -289,7 +273,12 @@ impl<'a> Supervisor<'a> {
             restarts: self.restarts,
             confinement: self.confinement,
             in_empty_network: self.parts.in_empty_network,
-            addresses: &addresses,
+            addresses: self
+                .parts
+                .addresses
+                .iter()
+                .map(|(local, remote)| (local.to_string(), remote.to_string()))
+                .collect(),
             state: &self.parts.config.state,
         })
     }

@@ -20,8 +20,8 @@ use crate::log;
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Unanswered heartbeats in a row after which a worker counts as frozen.
 const UNANSWERED: u32 = 3;
-/// Messages between two heartbeats beyond which a worker counts as hostile.
-const MESSAGES: u32 = 200;
+/// Unasked messages between two heartbeats beyond which a worker counts as hostile.
+const UNASKED: u32 = 20;
 
 /// A worker that runs, sealed or not yet.
 pub struct Worker {
@@ -38,7 +38,7 @@ pub struct Worker {
     heartbeat_sent: Instant,
     answered: bool,
     unanswered: u32,
-    messages: u32,
+    unasked: u32,
 }
 
 /// What a message of the worker means for the tunnel.
@@ -49,6 +49,8 @@ pub enum Event {
     Health(usize, PathHealth),
     /// Counters.
     Report(State),
+    /// The local interface has been removed.
+    PortGone,
     /// Nothing to do.
     Nothing,
 }
@@ -71,7 +73,7 @@ impl Worker {
             heartbeat_sent: now,
             answered: true,
             unanswered: 0,
-            messages: 0,
+            unasked: 0,
         };
         worker.channel.try_send(&ToWorker::Start(PROTOCOL, Box::new(config.clone())))?;
         helper.serve(&to_helper)?;
@@ -97,7 +99,7 @@ impl Worker {
         } else if on_time {
             self.unanswered += 1;
         }
-        (self.heartbeat_sent, self.messages) = (now, 0);
+        (self.heartbeat_sent, self.unasked) = (now, 0);
         if self.unanswered >= UNANSWERED {
             return false;
         }
@@ -123,9 +125,12 @@ impl Worker {
     /// When the worker has broken the rules; it must be killed.
     pub fn receive(&mut self, paths: usize) -> Result<Option<Event>, ipc::Error> {
         let Some((message, _)) = self.channel.recv()? else { return Ok(None) };
-        self.messages += 1;
-        if self.messages > MESSAGES {
-            return Err(ipc::Error::Violation("too many messages"));
+        // An answer is taken only once for each question, so only what comes unasked needs a limit.
+        if matches!(message, FromWorker::Health(..) | FromWorker::Dying(_)) {
+            self.unasked += 1;
+            if self.unasked > UNASKED {
+                return Err(ipc::Error::Violation("too many messages"));
+            }
         }
         Ok(Some(match message {
             FromWorker::Sealed(confinement) if self.sealed.is_none() => {
@@ -143,6 +148,7 @@ impl Worker {
             FromWorker::Health(path, health) if usize::from(path) < paths && self.sealed.is_some() => {
                 Event::Health(path.into(), health)
             }
+            FromWorker::PortGone => Event::PortGone,
             FromWorker::Dying(text) => {
                 log::error(&format!("worker {}: {}", self.pid(), log::untrusted(&text)));
                 Event::Nothing

@@ -172,6 +172,9 @@ impl Control {
 
     /// One PING on every path, then a look at its health, as the original's order is.
     fn tick(&mut self, supervisor: &Supervisor) -> Result<(), Error> {
+        if self.shared.port_gone.load(Relaxed) {
+            supervisor.send(&FromWorker::PortGone, &[])?;
+        }
         self.state.tick += 1;
         self.shared.tick.store(self.state.tick, Relaxed);
         for (index, (path, report)) in self.shared.paths.iter().zip(&mut self.state.paths).enumerate() {

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, ppoll};
@@ -31,6 +31,8 @@ pub struct Shared {
     pub pong: Vec<u8>,
     /// Current tick.
     pub tick: AtomicU64,
+    /// The local interface has been removed.
+    pub port_gone: AtomicBool,
     /// Zero of all times.
     pub start: Instant,
     /// Passes of each loop.
@@ -42,7 +44,7 @@ impl Shared {
         let passes = (0..=paths.len()).map(|_| AtomicU64::new(0)).collect();
         let (ping, pong) = (codec.seal_message(PING), codec.seal_message(PONG));
         let (tick, start) = (AtomicU64::new(tick), Instant::now());
-        Self { port, paths, active: 0, codec, ping, pong, tick, start, passes }
+        Self { port, paths, active: 0, codec, ping, pong, tick, port_gone: AtomicBool::new(false), start, passes }
     }
 
     /// Microseconds since the worker's start.
@@ -72,6 +74,10 @@ impl Egress {
                 Received::Batch => self.forward(),
                 Received::Nothing => _ = wait_readable(self.source.as_fd(), IDLE),
                 Received::Error => std::thread::sleep(AFTER_ERROR),
+                Received::Gone => {
+                    self.shared.port_gone.store(true, Relaxed);
+                    std::thread::sleep(AFTER_ERROR);
+                }
             }
         }
     }
@@ -107,7 +113,7 @@ impl Ingress {
             match self.inlet.receive(&self.shared.paths[self.index], &mut self.batch) {
                 Received::Batch => self.forward(),
                 Received::Nothing => _ = wait_readable(self.shared.paths[self.index].socket.as_fd(), IDLE),
-                Received::Error => std::thread::sleep(AFTER_ERROR),
+                Received::Error | Received::Gone => std::thread::sleep(AFTER_ERROR),
             }
         }
     }

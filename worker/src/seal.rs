@@ -11,8 +11,7 @@ use privsep::ipc::Confinement;
 
 /// Before the first byte is read from anybody.
 pub fn before_reading() -> io::Result<()> {
-    confine::no_new_privileges()?;
-    confine::not_dumpable()
+    confine::at_start()
 }
 
 /// Before the forwarding threads start.

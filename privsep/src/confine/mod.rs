@@ -9,7 +9,7 @@ use landlock::{ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Rulese
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
 use crate::ipc::Identity;
@@ -66,6 +66,15 @@ pub fn no_new_privileges() -> io::Result<()> {
 /// An exec and a change of identity undo it.
 pub fn not_dumpable() -> io::Result<()> {
     prctl::set_dumpable(false).map_err(step("dumpable"))
+}
+
+/// What helper and worker do before they read anything. Some of it was set before the exec, which an SELinux domain
+/// transition undoes; the end of the parent before this shows by the end of its channel.
+pub fn at_start() -> io::Result<()> {
+    SigSet::all().thread_block().map_err(step("blocking signals"))?;
+    no_new_privileges()?;
+    not_dumpable()?;
+    die_with_parent()
 }
 
 /// Has this process die with the one that started it. A change of identity undoes it.

@@ -274,6 +274,8 @@ pub enum FromWorker {
     Report(State),
     /// Health of a path has changed.
     Health(u8, PathHealth),
+    /// The local interface has been removed.
+    PortGone,
     /// Last words: place and message of a panic or a fatal error.
     Dying(String),
 }

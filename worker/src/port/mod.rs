@@ -26,6 +26,8 @@ pub enum Received {
     Nothing,
     /// The handle reported an error, which is counted.
     Error,
+    /// The interface has been removed; there will never be another frame.
+    Gone,
 }
 
 /// Takes frames from the port.

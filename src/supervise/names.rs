@@ -1,0 +1,94 @@
+//! Waiting for the addresses of a tunnel, while signals and status requests are answered.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use nix::sys::signalfd::SignalFd;
+
+use super::events::{Readable, to_end, wait};
+use crate::error::Context;
+use crate::notify::Notify;
+use crate::resolve::{self, Addresses, LookUp};
+use crate::runtime::ControlSocket;
+use crate::tunnel::Tunnel;
+use crate::{Error, log, status};
+
+/// Time between two attempts of a tunnel that waits for its names.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// The addresses of all paths; `None` when a signal asks to end meanwhile.
+pub fn addresses(
+    tunnel: &Tunnel,
+    signals: &SignalFd,
+    control: &ControlSocket,
+    notify: &Notify,
+) -> Result<Option<Addresses>, Error> {
+    let mut said = String::new();
+    let mut running = None;
+    loop {
+        let look_up = running.take().map_or_else(|| LookUp::start(tunnel), Ok).context(|| "looking up names".into())?;
+        let result = match wait_until(tunnel, signals, control, !said.is_empty(), Some(&look_up), resolve::LIMIT)? {
+            Waited::Interrupted => return Ok(None),
+            Waited::Done => look_up.finish(),
+            Waited::Enough => {
+                running = Some(look_up);
+                Err(resolve::late())
+            }
+        };
+        let error = match result {
+            Err(error) if tunnel.wait_for_names => error.to_string(),
+            result => return result.map(Some),
+        };
+        if error != said {
+            log::warning(&format!("{}: {error}; trying again every {} s", tunnel.name, AGAIN.as_secs()));
+            notify.send(&format!("STATUS=connecting: {error}"));
+            said = error;
+        }
+        // The service manager is not to take this for a start that hangs.
+        notify.send(&format!("EXTEND_TIMEOUT_USEC={}", (resolve::LIMIT + AGAIN * 2).as_micros()));
+        if running.is_none() && wait_until(tunnel, signals, control, true, None, AGAIN)? == Waited::Interrupted {
+            return Ok(None);
+        }
+    }
+}
+
+/// Why a wait has ended.
+#[derive(PartialEq, Eq)]
+enum Waited {
+    /// A signal asks to end.
+    Interrupted,
+    /// The look-up is done.
+    Done,
+    /// The time is over.
+    Enough,
+}
+
+/// Answers status requests until the look-up is done or `limit` is over.
+fn wait_until(
+    tunnel: &Tunnel,
+    signals: &SignalFd,
+    control: &ControlSocket,
+    waits: bool,
+    look_up: Option<&LookUp>,
+    limit: Duration,
+) -> Result<Waited, Error> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let left = u16::try_from(deadline.saturating_duration_since(Instant::now()).as_millis()).unwrap_or(u16::MAX);
+        let done = look_up.map_or(signals.as_fd(), |look_up| look_up.done.as_fd());
+        let Readable([signal, request, done]) =
+            wait([signals.as_fd(), control.listener.as_fd(), done], left).context(|| "waiting for names".into())?;
+        if signal && to_end(signals) {
+            return Ok(Waited::Interrupted);
+        }
+        while let Some(stream) = control.accept().filter(|_| request) {
+            status::send(stream, &status::before_start(tunnel, waits));
+        }
+        if done && look_up.is_some() {
+            return Ok(Waited::Done);
+        }
+        if left == 0 {
+            return Ok(Waited::Enough);
+        }
+    }
+}
