@@ -1,0 +1,59 @@
+//! The classic command without `-d`: returns when the tunnel is ready, and the key is gone from its command line.
+
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::lab::{Background, Running, Scratch, Sites, assert_udp, wait_for};
+
+/// Ends what was started in the background, however the test ends.
+struct Supervisor(Pid);
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        let _ = kill(self.0, Signal::SIGTERM);
+        wait_for("end in the background", Duration::from_secs(5), || kill(self.0, None).is_err().then_some(()));
+    }
+}
+
+fn supervisor(scratch: &Scratch, name: &str) -> Option<Supervisor> {
+    let stream = UnixStream::connect(scratch.path().join(format!("{name}.sock"))).ok()?;
+    let status: serde_json::Value = serde_json::from_reader(stream).ok()?;
+    Some(Supervisor(Pid::from_raw(i32::try_from(status["pids"]["supervisor"].as_i64()?).ok()?)))
+}
+
+#[test]
+fn it_returns_when_ready_and_ends_by_a_signal() {
+    let sites = Sites::new();
+    let scratch = Scratch::new();
+    let arguments = "-n a -i -dev eu0 -k top-secret 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24";
+    let run = Background::run(&sites.a, &scratch, &[], &arguments.split(' ').collect::<Vec<_>>());
+    assert_eq!(run.status.code(), Some(0), "{}", run.output);
+    // Ready means: the address is there, the worker forwards.
+    let supervisor = supervisor(&scratch, "a").expect("a tunnel in the background");
+    let _b = Running::classic(&sites.b, "b", "-i -k top-secret 192.0.2.2 6000 192.0.2.1 6000 10.8.0.2 24");
+    assert_udp(&sites.a, &sites.b, "10.8.0.2");
+    let line = fs::read_to_string(format!("/proc/{}/cmdline", supervisor.0)).unwrap();
+    assert!(line.contains("-k\0**********\0") && !line.contains("top-secret"), "{line:?}");
+    for stream in 0..3 {
+        let target = fs::read_link(format!("/proc/{}/fd/{stream}", supervisor.0)).unwrap();
+        assert_eq!(target.to_str(), Some("/dev/null"), "standard stream {stream}");
+    }
+    drop(supervisor);
+    assert_eq!(scratch.entries(), [""; 0]);
+    assert!(!sites.a.interfaces().contains(&"eu0".into()));
+}
+
+#[test]
+fn a_failure_is_printed_and_the_status_says_so() {
+    let sites = Sites::new();
+    let scratch = Scratch::new();
+    let arguments = "-e 192.0.2.1 6000 192.0.2.2 6000 eth9";
+    let run = Background::run(&sites.a, &scratch, &[], &arguments.split(' ').collect::<Vec<_>>());
+    assert_eq!(run.status.code(), Some(1));
+    assert!(run.output.contains("interface \"eth9\": no such interface"), "{}", run.output);
+    assert!(supervisor(&scratch, "eth9").is_none());
+}

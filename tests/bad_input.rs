@@ -1,0 +1,173 @@
+//! Whatever is wrong ends within a second with one line that names the value and what would be right, and leaves
+//! nothing behind.
+
+use std::net::UdpSocket;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::lab::{Background, Namespace, Running, Scratch, Sites};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Runs the program, which must fail as said.
+fn fails(site: &Namespace, arguments: &[&str], prefix: &[&str], status: i32, words: &str) {
+    let scratch = Scratch::new();
+    let before = site.interfaces();
+    let run = Background::run(site, &scratch, prefix, arguments);
+    let (output, context) = (&run.output, format!("{arguments:?}: {}", run.output));
+    assert_eq!(run.status.code(), Some(status), "{context}");
+    // Advice about a key on the command line may come first.
+    let lines: Vec<_> = output.lines().filter(|line| !line.contains("warning: the key was given")).collect();
+    assert!(lines.len() == 1 && lines[0].starts_with("ethudp: ") && lines[0].contains(words), "{context}");
+    assert!(run.took < SECOND, "took {:?}: {context}", run.took);
+    assert_eq!(site.interfaces(), before, "{context}");
+    let left = scratch.entries().into_iter().filter(|name| !name.starts_with("ethudp")).collect::<Vec<_>>();
+    assert!(left.is_empty(), "{left:?} left behind: {context}");
+}
+
+#[test]
+fn usage_errors_have_status_2() {
+    let sites = Sites::new();
+    for (line, words) in [
+        ("", "no command given"),
+        ("frob", "unrecognized subcommand 'frob'"),
+        ("up", "<NAME|FILE>"),
+        ("show --frob", "--frob"),
+        ("show a/b", "\"a/b\""),
+        ("-frob", "option \"-frob\": unknown"),
+        ("-d", "no mode given: must be -e, -i or -b"),
+        ("-i -enc rot13 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24", "\"rot13\": unknown cipher; must be xor"),
+        ("-i -k", "option -k: its operand is missing"),
+        ("-i 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1", "operand MASK is missing"),
+        ("-i 192.0.2.1 0 192.0.2.2 6000 10.8.0.1 24", "local port \"0\": must be a number from 1 to 65535"),
+        ("-i 192.0.2.1 6000 192.0.2.2 70000 10.8.0.1 24", "remote port \"70000\": must be"),
+        (
+            "-i 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 33",
+            "mask \"33\" of 10.8.0.1: must be a prefix length from 0 to 32",
+        ),
+        ("-i -dev an-interface-name 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24", "has 17 bytes"),
+        ("-e -lz4 1 192.0.2.1 6000 192.0.2.2 6000 lan", "option -lz4: compression is not supported"),
+    ] {
+        for mode in ["-d", ""] {
+            // Also when it would go to the background.
+            let words_given: Vec<_> =
+                [mode].into_iter().chain(line.split(' ')).filter(|word| !word.is_empty()).collect();
+            let classic = line.starts_with('-');
+            if mode.is_empty() || classic {
+                fails(&sites.a, &words_given, &[], 2, words);
+            }
+        }
+    }
+    fails(&sites.a, &["-i", "-k", "", "192.0.2.1", "6000", "192.0.2.2", "6000", "10.8.0.1", "24"], &[], 2, "empty key");
+}
+
+#[test]
+fn other_failures_have_status_1() {
+    let sites = Sites::new();
+    sites.a.ip("link add dummy type bridge");
+    let taken = sites.a.inside(|| UdpSocket::bind("192.0.2.1:6001").unwrap());
+    let tap = "192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24";
+    for (line, words) in [
+        ("-e 192.0.2.1 6000 192.0.2.2 6000 eth9".into(), "interface \"eth9\": no such interface"),
+        ("-b 192.0.2.1 6000 192.0.2.2 6000 br9".into(), "bridge \"br9\": no such interface; create it"),
+        ("-b 192.0.2.1 6000 192.0.2.2 6000 wan".into(), "bridge \"wan\": this interface is not a bridge"),
+        ("-i 192.0.2.1 6001 192.0.2.2 6000 10.8.0.1 24".into(), "local address 192.0.2.1:6001: already in use"),
+        (
+            "-i 192.0.2.99 6000 192.0.2.2 6000 10.8.0.1 24".into(),
+            "local address 192.0.2.99: not an address of this host",
+        ),
+        ("-i 192.0.2.1 6000 198.51.100.1 6000 10.8.0.1 24".into(), "remote address 198.51.100.1:6000: no route"),
+        ("-i 192.0.2.1 6000 2001:db8::2 6000 10.8.0.1 24".into(), "both must be of one family"),
+        ("-i 192.0.2.1 6000 no-such-name.invalid 6000 10.8.0.1 24".into(), "remote name \"no-such-name.invalid\""),
+        (format!("-i -dev wan {tap}"), "interface \"wan\": exists already"),
+        (format!("--user no-such-user -i {tap}"), "user \"no-such-user\": does not exist; create it with `useradd"),
+        (format!("--user root -i {tap}"), "must be an unprivileged user"),
+        ("show none".into(), "tunnel \"none\": does not run"),
+        ("up none.toml".into(), "file none.toml"),
+        ("check /dev/null".into(), "mode is missing"),
+    ] {
+        fails(&sites.a, &line.split(' ').collect::<Vec<_>>(), &[], 1, words);
+        if line.starts_with('-') {
+            let foreground: Vec<_> = ["-d"].into_iter().chain(line.split(' ')).collect();
+            fails(&sites.a, &foreground, &[], 1, words);
+        }
+    }
+    drop(taken);
+    let nobody = ["--reuid=nobody", "--regid=nogroup", "--clear-groups"];
+    let arguments: Vec<_> = ["-d", "-i"].into_iter().chain(tap.split(' ')).collect();
+    fails(&sites.a, &arguments, &nobody, 1, "no privilege: start as root, or with CAP_NET_ADMIN");
+}
+
+/// Runs the program behind `script` in a mount namespace of its own.
+fn run_behind(site: &Namespace, scratch: &Scratch, script: &str, arguments: &str) -> (Option<i32>, String) {
+    let script = format!("{script} && exec \"$@\"");
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", &script, "sh", crate::lab::ETHUDP]);
+    command.args(arguments.split(' ')).env("RUNTIME_DIRECTORY", scratch.path()).stderr(Stdio::piped());
+    let output = site.spawn(&mut command).wait_with_output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn without_the_tun_device_that_is_said() {
+    let sites = Sites::new();
+    let arguments = "-d -i 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24";
+    let (status, text) = run_behind(&sites.a, &Scratch::new(), "mount -t tmpfs none /dev/net", arguments);
+    assert_eq!((status, text.lines().count()), (Some(1), 1), "{text}");
+    assert!(text.contains("/dev/net/tun: not there; load the kernel module with `modprobe tun`"), "{text}");
+}
+
+#[test]
+fn without_an_answer_of_the_resolver_that_is_said_after_ten_seconds() {
+    let sites = Sites::new();
+    let scratch = Scratch::new();
+    // A name server that hears and does not answer.
+    let _silent = sites.b.inside(|| UdpSocket::bind("192.0.2.2:53").unwrap());
+    let file = scratch.write("resolv.conf", "nameserver 192.0.2.2\noptions timeout:30\n", 0o644);
+    let script = format!("mount --bind {} /etc/resolv.conf", file.display());
+    let start = Instant::now();
+    let arguments = "-d -i 192.0.2.1 6000 peer.example 6000 10.8.0.1 24";
+    let (status, text) = run_behind(&sites.a, &scratch, &script, arguments);
+    assert_eq!((status, text.lines().count()), (Some(1), 1), "{text}");
+    assert!(text.contains("no answer from the resolver within 10 s"), "{text}");
+    assert!((10..12).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_tunnel_of_that_name_already_running_is_an_error_and_does_not_disturb_it() {
+    let sites = Sites::new();
+    let running = Running::classic(&sites.a, "a", "-i -dev eu0 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24");
+    let arguments = "-d -n a -i -dev eu1 192.0.2.1 6001 192.0.2.2 6001 10.8.1.1 24";
+    let run = Background::run(&sites.a, &running.scratch, &[], &arguments.split(' ').collect::<Vec<_>>());
+    assert_eq!(run.status.code(), Some(1));
+    assert!(run.output.contains("tunnel \"a\": runs already"), "{}", run.output);
+    assert_eq!(running.status()["name"], "a");
+}
+
+#[test]
+fn keys_that_others_can_read_are_refused() {
+    let sites = Sites::new();
+    let scratch = Scratch::new();
+    let file = scratch.write(
+        "a.toml",
+        "mode = \"tap\"\nwire = \"classic\"\n[[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"192.0.2.2:6000\"\n\
+         [classic]\ncipher = \"aes-128\"\nkey-file = \"a.key\"\n",
+        0o644,
+    );
+    let file = file.to_str().unwrap();
+    let check = |content: &str, mode| {
+        scratch.write("a.key", content, mode);
+        Background::run(&sites.a, &scratch, &[], &["check", file])
+    };
+    let good = check("secret\n", 0o640);
+    assert!(good.status.success() && good.output.contains("ok"), "{}", good.output);
+    for (content, mode, words) in [
+        ("secret\n", 0o644, "has mode 0644; must be at most 0640"),
+        ("\n", 0o600, "empty key"),
+        (&"x".repeat(2048), 0o600, "key of 2048 bytes; must have 1 to 2047"),
+    ] {
+        let bad = check(content, mode);
+        assert_eq!(bad.status.code(), Some(1));
+        assert!(bad.output.contains(words) && bad.output.lines().count() == 1, "{}", bad.output);
+    }
+}

@@ -1,0 +1,86 @@
+//! What each process may still do, as the kernel tells it.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::lab::{Running, Sites};
+
+const NO_CAPABILITIES: &str = "0000000000000000";
+
+/// A field of a `status` file in /proc.
+fn field(status: &str, name: &str) -> String {
+    let line = status.lines().find_map(|line| line.strip_prefix(&format!("{name}:")));
+    line.unwrap_or_else(|| panic!("no {name}")).trim().to_owned()
+}
+
+/// The `status` files of all threads of a process.
+fn threads(pid: nix::unistd::Pid) -> Vec<String> {
+    let tasks: Vec<PathBuf> =
+        fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|task| task.unwrap().path().join("status")).collect();
+    tasks.iter().map(|path| fs::read_to_string(path).unwrap()).collect()
+}
+
+#[test]
+fn no_process_has_root_or_a_capability_and_the_worker_is_sealed() {
+    let sites = Sites::new();
+    let a = Running::classic(&sites.a, "a", "-i 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24");
+    let user = nix::unistd::User::from_name("ethudp").unwrap().unwrap().uid.to_string();
+    for process in ["supervisor", "helper", "worker"] {
+        let threads = threads(a.pid(process));
+        assert_eq!(threads.len(), if process == "worker" { 3 } else { 1 }, "threads of the {process}");
+        for status in threads {
+            for name in ["Uid", "Gid"] {
+                let ids = field(&status, name);
+                assert!(ids.split_whitespace().all(|id| id != "0"), "{process}: {name} {ids}");
+            }
+            assert!(field(&status, "Uid").split_whitespace().all(|id| id == user), "{process}: not user ethudp");
+            assert_eq!(field(&status, "Groups"), "", "{process}: supplementary groups");
+            for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+                assert_eq!(field(&status, set), NO_CAPABILITIES, "{process}: {set}");
+            }
+            assert_eq!(field(&status, "NoNewPrivs"), "1", "{process}");
+            if process == "worker" {
+                assert_eq!(field(&status, "Seccomp"), "2", "the worker has a thread without filter");
+            }
+        }
+        // Non-dumpable: its files in /proc belong to root, so nobody of its uid can trace it or open its memory.
+        let owner =
+            std::os::unix::fs::MetadataExt::uid(&fs::metadata(format!("/proc/{}/mem", a.pid(process))).unwrap());
+        assert_eq!(owner, 0, "{process} is dumpable");
+    }
+    let confinement = &a.status()["confinement"];
+    assert_eq!((&confinement["netns"], &confinement["seccomp"]), (&true.into(), &true.into()), "{confinement}");
+}
+
+#[test]
+fn the_worker_has_an_empty_network_and_no_descriptor_but_its_handles() {
+    let sites = Sites::new();
+    let a = Running::classic(&sites.a, "a", "-i 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24");
+    let network = |process| fs::read_link(format!("/proc/{}/ns/net", a.pid(process))).unwrap();
+    assert_eq!(network("worker"), network("supervisor"));
+    assert_ne!(network("worker"), network("helper"));
+    let interfaces = fs::read_to_string(format!("/proc/{}/net/dev", a.pid("worker"))).unwrap();
+    let names: Vec<_> = interfaces.lines().skip(2).map(|line| line.split(':').next().unwrap().trim()).collect();
+    assert_eq!(names, ["lo"]);
+    let mut open: Vec<String> = fs::read_dir(format!("/proc/{}/fd", a.pid("worker")))
+        .unwrap()
+        .map(|entry| fs::read_link(entry.unwrap().path()).unwrap().to_string_lossy().into_owned())
+        .map(|target| target.split('[').next().unwrap().to_owned())
+        .collect();
+    open.sort();
+    // Standard streams, TAP, channel to the supervisor, UDP socket.
+    assert_eq!(open, ["/dev/net/tun", "/dev/null", "/dev/null", "/dev/null", "socket:", "socket:"]);
+    let environment = fs::read(format!("/proc/{}/environ", a.pid("worker"))).unwrap();
+    assert!(environment.is_empty(), "the worker has an environment");
+}
+
+#[test]
+fn another_user_can_be_named() {
+    let sites = Sites::new();
+    let a = Running::classic(&sites.a, "a", "--user nobody -i 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24");
+    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap().uid.to_string();
+    for process in ["supervisor", "helper", "worker"] {
+        let uid = field(&threads(a.pid(process))[0], "Uid");
+        assert!(uid.split_whitespace().all(|id| id == nobody), "{process}: {uid}");
+    }
+}

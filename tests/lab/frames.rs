@@ -1,0 +1,67 @@
+//! Single frames on an interface.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, send};
+use privsep::sys::mmsg::Receiver;
+use privsep::sys::{option, packet};
+
+use super::Namespace;
+
+/// A frame of `length` bytes with the local experimental EtherType 0x88b5, in which `number` can be found again.
+pub fn frame(number: u32, length: usize) -> Vec<u8> {
+    let mut frame = b"\x02\0\0\0\xbb\x02\x02\0\0\0\xaa\x01\x88\xb5".to_vec();
+    frame.extend_from_slice(&number.to_be_bytes());
+    frame.extend((frame.len()..length).map(|at| u8::try_from((at * 7 + number as usize) % 251).unwrap()));
+    assert_eq!(frame.len(), length);
+    frame
+}
+
+/// An interface on which frames are sent and received.
+pub struct Wire {
+    socket: OwnedFd,
+    receiver: Receiver,
+}
+
+impl Wire {
+    pub fn new(namespace: &Namespace, interface: &str) -> Self {
+        let index = namespace.index(interface);
+        let socket = namespace.inside(|| packet::open().unwrap());
+        option::set_int(socket.as_fd(), libc::SOL_PACKET, libc::PACKET_AUXDATA, 1).unwrap();
+        option::set_int(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, 64 << 20).unwrap();
+        packet::bind(socket.as_fd(), index).unwrap();
+        Self { socket, receiver: Receiver::new(1, true) }
+    }
+
+    pub fn send(&self, frame: &[u8]) {
+        let sent = send(self.socket.as_raw_fd(), frame, MsgFlags::empty()).unwrap();
+        assert_eq!(sent, frame.len());
+    }
+
+    /// The next frame, its VLAN tag in place, that comes within `limit`.
+    pub fn receive(&mut self, limit: Duration) -> Option<Vec<u8>> {
+        let start = Instant::now();
+        loop {
+            let left = limit.checked_sub(start.elapsed())?;
+            let timeout = PollTimeout::try_from(left).unwrap();
+            poll(&mut [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)], timeout).unwrap();
+            let mut buffer = vec![0; 70_000];
+            let slot = std::iter::once(&mut buffer[..]);
+            if self.receiver.receive(self.socket.as_fd(), slot).is_ok_and(|count| count == 1) {
+                buffer.truncate(self.receiver.length(0));
+                if let Some(tag) = self.receiver.vlan_tag(0) {
+                    let tag = [tag.tpid.to_be_bytes(), tag.tci.to_be_bytes()].concat();
+                    buffer.splice(12..12, tag);
+                }
+                return Some(buffer);
+            }
+        }
+    }
+
+    /// All frames until none has come for `silence`.
+    pub fn receive_all(&mut self, silence: Duration) -> Vec<Vec<u8>> {
+        std::iter::from_fn(|| self.receive(silence)).collect()
+    }
+}

@@ -1,0 +1,124 @@
+//! `ethudp show`, `ethudp check`, and the log lines of a path.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::lab::{Background, Running, Scratch, Sites, assert_udp, wait_for};
+
+const LIMIT: Duration = Duration::from_secs(3);
+const TAP: &str = "-i -dev eu0 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24";
+const PEER: &str = "-i -dev eu0 192.0.2.2 6000 192.0.2.1 6000 10.8.0.2 24";
+
+#[test]
+fn the_status_has_the_fields_of_its_contract() {
+    let sites = Sites::new();
+    let a = Running::classic(&sites.a, "a", TAP);
+    let show = |arguments: &[&str]| Background::run(&sites.a, &a.scratch, &[], arguments);
+    let waiting: Value = serde_json::from_str(&show(&["show", "a", "--json"]).output).unwrap();
+    assert_eq!(waiting["state"], "connecting");
+    assert_eq!(waiting["paths"][0]["rtt_ms"], Value::Null);
+    let _b = Running::classic(&sites.b, "b", PEER);
+    a.wait_state("up", LIMIT);
+    assert_udp(&sites.a, &sites.b, "10.8.0.2");
+    let one: Value = serde_json::from_str(&show(&["show", "a", "--json"]).output).unwrap();
+    for (pointer, expected) in [
+        ("/name", Value::from("a")),
+        ("/mode", "tap".into()),
+        ("/wire", "classic".into()),
+        ("/state", "up".into()),
+        ("/worker_restarts", 0.into()),
+        ("/port/interface", "eu0".into()),
+        ("/paths/0/local", "192.0.2.1:6000".into()),
+        ("/paths/0/remote", "192.0.2.2:6000".into()),
+        ("/paths/0/state", "up".into()),
+        ("/paths/0/active", true.into()),
+    ] {
+        assert_eq!(one.pointer(pointer), Some(&expected), "{pointer} in {one}");
+    }
+    for pointer in [
+        "/pids/supervisor",
+        "/pids/helper",
+        "/pids/worker",
+        "/confinement/landlock_abi",
+        "/port/rx_frames",
+        "/port/rx_bytes",
+        "/port/tx_frames",
+        "/port/tx_bytes",
+        "/paths/0/tx_datagrams",
+        "/paths/0/tx_bytes",
+        "/paths/0/rx_datagrams",
+        "/paths/0/rx_bytes",
+        "/paths/0/rtt_ms",
+    ] {
+        assert!(one.pointer(pointer).and_then(Value::as_f64).is_some_and(|number| number > 0.0), "{pointer} in {one}");
+    }
+    for pointer in ["/confinement/netns", "/confinement/mdwe", "/confinement/seccomp"] {
+        assert!(one.pointer(pointer).is_some_and(Value::is_boolean), "{pointer} in {one}");
+    }
+    assert!(one["paths"][0]["errors"].is_u64(), "{one}");
+    let all: Value = serde_json::from_str(&show(&["show", "--json"]).output).unwrap();
+    assert_eq!(all.as_array().map(Vec::len), Some(1));
+    let text = show(&["show"]).output;
+    assert!(
+        text.starts_with("a: up (tap, wire classic)\n") && text.contains("192.0.2.1:6000 to 192.0.2.2:6000"),
+        "{text}"
+    );
+    // A socket that nobody serves any more is no tunnel.
+    drop(std::os::unix::net::UnixListener::bind(a.scratch.path().join("dead.sock")).unwrap());
+    assert_eq!(show(&["show"]).output.matches("wire classic").count(), 1);
+}
+
+#[test]
+fn the_status_is_as_new_as_the_question() {
+    let sites = Sites::new();
+    let (a, _b) = (Running::classic(&sites.a, "a", TAP), Running::classic(&sites.b, "b", PEER));
+    let before = a.count("/port/rx_frames");
+    assert_udp(&sites.a, &sites.b, "10.8.0.2");
+    assert!(a.count("/port/rx_frames") > before);
+}
+
+#[test]
+fn a_path_that_comes_up_or_goes_down_is_logged_once() {
+    let sites = Sites::new();
+    let a = Running::classic(&sites.a, "a", TAP);
+    let b = Running::classic(&sites.b, "b", PEER);
+    let lines = |word: &str| a.log().lines().filter(|line| line.ends_with(word)).count();
+    a.wait_state("up", LIMIT);
+    assert_eq!((lines("is up"), lines("is down")), (1, 0));
+    drop(b);
+    a.wait_state("down", Duration::from_secs(9));
+    assert_eq!((lines("is up"), lines("is down")), (1, 1));
+    let _b = Running::classic(&sites.b, "b", PEER);
+    a.wait_state("up", LIMIT);
+    assert_eq!((lines("is up"), lines("is down")), (2, 1));
+}
+
+#[test]
+fn a_good_file_is_checked_without_privilege_and_no_tunnel_is_no_error() {
+    let sites = Sites::new();
+    let scratch = Scratch::new();
+    let content = "mode = \"raw\"\nwire = \"classic\"\n[raw]\ninterface = \"lan\"\n\
+                   [[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"peer.example:6000\"\n";
+    let file = scratch.write("site.toml", content, 0o644);
+    let nobody = ["--reuid=nobody", "--regid=nogroup", "--clear-groups"];
+    let run = Background::run(&sites.a, &scratch, &nobody, &["check", file.to_str().unwrap()]);
+    assert!(run.status.success() && run.output.contains("tunnel \"site\", mode raw"), "{}", run.output);
+    let run = Background::run(&sites.a, &Scratch::new(), &[], &["show"]);
+    assert_eq!((run.status.code(), run.output.as_str()), (Some(0), "no tunnel runs\n"));
+    let run = Background::run(&sites.a, &Scratch::new(), &[], &["show", "--json"]);
+    assert_eq!((run.status.code(), run.output.as_str()), (Some(0), "[]\n"));
+}
+
+#[test]
+fn a_file_with_a_name_that_does_not_resolve_stays_connecting_and_ends_by_a_signal() {
+    let sites = Sites::new();
+    let content = "mode = \"tap\"\nwire = \"classic\"\n\
+                   [[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"no-such-name.invalid:6000\"\n";
+    let waiting = Running::up(&sites.a, "a", content);
+    let status = waiting.status();
+    assert_eq!((&status["state"], &status["pids"]["worker"]), (&"connecting".into(), &Value::Null), "{status}");
+    assert_eq!(status["paths"][0]["remote"], "no-such-name.invalid:6000");
+    wait_for("log line", LIMIT, || waiting.log().contains("trying again every 5 s").then_some(()));
+    assert!(waiting.stop().success());
+}
