@@ -11,7 +11,8 @@ use privsep::PROTOCOL;
 use privsep::ipc::{Channel, Error, FromWorker, Handles, Never, PathReport, State, ToWorker, WorkerConfig};
 use privsep::sys::process;
 
-use crate::forward::{Egress, Ingress, Shared, wait_readable};
+use crate::forward::{Egress, Ingress, Shared};
+use crate::io::wait_readable;
 use crate::path::{Outlet, Path, health};
 use crate::port::Port;
 use crate::wire::classic::Codec;

@@ -1,17 +1,15 @@
 //! The two loops that join a port to a path, one thread each.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, ppoll};
-use nix::sys::time::TimeSpec;
-
 use crate::batch::Batch;
 use crate::frame::HEADER;
+use crate::io::{Received, wait_readable};
 use crate::path::{Inlet, Outlet, Path};
-use crate::port::{Port, Received, Sink, Source};
+use crate::port::{Port, Sink, Source};
 use crate::wire::classic::{Codec, Kind, PING, PONG, kind};
 
 /// Longest sleep of an idle loop, so that each passes several times between two heartbeats.
@@ -153,19 +151,4 @@ fn note_pong(shared: &Shared, path: &Path) {
     path.counters.pongs_received.add(1);
     path.last_pong.store(shared.tick.load(Relaxed), Relaxed);
     path.rtt_us.store(shared.now_us().saturating_sub(path.ping_sent_us.load(Relaxed)).max(1), Relaxed);
-}
-
-/// Sleeps until there is something to read, or for `limit`; whether there is.
-pub fn wait_readable(handle: BorrowedFd<'_>, limit: Duration) -> bool {
-    wait(handle, PollFlags::POLLIN, limit)
-}
-
-/// Sleeps until there is room to write, or for `limit`; whether there is.
-pub fn wait_writable(handle: BorrowedFd<'_>, limit: Duration) -> bool {
-    wait(handle, PollFlags::POLLOUT, limit)
-}
-
-fn wait(handle: BorrowedFd<'_>, events: PollFlags, limit: Duration) -> bool {
-    // An error here is an interruption; the caller tries again anyway.
-    ppoll(&mut [PollFd::new(handle, events)], Some(TimeSpec::from_duration(limit)), None).is_ok_and(|ready| ready > 0)
 }

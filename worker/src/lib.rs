@@ -8,6 +8,7 @@ mod control;
 mod counters;
 mod forward;
 pub mod frame;
+mod io;
 mod path;
 mod port;
 mod seal;

@@ -3,18 +3,14 @@
 pub mod health;
 
 use std::io::ErrorKind;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
 
 use privsep::sys::mmsg::{Receiver, Sender};
 
 use crate::batch::{BATCH, Batch, MAX_DATAGRAM};
 use crate::counters;
-use crate::forward::wait_writable;
-
-/// Longest wait for room in a socket's queue before what is left of a batch is dropped.
-const QUEUE_WAIT: Duration = Duration::from_millis(100);
+use crate::io::{Received, send_all};
 
 /// One way to the peer. Opened by the helper, connected to its remote; shared by the threads.
 pub struct Path {
@@ -26,45 +22,6 @@ pub struct Path {
     pub ping_sent_us: AtomicU64,
     /// From that PING to the PONG after it, in microseconds.
     pub rtt_us: AtomicU64,
-}
-
-/// What became of a batch.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Sent {
-    pub packets: u64,
-    pub bytes: u64,
-    pub errors: u64,
-}
-
-/// Sends every packet of the batch, past those that fail.
-pub fn send_all(sender: &mut Sender, socket: BorrowedFd<'_>, batch: &Batch) -> Sent {
-    let mut sent = Sent::default();
-    let (mut next, mut waited, mut refused) = (0, false, false);
-    while next < batch.len() {
-        match sender.send(socket, batch.frames(next)) {
-            Ok(count) => {
-                sent.packets += count as u64;
-                sent.bytes += batch.frames(next).take(count).map(|packet| packet.len() as u64).sum::<u64>();
-                next += count;
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock && !waited => {
-                waited = true;
-                wait_writable(socket, QUEUE_WAIT);
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                sent.errors += (batch.len() - next) as u64;
-                return sent;
-            }
-            // Not about this packet: an ICMP answer to an earlier one, which this call has taken off the socket.
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused && !refused => refused = true,
-            Err(_) => {
-                sent.errors += 1;
-                next += 1;
-            }
-        }
-    }
-    sent
 }
 
 /// Sends datagrams to the peer.
@@ -113,8 +70,7 @@ impl Inlet {
     }
 
     /// Fills the batch with what is waiting, without blocking. Datagrams over the limit are dropped.
-    pub fn receive(&mut self, path: &Path, batch: &mut Batch) -> crate::port::Received {
-        use crate::port::Received;
+    pub fn receive(&mut self, path: &Path, batch: &mut Batch) -> Received {
         let count = match self.receiver.receive(path.socket.as_fd(), batch.slots()) {
             Ok(count) => count,
             Err(error) => match error.kind() {

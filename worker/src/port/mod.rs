@@ -10,24 +10,13 @@ use privsep::ipc::PortKind;
 
 use crate::batch::Batch;
 use crate::counters;
+use crate::io::Received;
 
 /// Opened by the helper; shared by the threads, each of which makes its own [`Source`] or [`Sink`].
 pub struct Port {
     pub kind: PortKind,
     pub handle: OwnedFd,
     pub counters: counters::Port,
-}
-
-/// What receiving has given.
-pub enum Received {
-    /// The batch holds what there was; it may be empty when all had to be dropped.
-    Batch,
-    /// Nothing is waiting.
-    Nothing,
-    /// The handle reported an error, which is counted.
-    Error,
-    /// The interface has been removed; there will never be another frame.
-    Gone,
 }
 
 /// Takes frames from the port.

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use privsep::sys::mmsg::{Receiver, Sender, VlanTag};
 use privsep::sys::packet;
 
-use super::{Port, Received};
+use super::Port;
 use crate::batch::{BATCH, Batch, MAX_FRAME};
 use crate::frame::{HEADER, vlan};
-use crate::path::send_all;
+use crate::io::{Received, send_all};
 
 /// How often the kernel is asked how many frames it had to drop.
 const DROPS_EVERY: Duration = Duration::from_secs(1);

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::unistd::{read, write};
 
-use super::{Port, Received};
+use super::Port;
 use crate::batch::{Batch, MAX_FRAME};
+use crate::io::Received;
 
 pub struct Source {
     port: Arc<Port>,

@@ -1,0 +1,80 @@
+//! What both sides do with a descriptor: wait for it, and send a batch through it.
+
+use std::io::ErrorKind;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
+use privsep::sys::mmsg::Sender;
+
+use crate::batch::Batch;
+
+/// Longest wait for room in a socket's queue before what is left of a batch is dropped.
+const QUEUE_WAIT: Duration = Duration::from_millis(100);
+
+/// What receiving has given.
+pub enum Received {
+    /// The batch holds what there was; it may be empty when all had to be dropped.
+    Batch,
+    /// Nothing is waiting.
+    Nothing,
+    /// The descriptor reported an error, which is counted.
+    Error,
+    /// The interface has been removed; there will never be another frame.
+    Gone,
+}
+
+/// What became of a batch.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    pub packets: u64,
+    pub bytes: u64,
+    pub errors: u64,
+}
+
+/// Sends every packet of the batch, past those that fail.
+pub fn send_all(sender: &mut Sender, socket: BorrowedFd<'_>, batch: &Batch) -> Sent {
+    let mut sent = Sent::default();
+    let (mut next, mut waited, mut refused) = (0, false, false);
+    while next < batch.len() {
+        match sender.send(socket, batch.frames(next)) {
+            Ok(count) => {
+                sent.packets += count as u64;
+                sent.bytes += batch.frames(next).take(count).map(|packet| packet.len() as u64).sum::<u64>();
+                next += count;
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock && !waited => {
+                waited = true;
+                wait_writable(socket, QUEUE_WAIT);
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                sent.errors += (batch.len() - next) as u64;
+                return sent;
+            }
+            // Not about this packet: an ICMP answer to an earlier one, which this call has taken off the socket.
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused && !refused => refused = true,
+            Err(_) => {
+                sent.errors += 1;
+                next += 1;
+            }
+        }
+    }
+    sent
+}
+
+/// Sleeps until there is something to read, or for `limit`; whether there is.
+pub fn wait_readable(handle: BorrowedFd<'_>, limit: Duration) -> bool {
+    wait(handle, PollFlags::POLLIN, limit)
+}
+
+/// Sleeps until there is room to write, or for `limit`; whether there is.
+fn wait_writable(handle: BorrowedFd<'_>, limit: Duration) -> bool {
+    wait(handle, PollFlags::POLLOUT, limit)
+}
+
+fn wait(handle: BorrowedFd<'_>, events: PollFlags, limit: Duration) -> bool {
+    // An error here is an interruption; the caller tries again anyway.
+    ppoll(&mut [PollFd::new(handle, events)], Some(TimeSpec::from_duration(limit)), None).is_ok_and(|ready| ready > 0)
+}
