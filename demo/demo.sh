@@ -181,7 +181,9 @@ clean_up() {
     local space pid
     left='' inside=${!-}
     # The steps end their tunnels themselves, and wait for them.
-    [[ -z $inside ]] || kill -s TERM "$inside" 2>/dev/null
+    for pid in $(session); do
+        [[ $pid != "$inside" ]] || kill -s TERM "$pid" 2>/dev/null
+    done
     if ! gone 3000; then
         signal_session TERM
         gone 1000 || signal_session KILL
@@ -642,7 +644,6 @@ steps() {
     unset NOTIFY_SOCKET CREDENTIALS_DIRECTORY LISTEN_FDS LISTEN_FDNAMES LISTEN_PID
     export LC_ALL=C
     umask 022
-    shopt -s extglob
     local json_a='' picture user ping_result mbits gap gap_before mean sent lost
     local worker_before worker_after index_before index_after socket_before socket_after
     trap end_children EXIT
@@ -663,6 +664,7 @@ usage() {
     exit "$1"
 }
 
+((BASH_VERSINFO[0] >= 5)) || fail "this needs bash 5 or later"
 built=''
 case $#:${1:-} in
     0:)
