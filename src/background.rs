@@ -17,7 +17,7 @@ use crate::{Error, supervise};
 /// Runs a tunnel until it is told to end.
 pub fn run(tunnel: &Tunnel, foreground: Foreground) -> Result<(), Error> {
     if foreground == Foreground::Yes {
-        return supervise::run(tunnel, || Ok(()));
+        return supervise::run(tunnel, foreground, || Ok(()));
     }
     let going = || "going to the background".to_owned();
     let (mut ready, signal) = io::pipe().context(going)?;
@@ -28,7 +28,7 @@ pub fn run(tunnel: &Tunnel, foreground: Foreground) -> Result<(), Error> {
     drop(ready);
     setsid().context(going)?;
     let system_log = log::connect(&tunnel.name);
-    supervise::run(tunnel, || detach(system_log, signal).context(going))
+    supervise::run(tunnel, foreground, || detach(system_log, signal).context(going))
 }
 
 /// How the child ended that was to go to the background.

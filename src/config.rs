@@ -2,19 +2,20 @@
 //!
 //! Every key of the format is known here. One that this version does not support is refused by name, never ignored.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use privsep::ipc::{Cipher, MAX_PATHS};
+use privsep::ipc::{Cipher, MAX_PATHS, Rules};
 use privsep::secret::Secret;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::error::Context;
-use crate::tunnel::{self, Port, Tunnel};
+use crate::tunnel::{self, Origin, Port, Tunnel};
 use crate::{Error, identity};
 
 /// A file, word for word.
@@ -28,12 +29,21 @@ struct Document {
     #[serde(default)]
     path: Vec<PathTable>,
     classic: Option<Classic>,
-    direction: Option<toml::Value>,
-    run: Option<toml::Value>,
-    exit_after_s: Option<toml::Value>,
-    mirror: Option<toml::Value>,
+    direction: Option<String>,
+    run: Option<String>,
+    exit_after_s: Option<u64>,
+    mirror: Option<Mirror>,
     secure: Option<toml::Value>,
-    rules: Option<toml::Value>,
+    rules: Option<RulesTable>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct RulesTable {
+    mss: Option<toml::Value>,
+    loop_check: Option<bool>,
+    vlan_map: Option<BTreeMap<String, u16>>,
+    vlan_map_file: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -55,6 +65,13 @@ struct Raw {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Mirror {
+    interface: String,
+    filter: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct PathTable {
     local: String,
     remote: String,
@@ -62,15 +79,18 @@ struct PathTable {
     mark: Option<u32>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct Classic {
     cipher: Option<String>,
     key_file: Option<PathBuf>,
-    password_file: Option<toml::Value>,
-    lz4: Option<toml::Value>,
-    fragment_mtu: Option<toml::Value>,
+    password_file: Option<PathBuf>,
+    lz4: Option<u8>,
+    fragment_mtu: Option<u16>,
 }
+
+/// What a mode can be.
+const MODES: &str = "\"raw\", \"tap\", \"bridge\", \"mirror\" or \"mirror-udp\"";
 
 /// `ethudp check`.
 pub fn check(file: &Path) -> Result<(), Error> {
@@ -98,11 +118,9 @@ fn parse(text: &str) -> Result<Document, String> {
 }
 
 fn assemble(file: Document, name: &str, directory: &Path) -> Result<Tunnel, String> {
-    let mode = file.mode.as_deref().ok_or("mode is missing: must be \"raw\", \"tap\" or \"bridge\"")?;
-    match mode {
-        "raw" | "tap" | "bridge" => {}
-        "mirror" | "mirror-udp" => return Err(format!("mode = {mode:?}: is not supported by this version yet")),
-        _ => return Err(format!("mode = {mode:?}: must be \"raw\", \"tap\" or \"bridge\"")),
+    let mode = file.mode.as_deref().ok_or_else(|| format!("mode is missing: must be {MODES}"))?;
+    if !["raw", "tap", "bridge", "mirror", "mirror-udp"].contains(&mode) {
+        return Err(format!("mode = {mode:?}: must be {MODES}"));
     }
     match file.wire.as_deref() {
         Some("classic") => {}
@@ -113,26 +131,64 @@ fn assemble(file: Document, name: &str, directory: &Path) -> Result<Tunnel, Stri
         }
         Some(other) => return Err(format!("wire = {other:?}: must be \"classic\"")),
     }
-    refuse(&[
-        ("direction", &file.direction),
-        ("run", &file.run),
-        ("exit-after-s", &file.exit_after_s),
-        ("[mirror]", &file.mirror),
-        ("[secure]", &file.secure),
-        ("[rules]", &file.rules),
-    ])?;
-    let port = port(mode, file.tap, file.raw)?;
+    refuse(&[("[secure]", &file.secure)])?;
+    let (send, receive) = match file.direction.as_deref() {
+        None | Some("both") => (true, true),
+        Some("send") => (true, false),
+        Some("receive") => (false, true),
+        Some("none") => (false, false),
+        Some(other) => {
+            return Err(format!("direction = {other:?}: must be \"both\", \"send\", \"receive\" or \"none\""));
+        }
+    };
+    let port = port(mode, file.tap, file.raw, file.mirror)?;
+    // A mirror gives nothing back.
+    let receive = receive && !port.is_mirror();
     if file.path.is_empty() {
         return Err("[[path]] is missing: at least one, with local and remote".into());
     }
-    if file.path.len() > 1 {
-        let limit = if file.path.len() > MAX_PATHS { "at most 2 paths, and " } else { "" };
-        return Err(format!("[[path]]: {limit}a second path is not supported by this version yet"));
+    if file.path.len() > MAX_PATHS {
+        return Err(format!("[[path]]: there are {}; at most {MAX_PATHS} are possible", file.path.len()));
     }
     let paths = file.path.into_iter().map(path).collect::<Result<_, _>>()?;
-    let (cipher, key) =
-        file.classic.map_or(Ok((Cipher::None, Secret::default())), |table| classic(table, directory))?;
-    Ok(Tunnel { name: name.to_owned(), port, paths, cipher, key, user: None, wait_for_names: true })
+    let classic = classic(file.classic.unwrap_or_default(), directory)?;
+    let checks = port.checks_loops(receive);
+    let rules = rules(file.rules.unwrap_or_default(), directory, send, receive, checks)?;
+    let (name, run) = (name.to_owned(), file.run);
+    let exit_after = file.exit_after_s.filter(|&ticks| ticks > 0);
+    Ok(Tunnel { name, port, paths, classic, rules, run, exit_after, user: None, origin: Origin::File })
+}
+
+fn rules(table: RulesTable, directory: &Path, send: bool, receive: bool, checks: bool) -> Result<Rules, String> {
+    let mss = match table.mss {
+        None => None,
+        Some(toml::Value::Integer(mss)) => {
+            let number = u16::try_from(mss).ok().filter(|&mss| mss > 0);
+            Some(number.ok_or_else(|| format!("rules.mss = {mss}: must be 1 to 65535"))?)
+        }
+        Some(toml::Value::String(auto)) if auto == "auto" => {
+            return Err("rules.mss = \"auto\": is not supported by this version yet".into());
+        }
+        Some(other) => return Err(format!("rules.mss = {other:?}: must be a number from 1 to 65535")),
+    };
+    let mut vlan_map = Vec::new();
+    for (local, remote) in table.vlan_map.unwrap_or_default() {
+        let id = |id: Option<u16>| id.filter(|&id| id < 4096);
+        let (Some(local), Some(remote)) = (id(local.parse().ok()), id(Some(remote))) else {
+            return Err(format!("rules.vlan-map: {local} = {remote}: both must be VLAN ids, 0 to 4095"));
+        };
+        tunnel::add_vlan(&mut vlan_map, (local, remote)).map_err(|error| format!("rules.vlan-map: {error}"))?;
+    }
+    if let Some(file) = table.vlan_map_file {
+        if !vlan_map.is_empty() {
+            return Err("rules.vlan-map and rules.vlan-map-file: only one of them is possible".into());
+        }
+        let what = format!("VLAN map {}", directory.join(&file).display());
+        let text = fs::read_to_string(directory.join(&file)).map_err(|error| format!("{what}: {error}"))?;
+        vlan_map = tunnel::vlan_map(&what, &text)?;
+    }
+    let loop_check = table.loop_check.unwrap_or(checks);
+    Ok(Rules { send, receive, loop_check, mss, vlan_map })
 }
 
 /// Refuses by name what this version does not support.
@@ -143,18 +199,29 @@ fn refuse(keys: &[(&str, &Option<toml::Value>)]) -> Result<(), String> {
     }
 }
 
-fn port(mode: &str, tap: Option<Tap>, raw: Option<Raw>) -> Result<Port, String> {
-    match (mode, tap, raw) {
-        ("raw", None, Some(raw)) => Ok(Port::Raw {
+fn port(mode: &str, tap: Option<Tap>, raw: Option<Raw>, mirror: Option<Mirror>) -> Result<Port, String> {
+    let own = match mode {
+        "raw" => "[raw]",
+        "tap" | "bridge" => "[tap]",
+        _ => "[mirror]",
+    };
+    let given = [("[tap]", tap.is_some()), ("[raw]", raw.is_some()), ("[mirror]", mirror.is_some())];
+    if let Some((name, _)) = given.iter().find(|(name, given)| *given && *name != own) {
+        return Err(format!("{name}: is of no use in mode {mode:?}"));
+    }
+    match (tap, raw, mirror) {
+        (Some(tap), ..) => tap_port(mode, tap),
+        (_, Some(raw), _) => Ok(Port::Raw {
             interface: tunnel::interface("raw.interface", &raw.interface)?,
             promiscuous: raw.promiscuous.unwrap_or(true),
         }),
-        ("raw", _, None) => Err("[raw] is missing: mode \"raw\" needs its interface".into()),
-        ("raw", Some(_), _) => Err("[tap]: is of no use in mode \"raw\"".into()),
-        (_, _, Some(_)) => Err(format!("[raw]: is of no use in mode {mode:?}")),
-        ("bridge", None, _) => Err("[tap] is missing: mode \"bridge\" needs tap.bridge".into()),
-        (_, None, _) => Ok(Port::Tap { name: None, addresses: Vec::new(), mtu: None, bridge: None }),
-        (_, Some(tap), _) => tap_port(mode, tap),
+        (.., Some(mirror)) => Ok(Port::Mirror {
+            interface: tunnel::interface("mirror.interface", &mirror.interface)?,
+            filter: mirror.filter.unwrap_or_default(),
+            udp: mode == "mirror-udp",
+        }),
+        _ if mode == "tap" => Ok(Port::Tap { name: None, addresses: Vec::new(), mtu: None, bridge: None }),
+        _ => Err(format!("{own} is missing: mode {mode:?} needs it")),
     }
 }
 
@@ -182,30 +249,31 @@ fn address(text: &str) -> Result<(IpAddr, u8), String> {
 
 fn path(table: PathTable) -> Result<tunnel::Path, String> {
     let local = tunnel::endpoint("local", &table.local)?;
-    if table.remote == "any" {
-        return Err("remote = \"any\": a peer behind NAT is not supported by this version yet".into());
-    }
-    let remote = tunnel::endpoint("remote", &table.remote)?;
-    if remote.is_wildcard() {
-        return Err(format!("remote {:?}: must be the address or name of the peer", table.remote));
-    }
+    let remote = tunnel::remote(&table.remote)?;
     let device = table.device.map(|name| tunnel::interface("device", &name)).transpose()?;
     Ok(tunnel::Path { local, remote, device, mark: table.mark })
 }
 
-fn classic(table: Classic, directory: &Path) -> Result<(Cipher, Secret), String> {
-    refuse(&[
-        ("classic.password-file", &table.password_file),
-        ("classic.lz4", &table.lz4),
-        ("classic.fragment-mtu", &table.fragment_mtu),
-    ])?;
+fn classic(table: Classic, directory: &Path) -> Result<tunnel::Classic, String> {
     let cipher = tunnel::cipher("classic.cipher", table.cipher.as_deref().unwrap_or("none"))?;
-    match (cipher, table.key_file) {
-        (Cipher::None, None) => Ok((cipher, Secret::default())),
-        (Cipher::None, Some(_)) => Err("classic.key-file: is of no use without a cipher".into()),
-        (_, None) => Err("classic.key-file is missing: the cipher needs a key".into()),
-        (_, Some(file)) => Ok((cipher, key(&secret_path(&file, directory))?)),
+    let lz4 = table.lz4.unwrap_or(0);
+    if lz4 > 9 {
+        return Err(format!("classic.lz4 = {lz4}: must be 0 to 9"));
     }
+    if let Some(mtu) = table.fragment_mtu.filter(|mtu| !(1036..=1500).contains(mtu)) {
+        return Err(format!("classic.fragment-mtu = {mtu}: must be 1036 to 1500"));
+    }
+    let key = match (cipher, table.key_file) {
+        (Cipher::None, None) => Secret::default(),
+        (Cipher::None, Some(_)) => return Err("classic.key-file: is of no use without a cipher".into()),
+        (_, None) => return Err("classic.key-file is missing: the cipher needs a key".into()),
+        (_, Some(file)) => secret("key file", &file, directory, tunnel::key)?,
+    };
+    let password = match table.password_file {
+        None => Secret::default(),
+        Some(file) => secret("password file", &file, directory, tunnel::password)?,
+    };
+    Ok(tunnel::Classic { cipher, key, password, lz4, fragment_mtu: table.fragment_mtu })
 }
 
 /// A relative path starts at `CREDENTIALS_DIRECTORY` if it is there, else at the configuration's directory.
@@ -214,10 +282,16 @@ fn secret_path(file: &Path, directory: &Path) -> PathBuf {
     credential.filter(|path| file.is_relative() && path.exists()).unwrap_or_else(|| directory.join(file))
 }
 
-/// Reads a key; one line ending behind it is not part of it.
-fn key(file: &Path) -> Result<Secret, String> {
-    let name = || format!("key file {}", file.display());
-    let mut open = File::open(file).map_err(|error| format!("{}: {error}", name()))?;
+/// Reads a key or a password; one line ending behind it is not part of it.
+fn secret(
+    what: &str,
+    file: &Path,
+    directory: &Path,
+    check: impl Fn(&str, Vec<u8>) -> Result<Secret, String>,
+) -> Result<Secret, String> {
+    let file = secret_path(file, directory);
+    let name = || format!("{what} {}", file.display());
+    let mut open = File::open(&file).map_err(|error| format!("{}: {error}", name()))?;
     let metadata = open.metadata().map_err(|error| format!("{}: {error}", name()))?;
     if !metadata.is_file() {
         return Err(format!("{}: is not a file", name()));
@@ -236,7 +310,7 @@ fn key(file: &Path) -> Result<Secret, String> {
     let limit = tunnel::MAX_KEY as u64 + 3;
     open.by_ref().take(limit).read_to_end(&mut bytes).map_err(|error| format!("{}: {error}", name()))?;
     let line = bytes.strip_suffix(b"\n").map_or(&bytes[..], |line| line.strip_suffix(b"\r").unwrap_or(line));
-    tunnel::key(&name(), line.to_vec())
+    check(&name(), line.to_vec())
 }
 
 #[cfg(test)]
@@ -255,7 +329,7 @@ mod tests {
         let tunnel = read(TAP).unwrap();
         let Port::Tap { name, addresses, mtu, bridge } = tunnel.port else { panic!() };
         assert_eq!((name.as_deref(), addresses.len(), mtu, bridge), (Some("eu0"), 2, Some(1400), None));
-        assert_eq!(tunnel.paths[0].remote.host, "2001:db8::1");
+        assert_eq!(tunnel.paths[0].remote.to_string(), "[2001:db8::1]:6001");
     }
 
     #[test]
@@ -263,14 +337,15 @@ mod tests {
         for (change, words) in [
             (("mode = \"tap\"\n", ""), "mode is missing"),
             (("\"tap\"", "\"tun\""), "mode = \"tun\""),
-            (("\"tap\"", "\"mirror\""), "not supported"),
+            (("\"tap\"", "\"mirror\""), "[tap]: is of no use in mode \"mirror\""),
             (("wire = \"classic\"\n", ""), "write wire = \"classic\""),
             (("\"classic\"", "\"secure\""), "write wire = \"classic\""),
             (("[tap]", "frob = 1\n[tap]"), "unknown field `frob`"),
-            (("[tap]", "run = \"true\"\n[tap]"), "run: is not supported"),
-            (("[tap]", "direction = \"send\"\n[tap]"), "direction: is not supported"),
-            (("[tap]\n", "[rules]\nmss = 1\n[tap]\n"), "[rules]: is not supported"),
-            (("[tap]\n", "[classic]\nlz4 = 1\n[tap]\n"), "classic.lz4: is not supported"),
+            (("[tap]", "direction = \"up\"\n[tap]"), "direction = \"up\": must be"),
+            (("[tap]\n", "[rules]\nmss = 70000\n[tap]\n"), "rules.mss = 70000: must be"),
+            (("[tap]\n", "[rules]\nvlan-map = { 1 = 2, 3 = 2 }\n[tap]\n"), "VLAN 3 to 2 contradicts 1 to 2"),
+            (("[tap]\n", "[classic]\nlz4 = 10\n[tap]\n"), "classic.lz4 = 10: must be"),
+            (("[tap]\n", "[classic]\nfragment-mtu = 1\n[tap]\n"), "classic.fragment-mtu = 1: must be"),
             (("[tap]\n", "[classic]\ncipher = \"rot13\"\n[tap]\n"), "\"rot13\": unknown cipher"),
             (("[tap]\n", "[classic]\ncipher = \"xor\"\n[tap]\n"), "key-file is missing"),
             (("/24", "/33"), "mask \"33\""),
@@ -280,7 +355,7 @@ mod tests {
             ((":6000", ":0"), "\"0\": must be"),
             ((":6000", ":70000"), "\"70000\": must be"),
             (("\"eu0\"", "\"an-interface-name\""), "has 17 bytes"),
-            (("[2001:db8::1]:6001", "any"), "remote = \"any\""),
+            (("[2001:db8::1]:6001", "anybody"), "remote \"anybody\": must be"),
             (("[[path]]", "[raw]\ninterface = \"eth1\"\n[[path]]"), "[raw]: is of no use"),
         ] {
             let text = TAP.replacen(change.0, change.1, 1);

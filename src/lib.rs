@@ -8,6 +8,7 @@ mod cli;
 mod config;
 mod error;
 mod executables;
+mod filter;
 mod identity;
 mod log;
 mod notify;

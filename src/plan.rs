@@ -1,15 +1,19 @@
 //! From a tunnel's description to what helper and worker are told.
 
-use privsep::ipc::{Identity, PathPlan, Plan, PortKind, PortPlan, State, WorkerConfig};
+use privsep::ipc::{Identity, PathPlan, Plan, PortKind, PortPlan, Remote, State, WorkerConfig};
 
 use crate::resolve::Addresses;
-use crate::tunnel::{Port, Tunnel};
+use crate::tunnel::{Classic, Port, Tunnel};
+use crate::{Error, filter};
 
 /// The plan for the helper: every handle that this tunnel will ever need.
-pub fn plan(tunnel: &Tunnel, become_user: Option<Identity>, addresses: &Addresses) -> Plan {
+pub fn plan(tunnel: &Tunnel, become_user: Option<Identity>, addresses: &Addresses) -> Result<Plan, Error> {
     let paths = tunnel.paths.iter().zip(addresses).map(|(path, &(local, remote))| PathPlan {
         local,
-        remote,
+        remote: match remote {
+            Remote::Fixed(remote) => Some(remote),
+            Remote::Learned { .. } => None,
+        },
         device: path.device.clone(),
         mark: path.mark,
     });
@@ -21,20 +25,31 @@ pub fn plan(tunnel: &Tunnel, become_user: Option<Identity>, addresses: &Addresse
         Port::Raw { interface, promiscuous } => {
             PortPlan::Raw { interface: interface.clone(), promiscuous: *promiscuous }
         }
+        Port::Mirror { interface, filter, .. } => {
+            PortPlan::Mirror { interface: interface.clone(), filter: filter::compile(interface, filter)? }
+        }
     };
-    Plan { become_user, port, paths }
+    Ok(Plan { become_user, port, paths })
 }
 
 /// What the first worker is told.
-pub fn worker(tunnel: &Tunnel) -> WorkerConfig {
+pub fn worker(tunnel: &Tunnel, addresses: &Addresses) -> WorkerConfig {
+    let Classic { cipher, key, password, lz4, fragment_mtu } = &tunnel.classic;
     WorkerConfig {
         port: match tunnel.port {
             Port::Tap { .. } => PortKind::Tap,
             Port::Raw { .. } => PortKind::Raw,
+            Port::Mirror { udp, .. } => PortKind::Mirror { udp },
         },
-        cipher: tunnel.cipher,
-        key: tunnel.key.clone(),
-        paths: u8::try_from(tunnel.paths.len()).unwrap_or(u8::MAX),
+        cipher: *cipher,
+        key: key.clone(),
+        compress: *lz4 > 0,
+        fragment_mtu: *fragment_mtu,
+        password: password.clone(),
+        remotes: addresses.iter().map(|(_, remote)| *remote).collect(),
+        rules: tunnel.rules.clone(),
+        keepalive: !tunnel.port.is_mirror(),
+        exit_after: tunnel.exit_after,
         state: State::default(),
     }
 }

@@ -5,14 +5,16 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use privsep::ipc::Remote;
+
 use crate::Error;
-use crate::tunnel::{Endpoint, Path, Tunnel};
+use crate::tunnel::{self, Endpoint, Path, Tunnel};
 
 /// Longest wait for the resolver.
 pub const LIMIT: Duration = Duration::from_secs(10);
 
 /// Local and remote address of each path.
-pub type Addresses = Vec<(SocketAddr, SocketAddr)>;
+pub type Addresses = Vec<(SocketAddr, Remote)>;
 
 /// A look-up under way. The resolver of the C library cannot be told to hurry or to stop, so it works in a thread of its
 /// own; that has ended before the addresses are used, so that it is not there when privileges are given up.
@@ -47,19 +49,30 @@ pub fn late() -> Error {
 }
 
 /// Both addresses of a path, of one family. The first local address for which there is a remote one wins.
-fn path(path: &Path) -> Result<(SocketAddr, SocketAddr), Error> {
-    let (locals, remotes) = (endpoint("local", &path.local)?, endpoint("remote", &path.remote)?);
+fn path(path: &Path) -> Result<(SocketAddr, Remote), Error> {
+    let locals = endpoint("local", &path.local)?;
+    let (host, port) = match &path.remote {
+        tunnel::Remote::Fixed(remote) => (remote.host.clone(), Some(remote.port)),
+        tunnel::Remote::Learned { host: Some(host), port } => (host.clone(), *port),
+        tunnel::Remote::Learned { host: None, port } => {
+            return Ok((locals[0], Remote::Learned { address: None, port: *port }));
+        }
+    };
+    let remotes = endpoint("remote", &Endpoint { host: host.clone(), port: port.unwrap_or(0) })?;
     for local in &locals {
-        if let Some(remote) = remotes.iter().find(|remote| remote.is_ipv4() == local.is_ipv4()) {
-            return Ok((*local, *remote));
+        if let Some(&remote) = remotes.iter().find(|remote| remote.is_ipv4() == local.is_ipv4()) {
+            let remote = match &path.remote {
+                tunnel::Remote::Fixed(_) => Remote::Fixed(remote),
+                tunnel::Remote::Learned { .. } => Remote::Learned { address: Some(remote.ip()), port },
+            };
+            return Ok((*local, remote));
         }
     }
     let family = |addresses: &[SocketAddr]| if addresses.iter().any(SocketAddr::is_ipv4) { "IPv4" } else { "IPv6" };
     Err(Error::failure(format!(
-        "local address {} is {}, remote address {} is {}: both must be of one family",
+        "local address {} is {}, remote address {host} is {}: both must be of one family",
         path.local.host,
         family(&locals),
-        path.remote.host,
         family(&remotes),
     )))
 }

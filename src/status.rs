@@ -76,12 +76,15 @@ pub struct Facts<'a> {
 /// Puts a status together.
 pub fn collect(facts: Facts<'_>) -> Status {
     let Confinement { landlock_abi, mdwe, seccomp } = facts.confinement;
+    let active = usize::from(facts.state.active);
     let reports = facts.state.paths.iter().copied().chain(std::iter::repeat(PathReport::default()));
     let paths = facts.addresses.into_iter().zip(reports).enumerate();
-    let paths: Vec<_> = paths.map(|(index, (addresses, report))| path(index, addresses, &report)).collect();
-    let state = match (facts.worker, facts.helper, paths.first()) {
+    let paths: Vec<_> = paths.map(|(index, (addresses, report))| path(index, active, addresses, &report)).collect();
+    let state = match (facts.worker, facts.helper, paths.get(active)) {
         (None, ..) => "starting",
         (_, None, _) => "degraded",
+        // Nobody need answer a mirror.
+        _ if facts.tunnel.port.is_mirror() => "up",
         (.., path) => path.map_or("connecting", |path| path.state.as_str()),
     };
     Status {
@@ -124,7 +127,7 @@ pub fn send(mut stream: UnixStream, status: &Status) {
     let _ = stream.write_all(status.json().as_bytes());
 }
 
-fn path(index: usize, (local, remote): (String, String), report: &PathReport) -> PathStatus {
+fn path(index: usize, active: usize, (local, remote): (String, String), report: &PathReport) -> PathStatus {
     let PathReport { health: state, rtt_us, counters, .. } = *report;
     #[allow(clippy::cast_precision_loss)] // Exact for any time below 285 years.
     let rtt_ms = (rtt_us > 0).then_some(rtt_us as f64 / 1000.0);
@@ -133,7 +136,7 @@ fn path(index: usize, (local, remote): (String, String), report: &PathReport) ->
         local,
         remote,
         state: health(state).into(),
-        active: index == 0,
+        active: index == active,
         rtt_ms,
         counters,
         errors: [tx_errors, rx_errors, rx_dropped_invalid, rx_dropped_oversize]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use privsep::ipc::Cipher;
+use privsep::ipc::{Cipher, Rules};
 use privsep::secret::Secret;
 
 /// The key that EthUDP uses when a cipher is given without one.
@@ -20,14 +20,42 @@ pub struct Tunnel {
     pub port: Port,
     /// The ways to the peer, the preferred one first.
     pub paths: Vec<Path>,
-    /// Cipher of the classic wire.
-    pub cipher: Cipher,
-    /// Its key.
-    pub key: Secret,
+    /// The classic wire.
+    pub classic: Classic,
+    /// What is done to frames.
+    pub rules: Rules,
+    /// A command to run when everything is open.
+    pub run: Option<String>,
+    /// Ticks, about seconds, after which the worker is replaced; in the foreground the program ends.
+    pub exit_after: Option<u64>,
     /// The user that all processes become when started by root.
     pub user: Option<String>,
-    /// Whether to wait for names that do not resolve yet; otherwise one is an error.
-    pub wait_for_names: bool,
+    /// How it was described.
+    pub origin: Origin,
+}
+
+/// How a tunnel was described, on which a few habits depend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// By EthUDP's command line: a name that does not resolve is an error, HUP prints and USR1 resets statistics.
+    Classic,
+    /// By a file: names are waited for, USR1 prints statistics.
+    File,
+}
+
+/// The classic wire format.
+#[derive(Debug, Default)]
+pub struct Classic {
+    /// Cipher.
+    pub cipher: Cipher,
+    /// Its key; empty without a cipher.
+    pub key: Secret,
+    /// Password; empty for none.
+    pub password: Secret,
+    /// LZ4 level of the original, 0 to 9; 0 is off, and all others are one to us.
+    pub lz4: u8,
+    /// `-mtu`.
+    pub fragment_mtu: Option<u16>,
 }
 
 /// The local side.
@@ -51,15 +79,36 @@ pub enum Port {
         /// Whether to take frames for other stations.
         promiscuous: bool,
     },
+    /// A one-way copy of an interface's frames.
+    Mirror {
+        /// Interface name.
+        interface: String,
+        /// Filter as tcpdump takes it; empty selects everything.
+        filter: String,
+        /// Only the payload of UDP datagrams is sent.
+        udp: bool,
+    },
 }
 
 impl Port {
+    /// Whether the loop check is on unless told otherwise: with what only reads its local side, but not with mirrors.
+    pub fn checks_loops(&self, receive: bool) -> bool {
+        !receive && !self.is_mirror()
+    }
+
+    /// Whether it is a mirror: nothing is given back to it, and nobody need answer.
+    pub fn is_mirror(&self) -> bool {
+        matches!(self, Self::Mirror { .. })
+    }
+
     /// The mode's name in file and status.
     pub fn mode(&self) -> &'static str {
         match self {
             Self::Tap { bridge: None, .. } => "tap",
             Self::Tap { bridge: Some(_), .. } => "bridge",
             Self::Raw { .. } => "raw",
+            Self::Mirror { udp: false, .. } => "mirror",
+            Self::Mirror { udp: true, .. } => "mirror-udp",
         }
     }
 }
@@ -70,11 +119,50 @@ pub struct Path {
     /// Our side.
     pub local: Endpoint,
     /// The peer.
-    pub remote: Endpoint,
+    pub remote: Remote,
     /// Interface or VRF to which the socket is bound.
     pub device: Option<String>,
     /// Firewall mark of its datagrams.
     pub mark: Option<u32>,
+}
+
+/// The other end of a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Remote {
+    /// A fixed peer.
+    Fixed(Endpoint),
+    /// A peer behind NAT, whose address is learned within these limits.
+    Learned {
+        /// Only from this host.
+        host: Option<String>,
+        /// Only from this port.
+        port: Option<u16>,
+    },
+}
+
+impl Remote {
+    /// EthUDP's rule: the address 0.0.0.0 or `::`, or port 0, stand for a peer behind NAT.
+    pub fn classic(host: &str, port: u16) -> Self {
+        let any_host = host.parse().is_ok_and(|address: IpAddr| address.is_unspecified());
+        if any_host || port == 0 {
+            Self::Learned { host: (!any_host).then(|| host.to_owned()), port: (port != 0).then_some(port) }
+        } else {
+            Self::Fixed(Endpoint { host: host.to_owned(), port })
+        }
+    }
+}
+
+impl fmt::Display for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(endpoint) => endpoint.fmt(f),
+            Self::Learned { host: None, port: None } => f.write_str("any"),
+            Self::Learned { host, port } => {
+                let host = host.clone().unwrap_or_else(|| "any".into());
+                Endpoint { host, port: port.unwrap_or(0) }.fmt(f)
+            }
+        }
+    }
 }
 
 /// Host and port.
@@ -82,7 +170,7 @@ pub struct Path {
 pub struct Endpoint {
     /// Address or name.
     pub host: String,
-    /// UDP port, never 0.
+    /// UDP port; 0 only of a remote that is learned.
     pub port: u16,
 }
 
@@ -90,13 +178,6 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, port } = self;
         if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
-    }
-}
-
-impl Endpoint {
-    /// Whether the host is `0.0.0.0` or `::`.
-    pub fn is_wildcard(&self) -> bool {
-        self.host.parse().is_ok_and(|address: IpAddr| address.is_unspecified())
     }
 }
 
@@ -108,8 +189,8 @@ pub fn port(what: &str, value: &str) -> Result<u16, String> {
     }
 }
 
-/// Parses `HOST:PORT` or `[IPV6]:PORT`.
-pub fn endpoint(what: &str, value: &str) -> Result<Endpoint, String> {
+/// Splits `HOST:PORT` or `[IPV6]:PORT`.
+fn split<'a>(what: &str, value: &'a str) -> Result<(&'a str, &'a str), String> {
     let form = || format!("{what} {value:?}: must be ADDRESS:PORT, [IPV6-ADDRESS]:PORT or NAME:PORT");
     let (host, number) = value.rsplit_once(':').ok_or_else(form)?;
     let host = match host.strip_prefix('[') {
@@ -117,10 +198,68 @@ pub fn endpoint(what: &str, value: &str) -> Result<Endpoint, String> {
         None if host.contains(':') => return Err(form()),
         None => host,
     };
-    if host.is_empty() {
-        return Err(form());
-    }
+    if host.is_empty() { Err(form()) } else { Ok((host, number)) }
+}
+
+/// Parses `HOST:PORT` or `[IPV6]:PORT`.
+pub fn endpoint(what: &str, value: &str) -> Result<Endpoint, String> {
+    let (host, number) = split(what, value)?;
     Ok(Endpoint { host: host.to_owned(), port: port(&format!("port of {what}"), number)? })
+}
+
+/// Parses a remote: as [`endpoint`], or `any`, or with the host `any` or the port 0 for what is learned.
+pub fn remote(value: &str) -> Result<Remote, String> {
+    if value == "any" {
+        return Ok(Remote::Learned { host: None, port: None });
+    }
+    let (host, number) = split("remote", value)?;
+    let port = if number == "0" { 0 } else { port("port of remote", number)? };
+    Ok(Remote::classic(if host == "any" { "0.0.0.0" } else { host }, port))
+}
+
+/// Parses the pairs of a VLAN map file: a local and a remote id on each line, what follows them is not looked at. Empty
+/// lines and those that begin with `#` are left out.
+pub fn vlan_map(what: &str, text: &str) -> Result<Vec<(u16, u16)>, String> {
+    let mut pairs = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let mut words = line.split_whitespace();
+        let Some(first) = words.next().filter(|word| !word.starts_with('#')) else { continue };
+        let id = |word: Option<&str>| word.and_then(|word| word.parse::<u16>().ok()).filter(|&id| id < 4096);
+        let (Some(local), Some(remote)) = (id(Some(first)), id(words.next())) else {
+            return Err(format!(
+                "{what}, line {number}: {line:?}: must be a local and a remote VLAN id, each 0 to 4095"
+            ));
+        };
+        add_vlan(&mut pairs, (local, remote)).map_err(|error| format!("{what}, line {number}: {error}"))?;
+    }
+    Ok(pairs)
+}
+
+/// Adds a pair to a VLAN map, unless it contradicts one that is there.
+pub fn add_vlan(pairs: &mut Vec<(u16, u16)>, (local, remote): (u16, u16)) -> Result<(), String> {
+    match pairs.iter().find(|pair| pair.0 == local || pair.1 == remote) {
+        Some(&pair) if pair == (local, remote) => {}
+        Some(pair) => return Err(format!("VLAN {local} to {remote} contradicts {} to {}", pair.0, pair.1)),
+        None => pairs.push((local, remote)),
+    }
+    Ok(())
+}
+
+/// Parses a whole number within bounds.
+pub fn number(what: &str, value: &str, bounds: std::ops::RangeInclusive<u64>) -> Result<u64, String> {
+    let (least, most) = bounds.clone().into_inner();
+    let number = value.parse::<u64>().ok().filter(|number| bounds.contains(number));
+    number.ok_or_else(|| format!("{what} {value:?}: must be a number from {least} to {most}"))
+}
+
+/// Checks the length of a password.
+pub fn password(what: &str, bytes: Vec<u8>) -> Result<Secret, String> {
+    match bytes.len() {
+        0 => Err(format!("{what}: empty password; must have 1 to {MAX_KEY} bytes")),
+        length if length > MAX_KEY => Err(format!("{what}: password of {length} bytes; must have 1 to {MAX_KEY}")),
+        _ if bytes.contains(&0) => Err(format!("{what}: password with a NUL byte, which the format cannot carry")),
+        _ => Ok(Secret::new(bytes)),
+    }
 }
 
 /// Checks an interface name by the kernel's rules (`dev_valid_name`).
@@ -170,6 +309,17 @@ pub fn cipher(what: &str, name: &str) -> Result<Cipher, String> {
         "aes-192" => Ok(Cipher::Aes192),
         "aes-256" => Ok(Cipher::Aes256),
         _ => Err(format!("{what} {name:?}: unknown cipher; must be xor, aes-128, aes-192 or aes-256")),
+    }
+}
+
+/// The name of a cipher.
+pub fn cipher_name(cipher: Cipher) -> &'static str {
+    match cipher {
+        Cipher::None => "none",
+        Cipher::Xor => "xor",
+        Cipher::Aes128 => "aes-128",
+        Cipher::Aes192 => "aes-192",
+        Cipher::Aes256 => "aes-256",
     }
 }
 

@@ -35,7 +35,7 @@ fn usage_errors_have_status_2() {
         ("show --frob", "--frob"),
         ("show a/b", "\"a/b\""),
         ("-frob", "option \"-frob\": unknown"),
-        ("-d", "no mode given: must be -e, -i or -b"),
+        ("-d", "no mode given: must be -e, -i, -b, -t or -u"),
         ("-i -enc rot13 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24", "\"rot13\": unknown cipher; must be xor"),
         ("-i -k", "option -k: its operand is missing"),
         ("-i 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1", "operand MASK is missing"),
@@ -46,7 +46,8 @@ fn usage_errors_have_status_2() {
             "mask \"33\" of 10.8.0.1: must be a prefix length from 0 to 32",
         ),
         ("-i -dev an-interface-name 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24", "has 17 bytes"),
-        ("-e -lz4 1 192.0.2.1 6000 192.0.2.2 6000 lan", "option -lz4: compression is not supported"),
+        ("-e -lz4 10 192.0.2.1 6000 192.0.2.2 6000 lan", "option -lz4 \"10\": must be a number from 0 to 9"),
+        ("-e -map /none 192.0.2.1 6000 192.0.2.2 6000 lan", "VLAN map /none: No such file"),
     ] {
         for mode in ["-d", ""] {
             // Also when it would go to the background.

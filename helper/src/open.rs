@@ -10,7 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
 };
-use privsep::ipc::{PathPlan, Plan, PortPlan};
+use privsep::ipc::{BpfInstruction, PathPlan, Plan, PortPlan};
 use privsep::sys::{option, packet, tap};
 
 use crate::netlink::{LinkChange, Netlink};
@@ -36,18 +36,19 @@ pub fn everything(plan: &Plan) -> Result<Handles, String> {
         PortPlan::Tap { name, addresses, bridge, mtu } => {
             tap_interface(name.as_deref(), addresses, bridge.as_deref(), *mtu)?
         }
-        PortPlan::Raw { interface, promiscuous } => (raw(interface, *promiscuous)?, interface.clone()),
+        PortPlan::Raw { interface, promiscuous } => (raw(interface, *promiscuous, &[])?, interface.clone()),
+        PortPlan::Mirror { interface, filter } => (raw(interface, false, filter)?, interface.clone()),
     };
     Ok(Handles { port, interface, paths })
 }
 
-/// A UDP socket, bound and connected.
+/// A UDP socket, bound, and connected where the remote is fixed.
 fn path(plan: &PathPlan) -> Result<OwnedFd, String> {
-    let (local, remote) = (plan.local, plan.remote);
+    let local = plan.local;
     let family = if local.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let udp = socket(family, SockType::Datagram, flags, None).map_err(|e| format!("UDP socket: {}", e.desc()))?;
-    let fail = |what: &str, error: &dyn std::fmt::Display| format!("path {local} to {remote}: {what}: {error}");
+    let fail = |what: &str, error: &dyn std::fmt::Display| format!("path from {local}: {what}: {error}");
     if let Some(device) = &plan.device {
         setsockopt(&udp, sockopt::BindToDevice, &OsString::from(device)).map_err(|error| match error {
             nix::Error::ENODEV => format!("device {device:?}: no such interface; `ip link` lists them"),
@@ -69,8 +70,10 @@ fn path(plan: &PathPlan) -> Result<OwnedFd, String> {
     // Between bind and connect anybody's datagram would be queued: none is accepted until the remote is fixed.
     option::reject_all(udp.as_fd()).map_err(|e| fail("filter", &e))?;
     bind(std::os::fd::AsRawFd::as_raw_fd(&udp), &SockaddrStorage::from(local)).map_err(|e| bind_error(local, e))?;
-    connect(std::os::fd::AsRawFd::as_raw_fd(&udp), &SockaddrStorage::from(remote))
-        .map_err(|e| connect_error(local, remote, e))?;
+    if let Some(remote) = plan.remote {
+        connect(std::os::fd::AsRawFd::as_raw_fd(&udp), &SockaddrStorage::from(remote))
+            .map_err(|e| connect_error(local, remote, e))?;
+    }
     option::accept_all(udp.as_fd()).map_err(|e| fail("filter", &e))?;
     Ok(udp)
 }
@@ -167,7 +170,7 @@ fn create_tap(name: &str) -> Result<(OwnedFd, String), String> {
 }
 
 /// A packet socket on an Ethernet interface. Bound last: a passed socket must not hear before all else is set.
-fn raw(interface: &str, promiscuous: bool) -> Result<OwnedFd, String> {
+fn raw(interface: &str, promiscuous: bool, filter: &[BpfInstruction]) -> Result<OwnedFd, String> {
     let mut netlink = Netlink::open().map_err(|e| format!("netlink socket: {e}"))?;
     let link = netlink.link(interface).map_err(|error| match error.raw_os_error() {
         Some(libc::ENODEV) => format!("interface {interface:?}: no such interface; `ip link` lists them"),
@@ -178,6 +181,9 @@ fn raw(interface: &str, promiscuous: bool) -> Result<OwnedFd, String> {
     }
     let fail = |what: &str, error: io::Error| format!("interface {interface:?}: {what}: {error}");
     let socket = packet::open().map_err(|e| fail("packet socket", e))?;
+    if !filter.is_empty() {
+        option::lock_filter(socket.as_fd(), filter).map_err(|e| fail("filter", e))?;
+    }
     enable_auxdata(socket.as_fd()).map_err(|e| fail("VLAN tags", e))?;
     buffers(&socket);
     if promiscuous {

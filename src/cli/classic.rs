@@ -3,69 +3,80 @@
 use std::ffi::OsString;
 use std::net::IpAddr;
 
-use privsep::ipc::Cipher;
+use privsep::ipc::{Cipher, Rules};
 use privsep::secret::Secret;
 
 use super::{Command, Foreground};
 use crate::Error;
-use crate::tunnel::{self, DEFAULT_KEY, Endpoint, Path, Port, Tunnel};
+use crate::tunnel::{self, Classic, DEFAULT_KEY, Endpoint, Origin, Path, Port, Remote, Tunnel};
 
 /// What `-h` prints.
 const HELP: &str = "\
-Usage: ethudp -e [options] LOCAL-IP PORT REMOTE-IP PORT INTERFACE
-       ethudp -i [options] LOCAL-IP PORT REMOTE-IP PORT ADDRESS MASK
-       ethudp -b [options] LOCAL-IP PORT REMOTE-IP PORT BRIDGE
+Usage: ethudp -e [options] LOCAL-IP PORT REMOTE-IP PORT INTERFACE [SLAVE]
+       ethudp -i [options] LOCAL-IP PORT REMOTE-IP PORT ADDRESS MASK [SLAVE]
+       ethudp -b [options] LOCAL-IP PORT REMOTE-IP PORT BRIDGE [SLAVE]
+       ethudp -t|-u [options] LOCAL-IP PORT REMOTE-IP PORT INTERFACE [FILTER...]
 Modes:
   -e            raw: frames of an interface that exists
   -i            tap: a TAP interface with an address
   -b            bridge: a TAP interface that joins a bridge
+  -t            mirror: a one-way copy of the frames that a pcap filter selects
+  -u            mirror-udp: the same, only the payload of UDP datagrams
+SLAVE is a second path, LOCAL-IP PORT REMOTE-IP PORT, used while the first is down.
+The REMOTE-IP 0.0.0.0 or ::, or the REMOTE-PORT 0, is learned from what arrives (a peer behind NAT).
 Options:
   -enc CIPHER   xor, aes-128, aes-192 or aes-256
   -k KEY        key; without -enc the cipher is aes-128
+  -p PASSWORD   told to a fixed peer; a peer behind NAT must tell it
+  -lz4 0..9     compression; 0 is off
+  -mtu M        send datagrams over M - 28 bytes as two fragments; 1036 to 1500
+  -mss N        lower the MSS of TCP connections to N
+  -map FILE     VLAN map: a local and a remote id on each line (also -m)
   -dev NAME     name of the TAP interface
   -n NAME       name of the tunnel, prefix in the system log
+  -c COMMAND    run COMMAND when everything is open
+  -x SECONDS    replace the worker after so long; with -d, end
   -d            stay in the foreground, log to standard error
+  -r            only read the local side: send, and drop what is received
+  -w            only write the local side
+  -loopcheck    do not send the tunnel's own datagrams into it; -r switches it on
+  -noloopcheck  switch it off
   -nopromisc    leave the interface's promiscuous mode alone (-e)
   --user NAME   the user that all processes become when started by root (default: ethudp)
 ";
 
-/// Options that EthUDP has and this version does not: name, number of operands.
-const NOT_YET: &[(&str, &str)] = &[
-    ("-t", "mode mirror"),
-    ("-u", "mode mirror-udp"),
-    ("-p", "a password"),
-    ("-lz4", "compression"),
-    ("-mss", "MSS adjustment"),
-    ("-mtu", "fragmentation"),
-    ("-map", "a VLAN map"),
-    ("-m", "a VLAN map"),
-    ("-c", "a command"),
-    ("-x", "an end after some seconds"),
-    ("-r", "reading only"),
-    ("-w", "writing only"),
-    ("-loopcheck", "the loop check"),
-    ("-noloopcheck", "the loop check"),
-    ("-B", "the benchmark"),
-    ("-l", "the benchmark"),
-];
+/// Options that EthUDP has and this version does not.
+const NOT_YET: &[(&str, &str)] = &[("-B", "the benchmark"), ("-l", "the benchmark")];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Raw,
     Tap,
     Bridge,
+    Mirror { udp: bool },
 }
 
 /// Options as given.
+#[allow(clippy::struct_excessive_bools)] // Each is an option of the command line.
 #[derive(Default)]
 struct Options {
     mode: Option<Mode>,
     cipher: Option<Cipher>,
     key: Option<Secret>,
+    password: Option<Secret>,
+    lz4: u8,
+    fragment_mtu: Option<u16>,
+    mss: Option<u16>,
+    vlan_map: Vec<(u16, u16)>,
     device: Option<String>,
     name: Option<String>,
+    run: Option<String>,
+    exit_after: Option<u64>,
     user: Option<String>,
     foreground: bool,
+    read_only: bool,
+    write_only: bool,
+    loop_check: bool,
     no_promiscuous: bool,
 }
 
@@ -90,7 +101,7 @@ pub fn parse(arguments: &[OsString]) -> Result<Command, Error> {
         }
     }
     let foreground = if options.foreground { Foreground::Yes } else { Foreground::No };
-    Ok(Command::Run(tunnel(options, &operands).map_err(Error::Usage)?, foreground))
+    Ok(Command::Run(Box::new(tunnel(options, &operands).map_err(Error::Usage)?), foreground))
 }
 
 fn option(options: &mut Options, name: &str, rest: &mut impl Iterator<Item = String>) -> Result<(), Error> {
@@ -99,6 +110,8 @@ fn option(options: &mut Options, name: &str, rest: &mut impl Iterator<Item = Str
         "-e" => options.mode = Some(Mode::Raw),
         "-i" => options.mode = Some(Mode::Tap),
         "-b" => options.mode = Some(Mode::Bridge),
+        "-t" => options.mode = Some(Mode::Mirror { udp: false }),
+        "-u" => options.mode = Some(Mode::Mirror { udp: true }),
         "-d" => options.foreground = true,
         "-nopromisc" => options.no_promiscuous = true,
         "-enc" => options.cipher = Some(tunnel::cipher("option -enc", &operand()?).map_err(Error::Usage)?),
@@ -106,6 +119,14 @@ fn option(options: &mut Options, name: &str, rest: &mut impl Iterator<Item = Str
         "-dev" => options.device = Some(tunnel::interface("option -dev", &operand()?).map_err(Error::Usage)?),
         "-n" => options.name = Some(tunnel::name(&operand()?).map_err(Error::Usage)?),
         "--user" => options.user = Some(operand()?),
+        "-r" => (options.read_only, options.loop_check) = (true, true),
+        "-w" => options.write_only = true,
+        "-loopcheck" => options.loop_check = true,
+        "-noloopcheck" => options.loop_check = false,
+        "-c" => options.run = Some(operand()?),
+        "-p" | "-lz4" | "-mtu" | "-mss" | "-map" | "-m" | "-x" => {
+            wire_option(options, name, operand()?).map_err(Error::Usage)?;
+        }
         _ => {
             return Err(match NOT_YET.iter().find(|(option, _)| *option == name) {
                 Some((_, what)) => Error::usage(format!("option {name}: {what} is not supported by this version yet")),
@@ -116,10 +137,28 @@ fn option(options: &mut Options, name: &str, rest: &mut impl Iterator<Item = Str
     Ok(())
 }
 
+/// Options whose operand has bounds.
+fn wire_option(options: &mut Options, name: &str, value: String) -> Result<(), String> {
+    let what = format!("option {name}");
+    let small = |bounds| tunnel::number(&what, &value, bounds).map(|number| u16::try_from(number).unwrap_or(u16::MAX));
+    match name {
+        "-p" => options.password = Some(tunnel::password(&what, value.into_bytes())?),
+        "-lz4" => options.lz4 = u8::try_from(small(0..=9)?).unwrap_or(u8::MAX),
+        "-mtu" => options.fragment_mtu = Some(small(1036..=1500)?),
+        "-mss" => options.mss = Some(small(0..=65535)?).filter(|&mss| mss > 0),
+        "-x" => options.exit_after = Some(tunnel::number(&what, &value, 0..=u64::from(u32::MAX))?).filter(|&n| n > 0),
+        _ => {
+            let text = std::fs::read_to_string(&value).map_err(|error| format!("VLAN map {value}: {error}"))?;
+            options.vlan_map = tunnel::vlan_map(&format!("VLAN map {value}"), &text)?;
+        }
+    }
+    Ok(())
+}
+
 fn tunnel(options: Options, operands: &[String]) -> Result<Tunnel, String> {
-    let mode = options.mode.ok_or("no mode given: must be -e, -i or -b; `ethudp -h` explains them")?;
+    let mode = options.mode.ok_or("no mode given: must be -e, -i, -b, -t or -u; `ethudp -h` explains them")?;
     let names: &[&str] = match mode {
-        Mode::Raw => &["INTERFACE"],
+        Mode::Raw | Mode::Mirror { .. } => &["INTERFACE"],
         Mode::Tap => &["ADDRESS", "MASK"],
         Mode::Bridge => &["BRIDGE"],
     };
@@ -128,21 +167,37 @@ fn tunnel(options: Options, operands: &[String]) -> Result<Tunnel, String> {
     if own.len() < names.len() {
         return Err(missing(&all, operands));
     }
-    match operands.len() - all.len() {
-        0 => {}
-        4 => return Err("a second (slave) path: is not supported by this version yet".into()),
-        _ => return Err(format!("operand {:?}: one too many; needed are {}", operands[all.len()], all.join(" "))),
+    let mut paths = vec![path(local, local_port, remote, remote_port)?];
+    match &operands[all.len()..] {
+        // The words of a filter, one argument or several.
+        _ if matches!(mode, Mode::Mirror { .. }) => {}
+        [] => {}
+        [local, local_port, remote, remote_port] => paths.push(path(local, local_port, remote, remote_port)?),
+        [first, ..] => {
+            let slave = "and for a slave LOCAL-IP LOCAL-PORT REMOTE-IP REMOTE-PORT";
+            return Err(format!("operand {first:?}: too many or too few; needed are {} {slave}", all.join(" ")));
+        }
     }
-    let path = path(local, local_port, remote, remote_port)?;
     let port = port(mode, &options, own)?;
     let (cipher, key) = cipher_and_key(options.cipher, options.key)?;
     let name = options.name.unwrap_or_else(|| match &port {
         Port::Tap { bridge: Some(bridge), .. } => bridge.clone(),
         Port::Tap { name: Some(name), .. } => name.clone(),
-        Port::Tap { .. } => format!("port-{}", path.local.port),
-        Port::Raw { interface, .. } => interface.clone(),
+        Port::Tap { .. } => format!("port-{}", paths[0].local.port),
+        Port::Raw { interface, .. } | Port::Mirror { interface, .. } => interface.clone(),
     });
-    Ok(Tunnel { name, port, paths: vec![path], cipher, key, user: options.user, wait_for_names: false })
+    let password = options.password.unwrap_or_default();
+    let classic = Classic { cipher, key, password, lz4: options.lz4, fragment_mtu: options.fragment_mtu };
+    let rules = Rules {
+        send: !options.write_only,
+        // A mirror is read only, but that alone does not switch its loop check on.
+        receive: !options.read_only && !matches!(mode, Mode::Mirror { .. }),
+        loop_check: options.loop_check,
+        mss: options.mss,
+        vlan_map: options.vlan_map,
+    };
+    let (run, exit_after) = (options.run, options.exit_after);
+    Ok(Tunnel { name, port, paths, classic, rules, run, exit_after, user: options.user, origin: Origin::Classic })
 }
 
 fn missing(all: &[&str], operands: &[String]) -> String {
@@ -151,17 +206,11 @@ fn missing(all: &[&str], operands: &[String]) -> String {
 
 fn path(local: &str, local_port: &str, remote: &str, remote_port: &str) -> Result<Path, String> {
     let local = Endpoint { host: local.into(), port: tunnel::port("local port", local_port)? };
-    let any = remote_port == "0" || remote.parse().is_ok_and(|address: IpAddr| address.is_unspecified());
-    if any {
-        return Err(format!("remote {remote} {remote_port}: a peer behind NAT is not supported by this version yet"));
+    let port = if remote_port == "0" { 0 } else { tunnel::port("remote port", remote_port)? };
+    if local.host.is_empty() || remote.is_empty() {
+        return Err("empty address: must be an IP address or a name".into());
     }
-    let remote = Endpoint { host: remote.into(), port: tunnel::port("remote port", remote_port)? };
-    for endpoint in [&local, &remote] {
-        if endpoint.host.is_empty() {
-            return Err("empty address: must be an IP address or a name".into());
-        }
-    }
-    Ok(Path { local, remote, device: None, mark: None })
+    Ok(Path { local, remote: Remote::classic(remote, port), device: None, mark: None })
 }
 
 fn port(mode: Mode, options: &Options, own: &[String]) -> Result<Port, String> {
@@ -169,6 +218,10 @@ fn port(mode: Mode, options: &Options, own: &[String]) -> Result<Port, String> {
     Ok(match mode {
         Mode::Raw => {
             Port::Raw { interface: tunnel::interface("interface", &own[0])?, promiscuous: !options.no_promiscuous }
+        }
+        Mode::Mirror { udp } => {
+            let interface = tunnel::interface("interface", &own[0])?;
+            Port::Mirror { interface, filter: own[1..].join(" "), udp }
         }
         Mode::Tap => {
             let address: IpAddr =
@@ -203,7 +256,7 @@ mod tests {
     fn run(line: &str) -> Result<Tunnel, String> {
         let arguments: Vec<_> = line.split(' ').map(|word| OsString::from(word.trim_matches('\''))).collect();
         match parse(&arguments) {
-            Ok(Command::Run(tunnel, _)) => Ok(tunnel),
+            Ok(Command::Run(tunnel, _)) => Ok(*tunnel),
             Ok(_) => Err("no tunnel".into()),
             Err(error) => Err(error.to_string()),
         }
@@ -213,7 +266,8 @@ mod tests {
     fn the_three_modes() {
         let raw = run("-e -nopromisc 192.0.2.1 6000 192.0.2.2 6001 eth1").unwrap();
         assert!(matches!(&raw.port, Port::Raw { interface, promiscuous: false } if interface == "eth1"));
-        assert_eq!((raw.name.as_str(), raw.paths[0].remote.port), ("eth1", 6001));
+        let remote = Endpoint { host: "192.0.2.2".into(), port: 6001 };
+        assert_eq!((raw.name.as_str(), &raw.paths[0].remote), ("eth1", &Remote::Fixed(remote)));
         let tap = run("-d -i -dev eu0 192.0.2.1 6000 peer.example 6000 10.8.0.1 24").unwrap();
         let Port::Tap { name, addresses, bridge: None, .. } = &tap.port else { panic!("{tap:?}") };
         assert_eq!((name.as_deref(), addresses[0].1, tap.name.as_str()), (Some("eu0"), 24, "eu0"));
@@ -224,7 +278,9 @@ mod tests {
 
     #[test]
     fn ciphers_and_keys() {
-        let with = |options: &str| run(&format!("-e {options}1.2.3.4 1 1.2.3.5 1 eth1")).map(|t| (t.cipher, t.key));
+        let with = |options: &str| {
+            run(&format!("-e {options}1.2.3.4 1 1.2.3.5 1 eth1")).map(|t| (t.classic.cipher, t.classic.key))
+        };
         let secret = |text: &str| Secret::new(text.into());
         assert_eq!(with(""), Ok((Cipher::None, Secret::default())));
         assert_eq!(with("-k abc "), Ok((Cipher::Aes128, secret("abc"))));
@@ -246,15 +302,17 @@ mod tests {
             ("-d", "no mode given"),
             ("-e 1.2.3.4 0 1.2.3.5 1 eth1", "local port \"0\": must be a number from 1 to 65535"),
             ("-e 1.2.3.4 70000 1.2.3.5 1 eth1", "\"70000\": must be"),
-            ("-e 1.2.3.4 1 1.2.3.5 0 eth1", "behind NAT is not supported"),
-            ("-e 1.2.3.4 1 0.0.0.0 1 eth1", "behind NAT is not supported"),
             ("-i 1.2.3.4 1 1.2.3.5 1 10.8.0.1 33", "mask \"33\""),
             ("-i 1.2.3.4 1 1.2.3.5 1 10.8.0.300 24", "address \"10.8.0.300\""),
             ("-e 1.2.3.4 1 1.2.3.5 1 an-interface-name", "has 17 bytes"),
-            ("-e -lz4 1 1.2.3.4 1 1.2.3.5 1 eth1", "option -lz4: compression is not supported"),
-            ("-e 1.2.3.4 1 1.2.3.5 1 eth1 1.2.3.4 2 1.2.3.5 2", "slave"),
-            ("-e 1.2.3.4 1 1.2.3.5 1 eth1 eth2", "\"eth2\": one too many"),
-            ("-t 1.2.3.4 1 1.2.3.5 1 eth1", "mode mirror is not supported"),
+            ("-e -lz4 10 1.2.3.4 1 1.2.3.5 1 eth1", "option -lz4 \"10\": must be a number from 0 to 9"),
+            ("-e -mtu 1035 1.2.3.4 1 1.2.3.5 1 eth1", "from 1036 to 1500"),
+            ("-e -mss 70000 1.2.3.4 1 1.2.3.5 1 eth1", "option -mss \"70000\""),
+            ("-e -p '' 1.2.3.4 1 1.2.3.5 1 eth1", "empty password"),
+            ("-e -map /none 1.2.3.4 1 1.2.3.5 1 eth1", "VLAN map /none: No such file"),
+            ("-e 1.2.3.4 1 1.2.3.5 1 eth1 1.2.3.4 2 1.2.3.5", "too many or too few"),
+            ("-e 1.2.3.4 1 1.2.3.5 1 eth1 eth2", "\"eth2\": too many or too few"),
+            ("-B", "the benchmark is not supported"),
         ] {
             let error = run(line).unwrap_err();
             assert!(error.contains(words) && !error.contains('\n'), "{line}: {error}");

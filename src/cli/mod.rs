@@ -2,6 +2,7 @@
 
 mod arguments;
 mod classic;
+mod convert;
 mod modern;
 
 use std::ffi::OsString;
@@ -14,7 +15,7 @@ use crate::{Error, log};
 /// What the user wants.
 pub enum Command {
     /// Run a tunnel; in the foreground, or in the background once it is ready.
-    Run(Tunnel, Foreground),
+    Run(Box<Tunnel>, Foreground),
     /// Check a file.
     Check(PathBuf),
     /// Show the state of one tunnel or all.

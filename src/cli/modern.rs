@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
-use super::{Command, Foreground};
+use super::{Command, Foreground, classic, convert};
 use crate::{Error, config};
 
 /// Where `ethudp up NAME` looks for NAME.toml.
@@ -40,6 +40,15 @@ enum Action {
         #[arg(value_name = "NAME|FILE")]
         tunnel: PathBuf,
     },
+    /// Print the file for a classic command line
+    Convert {
+        /// Write secrets to files of mode 0600 in this directory, which the file then names
+        #[arg(long, value_name = "DIRECTORY")]
+        dir: Option<PathBuf>,
+        /// EthUDP's arguments
+        #[arg(value_name = "CLASSIC-ARGS", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Show the state of tunnels that run
     Show {
         /// Name of a tunnel; without it, all
@@ -63,9 +72,13 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Command, Error> {
         Action::Up { tunnel, user } => {
             let mut tunnel = config::load(&file(&tunnel))?;
             tunnel.user = user;
-            Ok(Command::Run(tunnel, Foreground::Yes))
+            Ok(Command::Run(Box::new(tunnel), Foreground::Yes))
         }
         Action::Check { tunnel } => Ok(Command::Check(file(&tunnel))),
+        Action::Convert { dir, arguments } => match classic::parse(&arguments)? {
+            Command::Run(tunnel, _) => convert::text(&tunnel, dir.as_deref()).map(Command::Text),
+            other => Ok(other),
+        },
         Action::Show { name, json } => Ok(Command::Show { name, json }),
     }
 }
@@ -82,7 +95,7 @@ fn file(argument: &Path) -> PathBuf {
 /// clap's message without its paragraphs.
 fn one_line(error: &clap::Error) -> String {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return "no command given: up, check or show; `ethudp --help` explains them".into();
+        return "no command given: up, check, show or convert; `ethudp --help` explains them".into();
     }
     let text = error.to_string();
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("Usage:"));

@@ -8,8 +8,6 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 
-use crate::log;
-
 /// Which of the descriptors can be read (or have ended).
 pub struct Readable<const N: usize>(pub [bool; N]);
 
@@ -23,18 +21,33 @@ pub fn wait<const N: usize>(descriptors: [BorrowedFd<'_>; N], limit_ms: u16) -> 
     Ok(Readable(polled.map(|descriptor| descriptor.any().unwrap_or(false))))
 }
 
-/// Takes the signals that have come and tells whether one asks to end.
-pub fn to_end(signals: &SignalFd) -> bool {
-    let mut end = false;
+/// What signals ask for.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Asked {
+    /// SIGTERM or SIGINT.
+    pub end: bool,
+    /// SIGHUP.
+    pub hangup: bool,
+    /// SIGUSR1.
+    pub user: bool,
+}
+
+/// Takes the signals that have come.
+pub fn asked(signals: &SignalFd) -> Asked {
+    let mut asked = Asked::default();
     while let Ok(Some(signal)) = signals.read_signal() {
         match i32::try_from(signal.ssi_signo).map(Signal::try_from) {
-            Ok(Ok(Signal::SIGTERM | Signal::SIGINT)) => end = true,
-            Ok(Ok(signal @ (Signal::SIGHUP | Signal::SIGUSR1))) => {
-                log::warning(&format!("{signal}: is not supported by this version yet"));
-            }
+            Ok(Ok(Signal::SIGTERM | Signal::SIGINT)) => asked.end = true,
+            Ok(Ok(Signal::SIGHUP)) => asked.hangup = true,
+            Ok(Ok(Signal::SIGUSR1)) => asked.user = true,
             // A child's end shows at its channel.
             _ => {}
         }
     }
-    end
+    asked
+}
+
+/// Takes the signals that have come and tells whether one asks to end; before the tunnel runs, others ask for nothing.
+pub fn to_end(signals: &SignalFd) -> bool {
+    asked(signals).end
 }

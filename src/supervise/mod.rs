@@ -1,10 +1,12 @@
 //! The life of a tunnel: start in order, give up every privilege, then one worker after the other.
 
 mod child;
+mod command;
 mod events;
 mod helper;
 mod names;
 mod restart;
+mod statistics;
 mod supervisor;
 mod worker;
 
@@ -12,7 +14,9 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use privsep::confine;
 use privsep::ipc::{Cipher, Identity};
+use privsep::sys::process;
 
+use crate::cli::Foreground;
 use crate::error::Context;
 use crate::notify::Notify;
 use crate::runtime::ControlSocket;
@@ -22,7 +26,8 @@ use helper::Helper;
 use supervisor::{Parts, Supervisor};
 
 /// Runs a tunnel until it is told to end; calls `ready` once, when the first worker forwards.
-pub fn run(tunnel: &Tunnel, ready: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+pub fn run(tunnel: &Tunnel, foreground: Foreground, ready: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+    process::close_on_exec().context(|| "inherited descriptors".into())?;
     let identity = identity::choose(tunnel.user.as_deref())?;
     let executables = executables::open()?;
     // From here on a signal no longer ends the process: there is something to clean up.
@@ -30,11 +35,22 @@ pub fn run(tunnel: &Tunnel, ready: impl FnOnce() -> Result<(), Error>) -> Result
     let control = ControlSocket::bind(&tunnel.name, identity)?;
     let notify = Notify::connect();
     let Some(addresses) = names::addresses(tunnel, &signals, &control, &notify)? else { return Ok(()) };
-    let plan = plan::plan(tunnel, identity, &addresses);
+    let plan = plan::plan(tunnel, identity, &addresses)?;
     let Some(helper) = Helper::start(&executables.helper, plan, &signals)? else { return Ok(()) };
+    let goes_on = |run: &String| command::run(run, &tunnel.name, &helper.interface, &signals);
+    if !tunnel.run.as_ref().is_none_or(goes_on) {
+        return Ok(());
+    }
     let in_empty_network = give_up_privileges(identity).context(|| "giving up privileges".into())?;
     warn_of_weakness(tunnel);
-    let parts = Parts { executable: executables.worker, config: plan::worker(tunnel), addresses, in_empty_network };
+    let ends_with_worker = foreground == Foreground::Yes;
+    let parts = Parts {
+        ends_with_worker,
+        executable: executables.worker,
+        config: plan::worker(tunnel, &addresses),
+        addresses,
+        in_empty_network,
+    };
     Supervisor::new(tunnel, parts, helper, signals, control, notify).run(ready)
 }
 
@@ -63,14 +79,14 @@ fn give_up_privileges(identity: Option<Identity>) -> std::io::Result<bool> {
 
 /// What an auditor of this tunnel must know of the classic wire.
 fn warn_of_weakness(tunnel: &Tunnel) {
-    let cipher = match tunnel.cipher {
+    let cipher = match tunnel.classic.cipher {
         Cipher::None => "nothing is encrypted and",
         Cipher::Xor => "xor is no encryption and",
         Cipher::Aes128 | Cipher::Aes192 | Cipher::Aes256 => "frames can be changed and replayed on the way:",
     };
     log::warning(&format!("wire classic: {cipher} nothing is authenticated"));
-    let (length, size) = (tunnel.key.expose().len(), tunnel::key_size(tunnel.cipher));
-    if tunnel.key.expose() == tunnel::DEFAULT_KEY.as_bytes() {
+    let (length, size) = (tunnel.classic.key.expose().len(), tunnel::key_size(tunnel.classic.cipher));
+    if tunnel.classic.key.expose() == tunnel::DEFAULT_KEY.as_bytes() {
         log::warning(&format!("the key is EthUDP's default {:?}, which everybody knows", tunnel::DEFAULT_KEY));
     } else if length < size {
         log::warning(&format!("the key has {length} bytes, the cipher takes {size}: the rest are zeros"));

@@ -10,7 +10,7 @@ use crate::error::Context;
 use crate::notify::Notify;
 use crate::resolve::{self, Addresses, LookUp};
 use crate::runtime::ControlSocket;
-use crate::tunnel::Tunnel;
+use crate::tunnel::{Origin, Tunnel};
 use crate::{Error, log, status};
 
 /// Time between two attempts of a tunnel that waits for its names.
@@ -36,7 +36,7 @@ pub fn addresses(
             }
         };
         let error = match result {
-            Err(error) if tunnel.wait_for_names => error.to_string(),
+            Err(error) if tunnel.origin == Origin::File => error.to_string(),
             result => return result.map(Some),
         };
         if error != said {

@@ -6,18 +6,19 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use nix::sys::signalfd::SignalFd;
-use privsep::ipc::{Confinement, PathHealth, WorkerConfig};
+use privsep::ipc::{Confinement, Counts, PathHealth, Remote, WorkerConfig};
 
-use super::events::{Readable, to_end, wait};
+use super::events::{Readable, asked, wait};
 use super::helper::Helper;
 use super::restart::{History, Verdict};
+use super::statistics;
 use super::worker::{Event, Worker};
 use crate::error::Context;
 use crate::notify::Notify;
 use crate::resolve::Addresses;
 use crate::runtime::ControlSocket;
 use crate::status::{self, Status};
-use crate::tunnel::Tunnel;
+use crate::tunnel::{Origin, Tunnel};
 use crate::{Error, log};
 
 /// Longest time from a worker's start to its seal.
@@ -26,6 +27,9 @@ const SEALING: Duration = Duration::from_secs(5);
 const FRESH: Duration = Duration::from_millis(300);
 /// Status requests that wait at a time; more are closed at once.
 const REQUESTS: usize = 16;
+
+/// How often statistics are logged unasked.
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// What every worker is started with, and where.
 pub struct Parts {
@@ -37,6 +41,8 @@ pub struct Parts {
     pub addresses: Addresses,
     /// Whether workers run in an empty network namespace.
     pub in_empty_network: bool,
+    /// Whether the tunnel ends when a worker has run its ticks.
+    pub ends_with_worker: bool,
 }
 
 /// A tunnel that runs.
@@ -55,6 +61,10 @@ pub struct Supervisor<'a> {
     history: History,
     restarts: u64,
     confinement: Confinement,
+    /// Statistics are to be logged with the next report.
+    statistics_wanted: bool,
+    /// When they are, whoever asks.
+    statistics_due: Instant,
     /// Who has asked for the status, and since when.
     requests: Vec<(UnixStream, Instant)>,
 }
@@ -88,6 +98,8 @@ impl<'a> Supervisor<'a> {
             history: History::new(),
             restarts: 0,
             confinement: Confinement::default(),
+            statistics_wanted: false,
+            statistics_due: Instant::now() + HOUR,
             requests: Vec::new(),
         }
     }
@@ -128,11 +140,11 @@ impl<'a> Supervisor<'a> {
         let descriptors = [signals, worker, helper, self.control.listener.as_fd()];
         let Readable([signal, worker, helper, request]) =
             wait(descriptors, limit).context(|| "waiting for events".into())?;
-        if signal && to_end(&self.signals) {
+        if signal && self.on_signals() == Flow::End {
             return Ok(Flow::End);
         }
-        if worker && self.worker.is_some() {
-            self.on_worker()?;
+        if worker && self.worker.is_some() && self.on_worker()? == Flow::End {
+            return Ok(Flow::End);
         }
         if helper && self.helper.is_some() {
             self.on_helper();
@@ -166,6 +178,11 @@ impl<'a> Supervisor<'a> {
             }
             _ => {}
         }
+        if now >= self.statistics_due {
+            self.statistics_due = now + HOUR;
+            self.want_statistics();
+            self.reset(Counts::Pings);
+        }
         if self.requests.first().is_some_and(|(_, since)| now >= *since + FRESH) {
             self.answer_requests();
         }
@@ -181,8 +198,8 @@ impl<'a> Supervisor<'a> {
         Ok(())
     }
 
-    fn on_worker(&mut self) -> Result<(), Error> {
-        let Some(worker) = &mut self.worker else { return Ok(()) };
+    fn on_worker(&mut self) -> Result<Flow, Error> {
+        let Some(worker) = &mut self.worker else { return Ok(Flow::Continue) };
         match worker.receive(self.parts.addresses.len()) {
             Ok(Some(Event::Sealed(confinement))) => {
                 self.confinement = confinement;
@@ -191,8 +208,23 @@ impl<'a> Supervisor<'a> {
             Ok(Some(Event::Health(path, health))) => self.on_health(path, health),
             Ok(Some(Event::Report(state))) => {
                 self.parts.config.state = state;
+                if self.statistics_wanted {
+                    self.log_statistics();
+                }
                 self.answer_requests();
             }
+            Ok(Some(Event::Active(path))) => {
+                self.parts.config.state.active = u8::try_from(path).unwrap_or(u8::MAX);
+                log::info(&format!("{}: frames leave by the {}", self.tunnel.name, self.path(path)));
+            }
+            Ok(Some(Event::Learned(path, address))) => {
+                if let Some(report) = self.parts.config.state.paths.get_mut(path) {
+                    report.learned = Some(address);
+                }
+                log::info(&format!("{}: {} has been learned", self.tunnel.name, self.path(path)));
+            }
+            Ok(Some(Event::Finished)) if self.parts.ends_with_worker => return Ok(Flow::End),
+            Ok(Some(Event::Finished)) => self.worker_finished(),
             Ok(Some(Event::PortGone)) => {
                 return Err(Error::failure(format!("interface {:?}: has been removed", self.interface)));
             }
@@ -203,15 +235,43 @@ impl<'a> Supervisor<'a> {
                 self.worker_ended()?;
             }
         }
-        Ok(())
+        Ok(Flow::Continue)
+    }
+
+    /// The worker has run its ticks: the next one begins anew, as the original's does.
+    fn worker_finished(&mut self) {
+        self.worker = None;
+        self.restarts += 1;
+        let state = &mut self.parts.config.state;
+        state.tick = 0;
+        for report in &mut state.paths {
+            report.last_pong = 0;
+        }
+        self.start_at = Instant::now();
+    }
+
+    /// A path in words.
+    fn path(&self, path: usize) -> String {
+        let (local, remote) = self.addresses(path);
+        format!("path {local} to {remote}")
+    }
+
+    /// Local and remote address of a path, the learned one where it is.
+    fn addresses(&self, path: usize) -> (String, String) {
+        let (local, remote) = self.parts.addresses[path];
+        let learned = self.parts.config.state.paths.get(path).and_then(|report| report.learned);
+        let remote = match (remote, learned) {
+            (Remote::Fixed(address), _) | (_, Some(address)) => address.to_string(),
+            (Remote::Learned { .. }, None) => self.tunnel.paths[path].remote.to_string(),
+        };
+        (local.to_string(), remote)
     }
 
     fn on_health(&mut self, path: usize, health: PathHealth) {
         if let Some(report) = self.parts.config.state.paths.get_mut(path) {
             report.health = health;
         }
-        let (local, remote) = self.parts.addresses[path];
-        let text = format!("{}: path {local} to {remote} is {}", self.tunnel.name, status::health(health));
+        let text = format!("{}: {} is {}", self.tunnel.name, self.path(path), status::health(health));
         self.notify.send(&format!("STATUS={text}"));
         if health == PathHealth::Down { log::warning(&text) } else { log::info(&text) }
     }
@@ -238,6 +298,47 @@ impl<'a> Supervisor<'a> {
         let text = "helper has ended; forwarding goes on, but the worker can no longer be replaced";
         log::error(&format!("{}: {text}", self.tunnel.name));
         self.notify.send(&format!("STATUS=degraded: {text}"));
+    }
+
+    fn on_signals(&mut self) -> Flow {
+        let asked = asked(&self.signals);
+        if asked.end {
+            return Flow::End;
+        }
+        match self.tunnel.origin {
+            Origin::Classic if asked.user => self.reset(Counts::Traffic),
+            Origin::File if asked.hangup => {
+                log::warning("a reload (SIGHUP) is not supported by this version yet: restart instead");
+            }
+            _ => {}
+        }
+        if (asked.hangup && self.tunnel.origin == Origin::Classic) || (asked.user && self.tunnel.origin == Origin::File)
+        {
+            self.want_statistics();
+        }
+        Flow::Continue
+    }
+
+    /// Has statistics logged with the next report.
+    fn want_statistics(&mut self) {
+        self.statistics_wanted = true;
+        if let Some(worker) = &mut self.worker {
+            worker.ask_report();
+        }
+    }
+
+    fn reset(&mut self, counts: Counts) {
+        if let Some(worker) = &mut self.worker {
+            worker.reset(counts);
+        }
+    }
+
+    fn log_statistics(&mut self) {
+        self.statistics_wanted = false;
+        let addresses: Vec<_> = (0..self.parts.addresses.len()).map(|path| self.addresses(path)).collect();
+        for line in statistics::lines(&self.parts.config.state, &addresses) {
+            log::info(&line);
+        }
     }
 
     fn on_request(&mut self) {
@@ -273,12 +374,7 @@ impl<'a> Supervisor<'a> {
             restarts: self.restarts,
             confinement: self.confinement,
             in_empty_network: self.parts.in_empty_network,
-            addresses: self
-                .parts
-                .addresses
-                .iter()
-                .map(|(local, remote)| (local.to_string(), remote.to_string()))
-                .collect(),
+            addresses: (0..self.parts.addresses.len()).map(|path| self.addresses(path)).collect(),
             state: &self.parts.config.state,
         })
     }

@@ -1,6 +1,7 @@
 //! The supervisor's side of one worker: whatever comes from it may come from an attacker who has taken it over.
 
 use std::fs::File;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 use privsep::PROTOCOL;
-use privsep::ipc::{self, Channel, Confinement, FromWorker, PathHealth, State, ToWorker, WorkerConfig};
+use privsep::ipc::{self, Channel, Confinement, Counts, FromWorker, PathHealth, State, ToWorker, WorkerConfig};
 use privsep::sys::process;
 
 use super::child::Child;
@@ -47,6 +48,12 @@ pub enum Event {
     Sealed(Confinement),
     /// Health of a path.
     Health(usize, PathHealth),
+    /// Frames now leave by this path.
+    Active(usize),
+    /// The address of a path has been learned.
+    Learned(usize, SocketAddr),
+    /// Its ticks are over.
+    Finished,
     /// Counters.
     Report(State),
     /// The local interface has been removed.
@@ -119,6 +126,12 @@ impl Worker {
         }
     }
 
+    /// Has counts set back to zero.
+    pub fn reset(&self, counts: Counts) {
+        // A queue that is full belongs to a worker that is about to be replaced.
+        let _ = self.channel.try_send(&ToWorker::Reset(counts));
+    }
+
     /// Reads one message. `Ok(None)` at its end.
     ///
     /// # Errors
@@ -126,7 +139,7 @@ impl Worker {
     pub fn receive(&mut self, paths: usize) -> Result<Option<Event>, ipc::Error> {
         let Some((message, _)) = self.channel.recv()? else { return Ok(None) };
         // An answer is taken only once for each question, so only what comes unasked needs a limit.
-        if matches!(message, FromWorker::Health(..) | FromWorker::Dying(_)) {
+        if !matches!(message, FromWorker::Sealed(_) | FromWorker::Alive(_) | FromWorker::Report(_)) {
             self.unasked += 1;
             if self.unasked > UNASKED {
                 return Err(ipc::Error::Violation("too many messages"));
@@ -148,6 +161,9 @@ impl Worker {
             FromWorker::Health(path, health) if usize::from(path) < paths && self.sealed.is_some() => {
                 Event::Health(path.into(), health)
             }
+            FromWorker::Active(path) if usize::from(path) < paths => Event::Active(path.into()),
+            FromWorker::Learned(path, address) if usize::from(path) < paths => Event::Learned(path.into(), address),
+            FromWorker::Finished => Event::Finished,
             FromWorker::PortGone => Event::PortGone,
             FromWorker::Dying(text) => {
                 log::error(&format!("worker {}: {}", self.pid(), log::untrusted(&text)));

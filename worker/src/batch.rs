@@ -39,11 +39,16 @@ pub struct Batch {
 
 impl Default for Batch {
     fn default() -> Self {
-        Self { memory: vec![0; BATCH * SLOT].into(), spans: Vec::with_capacity(BATCH) }
+        Self::with_slots(BATCH)
     }
 }
 
 impl Batch {
+    /// An empty batch of up to `slots` frames.
+    pub fn with_slots(slots: usize) -> Self {
+        Self { memory: vec![0; slots * SLOT].into(), spans: Vec::with_capacity(slots) }
+    }
+
     /// Forgets all frames and gives out every slot to receive into.
     pub fn slots(&mut self) -> impl Iterator<Item = &mut [u8]> {
         self.spans.clear();
@@ -53,9 +58,9 @@ impl Batch {
     /// Takes what was received into slot `index` as a frame of `length` bytes.
     ///
     /// # Panics
-    /// When `length` is larger than the slot, or the batch is full.
+    /// When there is no such slot, or `length` is larger than it.
     pub fn push(&mut self, index: usize, length: usize) {
-        assert!(length <= CAPACITY && self.spans.len() < BATCH);
+        assert!(length <= CAPACITY && index * SLOT < self.memory.len());
         self.spans.push(Span { start: index * SLOT + HEADROOM, length });
     }
 
@@ -108,14 +113,45 @@ impl Batch {
         self.frame_mut(index)
     }
 
-    /// Keeps the frames for which `keep` returns their new length (never a larger one), in order.
-    pub fn filter_map(&mut self, mut keep: impl FnMut(&mut [u8]) -> Option<usize>) {
+    /// Makes frame `index` `length` bytes long, which is not more than it has.
+    pub fn truncate(&mut self, index: usize, length: usize) {
+        let span = &mut self.spans[index];
+        span.length = span.length.min(length);
+    }
+
+    /// Keeps the frames for which `keep` returns their new length, in order. `keep` gets each frame's number, the rest of
+    /// its slot from where it begins, and its length.
+    pub fn filter_map(&mut self, mut keep: impl FnMut(usize, &mut [u8], usize) -> Option<usize>) {
         let memory = &mut self.memory;
+        let mut index = 0;
         self.spans.retain_mut(|span| {
-            let length = keep(&mut memory[span.range()]);
-            span.length = span.length.min(length.unwrap_or(0));
+            let room = SLOT - span.start % SLOT;
+            let length = keep(index, &mut memory[span.start..span.start + room], span.length);
+            index += 1;
+            span.length = length.unwrap_or(0).min(room);
             length.is_some()
         });
+    }
+
+    /// Keeps the frames that `keep` says, in order.
+    pub fn retain(&mut self, mut keep: impl FnMut(&mut [u8]) -> bool) {
+        self.filter_map(|_, slot, length| keep(&mut slot[..length]).then_some(length));
+    }
+
+    /// Forgets all frames.
+    pub fn clear(&mut self) {
+        self.spans.clear();
+    }
+
+    /// Appends a frame that `write` writes, into the slot of that number, and whose length it returns.
+    ///
+    /// # Panics
+    /// When the batch is full.
+    pub fn append(&mut self, write: impl FnOnce(&mut [u8]) -> usize) {
+        let index = self.spans.len();
+        let start = index * SLOT + HEADROOM;
+        let length = write(&mut self.memory[start..start + CAPACITY]);
+        self.push(index, length);
     }
 
     /// The memory and where the frames lie in it, for work across frames.
@@ -140,7 +176,7 @@ mod tests {
         batch.grow_front(1, 4)[..4].fill(9);
         batch.grow_back(1, 2)[24..].fill(8);
         assert_eq!(batch.frame(1), [&[9; 4][..], &[2; 20], &[8; 2]].concat());
-        batch.filter_map(|frame| (frame[0] != 1).then_some(frame.len() - 1));
+        batch.filter_map(|_, slot, length| (slot[0] != 1).then_some(length - 1));
         assert_eq!((batch.len(), batch.bytes()), (2, 25 + 19));
         assert_eq!(batch.frame(1), [3; 19]);
         assert_eq!(batch.frames(1).count(), 1);

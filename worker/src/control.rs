@@ -2,20 +2,26 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use privsep::PROTOCOL;
-use privsep::ipc::{Channel, Error, FromWorker, Handles, Never, PathReport, State, ToWorker, WorkerConfig};
+use privsep::ipc::{
+    Channel, Counts, Error, FromWorker, Handles, Never, PathReport, PortKind, State, ToWorker, WorkerConfig,
+};
 use privsep::sys::process;
 
-use crate::forward::{Egress, Ingress, Shared};
+use crate::batch::Batch;
+use crate::forward::{Clock, Egress, Ingress, Shared};
 use crate::io::wait_readable;
-use crate::path::{Outlet, Path, health};
+use crate::path::remote::{Remote, To};
+use crate::path::{Outlet, Path, Splitting, health};
 use crate::port::Port;
+use crate::rules::Rules;
 use crate::wire::classic::Codec;
+use crate::wire::password::Password;
 use crate::{counters, seal};
 
 /// Length of a tick.
@@ -75,7 +81,9 @@ fn work(supervisor: &Supervisor) -> Result<(), Error> {
 fn receive_handles(config: &WorkerConfig) -> Result<Option<Vec<OwnedFd>>, Error> {
     let helper = Channel::<Never, Handles>::new(process::inherited(process::HANDLES_FD)?);
     match helper.recv()? {
-        Some((Handles { paths }, handles)) if paths == config.paths && paths > 0 => Ok(Some(handles)),
+        Some((Handles { paths }, handles)) if usize::from(paths) == config.remotes.len() && paths > 0 => {
+            Ok(Some(handles))
+        }
         Some(_) => Err(Error::Violation("wrong number of handles")),
         None => Ok(None),
     }
@@ -85,6 +93,10 @@ fn receive_handles(config: &WorkerConfig) -> Result<Option<Vec<OwnedFd>>, Error>
 struct Control {
     shared: Arc<Shared>,
     state: State,
+    /// The sealed message with our password.
+    secret: Option<Batch>,
+    keepalive: bool,
+    exit_after: Option<u64>,
     outlet: Outlet,
     /// Passes of each loop at the last answered heartbeat.
     seen: Vec<u64>,
@@ -94,24 +106,66 @@ struct Control {
 
 impl Control {
     fn new(config: WorkerConfig, handles: Vec<OwnedFd>) -> Self {
-        let WorkerConfig { port: kind, cipher, key, paths: count, mut state } = config;
-        state.paths.resize(usize::from(count), PathReport::default());
-        let codec = Codec::new(cipher, key.expose());
+        let WorkerConfig {
+            port: kind,
+            cipher,
+            key,
+            compress,
+            fragment_mtu,
+            password,
+            remotes,
+            rules,
+            keepalive,
+            exit_after,
+            mut state,
+        } = config;
+        state.paths.resize(remotes.len(), PathReport::default());
+        let codec = Codec::new(cipher, key.expose(), compress);
+        let password = Password::new(password.expose());
         drop(key);
         let mut handles = handles.into_iter();
         // The number of descriptors has been checked.
         let Some(handle) = handles.next() else { unreachable!("no port handle") };
         let port = Port { kind, handle, counters: counters::Port::new(&state.port) };
-        let paths = handles.zip(&state.paths).map(|(socket, report)| Path {
+        let paths = handles.zip(&state.paths).zip(&remotes).map(|((socket, report), remote)| Path {
             socket,
+            remote: Remote::new(remote, report.learned),
             counters: counters::Path::new(&report.counters),
             last_pong: AtomicU64::new(report.last_pong),
             ping_sent_us: AtomicU64::new(0),
             rtt_us: AtomicU64::new(report.rtt_us),
         });
-        let shared = Shared::new(Arc::new(port), paths.collect(), codec, state.tick);
-        let seen = vec![0; shared.passes.len()];
-        Self { shared: Arc::new(shared), state, outlet: Outlet::new(), seen, heartbeat: None }
+        // 28 bytes of IPv4 and UDP header, whatever the underlay is: that is the format.
+        let splitting = fragment_mtu.map(|mtu| Splitting {
+            limit: usize::from(mtu).saturating_sub(28),
+            sequence: AtomicU16::new(state.fragment & !1),
+        });
+        let clock = Clock::new(remotes.len(), state.tick, state.active.into());
+        let (ping, pong) = Shared::messages(&codec);
+        let secret = password.as_ref().map(|password| codec.seal_message(password.message()));
+        let shared = Shared {
+            port: Arc::new(port),
+            paths: paths.collect(),
+            codec,
+            seal: counters::Seal::new(&state.seal),
+            rules: Rules::new(&rules, kind == PortKind::Mirror { udp: true }),
+            splitting,
+            password,
+            ping,
+            pong,
+            clock,
+        };
+        let seen = vec![0; shared.clock.passes.len()];
+        Self {
+            shared: Arc::new(shared),
+            state,
+            secret,
+            keepalive,
+            exit_after,
+            outlet: Outlet::new(),
+            seen,
+            heartbeat: None,
+        }
     }
 
     /// Starts every forwarding thread and returns the gate behind which they wait: all their own start is done by then,
@@ -150,7 +204,9 @@ impl Control {
         loop {
             let now = Instant::now();
             if now >= next_tick {
-                self.tick(supervisor)?;
+                if !self.tick(supervisor)? {
+                    return Ok(());
+                }
                 // A process that was stopped does not make up for the ticks it missed.
                 next_tick = (next_tick + TICK).max(now);
             }
@@ -166,29 +222,79 @@ impl Control {
                 None => return Ok(()),
                 Some((ToWorker::Heartbeat(number), _)) => self.heartbeat = Some(number),
                 Some((ToWorker::Report, _)) => supervisor.send(&FromWorker::Report(self.report()), &[])?,
+                Some((ToWorker::Reset(counts), _)) => self.reset(counts),
                 Some((ToWorker::Start(..), _)) => return Err(Error::Violation("second start")),
             }
         }
     }
 
-    /// One PING on every path, then a look at its health, as the original's order is.
-    fn tick(&mut self, supervisor: &Supervisor) -> Result<(), Error> {
-        if self.shared.port_gone.load(Relaxed) {
+    /// One pass of the keepalive, in the original's order; false when the last tick is over.
+    fn tick(&mut self, supervisor: &Supervisor) -> Result<bool, Error> {
+        let shared = Arc::clone(&self.shared);
+        if shared.clock.port_gone.load(Relaxed) {
             supervisor.send(&FromWorker::PortGone, &[])?;
         }
         self.state.tick += 1;
-        self.shared.tick.store(self.state.tick, Relaxed);
-        for (index, (path, report)) in self.shared.paths.iter().zip(&mut self.state.paths).enumerate() {
-            path.ping_sent_us.store(self.shared.now_us(), Relaxed);
-            if self.outlet.send_message(path, &self.shared.ping) {
-                path.counters.pings_sent.add(1);
+        shared.clock.tick.store(self.state.tick, Relaxed);
+        if self.exit_after.is_some_and(|last| self.state.tick > last) {
+            supervisor.send(&FromWorker::Finished, &[])?;
+            return Ok(false);
+        }
+        if self.keepalive {
+            self.send_passwords();
+        }
+        for index in 0..shared.paths.len() {
+            if self.keepalive {
+                self.ping(&shared.paths[index]);
             }
-            let health = health::next(report.health, self.state.tick, path.last_pong.load(Relaxed));
-            if health != report.health {
-                report.health = health;
-                let index = u8::try_from(index).unwrap_or(u8::MAX);
-                supervisor.send(&FromWorker::Health(index, health), &[])?;
-            }
+            self.check_health(index, supervisor)?;
+        }
+        self.choose_active(supervisor)?;
+        Ok(true)
+    }
+
+    /// Who has a fixed address is told our password; who is behind NAT must tell us theirs.
+    fn send_passwords(&mut self) {
+        let Some(secret) = &self.secret else { return };
+        for path in self.shared.paths.iter().filter(|path| !path.remote.is_learned()) {
+            self.outlet.send(path, secret, self.shared.splitting.as_ref());
+        }
+    }
+
+    fn ping(&mut self, path: &Path) {
+        if matches!(path.remote.to(), To::Nobody) {
+            return;
+        }
+        path.ping_sent_us.store(self.shared.clock.now_us(), Relaxed);
+        if self.outlet.send(path, &self.shared.ping, self.shared.splitting.as_ref()) {
+            path.counters.pings_sent.add(1);
+        }
+    }
+
+    fn check_health(&mut self, index: usize, supervisor: &Supervisor) -> Result<(), Error> {
+        let (path, report) = (&self.shared.paths[index], &mut self.state.paths[index]);
+        let number = u8::try_from(index).unwrap_or(u8::MAX);
+        let learned = path.remote.address().filter(|_| path.remote.is_learned());
+        if let Some(address) = learned.filter(|_| learned != report.learned) {
+            report.learned = learned;
+            supervisor.send(&FromWorker::Learned(number, address), &[])?;
+        }
+        let health = health::next(report.health, self.state.tick, path.last_pong.load(Relaxed));
+        if health != report.health {
+            report.health = health;
+            supervisor.send(&FromWorker::Health(number, health), &[])?;
+        }
+        Ok(())
+    }
+
+    fn choose_active(&mut self, supervisor: &Supervisor) -> Result<(), Error> {
+        let before = self.shared.clock.active.load(Relaxed);
+        let health: Vec<_> = self.state.paths.iter().map(|report| report.health).collect();
+        let active = health::active(&health, self.state.tick, before);
+        if active != before {
+            self.shared.clock.active.store(active, Relaxed);
+            self.state.active = u8::try_from(active).unwrap_or(u8::MAX);
+            supervisor.send(&FromWorker::Active(self.state.active), &[])?;
         }
         Ok(())
     }
@@ -196,7 +302,7 @@ impl Control {
     /// Answers a waiting heartbeat once every loop has passed since the one before.
     fn answer_heartbeat(&mut self, supervisor: &Supervisor) -> Result<(), Error> {
         let Some(number) = self.heartbeat else { return Ok(()) };
-        let passes = || self.shared.passes.iter().map(|passes| passes.load(Relaxed));
+        let passes = || self.shared.clock.passes.iter().map(|passes| passes.load(Relaxed));
         if passes().zip(&self.seen).all(|(now, &seen)| now != seen) {
             self.seen = passes().collect();
             self.heartbeat = None;
@@ -205,13 +311,39 @@ impl Control {
         Ok(())
     }
 
+    fn reset(&self, counts: Counts) {
+        let Shared { port, seal, paths, .. } = &*self.shared;
+        match counts {
+            Counts::Pings => {
+                for path in paths {
+                    path.counters.reset_pings();
+                }
+            }
+            Counts::Traffic => {
+                port.counters.reset_traffic();
+                seal.reset_traffic();
+                for path in paths {
+                    path.counters.reset_traffic();
+                }
+            }
+        }
+    }
+
     fn report(&self) -> State {
         let paths = self.shared.paths.iter().zip(&self.state.paths).map(|(path, report)| PathReport {
             health: report.health,
+            learned: path.remote.address().filter(|_| path.remote.is_learned()),
             last_pong: path.last_pong.load(Relaxed),
             rtt_us: path.rtt_us.load(Relaxed),
             counters: path.counters.snapshot(),
         });
-        State { tick: self.state.tick, port: self.shared.port.counters.snapshot(), paths: paths.collect() }
+        State {
+            tick: self.state.tick,
+            active: self.state.active,
+            fragment: self.shared.splitting.as_ref().map_or(0, |splitting| splitting.sequence.load(Relaxed)),
+            port: self.shared.port.counters.snapshot(),
+            seal: self.shared.seal.snapshot(),
+            paths: paths.collect(),
+        }
     }
 }

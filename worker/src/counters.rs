@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use privsep::ipc::{PathCounters, PortCounters};
+use privsep::ipc::{PathCounters, PortCounters, SealCounters};
 
 /// One count. Threads that share one add to it at most a few times a batch.
 #[derive(Default)]
@@ -36,7 +36,43 @@ macro_rules! counters {
 }
 
 counters!(Port, PortCounters,
-    rx_frames rx_bytes rx_dropped_oversize rx_dropped_kernel rx_errors tx_frames tx_bytes tx_dropped_short tx_errors);
+    rx_frames rx_bytes rx_dropped_oversize rx_dropped_kernel rx_dropped_loop rx_errors
+    tx_frames tx_bytes tx_dropped_short tx_errors);
+counters!(Seal, SealCounters, bytes compress_saved compress_overhead encrypt_overhead);
 counters!(Path, PathCounters,
-    tx_datagrams tx_bytes tx_errors rx_datagrams rx_bytes rx_dropped_oversize rx_dropped_invalid rx_errors
+    tx_datagrams tx_bytes tx_dropped_unfragmentable tx_dropped_unlearned tx_errors
+    rx_datagrams rx_bytes rx_dropped_oversize rx_dropped_invalid rx_dropped_foreign rx_errors
     pings_sent pings_received pongs_sent pongs_received);
+
+/// Sets counts back to zero.
+fn reset<const N: usize>(counts: [&Counter; N]) {
+    for count in counts {
+        count.0.store(0, Relaxed);
+    }
+}
+
+impl Port {
+    /// Sets frames and bytes back to zero.
+    pub fn reset_traffic(&self) {
+        reset([&self.rx_frames, &self.rx_bytes, &self.tx_frames, &self.tx_bytes]);
+    }
+}
+
+impl Seal {
+    /// Sets all back to zero.
+    pub fn reset_traffic(&self) {
+        reset([&self.bytes, &self.compress_saved, &self.compress_overhead, &self.encrypt_overhead]);
+    }
+}
+
+impl Path {
+    /// Sets datagrams and bytes back to zero.
+    pub fn reset_traffic(&self) {
+        reset([&self.rx_datagrams, &self.rx_bytes, &self.tx_datagrams, &self.tx_bytes]);
+    }
+
+    /// Sets PINGs and PONGs back to zero.
+    pub fn reset_pings(&self) {
+        reset([&self.pings_sent, &self.pings_received, &self.pongs_sent, &self.pongs_received]);
+    }
+}

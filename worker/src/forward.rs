@@ -1,34 +1,50 @@
 //! The two loops that join a port to a path, one thread each.
 
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use crate::batch::Batch;
+use crate::counters;
 use crate::frame::HEADER;
 use crate::io::{Received, wait_readable};
-use crate::path::{Inlet, Outlet, Path};
+use crate::path::{Inlet, Outlet, Path, Splitting};
 use crate::port::{Port, Sink, Source};
-use crate::wire::classic::{Codec, Kind, PING, PONG, kind};
+use crate::rules::{PEERS, Rules};
+use crate::wire::classic::{Codec, Kind, PING, PONG, Scratch, kind};
+use crate::wire::fragment::{Outcome, Reassembly};
+use crate::wire::password::{self, Password};
 
 /// Longest sleep of an idle loop, so that each passes several times between two heartbeats.
 const IDLE: Duration = Duration::from_millis(200);
 /// Pause after an error of a handle (an interface that is down), which would otherwise be reported without end.
 const AFTER_ERROR: Duration = Duration::from_millis(100);
 
-/// What all threads of the worker share. Nothing in it is ever locked.
+/// What all threads of the worker share.
 pub struct Shared {
     pub port: Arc<Port>,
     pub paths: Vec<Path>,
-    /// Which path frames leave by.
-    pub active: usize,
     pub codec: Codec,
+    pub seal: counters::Seal,
+    pub rules: Rules,
+    /// How large datagrams are split; with it, fragments are joined.
+    pub splitting: Option<Splitting>,
+    /// What a peer whose address is learned must know.
+    pub password: Option<Password>,
     /// The sealed control messages: with a constant IV they never change.
-    pub ping: Vec<u8>,
-    pub pong: Vec<u8>,
+    pub ping: Batch,
+    pub pong: Batch,
+    pub clock: Clock,
+}
+
+/// What the threads tell each other while they run.
+pub struct Clock {
     /// Current tick.
     pub tick: AtomicU64,
+    /// Number of the path that frames leave by.
+    pub active: AtomicUsize,
     /// The local interface has been removed.
     pub port_gone: AtomicBool,
     /// Zero of all times.
@@ -37,12 +53,16 @@ pub struct Shared {
     pub passes: Vec<AtomicU64>,
 }
 
-impl Shared {
-    pub fn new(port: Arc<Port>, paths: Vec<Path>, codec: Codec, tick: u64) -> Self {
-        let passes = (0..=paths.len()).map(|_| AtomicU64::new(0)).collect();
-        let (ping, pong) = (codec.seal_message(PING), codec.seal_message(PONG));
-        let (tick, start) = (AtomicU64::new(tick), Instant::now());
-        Self { port, paths, active: 0, codec, ping, pong, tick, port_gone: AtomicBool::new(false), start, passes }
+impl Clock {
+    /// For a worker with this number of paths that goes on from this tick and path.
+    pub fn new(paths: usize, tick: u64, active: usize) -> Self {
+        Self {
+            tick: AtomicU64::new(tick),
+            active: AtomicUsize::new(active),
+            port_gone: AtomicBool::new(false),
+            start: Instant::now(),
+            passes: (0..=paths).map(|_| AtomicU64::new(0)).collect(),
+        }
     }
 
     /// Microseconds since the worker's start.
@@ -51,29 +71,37 @@ impl Shared {
     }
 }
 
-/// Port to path: takes frames, seals them in place, sends them by the active path. Never returns.
+impl Shared {
+    /// The sealed PING and PONG of a codec.
+    pub fn messages(codec: &Codec) -> (Batch, Batch) {
+        (codec.seal_message(PING), codec.seal_message(PONG))
+    }
+}
+
+/// Port to path: takes frames, applies the rules, seals them in place, sends them by the active path. Never returns.
 pub struct Egress {
-    pub shared: Arc<Shared>,
+    shared: Arc<Shared>,
     source: Source,
     outlet: Outlet,
     batch: Batch,
+    scratch: Scratch,
 }
 
 impl Egress {
     pub fn new(shared: Arc<Shared>) -> Self {
         let source = Source::new(Arc::clone(&shared.port));
-        Self { shared, source, outlet: Outlet::new(), batch: Batch::default() }
+        Self { shared, source, outlet: Outlet::new(), batch: Batch::default(), scratch: Scratch::default() }
     }
 
     pub fn run(mut self) -> ! {
         loop {
-            self.shared.passes[0].fetch_add(1, Relaxed);
+            self.shared.clock.passes[0].fetch_add(1, Relaxed);
             match self.source.receive(&mut self.batch) {
                 Received::Batch => self.forward(),
                 Received::Nothing => _ = wait_readable(self.source.as_fd(), IDLE),
                 Received::Error => std::thread::sleep(AFTER_ERROR),
                 Received::Gone => {
-                    self.shared.port_gone.store(true, Relaxed);
+                    self.shared.clock.port_gone.store(true, Relaxed);
                     std::thread::sleep(AFTER_ERROR);
                 }
             }
@@ -81,33 +109,62 @@ impl Egress {
     }
 
     fn forward(&mut self) {
-        let Self { shared, outlet, batch, .. } = self;
+        let Self { shared, outlet, batch, scratch, .. } = self;
+        // Writing only: frames are read and forgotten, and do not count, as in the original.
+        if !shared.rules.send {
+            return;
+        }
         shared.port.counters.rx_frames.add(batch.len() as u64);
         shared.port.counters.rx_bytes.add(batch.bytes());
-        shared.codec.seal(batch);
-        outlet.send(&shared.paths[shared.active], batch);
+        let mut peers = [IpAddr::from([0; 4]); PEERS];
+        let known = if shared.rules.loop_check { known_peers(&shared.paths, &mut peers) } else { 0 };
+        shared.rules.outward(batch, &peers[..known], &shared.port.counters);
+        let sizes = shared.codec.seal(batch, scratch);
+        shared.seal.bytes.add(sizes.bytes);
+        shared.seal.compress_saved.add(sizes.compress_saved);
+        shared.seal.compress_overhead.add(sizes.compress_overhead);
+        shared.seal.encrypt_overhead.add(sizes.encrypt_overhead);
+        let active = shared.clock.active.load(Relaxed).min(shared.paths.len() - 1);
+        outlet.send(&shared.paths[active], batch, shared.splitting.as_ref());
     }
 }
 
-/// Path to port: receives datagrams, opens them in place, answers control messages, gives frames away. Never returns.
+/// Writes the addresses of all peers that are known and returns how many those are.
+fn known_peers(paths: &[Path], peers: &mut [IpAddr; PEERS]) -> usize {
+    let known = paths.iter().filter_map(|path| path.remote.address());
+    peers.iter_mut().zip(known).map(|(peer, address)| *peer = address.ip()).count()
+}
+
+/// Path to port: receives datagrams, opens them in place, answers control messages, applies the rules, gives frames away.
+/// Never returns.
 pub struct Ingress {
-    pub shared: Arc<Shared>,
+    shared: Arc<Shared>,
     index: usize,
     inlet: Inlet,
     outlet: Outlet,
     sink: Sink,
     batch: Batch,
+    scratch: Scratch,
+    reassembly: Option<Reassembly>,
 }
 
 impl Ingress {
     pub fn new(shared: Arc<Shared>, index: usize) -> Self {
-        let sink = Sink::new(Arc::clone(&shared.port));
-        Self { shared, index, inlet: Inlet::new(), outlet: Outlet::new(), sink, batch: Batch::default() }
+        Self {
+            index,
+            inlet: Inlet::new(&shared.paths[index]),
+            outlet: Outlet::new(),
+            sink: Sink::new(Arc::clone(&shared.port)),
+            batch: Batch::default(),
+            scratch: Scratch::default(),
+            reassembly: shared.splitting.as_ref().map(|_| Reassembly::default()),
+            shared,
+        }
     }
 
     pub fn run(mut self) -> ! {
         loop {
-            self.shared.passes[1 + self.index].fetch_add(1, Relaxed);
+            self.shared.clock.passes[1 + self.index].fetch_add(1, Relaxed);
             match self.inlet.receive(&self.shared.paths[self.index], &mut self.batch) {
                 Received::Batch => self.forward(),
                 Received::Nothing => _ = wait_readable(self.shared.paths[self.index].socket.as_fd(), IDLE),
@@ -117,16 +174,31 @@ impl Ingress {
     }
 
     fn forward(&mut self) {
-        let Self { shared, index, outlet, sink, batch, .. } = self;
+        let Self { shared, index, inlet, outlet, sink, batch, scratch, reassembly } = self;
         let path = &shared.paths[*index];
-        let (mut invalid, mut short) = (0, 0);
-        batch.filter_map(|datagram| {
-            let Some(length) = shared.codec.open(datagram) else {
-                invalid += 1;
+        let now_ms = if reassembly.is_some() { shared.clock.now_us() / 1000 } else { 0 };
+        batch.filter_map(|number, buffer, length| {
+            let length = match reassembly.as_mut().map(|table| table.take(buffer, length, now_ms)) {
+                None | Some(Outcome::Whole) => length,
+                Some(Outcome::Joined(length)) => length,
+                Some(Outcome::Waits) => return None,
+                Some(Outcome::Invalid) => {
+                    path.counters.rx_dropped_invalid.add(1);
+                    return None;
+                }
+            };
+            let Some(length) = shared.codec.open(buffer, length, scratch) else {
+                path.counters.rx_dropped_invalid.add(1);
                 return None;
             };
-            match kind(&datagram[..length]) {
-                Kind::Frame if length < HEADER => short += 1,
+            let decoded = &buffer[..length];
+            if !password::admits(&path.remote, shared.password.as_ref(), inlet.source(number), decoded) {
+                path.counters.rx_dropped_foreign.add(1);
+                return None;
+            }
+            match kind(decoded) {
+                Kind::Frame if !shared.rules.receive => {}
+                Kind::Frame if length < HEADER => shared.port.counters.tx_dropped_short.add(1),
                 Kind::Frame => return Some(length),
                 Kind::Ping => answer_ping(shared, path, outlet),
                 Kind::Pong => note_pong(shared, path),
@@ -134,21 +206,20 @@ impl Ingress {
             }
             None
         });
-        path.counters.rx_dropped_invalid.add(invalid);
-        shared.port.counters.tx_dropped_short.add(short);
+        shared.rules.inward(batch);
         sink.send(batch);
     }
 }
 
 fn answer_ping(shared: &Shared, path: &Path, outlet: &mut Outlet) {
     path.counters.pings_received.add(1);
-    if outlet.send_message(path, &shared.pong) {
+    if outlet.send(path, &shared.pong, shared.splitting.as_ref()) {
         path.counters.pongs_sent.add(1);
     }
 }
 
 fn note_pong(shared: &Shared, path: &Path) {
     path.counters.pongs_received.add(1);
-    path.last_pong.store(shared.tick.load(Relaxed), Relaxed);
-    path.rtt_us.store(shared.now_us().saturating_sub(path.ping_sent_us.load(Relaxed)).max(1), Relaxed);
+    path.last_pong.store(shared.clock.tick.load(Relaxed), Relaxed);
+    path.rtt_us.store(shared.clock.now_us().saturating_sub(path.ping_sent_us.load(Relaxed)).max(1), Relaxed);
 }

@@ -1,6 +1,7 @@
 //! What both sides do with a descriptor: wait for it, and send a batch through it.
 
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
@@ -33,12 +34,12 @@ pub struct Sent {
     pub errors: u64,
 }
 
-/// Sends every packet of the batch, past those that fail.
-pub fn send_all(sender: &mut Sender, socket: BorrowedFd<'_>, batch: &Batch) -> Sent {
+/// Sends every packet of the batch to `target`, or where the socket is connected or bound, past those that fail.
+pub fn send_all(sender: &mut Sender, socket: BorrowedFd<'_>, batch: &Batch, target: Option<SocketAddr>) -> Sent {
     let mut sent = Sent::default();
     let (mut next, mut waited, mut refused) = (0, false, false);
     while next < batch.len() {
-        match sender.send(socket, batch.frames(next)) {
+        match sender.send(socket, batch.frames(next), target) {
             Ok(count) => {
                 sent.packets += count as u64;
                 sent.bytes += batch.frames(next).take(count).map(|packet| packet.len() as u64).sum::<u64>();

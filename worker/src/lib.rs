@@ -11,6 +11,7 @@ pub mod frame;
 mod io;
 mod path;
 mod port;
+mod rules;
 mod seal;
 pub mod wire;
 

@@ -51,6 +51,26 @@ pub enum PortPlan {
         /// Whether frames for other stations are taken, too.
         promiscuous: bool,
     },
+    /// A packet socket that only reads what a filter selects.
+    Mirror {
+        /// Interface name.
+        interface: String,
+        /// Classic BPF program; empty lets everything pass.
+        filter: Vec<BpfInstruction>,
+    },
+}
+
+/// An instruction of classic BPF (`struct sock_filter`, `linux/filter.h`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BpfInstruction {
+    /// Operation.
+    pub code: u16,
+    /// Instructions to skip if true.
+    pub jt: u8,
+    /// Instructions to skip if false.
+    pub jf: u8,
+    /// Operand.
+    pub k: u32,
 }
 
 /// A UDP socket.
@@ -58,8 +78,8 @@ pub enum PortPlan {
 pub struct PathPlan {
     /// Bound to this address.
     pub local: SocketAddr,
-    /// Connected to this address.
-    pub remote: SocketAddr,
+    /// Connected to this address; `None` for a peer whose address is learned.
+    pub remote: Option<SocketAddr>,
     /// `SO_BINDTODEVICE`.
     pub device: Option<String>,
     /// `SO_MARK`.
@@ -83,7 +103,8 @@ pub enum Variant {
 }
 
 impl Message for ToHelper {
-    const MAX: usize = 4096;
+    /// A filter has up to 4096 instructions of 10 bytes.
+    const MAX: usize = 48 << 10;
 
     fn descriptors(&self) -> usize {
         usize::from(matches!(self, Self::Serve(_)))
@@ -130,9 +151,10 @@ impl Message for Never {
 }
 
 /// Which cipher the classic wire uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Cipher {
     /// Clear text.
+    #[default]
     None,
     /// Repeated XOR with the key.
     Xor,
@@ -151,6 +173,11 @@ pub enum PortKind {
     Tap,
     /// A packet socket.
     Raw,
+    /// A packet socket that is only read.
+    Mirror {
+        /// Only the payload of UDP datagrams is sent.
+        udp: bool,
+    },
 }
 
 /// Everything a worker is told.
@@ -162,10 +189,51 @@ pub struct WorkerConfig {
     pub cipher: Cipher,
     /// Its key as the user gave it, before padding or cutting; empty for [`Cipher::None`].
     pub key: Secret,
-    /// Number of paths.
-    pub paths: u8,
+    /// Whether datagrams are LZ4 blocks with a trailer.
+    pub compress: bool,
+    /// Datagrams that are larger than this less 28 bytes leave as two fragments; `None` neither splits nor joins.
+    pub fragment_mtu: Option<u16>,
+    /// The password of the classic wire; empty without one.
+    pub password: Secret,
+    /// The remote of each path.
+    pub remotes: Vec<Remote>,
+    /// What is done to frames.
+    pub rules: Rules,
+    /// Whether PING and password are sent unasked.
+    pub keepalive: bool,
+    /// Ticks after which the worker ends.
+    pub exit_after: Option<u64>,
     /// Where the worker before this one had come to.
     pub state: State,
+}
+
+/// Whom a path talks to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Remote {
+    /// The socket is connected to this address.
+    Fixed(SocketAddr),
+    /// The address is learned, within these limits.
+    Learned {
+        /// Only this address.
+        address: Option<IpAddr>,
+        /// Only this port.
+        port: Option<u16>,
+    },
+}
+
+/// What is done to frames on their way.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rules {
+    /// Frames are taken from the port and sent.
+    pub send: bool,
+    /// Frames that are received are given to the port.
+    pub receive: bool,
+    /// Our own tunnel's datagrams are not sent into it.
+    pub loop_check: bool,
+    /// Upper limit of the MSS in TCP SYNs.
+    pub mss: Option<u16>,
+    /// Local and remote VLAN id.
+    pub vlan_map: Vec<(u16, u16)>,
 }
 
 /// What survives a worker.
@@ -173,10 +241,26 @@ pub struct WorkerConfig {
 pub struct State {
     /// Ticks passed, about one a second.
     pub tick: u64,
+    /// Number of the path that frames leave by.
+    pub active: u8,
+    /// Sequence number of the next fragment.
+    pub fragment: u16,
     /// The local side.
     pub port: PortCounters,
+    /// What compression and encryption did to the size of frames.
+    pub seal: SealCounters,
     /// Each path.
     pub paths: Vec<PathReport>,
+}
+
+/// What compression and encryption did to the size of frames, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct SealCounters {
+    pub bytes: u64,
+    pub compress_saved: u64,
+    pub compress_overhead: u64,
+    pub encrypt_overhead: u64,
 }
 
 /// Counts of the local side; rx is what was taken from it, tx what was given to it.
@@ -187,6 +271,7 @@ pub struct PortCounters {
     pub rx_bytes: u64,
     pub rx_dropped_oversize: u64,
     pub rx_dropped_kernel: u64,
+    pub rx_dropped_loop: u64,
     pub rx_errors: u64,
     pub tx_frames: u64,
     pub tx_bytes: u64,
@@ -205,6 +290,9 @@ pub struct PathCounters {
     pub rx_bytes: u64,
     pub rx_dropped_oversize: u64,
     pub rx_dropped_invalid: u64,
+    pub rx_dropped_foreign: u64,
+    pub tx_dropped_unfragmentable: u64,
+    pub tx_dropped_unlearned: u64,
     pub rx_errors: u64,
     pub pings_sent: u64,
     pub pings_received: u64,
@@ -229,6 +317,8 @@ pub enum PathHealth {
 pub struct PathReport {
     /// Health at the last tick.
     pub health: PathHealth,
+    /// The learned address.
+    pub learned: Option<SocketAddr>,
     /// Tick in which the last PONG came.
     pub last_pong: u64,
     /// Microseconds from the last PING to the last PONG; 0 before the first.
@@ -246,10 +336,22 @@ pub enum ToWorker {
     Heartbeat(u64),
     /// Answered by [`FromWorker::Report`] at once.
     Report,
+    /// Set counts back to zero.
+    Reset(Counts),
 }
 
 impl Message for ToWorker {
-    const MAX: usize = 8192;
+    /// A key, a password, and a pair for each VLAN id, 6 bytes at most.
+    const MAX: usize = 2 * 2048 + 4096 * 6 + 4096;
+}
+
+/// Which counts are set back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Counts {
+    /// Frames, datagrams and bytes.
+    Traffic,
+    /// PINGs and PONGs.
+    Pings,
 }
 
 /// What confinement a worker has reached; what the kernel lacks is reported, not fatal.
@@ -274,6 +376,12 @@ pub enum FromWorker {
     Report(State),
     /// Health of a path has changed.
     Health(u8, PathHealth),
+    /// Frames now leave by this path.
+    Active(u8),
+    /// The address of a path has been learned, or has moved.
+    Learned(u8, SocketAddr),
+    /// The ticks that the worker was to run are over.
+    Finished,
     /// The local interface has been removed.
     PortGone,
     /// Last words: place and message of a panic or a fatal error.

@@ -1,10 +1,13 @@
 //! Batches of datagrams and frames: `recvmmsg` and `sendmmsg` with headers that are allocated once.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
-use libc::{c_void, iovec, mmsghdr, msghdr};
+use libc::{c_void, iovec, mmsghdr, msghdr, sockaddr_storage};
+
+use super::address;
 
 /// Room for one `tpacket_auxdata` control message: `CMSG_SPACE(20)` is 40 bytes, aligned as a `cmsghdr`.
 type Control = [u64; 5];
@@ -64,13 +67,24 @@ pub struct Receiver {
     headers: Headers,
     /// Empty when no control messages are wanted.
     control: Box<[Control]>,
+    /// Empty when no source addresses are wanted.
+    sources: Box<[sockaddr_storage]>,
 }
 
 impl Receiver {
-    /// For up to `batch` packets a call; `auxdata` for a packet socket with `PACKET_AUXDATA`.
-    pub fn new(batch: usize, auxdata: bool) -> Self {
-        let control = vec![Control::default(); if auxdata { batch } else { 0 }];
-        Self { headers: Headers::new(batch), control: control.into() }
+    /// For up to `batch` packets a call of which only the bytes count.
+    pub fn new(batch: usize) -> Self {
+        Self { headers: Headers::new(batch), control: Box::default(), sources: Box::default() }
+    }
+
+    /// As [`Receiver::new`], on a packet socket with `PACKET_AUXDATA`: with [`Receiver::vlan_tag`].
+    pub fn with_auxdata(batch: usize) -> Self {
+        Self { control: vec![Control::default(); batch].into(), ..Self::new(batch) }
+    }
+
+    /// As [`Receiver::new`], on a UDP socket that is not connected: with [`Receiver::source`].
+    pub fn with_sources(batch: usize) -> Self {
+        Self { sources: vec![address::EMPTY; batch].into(), ..Self::new(batch) }
     }
 
     /// Receives what is waiting, one packet into each buffer, without blocking, and returns how many came.
@@ -87,10 +101,14 @@ impl Receiver {
             header.msg_hdr.msg_control = control.as_mut_ptr().cast();
             header.msg_hdr.msg_controllen = size_of::<Control>();
         }
+        for (header, source) in self.headers.headers.iter_mut().zip(self.sources.iter_mut()) {
+            header.msg_hdr.msg_name = (&raw mut *source).cast();
+            header.msg_hdr.msg_namelen = address::LENGTH;
+        }
         let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
         let headers = self.headers.headers.as_mut_ptr();
         // SAFETY: `fill` has pointed `count` headers to vectors that live in self, those to distinct buffers that are
-        // mutably borrowed through this call; the control blocks are in self and of the length given.
+        // mutably borrowed through this call; control blocks and addresses are in self and of the length given.
         let received = unsafe { libc::recvmmsg(socket.as_raw_fd(), headers, count, flags, ptr::null_mut()) };
         usize::try_from(received).map_err(|_| io::Error::last_os_error())
     }
@@ -98,6 +116,11 @@ impl Receiver {
     /// Length of packet `index` of the last batch as it was sent: more than its buffer's when it did not fit.
     pub fn length(&self, index: usize) -> usize {
         self.headers.headers[index].msg_len as usize
+    }
+
+    /// Where packet `index` of the last batch came from; `None` without [`Receiver::with_sources`].
+    pub fn source(&self, index: usize) -> Option<SocketAddr> {
+        address::decode(self.sources.get(index)?)
     }
 
     /// The tag that the kernel took out of packet `index` of the last batch.
@@ -129,26 +152,37 @@ impl Receiver {
 /// Sends batches.
 pub struct Sender {
     headers: Headers,
+    target: Box<sockaddr_storage>,
 }
 
 impl Sender {
     /// For up to `batch` packets a call.
     pub fn new(batch: usize) -> Self {
-        Self { headers: Headers::new(batch) }
+        Self { headers: Headers::new(batch), target: Box::new(address::EMPTY) }
     }
 
-    /// Sends each buffer as one packet to where the socket is connected or bound, without blocking, and returns how many
-    /// were taken.
+    /// Sends each buffer as one packet to `target`, or without one to where the socket is connected or bound, without
+    /// blocking, and returns how many were taken.
     ///
     /// # Errors
     /// What sendmmsg(2) says of the *first* packet, `WouldBlock` when the socket's queue is full; an error of a later
     /// packet shows in the next call.
-    pub fn send<'a>(&mut self, socket: BorrowedFd<'_>, buffers: impl Iterator<Item = &'a [u8]>) -> io::Result<usize> {
+    pub fn send<'a>(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        buffers: impl Iterator<Item = &'a [u8]>,
+        target: Option<SocketAddr>,
+    ) -> io::Result<usize> {
+        let length = target.map_or(0, |target| address::encode(target, &mut self.target));
+        let name = if length > 0 { (&raw mut *self.target).cast() } else { ptr::null_mut() };
+        for header in &mut self.headers.headers {
+            (header.msg_hdr.msg_name, header.msg_hdr.msg_namelen) = (name, length);
+        }
         let count = self.headers.fill(buffers.map(|buffer| (buffer.as_ptr().cast_mut().cast(), buffer.len())));
         let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
         let headers = self.headers.headers.as_mut_ptr();
         // SAFETY: `fill` has pointed `count` headers to vectors that live in self, those to buffers that are borrowed
-        // through this call; sendmmsg reads them and writes only msg_len.
+        // through this call; the address is in self; sendmmsg reads them and writes only msg_len.
         let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), headers, count, flags) };
         usize::try_from(sent).map_err(|_| io::Error::last_os_error())
     }

@@ -1,5 +1,6 @@
 //! System calls that no safe wrapper covers. Every `unsafe` block of the project is in this folder.
 
+mod address;
 pub mod mmsg;
 pub mod option;
 pub mod packet;

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::check;
+use crate::ipc::BpfInstruction;
 
 /// Sets an option whose value is a plain `int`, named by its numbers as in the kernel's headers.
 pub fn set_int(socket: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io::Result<()> {
@@ -24,6 +25,16 @@ pub fn reject_all(socket: BorrowedFd<'_>) -> io::Result<()> {
     let mut program = [libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0 }];
     let header = libc::sock_fprog { len: 1, filter: program.as_mut_ptr() };
     set(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &header)
+}
+
+/// Attaches a classic BPF program for good: nobody who gets the socket can exchange it (socket(7), `SO_LOCK_FILTER`).
+pub fn lock_filter(socket: BorrowedFd<'_>, program: &[BpfInstruction]) -> io::Result<()> {
+    let filter = |&BpfInstruction { code, jt, jf, k }: &BpfInstruction| libc::sock_filter { code, jt, jf, k };
+    let mut program: Vec<libc::sock_filter> = program.iter().map(filter).collect();
+    let length = u16::try_from(program.len()).map_err(io::Error::other)?;
+    let header = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };
+    set(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &header)?;
+    set_int(socket, libc::SOL_SOCKET, libc::SO_LOCK_FILTER, 1)
 }
 
 /// Takes away the program of [`reject_all`].

@@ -118,6 +118,13 @@ pub fn fork_background() -> io::Result<Option<Pid>> {
     Ok((pid != 0).then(|| Pid::from_raw(pid)))
 }
 
+/// Has no program that this process executes inherit any descriptor but the standard streams.
+pub fn close_on_exec() -> io::Result<()> {
+    // SAFETY: close_range with plain numbers; with this flag it closes nothing now.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Memory-deny-write-execute (prctl(2), `PR_SET_MDWE`, Linux 6.3): no mapping gains execute permission any more.
 ///
 /// # Errors

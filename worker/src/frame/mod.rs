@@ -1,5 +1,9 @@
 //! Ethernet frames: pure functions on slices.
 
+pub mod ethernet;
+pub mod loops;
+pub mod mss;
+pub mod udp;
 pub mod vlan;
 
 /// Length of an Ethernet header in bytes: two addresses and the type. Nothing shorter is a frame.

@@ -2,8 +2,12 @@
 
 use privsep::sys::mmsg::VlanTag;
 
+use super::ethernet::{TPID_8021AD, TPID_8021Q, word};
+
 /// Length of a tag in bytes.
 pub const TAG: usize = 4;
+/// The bits of a tag that are the VLAN id.
+const VID: u16 = 0x0fff;
 /// Where a tag stands in a frame: behind the two addresses.
 const POSITION: usize = 12;
 
@@ -17,6 +21,29 @@ pub fn restore(frame: &mut [u8], tag: VlanTag) {
     frame[POSITION + 2..POSITION + TAG].copy_from_slice(&tag.tci.to_be_bytes());
 }
 
+/// VLAN ids in one direction: every id has a successor, itself where none is given.
+pub struct Map(Box<[u16]>);
+
+impl Map {
+    /// From pairs of ids, each below 4096: `from`, `to`.
+    pub fn new(pairs: impl Iterator<Item = (u16, u16)>) -> Self {
+        let mut ids: Box<[u16]> = (0..4096).collect();
+        for (from, to) in pairs {
+            ids[usize::from(from & VID)] = to & VID;
+        }
+        Self(ids)
+    }
+
+    /// Exchanges the VLAN id of a frame's outer tag; priority and DEI stay, as do an inner tag and untagged frames.
+    pub fn apply(&self, frame: &mut [u8]) {
+        let tag = (word(frame, POSITION), word(frame, POSITION + 2));
+        if let (Some(TPID_8021Q | TPID_8021AD), Some(tci)) = tag {
+            let tci = tci & !VID | self.0[usize::from(tci & VID)];
+            frame[POSITION + 2..POSITION + TAG].copy_from_slice(&tci.to_be_bytes());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -26,5 +53,22 @@ mod tests {
         let mut frame = *b"....ddddddssssssTTpayload";
         restore(&mut frame, VlanTag { tpid: 0x88a8, tci: 0xe063 });
         assert_eq!(&frame, b"ddddddssssss\x88\xa8\xe0\x63TTpayload");
+    }
+
+    #[test]
+    fn only_the_outer_id_is_mapped_and_all_other_bits_stay() {
+        let map = Map::new([(100, 200), (7, 4000)].into_iter());
+        for (before, after) in [
+            (&b"\x81\x00\x00\x64"[..], &b"\x81\x00\x00\xc8"[..]),
+            (b"\x81\x00\xf0\x64", b"\x81\x00\xf0\xc8"),
+            (b"\x88\xa8\x20\x07\x81\x00\x00\x64", b"\x88\xa8\x2f\xa0\x81\x00\x00\x64"),
+            (b"\x81\x00\x00\xc8", b"\x81\x00\x00\xc8"),
+            (b"\x08\x00\x00\x64", b"\x08\x00\x00\x64"),
+            (b"\x81\x00\x00", b"\x81\x00\x00"),
+        ] {
+            let mut frame = [b"ddddddssssss", before].concat();
+            map.apply(&mut frame);
+            assert_eq!(&frame[12..], after, "{before:02x?}");
+        }
     }
 }

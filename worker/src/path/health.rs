@@ -1,4 +1,5 @@
-//! When a path counts as up or down. One PING a tick, a tick about a second; a PONG sets the tick of the last answer.
+//! When a path counts as up or down, and which one frames leave by. One PING a tick, a tick about a second; a PONG sets the
+//! tick of the last answer.
 
 use privsep::ipc::PathHealth;
 
@@ -13,6 +14,17 @@ pub fn next(health: PathHealth, now: u64, last_pong: u64) -> PathHealth {
         PathHealth::Connecting | PathHealth::Down if last_pong > 0 && now < last_pong + UP_WITHIN => PathHealth::Up,
         PathHealth::Up if now > last_pong + DOWN_AFTER => PathHealth::Down,
         same => same,
+    }
+}
+
+/// The path that frames leave by at tick `now`: the master when it is up; else the slave when that is up and the master
+/// has had its time; else the one of before, so that never a path is taken that does not answer.
+pub fn active(paths: &[PathHealth], now: u64, before: usize) -> usize {
+    match paths {
+        [PathHealth::Up, ..] => 0,
+        [PathHealth::Connecting, _] if now <= DOWN_AFTER => before,
+        [_, PathHealth::Up] => 1,
+        _ => before,
     }
 }
 
@@ -33,6 +45,22 @@ mod tests {
             (Down, 10, 7, Up),
         ] {
             assert_eq!(next(health, now, last_pong), expected, "{health:?} at {now}, last PONG {last_pong}");
+        }
+    }
+
+    #[test]
+    fn the_active_path() {
+        for (paths, now, before, expected) in [
+            (&[Connecting, Up][..], 5, 0, 0), // the master has its time
+            (&[Connecting, Up], 6, 0, 1),
+            (&[Down, Up], 9, 0, 1),
+            (&[Up, Up], 9, 1, 0),     // return
+            (&[Down, Down], 9, 0, 0), // never to a path that does not answer
+            (&[Down, Connecting], 9, 0, 0),
+            (&[Down, Down], 9, 1, 1),
+            (&[Down], 9, 0, 0),
+        ] {
+            assert_eq!(active(paths, now, before), expected, "{paths:?} at {now}, before {before}");
         }
     }
 }

@@ -1,20 +1,25 @@
-//! The remote side: UDP sockets and the health of what is behind them.
+//! The remote side: UDP sockets, who is behind them, and the health of the way there.
 
 pub mod health;
+pub mod remote;
 
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering::Relaxed};
 
 use privsep::sys::mmsg::{Receiver, Sender};
 
 use crate::batch::{BATCH, Batch, MAX_DATAGRAM};
 use crate::counters;
 use crate::io::{Received, send_all};
+use crate::wire::fragment;
+use remote::{Remote, To};
 
-/// One way to the peer. Opened by the helper, connected to its remote; shared by the threads.
+/// One way to the peer. Opened by the helper; shared by the threads.
 pub struct Path {
     pub socket: OwnedFd,
+    pub remote: Remote,
     pub counters: counters::Path,
     /// Tick in which the last PONG came; 0 before the first.
     pub last_pong: AtomicU64,
@@ -24,49 +29,95 @@ pub struct Path {
     pub rtt_us: AtomicU64,
 }
 
+/// How datagrams that are too large are split.
+pub struct Splitting {
+    /// Longest datagram in bytes that is sent whole.
+    pub limit: usize,
+    /// Sequence number of the next first fragment, always even; one for all threads and paths.
+    pub sequence: AtomicU16,
+}
+
 /// Sends datagrams to the peer.
 pub struct Outlet {
     sender: Sender,
+    /// Where fragments are made, once there are any.
+    pieces: Option<Batch>,
 }
 
 impl Outlet {
     pub fn new() -> Self {
-        Self { sender: Sender::new(BATCH) }
+        Self { sender: Sender::new(BATCH), pieces: None }
     }
 
-    /// Sends every datagram of the batch.
-    pub fn send(&mut self, path: &Path, batch: &Batch) {
-        let sent = send_all(&mut self.sender, path.socket.as_fd(), batch);
-        path.counters.tx_datagrams.add(sent.packets);
-        path.counters.tx_bytes.add(sent.bytes);
-        path.counters.tx_errors.add(sent.errors);
-    }
-
-    /// Sends one sealed control message; false when that failed.
-    pub fn send_message(&mut self, path: &Path, datagram: &[u8]) -> bool {
-        let mut send = || self.sender.send(path.socket.as_fd(), std::iter::once(datagram));
-        let sent = match send() {
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => send().is_ok(),
-            result => result.is_ok(),
+    /// Sends every datagram of the batch, split where `splitting` demands it; true when nothing was lost.
+    pub fn send(&mut self, path: &Path, batch: &Batch, splitting: Option<&Splitting>) -> bool {
+        let target = match path.remote.to() {
+            To::Connected => None,
+            To::Address(address) => Some(address),
+            To::Nobody => {
+                path.counters.tx_dropped_unlearned.add(batch.len() as u64);
+                return false;
+            }
         };
-        if sent {
-            path.counters.tx_datagrams.add(1);
-            path.counters.tx_bytes.add(datagram.len() as u64);
-        } else {
-            path.counters.tx_errors.add(1);
+        match splitting {
+            Some(splitting) if batch.frames(0).any(|datagram| datagram.len() > splitting.limit) => {
+                self.send_split(path, batch, splitting, target)
+            }
+            _ => transmit(&mut self.sender, path, batch, target),
         }
-        sent
     }
+
+    fn send_split(&mut self, path: &Path, batch: &Batch, splitting: &Splitting, target: Option<SocketAddr>) -> bool {
+        let mut whole = true;
+        let pieces = self.pieces.get_or_insert_default();
+        pieces.clear();
+        for datagram in batch.frames(0) {
+            if pieces.len() + 2 > BATCH {
+                whole &= transmit(&mut self.sender, path, pieces, target);
+                pieces.clear();
+            }
+            if datagram.len() <= splitting.limit {
+                pieces.append(|to| {
+                    to[..datagram.len()].copy_from_slice(datagram);
+                    datagram.len()
+                });
+            } else if datagram.len() < fragment::TOO_LONG {
+                let first = splitting.sequence.fetch_add(2, Relaxed);
+                pieces.append(|to| fragment::write(datagram, first, to));
+                pieces.append(|to| fragment::write(datagram, first | 1, to));
+            } else {
+                path.counters.tx_dropped_unfragmentable.add(1);
+                whole = false;
+            }
+        }
+        transmit(&mut self.sender, path, pieces, target) && whole
+    }
+}
+
+fn transmit(sender: &mut Sender, path: &Path, batch: &Batch, target: Option<SocketAddr>) -> bool {
+    let sent = send_all(sender, path.socket.as_fd(), batch, target);
+    path.counters.tx_datagrams.add(sent.packets);
+    path.counters.tx_bytes.add(sent.bytes);
+    path.counters.tx_errors.add(sent.errors);
+    sent.errors == 0
 }
 
 /// Receives datagrams from the peer.
 pub struct Inlet {
     receiver: Receiver,
+    /// Where each datagram of the last batch came from; only looked at where the remote is learned.
+    sources: [Option<SocketAddr>; BATCH],
 }
 
 impl Inlet {
-    pub fn new() -> Self {
-        Self { receiver: Receiver::new(BATCH, false) }
+    pub fn new(path: &Path) -> Self {
+        let receiver = if path.remote.is_learned() { Receiver::with_sources(BATCH) } else { Receiver::new(BATCH) };
+        Self { receiver, sources: [None; BATCH] }
+    }
+
+    /// Where datagram `index` of the last batch came from.
+    pub fn source(&self, index: usize) -> Option<SocketAddr> {
+        self.sources[index]
     }
 
     /// Fills the batch with what is waiting, without blocking. Datagrams over the limit are dropped.
@@ -89,7 +140,10 @@ impl Inlet {
         for index in 0..count {
             match self.receiver.length(index) {
                 length if length > MAX_DATAGRAM => path.counters.rx_dropped_oversize.add(1),
-                length => batch.push(index, length),
+                length => {
+                    self.sources[batch.len()] = self.receiver.source(index);
+                    batch.push(index, length);
+                }
             }
         }
         path.counters.rx_datagrams.add(batch.len() as u64);

@@ -29,7 +29,7 @@ impl Source {
     pub fn new(port: Arc<Port>) -> Self {
         match port.kind {
             PortKind::Tap => Self::Tap(tap::Source::new(port)),
-            PortKind::Raw => Self::Raw(raw::Source::new(port)),
+            PortKind::Raw | PortKind::Mirror { .. } => Self::Raw(raw::Source::new(port)),
         }
     }
 
@@ -61,7 +61,8 @@ impl Sink {
     pub fn new(port: Arc<Port>) -> Self {
         match port.kind {
             PortKind::Tap => Self::Tap(tap::Sink::new(port)),
-            PortKind::Raw => Self::Raw(raw::Sink::new(port)),
+            // A mirror's sink is never given a frame: its rules drop what is received.
+            PortKind::Raw | PortKind::Mirror { .. } => Self::Raw(raw::Sink::new(port)),
         }
     }
 

@@ -25,7 +25,7 @@ pub struct Source {
 
 impl Source {
     pub fn new(port: Arc<Port>) -> Self {
-        Self { port, receiver: Receiver::new(BATCH, true), drops_asked: Instant::now() }
+        Self { port, receiver: Receiver::with_auxdata(BATCH), drops_asked: Instant::now() }
     }
 
     pub fn receive(&mut self, batch: &mut Batch) -> Received {
@@ -88,7 +88,7 @@ impl Sink {
     }
 
     pub fn send(&mut self, batch: &Batch) {
-        let sent = send_all(&mut self.sender, self.port.handle.as_fd(), batch);
+        let sent = send_all(&mut self.sender, self.port.handle.as_fd(), batch, None);
         let counters = &self.port.counters;
         counters.tx_frames.add(sent.packets);
         counters.tx_bytes.add(sent.bytes);

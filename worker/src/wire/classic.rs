@@ -3,10 +3,10 @@
 //! It has no authentication of any kind. It is here to talk to peers that exist.
 
 use aes::{Aes128Dec, Aes128Enc, Aes192Dec, Aes192Enc, Aes256Dec, Aes256Enc};
-use privsep::ipc::Cipher;
+use privsep::ipc::{Cipher, SealCounters};
 use zeroize::Zeroizing;
 
-use super::cbc;
+use super::{cbc, lz4};
 use crate::batch::{Batch, MAX_DATAGRAM, MAX_FRAME};
 
 /// Asks the peer for a [`PONG`].
@@ -39,8 +39,15 @@ pub fn kind(decoded: &[u8]) -> Kind {
     }
 }
 
-/// Cipher and key of a tunnel.
-pub struct Codec(Inner);
+/// Cipher, key and compression of a tunnel.
+pub struct Codec {
+    cipher: Inner,
+    compress: bool,
+}
+
+/// Memory that a thread needs to seal and open, allocated once.
+#[derive(Default)]
+pub struct Scratch(lz4::Scratch);
 
 enum Inner {
     None,
@@ -53,8 +60,8 @@ enum Inner {
 
 impl Codec {
     /// `key` is used as it is for xor, and cut or padded with zeros to the cipher's length for AES.
-    pub fn new(cipher: Cipher, key: &[u8]) -> Self {
-        Self(match cipher {
+    pub fn new(cipher: Cipher, key: &[u8], compress: bool) -> Self {
+        let cipher = match cipher {
             Cipher::Xor if !key.is_empty() => {
                 Inner::Xor(Zeroizing::new(key.iter().copied().cycle().take(MAX_DATAGRAM).collect()))
             }
@@ -62,45 +69,65 @@ impl Codec {
             Cipher::Aes128 => Inner::Aes128(Box::new(cbc::Key::new(key))),
             Cipher::Aes192 => Inner::Aes192(Box::new(cbc::Key::new(key))),
             Cipher::Aes256 => Inner::Aes256(Box::new(cbc::Key::new(key))),
-        })
+        };
+        Self { cipher, compress }
     }
 
-    /// Makes every frame of the batch, of at most [`MAX_FRAME`] bytes, a datagram, in place.
-    pub fn seal(&self, batch: &mut Batch) {
-        match &self.0 {
+    /// Makes every frame of the batch, of at most [`MAX_FRAME`] bytes, a datagram, in place; returns what that did to
+    /// their size.
+    pub fn seal(&self, batch: &mut Batch, scratch: &mut Scratch) -> SealCounters {
+        let mut sizes = SealCounters { bytes: batch.bytes(), ..SealCounters::default() };
+        if self.compress {
+            for index in 0..batch.len() {
+                let length = batch.frame(index).len();
+                let sealed = scratch.0.compress(batch.grow_back(index, 1), length);
+                batch.truncate(index, sealed);
+                if sealed > length {
+                    sizes.compress_overhead += 1;
+                } else {
+                    sizes.compress_saved += (length - sealed) as u64;
+                }
+            }
+        }
+        let before = batch.bytes();
+        match &self.cipher {
             Inner::None => {}
             Inner::Xor(key) => (0..batch.len()).for_each(|index| xor(batch.frame_mut(index), key)),
             Inner::Aes128(key) => key.seal(batch),
             Inner::Aes192(key) => key.seal(batch),
             Inner::Aes256(key) => key.seal(batch),
         }
+        sizes.encrypt_overhead = batch.bytes() - before;
+        sizes
     }
 
     /// Makes a datagram of one control message.
-    pub fn seal_message(&self, message: &[u8]) -> Vec<u8> {
-        let mut batch = Batch::default();
-        if let Some(slot) = batch.slots().next() {
+    pub fn seal_message(&self, message: &[u8]) -> Batch {
+        let mut batch = Batch::with_slots(1);
+        batch.append(|slot| {
             slot[..message.len()].copy_from_slice(message);
-        }
-        batch.push(0, message.len());
-        self.seal(&mut batch);
-        batch.frame(0).to_vec()
+            message.len()
+        });
+        self.seal(&mut batch, &mut Scratch::default());
+        batch
     }
 
-    /// Decodes a datagram in place and returns the length of what it held; `None` for what is not valid, empty, or
-    /// larger than any frame.
-    pub fn open(&self, datagram: &mut [u8]) -> Option<usize> {
-        let length = match &self.0 {
-            _ if datagram.len() > MAX_DATAGRAM => None,
-            Inner::None => Some(datagram.len()),
+    /// Decodes the datagram in `buffer[..length]` in place and returns the length of what it held; `None` for what is not
+    /// valid, empty, or larger than any frame. What lies behind the datagram is overwritten when it inflates.
+    pub fn open(&self, buffer: &mut [u8], length: usize, scratch: &mut Scratch) -> Option<usize> {
+        let datagram = &mut buffer[..length];
+        let length = match &self.cipher {
+            _ if length > MAX_DATAGRAM => None,
+            Inner::None => Some(length),
             Inner::Xor(key) => {
                 xor(datagram, key);
-                Some(datagram.len())
+                Some(length)
             }
             Inner::Aes128(key) => key.open(datagram),
             Inner::Aes192(key) => key.open(datagram),
             Inner::Aes256(key) => key.open(datagram),
         };
+        let length = if self.compress { scratch.0.decompress(buffer, length?) } else { length };
         length.filter(|length| (1..=MAX_FRAME).contains(length))
     }
 }

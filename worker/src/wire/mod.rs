@@ -2,3 +2,6 @@
 
 mod cbc;
 pub mod classic;
+pub mod fragment;
+pub mod lz4;
+pub mod password;

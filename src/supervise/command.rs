@@ -1,0 +1,69 @@
+//! The user's own command (`-c`, `run`), the supervisor's only other child: it runs when everything is open, with the
+//! privileges the supervisor was started with, before they are given up.
+
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::sys::signalfd::SignalFd;
+use nix::unistd::Pid;
+
+use super::events::to_end;
+use crate::log;
+
+/// Longest time it may run.
+const LIMIT: Duration = Duration::from_secs(30);
+/// What it finds as PATH; the rest of its environment is `ETHUDP_NAME` and `ETHUDP_INTERFACE`.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Runs the command and reports its failure, which does not stop the tunnel; false when a signal asks to end meanwhile.
+pub fn run(command: &str, tunnel: &str, interface: &str, signals: &SignalFd) -> bool {
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", command]).env_clear().env("PATH", PATH);
+    shell.env("ETHUDP_NAME", tunnel).env("ETHUDP_INTERFACE", interface);
+    // A group of its own, so that what it starts can be ended with it.
+    shell.stdin(Stdio::null()).current_dir("/").process_group(0);
+    match shell.spawn() {
+        Ok(mut child) => wait(&mut child, command, signals),
+        Err(error) => {
+            log::error(&format!("command {command:?}: {error}"));
+            true
+        }
+    }
+}
+
+fn wait(child: &mut Child, command: &str, signals: &SignalFd) -> bool {
+    let start = Instant::now();
+    loop {
+        let interrupted = to_end(signals);
+        match child.try_wait() {
+            Ok(Some(status)) => {
+                report(command, status);
+                return !interrupted;
+            }
+            Ok(None) if interrupted || start.elapsed() >= LIMIT => {
+                if let Ok(group) = i32::try_from(child.id()) {
+                    let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+                }
+                let _ = child.wait();
+                log::error(&format!("command {command:?}: ended after {} s", start.elapsed().as_secs()));
+                return !interrupted;
+            }
+            Ok(None) => thread::sleep(Duration::from_millis(10)),
+            Err(error) => {
+                log::error(&format!("command {command:?}: {error}"));
+                return !interrupted;
+            }
+        }
+    }
+}
+
+fn report(command: &str, status: ExitStatus) {
+    match (status.code(), status.signal()) {
+        (Some(0), _) => {}
+        (Some(code), _) => log::warning(&format!("command {command:?}: exit status {code}")),
+        (_, signal) => log::warning(&format!("command {command:?}: ended by signal {}", signal.unwrap_or_default())),
+    }
+}

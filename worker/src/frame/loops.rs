@@ -1,0 +1,57 @@
+//! The loop check: our own tunnel's datagrams, seen on the local side, must not go into the tunnel again.
+
+use std::net::IpAddr;
+
+use super::ethernet::{IPV4, IPV6, TPID_8021Q, UDP, payload};
+
+/// Whether a frame is UDP to or from one of `remotes`, the addresses of the tunnel's peers, behind at most one 802.1Q tag.
+/// Ports do not count, and neither does whether it is a fragment. An address only ever equals one of its own family.
+pub fn is_own(frame: &[u8], remotes: &[IpAddr]) -> bool {
+    let Some((kind, at)) = payload(frame, 1, &[TPID_8021Q]) else { return false };
+    let packet = &frame[at..];
+    match (kind, packet) {
+        (IPV4, [version, .., _]) if packet.len() >= 20 && version >> 4 == 4 && packet[9] == UDP => {
+            remotes.iter().any(|remote| match remote {
+                IpAddr::V4(remote) => packet[12..16] == remote.octets() || packet[16..20] == remote.octets(),
+                IpAddr::V6(_) => false,
+            })
+        }
+        (IPV6, [version, .., _]) if packet.len() >= 40 && version >> 4 == 6 && packet[6] == UDP => {
+            remotes.iter().any(|remote| match remote {
+                IpAddr::V4(_) => false,
+                IpAddr::V6(remote) => packet[8..24] == remote.octets() || packet[24..40] == remote.octets(),
+            })
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ipv4(protocol: u8, from: [u8; 4], to: [u8; 4]) -> Vec<u8> {
+        let mut frame = vec![0; 12];
+        frame.extend_from_slice(&[8, 0, 0x45, 0, 0, 28, 0, 0, 0, 0, 64, protocol, 0, 0]);
+        frame.extend_from_slice(&[from, to].concat());
+        frame.extend_from_slice(&[0; 8]);
+        frame
+    }
+
+    #[test]
+    fn families_are_not_mixed() {
+        let frame = ipv4(UDP, [0; 4], [255; 4]);
+        assert!(!is_own(&frame, &["::".parse().unwrap()]), "DHCP over an IPv6 underlay");
+        assert!(is_own(&ipv4(UDP, [1, 2, 3, 4], [9; 4]), &["::".parse().unwrap(), "1.2.3.4".parse().unwrap()]));
+        assert!(is_own(&ipv4(UDP, [9; 4], [1, 2, 3, 4]), &["1.2.3.4".parse().unwrap()]));
+        assert!(!is_own(&ipv4(6, [9; 4], [1, 2, 3, 4]), &["1.2.3.4".parse().unwrap()]), "TCP");
+    }
+
+    #[test]
+    fn a_short_frame_is_none() {
+        let frame = ipv4(UDP, [9; 4], [1, 2, 3, 4]);
+        for length in 0..34 {
+            assert!(!is_own(&frame[..length], &["1.2.3.4".parse().unwrap()]), "{length}");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Fragments of the classic wire (`-mtu`): a datagram that is too large leaves as exactly two.
+
+/// What begins a fragment; a big-endian sequence number follows.
+const MARK: &[u8; 6] = b"UDPFRG";
+/// Length of mark and sequence number in bytes.
+pub const HEADER: usize = 8;
+/// Bytes in a first fragment, and at most in a second.
+pub const PIECE: usize = 1000;
+/// Datagrams from this length on cannot be sent as two.
+pub const TOO_LONG: usize = 2 * PIECE;
+/// Pairs that wait for their other half at a time.
+const WAITING: usize = 512;
+/// Milliseconds after which a fragment no longer waits. The original counts whole seconds of wall clock: less than one
+/// always joins there, two never do.
+const AGE_MS: u64 = 1500;
+
+/// Writes one of the two fragments of `datagram` to `to` and returns its length. `sequence` is even for the first.
+pub fn write(datagram: &[u8], sequence: u16, to: &mut [u8]) -> usize {
+    let piece = if sequence.is_multiple_of(2) { &datagram[..PIECE] } else { &datagram[PIECE..] };
+    to[..6].copy_from_slice(MARK);
+    to[6..HEADER].copy_from_slice(&sequence.to_be_bytes());
+    to[HEADER..HEADER + piece.len()].copy_from_slice(piece);
+    HEADER + piece.len()
+}
+
+/// Fragments that wait for their other half: a fixed number, whatever the network sends.
+pub struct Reassembly {
+    waiting: Box<[Waiting]>,
+}
+
+#[derive(Clone)]
+struct Waiting {
+    /// Its sequence number; `None` when the place is free.
+    sequence: Option<u16>,
+    since_ms: u64,
+    length: usize,
+    bytes: [u8; PIECE],
+}
+
+/// What a datagram is to the reassembly.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// No fragment, to be used as it is.
+    Whole,
+    /// With the one that waited it makes a datagram of this length, which now stands in the buffer.
+    Joined(usize),
+    /// Stored until the other half comes.
+    Waits,
+    /// Not a valid fragment.
+    Invalid,
+}
+
+impl Default for Reassembly {
+    fn default() -> Self {
+        let free = Waiting { sequence: None, since_ms: 0, length: 0, bytes: [0; PIECE] };
+        Self { waiting: vec![free; WAITING].into() }
+    }
+}
+
+impl Reassembly {
+    /// Takes the datagram in `buffer[..length]`, which came at `now_ms`; `buffer` has room for [`TOO_LONG`] bytes.
+    pub fn take(&mut self, buffer: &mut [u8], length: usize, now_ms: u64) -> Outcome {
+        if !buffer[..length].starts_with(MARK) {
+            return Outcome::Whole;
+        }
+        if !(HEADER..=HEADER + PIECE).contains(&length) {
+            return Outcome::Invalid;
+        }
+        let sequence = u16::from_be_bytes([buffer[6], buffer[7]]);
+        let slot = &mut self.waiting[usize::from(sequence / 2) % WAITING];
+        let (own, other) = (length - HEADER, slot.length);
+        if slot.sequence == Some(sequence ^ 1) && now_ms.saturating_sub(slot.since_ms) <= AGE_MS {
+            if sequence.is_multiple_of(2) {
+                buffer.copy_within(HEADER..length, 0);
+                buffer[own..own + other].copy_from_slice(&slot.bytes[..other]);
+            } else {
+                buffer.copy_within(HEADER..length, other);
+                buffer[..other].copy_from_slice(&slot.bytes[..other]);
+            }
+            slot.sequence = None;
+            return Outcome::Joined(own + other);
+        }
+        slot.sequence = Some(sequence);
+        slot.since_ms = now_ms;
+        slot.length = own;
+        slot.bytes[..own].copy_from_slice(&buffer[HEADER..length]);
+        Outcome::Waits
+    }
+}

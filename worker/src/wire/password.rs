@@ -1,0 +1,44 @@
+//! The password of the classic wire: who may teach us the address of a peer behind NAT.
+
+use std::net::SocketAddr;
+
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+use super::classic::{Kind, PASSWORD, kind};
+use crate::path::remote::Remote;
+
+/// The whole message that has the right password: word, password, NUL.
+pub struct Password(Zeroizing<Vec<u8>>);
+
+impl Password {
+    /// `None` for an empty password, which is none.
+    pub fn new(password: &[u8]) -> Option<Self> {
+        let message = || Zeroizing::new([PASSWORD, password, &[0]].concat());
+        (!password.is_empty()).then(|| Self(message()))
+    }
+
+    /// The message that tells a peer our password.
+    pub fn message(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Whether a message has the right password, NUL included; what follows does not matter. The time it takes tells
+    /// nothing but the length.
+    fn matches(&self, message: &[u8]) -> bool {
+        message.get(..self.0.len()).is_some_and(|begin| begin.ct_eq(&self.0).into())
+    }
+}
+
+/// Whether a decoded datagram from `source` is to be looked at any further; learns the source where it may be learned.
+///
+/// A fixed remote is the kernel's business. A learned one without a password is whoever sent last, within the limits; with
+/// a password it is who sent that last, and everybody else is foreign.
+pub fn admits(remote: &Remote, password: Option<&Password>, source: Option<SocketAddr>, decoded: &[u8]) -> bool {
+    let (Remote::Learned(learned), Some(source)) = (remote, source) else { return true };
+    match password {
+        None => learned.learn(source),
+        Some(password) if kind(decoded) == Kind::Password => password.matches(decoded) && learned.learn(source),
+        Some(_) => learned.get() == Some(source),
+    }
+}
