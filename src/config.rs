@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::error::Context;
 use crate::tunnel::{self, Origin, Port, Tunnel};
-use crate::{Error, identity};
+use crate::{Error, identity, log};
 
 /// A file, word for word.
 #[derive(Deserialize)]
@@ -95,7 +95,12 @@ const MODES: &str = "\"raw\", \"tap\", \"bridge\", \"mirror\" or \"mirror-udp\""
 /// `ethudp check`.
 pub fn check(file: &Path) -> Result<(), Error> {
     let tunnel = load(file)?;
-    println!("{}: tunnel {:?}, mode {}, wire classic: ok", file.display(), tunnel.name, tunnel.port.mode());
+    log::print(&format!(
+        "{}: tunnel {:?}, mode {}, wire classic: ok\n",
+        file.display(),
+        tunnel.name,
+        tunnel.port.mode()
+    ));
     Ok(())
 }
 

@@ -24,15 +24,20 @@ use std::process::ExitCode;
 
 use cli::Command;
 pub use error::Error;
+use privsep::sys::process;
 
 /// The whole program.
 pub fn run() -> ExitCode {
+    // LISTEN_FDS is not used yet, so there is nothing among them that we want.
+    if let Err(error) = process::close_inherited() {
+        log::warning(&format!("inherited descriptors stay open: {error}"));
+    }
     let result = cli::parse().and_then(|command| match command {
         Command::Run(tunnel, foreground) => background::run(&tunnel, foreground),
         Command::Check(file) => config::check(&file),
         Command::Show { name, json } => show::show(name.as_deref(), json),
         Command::Text(text) => {
-            print!("{text}");
+            log::print(&text);
             Ok(())
         }
     });

@@ -1,12 +1,15 @@
 //! Messages to people: standard error in the foreground, the system log in the background.
 
+use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::sync::Mutex;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use syslog::{Facility, Formatter3164, Logger, LoggerBackend};
 
 enum Target {
     Stderr,
-    System(Box<Logger<LoggerBackend, Formatter3164>>),
+    System(SystemLog),
     /// In the background, and no system log was there.
     Nowhere,
 }
@@ -28,15 +31,34 @@ pub fn connect(name: &str) -> Option<SystemLog> {
         process: format!("ethudp[{name}]"),
         pid: std::process::id(),
     };
-    syslog::unix(formatter).ok().map(SystemLog)
+    let logger = syslog::unix(formatter).ok()?;
+    // A log that is slow loses messages; it never stops a tunnel.
+    if let LoggerBackend::Unix(socket) = &logger.backend {
+        socket.set_nonblocking(true).ok()?;
+    }
+    Some(SystemLog { logger: Box::new(logger), name: name.to_owned() })
 }
 
 /// A connection to the system log.
-pub struct SystemLog(Logger<LoggerBackend, Formatter3164>);
+pub struct SystemLog {
+    logger: Box<Logger<LoggerBackend, Formatter3164>>,
+    name: String,
+}
+
+impl SystemLog {
+    fn send(&mut self, level: Level, text: &str) -> bool {
+        let sent = match level {
+            Level::Error => self.logger.err(text),
+            Level::Warning => self.logger.warning(text),
+            Level::Info => self.logger.info(text),
+        };
+        sent.is_ok()
+    }
+}
 
 /// Sends all further messages to the system log.
 pub fn to_background(log: Option<SystemLog>) {
-    *target() = log.map_or(Target::Nowhere, |SystemLog(logger)| Target::System(Box::new(logger)));
+    *target() = log.map_or(Target::Nowhere, Target::System);
 }
 
 fn target() -> std::sync::MutexGuard<'static, Target> {
@@ -65,17 +87,34 @@ fn write(level: Level, text: &str) {
                 Level::Warning => "warning: ",
                 Level::Error | Level::Info => "",
             };
-            eprintln!("ethudp: {level}{text}");
+            stderr_line(&format!("ethudp: {level}{text}\n"));
         }
-        Target::System(logger) => {
-            // A log that does not take a message is no reason to stop, and there is nobody to tell.
-            let _ = match level {
-                Level::Error => logger.err(text),
-                Level::Warning => logger.warning(text),
-                Level::Info => logger.info(text),
-            };
+        Target::System(log) => {
+            // The log's daemon may have been restarted; if there is none, there is nobody to tell.
+            if !log.send(level, text)
+                && let Some(mut again) = connect(&log.name)
+            {
+                again.send(level, text);
+                *log = again;
+            }
         }
         Target::Nowhere => {}
+    }
+}
+
+/// Prints to standard output. Whoever reads it may have gone, which is no reason to stop.
+pub fn print(text: &str) {
+    let _ = io::stdout().write_all(text.as_bytes());
+}
+
+/// Writes a line to standard error if that takes it at once: nobody who reads slowly, or no longer, stops a tunnel.
+fn stderr_line(line: &str) {
+    let stderr = io::stderr();
+    let ready =
+        |descriptor: &PollFd<'_>| descriptor.revents().is_some_and(|events| events.contains(PollFlags::POLLOUT));
+    let mut polled = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+    if poll(&mut polled, PollTimeout::ZERO).is_ok() && ready(&polled[0]) {
+        let _ = (&stderr).write_all(line.as_bytes());
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::error::Context;
 use crate::status::Status;
-use crate::{Error, runtime, tunnel};
+use crate::{Error, log, runtime, tunnel};
 
 /// Longest wait for an answer.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -26,17 +26,17 @@ pub fn show(name: Option<&str>, json: bool) -> Result<(), Error> {
             }
             _ => Error::failure(format!("tunnel {name:?}: {error}")),
         })?;
-        print!("{}", if json { status.json() } else { status.text() });
+        log::print(&if json { status.json() } else { status.text() });
         return Ok(());
     }
     let all = all(&directory).context(|| format!("runtime directory {}", directory.display()))?;
     if json {
-        println!("{}", serde_json::to_string(&all).context(|| "status".into())?);
+        log::print(&(serde_json::to_string(&all).context(|| "status".into())? + "\n"));
     } else if all.is_empty() {
-        println!("no tunnel runs");
+        log::print("no tunnel runs\n");
     } else {
         for status in &all {
-            print!("{}", status.text());
+            log::print(&status.text());
         }
     }
     Ok(())
@@ -56,7 +56,7 @@ fn all(directory: &Path) -> std::io::Result<Vec<Status>> {
                 Ok(status) => all.push(status),
                 // Left by a supervisor that was killed, or about to be removed.
                 Err(error) if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound) => {}
-                Err(error) => return Err(std::io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
+                Err(error) => log::error(&format!("{}: {error}", path.display())),
             }
         }
     }

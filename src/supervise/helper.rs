@@ -32,7 +32,7 @@ impl Helper {
     pub fn start(executable: &File, plan: Plan, signals: &SignalFd) -> Result<Option<Self>, Error> {
         let say = || "helper".to_owned();
         let (ours, theirs) = ipc::pair().context(say)?;
-        let pid = process::spawn(executable.as_fd(), c"ethudp-helper", theirs.as_fd(), None, true).context(say)?;
+        let pid = process::spawn(executable.as_fd(), c"ethudp-helper", theirs.as_fd(), None).context(say)?;
         let child = Child::new(pid);
         drop(theirs);
         let channel = Channel::<ToHelper, FromHelper>::new(ours);

@@ -14,7 +14,6 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use privsep::confine;
 use privsep::ipc::{Cipher, Identity};
-use privsep::sys::process;
 
 use crate::cli::Foreground;
 use crate::error::Context;
@@ -27,7 +26,6 @@ use supervisor::{Parts, Supervisor};
 
 /// Runs a tunnel until it is told to end; calls `ready` once, when the first worker forwards.
 pub fn run(tunnel: &Tunnel, foreground: Foreground, ready: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
-    process::close_on_exec().context(|| "inherited descriptors".into())?;
     let identity = identity::choose(tunnel.user.as_deref())?;
     let executables = executables::open()?;
     // From here on a signal no longer ends the process: there is something to clean up.

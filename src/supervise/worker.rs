@@ -67,7 +67,7 @@ impl Worker {
     pub fn start(executable: &File, helper: &Helper, config: &WorkerConfig) -> Result<Self, ipc::Error> {
         let (ours, theirs) = ipc::pair()?;
         let (to_helper, to_worker) = ipc::pair()?;
-        let pid = process::spawn(executable.as_fd(), c"ethudp-worker", theirs.as_fd(), Some(to_worker.as_fd()), false)?;
+        let pid = process::spawn(executable.as_fd(), c"ethudp-worker", theirs.as_fd(), Some(to_worker.as_fd()))?;
         drop((theirs, to_worker));
         let now = Instant::now();
         let worker = Self {

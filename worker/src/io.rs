@@ -37,7 +37,7 @@ pub struct Sent {
 /// Sends every packet of the batch to `target`, or where the socket is connected or bound, past those that fail.
 pub fn send_all(sender: &mut Sender, socket: BorrowedFd<'_>, batch: &Batch, target: Option<SocketAddr>) -> Sent {
     let mut sent = Sent::default();
-    let (mut next, mut waited, mut refused) = (0, false, false);
+    let (mut next, mut waited, mut retried) = (0, false, usize::MAX);
     while next < batch.len() {
         match sender.send(socket, batch.frames(next), target) {
             Ok(count) => {
@@ -54,8 +54,8 @@ pub fn send_all(sender: &mut Sender, socket: BorrowedFd<'_>, batch: &Batch, targ
                 sent.errors += (batch.len() - next) as u64;
                 return sent;
             }
-            // Not about this packet: an ICMP answer to an earlier one, which this call has taken off the socket.
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused && !refused => refused = true,
+            // Perhaps not about this packet, but an ICMP answer to an earlier one, which this call has taken off the socket.
+            Err(_) if retried != next => retried = next,
             Err(_) => {
                 sent.errors += 1;
                 next += 1;

@@ -31,14 +31,13 @@ pub fn for_good(confinement: Confinement) -> io::Result<Confinement> {
 const PROT_EXEC: u64 = libc::PROT_EXEC as u64;
 const SOL_PACKET: u64 = libc::SOL_PACKET as u64;
 const PACKET_STATISTICS: u64 = libc::PACKET_STATISTICS as u64;
-const FILE_FLAGS: &[u64] = &[libc::F_GETFL as u64, libc::F_SETFL as u64];
 
 /// Shorthand for a line of the table.
 const fn allow(name: &'static str, number: i64, arguments: Arguments, reason: &'static str) -> Allowed {
     Allowed { name, number, arguments, reason }
 }
 
-use Arguments::{Any, Both, OneOf, OwnProcess, WithoutBits};
+use Arguments::{Any, Both, OwnProcess, WithoutBits};
 
 /// Everything the sealed worker may call; the rest kills it. No call that is made per batch has its arguments checked:
 /// the kernel answers those from a bitmap.
@@ -56,7 +55,6 @@ pub const ALLOWED: &[Allowed] = &[
     allow("recvmsg", libc::SYS_recvmsg, Any, "messages from the supervisor"),
     allow("sendmsg", libc::SYS_sendmsg, Any, "messages to the supervisor"),
     allow("close", libc::SYS_close, Any, "end of the process: descriptors that are dropped"),
-    allow("fcntl", libc::SYS_fcntl, OneOf(1, FILE_FLAGS), "checks of the standard library before a close"),
     // Memory.
     allow("brk", libc::SYS_brk, Any, "allocator"),
     allow("mmap", libc::SYS_mmap, WithoutBits(2, PROT_EXEC), "allocator; never executable"),

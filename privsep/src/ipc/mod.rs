@@ -19,9 +19,6 @@ pub use message::*;
 
 use crate::sys::scm;
 
-/// Descriptors that one message can carry at most.
-pub const MAX_DESCRIPTORS: usize = scm::MAX;
-
 /// One direction's messages.
 pub trait Message: Serialize + DeserializeOwned {
     /// Largest encoded size in bytes.
@@ -174,6 +171,20 @@ mod tests {
             scm::send(a.as_fd(), &bytes, &vec![a.as_fd(); count], MsgFlags::empty()).unwrap();
             assert!(matches!(b.recv(), Err(Error::Violation(_))), "{bytes:?} with {count} descriptors");
         }
+    }
+
+    #[test]
+    fn too_many_descriptors_are_a_violation_and_none_stays_open() {
+        let (a, b) = channels();
+        // The pipe reports its end only when every copy of its other side is closed.
+        let (reader, writer) = nix::unistd::pipe().unwrap();
+        let bytes = postcard::to_allocvec(&Note::WithDescriptor).unwrap();
+        for count in [2, scm::MAX + 1, 200] {
+            scm::send(a.as_fd(), &bytes, &vec![writer.as_fd(); count], MsgFlags::empty()).unwrap();
+            assert!(matches!(b.recv(), Err(Error::Violation(_))), "{count} descriptors");
+        }
+        drop(writer);
+        assert_eq!(nix::unistd::read(reader, &mut [0]), Ok(0));
     }
 
     #[test]

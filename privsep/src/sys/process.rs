@@ -24,6 +24,9 @@ pub const EXEC_FAILED: c_int = 127;
 /// # Errors
 /// `EBADF` when it is not open: the program was not started by the supervisor.
 pub fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
+    if ![SUPERVISOR_FD, HANDLES_FD].contains(&fd) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
     // SAFETY: fcntl with F_GETFD reads no memory; a bad number gives EBADF.
     check(unsafe { libc::fcntl(fd, libc::F_GETFD) })?;
     // SAFETY: open, and by the callers' contract (start of main, each number once) owned by nobody else.
@@ -33,14 +36,13 @@ pub fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
 /// Starts `executable` by fork and `execveat`, so that what runs is the file that was opened, whatever its path holds now.
 ///
 /// The child has `supervisor` as descriptor 3, `handles` as descriptor 4 if given, standard streams on `/dev/null`
-/// (standard error stays when `keep_stderr`), no other descriptor, an empty environment, `name` as its only argument,
+/// so that it holds nothing of whoever started us, no other descriptor, an empty environment, `name` as its only argument,
 /// all signals blocked, and dies by SIGKILL with the calling thread.
 pub fn spawn(
     executable: BorrowedFd<'_>,
     name: &CStr,
     supervisor: BorrowedFd<'_>,
     handles: Option<BorrowedFd<'_>>,
-    keep_stderr: bool,
 ) -> io::Result<Pid> {
     let null = File::options().read(true).write(true).open("/dev/null")?;
     // Copies above the numbers that the child will overwrite.
@@ -55,8 +57,7 @@ pub fn spawn(
     let supervisor = high(supervisor)?;
     let handles = handles.map(high).transpose()?;
     let mut moves: [(RawFd, RawFd, bool); 6] = [(-1, -1, false); 6];
-    let streams = if keep_stderr { 2 } else { 3 };
-    for (slot, to) in moves.iter_mut().zip(0..streams) {
+    for (slot, to) in moves.iter_mut().zip(0..3) {
         *slot = (null.as_raw_fd(), to, false);
     }
     moves[3] = (supervisor.as_raw_fd(), SUPERVISOR_FD, false);
@@ -110,18 +111,19 @@ fn child(moves: &[(RawFd, RawFd, bool)], name: &CStr, parent: u32) {
 /// # Errors
 /// As fork(2). Must be called while the process has one thread; refused otherwise.
 pub fn fork_background() -> io::Result<Option<Pid>> {
-    if std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() != 1) {
-        return Err(io::Error::other("fork with several threads"));
+    if !std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1) {
+        return Err(io::Error::other("fork with several threads, or without /proc to count them"));
     }
     // SAFETY: there is one thread, so no lock of another can be left held in the child.
     let pid = check(unsafe { libc::fork() })?;
     Ok((pid != 0).then(|| Pid::from_raw(pid)))
 }
 
-/// Has no program that this process executes inherit any descriptor but the standard streams.
-pub fn close_on_exec() -> io::Result<()> {
-    // SAFETY: close_range with plain numbers; with this flag it closes nothing now.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+/// Closes every descriptor but the standard streams: whatever whoever started us has left open. Only for the first line
+/// of `main`.
+pub fn close_inherited() -> io::Result<()> {
+    // SAFETY: called first in main, when nothing of this program owns a descriptor above the standard streams.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

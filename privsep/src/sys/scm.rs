@@ -29,7 +29,9 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>]
 /// `InvalidData` if the packet was longer than `buffer` or carried more than [`MAX`] descriptors; those that did arrive
 /// are closed.
 pub fn recv(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
-    let mut control = nix::cmsg_space!([RawFd; MAX]);
+    // Room for all that the kernel can pass in one packet (SCM_MAX_FD): descriptors that did not fit would be open, and
+    // nobody would know their numbers to close them.
+    let mut control = nix::cmsg_space!([RawFd; 253]);
     let mut slices = [IoSliceMut::new(buffer)];
     let packet = loop {
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;
@@ -47,7 +49,8 @@ pub fn recv(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Vec
             }
         }
     }
-    if packet.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) {
+    let truncated = packet.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
+    if truncated || descriptors.len() > MAX {
         return Err(io::ErrorKind::InvalidData.into());
     }
     Ok((packet.bytes, descriptors))

@@ -20,7 +20,8 @@ pub fn create(device: File, name: &str) -> io::Result<(OwnedFd, String)> {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
-        *to = from.cast_signed();
+        // c_char is signed on some architectures and not on others.
+        *to = libc::c_char::from_ne_bytes([from]);
     }
     let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_TUN_EXCL;
     #[allow(clippy::cast_possible_truncation)] // The kernel's flags field is 16 bits wide; IFF_TUN_EXCL is its top bit.

@@ -16,6 +16,9 @@ use crate::io::{Received, send_all};
 use crate::wire::fragment;
 use remote::{Remote, To};
 
+/// Errors of a socket in a row, without one empty or successful call between them, from which on it counts as broken.
+const LASTING: u32 = 1000;
+
 /// One way to the peer. Opened by the helper; shared by the threads.
 pub struct Path {
     pub socket: OwnedFd,
@@ -107,12 +110,14 @@ pub struct Inlet {
     receiver: Receiver,
     /// Where each datagram of the last batch came from; only looked at where the remote is learned.
     sources: [Option<SocketAddr>; BATCH],
+    /// Errors in a row.
+    errors: u32,
 }
 
 impl Inlet {
     pub fn new(path: &Path) -> Self {
         let receiver = if path.remote.is_learned() { Receiver::with_sources(BATCH) } else { Receiver::new(BATCH) };
-        Self { receiver, sources: [None; BATCH] }
+        Self { receiver, sources: [None; BATCH], errors: 0 }
     }
 
     /// Where datagram `index` of the last batch came from.
@@ -124,19 +129,19 @@ impl Inlet {
     pub fn receive(&mut self, path: &Path, batch: &mut Batch) -> Received {
         let count = match self.receiver.receive(path.socket.as_fd(), batch.slots()) {
             Ok(count) => count,
-            Err(error) => match error.kind() {
-                ErrorKind::WouldBlock | ErrorKind::Interrupted => return Received::Nothing,
-                // The peer's host answers that nobody listens there: its business, and no reason to pause.
-                ErrorKind::ConnectionRefused | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => {
-                    path.counters.rx_errors.add(1);
-                    return Received::Batch;
-                }
-                _ => {
-                    path.counters.rx_errors.add(1);
-                    return Received::Error;
-                }
-            },
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                self.errors = 0;
+                return Received::Nothing;
+            }
+            // An ICMP message about what we sent, from whomever: taken off the socket by this call, and no reason to stop
+            // receiving. Only an error that does not go away is one of the socket.
+            Err(_) => {
+                path.counters.rx_errors.add(1);
+                self.errors += 1;
+                return if self.errors > LASTING { Received::Error } else { Received::Batch };
+            }
         };
+        self.errors = 0;
         for index in 0..count {
             match self.receiver.length(index) {
                 length if length > MAX_DATAGRAM => path.counters.rx_dropped_oversize.add(1),
