@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
 use privsep::ipc::{Cipher, MAX_PATHS, Rules};
 use privsep::secret::Secret;
 use serde::Deserialize;
@@ -296,7 +297,12 @@ fn secret(
 ) -> Result<Secret, String> {
     let file = secret_path(file, directory);
     let name = || format!("{what} {}", file.display());
-    let mut open = File::open(&file).map_err(|error| format!("{}: {error}", name()))?;
+    // Without waiting: a FIFO in its place is no file.
+    let mut open = File::options()
+        .read(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(&file)
+        .map_err(|error| format!("{}: {error}", name()))?;
     let metadata = open.metadata().map_err(|error| format!("{}: {error}", name()))?;
     if !metadata.is_file() {
         return Err(format!("{}: is not a file", name()));
@@ -305,11 +311,7 @@ fn secret(
         return Err(format!("{}: has mode {:04o}; must be at most 0640", name(), metadata.mode() & 0o7777));
     }
     if !identity::may_own_keys(metadata.uid()) {
-        return Err(format!(
-            "{}: belongs to user {}; must belong to root or to the tunnel's user",
-            name(),
-            metadata.uid()
-        ));
+        return Err(format!("{}: belongs to user {}; must belong to root or to user ethudp", name(), metadata.uid()));
     }
     let mut bytes = Zeroizing::new(Vec::with_capacity(tunnel::MAX_KEY + 3));
     let limit = tunnel::MAX_KEY as u64 + 3;

@@ -1,6 +1,6 @@
 //! From a tunnel's description to what helper and worker are told.
 
-use privsep::ipc::{Identity, PathPlan, Plan, PortKind, PortPlan, Remote, State, WorkerConfig};
+use privsep::ipc::{Address, Identity, PathPlan, Plan, PortKind, PortPlan, Remote, State, WorkerConfig};
 
 use crate::resolve::Addresses;
 use crate::tunnel::{Classic, Port, Tunnel};
@@ -9,7 +9,7 @@ use crate::{Error, filter};
 /// The plan for the helper: every handle that this tunnel will ever need.
 pub fn plan(tunnel: &Tunnel, become_user: Option<Identity>, addresses: &Addresses) -> Result<Plan, Error> {
     let paths = tunnel.paths.iter().zip(addresses).map(|(path, &(local, remote))| PathPlan {
-        local,
+        local: Address(local),
         remote: match remote {
             Remote::Fixed(remote) => Some(remote),
             Remote::Learned { .. } => None,
@@ -49,6 +49,7 @@ pub fn worker(tunnel: &Tunnel, addresses: &Addresses) -> WorkerConfig {
         remotes: addresses.iter().map(|(_, remote)| *remote).collect(),
         rules: tunnel.rules.clone(),
         keepalive: !tunnel.port.is_mirror(),
+        drain: false,
         exit_after: tunnel.exit_after,
         state: State::default(),
     }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use privsep::ipc::Remote;
+use privsep::ipc::{Address, Remote};
 
 use crate::Error;
 use crate::tunnel::{self, Endpoint, Path, Tunnel};
@@ -62,7 +62,7 @@ fn path(path: &Path) -> Result<(SocketAddr, Remote), Error> {
     for local in &locals {
         if let Some(&remote) = remotes.iter().find(|remote| remote.is_ipv4() == local.is_ipv4()) {
             let remote = match &path.remote {
-                tunnel::Remote::Fixed(_) => Remote::Fixed(remote),
+                tunnel::Remote::Fixed(_) => Remote::Fixed(Address(remote)),
                 tunnel::Remote::Learned { .. } => Remote::Learned { address: Some(remote.ip()), port },
             };
             return Ok((*local, remote));

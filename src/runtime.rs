@@ -2,11 +2,15 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, fchown};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, setegid, seteuid};
 use privsep::ipc::Identity;
@@ -14,6 +18,8 @@ use privsep::ipc::Identity;
 use crate::Error;
 use crate::error::Context;
 
+/// Longest wait for another start to look whether its tunnel runs.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// Where the sockets are when systemd does not say.
 const DEFAULT: &str = "/run/ethudp";
 
@@ -55,14 +61,13 @@ impl ControlSocket {
     }
 
     fn bind_at(directory: &Path, path: PathBuf) -> Result<Self, Refusal> {
-        // Held while we look and bind, so that two tunnels of one name cannot both find the old socket dead.
-        let directory = File::open(directory)?;
-        let _lock = Flock::lock(directory, FlockArg::LockExclusive).map_err(|(_, error)| io::Error::from(error))?;
-        match UnixStream::connect(&path) {
-            Ok(_) => return Err(Refusal::Runs),
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(&path)?,
-            Err(error) => return Err(error.into()),
+        let _lock = Lock::take(directory.join(".lock"))?;
+        match try_connect(&path) {
+            // It takes no more requests at the moment, so it is there.
+            Ok(()) | Err(Errno::EAGAIN) => return Err(Refusal::Runs),
+            Err(Errno::ENOENT) => {}
+            Err(Errno::ECONNREFUSED) => fs::remove_file(&path)?,
+            Err(error) => return Err(io::Error::from(error).into()),
         }
         let before = umask(Mode::from_bits_truncate(0o117));
         let listener = UnixListener::bind(&path);
@@ -70,6 +75,50 @@ impl ControlSocket {
         let socket = Self { listener: listener?, path };
         socket.listener.set_nonblocking(true)?;
         Ok(socket)
+    }
+}
+
+/// Connects without waiting for a listener that is busy.
+fn try_connect(path: &Path) -> nix::Result<()> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    connect(socket.as_raw_fd(), &UnixAddr::new(path)?)
+}
+
+/// Held while we look whether a tunnel runs and bind, so that two of one name cannot both find the old socket dead.
+///
+/// A file that only its owner can open, so that nobody else can hold us up; it goes with the lock.
+struct Lock {
+    path: PathBuf,
+    _file: Flock<File>,
+}
+
+impl Lock {
+    fn take(path: PathBuf) -> io::Result<Self> {
+        let start = Instant::now();
+        loop {
+            let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                // The one before may have removed the file that we opened: then the lock is of no use.
+                Ok(file)
+                    if fs::metadata(&path).is_ok_and(|now| file.metadata().is_ok_and(|own| own.ino() == now.ino())) =>
+                {
+                    return Ok(Self { path, _file: file });
+                }
+                Ok(_) => {}
+                Err((_, error)) if error != Errno::EWOULDBLOCK || start.elapsed() > PATIENCE => {
+                    return Err(error.into());
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Removed while it is held; who waits finds out and makes another.
+        let _ = fs::remove_file(&self.path);
     }
 }
 
@@ -107,7 +156,9 @@ fn create(directory: &Path, identity: Option<Identity>) -> io::Result<()> {
         Err(error) => return Err(error),
     }
     let Some(Identity { uid, gid }) = identity else { return Ok(()) };
-    fchown(File::open(directory)?, Some(uid), Some(gid))
+    let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
+    let directory = File::options().read(true).custom_flags(flags.bits()).open(directory)?;
+    fchown(directory, Some(uid), Some(gid))
 }
 
 /// For as long as this lives, files are used as another user.

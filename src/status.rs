@@ -185,15 +185,19 @@ impl Status {
             confinement.landlock_abi,
             yes(confinement.mdwe)
         );
+        let drops = [
+            port.rx_dropped_oversize,
+            port.rx_dropped_kernel,
+            port.rx_dropped_stale,
+            port.rx_errors,
+            port.tx_dropped_short,
+            port.tx_errors,
+        ];
+        let dropped = drops.into_iter().fold(0, u64::saturating_add);
         let _ = writeln!(
             text,
             "  {:<11} taken {} frames ({} bytes), given {} frames ({} bytes), dropped {}",
-            self.port.interface,
-            port.rx_frames,
-            port.rx_bytes,
-            port.tx_frames,
-            port.tx_bytes,
-            port.rx_dropped_oversize + port.rx_dropped_kernel + port.rx_errors + port.tx_dropped_short + port.tx_errors
+            self.port.interface, port.rx_frames, port.rx_bytes, port.tx_frames, port.tx_bytes, dropped
         );
         for path in &self.paths {
             let rtt = path.rtt_ms.map_or_else(|| "-".into(), |rtt| format!("{rtt:.2} ms"));

@@ -48,6 +48,24 @@ fn it_returns_when_ready_and_ends_by_a_signal() {
 }
 
 #[test]
+fn nothing_of_whoever_started_it_stays_open() {
+    let sites = Sites::new();
+    let scratch = Scratch::new();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let arguments = "-n a -i -dev eu0 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24";
+    let mut command = crate::lab::ethudp(&scratch, &[], &arguments.split(' ').collect::<Vec<_>>());
+    // As in `ethudp ... 2>&1 | cat`, and with one more descriptor that a shell has left open.
+    command.stdout(writer.try_clone().unwrap()).stderr(writer);
+    let mut child = sites.a.spawn(&mut command);
+    drop(command);
+    assert!(child.wait().unwrap().success());
+    let _supervisor = supervisor(&scratch, "a").expect("a tunnel in the background");
+    let (sender, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || sender.send(std::io::copy(&mut reader, &mut std::io::sink())));
+    assert!(ended.recv_timeout(Duration::from_secs(2)).is_ok(), "somebody holds the pipe");
+}
+
+#[test]
 fn a_failure_is_printed_and_the_status_says_so() {
     let sites = Sites::new();
     let scratch = Scratch::new();

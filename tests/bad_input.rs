@@ -17,7 +17,7 @@ fn fails(site: &Namespace, arguments: &[&str], prefix: &[&str], status: i32, wor
     let (output, context) = (&run.output, format!("{arguments:?}: {}", run.output));
     assert_eq!(run.status.code(), Some(status), "{context}");
     // Advice about a key on the command line may come first.
-    let lines: Vec<_> = output.lines().filter(|line| !line.contains("warning: the key was given")).collect();
+    let lines: Vec<_> = output.lines().filter(|line| !line.contains("warning: a secret was given")).collect();
     assert!(lines.len() == 1 && lines[0].starts_with("ethudp: ") && lines[0].contains(words), "{context}");
     assert!(run.took < SECOND, "took {:?}: {context}", run.took);
     assert_eq!(site.interfaces(), before, "{context}");

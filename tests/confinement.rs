@@ -75,6 +75,17 @@ fn the_worker_has_an_empty_network_and_no_descriptor_but_its_handles() {
 }
 
 #[test]
+fn the_worker_can_start_nothing_write_no_file_and_dump_no_core() {
+    let sites = Sites::new();
+    let a = Running::classic(&sites.a, "a", "-i 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24");
+    let limits = fs::read_to_string(format!("/proc/{}/limits", a.pid("worker"))).unwrap();
+    for name in ["Max processes", "Max file size", "Max core file size"] {
+        let line = limits.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        assert_eq!(line.split_whitespace().take(2).collect::<Vec<_>>(), ["0", "0"], "{name}");
+    }
+}
+
+#[test]
 fn another_user_can_be_named() {
     let sites = Sites::new();
     let a = Running::classic(&sites.a, "a", "--user nobody -i 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24");

@@ -105,3 +105,49 @@ fn only_the_peer_is_listened_to() {
     settle(&end, 1);
     assert_eq!((end.count("/paths/0/rx_datagrams"), end.count("/port/tx_frames")), (1, 0));
 }
+
+/// An ICMP "destination unreachable" of this code, from somebody else, about a datagram from 192.0.2.1 to 192.0.2.2.
+fn unreachable(code: u8) -> Vec<u8> {
+    fn checksum(bytes: &[u8]) -> [u8; 2] {
+        let words = bytes.chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(*word.get(1).unwrap_or(&0)));
+        let sum: u32 = words.sum();
+        let folded = (sum & 0xffff) + (sum >> 16);
+        u16::try_from(!((folded & 0xffff) + (folded >> 16)) & 0xffff).unwrap().to_be_bytes()
+    }
+    let ip = |protocol: u8, length: u8, from: [u8; 4], to: [u8; 4]| {
+        let mut header = vec![0x45, 0, 0, length, 0, 0, 0, 0, 64, protocol, 0, 0];
+        header.extend_from_slice(&[from, to].concat());
+        let sum = checksum(&header);
+        header[10..12].copy_from_slice(&sum);
+        header
+    };
+    let about = [ip(17, 40, [192, 0, 2, 1], [192, 0, 2, 2]), vec![0x17, 0x70, 0x17, 0x70, 0, 20, 0, 0]].concat();
+    let mut icmp = [&[3, code, 0, 0, 0, 0, 0, 0], &about[..]].concat();
+    let sum = checksum(&icmp);
+    icmp[2..4].copy_from_slice(&sum);
+    [ip(1, 56, [192, 0, 2, 55], [192, 0, 2, 1]), icmp].concat()
+}
+
+#[test]
+fn forged_icmp_messages_do_not_slow_the_tunnel_down() {
+    let sites = Sites::new();
+    let (end, peer) = end(&sites, "");
+    let (underlay, mut wire) = (Wire::new(&sites.b, "wan"), Wire::new(&sites.a, "eu0"));
+    let mac = |site: &Namespace| {
+        let link = site.ip("-o link show wan");
+        let mac = link.split("link/ether ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+        mac.split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect::<Vec<_>>()
+    };
+    let header = [mac(&sites.a), mac(&sites.b), vec![8, 0]].concat();
+    let start = std::time::Instant::now();
+    for number in 0..200 {
+        // Protocol, port, source route, network and host unknown, host isolated, ...
+        let code = [2, 3, 5, 6, 7, 8][number as usize % 6];
+        underlay.send(&[&header[..], &unreachable(code)].concat());
+        peer.send(&frame(number, 100)).unwrap();
+        assert_eq!(wire.receive(Duration::from_secs(2)), Some(frame(number, 100)), "code {code}");
+    }
+    // Each used to cost a pause of 100 ms.
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert!(end.count("/paths/0/rx_errors") > 20, "the messages did not arrive: {}", end.status());
+}

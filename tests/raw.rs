@@ -170,3 +170,13 @@ fn it_works_without_root_given_two_ambient_capabilities() {
     }
     drop((a, b));
 }
+
+#[test]
+fn when_its_interface_is_removed_a_tunnel_ends_and_says_so() {
+    let lab = Lab::new();
+    let (a, _b) = lab.tunnel("");
+    lab.sites.a.ip("link del lan");
+    let said = || a.log().contains("interface \"lan\": has been removed").then_some(());
+    crate::lab::wait_for("last words", LIMIT, said);
+    assert!(!a.stop().success());
+}

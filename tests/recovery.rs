@@ -91,3 +91,21 @@ fn without_its_helper_a_tunnel_forwards_until_it_needs_a_new_worker() {
     wait_for("removed interface", LIMIT, || (!sites.a.interfaces().contains(&"eu0".into())).then_some(()));
     assert!(!a.stop().success());
 }
+
+#[test]
+fn what_waited_for_a_frozen_worker_is_not_delivered_late() {
+    let sites = Sites::new();
+    let (a, _b) = tunnel(&sites);
+    let (receiver, sender) = (sites.b.inside(bound), sites.a.inside(bound));
+    sender.connect(("10.8.0.2", 7000)).unwrap();
+    kill(a.pid("worker"), Signal::SIGSTOP).unwrap();
+    // The signal takes effect a moment later.
+    std::thread::sleep(Duration::from_millis(100));
+    for _ in 0..50 {
+        sender.send(b"late").unwrap();
+    }
+    wait_for("replacement", Duration::from_secs(8), || (a.count("/worker_restarts") == 1).then_some(()));
+    assert_udp(&sites.a, &sites.b, "10.8.0.2");
+    assert!(receiver.recv(&mut [0; 16]).is_err(), "a frame was delivered seconds late");
+    assert!(a.count("/port/rx_dropped_stale") >= 50, "{}", a.status());
+}

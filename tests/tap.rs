@@ -37,6 +37,15 @@ fn the_underlay_may_be_ipv6() {
 }
 
 #[test]
+fn no_datagram_forbids_fragmentation() {
+    let sites = Sites::new();
+    let (_a, _b) = tunnel(&sites, "", "192.0.2.1", "192.0.2.2");
+    let mut underlay = crate::lab::Wire::new(&sites.b, "wan");
+    let ours = std::iter::from_fn(|| underlay.receive(LIMIT)).find(|frame| frame[12..14] == [8, 0] && frame[23] == 17);
+    assert_eq!(ours.expect("a PING on the underlay")[20] & 0x40, 0, "DF is set");
+}
+
+#[test]
 fn names_are_resolved_at_the_start() {
     let sites = Sites::new();
     // The one name that every host has.

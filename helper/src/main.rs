@@ -34,7 +34,7 @@ fn run() -> Result<(), ipc::Error> {
         Err(reason) => return supervisor.send(&FromHelper::Failed(reason), &[]),
     };
     give_up_privileges(plan.become_user)?;
-    supervisor.send(&FromHelper::Opened { interface: handles.interface.clone() }, &[])?;
+    supervisor.send(&FromHelper::Opened { interface: handles.interface.clone(), index: handles.index }, &[])?;
     while let Some((message, descriptors)) = supervisor.recv()? {
         match message {
             ToHelper::Serve(_) => hand_out(&handles, descriptors)?,

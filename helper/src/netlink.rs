@@ -17,7 +17,7 @@ pub struct Link {
     pub index: u32,
     /// Kind of a virtual interface ("bridge"), empty for others.
     pub kind: String,
-    /// Whether its frames begin with an Ethernet header.
+    /// Whether it is an Ethernet interface. Loopback is not: it gives back every frame that is sent.
     pub ethernet: bool,
 }
 
@@ -65,7 +65,7 @@ impl Netlink {
         Ok(Link {
             index: u32::from_ne_bytes([info[4], info[5], info[6], info[7]]),
             kind: kind.unwrap_or_default(),
-            ethernet: [libc::ARPHRD_ETHER, libc::ARPHRD_LOOPBACK].contains(&hardware),
+            ethernet: hardware == libc::ARPHRD_ETHER,
         })
     }
 
@@ -174,7 +174,7 @@ mod tests {
     fn the_loopback_interface_is_found_and_an_unknown_one_is_not() {
         let mut netlink = Netlink::open().unwrap();
         let link = netlink.link("lo").unwrap();
-        assert_eq!((link.index, link.kind.as_str(), link.ethernet), (1, "", true));
+        assert_eq!((link.index, link.kind.as_str(), link.ethernet), (1, "", false));
         assert_eq!(netlink.link("no-such-if").err().unwrap().raw_os_error(), Some(libc::ENODEV));
     }
 

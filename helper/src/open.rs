@@ -10,7 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
 };
-use privsep::ipc::{BpfInstruction, PathPlan, Plan, PortPlan};
+use privsep::ipc::{Address, BpfInstruction, PathPlan, Plan, PortPlan};
 use privsep::sys::{option, packet, tap};
 
 use crate::netlink::{LinkChange, Netlink};
@@ -24,6 +24,8 @@ pub struct Handles {
     pub port: OwnedFd,
     /// Name of the local interface.
     pub interface: String,
+    /// Its index.
+    pub index: u32,
     /// One UDP socket for each path.
     pub paths: Vec<OwnedFd>,
 }
@@ -32,19 +34,19 @@ pub struct Handles {
 /// with its last descriptor.
 pub fn everything(plan: &Plan) -> Result<Handles, String> {
     let paths = plan.paths.iter().map(path).collect::<Result<_, _>>()?;
-    let (port, interface) = match &plan.port {
+    let (port, interface, index) = match &plan.port {
         PortPlan::Tap { name, addresses, bridge, mtu } => {
             tap_interface(name.as_deref(), addresses, bridge.as_deref(), *mtu)?
         }
-        PortPlan::Raw { interface, promiscuous } => (raw(interface, *promiscuous, &[])?, interface.clone()),
-        PortPlan::Mirror { interface, filter } => (raw(interface, false, filter)?, interface.clone()),
+        PortPlan::Raw { interface, promiscuous } => raw(interface, *promiscuous, &[])?,
+        PortPlan::Mirror { interface, filter } => raw(interface, false, filter)?,
     };
-    Ok(Handles { port, interface, paths })
+    Ok(Handles { port, interface, index, paths })
 }
 
 /// A UDP socket, bound, and connected where the remote is fixed.
 fn path(plan: &PathPlan) -> Result<OwnedFd, String> {
-    let local = plan.local;
+    let Address(local) = plan.local;
     let family = if local.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let udp = socket(family, SockType::Datagram, flags, None).map_err(|e| format!("UDP socket: {}", e.desc()))?;
@@ -70,7 +72,7 @@ fn path(plan: &PathPlan) -> Result<OwnedFd, String> {
     // Between bind and connect anybody's datagram would be queued: none is accepted until the remote is fixed.
     option::reject_all(udp.as_fd()).map_err(|e| fail("filter", &e))?;
     bind(std::os::fd::AsRawFd::as_raw_fd(&udp), &SockaddrStorage::from(local)).map_err(|e| bind_error(local, e))?;
-    if let Some(remote) = plan.remote {
+    if let Some(Address(remote)) = plan.remote {
         connect(std::os::fd::AsRawFd::as_raw_fd(&udp), &SockaddrStorage::from(remote))
             .map_err(|e| connect_error(local, remote, e))?;
     }
@@ -120,7 +122,7 @@ fn tap_interface(
     addresses: &[(IpAddr, u8)],
     bridge: Option<&str>,
     mtu: Option<u32>,
-) -> Result<(OwnedFd, String), String> {
+) -> Result<(OwnedFd, String, u32), String> {
     let mut netlink = Netlink::open().map_err(|e| format!("netlink socket: {e}"))?;
     let bridge = bridge.map(|name| bridge_index(&mut netlink, name)).transpose()?;
     let (tap, name) = create_tap(name.unwrap_or("tap%d"))?;
@@ -134,9 +136,12 @@ fn tap_interface(
             .add_address(link.index, address, prefix)
             .map_err(|e| format!("address {address}/{prefix} on interface {name:?}: {e}"))?;
     }
+    // The address that the kernel adds by itself must not be pending, either. Without root this is not ours to write, and
+    // without IPv6 it is not there.
+    let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_dad"), "0");
     let change = LinkChange { master: bridge, up: true, ..LinkChange::default() };
     netlink.change(link.index, &change).map_err(|e| format!("bringing up interface {name:?}: {e}"))?;
-    Ok((tap, name))
+    Ok((tap, name, link.index))
 }
 
 fn bridge_index(netlink: &mut Netlink, name: &str) -> Result<u32, String> {
@@ -170,7 +175,7 @@ fn create_tap(name: &str) -> Result<(OwnedFd, String), String> {
 }
 
 /// A packet socket on an Ethernet interface. Bound last: a passed socket must not hear before all else is set.
-fn raw(interface: &str, promiscuous: bool, filter: &[BpfInstruction]) -> Result<OwnedFd, String> {
+fn raw(interface: &str, promiscuous: bool, filter: &[BpfInstruction]) -> Result<(OwnedFd, String, u32), String> {
     let mut netlink = Netlink::open().map_err(|e| format!("netlink socket: {e}"))?;
     let link = netlink.link(interface).map_err(|error| match error.raw_os_error() {
         Some(libc::ENODEV) => format!("interface {interface:?}: no such interface; `ip link` lists them"),
@@ -181,16 +186,14 @@ fn raw(interface: &str, promiscuous: bool, filter: &[BpfInstruction]) -> Result<
     }
     let fail = |what: &str, error: io::Error| format!("interface {interface:?}: {what}: {error}");
     let socket = packet::open().map_err(|e| fail("packet socket", e))?;
-    if !filter.is_empty() {
-        option::lock_filter(socket.as_fd(), filter).map_err(|e| fail("filter", e))?;
-    }
+    option::lock_filter(socket.as_fd(), filter).map_err(|e| fail("filter", e))?;
     enable_auxdata(socket.as_fd()).map_err(|e| fail("VLAN tags", e))?;
     buffers(&socket);
     if promiscuous {
         packet::promiscuous(socket.as_fd(), link.index).map_err(|e| fail("promiscuous mode", e))?;
     }
     packet::bind(socket.as_fd(), link.index).map_err(|e| fail("bind", e))?;
-    Ok(socket)
+    Ok((socket, interface.to_owned(), link.index))
 }
 
 /// Has the kernel report the VLAN tags that it takes out of frames.

@@ -45,7 +45,7 @@ Options:
   --user NAME   the user that all processes become when started by root (default: ethudp)
 ";
 
-/// Options that EthUDP has and this version does not.
+/// Options that EthUDP has and this version does not, and what they are for.
 const NOT_YET: &[(&str, &str)] = &[("-B", "the benchmark"), ("-l", "the benchmark")];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -80,24 +80,27 @@ struct Options {
     no_promiscuous: bool,
 }
 
-/// Parses the arguments behind the program's name.
-pub fn parse(arguments: &[OsString]) -> Result<Command, Error> {
+/// Parses the arguments behind the program's name, and adds the positions of secrets among them to `secrets`.
+pub fn parse(arguments: &[OsString], secrets: &mut Vec<usize>) -> Result<Command, Error> {
     // Addresses and names are text; a key may be any bytes, but none that is not text has ever been seen.
     let text = |argument: &OsString| {
         let argument = argument.clone().into_string();
         argument.map_err(|bytes| Error::usage(format!("argument {}: is not UTF-8 text", bytes.display())))
     };
-    let mut rest = arguments.iter().map(text).collect::<Result<Vec<_>, _>>()?.into_iter();
+    let mut rest = arguments.iter().map(text).collect::<Result<Vec<_>, _>>()?.into_iter().enumerate();
     let mut options = Options::default();
     let mut operands = Vec::new();
-    while let Some(argument) = rest.next() {
+    while let Some((position, argument)) = rest.next() {
+        if operands.is_empty() && matches!(argument.as_str(), "-k" | "-p") && position + 1 < arguments.len() {
+            secrets.push(position + 1);
+        }
         // As in the original, options come first; what begins with a dash after the first operand is an operand.
         if !operands.is_empty() || !argument.starts_with('-') {
             operands.push(argument);
         } else if argument == "-h" {
             return Ok(Command::Text(HELP.into()));
         } else {
-            option(&mut options, &argument, &mut rest)?;
+            option(&mut options, &argument, &mut rest.by_ref().map(|(_, argument)| argument))?;
         }
     }
     let foreground = if options.foreground { Foreground::Yes } else { Foreground::No };
@@ -255,7 +258,7 @@ mod tests {
 
     fn run(line: &str) -> Result<Tunnel, String> {
         let arguments: Vec<_> = line.split(' ').map(|word| OsString::from(word.trim_matches('\''))).collect();
-        match parse(&arguments) {
+        match parse(&arguments, &mut Vec::new()) {
             Ok(Command::Run(tunnel, _)) => Ok(*tunnel),
             Ok(_) => Err("no tunnel".into()),
             Err(error) => Err(error.to_string()),

@@ -48,12 +48,18 @@ pub fn parse() -> Result<Command, Error> {
     if !classic || help {
         return modern::parse(arguments);
     }
-    let command = classic::parse(&arguments[1..])?;
-    if arguments.iter().any(|argument| argument == "-k") {
-        let advice = "a key file (`ethudp up FILE`, key-file) keeps it out of the process list and the shell's history";
-        match arguments::hide_operands("-k") {
-            Ok(()) => log::warning(&format!("the key was given on the command line; {advice}")),
-            Err(error) => log::warning(&format!("the key stays visible on the command line ({error}); {advice}")),
+    let mut secrets = Vec::new();
+    let command = classic::parse(&arguments[1..], &mut secrets)?;
+    // Behind the program's name.
+    for position in &mut secrets {
+        *position += 1;
+    }
+    if !secrets.is_empty() && matches!(command, Command::Run(..)) {
+        let advice = "`ethudp convert` makes a file of it, which keeps the secret out of the process list and the shell's \
+                      history";
+        match arguments::hide(&secrets) {
+            Ok(()) => log::warning(&format!("a secret was given on the command line; {advice}")),
+            Err(error) => log::warning(&format!("the secret stays visible on the command line ({error}); {advice}")),
         }
     }
     Ok(command)

@@ -1,6 +1,7 @@
 //! `ethudp up | check | show`.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
@@ -75,7 +76,7 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Command, Error> {
             Ok(Command::Run(Box::new(tunnel), Foreground::Yes))
         }
         Action::Check { tunnel } => Ok(Command::Check(file(&tunnel))),
-        Action::Convert { dir, arguments } => match classic::parse(&arguments)? {
+        Action::Convert { dir, arguments } => match classic::parse(&arguments, &mut Vec::new())? {
             Command::Run(tunnel, _) => convert::text(&tunnel, dir.as_deref()).map(Command::Text),
             other => Ok(other),
         },
@@ -83,13 +84,15 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Command, Error> {
     }
 }
 
-/// A bare name without an ending stands for a file in [`DIRECTORY`].
+/// What has no `/` and does not end in `.toml` is a name, which stands for a file in [`DIRECTORY`] wherever we are.
 fn file(argument: &Path) -> PathBuf {
-    if argument.components().count() == 1 && argument.extension().is_none() && !argument.exists() {
-        Path::new(DIRECTORY).join(argument).with_extension("toml")
-    } else {
-        argument.to_owned()
+    let name = argument.as_os_str();
+    if name.as_bytes().contains(&b'/') || argument.extension().is_some_and(|ending| ending == "toml") {
+        return argument.to_owned();
     }
+    let mut file = name.to_owned();
+    file.push(".toml");
+    Path::new(DIRECTORY).join(file)
 }
 
 /// clap's message without its paragraphs.

@@ -25,6 +25,8 @@ pub struct Helper {
     pub channel: Channel<ToHelper, FromHelper>,
     /// Name of the local interface.
     pub interface: String,
+    /// Its index.
+    pub index: u32,
 }
 
 impl Helper {
@@ -49,7 +51,7 @@ impl Helper {
             }
         }
         match channel.recv().context(say)? {
-            Some((FromHelper::Opened { interface }, _)) => Ok(Some(Self { child, channel, interface })),
+            Some((FromHelper::Opened { interface, index }, _)) => Ok(Some(Self { child, channel, interface, index })),
             Some((FromHelper::Failed(reason), _)) => Err(Error::Failure(reason)),
             None => Err(Error::failure("helper: ended before it had opened the handles")),
         }

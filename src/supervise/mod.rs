@@ -4,6 +4,7 @@ mod child;
 mod command;
 mod events;
 mod helper;
+mod link;
 mod names;
 mod restart;
 mod statistics;
@@ -22,6 +23,7 @@ use crate::runtime::ControlSocket;
 use crate::tunnel::{self, Tunnel};
 use crate::{Error, executables, identity, log, plan};
 use helper::Helper;
+use link::LinkWatch;
 use supervisor::{Parts, Supervisor};
 
 /// Runs a tunnel until it is told to end; calls `ready` once, when the first worker forwards.
@@ -35,6 +37,7 @@ pub fn run(tunnel: &Tunnel, foreground: Foreground, ready: impl FnOnce() -> Resu
     let Some(addresses) = names::addresses(tunnel, &signals, &control, &notify)? else { return Ok(()) };
     let plan = plan::plan(tunnel, identity, &addresses)?;
     let Some(helper) = Helper::start(&executables.helper, plan, &signals)? else { return Ok(()) };
+    let link = LinkWatch::new(helper.index).context(|| "link messages".into())?;
     let goes_on = |run: &String| command::run(run, &tunnel.name, &helper.interface, &signals);
     if !tunnel.run.as_ref().is_none_or(goes_on) {
         return Ok(());
@@ -44,6 +47,7 @@ pub fn run(tunnel: &Tunnel, foreground: Foreground, ready: impl FnOnce() -> Resu
     let ends_with_worker = foreground == Foreground::Yes;
     let parts = Parts {
         ends_with_worker,
+        link,
         executable: executables.worker,
         config: plan::worker(tunnel, &addresses),
         addresses,

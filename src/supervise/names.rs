@@ -81,8 +81,10 @@ fn wait_until(
         if signal && to_end(signals) {
             return Ok(Waited::Interrupted);
         }
-        while let Some(stream) = control.accept().filter(|_| request) {
-            status::send(stream, &status::before_start(tunnel, waits));
+        if request {
+            while let Some(stream) = control.accept() {
+                status::send(stream, &status::before_start(tunnel, waits));
+            }
         }
         if done && look_up.is_some() {
             return Ok(Waited::Done);

@@ -21,7 +21,7 @@ const WINDOW: Duration = Duration::from_secs(600);
 pub struct Death {
     /// How long it has forwarded; `None` if it was never sealed.
     pub forwarded: Option<Duration>,
-    /// By SIGSYS, SIGSEGV or SIGABRT: what an attack on it looks like.
+    /// By its own doing, as by SIGSYS or SIGSEGV, a broken rule or silence: what an attack on it looks like.
     pub crash: bool,
 }
 

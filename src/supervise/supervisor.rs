@@ -6,10 +6,11 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use nix::sys::signalfd::SignalFd;
-use privsep::ipc::{Confinement, Counts, PathHealth, Remote, WorkerConfig};
+use privsep::ipc::{Address, Confinement, Counts, PathHealth, Remote, WorkerConfig};
 
 use super::events::{Readable, asked, wait};
 use super::helper::Helper;
+use super::link::LinkWatch;
 use super::restart::{History, Verdict};
 use super::statistics;
 use super::worker::{Event, Worker};
@@ -21,8 +22,10 @@ use crate::status::{self, Status};
 use crate::tunnel::{Origin, Tunnel};
 use crate::{Error, log};
 
-/// Longest time from a worker's start to its seal.
-const SEALING: Duration = Duration::from_secs(5);
+/// Frames that have waited longer than this are not delivered any more.
+const STALE: Duration = Duration::from_millis(200);
+/// Longest sleep when nothing is due.
+const IDLE: Duration = Duration::from_secs(5);
 /// Longest wait of somebody who asks for the status for fresh counters.
 const FRESH: Duration = Duration::from_millis(300);
 /// Status requests that wait at a time; more are closed at once.
@@ -41,6 +44,8 @@ pub struct Parts {
     pub addresses: Addresses,
     /// Whether workers run in an empty network namespace.
     pub in_empty_network: bool,
+    /// Tells when the local interface is removed.
+    pub link: LinkWatch,
     /// Whether the tunnel ends when a worker has run its ticks.
     pub ends_with_worker: bool,
 }
@@ -67,6 +72,13 @@ pub struct Supervisor<'a> {
     statistics_due: Instant,
     /// Who has asked for the status, and since when.
     requests: Vec<(UnixStream, Instant)>,
+}
+
+/// Whether a worker that has ended had to be ended for what it did.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Blame {
+    Nobody,
+    Worker,
 }
 
 /// How the loop goes on.
@@ -137,8 +149,8 @@ impl<'a> Supervisor<'a> {
         // What is not there is watched by the signals' descriptor in its place.
         let worker = self.worker.as_ref().map_or(signals, |worker| worker.channel.as_fd());
         let helper = self.helper.as_ref().map_or(signals, |helper| helper.channel.as_fd());
-        let descriptors = [signals, worker, helper, self.control.listener.as_fd()];
-        let Readable([signal, worker, helper, request]) =
+        let descriptors = [signals, worker, helper, self.control.listener.as_fd(), self.parts.link.as_fd()];
+        let Readable([signal, worker, helper, request, link]) =
             wait(descriptors, limit).context(|| "waiting for events".into())?;
         if signal && self.on_signals() == Flow::End {
             return Ok(Flow::End);
@@ -152,6 +164,11 @@ impl<'a> Supervisor<'a> {
         if request {
             self.on_request();
         }
+        if link && self.parts.link.gone() {
+            // With helper and worker dead nobody held a TAP any more.
+            self.helper()?;
+            return Err(Error::failure(format!("interface {:?}: has been removed", self.interface)));
+        }
         Ok(Flow::Continue)
     }
 
@@ -161,22 +178,20 @@ impl<'a> Supervisor<'a> {
             Some(worker) => worker.heartbeat_due(),
         };
         let request = self.requests.first().map(|(_, since)| *since + FRESH);
-        request.map_or(worker, |request| request.min(worker)).min(now + SEALING)
+        request.map_or(worker, |request| request.min(worker)).min(now + IDLE)
     }
 
     /// What is due: a new worker, a heartbeat, answers to requests that have waited long enough.
     fn on_time(&mut self, now: Instant) -> Result<(), Error> {
-        match &mut self.worker {
-            None if now >= self.start_at => self.start_worker()?,
-            Some(worker) if now >= worker.heartbeat_due() => {
-                let sealing = worker.sealed.is_none();
-                let alive = if sealing { worker.started.elapsed() < SEALING } else { worker.beat(now) };
-                if !alive {
-                    log::error(&format!("worker {}: does not answer", worker.pid()));
-                    self.worker_ended()?;
-                }
-            }
-            _ => {}
+        if self.worker.is_none() && now >= self.start_at {
+            self.start_worker()?;
+        }
+        let silent = |worker: &mut Worker| now >= worker.heartbeat_due() && !worker.beat(now);
+        if let Some(worker) = &mut self.worker
+            && silent(worker)
+        {
+            log::error(&format!("worker {}: does not answer", worker.pid()));
+            self.worker_ended(Blame::Worker)?;
         }
         if now >= self.statistics_due {
             self.statistics_due = now + HOUR;
@@ -189,11 +204,14 @@ impl<'a> Supervisor<'a> {
         Ok(())
     }
 
+    /// The helper, while it lives.
+    fn helper(&self) -> Result<&Helper, Error> {
+        let error = || Error::failure("helper: has ended, so a new worker cannot get its handles");
+        self.helper.as_ref().ok_or_else(error)
+    }
+
     fn start_worker(&mut self) -> Result<(), Error> {
-        let Some(helper) = &self.helper else {
-            return Err(Error::failure("helper: has ended, so a new worker cannot get its handles"));
-        };
-        let worker = Worker::start(&self.parts.executable, helper, &self.parts.config);
+        let worker = Worker::start(&self.parts.executable, self.helper()?, &self.parts.config);
         self.worker = Some(worker.context(|| "starting a worker".into())?);
         Ok(())
     }
@@ -225,14 +243,11 @@ impl<'a> Supervisor<'a> {
             }
             Ok(Some(Event::Finished)) if self.parts.ends_with_worker => return Ok(Flow::End),
             Ok(Some(Event::Finished)) => self.worker_finished(),
-            Ok(Some(Event::PortGone)) => {
-                return Err(Error::failure(format!("interface {:?}: has been removed", self.interface)));
-            }
             Ok(Some(Event::Nothing)) => {}
-            Ok(None) => self.worker_ended()?,
+            Ok(None) => self.worker_ended(Blame::Nobody)?,
             Err(error) => {
                 log::error(&format!("worker {}: {error}", worker.pid()));
-                self.worker_ended()?;
+                self.worker_ended(Blame::Worker)?;
             }
         }
         Ok(Flow::Continue)
@@ -261,7 +276,7 @@ impl<'a> Supervisor<'a> {
         let (local, remote) = self.parts.addresses[path];
         let learned = self.parts.config.state.paths.get(path).and_then(|report| report.learned);
         let remote = match (remote, learned) {
-            (Remote::Fixed(address), _) | (_, Some(address)) => address.to_string(),
+            (Remote::Fixed(Address(address)), _) | (_, Some(Address(address))) => address.to_string(),
             (Remote::Learned { .. }, None) => self.tunnel.paths[path].remote.to_string(),
         };
         (local.to_string(), remote)
@@ -277,16 +292,22 @@ impl<'a> Supervisor<'a> {
     }
 
     /// Takes the worker out of the way and decides about the next one.
-    fn worker_ended(&mut self) -> Result<(), Error> {
+    fn worker_ended(&mut self, blame: Blame) -> Result<(), Error> {
         let Some(worker) = self.worker.take() else { return Ok(()) };
-        let death = worker.end();
+        let mut death = worker.end();
+        death.crash |= blame == Blame::Worker;
+        // What has piled up behind one that did not read is too late by now.
+        self.parts.config.drain = blame == Blame::Worker;
         let ready_once = self.restarts > 0 || death.forwarded.is_some();
         if !ready_once {
             return Err(Error::failure("worker: ended before it was confined"));
         }
         self.restarts += 1;
         match self.history.note(Instant::now(), death) {
-            Verdict::Replace(delay) => self.start_at = Instant::now() + delay,
+            Verdict::Replace(delay) => {
+                self.parts.config.drain |= delay > STALE;
+                self.start_at = Instant::now() + delay;
+            }
             Verdict::GiveUp(reason) => return Err(Error::failure(reason)),
         }
         Ok(())

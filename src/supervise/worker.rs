@@ -1,7 +1,6 @@
 //! The supervisor's side of one worker: whatever comes from it may come from an attacker who has taken it over.
 
 use std::fs::File;
-use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -9,7 +8,9 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 use privsep::PROTOCOL;
-use privsep::ipc::{self, Channel, Confinement, Counts, FromWorker, PathHealth, State, ToWorker, WorkerConfig};
+use privsep::ipc::{
+    self, Address, Channel, Confinement, Counts, FromWorker, PathHealth, State, ToWorker, WorkerConfig,
+};
 use privsep::sys::process;
 
 use super::child::Child;
@@ -19,8 +20,12 @@ use crate::log;
 
 /// Time between two heartbeats.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Longest time from a worker's start to its seal.
+const SEALING: Duration = Duration::from_secs(5);
 /// Unanswered heartbeats in a row after which a worker counts as frozen.
 const UNANSWERED: u32 = 3;
+/// More ticks than any worker can have counted, about a century of them.
+const TICKS: u64 = 1 << 32;
 /// Unasked messages between two heartbeats beyond which a worker counts as hostile.
 const UNASKED: u32 = 20;
 
@@ -51,13 +56,11 @@ pub enum Event {
     /// Frames now leave by this path.
     Active(usize),
     /// The address of a path has been learned.
-    Learned(usize, SocketAddr),
+    Learned(usize, Address),
     /// Its ticks are over.
     Finished,
     /// Counters.
     Report(State),
-    /// The local interface has been removed.
-    PortGone,
     /// Nothing to do.
     Nothing,
 }
@@ -92,13 +95,16 @@ impl Worker {
         self.child.pid()
     }
 
-    /// When the next heartbeat is due.
+    /// When the next heartbeat is due, or the seal.
     pub fn heartbeat_due(&self) -> Instant {
-        self.heartbeat_sent + HEARTBEAT
+        if self.sealed.is_some() { self.heartbeat_sent + HEARTBEAT } else { self.started + SEALING }
     }
 
-    /// Sends the next heartbeat and asks for a report; false when the worker has not answered for too long.
+    /// Sends the next heartbeat and asks for a report; false when the worker has not answered, or not sealed, for too long.
     pub fn beat(&mut self, now: Instant) -> bool {
+        if self.sealed.is_none() {
+            return false;
+        }
         // Only full seconds of our own running time count: after a stop of the whole service nobody is frozen.
         let on_time = now.duration_since(self.heartbeat_sent) < HEARTBEAT * 2;
         if self.answered {
@@ -154,8 +160,14 @@ impl Worker {
                 self.answered = true;
                 Event::Nothing
             }
-            FromWorker::Report(state) if self.report_pending && state.paths.len() == paths => {
+            FromWorker::Report(mut state)
+                if self.report_pending && state.paths.len() == paths && state.tick < TICKS =>
+            {
                 self.report_pending = false;
+                for report in &mut state.paths {
+                    report.last_pong = report.last_pong.min(state.tick);
+                }
+                state.active = state.active.min(u8::try_from(paths - 1).unwrap_or(u8::MAX));
                 Event::Report(state)
             }
             FromWorker::Health(path, health) if usize::from(path) < paths && self.sealed.is_some() => {
@@ -164,7 +176,6 @@ impl Worker {
             FromWorker::Active(path) if usize::from(path) < paths => Event::Active(path.into()),
             FromWorker::Learned(path, address) if usize::from(path) < paths => Event::Learned(path.into(), address),
             FromWorker::Finished => Event::Finished,
-            FromWorker::PortGone => Event::PortGone,
             FromWorker::Dying(text) => {
                 log::error(&format!("worker {}: {}", self.pid(), log::untrusted(&text)));
                 Event::Nothing
@@ -178,10 +189,11 @@ impl Worker {
         let (pid, forwarded) = (self.pid(), self.sealed.map(|since| since.elapsed()));
         let (how, crash) = match self.child.end() {
             Ok(WaitStatus::Signaled(_, signal, _)) => {
-                (signal.to_string(), matches!(signal, Signal::SIGSYS | Signal::SIGSEGV | Signal::SIGABRT))
+                // Only somebody outside ends it by one of these.
+                (signal.to_string(), !matches!(signal, Signal::SIGKILL | Signal::SIGTERM))
             }
             Ok(WaitStatus::Exited(_, process::EXEC_FAILED)) => ("it could not be executed".into(), false),
-            Ok(WaitStatus::Exited(_, status)) => (format!("exit status {status}"), false),
+            Ok(WaitStatus::Exited(_, status)) => (format!("exit status {status}"), true),
             other => (format!("{other:?}"), false),
         };
         log::warning(&format!("worker {pid} ended: {how}"));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use privsep::PROTOCOL;
 use privsep::ipc::{
-    Channel, Counts, Error, FromWorker, Handles, Never, PathReport, PortKind, State, ToWorker, WorkerConfig,
+    Address, Channel, Counts, Error, FromWorker, Handles, Never, PathReport, PortKind, State, ToWorker, WorkerConfig,
 };
 use privsep::sys::process;
 
@@ -96,6 +96,7 @@ struct Control {
     /// The sealed message with our password.
     secret: Option<Batch>,
     keepalive: bool,
+    drain: bool,
     exit_after: Option<u64>,
     outlet: Outlet,
     /// Passes of each loop at the last answered heartbeat.
@@ -116,6 +117,7 @@ impl Control {
             remotes,
             rules,
             keepalive,
+            drain,
             exit_after,
             mut state,
         } = config;
@@ -161,6 +163,7 @@ impl Control {
             state,
             secret,
             keepalive,
+            drain,
             exit_after,
             outlet: Outlet::new(),
             seen,
@@ -180,17 +183,24 @@ impl Control {
                 gate.wait();
             }
         };
-        let egress = Egress::new(Arc::clone(&self.shared));
+        let drain = self.drain;
+        let mut egress = Egress::new(Arc::clone(&self.shared));
         let wait = pass(&ready, &gate);
         thread::Builder::new().name("egress".into()).spawn(move || {
             wait();
+            if drain {
+                egress.drain();
+            }
             egress.run()
         })?;
         for index in 0..self.shared.paths.len() {
-            let ingress = Ingress::new(Arc::clone(&self.shared), index);
+            let mut ingress = Ingress::new(Arc::clone(&self.shared), index);
             let wait = pass(&ready, &gate);
             thread::Builder::new().name(format!("ingress-{index}")).spawn(move || {
                 wait();
+                if drain {
+                    ingress.drain();
+                }
                 ingress.run()
             })?;
         }
@@ -231,9 +241,6 @@ impl Control {
     /// One pass of the keepalive, in the original's order; false when the last tick is over.
     fn tick(&mut self, supervisor: &Supervisor) -> Result<bool, Error> {
         let shared = Arc::clone(&self.shared);
-        if shared.clock.port_gone.load(Relaxed) {
-            supervisor.send(&FromWorker::PortGone, &[])?;
-        }
         self.state.tick += 1;
         shared.clock.tick.store(self.state.tick, Relaxed);
         if self.exit_after.is_some_and(|last| self.state.tick > last) {
@@ -274,7 +281,7 @@ impl Control {
     fn check_health(&mut self, index: usize, supervisor: &Supervisor) -> Result<(), Error> {
         let (path, report) = (&self.shared.paths[index], &mut self.state.paths[index]);
         let number = u8::try_from(index).unwrap_or(u8::MAX);
-        let learned = path.remote.address().filter(|_| path.remote.is_learned());
+        let learned = learned(path);
         if let Some(address) = learned.filter(|_| learned != report.learned) {
             report.learned = learned;
             supervisor.send(&FromWorker::Learned(number, address), &[])?;
@@ -332,7 +339,7 @@ impl Control {
     fn report(&self) -> State {
         let paths = self.shared.paths.iter().zip(&self.state.paths).map(|(path, report)| PathReport {
             health: report.health,
-            learned: path.remote.address().filter(|_| path.remote.is_learned()),
+            learned: learned(path),
             last_pong: path.last_pong.load(Relaxed),
             rtt_us: path.rtt_us.load(Relaxed),
             counters: path.counters.snapshot(),
@@ -346,4 +353,9 @@ impl Control {
             paths: paths.collect(),
         }
     }
+}
+
+/// The address of a path's peer where it is learned.
+fn learned(path: &Path) -> Option<Address> {
+    path.remote.address().filter(|_| path.remote.is_learned()).map(Address)
 }

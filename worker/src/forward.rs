@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use crate::batch::Batch;
@@ -21,6 +21,9 @@ use crate::wire::password::{self, Password};
 const IDLE: Duration = Duration::from_millis(200);
 /// Pause after an error of a handle (an interface that is down), which would otherwise be reported without end.
 const AFTER_ERROR: Duration = Duration::from_millis(100);
+
+/// Longest time that a new worker spends on what waited for it.
+const DRAINING: Duration = Duration::from_millis(100);
 
 /// What all threads of the worker share.
 pub struct Shared {
@@ -45,8 +48,6 @@ pub struct Clock {
     pub tick: AtomicU64,
     /// Number of the path that frames leave by.
     pub active: AtomicUsize,
-    /// The local interface has been removed.
-    pub port_gone: AtomicBool,
     /// Zero of all times.
     pub start: Instant,
     /// Passes of each loop.
@@ -59,7 +60,6 @@ impl Clock {
         Self {
             tick: AtomicU64::new(tick),
             active: AtomicUsize::new(active),
-            port_gone: AtomicBool::new(false),
             start: Instant::now(),
             passes: (0..=paths).map(|_| AtomicU64::new(0)).collect(),
         }
@@ -93,6 +93,14 @@ impl Egress {
         Self { shared, source, outlet: Outlet::new(), batch: Batch::default(), scratch: Scratch::default() }
     }
 
+    /// Forgets what waits already.
+    pub fn drain(&mut self) {
+        let deadline = Instant::now() + DRAINING;
+        while matches!(self.source.receive(&mut self.batch), Received::Batch) && Instant::now() < deadline {
+            self.shared.port.counters.rx_dropped_stale.add(self.batch.len() as u64);
+        }
+    }
+
     pub fn run(mut self) -> ! {
         loop {
             self.shared.clock.passes[0].fetch_add(1, Relaxed);
@@ -100,10 +108,6 @@ impl Egress {
                 Received::Batch => self.forward(),
                 Received::Nothing => _ = wait_readable(self.source.as_fd(), IDLE),
                 Received::Error => std::thread::sleep(AFTER_ERROR),
-                Received::Gone => {
-                    self.shared.clock.port_gone.store(true, Relaxed);
-                    std::thread::sleep(AFTER_ERROR);
-                }
             }
         }
     }
@@ -162,13 +166,21 @@ impl Ingress {
         }
     }
 
+    /// Forgets what waits already.
+    pub fn drain(&mut self) {
+        let (path, deadline) = (&self.shared.paths[self.index], Instant::now() + DRAINING);
+        while matches!(self.inlet.receive(path, &mut self.batch), Received::Batch) && Instant::now() < deadline {
+            path.counters.rx_dropped_stale.add(self.batch.len() as u64);
+        }
+    }
+
     pub fn run(mut self) -> ! {
         loop {
             self.shared.clock.passes[1 + self.index].fetch_add(1, Relaxed);
             match self.inlet.receive(&self.shared.paths[self.index], &mut self.batch) {
                 Received::Batch => self.forward(),
                 Received::Nothing => _ = wait_readable(self.shared.paths[self.index].socket.as_fd(), IDLE),
-                Received::Error | Received::Gone => std::thread::sleep(AFTER_ERROR),
+                Received::Error => std::thread::sleep(AFTER_ERROR),
             }
         }
     }

@@ -22,8 +22,6 @@ pub enum Received {
     Nothing,
     /// The descriptor reported an error, which is counted.
     Error,
-    /// The interface has been removed; there will never be another frame.
-    Gone,
 }
 
 /// What became of a batch.

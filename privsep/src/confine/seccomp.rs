@@ -90,4 +90,24 @@ mod tests {
         ]);
         assert!(program.unwrap().len() > 10);
     }
+
+    /// What the test below runs in a process of its own; does nothing in an ordinary run.
+    #[test]
+    fn in_a_child() {
+        if std::env::var_os("SECCOMP_CHILD").is_some() {
+            super::super::no_new_privileges().unwrap();
+            let allowed = |number| Allowed { name: "", number, arguments: Arguments::Any, reason: "" };
+            enforce(&[allowed(libc::SYS_write), allowed(libc::SYS_futex)]).unwrap();
+            let _ = std::fs::File::open("/");
+        }
+    }
+
+    #[test]
+    fn a_call_that_is_not_in_the_table_kills_the_process() {
+        use std::os::unix::process::ExitStatusExt;
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "confine::seccomp::tests::in_a_child"]).env("SECCOMP_CHILD", "1");
+        let status = child.output().unwrap().status;
+        assert_eq!(status.signal(), Some(libc::SIGSYS), "{status}");
+    }
 }

@@ -1,6 +1,6 @@
 //! Every message between the processes.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +9,27 @@ use crate::secret::Secret;
 
 /// Paths of a tunnel: master and slave.
 pub const MAX_PATHS: usize = 2;
+
+/// A socket address. Unlike the standard library's own encoding, this one keeps the scope of a link-local address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(IpAddr, u16, u32)", into = "(IpAddr, u16, u32)")]
+pub struct Address(pub SocketAddr);
+
+impl From<(IpAddr, u16, u32)> for Address {
+    fn from((ip, port, scope): (IpAddr, u16, u32)) -> Self {
+        match ip {
+            IpAddr::V4(ip) => Self(SocketAddrV4::new(ip, port).into()),
+            IpAddr::V6(ip) => Self(SocketAddrV6::new(ip, port, 0, scope).into()),
+        }
+    }
+}
+
+impl From<Address> for (IpAddr, u16, u32) {
+    fn from(Address(address): Address) -> Self {
+        let scope = if let SocketAddr::V6(address) = address { address.scope_id() } else { 0 };
+        (address.ip(), address.port(), scope)
+    }
+}
 
 /// Numeric user and group that a process becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,9 +98,9 @@ pub struct BpfInstruction {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PathPlan {
     /// Bound to this address.
-    pub local: SocketAddr,
+    pub local: Address,
     /// Connected to this address; `None` for a peer whose address is learned.
-    pub remote: Option<SocketAddr>,
+    pub remote: Option<Address>,
     /// `SO_BINDTODEVICE`.
     pub device: Option<String>,
     /// `SO_MARK`.
@@ -118,6 +139,8 @@ pub enum FromHelper {
     Opened {
         /// Name of the local interface.
         interface: String,
+        /// Its index.
+        index: u32,
     },
     /// A handle could not be opened; the helper ends. One line for the user.
     Failed(String),
@@ -201,6 +224,8 @@ pub struct WorkerConfig {
     pub rules: Rules,
     /// Whether PING and password are sent unasked.
     pub keepalive: bool,
+    /// What waits already has waited too long, and is not delivered any more.
+    pub drain: bool,
     /// Ticks after which the worker ends.
     pub exit_after: Option<u64>,
     /// Where the worker before this one had come to.
@@ -211,7 +236,7 @@ pub struct WorkerConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Remote {
     /// The socket is connected to this address.
-    Fixed(SocketAddr),
+    Fixed(Address),
     /// The address is learned, within these limits.
     Learned {
         /// Only this address.
@@ -272,6 +297,7 @@ pub struct PortCounters {
     pub rx_dropped_oversize: u64,
     pub rx_dropped_kernel: u64,
     pub rx_dropped_loop: u64,
+    pub rx_dropped_stale: u64,
     pub rx_errors: u64,
     pub tx_frames: u64,
     pub tx_bytes: u64,
@@ -291,6 +317,7 @@ pub struct PathCounters {
     pub rx_dropped_oversize: u64,
     pub rx_dropped_invalid: u64,
     pub rx_dropped_foreign: u64,
+    pub rx_dropped_stale: u64,
     pub tx_dropped_unfragmentable: u64,
     pub tx_dropped_unlearned: u64,
     pub rx_errors: u64,
@@ -318,7 +345,7 @@ pub struct PathReport {
     /// Health at the last tick.
     pub health: PathHealth,
     /// The learned address.
-    pub learned: Option<SocketAddr>,
+    pub learned: Option<Address>,
     /// Tick in which the last PONG came.
     pub last_pong: u64,
     /// Microseconds from the last PING to the last PONG; 0 before the first.
@@ -379,11 +406,9 @@ pub enum FromWorker {
     /// Frames now leave by this path.
     Active(u8),
     /// The address of a path has been learned, or has moved.
-    Learned(u8, SocketAddr),
+    Learned(u8, Address),
     /// The ticks that the worker was to run are over.
     Finished,
-    /// The local interface has been removed.
-    PortGone,
     /// Last words: place and message of a panic or a fatal error.
     Dying(String),
 }

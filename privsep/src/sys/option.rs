@@ -11,7 +11,7 @@ pub fn set_int(socket: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io:
     set(socket, level, name, &value)
 }
 
-/// Sets an option to a plain C value. Private: only types without padding or pointers that dangle may come here.
+/// Sets an option to a plain C value. Private: only types whose pointers live through the call may come here.
 pub(super) fn set<T>(socket: BorrowedFd<'_>, level: i32, name: i32, value: &T) -> io::Result<()> {
     let length = libc::socklen_t::try_from(size_of::<T>()).map_err(io::Error::other)?;
     // SAFETY: `value` is valid for reads of `length` bytes for the whole call, and the kernel copies it.
@@ -27,13 +27,16 @@ pub fn reject_all(socket: BorrowedFd<'_>) -> io::Result<()> {
     set(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &header)
 }
 
-/// Attaches a classic BPF program for good: nobody who gets the socket can exchange it (socket(7), `SO_LOCK_FILTER`).
+/// Attaches a classic BPF program for good, or none: nobody who gets the socket can exchange it or add one (socket(7),
+/// `SO_LOCK_FILTER`).
 pub fn lock_filter(socket: BorrowedFd<'_>, program: &[BpfInstruction]) -> io::Result<()> {
     let filter = |&BpfInstruction { code, jt, jf, k }: &BpfInstruction| libc::sock_filter { code, jt, jf, k };
     let mut program: Vec<libc::sock_filter> = program.iter().map(filter).collect();
     let length = u16::try_from(program.len()).map_err(io::Error::other)?;
     let header = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };
-    set(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &header)?;
+    if length > 0 {
+        set(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &header)?;
+    }
     set_int(socket, libc::SOL_SOCKET, libc::SO_LOCK_FILTER, 1)
 }
 

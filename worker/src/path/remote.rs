@@ -3,6 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use privsep::ipc::Address;
+
 /// The remote of a path.
 pub enum Remote {
     /// The socket is connected; the kernel refuses everybody else.
@@ -33,11 +35,11 @@ pub enum To {
 
 impl Remote {
     /// From what the supervisor says, and what an earlier worker had learned.
-    pub fn new(remote: &privsep::ipc::Remote, learned: Option<SocketAddr>) -> Self {
+    pub fn new(remote: &privsep::ipc::Remote, learned: Option<Address>) -> Self {
         match *remote {
-            privsep::ipc::Remote::Fixed(address) => Self::Fixed(address),
+            privsep::ipc::Remote::Fixed(Address(address)) => Self::Fixed(address),
             privsep::ipc::Remote::Learned { address, port } => {
-                Self::Learned(Learned { address, port, current: Mutex::new(learned) })
+                Self::Learned(Learned { address, port, current: Mutex::new(learned.map(|Address(address)| address)) })
             }
         }
     }

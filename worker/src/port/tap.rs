@@ -28,8 +28,6 @@ impl Source {
                 Ok(read) => *length = read,
                 Err(Errno::EAGAIN | Errno::EINTR) if count == 0 => return Received::Nothing,
                 Err(Errno::EAGAIN | Errno::EINTR) => break,
-                // What is left of a TAP that somebody has deleted.
-                Err(Errno::EBADFD) => return Received::Gone,
                 Err(_) => {
                     self.port.counters.rx_errors.add(1);
                     end = Received::Error;
