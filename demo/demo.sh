@@ -54,6 +54,8 @@ missing_tools() {
     { ip -V 2>&1 || true; } | grep -q iproute2 || echo ip
     { ping -V 2>&1 || true; } | grep -q iputils || echo ping
     command -v iperf3 >/dev/null || echo iperf3
+    # What the build links against.
+    [[ -e /usr/include/pcap/pcap.h || -e /usr/include/pcap.h ]] || echo libpcap
     local tool
     for tool in awk grep setsid; do
         command -v "$tool" >/dev/null || echo "$tool"
@@ -64,13 +66,14 @@ missing_tools() {
 install_tools() {
     local manager output tool
     local -a packages=() refresh=() install=() limit=(timeout --foreground 300)
-    local -A package=([ip]=iproute2 [ping]=iputils [iperf3]=iperf3 [awk]=gawk [grep]=grep [setsid]=util-linux)
+    local -A package=([ip]=iproute2 [ping]=iputils [iperf3]=iperf3 [awk]=gawk [grep]=grep [setsid]=util-linux
+        [libpcap]=libpcap-devel)
     for manager in apt-get dnf zypper apk none; do
         ! command -v "$manager" >/dev/null || break
     done
     case $manager in
         apt-get)
-            package[ping]=iputils-ping
+            package[ping]=iputils-ping package[libpcap]=libpcap-dev
             refresh=(apt-get -q update)
             install=(env DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install)
             ;;
@@ -82,7 +85,10 @@ install_tools() {
             package[iperf3]=iperf
             install=(zypper --quiet --non-interactive install)
             ;;
-        apk) install=(apk add --quiet) ;;
+        apk)
+            package[libpcap]=libpcap-dev
+            install=(apk add --quiet)
+            ;;
         none) fail "missing: $*; install them (found none of apt-get, dnf, zypper, apk to do it)" ;;
     esac
     for tool; do
@@ -104,7 +110,7 @@ tools() {
     hash -r
     mapfile -t missing < <(missing_tools)
     if ((${#missing[@]} == 0)); then
-        step 2 "tools: ip, ping and iperf3 are there"
+        step 2 "tools: ip, ping, iperf3 and libpcap are there"
         return
     fi
     install_tools "${missing[@]}"

@@ -48,7 +48,7 @@ impl ControlSocket {
         let path = directory.join(format!("{name}.sock"));
         Self::bind_at(&directory, path.clone()).map_err(|error| match error {
             Refusal::Runs => Error::failure(format!(
-                "tunnel {name:?}: runs already ({}); stop it, or choose another name (-n NAME)",
+                "tunnel {name:?}: runs already ({}); `ethudp show {name}` names its supervisor, which SIGTERM ends",
                 path.display()
             )),
             Refusal::Io(error) if error.kind() == ErrorKind::PermissionDenied => Error::failure(format!(

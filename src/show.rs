@@ -33,7 +33,7 @@ pub fn show(name: Option<&str>, json: bool) -> Result<(), Error> {
     if json {
         log::print(&(serde_json::to_string(&all).context(|| "status".into())? + "\n"));
     } else if all.is_empty() {
-        log::print("no tunnel runs\n");
+        log::print(&format!("no tunnel runs ({})\n", directory.display()));
     } else {
         for status in &all {
             log::print(&status.text());

@@ -207,9 +207,23 @@ impl Status {
             let counters = &path.counters;
             let _ = writeln!(
                 text,
-                "              sent {} datagrams ({} bytes), received {} ({} bytes), errors {}",
-                counters.tx_datagrams, counters.tx_bytes, counters.rx_datagrams, counters.rx_bytes, path.errors
+                "              sent {} datagrams ({} bytes), received {} ({} bytes)",
+                counters.tx_datagrams, counters.tx_bytes, counters.rx_datagrams, counters.rx_bytes
             );
+            for (count, what) in [
+                (counters.rx_dropped_invalid, "could not be decoded: is cipher, key or lz4 of the two ends the same?"),
+                (counters.rx_dropped_foreign, "came from somebody who has not told the password"),
+                (counters.rx_dropped_oversize, "were longer than any that we send"),
+                (counters.rx_dropped_stale, "were too late"),
+                (counters.rx_errors, "error messages came back, as when nobody listens there"),
+                (counters.tx_errors, "could not be sent"),
+                (counters.tx_dropped_unfragmentable, "were too long for two fragments"),
+                (counters.tx_dropped_unlearned, "had nobody to go to: the peer's address is not known yet"),
+            ] {
+                if count > 0 {
+                    let _ = writeln!(text, "              {count} {what}");
+                }
+            }
         }
         text
     }

@@ -105,7 +105,7 @@ fn a_good_file_is_checked_without_privilege_and_no_tunnel_is_no_error() {
     let run = Background::run(&sites.a, &scratch, &nobody, &["check", file.to_str().unwrap()]);
     assert!(run.status.success() && run.output.contains("tunnel \"site\", mode raw"), "{}", run.output);
     let run = Background::run(&sites.a, &Scratch::new(), &[], &["show"]);
-    assert_eq!((run.status.code(), run.output.as_str()), (Some(0), "no tunnel runs\n"));
+    assert!(run.status.success() && run.output.starts_with("no tunnel runs"), "{}", run.output);
     let run = Background::run(&sites.a, &Scratch::new(), &[], &["show", "--json"]);
     assert_eq!((run.status.code(), run.output.as_str()), (Some(0), "[]\n"));
 }

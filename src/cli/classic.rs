@@ -43,6 +43,7 @@ Options:
   -noloopcheck  switch it off
   -nopromisc    leave the interface's promiscuous mode alone (-e)
   --user NAME   the user that all processes become when started by root (default: ethudp)
+Also: ethudp up | check | show | convert; `ethudp --help` explains them.
 ";
 
 /// Options that EthUDP has and this version does not, and what they are for.

@@ -11,16 +11,21 @@ mod statistics;
 mod supervisor;
 mod worker;
 
+use std::net::{IpAddr, SocketAddr};
+
+use nix::ifaddrs::getifaddrs;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::SockaddrStorage;
 use privsep::confine;
 use privsep::ipc::{Cipher, Identity};
 
 use crate::cli::Foreground;
 use crate::error::Context;
 use crate::notify::Notify;
+use crate::resolve::Addresses;
 use crate::runtime::ControlSocket;
-use crate::tunnel::{self, Tunnel};
+use crate::tunnel::{self, Port, Tunnel};
 use crate::{Error, executables, identity, log, plan};
 use helper::Helper;
 use link::LinkWatch;
@@ -35,6 +40,7 @@ pub fn run(tunnel: &Tunnel, foreground: Foreground, ready: impl FnOnce() -> Resu
     let control = ControlSocket::bind(&tunnel.name, identity)?;
     let notify = Notify::connect();
     let Some(addresses) = names::addresses(tunnel, &signals, &control, &notify)? else { return Ok(()) };
+    warn_of_loop(tunnel, &addresses);
     let plan = plan::plan(tunnel, identity, &addresses)?;
     let Some(helper) = Helper::start(&executables.helper, plan, &signals)? else { return Ok(()) };
     let link = LinkWatch::new(helper.index).context(|| "link messages".into())?;
@@ -77,6 +83,27 @@ fn give_up_privileges(identity: Option<Identity>) -> std::io::Result<bool> {
     confine::no_new_privileges()?;
     confine::not_dumpable()?;
     Ok(empty_network)
+}
+
+/// A packet socket on the interface that carries the tunnel hears the tunnel's own datagrams.
+fn warn_of_loop(tunnel: &Tunnel, addresses: &Addresses) {
+    let (Port::Raw { interface, .. } | Port::Mirror { interface, .. }) = &tunnel.port else { return };
+    let own = getifaddrs().into_iter().flatten().filter(|own| own.interface_name == *interface);
+    let own: Vec<_> = own.filter_map(|own| own.address).collect();
+    let carries = |local: &SocketAddr| own.iter().any(|own| same_address(own, local));
+    if let Some((local, _)) = addresses.iter().find(|(local, _)| carries(local)).filter(|_| !tunnel.rules.loop_check) {
+        log::warning(&format!(
+            "interface {interface:?} has the tunnel's own address {}: its datagrams go into it again and again; \
+             use -loopcheck (loop-check = true)",
+            local.ip()
+        ));
+    }
+}
+
+fn same_address(own: &SockaddrStorage, local: &SocketAddr) -> bool {
+    let v4 = own.as_sockaddr_in().map(|own| IpAddr::from(own.ip()));
+    let v6 = own.as_sockaddr_in6().map(|own| IpAddr::from(own.ip()));
+    v4.or(v6) == Some(local.ip())
 }
 
 /// What an auditor of this tunnel must know of the classic wire.

@@ -324,6 +324,7 @@ impl<'a> Supervisor<'a> {
     fn on_signals(&mut self) -> Flow {
         let asked = asked(&self.signals);
         if asked.end {
+            log::info(&format!("{}: ends, as a signal asks", self.tunnel.name));
             return Flow::End;
         }
         match self.tunnel.origin {
