@@ -108,11 +108,14 @@ pub fn check(file: &Path) -> Result<(), Error> {
 /// Reads a tunnel from a file; its name is the file's stem.
 pub fn load(file: &Path) -> Result<Tunnel, Error> {
     let text = fs::read_to_string(file).context(|| format!("file {}", file.display()))?;
-    let parsed = parse(&text).and_then(|parsed| {
-        let stem = file.file_stem().unwrap_or_default().to_string_lossy();
-        assemble(parsed, &tunnel::name(&stem)?, file.parent().unwrap_or(Path::new("")))
-    });
-    parsed.map_err(|error| Error::failure(format!("{}: {error}", file.display())))
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    let tunnel = from_text(&text, &stem, file.parent().unwrap_or(Path::new("")));
+    tunnel.map_err(|error| Error::failure(format!("{}: {error}", file.display())))
+}
+
+/// The tunnel of this name that a file's text describes; the files it names are relative to `directory`.
+pub fn from_text(text: &str, name: &str, directory: &Path) -> Result<Tunnel, String> {
+    assemble(parse(text)?, &tunnel::name(name)?, directory)
 }
 
 fn parse(text: &str) -> Result<Document, String> {
@@ -328,7 +331,7 @@ mod tests {
                        mtu = 1400\n[[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"[2001:db8::1]:6001\"\n";
 
     fn read(text: &str) -> Result<Tunnel, String> {
-        parse(text).and_then(|file| assemble(file, "test", Path::new("")))
+        from_text(text, "test", Path::new(""))
     }
 
     #[test]

@@ -384,4 +384,35 @@ mod tests {
         assert_eq!(interface("interface", "fifteen-byte-na"), Ok("fifteen-byte-na".into()));
         assert_eq!(name("site-a.1"), Ok("site-a.1".into()));
     }
+
+    #[test]
+    fn vlan_maps() {
+        let read = |text: &str| vlan_map("map", text);
+        assert_eq!(read("# a comment\n\n  7\t4000 more words\r\n100 200"), Ok(vec![(7, 4000), (100, 200)]));
+        assert_eq!(read("1 2\n1 2\n"), Ok(vec![(1, 2)]));
+        for (text, words) in [
+            ("1 2\n1 3\n", "map, line 2: VLAN 1 to 3 contradicts 1 to 2"),
+            ("1 2\n\n3 2\n", "map, line 3: VLAN 3 to 2 contradicts 1 to 2"),
+            ("50,60", "map, line 1: \"50,60\""),
+            ("x 9 9", "map, line 1"),
+            ("7", "map, line 1"),
+            ("4096 1", "each 0 to 4095"),
+        ] {
+            assert!(read(text).unwrap_err().contains(words), "{text:?}: {:?}", read(text));
+        }
+    }
+
+    #[test]
+    fn remotes() {
+        let learned = |host: Option<&str>, port| Ok(Remote::Learned { host: host.map(str::to_owned), port });
+        assert_eq!(remote("any"), learned(None, None));
+        assert_eq!(remote("any:6000"), learned(None, Some(6000)));
+        assert_eq!(remote("192.0.2.1:0"), learned(Some("192.0.2.1"), None));
+        assert_eq!(remote("[::]:6000"), learned(None, Some(6000)));
+        for text in ["any:0", "any", "any:6000", "192.0.2.1:0", "[2001:db8::1]:0", "peer.example:6000"] {
+            let parsed = remote(text).unwrap();
+            assert_eq!(remote(&parsed.to_string()), Ok(parsed), "{text}");
+        }
+        assert!(remote("192.0.2.1:70000").is_err() && remote("192.0.2.1").is_err());
+    }
 }

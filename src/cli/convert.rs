@@ -134,3 +134,48 @@ fn rules(text: &mut String, tunnel: &Tunnel) {
         let _ = write!(text, "\n[rules]\n{lines}");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::cli::{Command, classic};
+    use crate::config;
+
+    #[test]
+    fn the_file_describes_the_same_tunnel() {
+        let directory = std::env::temp_dir().join(format!("ethudp-convert-{}", std::process::id()));
+        for line in [
+            "-e -nopromisc 192.0.2.1 6000 192.0.2.2 6001 eth1",
+            "-i -dev eu0 -n office -enc aes-256 -k secret -p pass -lz4 9 -mtu 1400 192.0.2.1 1 peer.example 2 10.8.0.1 24",
+            "-i -mss 1360 -x 7 -c true 2001:db8::1 6000 :: 0 fd00::1 64 192.0.2.1 6001 192.0.2.2 0",
+            "-b -r 192.0.2.1 6000 0.0.0.0 6000 br0",
+            "-b -r -noloopcheck -enc xor 192.0.2.1 6000 0.0.0.0 0 br0",
+            "-e -w -loopcheck 192.0.2.1 6000 192.0.2.2 6000 eth1",
+            "-i -r -w 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 255.255.0.0",
+            "-t -loopcheck 192.0.2.1 6000 192.0.2.2 6000 eth1 udp port 514",
+            "-u 192.0.2.1 6000 192.0.2.2 6000 eth1",
+        ] {
+            fs::create_dir_all(&directory).unwrap();
+            let arguments: Vec<_> = line.split(' ').map(OsString::from).collect();
+            let Ok(Command::Run(tunnel, _)) = classic::parse(&arguments, &mut Vec::new()) else { panic!("{line}") };
+            let file = text(&tunnel, Some(&directory)).unwrap();
+            let again =
+                config::from_text(&file, &tunnel.name, &directory).unwrap_or_else(|e| panic!("{line}: {e}\n{file}"));
+            let secrets =
+                |tunnel: &Tunnel| [&tunnel.classic.key, &tunnel.classic.password].map(|s| s.expose().to_vec());
+            assert_eq!(secrets(&again), secrets(&tunnel), "{line}");
+            // All but how it was described.
+            let words =
+                |tunnel: &Tunnel| format!("{tunnel:?}").replace("origin: File", "").replace("origin: Classic", "");
+            assert_eq!(words(&again), words(&tunnel), "{line}\n{file}");
+            for secret in fs::read_dir(&directory).unwrap() {
+                assert_eq!(secret.unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o600);
+            }
+            fs::remove_dir_all(&directory).unwrap();
+        }
+    }
+}

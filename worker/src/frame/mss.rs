@@ -105,3 +105,102 @@ fn updated(checksum: u16, old: u16, new: u16) -> u16 {
     let sum = sum as u16;
     !sum
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sum over a TCP segment with its pseudo header; 0xffff when the checksum in it is right.
+    fn sum(pseudo: &[u8], segment: &[u8]) -> u16 {
+        let words = |bytes: &[u8]| {
+            let word = |pair: &[u8]| u64::from(pair[0]) << 8 | u64::from(*pair.get(1).unwrap_or(&0));
+            bytes.chunks(2).map(word).sum::<u64>()
+        };
+        let mut sum = words(pseudo) + words(segment) + u64::from(TCP) + segment.len() as u64;
+        while sum > 0xffff {
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        u16::try_from(sum).unwrap()
+    }
+
+    /// A SYN with these options, its checksum right, and where in it the addresses of the pseudo header are.
+    fn syn(headers: &[u8], addresses: std::ops::Range<usize>, options: &[u8], data: &[u8]) -> Vec<u8> {
+        let mut segment = vec![0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0xff, 0xff, 0, 0, 0, 0];
+        segment[12] = u8::try_from((20 + options.len()) / 4).unwrap() << 4;
+        segment.extend_from_slice(&[options, data].concat());
+        let checksum = !sum(&headers[addresses], &segment);
+        segment[16..18].copy_from_slice(&checksum.to_be_bytes());
+        [headers, &segment].concat()
+    }
+
+    fn ipv4_header(tags: &[u8], length: u16) -> Vec<u8> {
+        let mut header = [&[0; 12][..], tags, &[8, 0, 0x45, 0]].concat();
+        header.extend_from_slice(&(20 + length).to_be_bytes());
+        header.extend_from_slice(&[0, 0, 0, 0, 64, TCP, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+        header
+    }
+
+    #[test]
+    fn the_checksum_is_right_wherever_the_option_stands_and_however_long_the_segment_is() {
+        for options in
+            [&[2, 4, 5, 180][..], &[1, 2, 4, 5, 180, 1, 1, 1], &[1, 1, 2, 4, 5, 180, 0, 0], &[3, 3, 7, 2, 4, 5, 180, 1]]
+        {
+            for data in [&b""[..], b"odd", b"even"] {
+                for tags in [&[][..], &[0x81, 0, 0, 7], &[0x88, 0xa8, 0, 7, 0x81, 0, 0, 9]] {
+                    let length = u16::try_from(20 + options.len() + data.len()).unwrap();
+                    let header = ipv4_header(tags, length);
+                    let (at, end) = (header.len(), header.len() - 8..header.len());
+                    let mut frame = syn(&header, end.clone(), options, data);
+                    assert_eq!(sum(&frame[end.clone()], &frame[at..]), 0xffff);
+                    assert!(clamp(&mut frame, 1360) && !clamp(&mut frame, 1360), "{options:?} {data:?}");
+                    assert_eq!(sum(&frame[end], &frame[at..]), 0xffff, "{options:?} {data:?} {tags:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn ipv6_extension_headers_are_walked_over() {
+        for (extensions, lowered) in [
+            (&[][..], true),
+            (&[[0, 6], [60, TCP]][..], true), // hop-by-hop, destination options
+            (&[[43, TCP]], true),             // routing
+            (&[[50, TCP]], false),            // encrypted
+        ] {
+            let mut header = [&[0; 12][..], &[0x86, 0xdd, 0x60, 0, 0, 0]].concat();
+            let length = u16::try_from(24 + extensions.len() * 8).unwrap();
+            header.extend_from_slice(&length.to_be_bytes());
+            header.extend_from_slice(&[extensions.first().map_or(TCP, |first| first[0]), 64]);
+            header.extend_from_slice(&[1; 32]);
+            for (index, _) in extensions.iter().enumerate() {
+                let next = extensions.get(index + 1).map_or(TCP, |next| next[0]);
+                header.extend_from_slice(&[next, 0, 1, 4, 0, 0, 0, 0]);
+            }
+            let mut frame = syn(&header, 22..54, &[2, 4, 5, 180], b"");
+            assert_eq!(clamp(&mut frame, 1360), lowered, "{extensions:?}");
+        }
+    }
+
+    #[test]
+    fn options_end_where_they_say_or_where_they_make_no_sense() {
+        let header = ipv4_header(&[], 28);
+        for options in [
+            [0, 2, 4, 5, 180, 0, 0, 0],
+            [9, 0, 2, 4, 5, 180, 0, 0],
+            [9, 1, 2, 4, 5, 180, 0, 0],
+            [1, 1, 1, 1, 9, 99, 2, 4],
+        ] {
+            let mut frame = syn(&header, 26..34, &options, b"");
+            assert!(!clamp(&mut frame, 1), "{options:?}");
+        }
+    }
+
+    #[test]
+    fn a_frame_cut_anywhere_is_left_alone() {
+        let whole = syn(&ipv4_header(&[0x81, 0, 0, 7], 24), 30..38, &[2, 4, 5, 180], b"");
+        for length in 0..whole.len() {
+            let mut cut = whole[..length].to_vec();
+            assert!(!clamp(&mut cut, 1) && cut == whole[..length], "{length}");
+        }
+    }
+}

@@ -87,3 +87,52 @@ impl Reassembly {
         Outcome::Waits
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn halves(datagram: &[u8], sequence: u16) -> [Vec<u8>; 2] {
+        [sequence, sequence + 1].map(|sequence| {
+            let mut piece = vec![0; HEADER + PIECE];
+            let length = write(datagram, sequence, &mut piece);
+            piece.truncate(length);
+            piece
+        })
+    }
+
+    fn take(table: &mut Reassembly, piece: &[u8], now_ms: u64) -> (Outcome, Vec<u8>) {
+        let mut buffer = [piece, &[0; TOO_LONG]].concat();
+        let outcome = table.take(&mut buffer, piece.len(), now_ms);
+        (outcome, buffer)
+    }
+
+    #[test]
+    fn two_pieces_are_joined_in_any_order_and_only_while_they_are_young() {
+        let datagram: Vec<u8> = (0..1700_u16).map(|at| (at % 251) as u8).collect();
+        let [first, second] = halves(&datagram, 65534);
+        for (one, other) in [(&first, &second), (&second, &first)] {
+            for (later, joined) in [(0, true), (AGE_MS, true), (AGE_MS + 1, false)] {
+                let mut table = Reassembly::default();
+                assert_eq!(take(&mut table, one, 5).0, Outcome::Waits);
+                let (outcome, buffer) = take(&mut table, other, 5 + later);
+                assert_eq!(outcome, if joined { Outcome::Joined(1700) } else { Outcome::Waits });
+                assert!(!joined || buffer[..1700] == datagram);
+            }
+        }
+    }
+
+    #[test]
+    fn memory_is_bounded_and_nonsense_is_seen() {
+        let mut table = Reassembly::default();
+        let [first, _] = halves(&[7; 1500], 0);
+        for sequence in (0..=65534_u16).step_by(2) {
+            let piece = [&first[..6], &sequence.to_be_bytes(), &first[8..]].concat();
+            assert_eq!(take(&mut table, &piece, 0).0, Outcome::Waits);
+        }
+        assert_eq!(table.waiting.len(), WAITING);
+        assert_eq!(take(&mut table, b"UDPFRG\0", 0).0, Outcome::Invalid);
+        assert_eq!(take(&mut table, &[&first[..], &[0]].concat(), 0).0, Outcome::Invalid);
+        assert_eq!(take(&mut table, b"UDPFRX\0\0data", 0).0, Outcome::Whole);
+    }
+}

@@ -56,3 +56,43 @@ impl Scratch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn roundtrip(plain: &[u8]) -> (u8, Vec<u8>) {
+        let mut scratch = Scratch::default();
+        let mut buffer = [plain, &[0; 9300]].concat();
+        let length = scratch.compress(&mut buffer, plain.len());
+        let trailer = buffer[length - 1];
+        let length = scratch.decompress(&mut buffer, length).unwrap();
+        (trailer, buffer[..length].to_vec())
+    }
+
+    #[test]
+    fn what_does_not_shrink_is_stored() {
+        let noise: Vec<u8> = (0..500_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        for (plain, trailer) in [(&[7; 9000][..], BLOCK), (&noise, STORED), (b"PING:PING:", STORED), (b"", STORED)] {
+            assert_eq!(roundtrip(plain), (trailer, plain.to_vec()));
+        }
+    }
+
+    #[test]
+    fn what_inflates_beyond_any_frame_or_is_no_block_is_refused() {
+        let mut scratch = Scratch::default();
+        for (inflated, fits) in [(MAX_FRAME, true), (MAX_FRAME + 1, false), (60_000, false)] {
+            let block = lz4_flex::block::compress(&vec![7; inflated]);
+            let mut buffer = [&block[..], &[BLOCK], &[0; 10_000]].concat();
+            assert_eq!(scratch.decompress(&mut buffer, block.len() + 1), fits.then_some(inflated));
+        }
+        for garbage in [&b"\xff\xff\xff\xff"[..], b"\x41\xbb", b""] {
+            let mut buffer = [garbage, &[BLOCK], &[0; 10_000]].concat();
+            assert_eq!(
+                scratch.decompress(&mut buffer, garbage.len() + 1).filter(|&length| length > 0),
+                None,
+                "{garbage:02x?}"
+            );
+        }
+    }
+}

@@ -42,3 +42,26 @@ pub fn admits(remote: &Remote, password: Option<&Password>, source: Option<Socke
         Some(_) => learned.get() == Some(source),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_whole_password_with_its_nul_is_right() {
+        let password = Password::new(b"secret").unwrap();
+        assert_eq!(password.message(), b"PASSWORD:secret\0");
+        for (message, right) in [
+            (&b"PASSWORD:secret\0"[..], true),
+            (b"PASSWORD:secret\0 and more", true),
+            (b"PASSWORD:secret", false),
+            (b"PASSWORD:secrets\0", false),
+            (b"PASSWORD:secre\0", false),
+            (b"PASSWORD:", false),
+            (b"", false),
+        ] {
+            assert_eq!(password.matches(message), right, "{message:?}");
+        }
+        assert!(Password::new(b"").is_none());
+    }
+}
