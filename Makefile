@@ -5,6 +5,7 @@
 CARGO ?= cargo
 # Root for what needs network namespaces; nothing where we are root already.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+AS_ROOT := --config 'target."cfg(unix)".runner = ["sudo", "--preserve-env"]'
 .PHONY: build demo check check-deps check-style check-tests check-vectors check-selinux
 
 build:
@@ -25,7 +26,7 @@ check-style:
 # Built as the caller; only what cargo then runs goes through sudo.
 check-tests:
 	$(CARGO) build --workspace --locked
-	$(CARGO) test --workspace --locked $(if $(SUDO),--config 'target."cfg(unix)".runner = ["sudo", "--preserve-env"]')
+	$(CARGO) test --workspace --locked $(if $(SUDO),$(AS_ROOT))
 
 check-vectors:
 	$(CARGO) build --workspace --locked

@@ -4,6 +4,7 @@
 //! every privilege, and then starts workers, one at a time, for as long as the tunnel lives.
 
 mod background;
+mod benchmark;
 mod cli;
 mod config;
 mod error;
@@ -34,6 +35,7 @@ pub fn run() -> ExitCode {
     }
     let result = cli::parse().and_then(|command| match command {
         Command::Run(tunnel, foreground) => background::run(&tunnel, foreground),
+        Command::Benchmark(config, length) => benchmark::run(*config, length),
         Command::Check(file) => config::check(&file),
         Command::Show { name, json } => show::show(name.as_deref(), json),
         Command::Text(text) => {

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::net::IpAddr;
 
-use privsep::ipc::{Cipher, Rules};
+use privsep::ipc::{Cipher, Rules, WorkerConfig};
 use privsep::secret::Secret;
 
 use super::{Command, Foreground};
@@ -41,13 +41,12 @@ Options:
   -w            only write the local side
   -loopcheck    do not send the tunnel's own datagrams into it; -r switches it on
   -noloopcheck  switch it off
+  -B            measure how fast this machine seals and opens frames, and end
+  -l BYTES      size of a frame for -B (default: 1500)
   -nopromisc    leave the interface's promiscuous mode alone (-e)
   --user NAME   the user that all processes become when started by root (default: ethudp)
 Also: ethudp up | check | show | convert; `ethudp --help` explains them.
 ";
-
-/// Options that EthUDP has and this version does not, and what they are for.
-const NOT_YET: &[(&str, &str)] = &[("-B", "the benchmark"), ("-l", "the benchmark")];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
@@ -74,6 +73,8 @@ struct Options {
     run: Option<String>,
     exit_after: Option<u64>,
     user: Option<String>,
+    benchmark: bool,
+    length: Option<u16>,
     foreground: bool,
     read_only: bool,
     write_only: bool,
@@ -104,6 +105,11 @@ pub fn parse(arguments: &[OsString], secrets: &mut Vec<usize>) -> Result<Command
             option(&mut options, &argument, &mut rest.by_ref().map(|(_, argument)| argument))?;
         }
     }
+    if options.benchmark {
+        let (cipher, key) = cipher_and_key(options.cipher, options.key).map_err(Error::Usage)?;
+        let config = WorkerConfig { cipher, key, compress: options.lz4 > 0, ..WorkerConfig::default() };
+        return Ok(Command::Benchmark(Box::new(config), options.length.unwrap_or(1500)));
+    }
     let foreground = if options.foreground { Foreground::Yes } else { Foreground::No };
     Ok(Command::Run(Box::new(tunnel(options, &operands).map_err(Error::Usage)?), foreground))
 }
@@ -128,14 +134,12 @@ fn option(options: &mut Options, name: &str, rest: &mut impl Iterator<Item = Str
         "-loopcheck" => options.loop_check = true,
         "-noloopcheck" => options.loop_check = false,
         "-c" => options.run = Some(operand()?),
-        "-p" | "-lz4" | "-mtu" | "-mss" | "-map" | "-m" | "-x" => {
+        "-B" => options.benchmark = true,
+        "-l" | "-p" | "-lz4" | "-mtu" | "-mss" | "-map" | "-m" | "-x" => {
             wire_option(options, name, operand()?).map_err(Error::Usage)?;
         }
         _ => {
-            return Err(match NOT_YET.iter().find(|(option, _)| *option == name) {
-                Some((_, what)) => Error::usage(format!("option {name}: {what} is not supported by this version yet")),
-                None => Error::usage(format!("option {name:?}: unknown; `ethudp -h` lists the options")),
-            });
+            return Err(Error::usage(format!("option {name:?}: unknown; `ethudp -h` lists the options")));
         }
     }
     Ok(())
@@ -149,6 +153,7 @@ fn wire_option(options: &mut Options, name: &str, value: String) -> Result<(), S
         "-p" => options.password = Some(tunnel::password(&what, value.into_bytes())?),
         "-lz4" => options.lz4 = u8::try_from(small(0..=9)?).unwrap_or(u8::MAX),
         "-mtu" => options.fragment_mtu = Some(small(1036..=1500)?),
+        "-l" => options.length = Some(small(1..=9234)?),
         "-mss" => options.mss = Some(small(0..=65535)?).filter(|&mss| mss > 0),
         "-x" => options.exit_after = Some(tunnel::number(&what, &value, 0..=u64::from(u32::MAX))?).filter(|&n| n > 0),
         _ => {
@@ -316,7 +321,7 @@ mod tests {
             ("-e -map /none 1.2.3.4 1 1.2.3.5 1 eth1", "VLAN map /none: No such file"),
             ("-e 1.2.3.4 1 1.2.3.5 1 eth1 1.2.3.4 2 1.2.3.5", "too many or too few"),
             ("-e 1.2.3.4 1 1.2.3.5 1 eth1 eth2", "\"eth2\": too many or too few"),
-            ("-B", "the benchmark is not supported"),
+            ("-B -l 10000", "option -l \"10000\": must be a number from 1 to 9234"),
         ] {
             let error = run(line).unwrap_err();
             assert!(error.contains(words) && !error.contains('\n'), "{line}: {error}");

@@ -9,6 +9,8 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use privsep::ipc::WorkerConfig;
+
 use crate::tunnel::Tunnel;
 use crate::{Error, log};
 
@@ -16,6 +18,8 @@ use crate::{Error, log};
 pub enum Command {
     /// Run a tunnel; in the foreground, or in the background once it is ready.
     Run(Box<Tunnel>, Foreground),
+    /// Measure cipher and compression, with frames of this size and some others.
+    Benchmark(Box<WorkerConfig>, u16),
     /// Check a file.
     Check(PathBuf),
     /// Show the state of one tunnel or all.

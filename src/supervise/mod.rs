@@ -1,6 +1,7 @@
 //! The life of a tunnel: start in order, give up every privilege, then one worker after the other.
 
 mod child;
+pub use child::Child;
 mod command;
 mod events;
 mod helper;
@@ -71,7 +72,7 @@ fn signals() -> nix::Result<SignalFd> {
 }
 
 /// Gives up everything for good; returns whether this process, and so every worker, is in an empty network namespace.
-fn give_up_privileges(identity: Option<Identity>) -> std::io::Result<bool> {
+pub fn give_up_privileges(identity: Option<Identity>) -> std::io::Result<bool> {
     let mut empty_network = false;
     if let Some(identity) = identity {
         // A container's root may not be allowed to; that is reported in the status, not fatal.

@@ -241,6 +241,10 @@ impl<'a> Supervisor<'a> {
                 }
                 log::info(&format!("{}: {} has been learned", self.tunnel.name, self.path(path)));
             }
+            Ok(Some(Event::Finished)) if self.tunnel.exit_after.is_none() => {
+                log::error(&format!("worker {}: message out of place", worker.pid()));
+                self.worker_ended(Blame::Worker)?;
+            }
             Ok(Some(Event::Finished)) if self.parts.ends_with_worker => return Ok(Flow::End),
             Ok(Some(Event::Finished)) => self.worker_finished(),
             Ok(Some(Event::Nothing)) => {}

@@ -22,7 +22,7 @@ use crate::port::Port;
 use crate::rules::Rules;
 use crate::wire::classic::Codec;
 use crate::wire::password::Password;
-use crate::{counters, seal};
+use crate::{benchmark, counters, seal};
 
 /// Length of a tick.
 const TICK: Duration = Duration::from_secs(1);
@@ -64,8 +64,13 @@ fn report_panics(supervisor: Arc<Supervisor>) {
 
 fn work(supervisor: &Supervisor) -> Result<(), Error> {
     let Some((message, _)) = supervisor.recv()? else { return Ok(()) };
-    let ToWorker::Start(PROTOCOL, config) = message else {
-        return Err(Error::Violation("supervisor and worker are of different versions"));
+    let config = match message {
+        ToWorker::Start(PROTOCOL, config) => config,
+        ToWorker::Benchmark(PROTOCOL, config, sizes) => {
+            seal::for_good(seal::before_threads()?)?;
+            return supervisor.send(&FromWorker::Benchmark(benchmark::measure(&config, &sizes)), &[]);
+        }
+        _ => return Err(Error::Violation("supervisor and worker are of different versions")),
     };
     let Some(handles) = receive_handles(&config)? else { return Ok(()) };
     let control = Control::new(*config, handles);
@@ -233,7 +238,9 @@ impl Control {
                 Some((ToWorker::Heartbeat(number), _)) => self.heartbeat = Some(number),
                 Some((ToWorker::Report, _)) => supervisor.send(&FromWorker::Report(self.report()), &[])?,
                 Some((ToWorker::Reset(counts), _)) => self.reset(counts),
-                Some((ToWorker::Start(..), _)) => return Err(Error::Violation("second start")),
+                Some((ToWorker::Start(..) | ToWorker::Benchmark(..), _)) => {
+                    return Err(Error::Violation("second start"));
+                }
             }
         }
     }

@@ -4,6 +4,7 @@
 //! joins them in two loops; [`control`] talks to the supervisor; [`seal`] confines the process before any of it runs.
 
 pub mod batch;
+mod benchmark;
 mod control;
 mod counters;
 mod forward;

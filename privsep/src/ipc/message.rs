@@ -190,9 +190,10 @@ pub enum Cipher {
 }
 
 /// Which kind of handle the local side is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PortKind {
     /// A TAP interface.
+    #[default]
     Tap,
     /// A packet socket.
     Raw,
@@ -204,7 +205,7 @@ pub enum PortKind {
 }
 
 /// Everything a worker is told.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct WorkerConfig {
     /// Kind of the local handle.
     pub port: PortKind,
@@ -365,11 +366,26 @@ pub enum ToWorker {
     Report,
     /// Set counts back to zero.
     Reset(Counts),
+    /// Instead of [`ToWorker::Start`]: measure cipher and compression of this configuration with frames of these sizes.
+    Benchmark(u32, Box<WorkerConfig>, Vec<u16>),
 }
 
 impl Message for ToWorker {
     /// A key, a password, and a pair for each VLAN id, 6 bytes at most.
     const MAX: usize = 2 * 2048 + 4096 * 6 + 4096;
+}
+
+/// Time to seal and open a frame of one size.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct BenchmarkResult {
+    /// Size of the frame in bytes.
+    pub frame: u32,
+    /// Size of the datagram that it becomes.
+    pub datagram: u32,
+    /// Nanoseconds to seal one.
+    pub seal_ns: f64,
+    /// Nanoseconds to open one.
+    pub open_ns: f64,
 }
 
 /// Which counts are set back.
@@ -409,6 +425,8 @@ pub enum FromWorker {
     Learned(u8, Address),
     /// The ticks that the worker was to run are over.
     Finished,
+    /// What was measured.
+    Benchmark(Vec<BenchmarkResult>),
     /// Last words: place and message of a panic or a fatal error.
     Dying(String),
 }
