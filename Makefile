@@ -1,12 +1,13 @@
 # make demo   two ends on this machine, traffic through them, one worker killed: see it run
 # make check  everything that must hold, in under ten minutes once the dependencies are built
+# make check-long   minutes of fuzzing (FUZZ_SECONDS each); needs cargo-fuzz and a nightly toolchain
 # make build  the three executables, in target/release
 
 CARGO ?= cargo
 # Root for what needs network namespaces; nothing where we are root already.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 AS_ROOT := --config 'target."cfg(unix)".runner = ["sudo", "--preserve-env"]'
-.PHONY: build demo check check-deps check-style check-tests check-vectors check-selinux
+.PHONY: build demo check check-long check-fuzz check-deps check-style check-tests check-vectors check-selinux
 
 build:
 	$(CARGO) build --release --workspace --locked
@@ -35,3 +36,14 @@ check-vectors:
 
 check-selinux:
 	$(MAKE) -C selinux
+
+# Longer than anybody wants to wait for.
+check-long: check-fuzz
+
+FUZZ_SECONDS ?= 600
+check-fuzz:
+	for target in open frame fragment text; do \
+	    mkdir -p fuzz/corpus/$$target && \
+	    $(CARGO) +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
+	        -max_total_time=$(FUZZ_SECONDS) -max_len=12000 -print_final_stats=1 || exit 1; \
+	done

@@ -10,6 +10,7 @@ mod config;
 mod error;
 mod executables;
 mod filter;
+pub mod fuzzing;
 mod identity;
 mod log;
 mod notify;

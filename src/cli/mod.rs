@@ -1,8 +1,8 @@
 //! The two command lines: EthUDP's, and the modern one with subcommands.
 
 mod arguments;
-mod classic;
-mod convert;
+pub mod classic;
+pub mod convert;
 mod modern;
 
 use std::ffi::OsString;

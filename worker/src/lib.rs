@@ -9,6 +9,7 @@ mod control;
 mod counters;
 mod forward;
 pub mod frame;
+pub mod fuzzing;
 mod io;
 mod path;
 mod port;

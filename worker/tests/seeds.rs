@@ -1,0 +1,27 @@
+//! The stored seeds of the fuzz targets, findings among them, hold.
+
+use ethudp_worker::fuzzing;
+
+fn replay(target: &str, check: fn(&[u8])) {
+    let directory = format!("{}/../fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"));
+    let seeds: Vec<_> = std::fs::read_dir(directory).unwrap().collect();
+    assert!(seeds.len() > 5, "{target}: {} seeds", seeds.len());
+    for seed in seeds {
+        check(&std::fs::read(seed.unwrap().path()).unwrap());
+    }
+}
+
+#[test]
+fn open() {
+    replay("open", fuzzing::open);
+}
+
+#[test]
+fn frame() {
+    replay("frame", fuzzing::frame);
+}
+
+#[test]
+fn fragment() {
+    replay("fragment", fuzzing::fragment);
+}
