@@ -319,7 +319,7 @@ fn secret(
     let mut bytes = Zeroizing::new(Vec::with_capacity(tunnel::MAX_KEY + 3));
     let limit = tunnel::MAX_KEY as u64 + 3;
     open.by_ref().take(limit).read_to_end(&mut bytes).map_err(|error| format!("{}: {error}", name()))?;
-    let line = bytes.strip_suffix(b"\n").map_or(&bytes[..], |line| line.strip_suffix(b"\r").unwrap_or(line));
+    let line = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
     check(&name(), line.to_vec())
 }
 

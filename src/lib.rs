@@ -34,6 +34,7 @@ pub fn run() -> ExitCode {
     if let Err(error) = process::close_inherited() {
         log::warning(&format!("inherited descriptors stay open: {error}"));
     }
+    log::open_stderr();
     let result = cli::parse().and_then(|command| match command {
         Command::Run(tunnel, foreground) => background::run(&tunnel, foreground),
         Command::Benchmark(config, length) => benchmark::run(*config, length),

@@ -1,10 +1,13 @@
 //! Messages to people: standard error in the foreground, the system log in the background.
 
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::fd::AsFd;
-use std::sync::Mutex;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::sync::{Mutex, PoisonError};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::fcntl::OFlag;
+use nix::sys::socket::{MsgFlags, send};
 use syslog::{Facility, Formatter3164, Logger, LoggerBackend};
 
 enum Target {
@@ -33,9 +36,8 @@ pub fn connect(name: &str) -> Option<SystemLog> {
     };
     let logger = syslog::unix(formatter).ok()?;
     // A log that is slow loses messages; it never stops a tunnel.
-    if let LoggerBackend::Unix(socket) = &logger.backend {
-        socket.set_nonblocking(true).ok()?;
-    }
+    let LoggerBackend::Unix(socket) = &logger.backend else { return None };
+    socket.set_nonblocking(true).ok()?;
     Some(SystemLog { logger: Box::new(logger), name: name.to_owned() })
 }
 
@@ -58,6 +60,8 @@ impl SystemLog {
 
 /// Sends all further messages to the system log.
 pub fn to_background(log: Option<SystemLog>) {
+    // The terminal is let go of.
+    *STDERR.lock().unwrap_or_else(PoisonError::into_inner) = None;
     *target() = log.map_or(Target::Nowhere, Target::System);
 }
 
@@ -107,15 +111,31 @@ pub fn print(text: &str) {
     let _ = io::stdout().write_all(text.as_bytes());
 }
 
-/// Writes a line to standard error if that takes it at once: nobody who reads slowly, or no longer, stops a tunnel.
-fn stderr_line(line: &str) {
-    let stderr = io::stderr();
-    let ready =
-        |descriptor: &PollFd<'_>| descriptor.revents().is_some_and(|events| events.contains(PollFlags::POLLOUT));
-    let mut polled = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
-    if poll(&mut polled, PollTimeout::ZERO).is_ok() && ready(&polled[0]) {
-        let _ = (&stderr).write_all(line.as_bytes());
+/// Standard error of our own, opened anew so that it can be made non-blocking without whoever shares it noticing. Nobody
+/// who reads slowly, or no longer, stops a tunnel: what does not fit is lost.
+static STDERR: Mutex<Option<File>> = Mutex::new(None);
+
+/// Opens standard error anew where it is a terminal or a pipe. Called first, while that can still be opened.
+pub fn open_stderr() {
+    let stderr = "/proc/self/fd/2";
+    let waits = |kind: fs::FileType| kind.is_char_device() || kind.is_fifo();
+    if fs::metadata(stderr).is_ok_and(|metadata| waits(metadata.file_type())) {
+        let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        let file = File::options().append(true).custom_flags(flags.bits()).open(stderr).ok();
+        *STDERR.lock().unwrap_or_else(PoisonError::into_inner) = file;
     }
+}
+
+fn stderr_line(line: &str) {
+    let _ = match &mut *STDERR.lock().unwrap_or_else(PoisonError::into_inner) {
+        Some(file) => file.write_all(line.as_bytes()),
+        // A socket, as the service manager's, takes the line or not; a file always does.
+        None if fs::metadata("/proc/self/fd/2").is_ok_and(|metadata| metadata.file_type().is_socket()) => {
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+            send(io::stderr().as_raw_fd(), line.as_bytes(), flags).map(drop).map_err(io::Error::from)
+        }
+        None => io::stderr().write_all(line.as_bytes()),
+    };
 }
 
 /// Text that comes from a process we do not trust: control characters replaced, length bounded.

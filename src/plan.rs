@@ -49,7 +49,8 @@ pub fn worker(tunnel: &Tunnel, addresses: &Addresses) -> WorkerConfig {
         remotes: addresses.iter().map(|(_, remote)| *remote).collect(),
         rules: tunnel.rules.clone(),
         keepalive: !tunnel.port.is_mirror(),
-        drain: false,
+        // While the command runs, frames wait longer than any should.
+        drain: tunnel.run.is_some(),
         exit_after: tunnel.exit_after,
         state: State::default(),
     }

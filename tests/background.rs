@@ -19,9 +19,13 @@ impl Drop for Supervisor {
     }
 }
 
-fn supervisor(scratch: &Scratch, name: &str) -> Option<Supervisor> {
+fn status(scratch: &Scratch, name: &str) -> Option<serde_json::Value> {
     let stream = UnixStream::connect(scratch.path().join(format!("{name}.sock"))).ok()?;
-    let status: serde_json::Value = serde_json::from_reader(stream).ok()?;
+    serde_json::from_reader(stream).ok()
+}
+
+fn supervisor(scratch: &Scratch, name: &str) -> Option<Supervisor> {
+    let status = status(scratch, name)?;
     Some(Supervisor(Pid::from_raw(i32::try_from(status["pids"]["supervisor"].as_i64()?).ok()?)))
 }
 
@@ -74,4 +78,29 @@ fn a_failure_is_printed_and_the_status_says_so() {
     assert_eq!(run.status.code(), Some(1));
     assert!(run.output.contains("interface \"eth9\": no such interface"), "{}", run.output);
     assert!(supervisor(&scratch, "eth9").is_none());
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    let sites = Sites::new();
+    let scratch = Scratch::new();
+    let (_reader, writer) = std::io::pipe().unwrap();
+    let arguments = "-d -n a -i -dev eu0 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24";
+    let mut command = crate::lab::ethudp(&scratch, &[], &arguments.split(' ').collect::<Vec<_>>());
+    command.stdout(std::process::Stdio::null()).stderr(writer);
+    let mut child = sites.a.spawn(&mut command);
+    drop(command);
+    wait_for("ready", Duration::from_secs(5), || {
+        status(&scratch, "a").filter(|status| status["pids"]["worker"].is_i64())
+    });
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+    // Each prints statistics; a pipe holds 64 KiB.
+    for _ in 0..250 {
+        kill(pid, Signal::SIGHUP).unwrap();
+        std::thread::sleep(Duration::from_millis(4));
+    }
+    assert!(status(&scratch, "a").is_some(), "no status any more");
+    kill(pid, Signal::SIGTERM).unwrap();
+    let ended = wait_for("end", Duration::from_secs(3), || child.try_wait().unwrap());
+    assert!(ended.success(), "{ended}");
 }

@@ -33,6 +33,9 @@ fn quoted(value: impl std::fmt::Display) -> String {
 
 fn header(text: &mut String, tunnel: &Tunnel) {
     let _ = writeln!(text, "# {}.toml: the file's name is the tunnel's name", tunnel.name);
+    if let Some(user) = &tunnel.user {
+        let _ = writeln!(text, "# run it with: ethudp up --user {user} {}", tunnel.name);
+    }
     let _ = writeln!(text, "mode = {}\nwire = \"classic\"", quoted(tunnel.port.mode()));
     match (tunnel.rules.send, tunnel.rules.receive) {
         (true, true) => {}

@@ -44,7 +44,8 @@ pub fn run(tunnel: &Tunnel, foreground: Foreground, ready: impl FnOnce() -> Resu
     warn_of_loop(tunnel, &addresses);
     let plan = plan::plan(tunnel, identity, &addresses)?;
     let Some(helper) = Helper::start(&executables.helper, plan, &signals)? else { return Ok(()) };
-    let link = LinkWatch::new(helper.index).context(|| "link messages".into())?;
+    let link = LinkWatch::new(helper.index, matches!(tunnel.port, Port::Tap { .. }))
+        .context(|| format!("interface {:?}", helper.interface))?;
     let goes_on = |run: &String| command::run(run, &tunnel.name, &helper.interface, &signals);
     if !tunnel.run.as_ref().is_none_or(goes_on) {
         return Ok(());

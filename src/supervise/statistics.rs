@@ -35,7 +35,8 @@ pub fn lines(state: &State, addresses: &[(String, String)]) -> Vec<String> {
         ));
     }
     let seal = &state.seal;
-    let sent = (seal.bytes + seal.compress_overhead + seal.encrypt_overhead).saturating_sub(seal.compress_saved);
+    let grown = seal.bytes.saturating_add(seal.compress_overhead).saturating_add(seal.encrypt_overhead);
+    let sent = grown.saturating_sub(seal.compress_saved);
     #[allow(clippy::cast_precision_loss)] // A percentage.
     let percent = if seal.bytes > 0 { 100.0 * sent as f64 / seal.bytes as f64 } else { 100.0 };
     lines.push(format!(

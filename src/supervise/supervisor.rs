@@ -236,12 +236,13 @@ impl<'a> Supervisor<'a> {
                 log::info(&format!("{}: frames leave by the {}", self.tunnel.name, self.path(path)));
             }
             Ok(Some(Event::Learned(path, address))) => {
-                if let Some(report) = self.parts.config.state.paths.get_mut(path) {
+                let report = self.parts.config.state.paths.get_mut(path);
+                if let (Remote::Learned { .. }, Some(report)) = (self.parts.addresses[path].1, report) {
                     report.learned = Some(address);
+                    log::info(&format!("{}: {} has been learned", self.tunnel.name, self.path(path)));
                 }
-                log::info(&format!("{}: {} has been learned", self.tunnel.name, self.path(path)));
             }
-            Ok(Some(Event::Finished)) if self.tunnel.exit_after.is_none() => {
+            Ok(Some(Event::Finished)) if !self.tunnel.exit_after.is_some_and(|ticks| worker.has_run(ticks)) => {
                 log::error(&format!("worker {}: message out of place", worker.pid()));
                 self.worker_ended(Blame::Worker)?;
             }
@@ -260,6 +261,7 @@ impl<'a> Supervisor<'a> {
     /// The worker has run its ticks: the next one begins anew, as the original's does.
     fn worker_finished(&mut self) {
         self.worker = None;
+        self.parts.config.drain = false;
         self.restarts += 1;
         let state = &mut self.parts.config.state;
         state.tick = 0;
@@ -300,6 +302,15 @@ impl<'a> Supervisor<'a> {
         let Some(worker) = self.worker.take() else { return Ok(()) };
         let mut death = worker.end();
         death.crash |= blame == Blame::Worker;
+        let Parts { config, .. } = &mut self.parts;
+        // Its last numbers may be a second old: the peer must not join halves of different datagrams.
+        config.state.fragment = config.state.fragment.wrapping_add(0x4000) & !1;
+        if death.crash && !config.password.expose().is_empty() {
+            // Whoever had taken it over could have made himself the peer; the real one tells its password every second.
+            for report in &mut config.state.paths {
+                report.learned = None;
+            }
+        }
         // What has piled up behind one that did not read is too late by now.
         self.parts.config.drain = blame == Blame::Worker;
         let ready_once = self.restarts > 0 || death.forwarded.is_some();
@@ -354,6 +365,7 @@ impl<'a> Supervisor<'a> {
     }
 
     fn reset(&mut self, counts: Counts) {
+        self.parts.config.state.reset(counts);
         if let Some(worker) = &mut self.worker {
             worker.reset(counts);
         }

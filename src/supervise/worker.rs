@@ -34,6 +34,8 @@ pub struct Worker {
     child: Child,
     /// The conversation with it.
     pub channel: Channel<ToWorker, FromWorker>,
+    /// The tick it was started with.
+    first_tick: u64,
     /// When it was started.
     pub started: Instant,
     /// Since when it forwards.
@@ -76,6 +78,7 @@ impl Worker {
         let worker = Self {
             child: Child::new(pid),
             channel: Channel::new(ours),
+            first_tick: config.state.tick,
             started: now,
             sealed: None,
             report_pending: false,
@@ -93,6 +96,12 @@ impl Worker {
     /// Its process id.
     pub fn pid(&self) -> Pid {
         self.child.pid()
+    }
+
+    /// Whether it can have run all its ticks up to this one, of which each is about a second.
+    pub fn has_run(&self, ticks: u64) -> bool {
+        let own = Duration::from_secs(ticks.saturating_sub(self.first_tick).saturating_sub(1));
+        self.sealed.is_some_and(|since| since.elapsed() + HEARTBEAT >= own)
     }
 
     /// When the next heartbeat is due, or the seal.

@@ -1,6 +1,6 @@
 //! The two loops that join a port to a path, one thread each.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -145,6 +145,8 @@ pub struct Ingress {
     shared: Arc<Shared>,
     index: usize,
     inlet: Inlet,
+    /// Who was admitted last, where the remote is learned.
+    known: Option<SocketAddr>,
     outlet: Outlet,
     sink: Sink,
     batch: Batch,
@@ -157,6 +159,7 @@ impl Ingress {
         Self {
             index,
             inlet: Inlet::new(&shared.paths[index]),
+            known: None,
             outlet: Outlet::new(),
             sink: Sink::new(Arc::clone(&shared.port)),
             batch: Batch::default(),
@@ -186,7 +189,7 @@ impl Ingress {
     }
 
     fn forward(&mut self) {
-        let Self { shared, index, inlet, outlet, sink, batch, scratch, reassembly } = self;
+        let Self { shared, index, inlet, known, outlet, sink, batch, scratch, reassembly } = self;
         let path = &shared.paths[*index];
         let now_ms = if reassembly.is_some() { shared.clock.now_us() / 1000 } else { 0 };
         batch.filter_map(|number, buffer, length| {
@@ -204,11 +207,16 @@ impl Ingress {
                 return None;
             };
             let decoded = &buffer[..length];
-            if !password::admits(&path.remote, shared.password.as_ref(), inlet.source(number), decoded) {
-                path.counters.rx_dropped_foreign.add(1);
-                return None;
+            let (kind, source) = (kind(decoded), inlet.source(number));
+            // Only this thread changes whom this path has learned, so whoever came last need not be looked at again.
+            if source.is_none() || source != *known || kind == Kind::Password {
+                if !password::admits(&path.remote, shared.password.as_ref(), source, decoded) {
+                    path.counters.rx_dropped_foreign.add(1);
+                    return None;
+                }
+                *known = source;
             }
-            match kind(decoded) {
+            match kind {
                 Kind::Frame if !shared.rules.receive => {}
                 Kind::Frame if length < HEADER => shared.port.counters.tx_dropped_short.add(1),
                 Kind::Frame => return Some(length),

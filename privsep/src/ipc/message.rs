@@ -279,6 +279,24 @@ pub struct State {
     pub paths: Vec<PathReport>,
 }
 
+impl State {
+    /// Sets counts back to zero.
+    pub fn reset(&mut self, counts: Counts) {
+        let Self { port, seal, paths, .. } = self;
+        let each = paths.iter_mut().map(|path| &mut path.counters);
+        match counts {
+            Counts::Traffic => {
+                (port.rx_frames, port.rx_bytes, port.tx_frames, port.tx_bytes) = (0, 0, 0, 0);
+                *seal = SealCounters::default();
+                each.for_each(|c| (c.tx_datagrams, c.tx_bytes, c.rx_datagrams, c.rx_bytes) = (0, 0, 0, 0));
+            }
+            Counts::Pings => {
+                each.for_each(|c| (c.pings_sent, c.pings_received, c.pongs_sent, c.pongs_received) = (0, 0, 0, 0));
+            }
+        }
+    }
+}
+
 /// What compression and encryption did to the size of frames, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]

@@ -39,7 +39,12 @@ impl Remote {
         match *remote {
             privsep::ipc::Remote::Fixed(Address(address)) => Self::Fixed(address),
             privsep::ipc::Remote::Learned { address, port } => {
-                Self::Learned(Learned { address, port, current: Mutex::new(learned.map(|Address(address)| address)) })
+                let remote = Learned { address, port, current: Mutex::new(None) };
+                // It comes from an earlier worker, so it is held to the limits like any other.
+                if let Some(Address(learned)) = learned {
+                    remote.learn(learned);
+                }
+                Self::Learned(remote)
             }
         }
     }
@@ -106,6 +111,8 @@ mod tests {
             assert_eq!([a, b, c].map(|source| inner.learn(source)), learned);
             let last = [c, b, a].into_iter().zip(learned.into_iter().rev()).find(|(_, right)| *right);
             assert_eq!(remote.address(), last.map(|(source, _)| source));
+            let from_before = Remote::new(&privsep::ipc::Remote::Learned { address, port }, Some(Address(c)));
+            assert_eq!(from_before.address(), learned[2].then_some(c));
         }
     }
 }
