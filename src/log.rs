@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::fcntl::OFlag;
 use nix::sys::socket::{MsgFlags, send};
@@ -65,8 +65,8 @@ pub fn to_background(log: Option<SystemLog>) {
     *target() = log.map_or(Target::Nowhere, Target::System);
 }
 
-fn target() -> std::sync::MutexGuard<'static, Target> {
-    TARGET.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+fn target() -> MutexGuard<'static, Target> {
+    TARGET.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Something failed.

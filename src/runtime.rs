@@ -97,7 +97,9 @@ impl Lock {
     fn take(path: PathBuf) -> io::Result<Self> {
         let start = Instant::now();
         loop {
-            let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+            let mut options = File::options();
+            options.write(true).create(true).truncate(false).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits());
+            let file = options.open(&path)?;
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 // The one before may have removed the file that we opened: then the lock is of no use.
                 Ok(file)

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use nix::sys::socket::{
@@ -71,10 +71,9 @@ fn path(plan: &PathPlan) -> Result<OwnedFd, String> {
     buffers(&udp);
     // Between bind and connect anybody's datagram would be queued: none is accepted until the remote is fixed.
     option::reject_all(udp.as_fd()).map_err(|e| fail("filter", &e))?;
-    bind(std::os::fd::AsRawFd::as_raw_fd(&udp), &SockaddrStorage::from(local)).map_err(|e| bind_error(local, e))?;
+    bind(udp.as_raw_fd(), &SockaddrStorage::from(local)).map_err(|e| bind_error(local, e))?;
     if let Some(Address(remote)) = plan.remote {
-        connect(std::os::fd::AsRawFd::as_raw_fd(&udp), &SockaddrStorage::from(remote))
-            .map_err(|e| connect_error(local, remote, e))?;
+        connect(udp.as_raw_fd(), &SockaddrStorage::from(remote)).map_err(|e| connect_error(local, remote, e))?;
     }
     option::accept_all(udp.as_fd()).map_err(|e| fail("filter", &e))?;
     Ok(udp)

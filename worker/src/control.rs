@@ -20,7 +20,7 @@ use crate::path::remote::{Remote, To};
 use crate::path::{Outlet, Path, Splitting, health};
 use crate::port::Port;
 use crate::rules::Rules;
-use crate::wire::classic::Codec;
+use crate::wire::classic::{Codec, PING, PONG};
 use crate::wire::password::Password;
 use crate::{benchmark, counters, seal};
 
@@ -148,7 +148,7 @@ impl Control {
             sequence: AtomicU16::new(state.fragment & !1),
         });
         let clock = Clock::new(remotes.len(), state.tick, state.active.into());
-        let (ping, pong) = Shared::messages(&codec);
+        let (ping, pong) = (codec.seal_message(PING), codec.seal_message(PONG));
         let secret = password.as_ref().map(|password| codec.seal_message(password.message()));
         let shared = Shared {
             port: Arc::new(port),

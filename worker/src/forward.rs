@@ -13,7 +13,7 @@ use crate::io::{Received, wait_readable};
 use crate::path::{Inlet, Outlet, Path, Splitting};
 use crate::port::{Port, Sink, Source};
 use crate::rules::{PEERS, Rules};
-use crate::wire::classic::{Codec, Kind, PING, PONG, Scratch, kind};
+use crate::wire::classic::{Codec, Kind, Scratch, kind};
 use crate::wire::fragment::{Outcome, Reassembly};
 use crate::wire::password::{self, Password};
 
@@ -21,7 +21,6 @@ use crate::wire::password::{self, Password};
 const IDLE: Duration = Duration::from_millis(200);
 /// Pause after an error of a handle (an interface that is down), which would otherwise be reported without end.
 const AFTER_ERROR: Duration = Duration::from_millis(100);
-
 /// Longest time that a new worker spends on what waited for it.
 const DRAINING: Duration = Duration::from_millis(100);
 
@@ -68,13 +67,6 @@ impl Clock {
     /// Microseconds since the worker's start.
     pub fn now_us(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
-    }
-}
-
-impl Shared {
-    /// The sealed PING and PONG of a codec.
-    pub fn messages(codec: &Codec) -> (Batch, Batch) {
-        (codec.seal_message(PING), codec.seal_message(PONG))
     }
 }
 
