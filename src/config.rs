@@ -162,23 +162,28 @@ fn assemble(file: Document, name: &str, directory: &Path) -> Result<Tunnel, Stri
     let paths = file.path.into_iter().map(path).collect::<Result<_, _>>()?;
     let classic = classic(file.classic.unwrap_or_default(), directory)?;
     let checks = port.checks_loops(receive);
-    let rules = rules(file.rules.unwrap_or_default(), directory, send, receive, checks)?;
+    let (rules, auto_mss) = rules(file.rules.unwrap_or_default(), directory, send, receive, checks)?;
     let (name, run) = (name.to_owned(), file.run);
     let exit_after = file.exit_after_s.filter(|&ticks| ticks > 0);
-    Ok(Tunnel { name, port, paths, classic, rules, run, exit_after, user: None, origin: Origin::File })
+    Ok(Tunnel { name, port, paths, classic, rules, auto_mss, run, exit_after, user: None, origin: Origin::File })
 }
 
-fn rules(table: RulesTable, directory: &Path, send: bool, receive: bool, checks: bool) -> Result<Rules, String> {
-    let mss = match table.mss {
-        None => None,
-        Some(toml::Value::Integer(mss)) => {
-            let number = u16::try_from(mss).ok().filter(|&mss| mss > 0);
-            Some(number.ok_or_else(|| format!("rules.mss = {mss}: must be 1 to 65535"))?)
+/// What is done to frames, and whether the MSS is to be what fits.
+fn rules(
+    table: RulesTable,
+    directory: &Path,
+    send: bool,
+    receive: bool,
+    checks: bool,
+) -> Result<(Rules, bool), String> {
+    let (mss, auto_mss) = match table.mss {
+        None => (None, false),
+        Some(toml::Value::String(auto)) if auto == "auto" => (None, true),
+        Some(value) => {
+            let mss = value.as_integer().and_then(|mss| u16::try_from(mss).ok()).filter(|&mss| mss > 0);
+            let mss = mss.ok_or_else(|| format!("rules.mss = {value}: must be 1 to 65535, or \"auto\""))?;
+            (Some((mss, mss)), false)
         }
-        Some(toml::Value::String(auto)) if auto == "auto" => {
-            return Err("rules.mss = \"auto\": is not supported by this version yet".into());
-        }
-        Some(other) => return Err(format!("rules.mss = {other:?}: must be a number from 1 to 65535")),
     };
     let mut vlan_map = Vec::new();
     for (local, remote) in table.vlan_map.unwrap_or_default() {
@@ -197,7 +202,7 @@ fn rules(table: RulesTable, directory: &Path, send: bool, receive: bool, checks:
         vlan_map = tunnel::vlan_map(&what, &text)?;
     }
     let loop_check = table.loop_check.unwrap_or(checks);
-    Ok(Rules { send, receive, loop_check, mss, vlan_map })
+    Ok((Rules { send, receive, loop_check, mss, vlan_map }, auto_mss))
 }
 
 /// Refuses by name what this version does not support.
@@ -352,6 +357,7 @@ mod tests {
             (("\"classic\"", "\"secure\""), "write wire = \"classic\""),
             (("[tap]", "frob = 1\n[tap]"), "unknown field `frob`"),
             (("[tap]", "direction = \"up\"\n[tap]"), "direction = \"up\": must be"),
+            (("[tap]\n", "[rules]\nmss = \"yes\"\n[tap]\n"), "rules.mss = \"yes\": must be 1 to 65535, or \"auto\""),
             (("[tap]\n", "[rules]\nmss = 70000\n[tap]\n"), "rules.mss = 70000: must be"),
             (("[tap]\n", "[rules]\nvlan-map = { 1 = 2, 3 = 2 }\n[tap]\n"), "VLAN 3 to 2 contradicts 1 to 2"),
             (("[tap]\n", "[classic]\nlz4 = 10\n[tap]\n"), "classic.lz4 = 10: must be"),

@@ -53,6 +53,8 @@ pub struct PathStatus {
     pub active: bool,
     /// Milliseconds from PING to PONG; none before the first.
     pub rtt_ms: Option<f64>,
+    /// MTU of the underlay in bytes at the start; none where it cannot be told.
+    pub mtu: Option<u32>,
     #[serde(flatten)]
     pub counters: PathCounters,
     /// Sum of everything that went wrong on this path.
@@ -70,6 +72,8 @@ pub struct Facts<'a> {
     pub in_empty_network: bool,
     /// Local and remote address of each path.
     pub addresses: Vec<(String, String)>,
+    /// MTU of each path's underlay.
+    pub mtus: &'a [Option<u32>],
     pub state: &'a State,
 }
 
@@ -79,7 +83,9 @@ pub fn collect(facts: Facts<'_>) -> Status {
     let active = usize::from(facts.state.active);
     let reports = facts.state.paths.iter().copied().chain(std::iter::repeat(PathReport::default()));
     let paths = facts.addresses.into_iter().zip(reports).enumerate();
-    let paths: Vec<_> = paths.map(|(index, (addresses, report))| path(index, active, addresses, &report)).collect();
+    let mtu = |index| facts.mtus.get(index).copied().flatten();
+    let paths = paths.map(|(index, (addresses, report))| path(index == active, addresses, mtu(index), &report));
+    let paths: Vec<_> = paths.collect();
     let state = match (facts.worker, facts.helper, paths.get(active)) {
         (None, ..) => "starting",
         (_, None, _) => "degraded",
@@ -116,6 +122,7 @@ pub fn before_start(tunnel: &Tunnel, waits: bool) -> Status {
         confinement: Confinement::default(),
         in_empty_network: false,
         addresses,
+        mtus: &[],
         state: &State::default(),
     });
     Status { state: if waits { "connecting" } else { "starting" }.into(), ..status }
@@ -127,7 +134,7 @@ pub fn send(mut stream: UnixStream, status: &Status) {
     let _ = stream.write_all(status.json().as_bytes());
 }
 
-fn path(index: usize, active: usize, (local, remote): (String, String), report: &PathReport) -> PathStatus {
+fn path(active: bool, (local, remote): (String, String), mtu: Option<u32>, report: &PathReport) -> PathStatus {
     let PathReport { health: state, rtt_us, counters, .. } = *report;
     #[allow(clippy::cast_precision_loss)] // Exact for any time below 285 years.
     let rtt_ms = (rtt_us > 0).then_some(rtt_us as f64 / 1000.0);
@@ -136,8 +143,9 @@ fn path(index: usize, active: usize, (local, remote): (String, String), report: 
         local,
         remote,
         state: health(state).into(),
-        active: index == active,
+        active,
         rtt_ms,
+        mtu,
         counters,
         errors: [tx_errors, rx_errors, rx_dropped_invalid, rx_dropped_oversize]
             .into_iter()
@@ -202,8 +210,9 @@ impl Status {
         for path in &self.paths {
             let rtt = path.rtt_ms.map_or_else(|| "-".into(), |rtt| format!("{rtt:.2} ms"));
             let active = if path.active { ", active" } else { "" };
-            let _ =
-                writeln!(text, "  path        {} to {}: {}{active}, rtt {rtt}", path.local, path.remote, path.state);
+            let mtu = path.mtu.map_or_else(|| "-".into(), |mtu| mtu.to_string());
+            let PathStatus { local, remote, state, .. } = path;
+            let _ = writeln!(text, "  path        {local} to {remote}: {state}{active}, rtt {rtt}, MTU {mtu}");
             let counters = &path.counters;
             let _ = writeln!(
                 text,

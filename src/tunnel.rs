@@ -24,6 +24,8 @@ pub struct Tunnel {
     pub classic: Classic,
     /// What is done to frames.
     pub rules: Rules,
+    /// The MSS in these is to be what fits through the underlay.
+    pub auto_mss: bool,
     /// A command to run when everything is open.
     pub run: Option<String>,
     /// Ticks, about seconds, after which the worker is replaced; in the foreground the program ends.

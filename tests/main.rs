@@ -10,6 +10,7 @@ mod datagrams;
 mod failover;
 mod interop;
 mod mirror;
+mod mss;
 mod nat;
 mod raw;
 mod recovery;

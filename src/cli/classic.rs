@@ -202,11 +202,11 @@ fn tunnel(options: Options, operands: &[String]) -> Result<Tunnel, String> {
         // A mirror is read only, but that alone does not switch its loop check on.
         receive: !options.read_only && !matches!(mode, Mode::Mirror { .. }),
         loop_check: options.loop_check,
-        mss: options.mss,
+        mss: options.mss.map(|mss| (mss, mss)),
         vlan_map: options.vlan_map,
     };
-    let (run, exit_after) = (options.run, options.exit_after);
-    Ok(Tunnel { name, port, paths, classic, rules, run, exit_after, user: options.user, origin: Origin::Classic })
+    let (run, exit_after, user) = (options.run, options.exit_after, options.user);
+    Ok(Tunnel { name, port, paths, classic, rules, auto_mss: false, run, exit_after, user, origin: Origin::Classic })
 }
 
 fn missing(all: &[&str], operands: &[String]) -> String {

@@ -123,7 +123,7 @@ fn place(file: &str, secret: &Secret, directory: Option<&Path>) -> Result<String
 fn rules(text: &mut String, tunnel: &Tunnel) {
     let rules = &tunnel.rules;
     let mut lines = String::new();
-    if let Some(mss) = rules.mss {
+    if let Some((mss, _)) = rules.mss {
         let _ = writeln!(lines, "mss = {mss}");
     }
     if rules.loop_check != tunnel.port.checks_loops(rules.receive) {

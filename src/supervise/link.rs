@@ -22,6 +22,9 @@ const IFINFO: usize = 16;
 /// Attribute of an interface that has gone to another network namespace (`IFLA_NEW_NETNSID`).
 const NEW_NETNSID: u16 = 45;
 
+/// Attribute with an interface's MTU (`IFLA_MTU`).
+const MTU: u16 = 4;
+
 /// Watches one interface.
 pub struct LinkWatch {
     socket: OwnedFd,
@@ -79,18 +82,32 @@ impl LinkWatch {
 
     /// Asks the kernel (`RTM_GETLINK`), which answers with the interface or an error.
     fn exists(&self) -> io::Result<bool> {
-        const GETLINK: u16 = 18;
-        const NEWLINK: u16 = 16;
-        let mut request = vec![0; HEADER + IFINFO];
-        request[4..6].copy_from_slice(&GETLINK.to_ne_bytes());
-        request[HEADER + 4..HEADER + 8].copy_from_slice(&self.index.to_ne_bytes());
-        request[..4].copy_from_slice(&32_u32.to_ne_bytes());
-        request[6..8].copy_from_slice(&1_u16.to_ne_bytes()); // NLM_F_REQUEST
-        send(self.query.as_raw_fd(), &request, MsgFlags::empty())?;
-        let mut reply = vec![0; 32 << 10];
-        let length = recv(self.query.as_raw_fd(), &mut reply, MsgFlags::empty())?;
-        Ok(length >= HEADER && u16::from_ne_bytes([reply[4], reply[5]]) == NEWLINK)
+        Ok(ask(&self.query, self.index)?.is_some())
     }
+}
+
+/// Asks the kernel for an interface (`RTM_GETLINK`); its attributes, or `None` when there is none of this index.
+fn ask(socket: &OwnedFd, index: u32) -> io::Result<Option<Vec<u8>>> {
+    const GETLINK: u16 = 18;
+    const NEWLINK: u16 = 16;
+    let mut request = vec![0; HEADER + IFINFO];
+    request[4..6].copy_from_slice(&GETLINK.to_ne_bytes());
+    request[HEADER + 4..HEADER + 8].copy_from_slice(&index.to_ne_bytes());
+    request[..4].copy_from_slice(&32_u32.to_ne_bytes());
+    request[6..8].copy_from_slice(&1_u16.to_ne_bytes()); // NLM_F_REQUEST
+    send(socket.as_raw_fd(), &request, MsgFlags::empty())?;
+    let mut reply = vec![0; 32 << 10];
+    let length = recv(socket.as_raw_fd(), &mut reply, MsgFlags::empty())?;
+    let found = length >= HEADER + IFINFO && u16::from_ne_bytes([reply[4], reply[5]]) == NEWLINK;
+    Ok(found.then(|| reply[HEADER + IFINFO..length].to_vec()))
+}
+
+/// MTU in bytes of the interface of this index.
+pub fn mtu(index: u32) -> io::Result<u32> {
+    let attributes = ask(&open(0, SockFlag::empty())?, index)?.ok_or(io::ErrorKind::NotFound)?;
+    let value =
+        attribute(&attributes, MTU).and_then(|value| Some(u32::from_ne_bytes(value.get(..4)?.try_into().ok()?)));
+    value.ok_or(io::ErrorKind::InvalidData.into())
 }
 
 impl AsFd for LinkWatch {
@@ -109,23 +126,23 @@ fn news(mut messages: &[u8], index: u32) -> News {
         let of = u32::from_ne_bytes([info[4], info[5], info[6], info[7]]);
         if kind == DELLINK && info[0] == 0 && of == index {
             let attributes = messages.get(HEADER + IFINFO..length).unwrap_or_default();
-            return if has_attribute(attributes, NEW_NETNSID) { News::Moved } else { News::Removed };
+            return if attribute(attributes, NEW_NETNSID).is_some() { News::Moved } else { News::Removed };
         }
         messages = messages.get(length.next_multiple_of(4).max(HEADER)..).unwrap_or_default();
     }
     News::None
 }
 
-/// Whether one of the attributes (`struct rtattr`) has this name.
-fn has_attribute(mut attributes: &[u8], name: u16) -> bool {
+/// Value of the attribute (`struct rtattr`) of this name.
+fn attribute(mut attributes: &[u8], name: u16) -> Option<&[u8]> {
     while let [low, high, name_low, name_high, ..] = *attributes {
-        if u16::from_ne_bytes([name_low, name_high]) & 0x3fff == name {
-            return true;
-        }
         let length = usize::from(u16::from_ne_bytes([low, high])).max(4);
+        if u16::from_ne_bytes([name_low, name_high]) & 0x3fff == name {
+            return attributes.get(4..length);
+        }
         attributes = attributes.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
-    false
+    None
 }
 
 #[cfg(test)]
@@ -153,6 +170,12 @@ mod tests {
         moved[0] = 48;
         moved.extend_from_slice(&[8, 0, 1, 0, 0, 0, 0, 0, 8, 0, 45, 0, 1, 0, 0, 0]);
         assert_eq!(news(&moved, 5), News::Moved);
+    }
+
+    #[test]
+    fn the_mtu_of_loopback_is_known() {
+        assert_eq!(mtu(1).unwrap(), 65536);
+        assert_eq!(mtu(u32::MAX >> 1).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod names;
 mod restart;
 mod statistics;
 mod supervisor;
+mod underlay;
 mod worker;
 
 use std::net::{IpAddr, SocketAddr};
@@ -50,17 +51,16 @@ pub fn run(tunnel: &Tunnel, foreground: Foreground, ready: impl FnOnce() -> Resu
     if !tunnel.run.as_ref().is_none_or(goes_on) {
         return Ok(());
     }
+    let mtus = underlay::mtus(tunnel, &addresses);
+    let mut config = plan::worker(tunnel, &addresses);
+    if tunnel.auto_mss {
+        config.rules.mss = Some(underlay::mss(&tunnel.classic, &addresses, &mtus).map_err(Error::Failure)?);
+    }
     let in_empty_network = give_up_privileges(identity).context(|| "giving up privileges".into())?;
     warn_of_weakness(tunnel);
     let ends_with_worker = foreground == Foreground::Yes;
-    let parts = Parts {
-        ends_with_worker,
-        link,
-        executable: executables.worker,
-        config: plan::worker(tunnel, &addresses),
-        addresses,
-        in_empty_network,
-    };
+    let parts =
+        Parts { ends_with_worker, link, executable: executables.worker, config, addresses, mtus, in_empty_network };
     Supervisor::new(tunnel, parts, helper, signals, control, notify).run(ready)
 }
 

@@ -42,6 +42,8 @@ pub struct Parts {
     pub config: WorkerConfig,
     /// Addresses of the paths.
     pub addresses: Addresses,
+    /// MTU of each path's underlay at the start.
+    pub mtus: Vec<Option<u32>>,
     /// Whether workers run in an empty network namespace.
     pub in_empty_network: bool,
     /// Tells when the local interface is removed.
@@ -413,6 +415,7 @@ impl<'a> Supervisor<'a> {
             confinement: self.confinement,
             in_empty_network: self.parts.in_empty_network,
             addresses: (0..self.parts.addresses.len()).map(|path| self.addresses(path)).collect(),
+            mtus: &self.parts.mtus,
             state: &self.parts.config.state,
         })
     }

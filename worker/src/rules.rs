@@ -20,7 +20,7 @@ pub struct Rules {
     pub loop_check: bool,
     /// Of UDP datagrams only the payload is sent, and nothing else.
     udp_payload: bool,
-    mss: Option<u16>,
+    mss: Option<(u16, u16)>,
     to_remote: Option<vlan::Map>,
     to_local: Option<vlan::Map>,
 }
@@ -70,8 +70,8 @@ impl Rules {
         }
         for index in 0..batch.len() {
             let frame = batch.frame_mut(index);
-            if let Some(limit) = self.mss {
-                mss::clamp(frame, limit);
+            if let Some(limits) = self.mss {
+                mss::clamp(frame, limits);
             }
             if let Some(map) = map {
                 map.apply(frame);

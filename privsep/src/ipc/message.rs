@@ -256,8 +256,8 @@ pub struct Rules {
     pub receive: bool,
     /// Our own tunnel's datagrams are not sent into it.
     pub loop_check: bool,
-    /// Upper limit of the MSS in TCP SYNs.
-    pub mss: Option<u16>,
+    /// Upper limit of the MSS in TCP SYNs over IPv4, and over IPv6.
+    pub mss: Option<(u16, u16)>,
     /// Local and remote VLAN id.
     pub vlan_map: Vec<(u16, u16)>,
 }

@@ -11,6 +11,14 @@ pub fn set_int(socket: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io:
     set(socket, level, name, &value)
 }
 
+/// Reads an option whose value is a plain `int`.
+pub fn int(socket: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<i32> {
+    let (mut value, mut length) = (0_i32, 4);
+    // SAFETY: `value` is valid for writes of `length` bytes, its size, for the whole call.
+    let result = unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut length) };
+    check(result).map(|_| value)
+}
+
 /// Sets an option to a plain C value. Private: only types whose pointers live through the call may come here.
 pub(super) fn set<T>(socket: BorrowedFd<'_>, level: i32, name: i32, value: &T) -> io::Result<()> {
     let length = libc::socklen_t::try_from(size_of::<T>()).map_err(io::Error::other)?;
