@@ -70,6 +70,37 @@ fn nothing_of_whoever_started_it_stays_open() {
 }
 
 #[test]
+fn after_its_ticks_the_worker_is_replaced_at_once() {
+    let sites = Sites::new();
+    let scratch = Scratch::new();
+    let arguments = "-x 2 -n a -i -dev eu0 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24";
+    let run = Background::run(&sites.a, &scratch, &[], &arguments.split(' ').collect::<Vec<_>>());
+    assert_eq!(run.status.code(), Some(0), "{}", run.output);
+    let _supervisor = supervisor(&scratch, "a").expect("a tunnel in the background");
+    let worker = || status(&scratch, "a").and_then(|status| status["pids"]["worker"].as_i64());
+    let first = worker();
+    let mut without = Duration::ZERO;
+    wait_for("two replacements", Duration::from_secs(8), || {
+        let now = std::time::Instant::now();
+        while worker().is_none() {}
+        without = without.max(now.elapsed());
+        (status(&scratch, "a")?["worker_restarts"].as_u64()? >= 2).then_some(())
+    });
+    assert_ne!(worker(), first);
+    assert!(without < Duration::from_secs(1), "{without:?} without a worker");
+}
+
+#[test]
+fn the_default_key_and_xor_are_warned_of_once() {
+    let sites = Sites::new();
+    let a = Running::classic(&sites.a, "a", "-enc xor -i 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24");
+    a.replace_worker();
+    for words in ["key is EthUDP's default \"123456\"", "xor is no encryption"] {
+        assert_eq!(a.log().matches(words).count(), 1, "{}", a.log());
+    }
+}
+
+#[test]
 fn a_failure_is_printed_and_the_status_says_so() {
     let sites = Sites::new();
     let scratch = Scratch::new();
