@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, PipeWriter, Read, Write};
+use std::os::fd::OwnedFd;
 
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
@@ -15,9 +16,9 @@ use crate::tunnel::Tunnel;
 use crate::{Error, supervise};
 
 /// Runs a tunnel until it is told to end.
-pub fn run(tunnel: &Tunnel, foreground: Foreground) -> Result<(), Error> {
+pub fn run(tunnel: &Tunnel, foreground: Foreground, stored_tap: Option<OwnedFd>) -> Result<(), Error> {
     if foreground == Foreground::Yes {
-        return supervise::run(tunnel, foreground, || Ok(()));
+        return supervise::run(tunnel, foreground, stored_tap, || Ok(()));
     }
     let going = || "going to the background".to_owned();
     let (mut ready, signal) = io::pipe().context(going)?;
@@ -28,7 +29,7 @@ pub fn run(tunnel: &Tunnel, foreground: Foreground) -> Result<(), Error> {
     drop(ready);
     setsid().context(going)?;
     let system_log = log::connect(&tunnel.name);
-    supervise::run(tunnel, foreground, || detach(system_log, signal).context(going))
+    supervise::run(tunnel, foreground, stored_tap, || detach(system_log, signal).context(going))
 }
 
 /// How the child ended that was to go to the background.

@@ -35,6 +35,8 @@ struct Document {
     exit_after_s: Option<u64>,
     mirror: Option<Mirror>,
     secure: Option<toml::Value>,
+    #[serde(default)]
+    require_confinement: bool,
     rules: Option<RulesTable>,
 }
 
@@ -164,8 +166,19 @@ fn assemble(file: Document, name: &str, directory: &Path) -> Result<Tunnel, Stri
     let checks = port.checks_loops(receive);
     let (rules, auto_mss) = rules(file.rules.unwrap_or_default(), directory, send, receive, checks)?;
     let (name, run) = (name.to_owned(), file.run);
-    let exit_after = file.exit_after_s.filter(|&ticks| ticks > 0);
-    Ok(Tunnel { name, port, paths, classic, rules, auto_mss, run, exit_after, user: None, origin: Origin::File })
+    Ok(Tunnel {
+        name,
+        port,
+        paths,
+        classic,
+        rules,
+        auto_mss,
+        run,
+        exit_after: file.exit_after_s.filter(|&ticks| ticks > 0),
+        require_confinement: file.require_confinement,
+        user: None,
+        origin: Origin::File,
+    })
 }
 
 /// What is done to frames, and whether the MSS is to be what fits.

@@ -12,6 +12,7 @@ mod executables;
 mod filter;
 pub mod fuzzing;
 mod identity;
+mod listen;
 mod log;
 mod notify;
 mod plan;
@@ -26,17 +27,17 @@ use std::process::ExitCode;
 
 use cli::Command;
 pub use error::Error;
-use privsep::sys::process;
 
 /// The whole program.
 pub fn run() -> ExitCode {
-    // LISTEN_FDS is not used yet, so there is nothing among them that we want.
-    if let Err(error) = process::close_inherited() {
-        log::warning(&format!("inherited descriptors stay open: {error}"));
-    }
+    let stored_tap = listen::take_tap();
     log::open_stderr();
+    let stored_tap = stored_tap.unwrap_or_else(|error| {
+        log::warning(&format!("descriptors that the service manager has kept: {error}; not used"));
+        None
+    });
     let result = cli::parse().and_then(|command| match command {
-        Command::Run(tunnel, foreground) => background::run(&tunnel, foreground),
+        Command::Run(tunnel, foreground) => background::run(&tunnel, foreground, stored_tap),
         Command::Benchmark(config, length) => benchmark::run(*config, length),
         Command::Check(file) => config::check(&file),
         Command::Show { name, json } => show::show(name.as_deref(), json),

@@ -3,12 +3,21 @@
 //! The socket is connected while it can still be reached: later the process is in an empty network namespace, where an
 //! abstract address would no longer be found. A crate that connects for every message would not work there.
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
+
+use nix::sys::socket::MsgFlags;
+use privsep::sys::scm;
 
 /// A connection to the service manager, or none.
-pub struct Notify(Option<UnixDatagram>);
+pub struct Notify {
+    socket: Option<UnixDatagram>,
+    /// How often the manager is to be told that we live: twice as often as it looks (`WATCHDOG_USEC`).
+    pub watchdog: Option<Duration>,
+}
 
 impl Notify {
     /// Connects to the socket that `NOTIFY_SOCKET` names, if it is set.
@@ -22,12 +31,31 @@ impl Notify {
             socket.set_nonblocking(true)?;
             Ok::<_, std::io::Error>(socket)
         };
-        Self(std::env::var_os("NOTIFY_SOCKET").and_then(|name| connect(name).ok()))
+        let socket = std::env::var_os("NOTIFY_SOCKET").and_then(|name| connect(name).ok());
+        let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
+        let ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
+        let watchdog = number("WATCHDOG_USEC").filter(|&time| ours && time > 0).map(Duration::from_micros);
+        Self { socket, watchdog: watchdog.map(|time| time / 2) }
+    }
+
+    /// Whether there is a service manager.
+    pub fn is_connected(&self) -> bool {
+        self.socket.is_some()
+    }
+
+    /// Has the service manager keep a descriptor under this name in the place of what it has kept so far; without one, only
+    /// forget that.
+    pub fn store(&self, name: &str, descriptor: Option<OwnedFd>) {
+        self.send(&format!("FDSTOREREMOVE=1\nFDNAME={name}"));
+        if let (Some(socket), Some(descriptor)) = (&self.socket, descriptor) {
+            let state = format!("FDSTORE=1\nFDNAME={name}");
+            let _ = scm::send(socket.as_fd(), state.as_bytes(), &[descriptor.as_fd()], MsgFlags::empty());
+        }
     }
 
     /// Sends `state`, lines of `NAME=value`. A manager that does not listen is no reason to stop.
     pub fn send(&self, state: &str) {
-        if let Some(socket) = &self.0 {
+        if let Some(socket) = &self.socket {
             let _ = socket.send(state.as_bytes());
         }
     }

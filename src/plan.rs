@@ -7,7 +7,15 @@ use crate::tunnel::{Classic, Port, Tunnel};
 use crate::{Error, filter};
 
 /// The plan for the helper: every handle that this tunnel will ever need.
-pub fn plan(tunnel: &Tunnel, become_user: Option<Identity>, addresses: &Addresses) -> Result<Plan, Error> {
+///
+/// `stored` tells whether a TAP comes with it, `store` whether the service manager can keep one.
+pub fn plan(
+    tunnel: &Tunnel,
+    become_user: Option<Identity>,
+    addresses: &Addresses,
+    stored: bool,
+    store: bool,
+) -> Result<Plan, Error> {
     let paths = tunnel.paths.iter().zip(addresses).map(|(path, &(local, remote))| PathPlan {
         local: Address(local),
         remote: match remote {
@@ -29,7 +37,7 @@ pub fn plan(tunnel: &Tunnel, become_user: Option<Identity>, addresses: &Addresse
             PortPlan::Mirror { interface: interface.clone(), filter: filter::compile(interface, filter)? }
         }
     };
-    Ok(Plan { become_user, port, paths })
+    Ok(Plan { become_user, port, paths, stored, store })
 }
 
 /// What the first worker is told.

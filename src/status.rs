@@ -153,6 +153,18 @@ fn path(active: bool, (local, remote): (String, String), mtu: Option<u32>, repor
     }
 }
 
+/// What of a worker's confinement could not be had.
+pub fn lacks(confinement: &ConfinementStatus, by_root: bool) -> Vec<&'static str> {
+    let ConfinementStatus { netns, landlock_abi, mdwe, seccomp } = *confinement;
+    let lacks = [
+        (landlock_abi == 0, "Landlock"),
+        (!mdwe, "memory-deny-write-execute"),
+        (!seccomp, "seccomp"),
+        (by_root && !netns, "an empty network namespace"),
+    ];
+    lacks.into_iter().filter_map(|(lacks, what)| lacks.then_some(what)).collect()
+}
+
 /// The word for a path's health.
 pub fn health(health: PathHealth) -> &'static str {
     match health {
@@ -167,6 +179,18 @@ impl Status {
     pub fn json(&self) -> String {
         // Plain structs of numbers and text always have a JSON form.
         serde_json::to_string(self).unwrap_or_default() + "\n"
+    }
+
+    /// As a line for the service manager: state, peer, path, what the kernel lacks.
+    pub fn words(&self) -> String {
+        let active = self.paths.iter().enumerate().find(|(_, path)| path.active);
+        let path = active.map_or_else(String::new, |(index, path)| {
+            format!(", path {} of {}: {} to {}, {}", index + 1, self.paths.len(), path.local, path.remote, path.state)
+        });
+        // Without root a namespace of its own cannot be expected.
+        let lacks = if self.pids.worker.is_some() { lacks(&self.confinement, false) } else { Vec::new() };
+        let lacks = if lacks.is_empty() { String::new() } else { format!("; the kernel lacks {}", lacks.join(", ")) };
+        format!("{}{path}{lacks}", self.state)
     }
 
     /// As text for people.

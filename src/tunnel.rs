@@ -30,6 +30,8 @@ pub struct Tunnel {
     pub run: Option<String>,
     /// Ticks, about seconds, after which the worker is replaced; in the foreground the program ends.
     pub exit_after: Option<u64>,
+    /// Whether a worker that is less confined than this program can have it ends the tunnel.
+    pub require_confinement: bool,
     /// The user that all processes become when started by root.
     pub user: Option<String>,
     /// How it was described.

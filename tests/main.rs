@@ -14,6 +14,7 @@ mod mss;
 mod nat;
 mod raw;
 mod recovery;
+mod service;
 mod signals;
 mod status;
 mod tap;

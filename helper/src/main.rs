@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use privsep::PROTOCOL;
 use privsep::confine;
-use privsep::ipc::{self, Channel, FromHelper, Handles, Identity, Never, Plan, ToHelper};
+use privsep::ipc::{self, Channel, FromHelper, Handles, Identity, Never, Plan, PortPlan, ToHelper};
 use privsep::sys::process;
 
 fn main() -> ExitCode {
@@ -28,13 +28,16 @@ fn main() -> ExitCode {
 fn run() -> Result<(), ipc::Error> {
     confine::at_start()?;
     let supervisor = Channel::<FromHelper, ToHelper>::new(process::inherited(process::SUPERVISOR_FD)?);
-    let Some(plan) = receive_plan(&supervisor)? else { return Ok(()) };
-    let handles = match open::everything(&plan) {
+    let Some((plan, stored)) = receive_plan(&supervisor)? else { return Ok(()) };
+    let handles = match open::everything(&plan, stored) {
         Ok(handles) => handles,
         Err(reason) => return supervisor.send(&FromHelper::Failed(reason), &[]),
     };
     give_up_privileges(plan.become_user)?;
-    supervisor.send(&FromHelper::Opened { interface: handles.interface.clone(), index: handles.index }, &[])?;
+    let port = handles.port.as_fd();
+    let store = plan.store && matches!(plan.port, PortPlan::Tap { .. });
+    let opened = FromHelper::Opened { interface: handles.interface.clone(), index: handles.index, store };
+    supervisor.send(&opened, if store { std::slice::from_ref(&port) } else { &[] })?;
     while let Some((message, descriptors)) = supervisor.recv()? {
         match message {
             ToHelper::Serve(_) => hand_out(&handles, descriptors)?,
@@ -44,10 +47,11 @@ fn run() -> Result<(), ipc::Error> {
     Ok(())
 }
 
-fn receive_plan(supervisor: &Channel<FromHelper, ToHelper>) -> Result<Option<Plan>, ipc::Error> {
+/// The plan, and the TAP that comes with it where a run before this one has left one.
+fn receive_plan(supervisor: &Channel<FromHelper, ToHelper>) -> Result<Option<(Plan, Option<OwnedFd>)>, ipc::Error> {
     match supervisor.recv()? {
         None => Ok(None),
-        Some((ToHelper::Plan(PROTOCOL, plan), _)) => Ok(Some(plan)),
+        Some((ToHelper::Plan(PROTOCOL, plan), stored)) => Ok(Some((plan, stored.into_iter().next()))),
         Some((ToHelper::Plan(..), _)) => Err(ipc::Error::Violation("supervisor and helper are of different versions")),
         Some((ToHelper::Serve(_), _)) => Err(ipc::Error::Violation("request before the plan")),
     }

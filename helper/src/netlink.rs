@@ -26,7 +26,7 @@ pub struct Link {
 pub struct LinkChange {
     /// MTU in bytes.
     pub mtu: Option<u32>,
-    /// Index of the bridge to join.
+    /// Index of the bridge to join, 0 for none.
     pub master: Option<u32>,
     /// Bring it up.
     pub up: bool,
@@ -87,11 +87,20 @@ impl Netlink {
 
     /// Gives an interface an address that is usable at once: duplicate address detection is left out.
     pub fn add_address(&mut self, index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
+        let flags = libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_EXCL;
+        self.address(Request::new(libc::RTM_NEWADDR, flags), index, address, prefix)
+    }
+
+    /// Takes an address away from an interface.
+    pub fn remove_address(&mut self, index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
+        self.address(Request::new(libc::RTM_DELADDR, libc::NLM_F_ACK), index, address, prefix)
+    }
+
+    fn address(&mut self, mut request: Request, index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
         let (family, bytes) = match address {
             IpAddr::V4(address) => (libc::AF_INET, address.octets().to_vec()),
             IpAddr::V6(address) => (libc::AF_INET6, address.octets().to_vec()),
         };
-        let mut request = Request::new(libc::RTM_NEWADDR, libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_EXCL);
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Both fit the kernel's u8 fields.
         let header = [family as u8, prefix, libc::IFA_F_NODAD as u8, libc::RT_SCOPE_UNIVERSE];
         request.extend(&header);

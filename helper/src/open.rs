@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
+use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
 };
@@ -17,6 +18,9 @@ use crate::netlink::{LinkChange, Netlink};
 
 /// Requested size of socket buffers in bytes, against bursts while the worker is not scheduled or is replaced.
 const BUFFER: usize = 32 << 20;
+
+/// MTU of a new TAP interface in bytes (`ether_setup`).
+const DEFAULT_MTU: u32 = 1500;
 
 /// Open handles; kept for the life of the tunnel, so that no interface and no port goes away with a worker.
 pub struct Handles {
@@ -32,11 +36,11 @@ pub struct Handles {
 
 /// Opens everything, in an order that leaves nothing behind when a later part fails: the kernel removes a TAP interface
 /// with its last descriptor.
-pub fn everything(plan: &Plan) -> Result<Handles, String> {
+pub fn everything(plan: &Plan, stored: Option<OwnedFd>) -> Result<Handles, String> {
     let paths = plan.paths.iter().map(path).collect::<Result<_, _>>()?;
     let (port, interface, index) = match &plan.port {
         PortPlan::Tap { name, addresses, bridge, mtu } => {
-            tap_interface(name.as_deref(), addresses, bridge.as_deref(), *mtu)?
+            tap_interface(stored, name.as_deref(), addresses, bridge.as_deref(), *mtu)?
         }
         PortPlan::Raw { interface, promiscuous } => raw(interface, *promiscuous, &[])?,
         PortPlan::Mirror { interface, filter } => raw(interface, false, filter)?,
@@ -115,8 +119,9 @@ fn buffers(socket: &OwnedFd) {
     }
 }
 
-/// Creates a TAP interface, gives it addresses and MTU, puts it into its bridge and brings it up.
+/// Creates a TAP interface, or takes the stored one; gives it addresses and MTU, puts it into its bridge, brings it up.
 fn tap_interface(
+    stored: Option<OwnedFd>,
     name: Option<&str>,
     addresses: &[(IpAddr, u8)],
     bridge: Option<&str>,
@@ -124,16 +129,25 @@ fn tap_interface(
 ) -> Result<(OwnedFd, String, u32), String> {
     let mut netlink = Netlink::open().map_err(|e| format!("netlink socket: {e}"))?;
     let bridge = bridge.map(|name| bridge_index(&mut netlink, name)).transpose()?;
-    let (tap, name) = create_tap(name.unwrap_or("tap%d"))?;
+    let stored = stored.and_then(|tap| same_tap(tap, name));
+    // What a stored one had and the plan has not is taken away.
+    let (mtu, bridge, adopted) = match stored {
+        Some(_) => (mtu.or(Some(DEFAULT_MTU)), bridge.or(Some(0)), true),
+        None => (mtu, bridge, false),
+    };
+    let (tap, name) = stored.map_or_else(|| create_tap(name.unwrap_or("tap%d")), Ok)?;
     let link = netlink.link(&name).map_err(|e| format!("interface {name:?}: {e}"))?;
     if let Some(mtu) = mtu {
         let change = LinkChange { mtu: Some(mtu), ..LinkChange::default() };
         netlink.change(link.index, &change).map_err(|e| format!("MTU {mtu} of interface {name:?}: {e}"))?;
     }
-    for &(address, prefix) in addresses {
-        netlink
-            .add_address(link.index, address, prefix)
-            .map_err(|e| format!("address {address}/{prefix} on interface {name:?}: {e}"))?;
+    let present = if adopted { addresses_of(&name) } else { Vec::new() };
+    let fail = |address, prefix, e| format!("address {address}/{prefix} on interface {name:?}: {e}");
+    for &(address, prefix) in present.iter().filter(|present| !addresses.contains(present)) {
+        netlink.remove_address(link.index, address, prefix).map_err(|e| fail(address, prefix, e))?;
+    }
+    for &(address, prefix) in addresses.iter().filter(|address| !present.contains(address)) {
+        netlink.add_address(link.index, address, prefix).map_err(|e| fail(address, prefix, e))?;
     }
     // The address that the kernel adds by itself must not be pending, either. Without root this is not ours to write, and
     // without IPv6 it is not there.
@@ -141,6 +155,27 @@ fn tap_interface(
     let change = LinkChange { master: bridge, up: true, ..LinkChange::default() };
     netlink.change(link.index, &change).map_err(|e| format!("bringing up interface {name:?}: {e}"))?;
     Ok((tap, name, link.index))
+}
+
+/// The stored queue and the name of its interface, if that is what the plan asks for.
+fn same_tap(tap: OwnedFd, wanted: Option<&str>) -> Option<(OwnedFd, String)> {
+    let name = tap::name(tap.as_fd()).ok()?;
+    (wanted.is_none_or(|wanted| wanted == name)).then_some((tap, name))
+}
+
+/// Addresses of an interface with prefix length, less the link-local one that the kernel gives it.
+fn addresses_of(interface: &str) -> Vec<(IpAddr, u8)> {
+    let ip = |address: SockaddrStorage| {
+        let v4 = address.as_sockaddr_in().map(|address| IpAddr::from(address.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|address| address.ip().into()))
+    };
+    let prefix = |mask: IpAddr| match mask {
+        IpAddr::V4(mask) => mask.to_bits().count_ones(),
+        IpAddr::V6(mask) => mask.to_bits().count_ones(),
+    };
+    let own = getifaddrs().into_iter().flatten().filter(|own| own.interface_name == interface);
+    let own = own.filter_map(|own| Some((ip(own.address?)?, u8::try_from(prefix(ip(own.netmask?)?)).ok()?)));
+    own.filter(|(address, _)| !matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())).collect()
 }
 
 fn bridge_index(netlink: &mut Netlink, name: &str) -> Result<u32, String> {

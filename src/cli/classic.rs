@@ -206,7 +206,19 @@ fn tunnel(options: Options, operands: &[String]) -> Result<Tunnel, String> {
         vlan_map: options.vlan_map,
     };
     let (run, exit_after, user) = (options.run, options.exit_after, options.user);
-    Ok(Tunnel { name, port, paths, classic, rules, auto_mss: false, run, exit_after, user, origin: Origin::Classic })
+    Ok(Tunnel {
+        name,
+        port,
+        paths,
+        classic,
+        rules,
+        auto_mss: false,
+        require_confinement: false,
+        run,
+        exit_after,
+        user,
+        origin: Origin::Classic,
+    })
 }
 
 fn missing(all: &[&str], operands: &[String]) -> String {

@@ -27,18 +27,26 @@ pub struct Helper {
     pub interface: String,
     /// Its index.
     pub index: u32,
+    /// The queue of its TAP, to be stored.
+    pub to_store: Option<OwnedFd>,
 }
 
 impl Helper {
     /// Starts the helper and waits until everything is open; `None` when a signal asks to end meanwhile.
-    pub fn start(executable: &File, plan: Plan, signals: &SignalFd) -> Result<Option<Self>, Error> {
+    pub fn start(
+        executable: &File,
+        plan: Plan,
+        stored_tap: Option<&OwnedFd>,
+        signals: &SignalFd,
+    ) -> Result<Option<Self>, Error> {
         let say = || "helper".to_owned();
         let (ours, theirs) = ipc::pair().context(say)?;
         let pid = process::spawn(executable.as_fd(), c"ethudp-helper", theirs.as_fd(), None).context(say)?;
         let child = Child::new(pid);
         drop(theirs);
         let channel = Channel::<ToHelper, FromHelper>::new(ours);
-        channel.send(&ToHelper::Plan(PROTOCOL, plan), &[]).context(say)?;
+        let stored: Vec<_> = stored_tap.iter().map(|tap| tap.as_fd()).collect();
+        channel.send(&ToHelper::Plan(PROTOCOL, plan), &stored).context(say)?;
         let deadline = Instant::now() + OPENING;
         loop {
             let left =
@@ -51,7 +59,9 @@ impl Helper {
             }
         }
         match channel.recv().context(say)? {
-            Some((FromHelper::Opened { interface, index }, _)) => Ok(Some(Self { child, channel, interface, index })),
+            Some((FromHelper::Opened { interface, index, .. }, to_store)) => {
+                Ok(Some(Self { child, channel, interface, index, to_store: to_store.into_iter().next() }))
+            }
             Some((FromHelper::Failed(reason), _)) => Err(Error::Failure(reason)),
             None => Err(Error::failure("helper: ended before it had opened the handles")),
         }

@@ -14,6 +14,7 @@ mod underlay;
 mod worker;
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 
 use nix::ifaddrs::getifaddrs;
 use nix::sys::signal::{SigSet, Signal};
@@ -28,13 +29,18 @@ use crate::notify::Notify;
 use crate::resolve::Addresses;
 use crate::runtime::ControlSocket;
 use crate::tunnel::{self, Port, Tunnel};
-use crate::{Error, executables, identity, log, plan};
+use crate::{Error, executables, identity, listen, log, plan};
 use helper::Helper;
 use link::LinkWatch;
 use supervisor::{Parts, Supervisor};
 
 /// Runs a tunnel until it is told to end; calls `ready` once, when the first worker forwards.
-pub fn run(tunnel: &Tunnel, foreground: Foreground, ready: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+pub fn run(
+    tunnel: &Tunnel,
+    foreground: Foreground,
+    stored_tap: Option<OwnedFd>,
+    ready: impl FnOnce() -> Result<(), Error>,
+) -> Result<(), Error> {
     let identity = identity::choose(tunnel.user.as_deref())?;
     let executables = executables::open()?;
     // From here on a signal no longer ends the process: there is something to clean up.
@@ -43,8 +49,15 @@ pub fn run(tunnel: &Tunnel, foreground: Foreground, ready: impl FnOnce() -> Resu
     let notify = Notify::connect();
     let Some(addresses) = names::addresses(tunnel, &signals, &control, &notify)? else { return Ok(()) };
     warn_of_loop(tunnel, &addresses);
-    let plan = plan::plan(tunnel, identity, &addresses)?;
-    let Some(helper) = Helper::start(&executables.helper, plan, &signals)? else { return Ok(()) };
+    let stored_tap = stored_tap.filter(|_| matches!(tunnel.port, Port::Tap { .. }));
+    let stored = stored_tap.is_some();
+    let plan = plan::plan(tunnel, identity, &addresses, stored, notify.is_connected())?;
+    let Some(mut helper) = Helper::start(&executables.helper, plan, stored_tap.as_ref(), &signals)? else {
+        return Ok(());
+    };
+    // Whoever holds a queue keeps its interface alive.
+    drop(stored_tap);
+    notify.store(listen::TAP, helper.to_store.take());
     let link = LinkWatch::new(helper.index, matches!(tunnel.port, Port::Tap { .. }))
         .context(|| format!("interface {:?}", helper.interface))?;
     let goes_on = |run: &String| command::run(run, &tunnel.name, &helper.interface, &signals);
@@ -53,14 +66,24 @@ pub fn run(tunnel: &Tunnel, foreground: Foreground, ready: impl FnOnce() -> Resu
     }
     let mtus = underlay::mtus(tunnel, &addresses);
     let mut config = plan::worker(tunnel, &addresses);
+    // What has waited in a TAP since the run before this one is too late.
+    config.drain |= stored;
     if tunnel.auto_mss {
         config.rules.mss = Some(underlay::mss(&tunnel.classic, &addresses, &mtus).map_err(Error::Failure)?);
     }
     let in_empty_network = give_up_privileges(identity).context(|| "giving up privileges".into())?;
     warn_of_weakness(tunnel);
     let ends_with_worker = foreground == Foreground::Yes;
-    let parts =
-        Parts { ends_with_worker, link, executable: executables.worker, config, addresses, mtus, in_empty_network };
+    let parts = Parts {
+        ends_with_worker,
+        link,
+        by_root: identity.is_some(),
+        executable: executables.worker,
+        config,
+        addresses,
+        mtus,
+        in_empty_network,
+    };
     Supervisor::new(tunnel, parts, helper, signals, control, notify).run(ready)
 }
 

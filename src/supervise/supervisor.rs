@@ -44,7 +44,9 @@ pub struct Parts {
     pub addresses: Addresses,
     /// MTU of each path's underlay at the start.
     pub mtus: Vec<Option<u32>>,
-    /// Whether workers run in an empty network namespace.
+    /// Whether privileges came from root, which can give workers an empty network namespace.
+    pub by_root: bool,
+    /// Whether they run in one.
     pub in_empty_network: bool,
     /// Tells when the local interface is removed.
     pub link: LinkWatch,
@@ -74,6 +76,10 @@ pub struct Supervisor<'a> {
     statistics_due: Instant,
     /// Who has asked for the status, and since when.
     requests: Vec<(UnixStream, Instant)>,
+    /// When the service manager is to be told that we live.
+    alive_due: Instant,
+    /// The words it has last been told.
+    said: String,
 }
 
 /// Whether a worker that has ended had to be ended for what it did.
@@ -115,6 +121,8 @@ impl<'a> Supervisor<'a> {
             statistics_wanted: false,
             statistics_due: Instant::now() + HOUR,
             requests: Vec::new(),
+            alive_due: Instant::now(),
+            said: String::new(),
         }
     }
 
@@ -127,9 +135,10 @@ impl<'a> Supervisor<'a> {
                 Ok(Flow::End) => break Ok(()),
                 Err(error) => break Err(error),
             }
+            self.say_status();
             let forwards = self.worker.as_ref().is_some_and(|worker| worker.sealed.is_some());
             if let Some(ready) = ready.take_if(|_| forwards) {
-                self.notify.send("READY=1\nSTATUS=forwarding");
+                self.notify.send("READY=1");
                 if let Err(error) = ready() {
                     break Err(error);
                 }
@@ -180,7 +189,8 @@ impl<'a> Supervisor<'a> {
             Some(worker) => worker.heartbeat_due(),
         };
         let request = self.requests.first().map(|(_, since)| *since + FRESH);
-        request.map_or(worker, |request| request.min(worker)).min(now + IDLE)
+        let alive = self.notify.watchdog.map_or(worker, |_| self.alive_due);
+        request.map_or(worker, |request| request.min(worker)).min(alive).min(now + IDLE)
     }
 
     /// What is due: a new worker, a heartbeat, answers to requests that have waited long enough.
@@ -194,6 +204,10 @@ impl<'a> Supervisor<'a> {
         {
             log::error(&format!("worker {}: does not answer", worker.pid()));
             self.worker_ended(Blame::Worker)?;
+        }
+        if let Some(interval) = self.notify.watchdog.filter(|_| now >= self.alive_due) {
+            self.alive_due = now + interval;
+            self.notify.send("WATCHDOG=1");
         }
         if now >= self.statistics_due {
             self.statistics_due = now + HOUR;
@@ -222,8 +236,8 @@ impl<'a> Supervisor<'a> {
         let Some(worker) = &mut self.worker else { return Ok(Flow::Continue) };
         match worker.receive(self.parts.addresses.len()) {
             Ok(Some(Event::Sealed(confinement))) => {
-                self.confinement = confinement;
                 log::info(&format!("{}: worker {} forwards", self.tunnel.name, worker.pid()));
+                self.on_sealed(confinement)?;
             }
             Ok(Some(Event::Health(path, health))) => self.on_health(path, health),
             Ok(Some(Event::Report(state))) => {
@@ -258,6 +272,16 @@ impl<'a> Supervisor<'a> {
             }
         }
         Ok(Flow::Continue)
+    }
+
+    fn on_sealed(&mut self, confinement: Confinement) -> Result<(), Error> {
+        self.confinement = confinement;
+        let lacks = status::lacks(&self.status().confinement, self.parts.by_root);
+        if self.tunnel.require_confinement && !lacks.is_empty() {
+            let lacks = lacks.join(", ");
+            return Err(Error::failure(format!("require-confinement: this kernel or container lacks {lacks}")));
+        }
+        Ok(())
     }
 
     /// The worker has run its ticks: the next one begins anew, as the original's does.
@@ -295,7 +319,6 @@ impl<'a> Supervisor<'a> {
             report.health = health;
         }
         let text = format!("{}: {} is {}", self.tunnel.name, self.path(path), status::health(health));
-        self.notify.send(&format!("STATUS={text}"));
         if health == PathHealth::Down { log::warning(&text) } else { log::info(&text) }
     }
 
@@ -335,7 +358,17 @@ impl<'a> Supervisor<'a> {
         self.helper = None;
         let text = "helper has ended; forwarding goes on, but the worker can no longer be replaced";
         log::error(&format!("{}: {text}", self.tunnel.name));
-        self.notify.send(&format!("STATUS=degraded: {text}"));
+    }
+
+    /// Tells the service manager in words how the tunnel is, when that has changed.
+    fn say_status(&mut self) {
+        if self.notify.is_connected() {
+            let words = self.status().words();
+            if words != self.said {
+                self.notify.send(&format!("STATUS={words}"));
+                self.said = words;
+            }
+        }
     }
 
     fn on_signals(&mut self) -> Flow {

@@ -49,6 +49,10 @@ pub struct Plan {
     pub port: PortPlan,
     /// The remote side, the preferred path first; 1 to [`MAX_PATHS`].
     pub paths: Vec<PathPlan>,
+    /// The plan comes with the queue of a TAP that a run before this one has made.
+    pub stored: bool,
+    /// The supervisor gets a copy of the TAP's queue, for the service manager to keep.
+    pub store: bool,
 }
 
 /// The handle of the local side.
@@ -128,7 +132,10 @@ impl Message for ToHelper {
     const MAX: usize = 48 << 10;
 
     fn descriptors(&self) -> usize {
-        usize::from(matches!(self, Self::Serve(_)))
+        match self {
+            Self::Plan(_, plan) => usize::from(plan.stored),
+            Self::Serve(_) => 1,
+        }
     }
 }
 
@@ -141,6 +148,8 @@ pub enum FromHelper {
         interface: String,
         /// Its index.
         index: u32,
+        /// The queue of the TAP comes with this.
+        store: bool,
     },
     /// A handle could not be opened; the helper ends. One line for the user.
     Failed(String),
@@ -148,6 +157,10 @@ pub enum FromHelper {
 
 impl Message for FromHelper {
     const MAX: usize = 2048;
+
+    fn descriptors(&self) -> usize {
+        usize::from(matches!(self, Self::Opened { store: true, .. }))
+    }
 }
 
 /// Helper to worker, on its descriptor 4: the local side's handle, then one UDP socket for each path.

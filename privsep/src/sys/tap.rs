@@ -3,9 +3,12 @@
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use super::check;
+
+/// What every TAP of ours is like.
+const FLAGS: i32 = libc::IFF_TAP | libc::IFF_NO_PI;
 
 /// Turns an open `/dev/net/tun` into a new TAP interface and returns its name.
 ///
@@ -23,14 +26,30 @@ pub fn create(device: File, name: &str) -> io::Result<(OwnedFd, String)> {
         // c_char is signed on some architectures and not on others.
         *to = libc::c_char::from_ne_bytes([from]);
     }
-    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_TUN_EXCL;
     #[allow(clippy::cast_possible_truncation)] // The kernel's flags field is 16 bits wide; IFF_TUN_EXCL is its top bit.
     {
-        request.ifr_ifru.ifru_flags = flags as libc::c_short;
+        request.ifr_ifru.ifru_flags = (FLAGS | libc::IFF_TUN_EXCL) as libc::c_short;
     }
     // SAFETY: the descriptor is open, and `request` is an ifreq that the kernel may write to.
     check(unsafe { libc::ioctl(device.as_raw_fd(), libc::TUNSETIFF, &raw mut request) })?;
+    Ok((device.into(), name_in(&request)))
+}
+
+/// Name of the interface whose queue [`create`] has made, perhaps in a process before this one.
+///
+/// # Errors
+/// `ENOTTY` or `EBADFD` if the descriptor is no queue or its interface is gone; `InvalidData` if it was made otherwise.
+pub fn name(queue: BorrowedFd<'_>) -> io::Result<String> {
+    // SAFETY: an ifreq is plain old data; all zero is a valid value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // SAFETY: the descriptor is open, and `request` is an ifreq that the kernel may write to.
+    check(unsafe { libc::ioctl(queue.as_raw_fd(), libc::TUNGETIFF, &raw mut request) })?;
+    // SAFETY: TUNGETIFF has filled in this member of the union.
+    let flags = i32::from(unsafe { request.ifr_ifru.ifru_flags });
+    if flags == FLAGS { Ok(name_in(&request)) } else { Err(io::ErrorKind::InvalidData.into()) }
+}
+
+fn name_in(request: &libc::ifreq) -> String {
     // SAFETY: the kernel has left a NUL-terminated name in the 16 bytes of ifr_name.
-    let name = unsafe { CStr::from_ptr(request.ifr_name.as_ptr()) };
-    Ok((device.into(), name.to_string_lossy().into_owned()))
+    unsafe { CStr::from_ptr(request.ifr_name.as_ptr()) }.to_string_lossy().into_owned()
 }

@@ -1,0 +1,170 @@
+//! What a service manager sees and keeps: readiness, and the TAP over a restart (sd_notify(3), sd_listen_fds(3)).
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use privsep::sys::scm;
+
+use crate::lab::{ETHUDP, Namespace, Running, Scratch, Sites, assert_udp, wait_for};
+
+/// The test in the place of systemd.
+struct Manager {
+    scratch: Scratch,
+    socket: UnixDatagram,
+}
+
+/// A service that runs; ended like by `systemctl stop`.
+struct Service(Child);
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = kill(Pid::from_raw(i32::try_from(self.0.id()).unwrap()), Signal::SIGTERM);
+        let _ = self.0.wait();
+    }
+}
+
+impl Manager {
+    fn new() -> Self {
+        let scratch = Scratch::new();
+        let socket = UnixDatagram::bind(scratch.path().join("notify")).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        Self { scratch, socket }
+    }
+
+    /// Starts `ethudp up` on a file of this content, with what was stored as descriptor 3, and waits for READY; also
+    /// returns what it has given to store, and all that it has said till then.
+    fn start(&self, site: &Namespace, file: &str, stored: Option<OwnedFd>) -> (Service, Option<OwnedFd>, String) {
+        let file = self.scratch.write("a.toml", file, 0o644);
+        // LISTEN_PID is known only to the process that becomes the service.
+        let listen = stored.as_ref().map_or(String::new(), |stored| {
+            fcntl(stored, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+            format!("export LISTEN_FDS=1 LISTEN_FDNAMES=tap-0 LISTEN_PID=$$; exec 3<&{};", stored.as_raw_fd())
+        });
+        let script = format!("{listen} exec {ETHUDP} up {}", file.display());
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--", "bash", "-c", &script]);
+        command.env("RUNTIME_DIRECTORY", self.scratch.path());
+        command.env("NOTIFY_SOCKET", self.scratch.path().join("notify")).env("WATCHDOG_USEC", "400000");
+        let log = std::fs::File::create(self.scratch.path().join("log")).unwrap();
+        command.stdout(log.try_clone().unwrap()).stderr(log);
+        let service = Service(site.spawn(&mut command));
+        drop(stored);
+        let (mut to_store, mut said) = (None, String::new());
+        while !said.contains("READY=1") {
+            let mut buffer = [0; 4096];
+            let (length, descriptors) = scm::recv(self.socket.as_fd(), &mut buffer).unwrap_or_else(|error| {
+                let log = std::fs::read_to_string(self.scratch.path().join("log")).unwrap();
+                panic!("no message of the service: {error}\n{said}\n{log}")
+            });
+            let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            assert_eq!(descriptors.len(), usize::from(text.starts_with("FDSTORE=1")), "{text}");
+            to_store = descriptors.into_iter().next().or(to_store);
+            said += &(text + "\n");
+        }
+        (service, to_store, said)
+    }
+}
+
+fn file(tap: &str) -> String {
+    format!(
+        "mode = \"{}\"\nwire = \"classic\"\n[tap]\nname = \"eu0\"\n{tap}\n[[path]]\nlocal = \"192.0.2.1:6000\"\n\
+         remote = \"192.0.2.2:6000\"\n",
+        if tap.contains("bridge") { "bridge" } else { "tap" }
+    )
+}
+
+#[test]
+fn the_interface_outlives_a_restart_and_is_as_the_file_says() {
+    let sites = Sites::new();
+    let _b = Running::classic(&sites.b, "b", "-i 192.0.2.2 6000 192.0.2.1 6000 10.8.0.2 24");
+    let manager = Manager::new();
+    let first = file("address = [\"10.8.0.1/24\", \"10.8.7.1/16\"]\nmtu = 1300");
+    let (service, stored, said) = manager.start(&sites.a, &first, None);
+    assert!(said.contains("FDSTORE=1\nFDNAME=tap-0\n"), "{said}");
+    assert_udp(&sites.a, &sites.b, "10.8.0.2");
+    let index = sites.a.index("eu0");
+    drop(service);
+    assert_eq!(sites.a.index("eu0"), index, "gone although its queue is kept");
+
+    // Other addresses, no MTU.
+    sites.a.ip("addr add 10.99.0.1/24 dev eu0");
+    let (service, stored, _) = manager.start(&sites.a, &file("address = [\"10.8.0.1/24\", \"10.8.7.1/24\"]"), stored);
+    assert_eq!(sites.a.index("eu0"), index);
+    let shown = sites.a.ip("addr show eu0");
+    assert!(shown.contains("10.8.0.1/24") && shown.contains("10.8.7.1/24") && shown.contains("mtu 1500"), "{shown}");
+    assert_eq!(shown.matches("inet ").count(), 2, "{shown}");
+    assert_udp(&sites.a, &sites.b, "10.8.0.2");
+    drop(service);
+
+    // Into a bridge, again, and out of it.
+    sites.a.ip("link add br0 type bridge");
+    let bridged = file("bridge = \"br0\"");
+    let (service, stored, _) = manager.start(&sites.a, &bridged, stored);
+    drop(service);
+    let (service, stored, _) = manager.start(&sites.a, &bridged, stored);
+    assert!(sites.a.ip("-o link show eu0").contains("master br0"));
+    drop(service);
+    let (service, stored, _) = manager.start(&sites.a, &file(""), stored);
+    assert!(!sites.a.ip("-o link show eu0").contains("master br0"));
+    assert_eq!(sites.a.index("eu0"), index);
+    drop((service, stored));
+    wait_for("removed interface", Duration::from_secs(3), || {
+        (!sites.a.interfaces().contains(&"eu0".into())).then_some(())
+    });
+}
+
+#[test]
+fn what_is_stored_and_not_the_tap_of_the_file_is_let_go() {
+    let sites = Sites::new();
+    let manager = Manager::new();
+    let (service, stored, _) = manager.start(&sites.a, &file(""), None);
+    drop(service);
+    let renamed = file("").replace("eu0", "eu1");
+    let (service, stored_again, said) = manager.start(&sites.a, &renamed, stored);
+    assert!(said.contains("FDSTOREREMOVE=1\nFDNAME=tap-0\n"), "{said}");
+    assert!(sites.a.interfaces().contains(&"eu1".into()) && !sites.a.interfaces().contains(&"eu0".into()));
+    drop((service, stored_again));
+    // Something that is no TAP.
+    let (service, _, _) = manager.start(&sites.a, &file(""), Some(std::fs::File::open("/dev/null").unwrap().into()));
+    assert!(sites.a.interfaces().contains(&"eu0".into()));
+    drop(service);
+}
+
+#[test]
+fn the_manager_is_told_the_state_in_words_and_that_we_live() {
+    let sites = Sites::new();
+    let manager = Manager::new();
+    let (service, _, said) = manager.start(&sites.a, &file("address = [\"10.8.0.1/24\"]"), None);
+    let path = "path 1 of 1: 192.0.2.1:6000 to 192.0.2.2:6000, connecting";
+    assert!(said.contains(&format!("STATUS=connecting, {path}")), "{said}");
+    let b = Running::classic(&sites.b, "b", "-i 192.0.2.2 6000 192.0.2.1 6000 10.8.0.2 24");
+    let hear = |words: &str| {
+        wait_for(words, Duration::from_secs(8), || {
+            let mut buffer = [0; 4096];
+            let length = manager.socket.recv(&mut buffer).ok()?;
+            String::from_utf8_lossy(&buffer[..length]).contains(words).then_some(())
+        });
+    };
+    hear("STATUS=up, path 1 of 1: 192.0.2.1:6000 to 192.0.2.2:6000, up");
+    drop(b);
+    hear("STATUS=down");
+    for _ in 0..5 {
+        hear("WATCHDOG=1");
+    }
+    drop(service);
+    hear("STOPPING=1");
+}
+
+#[test]
+fn a_kernel_that_lacks_nothing_satisfies_require_confinement() {
+    let sites = Sites::new();
+    let text = format!("require-confinement = true\n{}", file(""));
+    let a = Running::up(&sites.a, "a", &text);
+    let confinement = &a.status()["confinement"];
+    assert!(confinement["landlock_abi"].as_u64() > Some(0) && confinement["mdwe"] == true, "{confinement}");
+}
