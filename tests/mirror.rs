@@ -3,19 +3,67 @@
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use crate::lab::{Background, Running, Scratch, Sites, Wire, frame};
+use pcap::BpfProgram;
+
+use crate::lab::{Background, CAPTURES, Running, Scratch, Sites, Wire, capture, frame, offline};
 
 const LIMIT: Duration = Duration::from_secs(3);
+const SILENCE: Duration = Duration::from_millis(300);
+
+/// Where a frame on `lan` comes from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Side {
+    /// The other end of the cable.
+    Lan,
+    /// The host itself.
+    Host,
+}
 
 fn collector(sites: &Sites) -> UdpSocket {
     let collector = sites.b.inside(|| UdpSocket::bind("192.0.2.2:6000").unwrap());
-    collector.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    collector.set_read_timeout(Some(SILENCE)).unwrap();
     collector
 }
 
 fn collected(collector: &UdpSocket) -> Vec<Vec<u8>> {
     let mut buffer = [0; 10_000];
     std::iter::from_fn(|| collector.recv(&mut buffer).ok().map(|length| buffer[..length].to_vec())).collect()
+}
+
+/// The next `count` datagrams, or fewer if no more come.
+fn receive(collector: &UdpSocket, count: usize) -> Vec<Vec<u8>> {
+    collector.set_read_timeout(Some(LIMIT)).unwrap();
+    let mut buffer = [0; 10_000];
+    let mut next = || collector.recv(&mut buffer).ok().map(|length| buffer[..length].to_vec());
+    let got = (0..count).map_while(|_| next()).collect();
+    collector.set_read_timeout(Some(SILENCE)).unwrap();
+    got
+}
+
+/// Plays each capture into `lan` of site A, from the LAN and then from the host itself, and compares what is mirrored with
+/// what `expected` says of a frame from there. Returns how many frames or payloads those were.
+fn compare(
+    collector: &UdpSocket,
+    wires: &[(Wire, Side); 2],
+    expected: impl Fn(&[u8], Side) -> Option<Vec<u8>>,
+) -> usize {
+    let mut count = 0;
+    for name in CAPTURES {
+        let frames = capture(name);
+        for (wire, side) in wires {
+            let expected: Vec<_> = frames.iter().filter_map(|frame| expected(frame, *side)).collect();
+            for frame in &frames {
+                wire.send(frame);
+            }
+            // As many as are due; what comes besides shows in the next round, or at the end.
+            let got = receive(collector, expected.len());
+            let first = got.iter().zip(&expected).position(|(got, expected)| got != expected);
+            assert_eq!((got.len(), first), (expected.len(), None), "{name} from {side:?}: number, first that differs");
+            count += got.len();
+        }
+    }
+    assert!(collected(collector).is_empty(), "more than was due");
+    count
 }
 
 /// UDP from port 1 to `port`, tagged with `vlan` if given; `claimed` is the length in its header.
@@ -58,6 +106,105 @@ fn the_filter_selects_also_behind_vlan_tags_and_in_both_directions() {
         let got = collected(&collector);
         assert!(got.iter().eq(expected.iter().copied()), "{filter}: {} frames", got.len());
     }
+}
+
+#[test]
+fn real_traffic_is_selected_as_libpcap_selects_it() {
+    let sites = Sites::new();
+    let (lan, _) = sites.lans(1500);
+    let collector = collector(&sites);
+    let wires = [(Wire::new(&lan, "eth0"), Side::Lan), (Wire::new(&sites.a, "lan"), Side::Host)];
+    for filter in [
+        "",
+        "udp port 514",
+        "udp and ( port 53 or port 5353 ) and host 198.51.100.2",
+        "udp portrange 67-68",
+        "arp or icmp",
+        "icmp6",
+        "icmp6[0] = 135 or ip6[6] = 0",
+        "tcp[tcpflags] & (tcp-syn|tcp-fin|tcp-rst) != 0",
+        "ip6 and tcp port 80",
+        "src net 2001:db8:1::/64 and not tcp",
+        "ip[6:2] & 0x3fff != 0 or ip6[6] = 44",
+        "ether broadcast or ether multicast",
+        "ether src 02:00:00:00:00:0b and greater 1000",
+        "not ip and not ip6",
+        "vlan",
+        "udp and not vlan",
+        "vlan 77",
+        "vlan 77 and udp port 514",
+        "vlan 100 and vlan 77 and host 2001:db8:1::2",
+    ] {
+        let _mirror = Running::classic(&sites.a, "m", &format!("-t 192.0.2.1 6000 192.0.2.2 6000 lan {filter}"));
+        let program = offline(filter);
+        let count = compare(&collector, &wires, |frame, side| {
+            // The kernel takes the outer tag out of what it receives, and only `vlan` looks for it where it then is.
+            let hidden = side == Side::Lan && !filter.contains("vlan") && tagged(frame);
+            let seen = if hidden { [&frame[..12], &frame[16..]].concat() } else { frame.to_vec() };
+            program.filter(&seen).then(|| frame.to_vec())
+        });
+        assert_ne!(count, 0, "{filter:?} selects nothing");
+    }
+}
+
+/// Whether a frame begins with a tag of either type.
+fn tagged(frame: &[u8]) -> bool {
+    matches!(frame[12..14], [0x81, 0] | [0x88, 0xa8])
+}
+
+#[test]
+fn payloads_of_real_datagrams_arrive_as_they_were() {
+    let sites = Sites::new();
+    let (lan, _) = sites.lans(1500);
+    let wires = [(Wire::new(&lan, "eth0"), Side::Lan), (Wire::new(&sites.a, "lan"), Side::Host)];
+    let (collector, kinds) = (collector(&sites), udp_kinds());
+    let _mirror = Running::classic(&sites.a, "m", "-u 192.0.2.1 6000 192.0.2.2 6000 lan");
+    let count = compare(&collector, &wires, |frame, _| {
+        let (_, tags, start) = kinds.iter().find(|(program, ..)| program.filter(frame))?;
+        Some(frame[*start..ip_end(frame, *tags)].to_vec())
+    });
+    assert_eq!(count, 2 * 38, "from both sides: 4 of syslog, 9 of dns, 6 of dhcp, 14 of datagrams, 5 of vlan");
+}
+
+#[test]
+fn the_loop_check_holds_back_only_datagrams_of_the_peer_also_in_fragments() {
+    let sites = Sites::new();
+    let (lan, _) = sites.lans(1500);
+    let wires = [(Wire::new(&lan, "eth0"), Side::Lan), (Wire::new(&sites.a, "lan"), Side::Host)];
+    // The peer has the address that the captures' datagrams go to.
+    for (site, host) in [(&sites.a, 1), (&sites.b, 2)] {
+        site.ip(&format!("addr add 2001:db8:1::{host}/64 dev wan nodad"));
+    }
+    let collector = sites.b.inside(|| UdpSocket::bind("[2001:db8:1::2]:6000").unwrap());
+    let own = "host 2001:db8:1::2 and (udp or ip6[6] = 60)";
+    let own = offline(&format!("{own} or (vlan 77 and {own})"));
+    let _mirror = Running::classic(&sites.a, "m", "-t -loopcheck 2001:db8:1::1 6000 2001:db8:1::2 6000 lan");
+    compare(&collector, &wires, |frame, _| (!own.filter(frame)).then(|| frame.to_vec()));
+}
+
+/// Kinds of UDP in the captures, whole or a first fragment, behind at most one tag: a filter that only it passes, the length
+/// of the tag, and where its payload begins.
+fn udp_kinds() -> Vec<(BpfProgram, usize, usize)> {
+    let kinds = [
+        ("udp and ip[0] = 0x45 and ip[6:2] & 0x1fff = 0", 20),
+        ("udp and ip[0] = 0x47 and ip[6:2] & 0x1fff = 0", 28),
+        ("ip6[6] = 17", 40),
+        ("ip6[6] = 60 and ip6[40] = 17", 48),
+        ("ip6[6] = 44 and ip6[40] = 17 and ip6[42:2] & 0xfff8 = 0", 48),
+        ("ip6[6] = 60 and ip6[40] = 44 and ip6[48] = 17 and ip6[50:2] & 0xfff8 = 0", 56),
+    ];
+    let tags = [("", 0), ("vlan and ", 4)];
+    let both = tags.iter().flat_map(|tag| kinds.iter().map(move |kind| (tag, kind)));
+    both.map(|((prefix, tag), (filter, header))| (offline(&format!("{prefix}{filter}")), *tag, 14 + tag + header + 8))
+        .collect()
+}
+
+/// Where a packet behind `tag` bytes of tag ends, as its IP header says: padding is not of it, and in a first fragment the
+/// UDP header claims more.
+fn ip_end(frame: &[u8], tag: usize) -> usize {
+    let packet = &frame[14 + tag..];
+    let word = |at| usize::from(u16::from_be_bytes([packet[at], packet[at + 1]]));
+    14 + tag + if packet[0] >> 4 == 4 { word(2) } else { 40 + word(4) }
 }
 
 #[test]

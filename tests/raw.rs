@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::lab::{Namespace, Running, Scratch, Sites, Wire, assert_tcp, assert_udp, frame};
+use crate::lab::{CAPTURES, Namespace, Running, Scratch, Sites, Wire, assert_tcp, assert_udp, capture, frame};
 
 const SHORT: Duration = Duration::from_millis(300);
 const LIMIT: Duration = Duration::from_secs(3);
@@ -52,6 +52,19 @@ fn vlan_tags_arrive_as_they_were() {
         sent.splice(12..12, tag.iter().copied());
         near.send(&sent);
         assert_eq!(far.receive(LIMIT).as_deref(), Some(&sent[..]), "tags {tag:02x?}");
+    }
+}
+
+#[test]
+fn real_traffic_arrives_as_it_was_compressed_and_encrypted() {
+    let lab = Lab::new();
+    let _tunnel = lab.tunnel("-lz4 9 -enc aes-256 -k key");
+    let (near, mut far) = (Wire::new(&lab.lan_a, "eth0"), Wire::new(&lab.lan_b, "eth0"));
+    for name in CAPTURES {
+        for (number, sent) in capture(name).iter().enumerate() {
+            near.send(sent);
+            assert_eq!(far.receive(LIMIT).as_ref(), Some(sent), "{name}, frame {number}");
+        }
     }
 }
 

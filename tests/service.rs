@@ -1,4 +1,4 @@
-//! What a service manager sees and keeps: readiness, and the TAP over a restart (sd_notify(3), sd_listen_fds(3)).
+//! What a service manager sees and keeps: readiness, and the TAP over a restart (`sd_notify(3)`, `sd_listen_fds(3)`).
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;

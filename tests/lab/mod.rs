@@ -2,6 +2,7 @@
 //!
 //! A namespace lives as long as something is in it or holds it open, so nothing is left behind however a test ends.
 
+mod captures;
 mod frames;
 mod program;
 mod traffic;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns, unshare};
 
+pub use captures::{CAPTURES, capture, offline};
 pub use frames::{Wire, frame};
 pub use program::{Background, ETHUDP, Running, Scratch, ethudp};
 pub use traffic::{assert_tcp, assert_udp};

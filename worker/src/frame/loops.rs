@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::ethernet::{IPV4, IPV6, TPID_8021Q, UDP, payload};
+use super::ipv6;
 
 /// Whether a frame is UDP to or from one of `remotes`, the addresses of the tunnel's peers, behind at most one 802.1Q tag.
 /// Ports do not count, and neither does whether it is a fragment. An address only ever equals one of its own family.
@@ -16,7 +17,7 @@ pub fn is_own(frame: &[u8], remotes: &[IpAddr]) -> bool {
                 IpAddr::V6(_) => false,
             })
         }
-        (IPV6, [version, .., _]) if packet.len() >= 40 && version >> 4 == 6 && packet[6] == UDP => {
+        (IPV6, _) if ipv6::content(packet).is_some_and(|content| content.protocol == UDP) => {
             remotes.iter().any(|remote| match remote {
                 IpAddr::V4(_) => false,
                 IpAddr::V6(remote) => packet[8..24] == remote.octets() || packet[24..40] == remote.octets(),
@@ -45,6 +46,19 @@ mod tests {
         assert!(is_own(&ipv4(UDP, [1, 2, 3, 4], [9; 4]), &["::".parse().unwrap(), "1.2.3.4".parse().unwrap()]));
         assert!(is_own(&ipv4(UDP, [9; 4], [1, 2, 3, 4]), &["1.2.3.4".parse().unwrap()]));
         assert!(!is_own(&ipv4(6, [9; 4], [1, 2, 3, 4]), &["1.2.3.4".parse().unwrap()]), "TCP");
+    }
+
+    #[test]
+    fn a_fragment_is_of_its_datagram() {
+        let fragment = |offset| {
+            let mut frame = [&[0; 12], b"\x86\xdd\x60\0\0\0\0\x10\x2c\x40".as_slice(), &[1; 16], &[2; 16]].concat();
+            frame.extend_from_slice(&[UDP, 0, 0, offset, 0, 0, 0, 7, 0, 1, 0, 2, 0, 8, 0, 0]);
+            frame
+        };
+        for offset in [1, 8] {
+            assert!(is_own(&fragment(offset), &[[2; 16].into()]), "IPv6, at {offset}");
+            assert!(!is_own(&fragment(offset), &[[3; 16].into()]));
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Ethernet frames: pure functions on slices.
 
 pub mod ethernet;
+pub mod ipv6;
 pub mod loops;
 pub mod mss;
 pub mod udp;

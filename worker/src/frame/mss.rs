@@ -2,19 +2,18 @@
 //! tunnel (RFC 9293 section 3.7.1). Never raised, never added; every other byte stays as it is.
 
 use super::ethernet::{IPV4, IPV6, TCP, TPID_8021AD, TPID_8021Q, payload, word};
+use super::ipv6;
 
 /// Least length of a TCP header in bytes.
 const TCP_HEADER: usize = 20;
 /// Where in it the checksum is.
 const CHECKSUM: usize = 16;
-/// IPv6 extension headers that are walked over at most.
-const EXTENSIONS: usize = 8;
 
 /// Lowers the MSS in `frame` to one of `limits`, for IPv4 and for IPv6, behind at most two VLAN tags; tells whether it did.
 pub fn clamp(frame: &mut [u8], limits: (u16, u16)) -> bool {
     let segment = payload(frame, 2, &[TPID_8021Q, TPID_8021AD]).and_then(|(kind, at)| match kind {
-        IPV4 => Some((ipv4(frame, at)?, limits.0)),
-        IPV6 => Some((ipv6(frame, at)?, limits.1)),
+        IPV4 => Some((segment_v4(frame, at)?, limits.0)),
+        IPV6 => Some((segment_v6(frame, at)?, limits.1)),
         _ => None,
     });
     let Some(((start, end), limit)) = segment else { return false };
@@ -22,7 +21,7 @@ pub fn clamp(frame: &mut [u8], limits: (u16, u16)) -> bool {
 }
 
 /// Where the TCP segment of an IPv4 packet is (RFC 791).
-fn ipv4(frame: &[u8], at: usize) -> Option<(usize, usize)> {
+fn segment_v4(frame: &[u8], at: usize) -> Option<(usize, usize)> {
     let packet = frame.get(at..)?;
     let header = usize::from(packet.first()? & 0x0f) * 4;
     let total = usize::from(word(packet, 2)?);
@@ -31,34 +30,12 @@ fn ipv4(frame: &[u8], at: usize) -> Option<(usize, usize)> {
     (right && header < total && total <= packet.len()).then_some((at + header, at + total))
 }
 
-/// Where the TCP segment of an IPv6 packet is, behind its extension headers (RFC 8200 section 4).
-fn ipv6(frame: &[u8], at: usize) -> Option<(usize, usize)> {
-    const HEADER: usize = 40;
-    let packet = frame.get(at..).filter(|packet| packet.len() >= HEADER)?;
-    let end = HEADER + usize::from(word(packet, 4)?);
-    if packet[0] >> 4 != 6 || end > packet.len() {
-        return None;
-    }
-    let (mut next, mut offset) = (packet[6], HEADER);
-    for _ in 0..EXTENSIONS {
-        let header = &packet[offset..end];
-        let length = match next {
-            TCP => return Some((at + offset, at + end)),
-            // Hop-by-hop, routing, destination options: length in 8 bytes, the first not counted.
-            0 | 43 | 60 => (usize::from(*header.get(1)?) + 1) * 8,
-            // Fragment: only the first has the TCP header.
-            44 if word(header, 2)? & 0xfff8 == 0 => 8,
-            // Authentication: length in 4 bytes, the first two not counted (RFC 4302).
-            51 => (usize::from(*header.get(1)?) + 2) * 4,
-            _ => return None,
-        };
-        next = *header.first()?;
-        offset += length;
-        if offset > end {
-            return None;
-        }
-    }
-    None
+/// Where the TCP segment of an IPv6 packet is.
+fn segment_v6(frame: &[u8], at: usize) -> Option<(usize, usize)> {
+    let packet = frame.get(at..)?;
+    let end = ipv6::HEADER + usize::from(word(packet, 4)?);
+    let content = ipv6::content(packet.get(..end)?)?;
+    (content.protocol == TCP && content.first).then_some((at + content.at, at + end))
 }
 
 /// Lowers the MSS of a SYN; `None` when there is nothing to lower.

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::ethernet::{IPV4, IPV6, TPID_8021Q, UDP, payload, word};
+use super::ipv6;
 
 /// Length of a UDP header in bytes.
 const HEADER: usize = 8;
@@ -19,7 +20,10 @@ pub fn inner(frame: &[u8]) -> Option<Range<usize>> {
             let right = packet[0] >> 4 == 4 && header >= 20 && fragment == 0 && *packet.get(9)? == UDP;
             right.then_some(header)?
         }
-        IPV6 => (packet.first()? >> 4 == 6 && *packet.get(6)? == UDP).then_some(40)?,
+        IPV6 => {
+            let content = ipv6::content(packet)?;
+            (content.protocol == UDP && content.first).then_some(content.at)?
+        }
         _ => return None,
     };
     let claimed = usize::from(word(packet, udp + 4)?);
