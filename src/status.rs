@@ -218,12 +218,8 @@ impl Status {
             yes(confinement.mdwe)
         );
         let drops = [
-            port.rx_dropped_oversize,
-            port.rx_dropped_kernel,
-            port.rx_dropped_stale,
-            port.rx_errors,
-            port.tx_dropped_short,
-            port.tx_errors,
+            port.rx_dropped_oversize, port.rx_dropped_kernel, port.rx_dropped_stale, port.rx_errors,
+            port.tx_dropped_short, port.tx_errors,
         ];
         let dropped = drops.into_iter().fold(0, u64::saturating_add);
         let _ = writeln!(

@@ -2,6 +2,7 @@
 
 mod lab;
 
+mod audit;
 mod background;
 mod bad_input;
 mod bridge;

@@ -39,8 +39,7 @@ fn vlan_tags_arrive_as_they_were() {
     let _tunnel = lab.tunnel("-k key");
     let (near, mut far) = (Wire::new(&lab.lan_a, "eth0"), Wire::new(&lab.lan_b, "eth0"));
     let tags: [&[u8]; 7] = [
-        b"",
-        b"\x81\x00\x00\x63",                 // 802.1Q, VLAN 99
+        b"", b"\x81\x00\x00\x63",                 // 802.1Q, VLAN 99
         b"\x81\x00\xf0\x63",                 // with priority 7 and DEI
         b"\x81\x00\x00\x00",                 // VLAN 0
         b"\x88\xa8\x00\x63",                 // 802.1ad keeps its type
@@ -159,12 +158,7 @@ fn it_works_without_root_given_two_ambient_capabilities() {
     let lab = Lab::new();
     let capabilities = "+net_admin,+net_raw";
     let prefix = [
-        "--reuid=ethudp",
-        "--regid=ethudp",
-        "--clear-groups",
-        "--inh-caps",
-        capabilities,
-        "--ambient-caps",
+        "--reuid=ethudp", "--regid=ethudp", "--clear-groups", "--inh-caps", capabilities, "--ambient-caps",
         capabilities,
     ];
     let start = |site, name, here, there| {

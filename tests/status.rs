@@ -37,19 +37,9 @@ fn the_status_has_the_fields_of_its_contract() {
         assert_eq!(one.pointer(pointer), Some(&expected), "{pointer} in {one}");
     }
     for pointer in [
-        "/pids/supervisor",
-        "/pids/helper",
-        "/pids/worker",
-        "/confinement/landlock_abi",
-        "/port/rx_frames",
-        "/port/rx_bytes",
-        "/port/tx_frames",
-        "/port/tx_bytes",
-        "/paths/0/tx_datagrams",
-        "/paths/0/tx_bytes",
-        "/paths/0/rx_datagrams",
-        "/paths/0/rx_bytes",
-        "/paths/0/rtt_ms",
+        "/pids/supervisor", "/pids/helper", "/pids/worker", "/confinement/landlock_abi", "/port/rx_frames",
+        "/port/rx_bytes", "/port/tx_frames", "/port/tx_bytes", "/paths/0/tx_datagrams", "/paths/0/tx_bytes",
+        "/paths/0/rx_datagrams", "/paths/0/rx_bytes", "/paths/0/rtt_ms",
     ] {
         assert!(one.pointer(pointer).and_then(Value::as_f64).is_some_and(|number| number > 0.0), "{pointer} in {one}");
     }

@@ -5,6 +5,7 @@
 
 mod netlink;
 mod open;
+mod seal;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -26,7 +27,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), ipc::Error> {
-    confine::at_start()?;
+    seal::before_plan()?;
     let supervisor = Channel::<FromHelper, ToHelper>::new(process::inherited(process::SUPERVISOR_FD)?);
     let Some((plan, stored)) = receive_plan(&supervisor)? else { return Ok(()) };
     let handles = match open::everything(&plan, stored) {
@@ -66,7 +67,8 @@ fn give_up_privileges(become_user: Option<Identity>) -> io::Result<()> {
     confine::drop_capabilities()?;
     // The change of identity has undone both.
     confine::not_dumpable()?;
-    confine::die_with_parent()
+    confine::die_with_parent()?;
+    seal::for_good()
 }
 
 /// Sends every handle down the worker's socket, one way. A worker that has died meanwhile is the supervisor's business.

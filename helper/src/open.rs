@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use nix::ifaddrs::getifaddrs;
@@ -221,16 +221,12 @@ fn raw(interface: &str, promiscuous: bool, filter: &[BpfInstruction]) -> Result<
     let fail = |what: &str, error: io::Error| format!("interface {interface:?}: {what}: {error}");
     let socket = packet::open().map_err(|e| fail("packet socket", e))?;
     option::lock_filter(socket.as_fd(), filter).map_err(|e| fail("filter", e))?;
-    enable_auxdata(socket.as_fd()).map_err(|e| fail("VLAN tags", e))?;
+    // The kernel takes VLAN tags out of frames, and then reports them.
+    option::set_int(socket.as_fd(), libc::SOL_PACKET, libc::PACKET_AUXDATA, 1).map_err(|e| fail("VLAN tags", e))?;
     buffers(&socket);
     if promiscuous {
         packet::promiscuous(socket.as_fd(), link.index).map_err(|e| fail("promiscuous mode", e))?;
     }
     packet::bind(socket.as_fd(), link.index).map_err(|e| fail("bind", e))?;
     Ok((socket, interface.to_owned(), link.index))
-}
-
-/// Has the kernel report the VLAN tags that it takes out of frames.
-fn enable_auxdata(socket: BorrowedFd<'_>) -> io::Result<()> {
-    option::set_int(socket, libc::SOL_PACKET, libc::PACKET_AUXDATA, 1)
 }

@@ -6,7 +6,7 @@
 use std::io;
 
 use privsep::confine;
-use privsep::confine::seccomp::{self, Allowed, Arguments};
+use privsep::confine::seccomp::{self, Allowed, Arguments, allow};
 use privsep::ipc::Confinement;
 
 /// Before the first byte is read from anybody.
@@ -17,7 +17,7 @@ pub fn before_reading() -> io::Result<()> {
 /// Before the forwarding threads start.
 pub fn before_threads() -> io::Result<Confinement> {
     confine::drop_capabilities()?;
-    let landlock_abi = confine::landlock_nothing()?;
+    let landlock_abi = confine::landlock(&[])?;
     Ok(Confinement { landlock_abi, mdwe: confine::deny_write_execute(), seccomp: false })
 }
 
@@ -28,16 +28,7 @@ pub fn for_good(confinement: Confinement) -> io::Result<Confinement> {
     Ok(Confinement { seccomp: true, ..confinement })
 }
 
-const PROT_EXEC: u64 = libc::PROT_EXEC as u64;
-const SOL_PACKET: u64 = libc::SOL_PACKET as u64;
-const PACKET_STATISTICS: u64 = libc::PACKET_STATISTICS as u64;
-
-/// Shorthand for a line of the table.
-const fn allow(name: &'static str, number: i64, arguments: Arguments, reason: &'static str) -> Allowed {
-    Allowed { name, number, arguments, reason }
-}
-
-use Arguments::{Any, Both, OwnProcess, WithoutBits};
+use Arguments::{Any, NeverExecutable, OwnProcess, SocketOption};
 
 /// Everything the sealed worker may call; the rest kills it. No call that is made per batch has its arguments checked:
 /// the kernel answers those from a bitmap.
@@ -50,15 +41,20 @@ pub const ALLOWED: &[Allowed] = &[
     allow("ppoll", libc::SYS_ppoll, Any, "waiting for any of them"),
     allow("futex", libc::SYS_futex, Any, "the gate that releases the threads; locks of the allocator"),
     allow("clock_nanosleep", libc::SYS_clock_nanosleep, Any, "pause after an error of a handle"),
-    allow("getsockopt", libc::SYS_getsockopt, Both(1, SOL_PACKET, 2, PACKET_STATISTICS), "frames the kernel dropped"),
+    allow(
+        "getsockopt",
+        libc::SYS_getsockopt,
+        SocketOption(libc::SOL_PACKET, &[libc::PACKET_STATISTICS]),
+        "frames the kernel dropped",
+    ),
     // The supervisor.
     allow("recvmsg", libc::SYS_recvmsg, Any, "messages from the supervisor"),
     allow("sendmsg", libc::SYS_sendmsg, Any, "messages to the supervisor"),
     allow("close", libc::SYS_close, Any, "end of the process: descriptors that are dropped"),
     // Memory.
     allow("brk", libc::SYS_brk, Any, "allocator"),
-    allow("mmap", libc::SYS_mmap, WithoutBits(2, PROT_EXEC), "allocator; never executable"),
-    allow("mprotect", libc::SYS_mprotect, WithoutBits(2, PROT_EXEC), "allocator; never executable"),
+    allow("mmap", libc::SYS_mmap, NeverExecutable, "allocator; never executable"),
+    allow("mprotect", libc::SYS_mprotect, NeverExecutable, "allocator; never executable"),
     allow("mremap", libc::SYS_mremap, Any, "allocator"),
     allow("munmap", libc::SYS_munmap, Any, "allocator"),
     allow("madvise", libc::SYS_madvise, Any, "allocator"),
@@ -71,7 +67,7 @@ pub const ALLOWED: &[Allowed] = &[
     allow("rt_sigreturn", libc::SYS_rt_sigreturn, Any, "portable: return from the stack overflow handler"),
     allow("getpid", libc::SYS_getpid, Any, "abort"),
     allow("gettid", libc::SYS_gettid, Any, "abort"),
-    allow("tgkill", libc::SYS_tgkill, OwnProcess(0), "abort raises SIGABRT in itself"),
+    allow("tgkill", libc::SYS_tgkill, OwnProcess, "abort raises SIGABRT in itself"),
     allow("sigaltstack", libc::SYS_sigaltstack, Any, "end of a thread"),
     allow("rseq", libc::SYS_rseq, Any, "portable: end of a thread"),
     allow("exit", libc::SYS_exit, Any, "end of a thread"),

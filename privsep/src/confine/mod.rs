@@ -5,7 +5,10 @@ pub mod seccomp;
 use std::io;
 
 use caps::CapSet;
-use landlock::{ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope};
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr, Scope,
+    path_beneath_rules,
+};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
@@ -82,16 +85,20 @@ pub fn die_with_parent() -> io::Result<()> {
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(step("parent death signal"))
 }
 
-/// No file of any kind, no TCP port, no abstract Unix socket, no signal to a process outside (landlock(7)); for the
-/// calling thread and those that it starts. Returns the ABI in force, 0 on a kernel without Landlock.
-pub fn landlock_nothing() -> io::Result<u32> {
+/// No file but `files` and those below them, to read and write; no TCP port, no abstract Unix socket, no signal to a process
+/// outside (landlock(7)); for the calling thread and those that it starts. Returns the ABI in force, 0 on a kernel without
+/// Landlock.
+pub fn landlock(files: &[&str]) -> io::Result<u32> {
     let newest = ABI::V6;
+    let access = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate | AccessFs::IoctlDev;
     let ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(newest))
         .and_then(|ruleset| ruleset.handle_access(AccessNet::from_all(newest)))
         .and_then(|ruleset| ruleset.scope(Scope::from_all(newest)))
         .and_then(Ruleset::create)
+        // A file that is not there need not be allowed.
+        .and_then(|ruleset| ruleset.add_rules(path_beneath_rules(files, access)))
         .map_err(io::Error::other)?;
     let status = ruleset.restrict_self().map_err(io::Error::other)?;
     Ok(match status.landlock {

@@ -20,30 +20,36 @@ pub struct Allowed {
     pub reason: &'static str,
 }
 
-/// Conditions on the arguments of an allowed call.
+/// A line of a table.
+pub const fn allow(name: &'static str, number: i64, arguments: Arguments, reason: &'static str) -> Allowed {
+    Allowed { name, number, arguments, reason }
+}
+
+/// Conditions on the arguments of an allowed call. Arguments are counted from 0 and compared as 32 bits, like the kernel
+/// does with these.
 #[derive(Debug, Clone, Copy)]
 pub enum Arguments {
     /// Any: the kernel then answers from its bitmap, without running the filter.
     Any,
     /// Argument `.0` is one of `.1`.
-    OneOf(u8, &'static [u64]),
-    /// Arguments `.0` and `.2` are `.1` and `.3`.
-    Both(u8, u64, u8, u64),
-    /// Argument `.0` has none of the bits of `.1`.
-    WithoutBits(u8, u64),
-    /// Argument `.0` is this process's own id.
-    OwnProcess(u8),
+    OneOf(u8, &'static [i32]),
+    /// Level and name (arguments 1 and 2) are those of one of these socket options.
+    SocketOption(i32, &'static [i32]),
+    /// The protection (argument 2) of a mapping lacks `PROT_EXEC`.
+    NeverExecutable,
+    /// Argument 0 is this process's own id.
+    OwnProcess,
 }
 
 /// Compiles `table` and puts it in force on every thread of this process; anything else kills the process.
 ///
 /// # Errors
 /// When the kernel has no seccomp filter, or `no_new_privs` is not set.
-pub fn enforce(table: &[Allowed]) -> io::Result<()> {
+pub fn enforce<'a>(table: impl IntoIterator<Item = &'a Allowed>) -> io::Result<()> {
     seccompiler::apply_filter_all_threads(&compile(table)?).map_err(io::Error::other)
 }
 
-fn compile(table: &[Allowed]) -> io::Result<BpfProgram> {
+fn compile<'a>(table: impl IntoIterator<Item = &'a Allowed>) -> io::Result<BpfProgram> {
     let mut rules = BTreeMap::<i64, Vec<SeccompRule>>::new();
     for allowed in table {
         let entry = rules.entry(allowed.number).or_default();
@@ -56,21 +62,23 @@ fn compile(table: &[Allowed]) -> io::Result<BpfProgram> {
 
 /// The rules of one call: any one of them allows it, none at all allows everything.
 fn chain(arguments: Arguments) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
-    let equal = |index, value| SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value);
+    let equal = |index, value: i32| {
+        SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, u64::from(value.cast_unsigned()))
+    };
     match arguments {
         Arguments::Any => Ok(Vec::new()),
         Arguments::OneOf(index, values) => {
             values.iter().map(|&value| SeccompRule::new(vec![equal(index, value)?])).collect()
         }
-        Arguments::Both(first, one, second, other) => {
-            Ok(vec![SeccompRule::new(vec![equal(first, one)?, equal(second, other)?])?])
+        Arguments::SocketOption(level, names) => {
+            names.iter().map(|&name| SeccompRule::new(vec![equal(1, level)?, equal(2, name)?])).collect()
         }
-        Arguments::WithoutBits(index, bits) => {
-            let clear = SeccompCmpOp::MaskedEq(bits);
-            let condition = SeccompCondition::new(index, SeccompCmpArgLen::Qword, clear, 0)?;
+        Arguments::NeverExecutable => {
+            let clear = SeccompCmpOp::MaskedEq(libc::PROT_EXEC as u64);
+            let condition = SeccompCondition::new(2, SeccompCmpArgLen::Qword, clear, 0)?;
             Ok(vec![SeccompRule::new(vec![condition])?])
         }
-        Arguments::OwnProcess(index) => Ok(vec![SeccompRule::new(vec![equal(index, std::process::id().into())?])?]),
+        Arguments::OwnProcess => Ok(vec![SeccompRule::new(vec![equal(0, std::process::id().cast_signed())?])?]),
     }
 }
 
@@ -84,9 +92,9 @@ mod tests {
         let program = compile(&[
             allowed(libc::SYS_read, Arguments::Any),
             allowed(libc::SYS_fcntl, Arguments::OneOf(1, &[3, 4])),
-            allowed(libc::SYS_mmap, Arguments::WithoutBits(2, 4)),
-            allowed(libc::SYS_tgkill, Arguments::OwnProcess(0)),
-            allowed(libc::SYS_getsockopt, Arguments::Both(1, 263, 2, 6)),
+            allowed(libc::SYS_mmap, Arguments::NeverExecutable),
+            allowed(libc::SYS_tgkill, Arguments::OwnProcess),
+            allowed(libc::SYS_getsockopt, Arguments::SocketOption(263, &[6])),
         ]);
         assert!(program.unwrap().len() > 10);
     }

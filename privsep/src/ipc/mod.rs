@@ -4,7 +4,8 @@
 //! kind. Truncation, an undecodable packet or another number of descriptors is an error that the receiver treats as
 //! fatal for the sender; end of file is the orderly shutdown.
 
-mod message;
+mod helper;
+mod worker;
 
 use std::io;
 use std::marker::PhantomData;
@@ -15,7 +16,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-pub use message::*;
+pub use helper::*;
+pub use worker::*;
 
 use crate::sys::scm;
 

@@ -1,0 +1,106 @@
+//! How the helper confines itself: once before it reads the plan, to what opening takes, and once more when all is open,
+//! to what serving takes. What is in neither table kills it; no program can be executed at any time.
+
+use std::io;
+
+use privsep::confine;
+use privsep::confine::seccomp::{self, Allowed, Arguments, allow};
+
+/// All that it can open, ever: the device that makes a TAP, and where duplicate address detection is switched off.
+const FILES: &[&str] = &["/dev/net/tun", "/proc/sys/net/ipv6/conf"];
+
+/// Before the first byte is read.
+pub fn before_plan() -> io::Result<()> {
+    confine::at_start()?;
+    confine::landlock(FILES)?;
+    seccomp::enforce(OPENING.iter().chain(SERVING))
+}
+
+/// When every handle is open and every privilege given up.
+pub fn for_good() -> io::Result<()> {
+    confine::landlock(&[])?;
+    confine::limit_resources()?;
+    seccomp::enforce(SERVING)
+}
+
+use Arguments::{Any, NeverExecutable, OneOf, OwnProcess, SocketOption};
+
+const FAMILIES: &[i32] = &[libc::AF_INET, libc::AF_INET6, libc::AF_PACKET, libc::AF_NETLINK];
+#[allow(clippy::cast_possible_truncation)] // The kernel looks at 32 bits, too.
+const TAP: &[i32] = &[libc::TUNSETIFF as i32, libc::TUNGETIFF as i32];
+/// Bounding and ambient set; who may look at this process; what ends it.
+const PRIVILEGES: &[i32] = &[
+    libc::PR_CAPBSET_READ,
+    libc::PR_CAPBSET_DROP,
+    libc::PR_CAP_AMBIENT,
+    libc::PR_SET_DUMPABLE,
+    libc::PR_SET_PDEATHSIG,
+    libc::PR_SET_NO_NEW_PRIVS,
+];
+const SOCKET: &[i32] = &[
+    libc::SO_RCVBUFFORCE,
+    libc::SO_SNDBUFFORCE,
+    libc::SO_RCVBUF,
+    libc::SO_SNDBUF,
+    libc::SO_BINDTODEVICE,
+    libc::SO_MARK,
+];
+const FILTER: &[i32] = &[libc::SO_ATTACH_FILTER, libc::SO_DETACH_FILTER, libc::SO_LOCK_FILTER];
+const IPV4: &[i32] = &[libc::IP_MTU_DISCOVER];
+const IPV6: &[i32] = &[libc::IPV6_V6ONLY, libc::IPV6_MTU_DISCOVER];
+const PACKET: &[i32] = &[libc::PACKET_AUXDATA, libc::PACKET_ADD_MEMBERSHIP];
+
+/// From before the plan is read until everything is open.
+pub const OPENING: &[Allowed] = &[
+    allow("socket", libc::SYS_socket, OneOf(0, FAMILIES), "UDP, packet and route netlink sockets, no others"),
+    allow("setsockopt", libc::SYS_setsockopt, SocketOption(libc::SOL_SOCKET, SOCKET), "buffers, device and mark"),
+    allow("setsockopt", libc::SYS_setsockopt, SocketOption(libc::SOL_SOCKET, FILTER), "what may be heard, and when"),
+    allow("setsockopt", libc::SYS_setsockopt, SocketOption(libc::IPPROTO_IP, IPV4), "fragments may be made"),
+    allow("setsockopt", libc::SYS_setsockopt, SocketOption(libc::IPPROTO_IPV6, IPV6), "the same, and no IPv4"),
+    allow("setsockopt", libc::SYS_setsockopt, SocketOption(libc::SOL_PACKET, PACKET), "VLAN tags, promiscuity"),
+    allow("bind", libc::SYS_bind, Any, "UDP and packet sockets"),
+    allow("connect", libc::SYS_connect, Any, "UDP sockets with a fixed remote"),
+    allow("getsockname", libc::SYS_getsockname, Any, "addresses that a stored TAP has"),
+    allow("sendto", libc::SYS_sendto, Any, "netlink requests"),
+    allow("recvfrom", libc::SYS_recvfrom, Any, "netlink replies"),
+    allow("openat", libc::SYS_openat, Any, "the two files that Landlock leaves"),
+    allow("ioctl", libc::SYS_ioctl, OneOf(1, TAP), "makes a TAP, or asks what a stored one is"),
+    allow("prctl", libc::SYS_prctl, OneOf(0, PRIVILEGES), "gives up the bounding set, stays out of others' reach"),
+    allow("capget", libc::SYS_capget, Any, "gives up capabilities"),
+    allow("capset", libc::SYS_capset, Any, "gives up capabilities"),
+    allow("getrandom", libc::SYS_getrandom, Any, "hash table of the capability sets"),
+    allow("setgroups", libc::SYS_setgroups, Any, "becomes the unprivileged user"),
+    allow("setresgid", libc::SYS_setresgid, Any, "becomes the unprivileged user"),
+    allow("setresuid", libc::SYS_setresuid, Any, "becomes the unprivileged user"),
+    allow("landlock_create_ruleset", libc::SYS_landlock_create_ruleset, Any, "confines itself for good"),
+    allow("landlock_restrict_self", libc::SYS_landlock_restrict_self, Any, "confines itself for good"),
+    allow("prlimit64", libc::SYS_prlimit64, Any, "confines itself for good"),
+    allow("seccomp", libc::SYS_seccomp, Any, "confines itself for good"),
+];
+
+/// From the beginning, and all that is left when everything is open.
+pub const SERVING: &[Allowed] = &[
+    allow("recvmsg", libc::SYS_recvmsg, Any, "requests of the supervisor"),
+    allow("sendmsg", libc::SYS_sendmsg, Any, "answers to it, handles to a worker"),
+    allow("close", libc::SYS_close, Any, "a worker's socket when it has been served"),
+    allow("fcntl", libc::SYS_fcntl, OneOf(1, &[libc::F_GETFD]), "checks of debug builds; at the start its channel"),
+    allow(
+        "write",
+        libc::SYS_write,
+        Any,
+        "last words to /dev/null; while opening, that duplicates need not be looked for",
+    ),
+    allow("brk", libc::SYS_brk, Any, "allocator"),
+    allow("mmap", libc::SYS_mmap, NeverExecutable, "allocator; never executable"),
+    allow("mprotect", libc::SYS_mprotect, NeverExecutable, "allocator; never executable"),
+    allow("mremap", libc::SYS_mremap, Any, "allocator"),
+    allow("munmap", libc::SYS_munmap, Any, "allocator"),
+    allow("madvise", libc::SYS_madvise, Any, "allocator"),
+    allow("rt_sigprocmask", libc::SYS_rt_sigprocmask, Any, "abort"),
+    allow("rt_sigaction", libc::SYS_rt_sigaction, Any, "abort"),
+    allow("getpid", libc::SYS_getpid, Any, "abort"),
+    allow("gettid", libc::SYS_gettid, Any, "abort"),
+    allow("tgkill", libc::SYS_tgkill, OwnProcess, "abort raises SIGABRT in itself"),
+    allow("sigaltstack", libc::SYS_sigaltstack, Any, "end of the process"),
+    allow("exit_group", libc::SYS_exit_group, Any, "end of the process"),
+];

@@ -1,0 +1,137 @@
+//! What an auditor has to read to know the helper: how much it is, and what it is linked with.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::lab::ETHUDP;
+
+/// Most lines of the helper itself, and of all code of ours that it can reach.
+const HELPER: usize = 600;
+const REACHED: usize = 2000;
+
+/// A source file without its unit tests.
+struct Source {
+    path: PathBuf,
+    text: String,
+}
+
+impl Source {
+    fn read(path: PathBuf) -> Self {
+        let text = fs::read_to_string(&path).unwrap();
+        let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap().to_owned();
+        Self { path, text }
+    }
+
+    fn lines(&self) -> usize {
+        self.text.lines().count()
+    }
+
+    /// Names that others can use of this file.
+    fn names(&self) -> BTreeSet<&str> {
+        let public = self.text.lines().filter_map(|line| line.strip_prefix("pub "));
+        let kinds = ["const", "fn", "struct", "enum", "trait"];
+        public.filter_map(|item| identifiers(item).find(|word| !kinds.contains(word))).collect()
+    }
+
+    /// Names that it uses, and some more.
+    fn words(&self) -> BTreeSet<&str> {
+        // `pub use` in a mod.rs only passes names on.
+        let own = self.text.lines().filter(|line| !line.starts_with("pub use") && !line.trim_start().starts_with("//"));
+        own.flat_map(identifiers).collect()
+    }
+}
+
+fn identifiers(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty())
+}
+
+fn sources(directory: &str) -> Vec<Source> {
+    let mut found = Vec::new();
+    let mut directories = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(directory)];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+            match entry.extension() {
+                Some(extension) if extension == "rs" => found.push(Source::read(entry)),
+                _ if entry.is_dir() => directories.push(entry),
+                _ => {}
+            }
+        }
+    }
+    found
+}
+
+/// Splits `others` into those that `reached` uses by name, directly or not, and the rest.
+fn reach(mut reached: Vec<Source>, mut others: Vec<Source>) -> (Vec<Source>, Vec<Source>) {
+    loop {
+        let words: BTreeSet<String> = reached.iter().flat_map(Source::words).map(str::to_owned).collect();
+        let (used, rest): (Vec<_>, Vec<_>) = others
+            .into_iter()
+            // A mod.rs or lib.rs is part of whatever is below it.
+            .partition(|file| {
+                file.path.ends_with("mod.rs")
+                    || file.path.ends_with("lib.rs")
+                    || file.names().iter().any(|name| words.contains(*name))
+            });
+        others = rest;
+        if used.is_empty() {
+            return (reached, others);
+        }
+        reached.extend(used);
+    }
+}
+
+#[test]
+fn the_helper_and_all_that_it_reaches_can_be_read_in_an_hour() {
+    let helper = sources("helper/src");
+    let own: usize = helper.iter().map(Source::lines).sum();
+    let (reached, rest) = reach(helper, sources("privsep/src"));
+    let all: usize = reached.iter().map(Source::lines).sum();
+    let name = |file: &Source| file.path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap().display().to_string();
+    for file in &reached {
+        println!("{:5} {}", file.lines(), name(file));
+    }
+    let rest: BTreeSet<_> = rest.iter().map(name).collect();
+    println!("helper {own} lines, all that it reaches {all}; not reached: {rest:?}");
+    assert!(own <= HELPER && all <= REACHED, "helper {own} of {HELPER} lines, all that it reaches {all} of {REACHED}");
+    let expected =
+        ["ipc/worker.rs", "secret.rs", "sys/address.rs", "sys/mmsg.rs"].map(|file| format!("privsep/src/{file}"));
+    assert_eq!(rest, BTreeSet::from(expected), "what of privsep is only for the others");
+}
+
+#[test]
+fn the_helper_is_linked_with_few_libraries() {
+    let tree = Command::new(env!("CARGO"))
+        .args(["tree", "--package", "ethudp-helper", "--edges", "normal", "--prefix", "none", "--offline", "--locked"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    let tree = String::from_utf8(tree.stdout).unwrap();
+    let crates: BTreeSet<_> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
+    println!("crates: {}", crates.iter().copied().collect::<Vec<_>>().join(" "));
+    for foreign in ["ethudp", "ethudp-worker", "clap", "pcap", "toml", "serde_json", "syslog", "aes", "lz4_flex"] {
+        assert!(!crates.contains(foreign), "{foreign} in {crates:?}");
+    }
+    let read = |arguments: &[&str]| {
+        let helper = Path::new(ETHUDP).with_file_name("ethudp-helper");
+        let output = Command::new(arguments[0]).args(&arguments[1..]).arg(helper).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let dynamic = read(&["readelf", "--dynamic"]);
+    let needed: BTreeSet<_> = dynamic
+        .lines()
+        .filter_map(|line| Some(line.split_once("(NEEDED)")?.1.split_once('[')?.1.trim_end_matches(']')))
+        .collect();
+    println!("libraries: {needed:?}");
+    let expected = ["libc.so.6", "libgcc_s.so.1", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"];
+    assert!(needed.iter().all(|library| expected.contains(library)), "{needed:?}");
+    let symbols = read(&["nm", "--demangle"]);
+    for foreign in ["clap", "pcap", "aes::", "lz4", "toml", "serde_json"] {
+        assert!(
+            !symbols.lines().any(|line| line.split(' ').nth(2).is_some_and(|symbol| symbol.starts_with(foreign))),
+            "{foreign}"
+        );
+    }
+}
