@@ -1,10 +1,14 @@
 //! The two ends of a tunnel, one of them the original, and the frames that are sent through it.
 
 use std::io::Write;
+use std::net::UdpSocket;
+use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{SyncSender, TryRecvError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -111,6 +115,15 @@ impl Lab {
         });
     }
 
+    /// No frame passes in any direction for as long as `time`.
+    pub fn assert_closed(&mut self, time: Duration) {
+        let start = std::time::Instant::now();
+        while start.elapsed() < time {
+            self.probes += 1;
+            assert!(!passes(&mut self.b, &mut self.a, self.probes) && !passes(&mut self.a, &mut self.b, self.probes));
+        }
+    }
+
     /// All these frames pass in both directions, unchanged.
     pub fn carry(&mut self, frames: &[Vec<u8>]) {
         for frame in frames {
@@ -156,4 +169,49 @@ pub fn frames(lengths: impl IntoIterator<Item = usize>) -> Vec<Vec<u8>> {
         frame
     };
     (1..).zip(kinds).map(frame).collect()
+}
+
+/// A NAT router between B, whose end has 127.0.0.1:6000 and knows it as 127.0.0.1:5000, and 192.0.2.1:6000.
+pub struct Nat(SyncSender<UdpSocket>);
+
+impl Nat {
+    pub fn new(site: &Namespace) -> Self {
+        let inside = site.inside(|| UdpSocket::bind("127.0.0.1:5000").unwrap());
+        inside.connect("127.0.0.1:6000").unwrap();
+        inside.set_nonblocking(true).unwrap();
+        // Without a buffer: who sends a socket knows that it is in use.
+        let (sender, sockets) = sync_channel::<UdpSocket>(0);
+        let mut outside = outside(site);
+        thread::spawn(move || {
+            let mut buffer = vec![0; 65535];
+            loop {
+                match sockets.try_recv() {
+                    Ok(socket) => outside = socket,
+                    Err(TryRecvError::Empty) => {}
+                    Err(TryRecvError::Disconnected) => break,
+                }
+                let mut both = [&inside, &outside].map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN));
+                poll(&mut both, 5_u8).unwrap();
+                for (from, to) in [(&inside, &outside), (&outside, &inside)] {
+                    // A port that nobody has is an error of the next call; it is no matter of a router.
+                    if let Ok(length) = from.recv(&mut buffer) {
+                        let _ = to.send(&buffer[..length]);
+                    }
+                }
+            }
+        });
+        Self(sender)
+    }
+
+    /// From now on B appears with another port, and what is sent to the old one is lost.
+    pub fn change_port(&self, site: &Namespace) {
+        self.0.send(outside(site)).unwrap();
+    }
+}
+
+fn outside(site: &Namespace) -> UdpSocket {
+    let socket = site.inside(|| UdpSocket::bind("192.0.2.2:0").unwrap());
+    socket.connect("192.0.2.1:6000").unwrap();
+    socket.set_nonblocking(true).unwrap();
+    socket
 }

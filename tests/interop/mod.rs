@@ -3,6 +3,7 @@
 
 mod encoding;
 mod ends;
+mod paths;
 mod rules;
 
 use std::time::Duration;
