@@ -1,57 +1,30 @@
 //! The original program at one end, ours at the other. Its path comes from `ETHUDP_REFERENCE`; it is not part of this
 //! project, so without it these tests say that they were not run.
 
-use std::io::Write;
-use std::process::{Child, Command, Stdio};
+mod encoding;
+mod ends;
+mod paths;
+mod rules;
+
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use crate::lab::{Running, Sites, assert_tcp, assert_udp};
 
-use crate::lab::{Namespace, Running, Sites, assert_tcp, assert_udp, wait_for};
-
-struct Reference(Child);
-
-impl Reference {
-    /// Starts the original in the foreground, if there is one.
-    fn start(site: &Namespace, arguments: &str) -> Option<Self> {
-        let program = std::env::var("ETHUDP_REFERENCE").ok().filter(|path| !path.is_empty());
-        let Some(program) = program else {
-            // Past the test harness, which would swallow it.
-            let text = b"NOT RUN: interop with the original; ETHUDP_REFERENCE does not name its executable\n";
-            std::io::stderr().write_all(text).unwrap();
-            return None;
-        };
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--", &program, "-d"]).args(arguments.split_whitespace());
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        Some(Self(site.spawn(&mut command)))
-    }
-}
-
-impl Drop for Reference {
-    fn drop(&mut self) {
-        let _ = kill(Pid::from_raw(i32::try_from(self.0.id()).unwrap()), Signal::SIGKILL);
-        let _ = self.0.wait();
-    }
-}
+use ends::Original;
 
 const CIPHERS: [&str; 5] =
     ["", "-enc xor -k secret", "-enc aes-128 -k 0123456789abcdef", "-enc aes-192 -k short", "-enc aes-256"];
 
 #[test]
 fn tap() {
+    let Some(program) = ends::original() else { return };
     for (underlay, options) in CIPHERS.iter().flat_map(|options| [("192.0.2.", options), ("2001:db8::", options)]) {
         let sites = Sites::new();
         let end = |here, there| {
             format!("-i -dev eu0 {options} {underlay}{here} 6000 {underlay}{there} 6000 10.8.0.{here} 24")
         };
-        let Some(_reference) = Reference::start(&sites.b, &end(2, 1)) else { return };
-        wait_for("the original's interface", Duration::from_secs(5), || {
-            let ready =
-                sites.b.interfaces().contains(&"eu0".into()) && sites.b.ip("addr show eu0").contains("10.8.0.2");
-            ready.then_some(())
-        });
+        let _original = Original::start(&program, &sites.b, &end(2, 1));
+        ends::wait_interface(&sites.b, "10.8.0.2");
         let ours = Running::classic(&sites.a, "a", &end(1, 2));
         for (from, to, address) in [(&sites.a, &sites.b, "10.8.0.2"), (&sites.b, &sites.a, "10.8.0.1")] {
             assert_udp(from, to, address);
@@ -63,6 +36,7 @@ fn tap() {
 
 #[test]
 fn raw() {
+    let Some(program) = ends::original() else { return };
     for options in CIPHERS {
         let sites = Sites::new();
         let (lan_a, lan_b) = sites.lans(1500);
@@ -73,7 +47,7 @@ fn raw() {
         lan_a.ip("addr add 10.9.0.1/24 dev eth0");
         lan_b.ip("addr add 10.9.0.2/24 dev eth0");
         let end = |here, there| format!("-e {options} 192.0.2.{here} 6000 192.0.2.{there} 6000 lan");
-        let Some(_reference) = Reference::start(&sites.b, &end(2, 1)) else { return };
+        let _original = Original::start(&program, &sites.b, &end(2, 1));
         let ours = Running::classic(&sites.a, "a", &end(1, 2));
         for (from, to, address) in [(&lan_a, &lan_b, "10.9.0.2"), (&lan_b, &lan_a, "10.9.0.1")] {
             assert_udp(from, to, address);

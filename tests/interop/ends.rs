@@ -1,0 +1,217 @@
+//! The two ends of a tunnel, one of them the original, and the frames that are sent through it.
+
+use std::io::Write;
+use std::net::UdpSocket;
+use std::os::fd::AsFd;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{SyncSender, TryRecvError, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::lab::{Namespace, Running, Sites, Wire, wait_for};
+
+const LIMIT: Duration = Duration::from_secs(15);
+
+/// The original's executable. Says that the test is not run when there is none.
+pub fn original() -> Option<String> {
+    let program = std::env::var("ETHUDP_REFERENCE").ok().filter(|path| !path.is_empty());
+    if program.is_none() {
+        let thread = thread::current();
+        let test = thread.name().unwrap_or("interop");
+        // Past the test harness, which would swallow it.
+        let text = format!("NOT RUN: {test}: ETHUDP_REFERENCE does not name the original's executable\n");
+        std::io::stderr().write_all(text.as_bytes()).unwrap();
+    }
+    program
+}
+
+/// The original in the foreground.
+pub struct Original(Child);
+
+impl Original {
+    pub fn start(program: &str, site: &Namespace, arguments: &str) -> Self {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--", program, "-d"]).args(arguments.split_whitespace());
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        Self(site.spawn(&mut command))
+    }
+}
+
+impl Drop for Original {
+    fn drop(&mut self) {
+        let _ = kill(Pid::from_raw(i32::try_from(self.0.id()).unwrap()), Signal::SIGKILL);
+        let _ = self.0.wait();
+    }
+}
+
+/// Waits until the original, which does not tell, has made its interface `eu0` with this address.
+pub fn wait_interface(site: &Namespace, address: &str) {
+    wait_for("the original's interface", LIMIT, || {
+        let up = site.interfaces().contains(&"eu0".into()) && site.ip("addr show up dev eu0").contains(address);
+        up.then_some(())
+    });
+}
+
+/// Which end of the tunnel is ours.
+#[derive(Clone, Copy, Debug)]
+pub enum Ours {
+    A,
+    B,
+}
+
+pub const ROLES: [Ours; 2] = [Ours::A, Ours::B];
+
+/// Both ends, running; they end when this goes.
+pub type Tunnel = (Running, Original);
+
+/// Two sites to be joined, and a wire to each of their inner sides.
+pub struct Lab {
+    program: String,
+    pub sites: Sites,
+    _lans: (Namespace, Namespace),
+    pub a: Wire,
+    pub b: Wire,
+    probes: u32,
+}
+
+impl Lab {
+    /// Sites with LANs, for mode raw; none without the original.
+    pub fn new() -> Option<Self> {
+        let program = original()?;
+        let sites = Sites::with_mtu(9600);
+        let lans = sites.lans(9300);
+        let (a, b) = (Wire::new(&lans.0, "eth0"), Wire::new(&lans.1, "eth0"));
+        Some(Self { program, sites, _lans: lans, a, b, probes: 0 })
+    }
+
+    /// Starts both ends, with these arguments.
+    pub fn start(&self, ours: Ours, a: &str, b: &str) -> Tunnel {
+        let ((our_site, our_arguments), (its_site, its_arguments)) = match ours {
+            Ours::A => ((&self.sites.a, a), (&self.sites.b, b)),
+            Ours::B => ((&self.sites.b, b), (&self.sites.a, a)),
+        };
+        let original = Original::start(&self.program, its_site, its_arguments);
+        (Running::classic(our_site, "ours", our_arguments), original)
+    }
+
+    /// Joins the LANs, with options of each end, and waits until frames pass.
+    pub fn join(&mut self, ours: Ours, a: &str, b: &str) -> Tunnel {
+        let end = |options, here, there| format!("-e {options} 192.0.2.{here} 6000 192.0.2.{there} 6000 lan");
+        let tunnel = self.start(ours, &end(a, 1, 2), &end(b, 2, 1));
+        self.wait_open();
+        tunnel
+    }
+
+    /// Waits until frames pass in both directions.
+    pub fn wait_open(&mut self) {
+        wait_for("frames in both directions", LIMIT, || {
+            self.probes += 1;
+            (passes(&mut self.a, &mut self.b, self.probes) && passes(&mut self.b, &mut self.a, self.probes))
+                .then_some(())
+        });
+    }
+
+    /// No frame passes in any direction for as long as `time`.
+    pub fn assert_closed(&mut self, time: Duration) {
+        let start = std::time::Instant::now();
+        while start.elapsed() < time {
+            self.probes += 1;
+            assert!(!passes(&mut self.b, &mut self.a, self.probes) && !passes(&mut self.a, &mut self.b, self.probes));
+        }
+    }
+
+    /// All these frames pass in both directions, unchanged.
+    pub fn carry(&mut self, frames: &[Vec<u8>]) {
+        for frame in frames {
+            carry(&self.a, &mut self.b, frame, frame);
+            carry(&self.b, &mut self.a, frame, frame);
+        }
+    }
+}
+
+/// EtherType of frames that test whether anything passes.
+const PROBE: [u8; 2] = *b"\x88\xb6";
+
+/// Whether frame `number` passes.
+fn passes(from: &mut Wire, to: &mut Wire, number: u32) -> bool {
+    let probe = [b"\x02\0\0\0\xbb\x02\x02\0\0\0\xaa\x01", &PROBE[..], &number.to_be_bytes(), &[0; 42]].concat();
+    from.send(&probe);
+    let received = || to.receive(Duration::from_millis(100));
+    std::iter::from_fn(received).any(|frame| frame == probe)
+}
+
+/// What is sent at one end as `frame` comes out of the other as `expected`, before anything else.
+pub fn carry(from: &Wire, to: &mut Wire, frame: &[u8], expected: &[u8]) {
+    from.send(frame);
+    let received = std::iter::from_fn(|| to.receive(Duration::from_secs(3))).find(|frame| frame[12..14] != PROBE);
+    let received = received.unwrap_or_else(|| panic!("{} bytes did not arrive: {frame:02x?}", frame.len()));
+    assert!(received == expected, "sent     {frame:02x?}\nexpected {expected:02x?}\nreceived {received:02x?}");
+}
+
+/// Frames of these lengths, each with contents that compress well, by half and not at all. No two are the same.
+pub fn frames(lengths: impl IntoIterator<Item = usize>) -> Vec<Vec<u8>> {
+    let kinds = lengths.into_iter().flat_map(|length| [(length, 0), (length, length / 2), (length, length)]);
+    let frame = |(number, (length, noisy)): (u32, (usize, usize))| {
+        let mut frame = [b"\x02\0\0\0\xbb\x02\x02\0", &number.to_be_bytes()[..], b"\x88\xb5"].concat();
+        let mut noise = 0x9e37_79b9 ^ number;
+        frame.resize_with(length, || {
+            // Xorshift.
+            noise ^= noise << 13;
+            noise ^= noise >> 17;
+            noise ^= noise << 5;
+            noise.to_be_bytes()[0]
+        });
+        frame[noisy.max(14)..].fill(0xee);
+        frame
+    };
+    (1..).zip(kinds).map(frame).collect()
+}
+
+/// A NAT router between B, whose end has 127.0.0.1:6000 and knows it as 127.0.0.1:5000, and 192.0.2.1:6000.
+pub struct Nat(SyncSender<UdpSocket>);
+
+impl Nat {
+    pub fn new(site: &Namespace) -> Self {
+        let inside = site.inside(|| UdpSocket::bind("127.0.0.1:5000").unwrap());
+        inside.connect("127.0.0.1:6000").unwrap();
+        inside.set_nonblocking(true).unwrap();
+        // Without a buffer: who sends a socket knows that it is in use.
+        let (sender, sockets) = sync_channel::<UdpSocket>(0);
+        let mut outside = outside(site);
+        thread::spawn(move || {
+            let mut buffer = vec![0; 65535];
+            loop {
+                match sockets.try_recv() {
+                    Ok(socket) => outside = socket,
+                    Err(TryRecvError::Empty) => {}
+                    Err(TryRecvError::Disconnected) => break,
+                }
+                let mut both = [&inside, &outside].map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN));
+                poll(&mut both, 5_u8).unwrap();
+                for (from, to) in [(&inside, &outside), (&outside, &inside)] {
+                    // A port that nobody has is an error of the next call; it is no matter of a router.
+                    if let Ok(length) = from.recv(&mut buffer) {
+                        let _ = to.send(&buffer[..length]);
+                    }
+                }
+            }
+        });
+        Self(sender)
+    }
+
+    /// From now on B appears with another port, and what is sent to the old one is lost.
+    pub fn change_port(&self, site: &Namespace) {
+        self.0.send(outside(site)).unwrap();
+    }
+}
+
+fn outside(site: &Namespace) -> UdpSocket {
+    let socket = site.inside(|| UdpSocket::bind("192.0.2.2:0").unwrap());
+    socket.connect("192.0.2.1:6000").unwrap();
+    socket.set_nonblocking(true).unwrap();
+    socket
+}
