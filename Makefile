@@ -1,13 +1,15 @@
 # make demo   two ends on this machine, traffic through them, one worker killed: see it run
 # make check  everything that must hold, in under ten minutes once the dependencies are built
-# make check-long   minutes of fuzzing (FUZZ_SECONDS each); needs cargo-fuzz and a nightly toolchain
+# make check-long   all recorded cases both ways, then minutes of fuzzing (FUZZ_SECONDS each target); that needs
+#                   cargo-fuzz and a nightly toolchain
 # make build  the three executables, in target/release
 
 CARGO ?= cargo
 # Root for what needs network namespaces; nothing where we are root already.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 AS_ROOT := --config 'target."cfg(unix)".runner = ["sudo", "--preserve-env"]'
-.PHONY: build demo check check-long check-fuzz check-deps check-style check-tests check-vectors check-selinux
+.PHONY: build demo check check-long check-fuzz check-deps check-style check-tests check-vectors \
+    check-vectors-both check-selinux
 
 build:
 	$(CARGO) build --release --workspace --locked
@@ -29,16 +31,25 @@ check-tests:
 	$(CARGO) build --workspace --locked
 	$(CARGO) test --workspace --locked $(if $(SUDO),$(AS_ROOT))
 
+REPLAY := $(SUDO) /usr/bin/python3 tests/vectors/replay target/debug/ethudp tests/vectors/classic.jsonl \
+    tests/vectors/bugs.jsonl --deviations tests/vectors/deviations.json
+
+# All cases by their classic command line, and a tenth by the file that convert makes of it.
 check-vectors:
 	$(CARGO) build --workspace --locked
-	$(SUDO) /usr/bin/python3 tests/vectors/replay target/debug/ethudp tests/vectors/classic.jsonl \
-	    tests/vectors/bugs.jsonl --deviations tests/vectors/deviations.json
+	$(REPLAY)
+	$(REPLAY) --by-file --every 10
+
+check-vectors-both:
+	$(CARGO) build --workspace --locked
+	$(REPLAY)
+	$(REPLAY) --by-file
 
 check-selinux:
 	$(MAKE) -C selinux
 
 # Longer than anybody wants to wait for.
-check-long: check-fuzz
+check-long: check-vectors-both check-fuzz
 
 FUZZ_SECONDS ?= 600
 check-fuzz:

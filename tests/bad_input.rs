@@ -32,6 +32,7 @@ fn usage_errors_have_status_2() {
         ("", "no command given"),
         ("frob", "unrecognized subcommand 'frob'"),
         ("up", "<NAME|FILE>"),
+        ("convert -B", "option -B: measures and ends"),
         ("show --frob", "--frob"),
         ("show a/b", "\"a/b\""),
         ("-frob", "option \"-frob\": unknown"),

@@ -15,6 +15,7 @@ use crate::tunnel::{self, Port, Tunnel};
 
 /// The file that describes `tunnel`. Secrets go to files of mode 0600 in `directory`, or their place is named.
 pub fn text(tunnel: &Tunnel, directory: Option<&Path>) -> Result<String, Error> {
+    expressible(tunnel).map_err(Error::Usage)?;
     let mut text = String::new();
     header(&mut text, tunnel);
     port(&mut text, &tunnel.port);
@@ -24,6 +25,16 @@ pub fn text(tunnel: &Tunnel, directory: Option<&Path>) -> Result<String, Error> 
     classic(&mut text, tunnel, directory)?;
     rules(&mut text, tunnel);
     Ok(text)
+}
+
+/// Refuses the few classic tunnels that a file would not describe, or describe as another one.
+fn expressible(tunnel: &Tunnel) -> Result<(), String> {
+    tunnel::name(&tunnel.name).map_err(|error| format!("{error}; option -n gives another"))?;
+    let changed = |path: &&tunnel::Path| tunnel::remote(&path.remote.to_string()).as_ref() != Ok(&path.remote);
+    match tunnel.paths.iter().find(changed) {
+        Some(path) => Err(format!("remote \"{}\": means something else in a file; give another name", path.remote)),
+        None => Ok(()),
+    }
 }
 
 /// As a TOML string.
@@ -48,7 +59,7 @@ fn header(text: &mut String, tunnel: &Tunnel) {
         let _ = writeln!(text, "run = {}", quoted(run));
     }
     if let Some(ticks) = tunnel.exit_after {
-        let _ = writeln!(text, "exit-after-s = {ticks}");
+        let _ = writeln!(text, "exit-after-s = {ticks} # ends `up`, where -x without -d replaces the worker");
     }
 }
 
@@ -148,6 +159,25 @@ mod tests {
     use crate::cli::{Command, classic};
     use crate::config;
 
+    fn tunnel(line: &str) -> Tunnel {
+        let arguments: Vec<_> = line.split(' ').map(OsString::from).collect();
+        let Ok(Command::Run(tunnel, _)) = classic::parse(&arguments, &mut Vec::new()) else { panic!("{line}") };
+        *tunnel
+    }
+
+    #[test]
+    fn what_a_file_cannot_say() {
+        for (line, words) in [
+            ("-e 192.0.2.1 6000 192.0.2.2 6000 .x", "tunnel name \".x\""),
+            ("-e 192.0.2.1 6000 any 6001 eth1", "remote \"any:6001\""),
+            ("-e 192.0.2.1 6000 any 0 eth1", "remote \"any:0\""),
+            ("-e 192.0.2.1 6000 192.0.2.2 6000 eth1 192.0.2.1 6001 any 6000", "remote \"any:6000\""),
+        ] {
+            let error = text(&tunnel(line), None).unwrap_err().to_string();
+            assert!(error.contains(words), "{line}: {error}");
+        }
+    }
+
     #[test]
     fn the_file_describes_the_same_tunnel() {
         let directory = std::env::temp_dir().join(format!("ethudp-convert-{}", std::process::id()));
@@ -161,10 +191,10 @@ mod tests {
             "-i -r -w 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 255.255.0.0",
             "-t -loopcheck 192.0.2.1 6000 192.0.2.2 6000 eth1 udp port 514",
             "-u 192.0.2.1 6000 192.0.2.2 6000 eth1",
+            "-i -n site.1 -c echo\t\"a\\b\"\n'''c''' -k \"'#\n -p p\r\n fe80::1%eth0 6000 192.0.2.2 0 10.8.0.1 24",
         ] {
             fs::create_dir_all(&directory).unwrap();
-            let arguments: Vec<_> = line.split(' ').map(OsString::from).collect();
-            let Ok(Command::Run(tunnel, _)) = classic::parse(&arguments, &mut Vec::new()) else { panic!("{line}") };
+            let tunnel = tunnel(line);
             let file = text(&tunnel, Some(&directory)).unwrap();
             let again =
                 config::from_text(&file, &tunnel.name, &directory).unwrap_or_else(|e| panic!("{line}: {e}\n{file}"));

@@ -78,6 +78,7 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Command, Error> {
         Action::Check { tunnel } => Ok(Command::Check(file(&tunnel))),
         Action::Convert { dir, arguments } => match classic::parse(&arguments, &mut Vec::new())? {
             Command::Run(tunnel, _) => convert::text(&tunnel, dir.as_deref()).map(Command::Text),
+            Command::Benchmark(..) => Err(Error::usage("option -B: measures and ends, which no file describes")),
             other => Ok(other),
         },
         Action::Show { name, json } => Ok(Command::Show { name, json }),

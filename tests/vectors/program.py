@@ -1,7 +1,8 @@
 """The tested program: its command line, its files, its end."""
-import collections, contextlib, os, signal, subprocess, time
+import collections, contextlib, os, re, signal, subprocess, time
 
 from net import HOSTS, PEERS, inside
+from play import Failure
 
 STOP = 3            # seconds between SIGTERM and SIGKILL
 
@@ -38,6 +39,20 @@ def kill_descendants():
     return found
 
 
+def convert(binary, words, directory, env):
+    """Has `convert` write the file for a classic command line; -> the words that run it, as the file's comments say."""
+    argv = [binary, "convert", "--dir", directory, *words]
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=directory, env=env)
+    name = re.match(r"# (\S+\.toml): ", done.stdout)
+    if done.returncode or not name:
+        raise Failure(f"convert: exit status {done.returncode}: {(done.stderr or done.stdout).strip()[:200]}")
+    path = os.path.join(directory, name[1])
+    with open(path, "w") as f:
+        f.write(done.stdout)
+    user = re.search(r"^# run it with: ethudp up (--user \S+) ", done.stdout, re.M)
+    return ["up", *(user[1].split() if user else []), path]
+
+
 class Program:
     """One run of the tested program; all it starts stays below this process (child subreaper)."""
 
@@ -60,13 +75,16 @@ class Program:
             os.chmod(path, 0o644)
             options = [path if o == name else o for o in options]
         tail = {"i": ["10.8.0.1", "24"], "b": ["br0"]}.get(case["mode"], ["lan0"]) + case.get("args_tail", [])
-        self.argv = [how.binary, *how.args, "-d", "-" + case["mode"], *options, *ends(5000, case.get("remote", "A")), *tail]
+        words = [*how.args, "-d", "-" + case["mode"], *options, *ends(5000, case.get("remote", "A")), *tail]
         if case.get("slave"):
-            self.argv += ends(5001, case["slave"])
+            words += ends(5001, case["slave"])
         self.log, self.stubborn = os.path.join(directory, "log"), False
+        env = {**os.environ, "RUNTIME_DIRECTORY": runtime, **how.env}
+        if how.by_file:
+            words = convert(how.binary, words, directory, env)
         with inside(net.prog), open(self.log, "wb") as log:
-            self.p = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=directory,
-                                      env={**os.environ, "RUNTIME_DIRECTORY": runtime, **how.env}, start_new_session=True)
+            self.p = subprocess.Popen([how.binary, *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=directory,
+                                      env=env, start_new_session=True)
 
     def exited(self):
         return self.p.poll() is not None
