@@ -18,6 +18,7 @@ mod notify;
 mod plan;
 mod resolve;
 mod runtime;
+mod seal;
 mod show;
 mod status;
 mod supervise;

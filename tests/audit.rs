@@ -135,3 +135,81 @@ fn the_helper_is_linked_with_few_libraries() {
         );
     }
 }
+
+/// Each table of allowed calls: what it is called in the documentation, its file, its name there.
+const TABLES: [(&str, &str, &str); 5] = [
+    ("helper, while it opens", "helper/src/seal.rs", "OPENING"),
+    ("helper, always", "helper/src/seal.rs", "SERVING"),
+    ("worker", "worker/src/seal.rs", "ALLOWED"),
+    ("supervisor", "src/seal.rs", "ALLOWED"),
+    ("supervisor, x86-64", "src/seal.rs", "OLD"),
+];
+
+/// The words of a list `[...]` of constants in the source.
+fn constants(source: &str, list: &str) -> String {
+    let list = list.trim_start_matches('&');
+    let text = if list.starts_with('[') {
+        list
+    } else {
+        let at = source.find(&format!("const {list}: &[i32] = &")).unwrap_or_else(|| panic!("no list {list}"));
+        let text = &source[at..];
+        &text[text.find("= &").unwrap() + 3..]
+    };
+    let list = &text[1..text.find(']').unwrap()];
+    let words = list.split(',').map(|word| word.trim().trim_start_matches("libc::").trim_end_matches(" as i32"));
+    words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(", ")
+}
+
+/// What the documentation says of a condition on arguments; man pages count these from one.
+fn condition(source: &str, written: &str) -> String {
+    let (kind, rest) = written.split_once('(').unwrap_or((written, ")"));
+    let inner = rest.trim_end_matches(')');
+    match (kind, inner.split_once(", ")) {
+        ("Any", _) => "any".into(),
+        ("NeverExecutable", _) => "without `PROT_EXEC`".into(),
+        ("NoNamespace", _) => "without `CLONE_NEW*`".into(),
+        ("OwnProcess", _) => "only itself".into(),
+        ("OneOf", Some((index, list))) => {
+            format!("argument {}: {}", index.parse::<u8>().unwrap() + 1, constants(source, list))
+        }
+        ("SocketOption", Some((level, list))) => {
+            format!("{}: {}", level.trim_start_matches("libc::"), constants(source, list))
+        }
+        _ => panic!("{written}"),
+    }
+}
+
+/// A table of the source as the documentation shows it.
+fn table(source: &str, name: &str) -> String {
+    let start = source.find(&format!("pub const {name}: &[Allowed] = &[\n")).unwrap_or_else(|| panic!("no {name}"));
+    let body = &source[start..];
+    let body = &body[..body.find("\n];").unwrap()];
+    let row = |entry: &str| {
+        let entry = entry.split_whitespace().collect::<Vec<_>>().join(" ");
+        let quoted: Vec<_> = entry.split('"').collect();
+        let arguments = quoted[2].trim_matches([',', ' ']).split_once(", ").unwrap().1;
+        format!("| `{}` | {} | {} |\n", quoted[1], condition(source, arguments), quoted[3])
+    };
+    let rows: String = body.split("allow(").skip(1).map(row).collect();
+    format!("| call | arguments | why |\n|---|---|---|\n{rows}")
+}
+
+#[test]
+fn the_tables_of_system_calls_are_those_of_the_code() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = root.join("docs/ARCHITECTURE.md");
+    let text = fs::read_to_string(&page).unwrap();
+    let mut right = text.clone();
+    for (title, file, name) in TABLES {
+        let source = fs::read_to_string(root.join(file)).unwrap();
+        let heading = format!("\n#### {title}: `{name}` in `{file}`\n\n");
+        let start = right.find(&heading).unwrap_or_else(|| panic!("ARCHITECTURE.md lacks {heading:?}")) + heading.len();
+        let end = right[start..].find("\n\n").map_or(right.len(), |length| start + length + 1);
+        right.replace_range(start..end, &table(&source, name));
+    }
+    if std::env::var_os("ETHUDP_WRITE_TABLES").is_some() {
+        fs::write(page, right).unwrap();
+    } else {
+        assert!(text == right, "docs/ARCHITECTURE.md is not up to date: run this test with ETHUDP_WRITE_TABLES=1");
+    }
+}

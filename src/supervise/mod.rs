@@ -29,7 +29,7 @@ use crate::notify::Notify;
 use crate::resolve::Addresses;
 use crate::runtime::ControlSocket;
 use crate::tunnel::{self, Port, Tunnel};
-use crate::{Error, executables, identity, listen, log, plan};
+use crate::{Error, executables, identity, listen, log, plan, seal};
 use helper::Helper;
 use link::LinkWatch;
 use supervisor::{Parts, Supervisor};
@@ -107,6 +107,7 @@ pub fn give_up_privileges(identity: Option<Identity>) -> std::io::Result<bool> {
     confine::drop_capabilities()?;
     confine::no_new_privileges()?;
     confine::not_dumpable()?;
+    seal::for_good()?;
     Ok(empty_network)
 }
 

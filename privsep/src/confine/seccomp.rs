@@ -37,6 +37,8 @@ pub enum Arguments {
     SocketOption(i32, &'static [i32]),
     /// The protection (argument 2) of a mapping lacks `PROT_EXEC`.
     NeverExecutable,
+    /// The flags of clone(2), argument 0, ask for no namespace.
+    NoNamespace,
     /// Argument 0 is this process's own id.
     OwnProcess,
 }
@@ -46,24 +48,46 @@ pub enum Arguments {
 /// # Errors
 /// When the kernel has no seccomp filter, or `no_new_privs` is not set.
 pub fn enforce<'a>(table: impl IntoIterator<Item = &'a Allowed>) -> io::Result<()> {
-    seccompiler::apply_filter_all_threads(&compile(table)?).map_err(io::Error::other)
+    apply(table, SeccompAction::KillProcess)
 }
 
-fn compile<'a>(table: impl IntoIterator<Item = &'a Allowed>) -> io::Result<BpfProgram> {
+/// As [`enforce`], but anything else fails with `ENOSYS`, as on a kernel that lacks it.
+pub fn restrict<'a>(table: impl IntoIterator<Item = &'a Allowed>) -> io::Result<()> {
+    apply(table, SeccompAction::Errno(libc::ENOSYS.cast_unsigned()))
+}
+
+fn apply<'a>(table: impl IntoIterator<Item = &'a Allowed>, otherwise: SeccompAction) -> io::Result<()> {
+    seccompiler::apply_filter_all_threads(&compile(table, otherwise)?).map_err(io::Error::other)
+}
+
+fn compile<'a>(table: impl IntoIterator<Item = &'a Allowed>, otherwise: SeccompAction) -> io::Result<BpfProgram> {
     let mut rules = BTreeMap::<i64, Vec<SeccompRule>>::new();
     for allowed in table {
         let entry = rules.entry(allowed.number).or_default();
         entry.append(&mut chain(allowed.arguments).map_err(io::Error::other)?);
     }
     let arch = ARCH.try_into().map_err(io::Error::other)?;
-    let filter = SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, arch);
+    let filter = SeccompFilter::new(rules, otherwise, SeccompAction::Allow, arch);
     filter.and_then(TryInto::try_into).map_err(io::Error::other)
 }
+
+/// Every flag of clone(2) that makes a namespace.
+const NAMESPACES: i32 = libc::CLONE_NEWNS
+    | libc::CLONE_NEWCGROUP
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUSER
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET;
 
 /// The rules of one call: any one of them allows it, none at all allows everything.
 fn chain(arguments: Arguments) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
     let equal = |index, value: i32| {
         SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, u64::from(value.cast_unsigned()))
+    };
+    let without = |index, bits: i32| {
+        let clear = SeccompCmpOp::MaskedEq(u64::from(bits.cast_unsigned()));
+        Ok(vec![SeccompRule::new(vec![SeccompCondition::new(index, SeccompCmpArgLen::Qword, clear, 0)?])?])
     };
     match arguments {
         Arguments::Any => Ok(Vec::new()),
@@ -73,11 +97,8 @@ fn chain(arguments: Arguments) -> Result<Vec<SeccompRule>, seccompiler::BackendE
         Arguments::SocketOption(level, names) => {
             names.iter().map(|&name| SeccompRule::new(vec![equal(1, level)?, equal(2, name)?])).collect()
         }
-        Arguments::NeverExecutable => {
-            let clear = SeccompCmpOp::MaskedEq(libc::PROT_EXEC as u64);
-            let condition = SeccompCondition::new(2, SeccompCmpArgLen::Qword, clear, 0)?;
-            Ok(vec![SeccompRule::new(vec![condition])?])
-        }
+        Arguments::NeverExecutable => without(2, libc::PROT_EXEC),
+        Arguments::NoNamespace => without(0, NAMESPACES),
         Arguments::OwnProcess => Ok(vec![SeccompRule::new(vec![equal(0, std::process::id().cast_signed())?])?]),
     }
 }
@@ -89,13 +110,15 @@ mod tests {
     #[test]
     fn a_table_compiles() {
         let allowed = |number, arguments| Allowed { name: "", number, arguments, reason: "" };
-        let program = compile(&[
+        let table = [
             allowed(libc::SYS_read, Arguments::Any),
             allowed(libc::SYS_fcntl, Arguments::OneOf(1, &[3, 4])),
             allowed(libc::SYS_mmap, Arguments::NeverExecutable),
             allowed(libc::SYS_tgkill, Arguments::OwnProcess),
             allowed(libc::SYS_getsockopt, Arguments::SocketOption(263, &[6])),
-        ]);
+            allowed(libc::SYS_clone, Arguments::NoNamespace),
+        ];
+        let program = compile(&table, SeccompAction::KillProcess);
         assert!(program.unwrap().len() > 10);
     }
 

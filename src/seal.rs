@@ -1,0 +1,126 @@
+//! What the supervisor may still ask of the kernel once it has given up its privileges.
+//!
+//! Its workers inherit this, so it is what both need: the supervisor for the tunnel's life, a worker until its own, far
+//! shorter table is in force on top. What is not here does not exist (`ENOSYS`) rather than killing: the C library has
+//! other ways where a call is missing, and a new version of it must not end the tunnel. So there are no namespaces
+//! (`clone3` is missing, and `clone` may not ask for one), no tracing, no other process's memory or descriptors, no keys,
+//! no BPF, no `io_uring`, no modules, no mounts, no sockets but Unix ones.
+
+use std::io;
+
+use nix::libc;
+use privsep::confine::seccomp::{self, Allowed, Arguments, allow};
+
+use Arguments::{Any, NoNamespace, OneOf};
+
+/// From now on, for this process and all that it starts.
+pub fn for_good() -> io::Result<()> {
+    seccomp::restrict(ALLOWED.iter().chain(OLD))
+}
+
+const UNIX: &[i32] = &[libc::AF_UNIX];
+const DESCRIPTOR: &[i32] = &[libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_DUPFD_CLOEXEC];
+#[allow(clippy::cast_possible_truncation)] // The kernel looks at 32 bits, too.
+const NONBLOCK: &[i32] = &[libc::FIONBIO as i32];
+/// `PR_SET_MDWE` (`linux/prctl.h`).
+const MDWE: i32 = 65;
+const ATTRIBUTES: &[i32] = &[
+    libc::PR_SET_PDEATHSIG,
+    libc::PR_SET_DUMPABLE,
+    libc::PR_SET_NAME,
+    libc::PR_SET_NO_NEW_PRIVS,
+    libc::PR_CAPBSET_READ,
+    libc::PR_CAP_AMBIENT,
+    MDWE,
+];
+
+/// Calls of every architecture.
+pub const ALLOWED: &[Allowed] = &[
+    // The supervisor.
+    allow("accept4", libc::SYS_accept4, Any, "status requests"),
+    allow("sendto", libc::SYS_sendto, Any, "messages to service manager and system log; asks for an interface"),
+    allow("recvfrom", libc::SYS_recvfrom, Any, "messages about interfaces"),
+    allow("socket", libc::SYS_socket, OneOf(0, UNIX), "the system log, when its daemon has been restarted"),
+    allow("connect", libc::SYS_connect, Any, "the same"),
+    allow("socketpair", libc::SYS_socketpair, OneOf(0, UNIX), "channels to a new worker"),
+    allow("clone", libc::SYS_clone, NoNamespace, "starts a worker; a worker's threads"),
+    allow(
+        "execveat",
+        libc::SYS_execveat,
+        OneOf(4, &[libc::AT_EMPTY_PATH]),
+        "the worker's executable, opened at the start",
+    ),
+    allow("kill", libc::SYS_kill, OneOf(1, &[libc::SIGKILL]), "a worker that is frozen or breaks the rules"),
+    allow("wait4", libc::SYS_wait4, Any, "the end of a child"),
+    allow("chdir", libc::SYS_chdir, Any, "to the root directory, when going to the background"),
+    allow("dup3", libc::SYS_dup3, Any, "standard streams of itself and of a worker"),
+    allow("close_range", libc::SYS_close_range, Any, "a worker gets nothing but its channels"),
+    allow("unlinkat", libc::SYS_unlinkat, Any, "its control socket, at the end"),
+    allow("ioctl", libc::SYS_ioctl, OneOf(1, NONBLOCK), "whoever asks for the status is not waited for"),
+    // A worker until it is sealed: loading, confinement, threads.
+    allow("openat", libc::SYS_openat, Any, "/dev/null; libraries of a worker"),
+    allow("newfstatat", libc::SYS_newfstatat, Any, "loading"),
+    allow("fstat", libc::SYS_fstat, Any, "loading"),
+    allow("statx", libc::SYS_statx, Any, "loading"),
+    allow("faccessat", libc::SYS_faccessat, Any, "loading"),
+    allow("readlinkat", libc::SYS_readlinkat, Any, "loading"),
+    allow("lseek", libc::SYS_lseek, Any, "loading"),
+    allow("pread64", libc::SYS_pread64, Any, "loading"),
+    allow("uname", libc::SYS_uname, Any, "loading"),
+    allow("set_tid_address", libc::SYS_set_tid_address, Any, "loading"),
+    allow("set_robust_list", libc::SYS_set_robust_list, Any, "start of a thread"),
+    allow("rseq", libc::SYS_rseq, Any, "start of a thread"),
+    allow("sched_getaffinity", libc::SYS_sched_getaffinity, Any, "start of a thread"),
+    allow("prctl", libc::SYS_prctl, OneOf(0, ATTRIBUTES), "confinement of a worker, names of its threads"),
+    allow("capget", libc::SYS_capget, Any, "confinement of a worker"),
+    allow("capset", libc::SYS_capset, Any, "confinement of a worker"),
+    allow("prlimit64", libc::SYS_prlimit64, Any, "confinement of a worker"),
+    allow("landlock_create_ruleset", libc::SYS_landlock_create_ruleset, Any, "confinement of a worker"),
+    allow("landlock_restrict_self", libc::SYS_landlock_restrict_self, Any, "confinement of a worker"),
+    allow("seccomp", libc::SYS_seccomp, Any, "confinement of a worker"),
+    allow("getrandom", libc::SYS_getrandom, Any, "hash tables"),
+    // Both, and all that a sealed worker may do.
+    allow("read", libc::SYS_read, Any, "signals; frames from the TAP"),
+    allow("write", libc::SYS_write, Any, "log and status; frames to the TAP"),
+    allow("recvmsg", libc::SYS_recvmsg, Any, "messages on the channels"),
+    allow("sendmsg", libc::SYS_sendmsg, Any, "messages on the channels"),
+    allow("recvmmsg", libc::SYS_recvmmsg, Any, "a worker's batches"),
+    allow("sendmmsg", libc::SYS_sendmmsg, Any, "a worker's batches"),
+    allow("getsockopt", libc::SYS_getsockopt, Any, "a worker's counters"),
+    allow("ppoll", libc::SYS_ppoll, Any, "waiting"),
+    allow("futex", libc::SYS_futex, Any, "locks"),
+    allow("close", libc::SYS_close, Any, "descriptors"),
+    allow("fcntl", libc::SYS_fcntl, OneOf(1, DESCRIPTOR), "descriptors"),
+    allow("brk", libc::SYS_brk, Any, "memory"),
+    allow("mmap", libc::SYS_mmap, Any, "memory; executable, too: libraries of a worker"),
+    allow("mprotect", libc::SYS_mprotect, Any, "memory"),
+    allow("mremap", libc::SYS_mremap, Any, "memory"),
+    allow("munmap", libc::SYS_munmap, Any, "memory"),
+    allow("madvise", libc::SYS_madvise, Any, "memory"),
+    allow("clock_gettime", libc::SYS_clock_gettime, Any, "time, where the vDSO does not answer"),
+    allow("clock_nanosleep", libc::SYS_clock_nanosleep, Any, "a worker's pause after an error"),
+    allow("restart_syscall", libc::SYS_restart_syscall, Any, "goes on sleeping after SIGSTOP and SIGCONT"),
+    allow("rt_sigprocmask", libc::SYS_rt_sigprocmask, Any, "signals"),
+    allow("rt_sigaction", libc::SYS_rt_sigaction, Any, "signals"),
+    allow("rt_sigreturn", libc::SYS_rt_sigreturn, Any, "signals"),
+    allow("sigaltstack", libc::SYS_sigaltstack, Any, "signals"),
+    allow("getpid", libc::SYS_getpid, Any, "abort, log"),
+    allow("getppid", libc::SYS_getppid, Any, "a worker whose supervisor has ended meanwhile"),
+    allow("gettid", libc::SYS_gettid, Any, "abort"),
+    allow("tgkill", libc::SYS_tgkill, OneOf(2, &[libc::SIGABRT]), "abort"),
+    allow("exit", libc::SYS_exit, Any, "end of a thread"),
+    allow("exit_group", libc::SYS_exit_group, Any, "end of a process"),
+];
+
+/// Older forms of calls above, which only this architecture has.
+#[cfg(target_arch = "x86_64")]
+pub const OLD: &[Allowed] = &[
+    allow("poll", libc::SYS_poll, Any, "waiting"),
+    allow("dup2", libc::SYS_dup2, Any, "standard streams, when going to the background"),
+    allow("unlink", libc::SYS_unlink, Any, "its control socket, at the end"),
+    allow("access", libc::SYS_access, Any, "loading"),
+    allow("readlink", libc::SYS_readlink, Any, "loading"),
+    allow("arch_prctl", libc::SYS_arch_prctl, Any, "loading"),
+];
+#[cfg(not(target_arch = "x86_64"))]
+pub const OLD: &[Allowed] = &[];
