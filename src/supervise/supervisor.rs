@@ -142,7 +142,9 @@ impl<'a> Supervisor<'a> {
     fn step(&mut self) -> Result<Flow, Error> {
         let now = Instant::now();
         self.on_time(now)?;
-        let limit = self.next_deadline(now).saturating_duration_since(now);
+        let keep_alive = self.notify.keep_alive(now);
+        let due = self.next_deadline(now);
+        let limit = keep_alive.map_or(due, |next| next.min(due)).saturating_duration_since(now);
         // Rounded up, so that what is due is due when the wait ends.
         let limit = u16::try_from(limit.as_millis() + 1).unwrap_or(u16::MAX);
         let signals = self.signals.as_fd();
