@@ -1,5 +1,6 @@
 # make demo   two ends on this machine, traffic through them, one worker killed: see it run
 # make check  everything that must hold, in under ten minutes once the dependencies are built
+# make check-vm     the unit and the SELinux policy in a virtual machine; Debian, minutes
 # make check-long   minutes of fuzzing (FUZZ_SECONDS each); needs cargo-fuzz and a nightly toolchain
 # make build  the three executables, in target/release
 # make install   what `make build` made, the unit and its surroundings; DESTDIR and PREFIX as usual. make uninstall
@@ -8,7 +9,7 @@ CARGO ?= cargo
 # Root for what needs network namespaces; nothing where we are root already.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 AS_ROOT := --config 'target."cfg(unix)".runner = ["sudo", "--preserve-env"]'
-.PHONY: build demo check check-long check-fuzz check-deps check-style check-tests check-vectors check-selinux check-unit
+.PHONY: build demo check check-long check-fuzz check-deps check-style check-tests check-vectors check-selinux check-unit check-vm
 .PHONY: install uninstall
 
 # The supervisor finds the other two executables by a path that is compiled in.
@@ -72,6 +73,11 @@ check-selinux:
 check-unit:
 	@text=$$(systemd-analyze security --offline=yes --no-pager --threshold=21 dist/ethudp@.service); \
 	    status=$$?; echo "$$text" | tail -n 1; exit $$status
+
+# CHECKS names some, as in CHECKS="10-start 30-recovery"; all without.
+check-vm:
+	$(CARGO) build --workspace --locked
+	$(SUDO) tests/vm/run $(CHECKS)
 
 # Longer than anybody wants to wait for.
 check-long: check-fuzz
