@@ -75,7 +75,7 @@ check-unit:
 	    status=$$?; echo "$$text" | tail -n 1; exit $$status
 
 # CHECKS names some, as in CHECKS="10-start 30-recovery"; all without.
-check-vm:
+check-vm: check-selinux
 	$(CARGO) build --workspace --locked
 	$(SUDO) tests/vm/run $(CHECKS)
 
