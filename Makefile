@@ -1,23 +1,55 @@
 # make demo   two ends on this machine, traffic through them, one worker killed: see it run
 # make check  everything that must hold, in under ten minutes once the dependencies are built
+# make check-vm     the unit and the SELinux policy in a virtual machine; Debian, minutes
 # make check-long   all recorded cases both ways, then minutes of fuzzing (FUZZ_SECONDS each target); that needs
 #                   cargo-fuzz and a nightly toolchain
 # make build  the three executables, in target/release
+# make install   what `make build` made, the unit and its surroundings; DESTDIR and PREFIX as usual. make uninstall
 
 CARGO ?= cargo
 # Root for what needs network namespaces; nothing where we are root already.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 AS_ROOT := --config 'target."cfg(unix)".runner = ["sudo", "--preserve-env"]'
 .PHONY: build demo check check-long check-fuzz check-deps check-style check-tests check-vectors \
-    check-vectors-both check-selinux
+    check-vectors-both check-selinux check-unit check-vm
+.PHONY: install uninstall
+
+# The supervisor finds the other two executables by a path that is compiled in.
+PREFIX ?= /usr
+BINDIR := $(PREFIX)/bin
+LIBEXECDIR := $(PREFIX)/libexec/ethudp
+DOCDIR := $(PREFIX)/share/doc/ethudp
+UNITDIR := $(PREFIX)/lib/systemd/system
+PATHS := $(if $(filter /usr,$(PREFIX)),,ETHUDP_BINDIR=$(BINDIR) ETHUDP_LIBEXECDIR=$(LIBEXECDIR))
+# Where the executables are that are installed.
+BUILT ?= target/release
 
 build:
-	$(CARGO) build --release --workspace --locked
+	$(PATHS) $(CARGO) build --release --workspace --locked
+
+# Helper and worker cannot be read by the user that runs them, so the kernel makes their processes untraceable at exec.
+install:
+	install -D -m 0755 -t $(DESTDIR)$(BINDIR) $(BUILT)/ethudp
+	ln -sf ethudp $(DESTDIR)$(BINDIR)/EthUDP
+	install -D -m 0711 -t $(DESTDIR)$(LIBEXECDIR) $(BUILT)/ethudp-helper $(BUILT)/ethudp-worker
+	install -d $(DESTDIR)$(UNITDIR)
+	sed 's|/usr/bin/ethudp|$(BINDIR)/ethudp|; s|/usr/share/doc/ethudp|$(DOCDIR)|' dist/ethudp@.service \
+	    >$(DESTDIR)$(UNITDIR)/ethudp@.service
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/sysusers.d dist/sysusers.d/ethudp.conf
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/tmpfiles.d dist/tmpfiles.d/ethudp.conf
+	install -D -m 0644 -t $(DESTDIR)$(DOCDIR) README.md docs/*.md LICENSE-APACHE LICENSE-MIT
+	install -D -m 0644 -t $(DESTDIR)$(DOCDIR)/examples dist/examples/example.toml dist/examples/ethudp@.service.d/*
+
+# Configuration, user and running tunnels stay.
+uninstall:
+	rm -f $(DESTDIR)$(BINDIR)/ethudp $(DESTDIR)$(BINDIR)/EthUDP $(DESTDIR)$(UNITDIR)/ethudp@.service
+	rm -f $(DESTDIR)$(PREFIX)/lib/sysusers.d/ethudp.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/ethudp.conf
+	rm -rf $(DESTDIR)$(LIBEXECDIR) $(DESTDIR)$(DOCDIR)
 
 demo:
 	demo/demo.sh
 
-check: check-deps check-style check-tests check-vectors check-selinux
+check: check-deps check-style check-tests check-vectors check-selinux check-unit
 
 check-deps:
 	tests/install-deps
@@ -47,6 +79,17 @@ check-vectors-both:
 
 check-selinux:
 	$(MAKE) -C selinux
+
+# What systemd thinks of the unit, without starting it: at most 2.1.
+check-unit:
+	@command -v systemd-analyze >/dev/null || { echo "NOT RUN: systemd-analyze is not here"; exit 0; }; \
+	    text=$$(systemd-analyze security --offline=yes --no-pager --threshold=21 dist/ethudp@.service); \
+	    status=$$?; echo "$$text" | tail -n 1; exit $$status
+
+# CHECKS names some, as in CHECKS="10-start 30-recovery"; all without.
+check-vm: check-selinux
+	$(CARGO) build --workspace --locked
+	$(SUDO) tests/vm/run $(CHECKS)
 
 # Longer than anybody wants to wait for.
 check-long: check-vectors-both check-fuzz

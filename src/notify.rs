@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::MsgFlags;
 use privsep::sys::scm;
@@ -15,8 +15,8 @@ use privsep::sys::scm;
 /// A connection to the service manager, or none.
 pub struct Notify {
     socket: Option<UnixDatagram>,
-    /// How often the manager is to be told that we live: twice as often as it looks (`WATCHDOG_USEC`).
-    pub watchdog: Option<Duration>,
+    /// How often it wants to hear that we live (`WatchdogSec=`), and when next.
+    watchdog: Option<(Duration, Instant)>,
 }
 
 impl Notify {
@@ -34,8 +34,9 @@ impl Notify {
         let socket = std::env::var_os("NOTIFY_SOCKET").and_then(|name| connect(name).ok());
         let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
         let ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
-        let watchdog = number("WATCHDOG_USEC").filter(|&time| ours && time > 0).map(Duration::from_micros);
-        Self { socket, watchdog: watchdog.map(|time| time / 2) }
+        // Thrice within the limit, so that a late one does no harm.
+        let watchdog = number("WATCHDOG_USEC").filter(|&limit| ours && limit > 0);
+        Self { socket, watchdog: watchdog.map(|limit| (Duration::from_micros(limit) / 3, Instant::now())) }
     }
 
     /// Whether there is a service manager.
@@ -51,6 +52,17 @@ impl Notify {
             let state = format!("FDSTORE=1\nFDNAME={name}");
             let _ = scm::send(socket.as_fd(), state.as_bytes(), &[descriptor.as_fd()], MsgFlags::empty());
         }
+    }
+
+    /// Says that we live, if that is due; returns when it is next.
+    pub fn keep_alive(&mut self, now: Instant) -> Option<Instant> {
+        let (interval, due) = self.watchdog?;
+        if now < due {
+            return Some(due);
+        }
+        self.watchdog = Some((interval, now + interval));
+        self.send("WATCHDOG=1");
+        Some(now + interval)
     }
 
     /// Sends `state`, lines of `NAME=value`. A manager that does not listen is no reason to stop.

@@ -149,8 +149,8 @@ fn tap_interface(
     for &(address, prefix) in addresses.iter().filter(|address| !present.contains(address)) {
         netlink.add_address(link.index, address, prefix).map_err(|e| fail(address, prefix, e))?;
     }
-    // The address that the kernel adds by itself must not be pending, either. Without root this is not ours to write, and
-    // without IPv6 it is not there.
+    // The address that the kernel adds by itself need not be pending, either. Under a unit that protects the kernel's tunables
+    // this cannot be written, and without IPv6 it is not there.
     let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_dad"), "0");
     let change = LinkChange { master: bridge, up: true, ..LinkChange::default() };
     netlink.change(link.index, &change).map_err(|e| format!("bringing up interface {name:?}: {e}"))?;

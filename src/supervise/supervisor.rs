@@ -76,8 +76,6 @@ pub struct Supervisor<'a> {
     statistics_due: Instant,
     /// Who has asked for the status, and since when.
     requests: Vec<(UnixStream, Instant)>,
-    /// When the service manager is to be told that we live.
-    alive_due: Instant,
     /// The words it has last been told.
     said: String,
 }
@@ -121,7 +119,6 @@ impl<'a> Supervisor<'a> {
             statistics_wanted: false,
             statistics_due: Instant::now() + HOUR,
             requests: Vec::new(),
-            alive_due: Instant::now(),
             said: String::new(),
         }
     }
@@ -153,7 +150,9 @@ impl<'a> Supervisor<'a> {
     fn step(&mut self) -> Result<Flow, Error> {
         let now = Instant::now();
         self.on_time(now)?;
-        let limit = self.next_deadline(now).saturating_duration_since(now);
+        let keep_alive = self.notify.keep_alive(now);
+        let due = self.next_deadline(now);
+        let limit = keep_alive.map_or(due, |next| next.min(due)).saturating_duration_since(now);
         // Rounded up, so that what is due is due when the wait ends.
         let limit = u16::try_from(limit.as_millis() + 1).unwrap_or(u16::MAX);
         let signals = self.signals.as_fd();
@@ -189,8 +188,7 @@ impl<'a> Supervisor<'a> {
             Some(worker) => worker.heartbeat_due(),
         };
         let request = self.requests.first().map(|(_, since)| *since + FRESH);
-        let alive = self.notify.watchdog.map_or(worker, |_| self.alive_due);
-        request.map_or(worker, |request| request.min(worker)).min(alive).min(now + IDLE)
+        request.map_or(worker, |request| request.min(worker)).min(now + IDLE)
     }
 
     /// What is due: a new worker, a heartbeat, answers to requests that have waited long enough.
@@ -204,10 +202,6 @@ impl<'a> Supervisor<'a> {
         {
             log::error(&format!("worker {}: does not answer", worker.pid()));
             self.worker_ended(Blame::Worker)?;
-        }
-        if let Some(interval) = self.notify.watchdog.filter(|_| now >= self.alive_due) {
-            self.alive_due = now + interval;
-            self.notify.send("WATCHDOG=1");
         }
         if now >= self.statistics_due {
             self.statistics_due = now + HOUR;

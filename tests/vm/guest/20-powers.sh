@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# What the processes of both tunnels are and may do, as the kernel, SELinux and systemd see it.
+
+# shellcheck source=tests/vm/guest/lib.sh
+. ./lib.sh
+
+uid=$(id -u ethudp) gid=$(id -g ethudp)
+
+# wanted DOMAIN: of every process. In CapBnd are CAP_NET_ADMIN and CAP_NET_RAW, because emptying it would take
+# CAP_SETPCAP, which the unit does not give.
+wanted() {
+    cat <<WANTED
+domain system_u:system_r:$1:s0
+Uid $uid $uid $uid $uid
+Gid $gid $gid $gid $gid
+CapInh 0000000000000000
+CapPrm 0000000000000000
+CapEff 0000000000000000
+CapBnd 0000000000003000
+CapAmb 0000000000000000
+NoNewPrivs 1
+Seccomp 2
+traceable only by 0
+WANTED
+}
+
+# found PID: the same of a process. Its files in /proc belong to root if its user cannot trace it.
+found() {
+    echo "domain $(domain "$1")"
+    for name in Uid Gid CapInh CapPrm CapEff CapBnd CapAmb NoNewPrivs Seccomp; do
+        echo "$name $(field "$1" $name)"
+    done
+    echo "traceable only by $(stat -c %u "/proc/$1/mem")"
+}
+
+for site in site-a site-b; do
+    for process in supervisor helper worker; do
+        domain=ethudp_${process}_t
+        [[ $process != supervisor ]] || domain=ethudp_t
+        check "$site, $process: $domain, user ethudp, no capability" \
+            equal "$(wanted $domain)" "$(found "$(show $site .pids.$process)")"
+    done
+    check "$site: there is no other process" equal \
+        "$(show $site '.pids[]' | sort)" "$(sort "/sys/fs/cgroup$(property $site ControlGroup)/cgroup.procs")"
+    check "$site: the worker is confined" equal 'true true' \
+        "$(show $site '"\(.confinement.seccomp) \(.confinement.landlock_abi > 0)"')"
+    exposure=$(systemd-analyze security --no-pager ethudp@$site | sed -n 's/.*exposure level.*: \([0-9.]*\).*/\1/p')
+    check "$site: systemd-analyze security says $exposure, which is at most 2.1" awk "BEGIN { exit !($exposure <= 2.1) }"
+done
+check "no process of uid 0 is in a domain of ours" equal "" "$(ps -eo uid=,label=,pid= | awk '$1 == 0 && /ethudp/')"
+
+as_user() { setpriv --reuid "$1" --regid "$2" --clear-groups "${@:3}" >/dev/null 2>&1; }
+check "the tunnels' user cannot read the key of site-a" not as_user ethudp ethudp cat /etc/ethudp/site-a.key
+check "nor write its configuration" not as_user ethudp ethudp touch /etc/ethudp/site-a.toml
+check "a member of its group can see the status" as_user nobody ethudp ethudp show site-a
+check "another user cannot" not as_user nobody nogroup ethudp show site-a
+
+root=/proc/$(show site-a .pids.helper)/root
+check "the device of TAP interfaces is there" test -c "$root/dev/net/tun"
+check "disks, memory and terminals are not" equal "" "$(find "$root/dev/" -type b -o -name mem -o -name 'ttyS*')"
+check "the root file system is read-only" grep -q '^ro' <(awk '$5 == "/" { print $6 }' "${root%/root}/mountinfo")
+finish
