@@ -19,5 +19,5 @@ pub fn take_tap() -> io::Result<Option<OwnedFd>> {
     let count = number("LISTEN_FDS").filter(|_| ours).and_then(|count| u16::try_from(count).ok()).unwrap_or(0);
     let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
     let descriptors = process::take_inherited(count.min(MOST))?;
-    Ok(names.split(':').zip(descriptors).find_map(|(name, descriptor)| (name == TAP).then_some(descriptor)))
+    Ok(names.split(':').zip(descriptors).find_map(|(name, descriptor)| (name == TAP).then_some(descriptor)?))
 }

@@ -3,7 +3,7 @@
 //! The socket is connected while it can still be reached: later the process is in an empty network namespace, where an
 //! abstract address would no longer be found. A crate that connects for every message would not work there.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -11,6 +11,11 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::MsgFlags;
 use privsep::sys::scm;
+
+use crate::log;
+
+/// How long a manager that is busy is waited for with what it must know.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A connection to the service manager, or none.
 pub struct Notify {
@@ -28,7 +33,7 @@ impl Notify {
                 Some(name) => socket.connect_addr(&SocketAddr::from_abstract_name(name)?)?,
                 None => socket.connect(name)?,
             }
-            socket.set_nonblocking(true)?;
+            socket.set_write_timeout(Some(PATIENCE))?;
             Ok::<_, std::io::Error>(socket)
         };
         let socket = std::env::var_os("NOTIFY_SOCKET").and_then(|name| connect(name).ok());
@@ -47,10 +52,9 @@ impl Notify {
     /// Has the service manager keep a descriptor under this name in the place of what it has kept so far; without one, only
     /// forget that.
     pub fn store(&self, name: &str, descriptor: Option<OwnedFd>) {
-        self.send(&format!("FDSTOREREMOVE=1\nFDNAME={name}"));
-        if let (Some(socket), Some(descriptor)) = (&self.socket, descriptor) {
-            let state = format!("FDSTORE=1\nFDNAME={name}");
-            let _ = scm::send(socket.as_fd(), state.as_bytes(), &[descriptor.as_fd()], MsgFlags::empty());
+        self.tell(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), None);
+        if let Some(descriptor) = descriptor {
+            self.tell(&format!("FDSTORE=1\nFDNAME={name}"), Some(descriptor.as_fd()));
         }
     }
 
@@ -65,10 +69,17 @@ impl Notify {
         Some(now + interval)
     }
 
-    /// Sends `state`, lines of `NAME=value`. A manager that does not listen is no reason to stop.
-    pub fn send(&self, state: &str) {
-        if let Some(socket) = &self.socket {
-            let _ = socket.send(state.as_bytes());
+    /// Sends `state`, lines of `NAME=value`; false when the manager does not take it now, which is no reason to stop.
+    pub fn send(&self, state: &str) -> bool {
+        let send = |socket: &UnixDatagram| scm::send(socket.as_fd(), state.as_bytes(), &[], MsgFlags::MSG_DONTWAIT);
+        self.socket.as_ref().is_some_and(|socket| send(socket).is_ok())
+    }
+
+    /// Sends what the manager must know, waiting for it a little.
+    pub fn tell(&self, state: &str, descriptor: Option<BorrowedFd<'_>>) {
+        let Some(socket) = &self.socket else { return };
+        if let Err(error) = scm::send(socket.as_fd(), state.as_bytes(), descriptor.as_slice(), MsgFlags::empty()) {
+            log::warning(&format!("service manager: {error}: it has not been told {}", state.replace('\n', ", ")));
         }
     }
 }

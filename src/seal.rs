@@ -48,7 +48,7 @@ pub const ALLOWED: &[Allowed] = &[
         "execveat",
         libc::SYS_execveat,
         OneOf(4, &[libc::AT_EMPTY_PATH]),
-        "the worker's executable, opened at the start",
+        "the worker's executable; which one is not checked",
     ),
     allow("kill", libc::SYS_kill, OneOf(1, &[libc::SIGKILL]), "a worker that is frozen or breaks the rules"),
     allow("wait4", libc::SYS_wait4, Any, "the end of a child"),

@@ -153,7 +153,7 @@ fn path(active: bool, (local, remote): (String, String), mtu: Option<u32>, repor
     }
 }
 
-/// What of a worker's confinement could not be had.
+/// What of a worker's confinement could not be had. A network namespace can be expected only `by_root`.
 pub fn lacks(confinement: &ConfinementStatus, by_root: bool) -> Vec<&'static str> {
     let ConfinementStatus { netns, landlock_abi, mdwe, seccomp } = *confinement;
     let lacks = [
@@ -182,14 +182,13 @@ impl Status {
     }
 
     /// As a line for the service manager: state, peer, path, what the kernel lacks.
-    pub fn words(&self) -> String {
+    pub fn words(&self, by_root: bool) -> String {
         let active = self.paths.iter().enumerate().find(|(_, path)| path.active);
         let path = active.map_or_else(String::new, |(index, path)| {
             format!(", path {} of {}: {} to {}, {}", index + 1, self.paths.len(), path.local, path.remote, path.state)
         });
-        // Without root a namespace of its own cannot be expected.
-        let lacks = if self.pids.worker.is_some() { lacks(&self.confinement, false) } else { Vec::new() };
-        let lacks = if lacks.is_empty() { String::new() } else { format!("; the kernel lacks {}", lacks.join(", ")) };
+        let lacks = if self.pids.worker.is_some() { lacks(&self.confinement, by_root) } else { Vec::new() };
+        let lacks = if lacks.is_empty() { String::new() } else { format!("; not to be had: {}", lacks.join(", ")) };
         format!("{}{path}{lacks}", self.state)
     }
 
@@ -255,5 +254,20 @@ impl Status {
             }
         }
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_lacking_is_named() {
+        let nothing = ConfinementStatus { netns: false, landlock_abi: 0, mdwe: false, seccomp: false };
+        let all = ["Landlock", "memory-deny-write-execute", "seccomp", "an empty network namespace"];
+        assert_eq!(lacks(&nothing, true), all);
+        let unit = ConfinementStatus { netns: false, landlock_abi: 6, mdwe: true, seccomp: true };
+        assert_eq!(lacks(&unit, false), [""; 0]);
+        assert_eq!(lacks(&unit, true), all[3..]);
     }
 }

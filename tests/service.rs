@@ -36,9 +36,8 @@ impl Manager {
         Self { scratch, socket }
     }
 
-    /// Starts `ethudp up` on a file of this content, with what was stored as descriptor 3, and waits for READY; also
-    /// returns what it has given to store, and all that it has said till then.
-    fn start(&self, site: &Namespace, file: &str, stored: Option<OwnedFd>) -> (Service, Option<OwnedFd>, String) {
+    /// Starts `ethudp up` on a file of this content, with what was stored as descriptor 3.
+    fn launch(&self, site: &Namespace, file: &str, stored: Option<OwnedFd>) -> Service {
         let file = self.scratch.write("a.toml", file, 0o644);
         // LISTEN_PID is known only to the process that becomes the service.
         let listen = stored.as_ref().map_or(String::new(), |stored| {
@@ -54,13 +53,21 @@ impl Manager {
         command.stdout(log.try_clone().unwrap()).stderr(log);
         let service = Service(site.spawn(&mut command));
         drop(stored);
+        service
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.scratch.path().join("log")).unwrap()
+    }
+
+    /// Starts it and waits for READY; also returns what it has given to store, and all that it has said till then.
+    fn start(&self, site: &Namespace, file: &str, stored: Option<OwnedFd>) -> (Service, Option<OwnedFd>, String) {
+        let service = self.launch(site, file, stored);
         let (mut to_store, mut said) = (None, String::new());
         while !said.contains("READY=1") {
             let mut buffer = [0; 4096];
-            let (length, descriptors) = scm::recv(self.socket.as_fd(), &mut buffer).unwrap_or_else(|error| {
-                let log = std::fs::read_to_string(self.scratch.path().join("log")).unwrap();
-                panic!("no message of the service: {error}\n{said}\n{log}")
-            });
+            let (length, descriptors) = scm::recv(self.socket.as_fd(), &mut buffer)
+                .unwrap_or_else(|error| panic!("no message of the service: {error}\n{said}\n{}", self.log()));
             let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
             assert_eq!(descriptors.len(), usize::from(text.starts_with("FDSTORE=1")), "{text}");
             to_store = descriptors.into_iter().next().or(to_store);
@@ -82,6 +89,7 @@ fn file(tap: &str) -> String {
 fn the_interface_outlives_a_restart_and_is_as_the_file_says() {
     let sites = Sites::new();
     let _b = Running::classic(&sites.b, "b", "-i 192.0.2.2 6000 192.0.2.1 6000 10.8.0.2 24");
+    sites.a.quiet(false);
     let manager = Manager::new();
     let first = file("address = [\"10.8.0.1/24\", \"10.8.7.1/16\"]\nmtu = 1300");
     let (service, stored, said) = manager.start(&sites.a, &first, None);
@@ -99,6 +107,21 @@ fn the_interface_outlives_a_restart_and_is_as_the_file_says() {
     assert!(shown.contains("10.8.0.1/24") && shown.contains("10.8.7.1/24") && shown.contains("mtu 1500"), "{shown}");
     assert_eq!(shown.matches("inet ").count(), 2, "{shown}");
     assert_udp(&sites.a, &sites.b, "10.8.0.2");
+    drop(service);
+
+    // The kernel takes secondary addresses away with their primary one. What has a lifetime is a running program's, which
+    // would not notice that it is gone.
+    let two = file("address = [\"10.8.0.1/24\", \"10.8.0.3/24\", \"fe80::1/64\"]");
+    let (service, stored, _) = manager.start(&sites.a, &two, stored);
+    drop(service);
+    sites.a.ip("addr add 10.77.0.1/24 dev eu0 valid_lft 900 preferred_lft 900");
+    sites.a.ip("addr add 10.78.0.1 peer 10.78.0.2/32 dev eu0");
+    let one = file("address = [\"10.8.0.3/24\", \"fe80::1/64\"]");
+    let (service, stored, _) = manager.start(&sites.a, &one, stored);
+    let shown = sites.a.ip("addr show eu0");
+    for (address, count) in [("10.8.0.3/24", 1), ("10.8.0.1/24", 0), ("fe80::1/64", 1), ("10.77.0.1/24", 1)] {
+        assert_eq!(shown.matches(address).count(), count, "{address}: {shown}");
+    }
     drop(service);
 
     // Into a bridge, again, and out of it.
@@ -129,6 +152,22 @@ fn what_is_stored_and_not_the_tap_of_the_file_is_let_go() {
     assert!(said.contains("FDSTOREREMOVE=1\nFDNAME=tap-0\n"), "{said}");
     assert!(sites.a.interfaces().contains(&"eu1".into()) && !sites.a.interfaces().contains(&"eu0".into()));
     drop((service, stored_again));
+    // One that has been moved to another namespace, while the name here is somebody else's.
+    let (service, stored, _) = manager.start(&sites.a, &file(""), None);
+    let elsewhere = Namespace::new();
+    let mut inhabitant = elsewhere.spawn(Command::new("sleep").arg("60"));
+    sites.a.ip(&format!("link set eu0 netns {}", inhabitant.id()));
+    drop(service);
+    sites.a.ip("link add eu0 type veth peer name other");
+    let mut service = manager.launch(&sites.a, &file("address = [\"10.8.0.1/24\"]"), stored);
+    let ended = wait_for("end", Duration::from_secs(5), || service.0.try_wait().unwrap());
+    assert!(!ended.success() && manager.log().contains("\"eu0\": exists already"), "{}", manager.log());
+    assert!(!sites.a.ip("addr show eu0").contains("10.8.0.1"));
+    sites.a.ip("link delete eu0");
+    inhabitant.kill().unwrap();
+    inhabitant.wait().unwrap();
+    while manager.socket.set_nonblocking(true).is_ok() && manager.socket.recv(&mut [0; 4096]).is_ok() {}
+    manager.socket.set_nonblocking(false).unwrap();
     // Something that is no TAP.
     let (service, _, _) = manager.start(&sites.a, &file(""), Some(std::fs::File::open("/dev/null").unwrap().into()));
     assert!(sites.a.interfaces().contains(&"eu0".into()));

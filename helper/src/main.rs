@@ -3,7 +3,6 @@
 //! It reads from nobody but the supervisor: one plan, then requests to serve. It writes handles down the socket that
 //! comes with such a request and never reads a byte from the worker at the other end. Any violation of this ends it.
 
-mod netlink;
 mod open;
 mod seal;
 

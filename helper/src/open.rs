@@ -7,14 +7,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
-use nix::ifaddrs::getifaddrs;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
 };
 use privsep::ipc::{Address, BpfInstruction, PathPlan, Plan, PortPlan};
+use privsep::netlink::{LinkChange, Netlink};
 use privsep::sys::{option, packet, tap};
-
-use crate::netlink::{LinkChange, Netlink};
 
 /// Requested size of socket buffers in bytes, against bursts while the worker is not scheduled or is replaced.
 const BUFFER: usize = 32 << 20;
@@ -34,8 +33,8 @@ pub struct Handles {
     pub paths: Vec<OwnedFd>,
 }
 
-/// Opens everything, in an order that leaves nothing behind when a later part fails: the kernel removes a TAP interface
-/// with its last descriptor.
+/// Opens everything, in an order that leaves nothing behind when a later part fails: the kernel removes a new TAP interface
+/// with its last descriptor, and a stored one stays where it is kept.
 pub fn everything(plan: &Plan, stored: Option<OwnedFd>) -> Result<Handles, String> {
     let paths = plan.paths.iter().map(path).collect::<Result<_, _>>()?;
     let (port, interface, index) = match &plan.port {
@@ -129,53 +128,53 @@ fn tap_interface(
 ) -> Result<(OwnedFd, String, u32), String> {
     let mut netlink = Netlink::open().map_err(|e| format!("netlink socket: {e}"))?;
     let bridge = bridge.map(|name| bridge_index(&mut netlink, name)).transpose()?;
-    let stored = stored.and_then(|tap| same_tap(tap, name));
-    // What a stored one had and the plan has not is taken away.
-    let (mtu, bridge, adopted) = match stored {
-        Some(_) => (mtu.or(Some(DEFAULT_MTU)), bridge.or(Some(0)), true),
-        None => (mtu, bridge, false),
-    };
+    let stored = stored.and_then(|tap| same_tap(&mut netlink, tap, name));
     let (tap, name) = stored.map_or_else(|| create_tap(name.unwrap_or("tap%d")), Ok)?;
     let link = netlink.link(&name).map_err(|e| format!("interface {name:?}: {e}"))?;
-    if let Some(mtu) = mtu {
+    let mtu = mtu.unwrap_or(DEFAULT_MTU);
+    if link.mtu != mtu {
         let change = LinkChange { mtu: Some(mtu), ..LinkChange::default() };
         netlink.change(link.index, &change).map_err(|e| format!("MTU {mtu} of interface {name:?}: {e}"))?;
     }
-    let present = if adopted { addresses_of(&name) } else { Vec::new() };
-    let fail = |address, prefix, e| format!("address {address}/{prefix} on interface {name:?}: {e}");
-    for &(address, prefix) in present.iter().filter(|present| !addresses.contains(present)) {
-        netlink.remove_address(link.index, address, prefix).map_err(|e| fail(address, prefix, e))?;
-    }
-    for &(address, prefix) in addresses.iter().filter(|address| !present.contains(address)) {
-        netlink.add_address(link.index, address, prefix).map_err(|e| fail(address, prefix, e))?;
-    }
+    give_addresses(&mut netlink, link.index, addresses).map_err(|e| format!("interface {name:?}: {e}"))?;
     // The address that the kernel adds by itself need not be pending, either. Under a unit that protects the kernel's tunables
     // this cannot be written, and without IPv6 it is not there.
     let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_dad"), "0");
-    let change = LinkChange { master: bridge, up: true, ..LinkChange::default() };
+    let master = bridge.or((link.master != 0).then_some(0));
+    let change = LinkChange { master, up: true, ..LinkChange::default() };
     netlink.change(link.index, &change).map_err(|e| format!("bringing up interface {name:?}: {e}"))?;
     Ok((tap, name, link.index))
 }
 
-/// The stored queue and the name of its interface, if that is what the plan asks for.
-fn same_tap(tap: OwnedFd, wanted: Option<&str>) -> Option<(OwnedFd, String)> {
-    let name = tap::name(tap.as_fd()).ok()?;
-    (wanted.is_none_or(|wanted| wanted == name)).then_some((tap, name))
+/// Gives an interface these addresses and takes other permanent ones away, as a stored TAP may have.
+fn give_addresses(netlink: &mut Netlink, index: u32, wanted: &[(IpAddr, u8)]) -> Result<(), String> {
+    let list = |netlink: &mut Netlink| netlink.addresses(index).map_err(|e| format!("its addresses: {e}"));
+    // The link-local one is the kernel's.
+    let goes = |(ip, _): &(IpAddr, u8)| !matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+    for address in list(netlink)?.into_iter().filter(|address| !wanted.contains(address) && goes(address)) {
+        match netlink.remove_address(index, address.0, address.1) {
+            // The kernel takes secondary addresses away with their primary one.
+            Err(error) if error.raw_os_error() != Some(libc::EADDRNOTAVAIL) => {
+                return Err(format!("address {}/{}: {error}", address.0, address.1));
+            }
+            _ => {}
+        }
+    }
+    let present = list(netlink)?;
+    for &(address, prefix) in wanted.iter().filter(|address| !present.contains(address)) {
+        netlink.add_address(index, address, prefix).map_err(|e| format!("address {address}/{prefix}: {e}"))?;
+    }
+    Ok(())
 }
 
-/// Addresses of an interface with prefix length, less the link-local one that the kernel gives it.
-fn addresses_of(interface: &str) -> Vec<(IpAddr, u8)> {
-    let ip = |address: SockaddrStorage| {
-        let v4 = address.as_sockaddr_in().map(|address| IpAddr::from(address.ip()));
-        v4.or_else(|| address.as_sockaddr_in6().map(|address| address.ip().into()))
-    };
-    let prefix = |mask: IpAddr| match mask {
-        IpAddr::V4(mask) => mask.to_bits().count_ones(),
-        IpAddr::V6(mask) => mask.to_bits().count_ones(),
-    };
-    let own = getifaddrs().into_iter().flatten().filter(|own| own.interface_name == interface);
-    let own = own.filter_map(|own| Some((ip(own.address?)?, u8::try_from(prefix(ip(own.netmask?)?)).ok()?)));
-    own.filter(|(address, _)| !matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())).collect()
+/// The stored queue and the name of its interface, if that is what the plan asks for.
+fn same_tap(netlink: &mut Netlink, tap: OwnedFd, wanted: Option<&str>) -> Option<(OwnedFd, String)> {
+    let (name, address) = tap::identify(tap.as_fd()).ok()?;
+    // Ours may have been moved to another namespace, and the one of that name here be somebody else's.
+    let here = netlink.link(&name).is_ok_and(|link| link.address == address);
+    // Whoever has held it meanwhile may have changed this, and the worker must not block.
+    fcntl(&tap, FcntlArg::F_SETFL(OFlag::O_NONBLOCK | OFlag::O_RDWR)).ok()?;
+    (here && wanted.is_none_or(|wanted| wanted == name)).then_some((tap, name))
 }
 
 fn bridge_index(netlink: &mut Netlink, name: &str) -> Result<u32, String> {

@@ -27,7 +27,7 @@ use Arguments::{Any, NeverExecutable, OneOf, OwnProcess, SocketOption};
 
 const FAMILIES: &[i32] = &[libc::AF_INET, libc::AF_INET6, libc::AF_PACKET, libc::AF_NETLINK];
 #[allow(clippy::cast_possible_truncation)] // The kernel looks at 32 bits, too.
-const TAP: &[i32] = &[libc::TUNSETIFF as i32, libc::TUNGETIFF as i32];
+const TAP: &[i32] = &[libc::TUNSETIFF as i32, libc::TUNGETIFF as i32, libc::SIOCGIFHWADDR as i32];
 /// Bounding and ambient set; who may look at this process; what ends it.
 const PRIVILEGES: &[i32] = &[
     libc::PR_CAPBSET_READ,
@@ -52,7 +52,7 @@ const PACKET: &[i32] = &[libc::PACKET_AUXDATA, libc::PACKET_ADD_MEMBERSHIP];
 
 /// From before the plan is read until everything is open.
 pub const OPENING: &[Allowed] = &[
-    allow("socket", libc::SYS_socket, OneOf(0, FAMILIES), "UDP, packet and route netlink sockets, no others"),
+    allow("socket", libc::SYS_socket, OneOf(0, FAMILIES), "UDP, packet and netlink sockets; the type is not checked"),
     allow("setsockopt", libc::SYS_setsockopt, SocketOption(libc::SOL_SOCKET, SOCKET), "buffers, device and mark"),
     allow("setsockopt", libc::SYS_setsockopt, SocketOption(libc::SOL_SOCKET, FILTER), "what may be heard, and when"),
     allow("setsockopt", libc::SYS_setsockopt, SocketOption(libc::IPPROTO_IP, IPV4), "fragments may be made"),
@@ -60,11 +60,11 @@ pub const OPENING: &[Allowed] = &[
     allow("setsockopt", libc::SYS_setsockopt, SocketOption(libc::SOL_PACKET, PACKET), "VLAN tags, promiscuity"),
     allow("bind", libc::SYS_bind, Any, "UDP and packet sockets"),
     allow("connect", libc::SYS_connect, Any, "UDP sockets with a fixed remote"),
-    allow("getsockname", libc::SYS_getsockname, Any, "addresses that a stored TAP has"),
+    allow("fcntl", libc::SYS_fcntl, OneOf(1, &[libc::F_SETFL]), "a stored TAP must not block"),
     allow("sendto", libc::SYS_sendto, Any, "netlink requests"),
     allow("recvfrom", libc::SYS_recvfrom, Any, "netlink replies"),
     allow("openat", libc::SYS_openat, Any, "the two files that Landlock leaves"),
-    allow("ioctl", libc::SYS_ioctl, OneOf(1, TAP), "makes a TAP, or asks what a stored one is"),
+    allow("ioctl", libc::SYS_ioctl, OneOf(1, TAP), "makes a TAP, or asks which a stored one is"),
     allow("prctl", libc::SYS_prctl, OneOf(0, PRIVILEGES), "gives up the bounding set, stays out of others' reach"),
     allow("capget", libc::SYS_capget, Any, "gives up capabilities"),
     allow("capset", libc::SYS_capset, Any, "gives up capabilities"),

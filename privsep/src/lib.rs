@@ -6,6 +6,7 @@
 
 pub mod confine;
 pub mod ipc;
+pub mod netlink;
 pub mod secret;
 #[allow(unsafe_code)]
 pub mod sys;

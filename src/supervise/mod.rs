@@ -64,7 +64,7 @@ pub fn run(
     if !tunnel.run.as_ref().is_none_or(goes_on) {
         return Ok(());
     }
-    let mtus = underlay::mtus(tunnel, &addresses);
+    let mtus = underlay::mtus(tunnel, &addresses, &helper.interface);
     let mut config = plan::worker(tunnel, &addresses);
     // What has waited in a TAP since the run before this one is too late.
     config.drain |= stored;

@@ -135,7 +135,7 @@ impl<'a> Supervisor<'a> {
             self.say_status();
             let forwards = self.worker.as_ref().is_some_and(|worker| worker.sealed.is_some());
             if let Some(ready) = ready.take_if(|_| forwards) {
-                self.notify.send("READY=1");
+                self.notify.tell("READY=1", None);
                 if let Err(error) = ready() {
                     break Err(error);
                 }
@@ -357,9 +357,8 @@ impl<'a> Supervisor<'a> {
     /// Tells the service manager in words how the tunnel is, when that has changed.
     fn say_status(&mut self) {
         if self.notify.is_connected() {
-            let words = self.status().words();
-            if words != self.said {
-                self.notify.send(&format!("STATUS={words}"));
+            let words = self.status().words(self.parts.by_root);
+            if words != self.said && self.notify.send(&format!("STATUS={words}")) {
                 self.said = words;
             }
         }

@@ -120,8 +120,8 @@ pub fn fork_background() -> io::Result<Option<Pid>> {
 }
 
 /// Takes over the first `count` descriptors above the standard streams (`sd_listen_fds(3)`) and closes all others that
-/// whoever started us has left open. Only for the first line of `main`.
-pub fn take_inherited(count: u16) -> io::Result<Vec<OwnedFd>> {
+/// whoever started us has left open; `None` for one that is not open. Only for the first line of `main`.
+pub fn take_inherited(count: u16) -> io::Result<Vec<Option<OwnedFd>>> {
     let first_other = 3 + libc::c_uint::from(count);
     // SAFETY: called first in main, when nothing of this program owns a descriptor above the standard streams.
     if unsafe { libc::syscall(libc::SYS_close_range, first_other, u32::MAX, 0) } < 0 {
@@ -129,11 +129,11 @@ pub fn take_inherited(count: u16) -> io::Result<Vec<OwnedFd>> {
     }
     let take = |fd: RawFd| {
         // SAFETY: F_SETFD takes a plain number; a descriptor that is not open gives EBADF.
-        check(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+        check(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) }).ok()?;
         // SAFETY: open, and nothing of this program owns it yet.
-        Ok(unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) })
+        Some(unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) })
     };
-    (3..3 + RawFd::from(count)).map(take).collect()
+    Ok((3..3 + RawFd::from(count)).map(take).collect())
 }
 
 /// Memory-deny-write-execute (prctl(2), `PR_SET_MDWE`, Linux 6.3): no mapping gains execute permission any more.

@@ -35,18 +35,26 @@ pub fn create(device: File, name: &str) -> io::Result<(OwnedFd, String)> {
     Ok((device.into(), name_in(&request)))
 }
 
-/// Name of the interface whose queue [`create`] has made, perhaps in a process before this one.
+/// Name and MAC address of the interface whose queue [`create`] has made, perhaps in a process before this one.
 ///
 /// # Errors
 /// `ENOTTY` or `EBADFD` if the descriptor is no queue or its interface is gone; `InvalidData` if it was made otherwise.
-pub fn name(queue: BorrowedFd<'_>) -> io::Result<String> {
+pub fn identify(queue: BorrowedFd<'_>) -> io::Result<(String, [u8; 6])> {
     // SAFETY: an ifreq is plain old data; all zero is a valid value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     // SAFETY: the descriptor is open, and `request` is an ifreq that the kernel may write to.
     check(unsafe { libc::ioctl(queue.as_raw_fd(), libc::TUNGETIFF, &raw mut request) })?;
     // SAFETY: TUNGETIFF has filled in this member of the union.
-    let flags = i32::from(unsafe { request.ifr_ifru.ifru_flags });
-    if flags == FLAGS { Ok(name_in(&request)) } else { Err(io::ErrorKind::InvalidData.into()) }
+    if i32::from(unsafe { request.ifr_ifru.ifru_flags }) != FLAGS {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let name = name_in(&request);
+    // SAFETY: as above.
+    check(unsafe { libc::ioctl(queue.as_raw_fd(), libc::SIOCGIFHWADDR, &raw mut request) })?;
+    // SAFETY: SIOCGIFHWADDR has filled in this member of the union.
+    let [address @ .., _, _, _, _, _, _, _, _] = unsafe { request.ifr_ifru.ifru_hwaddr.sa_data };
+    // c_char is signed on some architectures and not on others.
+    Ok((name, address.map(|byte| byte.to_ne_bytes()[0])))
 }
 
 fn name_in(request: &libc::ifreq) -> String {

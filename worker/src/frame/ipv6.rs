@@ -24,7 +24,7 @@ pub fn content(packet: &[u8]) -> Option<Content> {
         return None;
     }
     let (mut next, mut at) = (packet[6], HEADER);
-    for _ in 0..EXTENSIONS {
+    for _ in 0..=EXTENSIONS {
         let header = packet.get(at..)?;
         let length = match next {
             // Hop-by-hop, routing, destination options: length in 8 bytes, the first not counted.

@@ -1,4 +1,4 @@
-//! The few rtnetlink(7) requests that setting up an interface takes.
+//! The few rtnetlink(7) requests that setting up an interface takes, or knowing what became of it.
 
 use std::io;
 use std::net::IpAddr;
@@ -9,7 +9,9 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType
 /// Length of a `struct nlmsghdr`: length, type, flags, sequence, port id.
 const HEADER: usize = 16;
 /// Length of a `struct ifinfomsg`: family, padding, type, index, flags, change mask.
-const IFINFO: usize = 16;
+pub const IFINFO: usize = 16;
+/// Length of a `struct ifaddrmsg`: family, prefix length, flags, scope, index.
+const IFADDR: usize = 8;
 
 /// What is needed to know of an interface.
 pub struct Link {
@@ -19,6 +21,12 @@ pub struct Link {
     pub kind: String,
     /// Whether it is an Ethernet interface. Loopback is not: it gives back every frame that is sent.
     pub ethernet: bool,
+    /// Its MAC address.
+    pub address: Vec<u8>,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// Index of the bridge that it is in, 0 for none.
+    pub master: u32,
 }
 
 /// What is to change of an interface.
@@ -55,17 +63,35 @@ impl Netlink {
         let mut request = Request::new(libc::RTM_GETLINK, 0);
         request.extend(&[0; IFINFO]);
         request.attribute(libc::IFLA_IFNAME, &[name.as_bytes(), &[0]].concat());
+        self.link_of(request)
+    }
+
+    /// Looks up an interface by index.
+    ///
+    /// # Errors
+    /// `ENODEV` when there is none of that index.
+    pub fn link_at(&mut self, index: u32) -> io::Result<Link> {
+        let mut request = Request::new(libc::RTM_GETLINK, 0);
+        request.extend(&[0; 4]);
+        request.extend(&index.to_ne_bytes());
+        request.extend(&[0; 8]);
+        self.link_of(request)
+    }
+
+    fn link_of(&mut self, request: Request) -> io::Result<Link> {
         let reply = self.transact(request, libc::RTM_NEWLINK)?;
-        let info = reply.get(..IFINFO).ok_or(io::ErrorKind::InvalidData)?;
-        let hardware = u16::from_ne_bytes([info[2], info[3]]);
-        let kind = attributes(&reply[IFINFO..])
-            .find(|(name, _)| *name == libc::IFLA_LINKINFO)
-            .and_then(|(_, nested)| attributes(nested).find(|(name, _)| *name == libc::IFLA_INFO_KIND))
+        let (info, all) = reply.split_at_checked(IFINFO).ok_or(io::ErrorKind::InvalidData)?;
+        let attribute = |wanted| attributes(all).find(|(name, _)| *name == wanted).map(|(_, value)| value);
+        let kind = attribute(libc::IFLA_LINKINFO)
+            .and_then(|nested| attributes(nested).find(|(name, _)| *name == libc::IFLA_INFO_KIND))
             .map(|(_, kind)| String::from_utf8_lossy(kind).trim_end_matches('\0').to_owned());
         Ok(Link {
-            index: u32::from_ne_bytes([info[4], info[5], info[6], info[7]]),
+            index: number(&info[4..]),
             kind: kind.unwrap_or_default(),
-            ethernet: hardware == libc::ARPHRD_ETHER,
+            ethernet: u16::from_ne_bytes([info[2], info[3]]) == libc::ARPHRD_ETHER,
+            address: attribute(libc::IFLA_ADDRESS).unwrap_or_default().to_vec(),
+            mtu: attribute(libc::IFLA_MTU).map_or(0, number),
+            master: attribute(libc::IFLA_MASTER).map_or(0, number),
         })
     }
 
@@ -110,25 +136,57 @@ impl Netlink {
         self.transact(request, 0).map(drop)
     }
 
+    /// Permanent addresses of an interface with prefix length, less those that have a peer.
+    pub fn addresses(&mut self, index: u32) -> io::Result<Vec<(IpAddr, u8)>> {
+        let mut request = Request::new(libc::RTM_GETADDR, libc::NLM_F_DUMP);
+        request.extend(&[0; IFADDR]);
+        send(self.socket.as_raw_fd(), &request.finish(), MsgFlags::empty())?;
+        let mut found = Vec::new();
+        loop {
+            let length = recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::empty())?;
+            for (kind, payload) in messages(&self.buffer[..length]) {
+                match kind {
+                    libc::RTM_NEWADDR => found.extend(permanent_address(payload, index)),
+                    kind if i32::from(kind) == libc::NLMSG_DONE => return Ok(found),
+                    _ => return Err(io::ErrorKind::InvalidData.into()),
+                }
+            }
+        }
+    }
+
     /// Sends a request and returns the payload of its reply of type `expected`, or of the acknowledgement.
     fn transact(&mut self, request: Request, expected: u16) -> io::Result<Vec<u8>> {
         send(self.socket.as_raw_fd(), &request.finish(), MsgFlags::empty())?;
         let length = recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::empty())?;
-        let reply = self.buffer.get(..length).filter(|reply| reply.len() >= HEADER + 4);
-        let reply = reply.ok_or(io::ErrorKind::InvalidData)?;
-        let end = u32::from_ne_bytes([reply[0], reply[1], reply[2], reply[3]]) as usize;
-        let payload = reply.get(HEADER..end).ok_or(io::ErrorKind::InvalidData)?;
-        match u16::from_ne_bytes([reply[4], reply[5]]) {
-            kind if i32::from(kind) == libc::NLMSG_ERROR && payload.len() >= 4 => {
-                match i32::from_ne_bytes([payload[0], payload[1], payload[2], payload[3]]) {
+        match messages(&self.buffer[..length]).next() {
+            Some((kind, payload)) if i32::from(kind) == libc::NLMSG_ERROR && payload.len() >= 4 => {
+                match number(payload).cast_signed() {
                     0 => Ok(Vec::new()),
                     error => Err(io::Error::from_raw_os_error(-error)),
                 }
             }
-            kind if kind == expected => Ok(payload.to_vec()),
+            Some((kind, payload)) if kind == expected => Ok(payload.to_vec()),
             _ => Err(io::ErrorKind::InvalidData.into()),
         }
     }
+}
+
+/// A number at the beginning of `bytes`, 0 where they are too few.
+fn number(bytes: &[u8]) -> u32 {
+    bytes.first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes))
+}
+
+/// The address in an `RTM_NEWADDR`, if it is one of [`Netlink::addresses`].
+fn permanent_address(message: &[u8], of: u32) -> Option<(IpAddr, u8)> {
+    let (info, all) = message.split_at_checked(IFADDR)?;
+    let permanent = u32::from(info[2]) & libc::IFA_F_PERMANENT != 0;
+    let attribute = |wanted| attributes(all).find(|(name, _)| *name == wanted).map(|(_, value)| value);
+    let address = attribute(libc::IFA_ADDRESS)?;
+    if number(&info[4..]) != of || !permanent || attribute(libc::IFA_LOCAL).is_some_and(|local| local != address) {
+        return None;
+    }
+    let v4 = <[u8; 4]>::try_from(address).map(IpAddr::from);
+    Some((v4.or_else(|_| <[u8; 16]>::try_from(address).map(IpAddr::from)).ok()?, info[1]))
 }
 
 /// A request under construction.
@@ -164,8 +222,19 @@ impl Request {
     }
 }
 
+/// The messages (`struct nlmsghdr`) in `bytes`: type and payload.
+pub fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let length = usize::try_from(number(bytes)).ok()?;
+        let kind = u16::from_ne_bytes([*bytes.get(4)?, *bytes.get(5)?]);
+        let payload = bytes.get(HEADER..length)?;
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, payload))
+    })
+}
+
 /// The attributes (`struct rtattr`) in `bytes`: name without its flag bits, and value.
-fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(u16::from_ne_bytes([*bytes.first()?, *bytes.get(1)?]));
         let name = u16::from_ne_bytes([*bytes.get(2)?, *bytes.get(3)?]) & 0x3fff;
@@ -183,7 +252,9 @@ mod tests {
     fn the_loopback_interface_is_found_and_an_unknown_one_is_not() {
         let mut netlink = Netlink::open().unwrap();
         let link = netlink.link("lo").unwrap();
-        assert_eq!((link.index, link.kind.as_str(), link.ethernet), (1, "", false));
+        assert_eq!((link.index, link.kind.as_str(), link.ethernet, link.mtu, link.master), (1, "", false, 65536, 0));
+        assert_eq!(netlink.link_at(1).unwrap().address, [0; 6]);
+        assert!(netlink.addresses(1).is_ok());
         assert_eq!(netlink.link("no-such-if").err().unwrap().raw_os_error(), Some(libc::ENODEV));
     }
 
@@ -194,6 +265,8 @@ mod tests {
         request.attribute(4, b"");
         let bytes = request.finish();
         assert_eq!(attributes(&bytes[HEADER..]).collect::<Vec<_>>(), [(3, &b"abc"[..]), (4, b"")]);
+        assert_eq!(messages(&[&bytes[..], &bytes[..]].concat()).map(|(kind, _)| kind).collect::<Vec<_>>(), [1, 1]);
+        assert_eq!(messages(&[0; 64]).count(), 0);
         assert_eq!(attributes(&[200, 0, 1, 0, 9]).count(), 0);
         assert_eq!(attributes(&[0, 0, 1, 0, 9]).count(), 0);
     }
