@@ -21,10 +21,10 @@ pub fn before_threads() -> io::Result<Confinement> {
     Ok(Confinement { landlock_abi, mdwe: confine::deny_write_execute(), seccomp: false })
 }
 
-/// When all threads run.
-pub fn for_good(confinement: Confinement) -> io::Result<Confinement> {
+/// When all threads run. The worker's table is [`ALLOWED`]; only a test has another.
+pub fn for_good(confinement: Confinement, table: &[Allowed]) -> io::Result<Confinement> {
     confine::limit_resources()?;
-    seccomp::enforce(ALLOWED)?;
+    seccomp::enforce(table)?;
     Ok(Confinement { seccomp: true, ..confinement })
 }
 
