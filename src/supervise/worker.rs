@@ -24,8 +24,8 @@ pub const HEARTBEAT: Duration = Duration::from_secs(1);
 const SEALING: Duration = Duration::from_secs(5);
 /// Unanswered heartbeats in a row after which a worker counts as frozen.
 const UNANSWERED: u32 = 3;
-/// More ticks than any worker can have counted, about a century of them.
-const TICKS: u64 = 1 << 32;
+/// Longest time from the end of a worker's channel to its own.
+const ENDING: Duration = Duration::from_millis(200);
 /// Unasked messages between two heartbeats beyond which a worker counts as hostile.
 const UNASKED: u32 = 20;
 
@@ -98,10 +98,10 @@ impl Worker {
         self.child.pid()
     }
 
-    /// Whether it can have run all its ticks up to this one, of which each is about a second.
+    /// Whether it can have run all its ticks up to this one: the first at once, each further one a second later.
     pub fn has_run(&self, ticks: u64) -> bool {
-        let own = Duration::from_secs(ticks.saturating_sub(self.first_tick).saturating_sub(1));
-        self.sealed.is_some_and(|since| since.elapsed() + HEARTBEAT >= own)
+        let own = ticks.saturating_sub(self.first_tick).saturating_sub(1);
+        self.sealed.is_some() && self.started.elapsed().as_secs() >= own
     }
 
     /// When the next heartbeat is due, or the seal.
@@ -152,7 +152,10 @@ impl Worker {
     /// # Errors
     /// When the worker has broken the rules; it must be killed.
     pub fn receive(&mut self, paths: usize) -> Result<Option<Event>, ipc::Error> {
-        let Some((message, _)) = self.channel.recv()? else { return Ok(None) };
+        let Some((message, _)) = self.channel.recv()? else {
+            // The kernel closes the channel of a process that ends; one that goes on without it has something to hide.
+            return if self.child.ends_within(ENDING) { Ok(None) } else { Err(ipc::Error::Violation("closed")) };
+        };
         // An answer is taken only once for each question, so only what comes unasked needs a limit.
         if !matches!(message, FromWorker::Sealed(_) | FromWorker::Alive(_) | FromWorker::Report(_)) {
             self.unasked += 1;
@@ -170,7 +173,7 @@ impl Worker {
                 Event::Nothing
             }
             FromWorker::Report(mut state)
-                if self.report_pending && state.paths.len() == paths && state.tick < TICKS =>
+                if self.report_pending && state.paths.len() == paths && self.has_run(state.tick) =>
             {
                 self.report_pending = false;
                 for report in &mut state.paths {
