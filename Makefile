@@ -10,7 +10,7 @@ AS_ROOT := --config 'target."cfg(unix)".runner = ["sudo", "--preserve-env"]'
 .PHONY: build demo check check-long check-fuzz check-deps check-style check-tests check-vectors check-selinux
 
 build:
-	$(CARGO) build --release --workspace --locked
+	$(CARGO) build --release --workspace --exclude ethudp-stubs --locked
 
 demo:
 	demo/demo.sh

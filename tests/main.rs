@@ -2,6 +2,7 @@
 
 mod lab;
 
+mod attack;
 mod background;
 mod bad_input;
 mod bridge;
