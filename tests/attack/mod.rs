@@ -2,4 +2,5 @@
 
 mod helper;
 mod neighbour;
+mod table;
 mod worker;
