@@ -45,6 +45,8 @@ pub struct Worker {
     heartbeat: u64,
     heartbeat_sent: Instant,
     answered: bool,
+    /// The last heartbeat could not even be sent.
+    deaf: bool,
     unanswered: u32,
     unasked: u32,
 }
@@ -85,6 +87,7 @@ impl Worker {
             heartbeat: 0,
             heartbeat_sent: now,
             answered: true,
+            deaf: false,
             unanswered: 0,
             unasked: 0,
         };
@@ -116,7 +119,7 @@ impl Worker {
         }
         // Only full seconds of our own running time count: after a stop of the whole service nobody is frozen.
         let on_time = now.duration_since(self.heartbeat_sent) < HEARTBEAT * 2;
-        if self.answered {
+        if self.answered && !self.deaf {
             self.unanswered = 0;
         } else if on_time {
             self.unanswered += 1;
@@ -125,10 +128,11 @@ impl Worker {
         if self.unanswered >= UNANSWERED {
             return false;
         }
-        // A queue that is full belongs to a worker that does not read, which shows by the missing answer.
         if self.answered {
-            self.heartbeat += 1;
-            self.answered = self.channel.try_send(&ToWorker::Heartbeat(self.heartbeat)).is_err();
+            // A queue that is full belongs to a worker that does not read, which is as good as no answer.
+            self.deaf = self.channel.try_send(&ToWorker::Heartbeat(self.heartbeat + 1)).is_err();
+            self.answered = self.deaf;
+            self.heartbeat += u64::from(!self.deaf);
         }
         self.ask_report();
         true
