@@ -7,8 +7,10 @@ mod calls;
 mod lies;
 #[allow(unsafe_code)]
 pub mod raw;
+mod unfiltered;
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use privsep::ipc::{Channel, FromWorker, ToWorker};
 
@@ -25,28 +27,32 @@ pub struct Loot {
     pub port: OwnedFd,
     /// The first path's UDP socket.
     pub path: OwnedFd,
+    /// Its executable.
+    pub executable: PathBuf,
     /// Process id of the supervisor.
     pub supervisor_pid: i32,
     /// Process id of the helper.
     pub helper_pid: i32,
 }
 
-/// Which local side an attack needs.
+/// What an attack needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Needs {
-    /// Either.
+    /// Any local side.
     Nothing,
     /// A TAP.
     Tap,
     /// A packet socket.
     Raw,
+    /// To be without the filter: what else denies it is what counts.
+    NoFilter,
 }
 
 /// One thing that an attacker does.
 pub struct Attack {
     /// Its name, one word.
     pub name: &'static str,
-    /// Which local side it needs.
+    /// What it needs.
     pub needs: Needs,
     /// What the supervisor says of this worker then.
     pub expected: &'static str,
@@ -56,5 +62,5 @@ pub struct Attack {
 
 /// All attacks.
 pub fn attacks() -> impl Iterator<Item = &'static Attack> {
-    calls::CALLS.iter().chain(calls::ENTRIES).chain(lies::LIES)
+    calls::CALLS.iter().chain(calls::ENTRIES).chain(lies::LIES).chain(unfiltered::UNFILTERED)
 }

@@ -11,8 +11,9 @@ use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use ethudp_stubs::{Attack, Loot, SURVIVED, attacks};
+use ethudp_stubs::{Attack, Loot, Needs, SURVIVED, attacks};
 use ethudp_worker::{run, seal};
+use privsep::confine;
 use privsep::ipc::{Channel, Error, FromWorker, Handles, Never, ToWorker};
 use privsep::sys::process;
 
@@ -72,6 +73,7 @@ fn overflow(depth: u64) -> u64 {
 
 /// All that the real worker does up to its seal, by the same code, and then the attack, in a thread as the real one's.
 fn be_taken_over(attack: &'static Attack, [supervisor_pid, helper_pid]: [i32; 2]) -> Result<(), Error> {
+    let executable = env::current_exe()?;
     seal::before_reading()?;
     let supervisor = Channel::<FromWorker, ToWorker>::new(process::inherited(process::SUPERVISOR_FD)?);
     let Some((ToWorker::Start(..), _)) = supervisor.recv()? else { return Ok(()) };
@@ -81,7 +83,7 @@ fn be_taken_over(attack: &'static Attack, [supervisor_pid, helper_pid]: [i32; 2]
     let mut handles = handles.into_iter();
     let (Some(port), Some(path)) = (handles.next(), handles.next()) else { return Ok(()) };
     let confinement = seal::before_threads()?;
-    let loot = Arc::new(Loot { supervisor, helper, port, path, supervisor_pid, helper_pid });
+    let loot = Arc::new(Loot { supervisor, helper, port, path, executable, supervisor_pid, helper_pid });
     let (ready, gate) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
     let attacker = thread::spawn({
         let (loot, ready, gate) = (Arc::clone(&loot), Arc::clone(&ready), Arc::clone(&gate));
@@ -95,7 +97,12 @@ fn be_taken_over(attack: &'static Attack, [supervisor_pid, helper_pid]: [i32; 2]
         }
     });
     ready.wait();
-    let confinement = seal::for_good(confinement, seal::ALLOWED)?;
+    let confinement = if attack.needs == Needs::NoFilter {
+        confine::limit_resources()?;
+        confinement
+    } else {
+        seal::for_good(confinement, seal::ALLOWED)?
+    };
     loot.supervisor.send(&FromWorker::Sealed(confinement), &[])?;
     gate.wait();
     let _ = attacker.join();
