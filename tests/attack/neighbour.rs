@@ -2,13 +2,12 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Duration;
 
 use nix::unistd::Pid;
 
-use crate::lab::{Running, Sites, assert_udp, built, wait_for};
+use crate::lab::{Running, Sites, assert_udp, copy_built, wait_for};
 
 const TAP: &str = "-i -dev eu0 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24";
 const PEER: &str = "-i -dev eu0 192.0.2.2 6000 192.0.2.1 6000 10.8.0.2 24";
@@ -26,8 +25,7 @@ fn a_process_of_the_same_user_gets_at_nothing() {
     let sites = Sites::new();
     let (a, _b) = (Running::classic(&sites.a, "a", TAP), Running::classic(&sites.b, "b", PEER));
     let program = a.scratch.path().join("neighbour");
-    fs::copy(built("stub-neighbour"), &program).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    copy_built("stub-neighbour", &program);
     // An ordinary process of that user, which shows that the attempts are real ones.
     let mut ordinary = as_tunnel_user("sleep").arg("60").spawn().unwrap();
     wait_for("sleep", Duration::from_secs(3), || {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use nix::sched::{CloneFlags, setns, unshare};
 
 pub use frames::{Wire, frame};
-pub use program::{Background, ETHUDP, Running, Scratch, built, ethudp};
+pub use program::{Background, ETHUDP, Running, Scratch, built, copy_built, ethudp};
 pub use traffic::{assert_tcp, assert_udp};
 
 /// A network namespace of its own, with the loopback interface up.

@@ -75,6 +75,13 @@ pub fn built(name: &str) -> PathBuf {
     path
 }
 
+/// Copies an executable of this build to where anybody can run it. By another process: were the copy open for writing in
+/// this one, whatever another thread forks meanwhile would hold it open, and nobody could execute it.
+pub fn copy_built(name: &str, to: &Path) {
+    let copied = Command::new("cp").arg(built(name)).arg(to).status().unwrap();
+    assert!(copied.success(), "cp {name} {}", to.display());
+}
+
 /// A command for the program that dies with the calling thread, `prefix` being options of setpriv(1).
 pub fn ethudp(scratch: &Scratch, prefix: &[&str], arguments: &[&str]) -> Command {
     // The build may be in a directory that another user cannot enter.
@@ -82,9 +89,10 @@ pub fn ethudp(scratch: &Scratch, prefix: &[&str], arguments: &[&str]) -> Command
     let mut program = PathBuf::from(ETHUDP);
     let worker = scratch.worker.unwrap_or("ethudp-worker");
     for (name, source) in [("ethudp", "ethudp"), ("ethudp-helper", "ethudp-helper"), ("ethudp-worker", worker)] {
-        let path = built(source);
         if copied {
-            fs::copy(path, scratch.path().join(name)).unwrap();
+            copy_built(source, &scratch.path().join(name));
+        } else {
+            built(source);
         }
     }
     if copied {
