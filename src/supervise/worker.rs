@@ -158,7 +158,8 @@ impl Worker {
     pub fn receive(&mut self, paths: usize) -> Result<Option<Event>, ipc::Error> {
         let Some((message, _)) = self.channel.recv()? else {
             // The kernel closes the channel of a process that ends; one that goes on without it has something to hide.
-            return if self.child.ends_within(ENDING) { Ok(None) } else { Err(ipc::Error::Violation("closed")) };
+            let goes_on = ipc::Error::Violation("closed by a worker that goes on");
+            return if self.child.ends_within(ENDING) { Ok(None) } else { Err(goes_on) };
         };
         // An answer is taken only once for each question, so only what comes unasked needs a limit.
         if !matches!(message, FromWorker::Sealed(_) | FromWorker::Alive(_) | FromWorker::Report(_)) {

@@ -58,12 +58,7 @@ pub const ALLOWED: &[Allowed] = &[
     // Memory.
     allow("brk", libc::SYS_brk, Any, "allocator"),
     allow("mmap", libc::SYS_mmap, WithoutBits(2, PROT_EXEC), "allocator; never executable"),
-    allow(
-        "mprotect",
-        libc::SYS_mprotect,
-        WithoutBits(2, PROT_EXEC),
-        "portable: a thread's heap grows; never executable",
-    ),
+    allow("mprotect", libc::SYS_mprotect, WithoutBits(2, PROT_EXEC), "portable: a thread's heap grows"),
     allow("munmap", libc::SYS_munmap, Any, "allocator"),
     allow("madvise", libc::SYS_madvise, Any, "portable: a thread's heap shrinks"),
     // Time.

@@ -57,7 +57,7 @@ pub const LIES: &[Attack] = &[
     lie("flood-of-addresses", TOO_MANY, |loot| flood(loot, &FromWorker::Learned(0, somebody()))),
     // None: silent for longer than three heartbeats; deaf to the end of the channel.
     lie("silence", "does not answer", |_| sleep(Duration::from_secs(10))),
-    lie("end-of-the-channel", "channel: closed", |loot| {
+    lie("end-of-the-channel", "channel: closed by a worker that goes on", |loot| {
         packet(loot, &[], &[]);
         sleep(Duration::from_secs(10));
     }),
