@@ -25,7 +25,7 @@ PATHS := $(if $(filter /usr,$(PREFIX)),,ETHUDP_BINDIR=$(BINDIR) ETHUDP_LIBEXECDI
 BUILT ?= target/release
 
 build:
-	$(PATHS) $(CARGO) build --release --workspace --locked
+	$(PATHS) $(CARGO) build --release --workspace --exclude ethudp-stubs --locked
 
 # Helper and worker cannot be read by the user that runs them, so the kernel makes their processes untraceable at exec.
 install:

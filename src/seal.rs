@@ -52,6 +52,7 @@ pub const ALLOWED: &[Allowed] = &[
     ),
     allow("kill", libc::SYS_kill, OneOf(1, &[libc::SIGKILL]), "a worker that is frozen or breaks the rules"),
     allow("wait4", libc::SYS_wait4, Any, "the end of a child"),
+    allow("waitid", libc::SYS_waitid, Any, "the same, without taking note of it"),
     allow("chdir", libc::SYS_chdir, Any, "to the root directory, when going to the background"),
     allow("dup3", libc::SYS_dup3, Any, "standard streams of itself and of a worker"),
     allow("close_range", libc::SYS_close_range, Any, "a worker gets nothing but its channels"),

@@ -2,6 +2,7 @@
 
 mod lab;
 
+mod attack;
 mod audit;
 mod background;
 mod bad_input;

@@ -2,7 +2,7 @@
 //!
 //! * [`ipc`]: the typed channels between supervisor, helper and worker, and every message on them.
 //! * [`confine`]: how a process gives up its powers.
-//! * [`sys`]: system calls that no safe wrapper covers. Every `unsafe` line of the project is there.
+//! * [`sys`]: system calls that no safe wrapper covers. Every `unsafe` line of what is shipped is there.
 
 pub mod confine;
 pub mod ipc;

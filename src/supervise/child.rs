@@ -1,7 +1,10 @@
 //! A child process that never outlives its handle.
 
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
 /// A child. Dropping it kills it and waits for its end.
@@ -19,6 +22,18 @@ impl Child {
     /// Its process id.
     pub fn pid(&self) -> Pid {
         self.pid
+    }
+
+    /// Waits until it has ended, for at most `limit`, which stops everything else; whether it has.
+    pub fn ends_within(&self, limit: Duration) -> bool {
+        let (start, flags) = (Instant::now(), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT);
+        while let Ok(WaitStatus::StillAlive) = waitid(Id::Pid(self.pid), flags) {
+            if start.elapsed() >= limit {
+                return false;
+            }
+            sleep(Duration::from_millis(1));
+        }
+        true
     }
 
     /// Kills it if it still runs, waits for its end and says how it ended.

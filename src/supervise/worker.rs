@@ -24,8 +24,8 @@ pub const HEARTBEAT: Duration = Duration::from_secs(1);
 const SEALING: Duration = Duration::from_secs(5);
 /// Unanswered heartbeats in a row after which a worker counts as frozen.
 const UNANSWERED: u32 = 3;
-/// More ticks than any worker can have counted, about a century of them.
-const TICKS: u64 = 1 << 32;
+/// Longest time from the end of a worker's channel to its own.
+const ENDING: Duration = Duration::from_millis(200);
 /// Unasked messages between two heartbeats beyond which a worker counts as hostile.
 const UNASKED: u32 = 20;
 
@@ -45,6 +45,8 @@ pub struct Worker {
     heartbeat: u64,
     heartbeat_sent: Instant,
     answered: bool,
+    /// The last heartbeat could not even be sent.
+    deaf: bool,
     unanswered: u32,
     unasked: u32,
 }
@@ -85,6 +87,7 @@ impl Worker {
             heartbeat: 0,
             heartbeat_sent: now,
             answered: true,
+            deaf: false,
             unanswered: 0,
             unasked: 0,
         };
@@ -98,10 +101,10 @@ impl Worker {
         self.child.pid()
     }
 
-    /// Whether it can have run all its ticks up to this one, of which each is about a second.
+    /// Whether it can have run all its ticks up to this one: the first at once, each further one a second later.
     pub fn has_run(&self, ticks: u64) -> bool {
-        let own = Duration::from_secs(ticks.saturating_sub(self.first_tick).saturating_sub(1));
-        self.sealed.is_some_and(|since| since.elapsed() + HEARTBEAT >= own)
+        let own = ticks.saturating_sub(self.first_tick).saturating_sub(1);
+        self.sealed.is_some() && self.started.elapsed().as_secs() >= own
     }
 
     /// When the next heartbeat is due, or the seal.
@@ -116,7 +119,7 @@ impl Worker {
         }
         // Only full seconds of our own running time count: after a stop of the whole service nobody is frozen.
         let on_time = now.duration_since(self.heartbeat_sent) < HEARTBEAT * 2;
-        if self.answered {
+        if self.answered && !self.deaf {
             self.unanswered = 0;
         } else if on_time {
             self.unanswered += 1;
@@ -125,10 +128,11 @@ impl Worker {
         if self.unanswered >= UNANSWERED {
             return false;
         }
-        // A queue that is full belongs to a worker that does not read, which shows by the missing answer.
         if self.answered {
-            self.heartbeat += 1;
-            self.answered = self.channel.try_send(&ToWorker::Heartbeat(self.heartbeat)).is_err();
+            // A queue that is full belongs to a worker that does not read, which is as good as no answer.
+            self.deaf = self.channel.try_send(&ToWorker::Heartbeat(self.heartbeat + 1)).is_err();
+            self.answered = self.deaf;
+            self.heartbeat += u64::from(!self.deaf);
         }
         self.ask_report();
         true
@@ -152,7 +156,11 @@ impl Worker {
     /// # Errors
     /// When the worker has broken the rules; it must be killed.
     pub fn receive(&mut self, paths: usize) -> Result<Option<Event>, ipc::Error> {
-        let Some((message, _)) = self.channel.recv()? else { return Ok(None) };
+        let Some((message, _)) = self.channel.recv()? else {
+            // The kernel closes the channel of a process that ends; one that goes on without it has something to hide.
+            let goes_on = ipc::Error::Violation("closed by a worker that goes on");
+            return if self.child.ends_within(ENDING) { Ok(None) } else { Err(goes_on) };
+        };
         // An answer is taken only once for each question, so only what comes unasked needs a limit.
         if !matches!(message, FromWorker::Sealed(_) | FromWorker::Alive(_) | FromWorker::Report(_)) {
             self.unasked += 1;
@@ -170,7 +178,7 @@ impl Worker {
                 Event::Nothing
             }
             FromWorker::Report(mut state)
-                if self.report_pending && state.paths.len() == paths && state.tick < TICKS =>
+                if self.report_pending && state.paths.len() == paths && self.has_run(state.tick) =>
             {
                 self.report_pending = false;
                 for report in &mut state.paths {

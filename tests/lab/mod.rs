@@ -17,7 +17,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 pub use captures::{CAPTURES, capture, offline};
 pub use frames::{Wire, frame};
-pub use program::{Background, ETHUDP, Running, Scratch, ethudp};
+pub use program::{Background, ETHUDP, Running, Scratch, built, copy_built, ethudp};
 pub use traffic::{assert_tcp, assert_udp};
 
 /// A network namespace of its own, with the loopback interface up.

@@ -20,7 +20,11 @@ use super::{Namespace, wait_for};
 pub const ETHUDP: &str = env!("CARGO_BIN_EXE_ethudp");
 
 /// A directory that goes with the test.
-pub struct Scratch(PathBuf);
+pub struct Scratch {
+    path: PathBuf,
+    /// Executable that is to stand in the worker's place.
+    worker: Option<&'static str>,
+}
 
 impl Scratch {
     pub fn new() -> Self {
@@ -30,16 +34,23 @@ impl Scratch {
         fs::create_dir(&path).unwrap();
         // The tunnel's user puts its control socket here.
         fs::set_permissions(&path, Permissions::from_mode(0o777)).unwrap();
-        Self(path)
+        Self { path, worker: None }
+    }
+
+    /// One in which the tunnel finds another executable in its worker's place.
+    pub fn with_worker(worker: &'static str) -> Self {
+        let mut scratch = Self::new();
+        scratch.worker = Some(worker);
+        scratch
     }
 
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     /// Writes a file with this mode.
     pub fn write(&self, name: &str, content: &str, mode: u32) -> PathBuf {
-        let path = self.0.join(name);
+        let path = self.path.join(name);
         fs::write(&path, content).unwrap();
         fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
         path
@@ -47,28 +58,44 @@ impl Scratch {
 
     /// What is in it.
     pub fn entries(&self) -> Vec<String> {
-        fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+        fs::read_dir(&self.path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        let _ = fs::remove_dir_all(&self.path);
     }
+}
+
+/// An executable of this build.
+pub fn built(name: &str) -> PathBuf {
+    let path = Path::new(ETHUDP).with_file_name(name);
+    assert!(path.exists(), "{} is not built: cargo build --workspace", path.display());
+    path
+}
+
+/// Copies an executable of this build to where anybody can run it. By another process: were the copy open for writing in
+/// this one, whatever another thread forks meanwhile would hold it open, and nobody could execute it.
+pub fn copy_built(name: &str, to: &Path) {
+    let copied = Command::new("cp").arg(built(name)).arg(to).status().unwrap();
+    assert!(copied.success(), "cp {name} {}", to.display());
 }
 
 /// A command for the program that dies with the calling thread, `prefix` being options of setpriv(1).
 pub fn ethudp(scratch: &Scratch, prefix: &[&str], arguments: &[&str]) -> Command {
+    // The build may be in a directory that another user cannot enter.
+    let copied = !prefix.is_empty() || scratch.worker.is_some();
     let mut program = PathBuf::from(ETHUDP);
-    for name in ["ethudp", "ethudp-helper", "ethudp-worker"] {
-        let path = program.with_file_name(name);
-        assert!(path.exists(), "{} is not built: cargo build --workspace", path.display());
-        // The build may be in a directory that another user cannot enter.
-        if !prefix.is_empty() {
-            fs::copy(path, scratch.path().join(name)).unwrap();
+    let worker = scratch.worker.unwrap_or("ethudp-worker");
+    for (name, source) in [("ethudp", "ethudp"), ("ethudp-helper", "ethudp-helper"), ("ethudp-worker", worker)] {
+        if copied {
+            copy_built(source, &scratch.path().join(name));
+        } else {
+            built(source);
         }
     }
-    if !prefix.is_empty() {
+    if copied {
         program = scratch.path().join("ethudp");
     }
     let mut command = Command::new("setpriv");

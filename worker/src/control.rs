@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use privsep::PROTOCOL;
+use privsep::confine::seccomp::Allowed;
 use privsep::ipc::{
     Address, Channel, Counts, Error, FromWorker, Handles, Never, PathReport, PortKind, State, ToWorker, WorkerConfig,
 };
@@ -31,8 +32,8 @@ const LAST_WORDS: usize = 500;
 
 type Supervisor = Channel<FromWorker, ToWorker>;
 
-/// The whole worker. Ends when the supervisor does, with the process.
-pub fn run() -> ExitCode {
+/// The whole worker, sealed with this table of system calls. Ends when the supervisor does, with the process.
+pub fn run(table: &[Allowed]) -> ExitCode {
     let supervisor = match seal::before_reading().and_then(|()| process::inherited(process::SUPERVISOR_FD)) {
         Ok(socket) => Arc::new(Supervisor::new(socket)),
         // Not started by the supervisor: there is somebody to read this.
@@ -42,7 +43,7 @@ pub fn run() -> ExitCode {
         }
     };
     report_panics(Arc::clone(&supervisor));
-    match work(&supervisor) {
+    match work(&supervisor, table) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = supervisor.send(&FromWorker::Dying(last_words(&error.to_string())), &[]);
@@ -62,12 +63,12 @@ fn report_panics(supervisor: Arc<Supervisor>) {
     }));
 }
 
-fn work(supervisor: &Supervisor) -> Result<(), Error> {
+fn work(supervisor: &Supervisor, table: &[Allowed]) -> Result<(), Error> {
     let Some((message, _)) = supervisor.recv()? else { return Ok(()) };
     let config = match message {
         ToWorker::Start(PROTOCOL, config) => config,
         ToWorker::Benchmark(PROTOCOL, config, sizes) => {
-            seal::for_good(seal::before_threads()?)?;
+            seal::for_good(seal::before_threads()?, table)?;
             return supervisor.send(&FromWorker::Benchmark(benchmark::measure(&config, &sizes)), &[]);
         }
         _ => return Err(Error::Violation("supervisor and worker are of different versions")),
@@ -76,7 +77,7 @@ fn work(supervisor: &Supervisor) -> Result<(), Error> {
     let control = Control::new(*config, handles);
     let confinement = seal::before_threads()?;
     let gate = control.start_threads()?;
-    let confinement = seal::for_good(confinement)?;
+    let confinement = seal::for_good(confinement, table)?;
     gate.wait();
     supervisor.send(&FromWorker::Sealed(confinement), &[])?;
     control.run(supervisor)

@@ -14,7 +14,7 @@ mod io;
 mod path;
 mod port;
 mod rules;
-mod seal;
+pub mod seal;
 pub mod wire;
 
 pub use control::run;

@@ -1,5 +1,7 @@
 //! The unprivileged worker: all of it is in the library.
 
+use ethudp_worker::{run, seal};
+
 fn main() -> std::process::ExitCode {
-    ethudp_worker::run()
+    run(seal::ALLOWED)
 }

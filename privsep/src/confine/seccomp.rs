@@ -9,6 +9,7 @@ use seccompiler::{
 };
 
 /// One allowed system call.
+#[derive(Debug, Clone, Copy)]
 pub struct Allowed {
     /// Name as in the kernel's tables.
     pub name: &'static str,

@@ -1,4 +1,4 @@
-//! System calls that no safe wrapper covers. Every `unsafe` block of the project is in this folder.
+//! System calls that no safe wrapper covers. Every `unsafe` block of what is shipped is in this folder.
 
 mod address;
 pub mod mmsg;

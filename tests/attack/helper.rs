@@ -1,0 +1,256 @@
+//! An attacker in the supervisor's place: the helper, which has privileges at first, ends at the first thing that is not in
+//! its rules, and leaves nothing behind.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::IoSlice;
+use std::net::UdpSocket;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, User};
+use privsep::PROTOCOL;
+use privsep::ipc::{
+    self, Address, Channel, FromHelper, Handles, Identity, Never, PathPlan, Plan, PortPlan, ToHelper, Variant,
+};
+use privsep::sys::process;
+
+use crate::lab::{Namespace, built, wait_for};
+
+const LIMIT: Duration = Duration::from_secs(5);
+/// Where its one path is bound.
+const LOCAL: &str = "127.0.0.1:6000";
+
+/// A helper whose supervisor we are.
+struct Victim {
+    pid: Pid,
+    channel: Channel<ToHelper, FromHelper>,
+    ended: bool,
+}
+
+impl Victim {
+    /// Starts one in the namespace of this thread.
+    fn start() -> Self {
+        let executable = File::open(built("ethudp-helper")).unwrap();
+        let (ours, theirs) = ipc::pair().unwrap();
+        let pid = process::spawn(executable.as_fd(), c"ethudp-helper", theirs.as_fd(), None).unwrap();
+        Self { pid, channel: Channel::new(ours), ended: false }
+    }
+
+    /// One that has opened its handles and given up its privileges.
+    fn opened() -> Self {
+        let victim = Self::start();
+        victim.channel.send(&ToHelper::Plan(PROTOCOL, plan()), &[]).unwrap();
+        let answer = victim.channel.recv().unwrap();
+        assert!(matches!(answer, Some((FromHelper::Opened { .. }, _))), "{answer:?}");
+        victim
+    }
+
+    /// Sends any bytes with any descriptors.
+    fn packet(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
+        let raw: Vec<_> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&raw)];
+        let control = if raw.is_empty() { &[][..] } else { &rights[..] };
+        let socket = self.channel.as_fd().as_raw_fd();
+        sendmsg::<()>(socket, &[IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None).unwrap();
+    }
+
+    /// Has it send its handles down this socket.
+    fn serve(&self, socket: &OwnedFd) {
+        self.channel.send(&ToHelper::Serve(Variant::Plain), &[socket.as_fd()]).unwrap();
+    }
+
+    /// How it has ended, if it has.
+    fn end(&mut self) -> Option<WaitStatus> {
+        match waitpid(self.pid, Some(WaitPidFlag::WNOHANG)).unwrap() {
+            WaitStatus::StillAlive => None,
+            status => {
+                self.ended = true;
+                Some(status)
+            }
+        }
+    }
+
+    /// Value of a field of its `status` in /proc, in kilobytes.
+    fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next());
+        peak.unwrap().parse().unwrap()
+    }
+
+    fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid)).unwrap().count()
+    }
+}
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        if !self.ended {
+            let _ = kill(self.pid, Signal::SIGKILL);
+            let _ = waitpid(self.pid, None);
+        }
+    }
+}
+
+/// A plan that can be carried out.
+fn plan() -> Plan {
+    let user = User::from_name("ethudp").unwrap().expect("user ethudp");
+    Plan {
+        become_user: Some(Identity { uid: user.uid.as_raw(), gid: user.gid.as_raw() }),
+        port: PortPlan::Tap { name: Some("eu0".into()), addresses: Vec::new(), bridge: None, mtu: None },
+        paths: vec![PathPlan { local: Address(LOCAL.parse().unwrap()), remote: None, device: None, mark: None }],
+        stored: false,
+        store: false,
+    }
+}
+
+/// As [`plan`], but to become this user and group.
+fn plan_as(uid: u32, gid: u32) -> ToHelper {
+    ToHelper::Plan(PROTOCOL, Plan { become_user: Some(Identity { uid, gid }), ..plan() })
+}
+
+/// The bytes of a request to serve.
+const SERVE: &[u8] = &[1, 0];
+
+#[test]
+fn whatever_breaks_the_rules_ends_the_helper_and_nothing_is_left() {
+    type Case = (&'static str, fn() -> Victim, fn(&Victim));
+    const FRESH: fn() -> Victim = Victim::start;
+    const OPENED: fn() -> Victim = Victim::opened;
+    let cases: &[Case] = &[
+        ("a kind that there is not", FRESH, |v| v.packet(&[9, 9, 9], &[])),
+        ("noise", FRESH, |v| v.packet(&[0xff; 100], &[])),
+        ("half a plan", FRESH, |v| v.packet(&[0, 1, 1], &[])),
+        ("longer than the limit", FRESH, |v| v.packet(&vec![0; (48 << 10) + 1], &[])),
+        ("another version", FRESH, |v| send(v, &ToHelper::Plan(PROTOCOL + 1, plan()))),
+        ("a request before the plan", FRESH, |v| v.serve(&ipc::pair().unwrap().0)),
+        ("a plan with a descriptor", FRESH, |v| v.packet(&encoded(), &[v.channel.as_fd()])),
+        ("a plan without the TAP it announces", FRESH, |v| v.packet(&announcing(), &[])),
+        ("a plan with bytes behind it", FRESH, |v| v.packet(&[&encoded()[..], &[0]].concat(), &[])),
+        ("to become root", FRESH, |v| send(v, &plan_as(0, 1000))),
+        ("to become group root", FRESH, |v| send(v, &plan_as(1000, 0))),
+        ("a second plan", OPENED, |v| send(v, &ToHelper::Plan(PROTOCOL, plan()))),
+        ("a kind that there is not, later", OPENED, |v| v.packet(&[2, 0], &[])),
+        ("a variant that there is not", OPENED, |v| v.packet(&[1, 9], &[v.channel.as_fd()])),
+        ("no descriptor", OPENED, |v| v.packet(SERVE, &[])),
+        ("two descriptors", OPENED, |v| v.packet(SERVE, &[v.channel.as_fd(); 2])),
+        ("very many descriptors", OPENED, |v| v.packet(SERVE, &[v.channel.as_fd(); 253])),
+        ("bytes behind a request", OPENED, |v| v.packet(&[1, 0, 0], &[v.channel.as_fd()])),
+        ("longer than the limit, later", OPENED, |v| v.packet(&vec![0; (48 << 10) + 1], &[])),
+        ("a file in place of a socket", OPENED, |v| v.serve(&File::open("/dev/null").unwrap().into())),
+    ];
+    let namespace = Namespace::new();
+    for (name, start, attack) in cases {
+        namespace.inside(|| {
+            let mut victim = start();
+            attack(&victim);
+            let status = wait_for(name, LIMIT, || victim.end());
+            assert!(matches!(status, WaitStatus::Exited(_, 1)), "{name}: {status:?}");
+            assert_nothing_left(name);
+        });
+        assert_eq!(namespace.interfaces(), ["lo"], "{name}");
+    }
+}
+
+fn send(victim: &Victim, message: &ToHelper) {
+    victim.channel.send(message, &[]).unwrap();
+}
+
+/// The bytes of a good plan.
+fn encoded() -> Vec<u8> {
+    bytes(&plan(), &[])
+}
+
+/// The bytes of a plan with which a TAP comes.
+fn announcing() -> Vec<u8> {
+    bytes(&Plan { stored: true, ..plan() }, &[File::open("/dev/null").unwrap().as_fd()])
+}
+
+fn bytes(plan: &Plan, descriptors: &[BorrowedFd<'_>]) -> Vec<u8> {
+    let (ours, theirs) = ipc::pair().unwrap();
+    Channel::<ToHelper, Never>::new(ours).send(&ToHelper::Plan(PROTOCOL, plan.clone()), descriptors).unwrap();
+    let mut bytes = vec![0; 4096];
+    let length = nix::unistd::read(&theirs, &mut bytes).unwrap();
+    bytes.truncate(length);
+    bytes
+}
+
+/// Its port is free again, in the namespace of this thread.
+fn assert_nothing_left(name: &str) {
+    UdpSocket::bind(LOCAL).unwrap_or_else(|error| panic!("{name}: {LOCAL}: {error}"));
+}
+
+#[test]
+fn the_end_of_the_supervisor_is_the_end_of_the_helper_and_no_failure() {
+    let namespace = Namespace::new();
+    for start in [Victim::start, Victim::opened] {
+        namespace.inside(|| {
+            let mut victim = start();
+            victim.channel = Channel::new(ipc::pair().unwrap().0);
+            let status = wait_for("end", LIMIT, || victim.end());
+            assert!(matches!(status, WaitStatus::Exited(_, 0)), "{status:?}");
+            assert_nothing_left("end of the supervisor");
+        });
+        assert_eq!(namespace.interfaces(), ["lo"]);
+    }
+}
+
+#[test]
+fn a_flood_of_requests_is_served_within_bounds() {
+    const REQUESTS: usize = 2000;
+    let namespace = Namespace::new();
+    namespace.inside(|| {
+        let victim = Victim::opened();
+        let (memory, descriptors, start) = (victim.memory(), victim.descriptors(), Instant::now());
+        // The last hundred stay open; nobody reads from any.
+        let mut unread = VecDeque::new();
+        for _ in 0..REQUESTS {
+            let (ours, served) = ipc::pair().unwrap();
+            victim.serve(&served);
+            unread.push_back(ours);
+            unread.drain(..unread.len().saturating_sub(100));
+        }
+        assert_eq!(handles(&victim).len(), 2);
+        assert!(victim.memory() < memory + 2000, "{} kB after {memory} kB", victim.memory());
+        assert_eq!(victim.descriptors(), descriptors);
+        assert!(start.elapsed() < LIMIT, "{:?}", start.elapsed());
+    });
+}
+
+/// The handles, as a worker gets them.
+fn handles(victim: &Victim) -> Vec<OwnedFd> {
+    let (ours, theirs) = ipc::pair().unwrap();
+    victim.serve(&theirs);
+    drop(theirs);
+    let worker = Channel::<Never, Handles>::new(ours);
+    let (Handles { paths }, handles) = worker.recv().unwrap().expect("handles");
+    assert_eq!(usize::from(paths) + 1, handles.len());
+    // One packet, and then the end.
+    assert!(worker.recv().unwrap().is_none());
+    handles
+}
+
+#[test]
+fn nothing_that_a_worker_writes_is_ever_read() {
+    let namespace = Namespace::new();
+    namespace.inside(|| {
+        let victim = Victim::opened();
+        let (worker, served) = ipc::pair().unwrap();
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        let mut words = 0;
+        while sendmsg::<()>(worker.as_raw_fd(), &[IoSlice::new(SERVE)], &[], flags, None).is_ok() {
+            words += 1;
+        }
+        assert!(words > 10);
+        victim.serve(&served);
+        drop(served);
+        // What comes back are the handles, once at most, and the end, which tells that words were left unread.
+        let worker = Channel::<Never, Handles>::new(worker);
+        let answers = std::iter::from_fn(|| worker.recv().unwrap()).count();
+        assert!(answers <= 1, "{answers} answers");
+        assert_eq!(handles(&victim).len(), 2, "the helper serves the next one");
+    });
+}

@@ -1,0 +1,147 @@
+//! An attacker in a sealed worker: each attack is denied and named in the log, the next worker forwards, and nobody else
+//! has changed. The attacks are in `tests/stubs`.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ethudp_stubs::{Attack, Needs, attacks};
+use nix::sys::signal::{Signal, kill};
+
+use crate::lab::{Namespace, Running, Scratch, Sites, assert_udp, wait_for};
+
+const LIMIT: Duration = Duration::from_secs(10);
+/// Tunnels that are attacked at a time. Each attack begins with a second of peace.
+const TUNNELS: usize = 8;
+/// Memory in kilobytes that no supervisor ever needs.
+const MEMORY: u64 = 40_000;
+
+#[test]
+fn whatever_a_sealed_worker_tries_is_denied_and_the_tunnel_goes_on() {
+    let raw = attacks().filter(|attack| attack.needs == Needs::Raw);
+    let others: Vec<_> = attacks().filter(|attack| attack.needs != Needs::Raw).collect();
+    thread::scope(|scope| {
+        let raw: Vec<_> = raw.collect();
+        scope.spawn(move || all(&Lab::raw(), &raw));
+        for share in 0..TUNNELS - 1 {
+            let share: Vec<_> = others.iter().skip(share).step_by(TUNNELS - 1).copied().collect();
+            scope.spawn(move || all(&Lab::tap(), &share));
+        }
+    });
+}
+
+/// A tunnel with the stub in its worker's place.
+struct Lab {
+    sites: Sites,
+    lans: Option<(Namespace, Namespace)>,
+    a: Running,
+    _b: Running,
+    /// The interface that must stay.
+    interface: &'static str,
+}
+
+impl Lab {
+    fn tap() -> Self {
+        let end = |here, there| format!("-i -dev eu0 192.0.2.{here} 6000 192.0.2.{there} 6000 10.8.0.{here} 24");
+        Self::start(Sites::new(), None, "eu0", &[end(1, 2), end(2, 1)])
+    }
+
+    fn raw() -> Self {
+        let sites = Sites::new();
+        let lans = sites.lans(1400);
+        for (lan, host) in [(&lans.0, 1), (&lans.1, 2)] {
+            lan.ip(&format!("addr add 10.8.0.{host}/24 dev eth0"));
+            // A packet socket hears frames before their checksum is filled in, where the interface would do that.
+            lan.run("ethtool", "-K eth0 tx off");
+        }
+        let end = |here, there| format!("-e 192.0.2.{here} 6000 192.0.2.{there} 6000 lan");
+        Self::start(sites, Some(lans), "lan", &[end(1, 2), end(2, 1)])
+    }
+
+    fn start(sites: Sites, lans: Option<(Namespace, Namespace)>, interface: &'static str, ends: &[String; 2]) -> Self {
+        let arguments: Vec<_> = ["-d", "-n", "a"].into_iter().chain(ends[0].split(' ')).collect();
+        let a = Running::start(&sites.a, Scratch::with_worker("stub-worker"), "a", &[], &arguments);
+        let b = Running::classic(&sites.b, "b", &ends[1]);
+        Self { sites, lans, a, _b: b, interface }
+    }
+
+    fn assert_forwards(&self) {
+        let (from, to) = self.lans.as_ref().map_or((&self.sites.a, &self.sites.b), |(a, b)| (a, b));
+        assert_udp(from, to, "10.8.0.2");
+    }
+
+    /// Who must stay the same: supervisor, helper, interface.
+    fn lasting(&self) -> [u32; 3] {
+        let [supervisor, helper] = ["supervisor", "helper"].map(|name| self.a.pid(name).as_raw().cast_unsigned());
+        [supervisor, helper, self.sites.a.index(self.interface)]
+    }
+
+    /// Waits until a worker that is not one of `before` forwards.
+    fn next_worker(&self, before: &[&str]) -> String {
+        wait_for("a worker that forwards", LIMIT, || {
+            let log = self.a.log();
+            let last = log.lines().filter_map(|line| line.strip_suffix(" forwards")?.rsplit(' ').next()).next_back()?;
+            (!before.contains(&last)).then(|| last.to_owned())
+        })
+    }
+}
+
+fn all(lab: &Lab, attacks: &[&Attack]) {
+    let lasting = lab.lasting();
+    let mut worker = lab.next_worker(&[]);
+    // Signals are in Landlock since its version 6.
+    let landlock = lab.a.count("/confinement/landlock_abi") >= 6;
+    for attack in attacks.iter().filter(|attack| landlock || attack.needs != Needs::NoFilter) {
+        worker = one(lab, attack, lasting, &worker);
+    }
+    let [supervisor, ..] = lasting;
+    let status = fs::read_to_string(format!("/proc/{supervisor}/status")).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok());
+    let peak: u64 = peak.unwrap();
+    assert!(peak < MEMORY, "the supervisor has needed {peak} kB");
+}
+
+#[test]
+fn a_worker_that_does_not_read_stops_nobody() {
+    let lab = Lab::tap();
+    let (lasting, before) = (lab.lasting(), lab.next_worker(&[]));
+    let supervisor = lab.a.pid("supervisor");
+    kill(lab.a.pid("worker"), Signal::SIGSTOP).unwrap();
+    // Each asks for a message to the worker, more of them than its queue takes.
+    for _ in 0..1000 {
+        kill(supervisor, Signal::SIGUSR1).unwrap();
+        thread::sleep(Duration::from_millis(1));
+    }
+    let asked = Instant::now();
+    lab.a.status();
+    assert!(asked.elapsed() < Duration::from_secs(1), "answered after {:?}", asked.elapsed());
+    lab.next_worker(&[&before]);
+    lab.assert_forwards();
+    assert_eq!(lab.lasting(), lasting);
+}
+
+/// Makes one attack and returns the worker after it.
+fn one(lab: &Lab, attack: &Attack, lasting: [u32; 3], before: &str) -> String {
+    let [supervisor, helper, _] = lasting;
+    let (a, name) = (&lab.a, attack.name);
+    // Renamed, so that no worker finds a half of it.
+    let file = a.scratch.write("attack.new", &format!("{name} {supervisor} {helper}"), 0o644);
+    fs::rename(&file, a.scratch.path().join("attack")).unwrap();
+    kill(a.pid("worker"), Signal::SIGKILL).unwrap();
+    let attacker = lab.next_worker(&[before]);
+    let says = [format!("worker {attacker}: "), format!("worker {attacker} ended: ")];
+    let said = |line: &str| line.contains(attack.expected) && says.iter().any(|words| line.contains(words));
+    wait_for(name, LIMIT, || {
+        let asked = Instant::now();
+        a.status();
+        assert!(asked.elapsed() < Duration::from_secs(1), "{name}: answered after {:?}", asked.elapsed());
+        a.log().lines().any(said).then_some(())
+    });
+    let after = lab.next_worker(&[before, &attacker]);
+    lab.assert_forwards();
+    // Statistics, with whatever numbers have been left.
+    kill(a.pid("supervisor"), Signal::SIGHUP).unwrap();
+    assert_eq!(lab.lasting(), lasting, "{name}");
+    assert_eq!(a.log().lines().filter(|line| line.contains(&says[1])).count(), 1, "{name}: {}", a.log());
+    after
+}

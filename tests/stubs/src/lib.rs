@@ -1,0 +1,66 @@
+//! Attackers, for the tests: nothing of this is shipped, and nothing that is shipped needs it.
+//!
+//! `stub-worker` is started in the worker's place. It confines itself by the worker's own code, and then does what a worker
+//! that has been taken over from the network might try: [`attacks`]. `stub-neighbour` is another process of the same user.
+
+mod calls;
+mod lies;
+#[allow(unsafe_code)]
+pub mod raw;
+mod unfiltered;
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use privsep::ipc::{Channel, FromWorker, ToWorker};
+
+/// Exit status of a stub that nothing has stopped.
+pub const SURVIVED: u8 = 66;
+
+/// What an attacker in a sealed worker has in its hands, and whom it is after.
+pub struct Loot {
+    /// The channel to the supervisor.
+    pub supervisor: Channel<FromWorker, ToWorker>,
+    /// The socket on which the handles came; the worker would have closed it.
+    pub helper: OwnedFd,
+    /// TAP or packet socket.
+    pub port: OwnedFd,
+    /// The first path's UDP socket.
+    pub path: OwnedFd,
+    /// Its executable.
+    pub executable: PathBuf,
+    /// Process id of the supervisor.
+    pub supervisor_pid: i32,
+    /// Process id of the helper.
+    pub helper_pid: i32,
+}
+
+/// What an attack needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// Any local side.
+    Nothing,
+    /// A TAP.
+    Tap,
+    /// A packet socket.
+    Raw,
+    /// To be without the filter: what else denies it is what counts.
+    NoFilter,
+}
+
+/// One thing that an attacker does.
+pub struct Attack {
+    /// Its name, one word.
+    pub name: &'static str,
+    /// What it needs.
+    pub needs: Needs,
+    /// What the supervisor says of this worker then.
+    pub expected: &'static str,
+    /// Does it; returns when nothing has stopped it.
+    pub run: fn(&Loot),
+}
+
+/// All attacks.
+pub fn attacks() -> impl Iterator<Item = &'static Attack> {
+    calls::CALLS.iter().chain(calls::ENTRIES).chain(lies::LIES).chain(unfiltered::UNFILTERED)
+}

@@ -1,0 +1,134 @@
+//! Attacks on the supervisor by what is said on the channel, or not said.
+
+use std::io::IoSlice;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::thread::sleep;
+use std::time::Duration;
+
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use privsep::ipc::{
+    Address, Confinement, FromWorker, PathCounters, PathHealth, PathReport, PortCounters, SealCounters, State, ToWorker,
+};
+
+use crate::{Attack, Loot, Needs};
+
+const OUT_OF_PLACE: &str = "message out of place";
+const UNDECODABLE: &str = "channel: message cannot be decoded";
+const TOO_LONG: &str = "channel: truncated message";
+const DESCRIPTORS: &str = "channel: wrong number of descriptors for this kind of message";
+const TOO_MANY: &str = "channel: too many messages";
+/// What is allowed changes nothing: the stub ends by itself.
+const HARMLESS: &str = "ended: exit status 66";
+
+const fn lie(name: &'static str, expected: &'static str, run: fn(&Loot)) -> Attack {
+    Attack { name, needs: Needs::Nothing, expected, run }
+}
+
+/// The table.
+pub const LIES: &[Attack] = &[
+    // Messages out of place.
+    lie("alive-with-another-number", OUT_OF_PLACE, |loot| say(loot, &FromWorker::Alive(1 << 40))),
+    lie("report-twice", OUT_OF_PLACE, |loot| {
+        answer_report(loot, &honest());
+        say(loot, &FromWorker::Report(honest()));
+    }),
+    lie("health-of-path-9", OUT_OF_PLACE, |loot| say(loot, &FromWorker::Health(9, PathHealth::Up))),
+    lie("active-path-9", OUT_OF_PLACE, |loot| say(loot, &FromWorker::Active(9))),
+    lie("learned-on-path-9", OUT_OF_PLACE, |loot| say(loot, &FromWorker::Learned(9, somebody()))),
+    lie("sealed-twice", OUT_OF_PLACE, |loot| say(loot, &FromWorker::Sealed(Confinement::default()))),
+    lie("finished-without-an-end", OUT_OF_PLACE, |loot| say(loot, &FromWorker::Finished)),
+    lie("benchmark-unasked", OUT_OF_PLACE, |loot| say(loot, &FromWorker::Benchmark(Vec::new()))),
+    lie("report-of-no-path", OUT_OF_PLACE, |loot| answer_report(loot, &State { paths: Vec::new(), ..honest() })),
+    lie("report-of-many-paths", OUT_OF_PLACE, |loot| {
+        answer_report(loot, &State { paths: vec![PathReport::default(); 20], ..honest() });
+    }),
+    lie("report-from-the-future", OUT_OF_PLACE, |loot| answer_report(loot, &State { tick: 1 << 31, ..honest() })),
+    // No messages at all.
+    lie("garbage", UNDECODABLE, |loot| packet(loot, &[0xff; 100], &[])),
+    lie("a-vector-longer-than-its-packet", UNDECODABLE, |loot| packet(loot, &[7, 0xff, 0xff, 0xff, 0xff, 0x0f], &[])),
+    lie("bytes-behind-a-message", "channel: bytes behind the message", |loot| packet(loot, &[6, 0], &[])),
+    lie("one-byte-too-long", TOO_LONG, |loot| packet(loot, &[0; 2049], &[])),
+    lie("as-long-as-the-socket-takes", TOO_LONG, |loot| packet(loot, &[0; 100_000], &[])),
+    lie("its-own-descriptor", DESCRIPTORS, |loot| packet(loot, &[4, 0], &[loot.port.as_raw_fd()])),
+    lie("very-many-descriptors", TOO_LONG, |loot| packet(loot, &[4, 0], &[loot.port.as_raw_fd(); 253])),
+    // Too many of them.
+    lie("flood-of-health", TOO_MANY, |loot| flood(loot, &FromWorker::Health(0, PathHealth::Down))),
+    lie("flood-of-last-words", TOO_MANY, |loot| flood(loot, &FromWorker::Dying("x".repeat(2000)))),
+    lie("flood-of-addresses", TOO_MANY, |loot| flood(loot, &FromWorker::Learned(0, somebody()))),
+    // None: silent for longer than three heartbeats; deaf to the end of the channel.
+    lie("silence", "does not answer", |_| sleep(Duration::from_secs(10))),
+    lie("end-of-the-channel", "channel: closed by a worker that goes on", |loot| {
+        packet(loot, &[], &[]);
+        sleep(Duration::from_secs(10));
+    }),
+    // What is within the rules does no harm.
+    lie("numbers-beyond-all-measure", HARMLESS, |loot| answer_report(loot, &absurd())),
+    lie("another-peer-on-a-fixed-path", HARMLESS, |loot| say(loot, &FromWorker::Learned(0, somebody()))),
+    lie("words-to-nobody", HARMLESS, |loot| {
+        // The helper has closed its end, or would never read it.
+        let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+        let words = [IoSlice::new(b"serve me once more")];
+        while sendmsg::<()>(loot.helper.as_raw_fd(), &words, &[], flags, None).is_ok() {}
+    }),
+    lie("words-that-break-the-log", "first second [31mred", |loot| {
+        say(loot, &FromWorker::Dying(format!("first\nsecond\x1b[31mred\r{}", "x".repeat(1900))));
+    }),
+];
+
+/// Says something. That nobody listens any more is what the tests want.
+fn say(loot: &Loot, message: &FromWorker) {
+    let _ = loot.supervisor.send(message, &[]);
+}
+
+/// Sends any bytes with any descriptors.
+fn packet(loot: &Loot, bytes: &[u8], descriptors: &[RawFd]) {
+    let rights = [ControlMessage::ScmRights(descriptors)];
+    let control = if descriptors.is_empty() { &[][..] } else { &rights[..] };
+    let socket = loot.supervisor.as_fd().as_raw_fd();
+    let _ = sendmsg::<()>(socket, &[IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None);
+}
+
+/// Says the same until nobody listens any more.
+fn flood(loot: &Loot, message: &FromWorker) {
+    while loot.supervisor.send(message, &[]).is_ok() {}
+}
+
+/// Waits until the supervisor asks for a report, and answers.
+fn answer_report(loot: &Loot, state: &State) {
+    while let Ok(Some((message, _))) = loot.supervisor.recv() {
+        if matches!(message, ToWorker::Report) {
+            say(loot, &FromWorker::Report(state.clone()));
+            return;
+        }
+    }
+}
+
+/// A report that is taken.
+fn honest() -> State {
+    State { paths: vec![PathReport::default()], ..State::default() }
+}
+
+/// One that is taken, too, although no worker can have counted this.
+fn absurd() -> State {
+    const MAX: u64 = u64::MAX;
+    let port =
+        PortCounters { rx_frames: MAX, rx_bytes: MAX, tx_frames: MAX, tx_errors: MAX, rx_errors: MAX, ..honest().port };
+    let seal = SealCounters { bytes: MAX, compress_saved: MAX, compress_overhead: MAX, encrypt_overhead: MAX };
+    let counters = PathCounters {
+        tx_datagrams: MAX,
+        rx_datagrams: MAX,
+        rx_dropped_invalid: MAX,
+        rx_errors: MAX,
+        tx_errors: MAX,
+        pings_sent: MAX,
+        ..PathCounters::default()
+    };
+    let health = PathHealth::Down;
+    let path = PathReport { health, learned: Some(somebody()), last_pong: MAX, rtt_us: MAX, counters };
+    State { tick: 0, active: 255, fragment: u16::MAX, port, seal, paths: vec![path] }
+}
+
+/// An address that is no peer's.
+fn somebody() -> Address {
+    Address(([203, 0, 113, 1], 9).into())
+}
