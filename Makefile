@@ -46,7 +46,7 @@ check-vectors-both:
 	$(REPLAY) --by-file
 
 check-selinux:
-	$(MAKE) -C selinux
+	$(MAKE) -C selinux check
 
 # Longer than anybody wants to wait for.
 check-long: check-vectors-both check-fuzz
