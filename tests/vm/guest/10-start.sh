@@ -50,5 +50,6 @@ check "site-b starts" systemctl start ethudp@site-b
 check "site-a is up" within 10 state site-a up
 check "site-b is up" within 10 state site-b up
 check "traffic passes" traffic
-check "systemd knows the state" grep -q ' is up$' <(property site-a StatusText)
+check "systemd knows state, peer and path" equal 'up, path 1 of 1: 192.0.2.1:6000 to 192.0.2.2:6000, up' \
+    "$(property site-a StatusText | sed 's/; not to be had.*//')"
 finish

@@ -40,6 +40,11 @@ for site in site-a site-b; do
         check "$site, $process: $domain, user ethudp, no capability" \
             equal "$(wanted $domain)" "$(found "$(show $site .pids.$process)")"
     done
+    # Supervisor: its own on top of the unit's. The others inherit what is there when they are started, and add theirs: the
+    # helper two before the supervisor has its own, the worker one behind it.
+    filters() { field "$(show $site ".pids.$1")" Seccomp_filters; }
+    check "$site: each has filters of its own" equal "$(($(filters supervisor) + 1)) $(($(filters supervisor) + 1))" \
+        "$(filters helper) $(filters worker)"
     check "$site: there is no other process" equal \
         "$(show $site '.pids[]' | sort)" "$(sort "/sys/fs/cgroup$(property $site ControlGroup)/cgroup.procs")"
     check "$site: the worker is confined" equal 'true true' \

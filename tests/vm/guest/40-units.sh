@@ -6,7 +6,10 @@
 
 b=$(property site-b MainPID)
 
+index=$(</sys/class/net/eu0/ifindex)
 check "site-a restarts" systemctl restart ethudp@site-a
+check "its interface is still the same" equal "$index" "$(</sys/class/net/eu0/ifindex)"
+check "with its addresses" equal 2 "$(ip -o addr show dev eu0 | grep -cE 'inet 10.8.0.1/24|inet6 fd00::1/64')"
 check "site-a is up again" within 10 state site-a up
 check "traffic passes again" within 10 traffic
 

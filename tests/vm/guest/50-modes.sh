@@ -22,7 +22,12 @@ runs() {
 
 tunnel 'mode = "raw"' '[raw]' 'interface = "left"'
 runs "mode raw"
-tunnel 'mode = "bridge"' '[tap]' 'bridge = "br0"'
+tunnel 'mode = "bridge"' '[tap]' 'name = "eu9"' 'bridge = "br0"'
+place() { cat /sys/class/net/eu9/ifindex /sys/class/net/eu9/brport/port_no; }
+check "mode bridge: starts" systemctl start ethudp@other
+before=$(place)
+check "mode bridge: restarts" systemctl restart ethudp@other
+check "mode bridge: its place in the bridge is the same" equal "$before" "$(place)"
 runs "mode bridge"
 tunnel 'mode = "mirror"' '[mirror]' 'interface = "left"' 'filter = "udp port 514"'
 runs "mode mirror"
