@@ -18,8 +18,9 @@ use super::helper::Helper;
 use super::restart::Death;
 use crate::log;
 
-/// Time between two heartbeats.
-pub const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Time between two heartbeats: a worker that freezes right behind an answer is replaced after four of them, and that
+/// is to be within four seconds.
+pub const HEARTBEAT: Duration = Duration::from_millis(900);
 /// Longest time from a worker's start to its seal.
 const SEALING: Duration = Duration::from_secs(5);
 /// Unanswered heartbeats in a row after which a worker counts as frozen.
@@ -114,7 +115,7 @@ impl Worker {
         if self.sealed.is_none() {
             return false;
         }
-        // Only full seconds of our own running time count: after a stop of the whole service nobody is frozen.
+        // Only time in which we ran ourselves counts: after a stop of the whole service nobody is frozen.
         let on_time = now.duration_since(self.heartbeat_sent) < HEARTBEAT * 2;
         if self.answered {
             self.unanswered = 0;
