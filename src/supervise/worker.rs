@@ -1,6 +1,7 @@
 //! The supervisor's side of one worker: whatever comes from it may come from an attacker who has taken it over.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -89,7 +90,11 @@ impl Worker {
             unanswered: 0,
             unasked: 0,
         };
-        worker.channel.try_send(&ToWorker::Start(PROTOCOL, Box::new(config.clone())))?;
+        match worker.channel.try_send(&ToWorker::Start(PROTOCOL, Box::new(config.clone()))) {
+            // Killed already: that shows by the end of its channel.
+            Err(ipc::Error::Io(error)) if error.kind() == ErrorKind::BrokenPipe => {}
+            result => result?,
+        }
         helper.serve(&to_helper)?;
         Ok(worker)
     }
