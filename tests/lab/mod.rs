@@ -4,6 +4,7 @@
 
 mod captures;
 mod frames;
+mod processes;
 mod program;
 mod traffic;
 
@@ -17,6 +18,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 pub use captures::{CAPTURES, capture, offline};
 pub use frames::{Wire, frame};
+pub use processes::{children, crash, freeze, thread};
 pub use program::{Background, ETHUDP, Running, Scratch, ethudp};
 pub use traffic::{assert_tcp, assert_udp};
 
