@@ -10,6 +10,7 @@ mod confinement;
 mod datagrams;
 mod failover;
 mod interop;
+mod kills;
 mod mirror;
 mod mss;
 mod nat;

@@ -24,6 +24,13 @@ pub fn children(parent: Pid) -> Vec<(Pid, String)> {
     processes.filter_map(|name| child(name.parse().ok()?)).collect()
 }
 
+/// Number of open descriptors of a process, and its resident memory in KiB.
+pub fn resources(pid: Pid) -> (usize, u64) {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")).unwrap();
+    (fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count(), resident.parse().unwrap())
+}
+
 /// Makes a process crash as a bug of its own would: what its main thread returns to from its sleep becomes nonsense, for
 /// every thread that sleeps there. (A worker has all signals blocked, so that none but SIGKILL reaches it from outside.)
 pub fn crash(pid: Pid) {
