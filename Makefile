@@ -1,8 +1,8 @@
 # make demo   two ends on this machine, traffic through them, one worker killed: see it run
 # make check  everything that must hold, in under ten minutes once the dependencies are built
 # make check-vm     the unit and the SELinux policy in a virtual machine; Debian, minutes
-# make check-long   all recorded cases both ways, then minutes of fuzzing (FUZZ_SECONDS each target); that needs
-#                   cargo-fuzz and a nightly toolchain
+# make check-long   all recorded cases both ways, a thousand kills of workers under traffic (ten minutes), then minutes
+#                   of fuzzing (FUZZ_SECONDS each target); that needs cargo-fuzz and a nightly toolchain
 # make build  the three executables, in target/release
 # make install   what `make build` made, the unit and its surroundings; DESTDIR and PREFIX as usual. make uninstall
 
@@ -10,7 +10,7 @@ CARGO ?= cargo
 # Root for what needs network namespaces; nothing where we are root already.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 AS_ROOT := --config 'target."cfg(unix)".runner = ["sudo", "--preserve-env"]'
-.PHONY: build demo check check-long check-fuzz check-deps check-style check-tests check-vectors \
+.PHONY: build demo check check-long check-fuzz check-kills check-deps check-style check-tests check-vectors \
     check-vectors-both check-selinux check-unit check-vm
 .PHONY: install uninstall
 
@@ -92,7 +92,13 @@ check-vm: check-selinux
 	$(SUDO) tests/vm/run $(CHECKS)
 
 # Longer than anybody wants to wait for.
-check-long: check-vectors-both check-fuzz
+check-long: check-vectors-both check-kills check-fuzz
+
+KILLS ?= 1000
+check-kills:
+	$(CARGO) build --workspace --locked
+	ETHUDP_KILLS=$(KILLS) $(CARGO) test --locked --test promises $(if $(SUDO),$(AS_ROOT)) -- \
+	    --nocapture kills::a_stream_survives_worker_after_worker
 
 FUZZ_SECONDS ?= 600
 check-fuzz:

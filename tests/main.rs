@@ -11,6 +11,7 @@ mod confinement;
 mod datagrams;
 mod failover;
 mod interop;
+mod kills;
 mod mirror;
 mod mss;
 mod nat;

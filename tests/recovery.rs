@@ -1,13 +1,18 @@
 //! A worker that dies or freezes is replaced; a helper that dies is not missed until then.
 
+use std::fs::{self, File};
+use std::io::Write;
 use std::net::UdpSocket;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 
-use crate::lab::{Running, Sites, assert_udp, wait_for};
+use crate::lab::{Running, Scratch, Sites, assert_udp, children, ethudp, freeze, thread, wait_for};
 
 const LIMIT: Duration = Duration::from_secs(3);
+/// Longest time until a worker that is frozen, all or part of it, has been replaced.
+const FROZEN: Duration = Duration::from_secs(4);
 
 fn tunnel(sites: &Sites) -> (Running, Running) {
     let end = |here, there| format!("-i -dev eu0 -k key 192.0.2.{here} 6000 192.0.2.{there} 6000 10.8.0.{here} 24");
@@ -61,9 +66,49 @@ fn a_frozen_worker_is_replaced() {
     let (a, _b) = tunnel(&sites);
     kill(a.pid("worker"), Signal::SIGSTOP).unwrap();
     let start = Instant::now();
-    wait_for("replacement", Duration::from_secs(8), || (a.count("/worker_restarts") == 1).then_some(()));
+    wait_for("replacement", FROZEN, || (forwarding(&a) == 2).then_some(()));
     assert!(start.elapsed() > Duration::from_secs(2), "killed although it was only slow");
     assert_udp(&sites.a, &sites.b, "10.8.0.2");
+}
+
+/// How many workers have forwarded. The status would wait for one that is frozen.
+fn forwarding(end: &Running) -> usize {
+    end.log().lines().filter(|line| line.ends_with(" forwards")).count()
+}
+
+#[test]
+fn a_worker_of_which_one_thread_is_frozen_is_replaced() {
+    let sites = Sites::new();
+    let (a, _b) = tunnel(&sites);
+    for (number, name) in ["egress", "ingress-0", ""].into_iter().enumerate() {
+        // Somewhere between two heartbeats, of which the first comes soon after the start.
+        std::thread::sleep(Duration::from_millis(1300));
+        let start = Instant::now();
+        freeze(thread(a.pid("worker"), name), FROZEN);
+        let left = FROZEN.saturating_sub(start.elapsed());
+        wait_for("replacement", left, || (forwarding(&a) == number + 2).then_some(()));
+        assert!(start.elapsed() > Duration::from_secs(2), "{name}: killed although it was only slow");
+        assert_udp(&sites.a, &sites.b, "10.8.0.2");
+    }
+}
+
+#[test]
+fn after_a_pause_of_the_whole_service_nobody_is_killed() {
+    let sites = Sites::new();
+    let (a, _b) = tunnel(&sites);
+    let worker = a.pid("worker");
+    let all = [a.pid("supervisor"), a.pid("helper"), worker];
+    for pid in all {
+        kill(pid, Signal::SIGSTOP).unwrap();
+    }
+    std::thread::sleep(Duration::from_secs(5));
+    for pid in all {
+        kill(pid, Signal::SIGCONT).unwrap();
+    }
+    // Nor later, for what it has not answered meanwhile.
+    std::thread::sleep(FROZEN);
+    assert_udp(&sites.a, &sites.b, "10.8.0.2");
+    assert_eq!((a.pid("worker"), a.count("/worker_restarts")), (worker, 0));
 }
 
 #[test]
@@ -108,4 +153,84 @@ fn what_waited_for_a_frozen_worker_is_not_delivered_late() {
     assert_udp(&sites.a, &sites.b, "10.8.0.2");
     assert!(receiver.recv(&mut [0; 16]).is_err(), "a frame was delivered seconds late");
     assert!(a.count("/port/rx_dropped_stale") >= 50, "{}", a.status());
+}
+
+#[test]
+fn workers_that_are_killed_before_they_forward_are_replaced() {
+    let sites = Sites::new();
+    let (a, _b) = tunnel(&sites);
+    let (supervisor, helper) = (a.pid("supervisor"), a.pid("helper"));
+    // Ten in a row would end the tunnel.
+    for _ in 0..6 {
+        let worker = wait_for("worker", LIMIT, || {
+            children(supervisor).into_iter().find(|(pid, state)| *pid != helper && state != "Z")
+        });
+        let _ = kill(worker.0, Signal::SIGKILL);
+    }
+    assert_udp(&sites.a, &sites.b, "10.8.0.2");
+}
+
+#[test]
+fn a_worker_that_cannot_be_started_is_tried_again() {
+    let sites = Sites::new();
+    let (a, _b) = tunnel(&sites);
+    // As its own user, who may have processes of other tunnels: none more, or some more.
+    let limit = |processes: u32| {
+        let user = "--reuid ethudp --regid ethudp --clear-groups";
+        sites.a.run("setpriv", &format!("{user} prlimit --pid {} --nproc={processes}:", a.pid("supervisor")));
+    };
+    limit(1);
+    kill(a.pid("worker"), Signal::SIGKILL).unwrap();
+    wait_for("failure", LIMIT, || a.log().contains("starting a worker: ").then_some(()));
+    limit(1000);
+    assert_udp(&sites.a, &sites.b, "10.8.0.2");
+}
+
+/// An executable that ends at once, in failure.
+const FALSE: &str = "/usr/bin/false";
+/// Has a tunnel run executables of its own, in its scratch directory.
+const OWN: &[&str] = &["--reuid", "0"];
+const ALONE: [&str; 12] =
+    ["-d", "-n", "a", "-i", "-dev", "eu0", "192.0.2.1", "6000", "192.0.2.2", "6000", "10.8.0.1", "24"];
+
+#[test]
+fn a_first_worker_that_cannot_confine_itself_is_an_error() {
+    let (sites, scratch) = (Sites::new(), Scratch::new());
+    let mut command = ethudp(&scratch, OWN, &ALONE);
+    fs::copy(FALSE, scratch.path().join("ethudp-worker")).unwrap();
+    let output = sites.a.spawn(command.stderr(Stdio::piped())).wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && said.contains("worker: ended before it was confined"), "{said}");
+}
+
+#[test]
+fn an_executable_that_is_replaced_is_not_run_before_the_next_start() {
+    let sites = Sites::new();
+    let a = Running::start(&sites.a, Scratch::new(), "a", OWN, &ALONE);
+    let [other, worker] = ["other", "ethudp-worker"].map(|name| a.scratch.path().join(name));
+    fs::copy(FALSE, &other).unwrap();
+    fs::rename(other, worker).unwrap();
+    a.replace_worker();
+    assert_eq!(a.count("/worker_restarts"), 1);
+}
+
+#[test]
+fn ten_workers_in_a_row_that_cannot_confine_themselves_end_the_tunnel() {
+    let sites = Sites::new();
+    let a = Running::start(&sites.a, Scratch::new(), "a", OWN, &ALONE);
+    let (supervisor, worker) = (a.pid("supervisor"), a.pid("worker"));
+    std::thread::sleep(Duration::from_secs(1));
+    // The supervisor has opened the executable: it is changed in place, between two workers.
+    kill(supervisor, Signal::SIGSTOP).unwrap();
+    kill(worker, Signal::SIGKILL).unwrap();
+    let executable = a.scratch.path().join("ethudp-worker");
+    let open = || File::options().write(true).truncate(true).open(&executable).ok();
+    wait_for("the worker's end", LIMIT, open).write_all(&fs::read(FALSE).unwrap()).unwrap();
+    kill(supervisor, Signal::SIGCONT).unwrap();
+    // Nine delays of 50 ms to 5 s.
+    wait_for("end", Duration::from_secs(25), || a.try_status().is_none().then_some(()));
+    let log = a.log();
+    assert!(log.contains("ten workers in a row died before they were confined"), "{log}");
+    assert_eq!(log.matches("ended: exit status 1").count(), 10, "{log}");
+    assert!(!a.stop().success() && !sites.a.interfaces().contains(&"eu0".into()));
 }

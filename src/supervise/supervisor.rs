@@ -11,7 +11,7 @@ use privsep::ipc::{Address, Confinement, Counts, PathHealth, Remote, WorkerConfi
 use super::events::{Readable, asked, wait};
 use super::helper::Helper;
 use super::link::LinkWatch;
-use super::restart::{History, Verdict};
+use super::restart::{Death, History, Verdict};
 use super::statistics;
 use super::worker::{Event, Worker};
 use crate::error::Context;
@@ -67,6 +67,8 @@ pub struct Supervisor<'a> {
     worker: Option<Worker>,
     /// When to start the next worker, while there is none.
     start_at: Instant,
+    /// Since when no frame has been forwarded, while that is so.
+    stopped: Option<Instant>,
     history: History,
     restarts: u64,
     confinement: Confinement,
@@ -113,6 +115,7 @@ impl<'a> Supervisor<'a> {
             notify,
             worker: None,
             start_at: Instant::now(),
+            stopped: None,
             history: History::new(),
             restarts: 0,
             confinement: Confinement::default(),
@@ -221,8 +224,15 @@ impl<'a> Supervisor<'a> {
     }
 
     fn start_worker(&mut self) -> Result<(), Error> {
-        let worker = Worker::start(&self.parts.executable, self.helper()?, &self.parts.config);
-        self.worker = Some(worker.context(|| "starting a worker".into())?);
+        self.parts.config.drain |= self.stopped.is_some_and(|since| since.elapsed() > STALE);
+        match Worker::start(&self.parts.executable, self.helper()?, &self.parts.config) {
+            Ok(worker) => self.worker = Some(worker),
+            // Memory or processes may be short for a moment.
+            Err(error) => {
+                log::error(&format!("starting a worker: {error}"));
+                self.replace(Death { forwarded: None, crash: false })?;
+            }
+        }
         Ok(())
     }
 
@@ -270,6 +280,7 @@ impl<'a> Supervisor<'a> {
 
     fn on_sealed(&mut self, confinement: Confinement) -> Result<(), Error> {
         self.confinement = confinement;
+        (self.stopped, self.parts.config.drain) = (None, false);
         let lacks = status::lacks(&self.status().confinement, self.parts.by_root);
         if self.tunnel.require_confinement && !lacks.is_empty() {
             let lacks = lacks.join(", ");
@@ -281,7 +292,6 @@ impl<'a> Supervisor<'a> {
     /// The worker has run its ticks: the next one begins anew, as the original's does.
     fn worker_finished(&mut self) {
         self.worker = None;
-        self.parts.config.drain = false;
         self.restarts += 1;
         let state = &mut self.parts.config.state;
         state.tick = 0;
@@ -331,17 +341,21 @@ impl<'a> Supervisor<'a> {
             }
         }
         // What has piled up behind one that did not read is too late by now.
-        self.parts.config.drain = blame == Blame::Worker;
+        config.drain |= blame == Blame::Worker;
+        self.replace(death)
+    }
+
+    /// Decides when the next worker is started, now that there is none.
+    fn replace(&mut self, death: Death) -> Result<(), Error> {
         let ready_once = self.restarts > 0 || death.forwarded.is_some();
         if !ready_once {
             return Err(Error::failure("worker: ended before it was confined"));
         }
         self.restarts += 1;
-        match self.history.note(Instant::now(), death) {
-            Verdict::Replace(delay) => {
-                self.parts.config.drain |= delay > STALE;
-                self.start_at = Instant::now() + delay;
-            }
+        let now = Instant::now();
+        self.stopped.get_or_insert(now);
+        match self.history.note(now, death) {
+            Verdict::Replace(delay) => self.start_at = now + delay,
             Verdict::GiveUp(reason) => return Err(Error::failure(reason)),
         }
         Ok(())

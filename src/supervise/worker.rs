@@ -1,6 +1,7 @@
 //! The supervisor's side of one worker: whatever comes from it may come from an attacker who has taken it over.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -18,8 +19,9 @@ use super::helper::Helper;
 use super::restart::Death;
 use crate::log;
 
-/// Time between two heartbeats.
-pub const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Time between two heartbeats: a worker that freezes right behind an answer is replaced after four of them, and that
+/// is to be within four seconds.
+pub const HEARTBEAT: Duration = Duration::from_millis(900);
 /// Longest time from a worker's start to its seal.
 const SEALING: Duration = Duration::from_secs(5);
 /// Unanswered heartbeats in a row after which a worker counts as frozen.
@@ -91,7 +93,11 @@ impl Worker {
             unanswered: 0,
             unasked: 0,
         };
-        worker.channel.try_send(&ToWorker::Start(PROTOCOL, Box::new(config.clone())))?;
+        match worker.channel.try_send(&ToWorker::Start(PROTOCOL, Box::new(config.clone()))) {
+            // Killed already: that shows by the end of its channel.
+            Err(ipc::Error::Io(error)) if error.kind() == ErrorKind::BrokenPipe => {}
+            result => result?,
+        }
         helper.serve(&to_helper)?;
         Ok(worker)
     }
@@ -117,7 +123,7 @@ impl Worker {
         if self.sealed.is_none() {
             return false;
         }
-        // Only full seconds of our own running time count: after a stop of the whole service nobody is frozen.
+        // Only time in which we ran ourselves counts: after a stop of the whole service nobody is frozen.
         let on_time = now.duration_since(self.heartbeat_sent) < HEARTBEAT * 2;
         if self.answered && !self.deaf {
             self.unanswered = 0;

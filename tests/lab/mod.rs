@@ -4,7 +4,9 @@
 
 mod captures;
 mod frames;
+mod processes;
 mod program;
+mod stream;
 mod traffic;
 
 use std::fs::{self, File};
@@ -17,7 +19,9 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 pub use captures::{CAPTURES, capture, offline};
 pub use frames::{Wire, frame};
+pub use processes::{children, crash, freeze, resources, thread};
 pub use program::{Background, ETHUDP, Running, Scratch, built, copy_built, ethudp};
+pub use stream::{Arrived, Stream};
 pub use traffic::{assert_tcp, assert_udp};
 
 /// A network namespace of its own, with the loopback interface up.

@@ -105,7 +105,7 @@ struct Control {
     drain: bool,
     exit_after: Option<u64>,
     outlet: Outlet,
-    /// Passes of each loop at the last answered heartbeat.
+    /// Passes of each loop when the heartbeat came.
     seen: Vec<u64>,
     /// Heartbeat that waits for an answer.
     heartbeat: Option<u64>,
@@ -163,7 +163,6 @@ impl Control {
             pong,
             clock,
         };
-        let seen = vec![0; shared.clock.passes.len()];
         Self {
             shared: Arc::new(shared),
             state,
@@ -172,7 +171,7 @@ impl Control {
             drain,
             exit_after,
             outlet: Outlet::new(),
-            seen,
+            seen: Vec::new(),
             heartbeat: None,
         }
     }
@@ -236,7 +235,9 @@ impl Control {
             }
             match supervisor.recv()? {
                 None => return Ok(()),
-                Some((ToWorker::Heartbeat(number), _)) => self.heartbeat = Some(number),
+                Some((ToWorker::Heartbeat(number), _)) => {
+                    (self.heartbeat, self.seen) = (Some(number), self.passes());
+                }
                 Some((ToWorker::Report, _)) => supervisor.send(&FromWorker::Report(self.report()), &[])?,
                 Some((ToWorker::Reset(counts), _)) => self.reset(counts),
                 Some((ToWorker::Start(..) | ToWorker::Benchmark(..), _)) => {
@@ -314,12 +315,14 @@ impl Control {
         Ok(())
     }
 
-    /// Answers a waiting heartbeat once every loop has passed since the one before.
+    fn passes(&self) -> Vec<u64> {
+        self.shared.clock.passes.iter().map(|passes| passes.load(Relaxed)).collect()
+    }
+
+    /// Answers a waiting heartbeat once every loop has passed since it came.
     fn answer_heartbeat(&mut self, supervisor: &Supervisor) -> Result<(), Error> {
         let Some(number) = self.heartbeat else { return Ok(()) };
-        let passes = || self.shared.clock.passes.iter().map(|passes| passes.load(Relaxed));
-        if passes().zip(&self.seen).all(|(now, &seen)| now != seen) {
-            self.seen = passes().collect();
+        if self.passes().iter().zip(&self.seen).all(|(now, seen)| now != seen) {
             self.heartbeat = None;
             supervisor.send(&FromWorker::Alive(number), &[])?;
         }
