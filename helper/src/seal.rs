@@ -74,7 +74,7 @@ pub const OPENING: &[Allowed] = &[
     allow("setresuid", libc::SYS_setresuid, Any, "becomes the unprivileged user"),
     allow("landlock_create_ruleset", libc::SYS_landlock_create_ruleset, Any, "confines itself for good"),
     allow("landlock_restrict_self", libc::SYS_landlock_restrict_self, Any, "confines itself for good"),
-    allow("prlimit64", libc::SYS_prlimit64, Any, "confines itself for good"),
+    allow("prlimit64", libc::SYS_prlimit64, OneOf(0, &[0]), "confines itself for good"),
     allow("seccomp", libc::SYS_seccomp, Any, "confines itself for good"),
 ];
 

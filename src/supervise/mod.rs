@@ -104,9 +104,10 @@ pub fn give_up_privileges(identity: Option<Identity>) -> std::io::Result<bool> {
         confine::drop_bounding_set()?;
         confine::become_user(identity)?;
     }
+    // The change of identity has made it dumpable again, where it was one.
+    confine::not_dumpable()?;
     confine::drop_capabilities()?;
     confine::no_new_privileges()?;
-    confine::not_dumpable()?;
     seal::for_good()?;
     Ok(empty_network)
 }

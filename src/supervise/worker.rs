@@ -215,7 +215,10 @@ impl Worker {
                 // Only somebody outside ends it by one of these.
                 (signal.to_string(), !matches!(signal, Signal::SIGKILL | Signal::SIGTERM))
             }
-            Ok(WaitStatus::Exited(_, process::EXEC_FAILED)) => ("it could not be executed".into(), false),
+            // One that has run may say so, too, but is not believed.
+            Ok(WaitStatus::Exited(_, process::EXEC_FAILED)) if forwarded.is_none() => {
+                ("it could not be executed".into(), false)
+            }
             Ok(WaitStatus::Exited(_, status)) => (format!("exit status {status}"), true),
             other => (format!("{other:?}"), false),
         };

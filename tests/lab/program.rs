@@ -1,6 +1,7 @@
 //! The program under test.
 
 use std::fs::{self, File, Permissions};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -30,10 +31,14 @@ impl Scratch {
     pub fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("ethudp-test-{}-{number}", std::process::id()));
-        fs::create_dir(&path).unwrap();
-        // The tunnel's user puts its control socket here.
-        fs::set_permissions(&path, Permissions::from_mode(0o777)).unwrap();
+        let parent = std::env::temp_dir().join(format!("ethudp-test-{}-{number}", std::process::id()));
+        // Any user of a tunnel puts its control socket there, and root executes what is copied there: so nobody else must
+        // find it.
+        let path = parent.join(format!("{:016x}", RandomState::new().build_hasher().finish()));
+        for (path, mode) in [(&parent, 0o711), (&path, 0o777)] {
+            fs::create_dir(path).unwrap();
+            fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        }
         Self { path, worker: None }
     }
 
@@ -64,7 +69,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.path);
+        let _ = fs::remove_dir_all(self.path.parent().unwrap());
     }
 }
 

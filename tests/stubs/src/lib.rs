@@ -44,8 +44,10 @@ pub enum Needs {
     Tap,
     /// A packet socket.
     Raw,
-    /// To be without the filter: what else denies it is what counts.
+    /// To be without a filter of its own: the one that it inherits is what counts.
     NoFilter,
+    /// The same, on a kernel whose Landlock knows signals: what else denies it is what counts.
+    Landlock,
 }
 
 /// One thing that an attacker does.

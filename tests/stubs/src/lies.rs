@@ -61,6 +61,8 @@ pub const LIES: &[Attack] = &[
         packet(loot, &[], &[]);
         sleep(Duration::from_secs(10));
     }),
+    // As if it had never been executed.
+    lie("an-innocent-end", "ended: exit status 127", |_| std::process::exit(127)),
     // What is within the rules does no harm.
     lie("numbers-beyond-all-measure", HARMLESS, |loot| answer_report(loot, &absurd())),
     lie("another-peer-on-a-fixed-path", HARMLESS, |loot| say(loot, &FromWorker::Learned(0, somebody()))),

@@ -21,7 +21,7 @@ const EXECUTE: i64 = libc::PROT_EXEC as i64;
 pub const UNFILTERED: &[Attack] = &[
     Attack {
         name: "everything-that-the-inherited-filter-lets-through",
-        needs: Needs::NoFilter,
+        needs: Needs::Landlock,
         expected: "open EACCES, list EACCES, remove EACCES, execveat EACCES, fork EAGAIN, kill EPERM, \
                    write-and-execute EACCES, executable-later EACCES, limit EPERM",
         run: |loot| say(loot, PASSED),

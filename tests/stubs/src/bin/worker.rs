@@ -97,7 +97,7 @@ fn be_taken_over(attack: &'static Attack, [supervisor_pid, helper_pid]: [i32; 2]
         }
     });
     ready.wait();
-    let confinement = if attack.needs == Needs::NoFilter {
+    let confinement = if matches!(attack.needs, Needs::NoFilter | Needs::Landlock) {
         confine::limit_resources()?;
         confinement
     } else {
