@@ -7,10 +7,24 @@ use crate::lab::{Running, Sites};
 
 const NO_CAPABILITIES: &str = "0000000000000000";
 
-/// A field of a `status` file in /proc.
-fn field(status: &str, name: &str) -> String {
+/// Each process, its threads, and its filters where it is started by root: the worker inherits the supervisor's, and the
+/// helper puts a second one on the one with which it opens.
+const PROCESSES: [(&str, usize, u32); 3] = [("supervisor", 1, 1), ("helper", 1, 2), ("worker", 3, 2)];
+
+/// A field of a `status` file in /proc, if the kernel has it.
+fn optional(status: &str, name: &str) -> Option<String> {
     let line = status.lines().find_map(|line| line.strip_prefix(&format!("{name}:")));
-    line.unwrap_or_else(|| panic!("no {name}")).trim().to_owned()
+    Some(line?.trim().to_owned())
+}
+
+/// As before, one that every kernel has.
+fn field(status: &str, name: &str) -> String {
+    optional(status, name).unwrap_or_else(|| panic!("no {name}"))
+}
+
+/// How many filters a thread has; since Linux 5.9.
+fn filters(status: &str) -> Option<u32> {
+    optional(status, "Seccomp_filters").map(|count| count.parse().unwrap())
 }
 
 /// The `status` files of all threads of a process.
@@ -25,9 +39,11 @@ fn no_process_has_root_or_a_capability_and_the_worker_is_sealed() {
     let sites = Sites::new();
     let a = Running::classic(&sites.a, "a", "-i 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24");
     let user = nix::unistd::User::from_name("ethudp").unwrap().unwrap().uid.to_string();
-    for process in ["supervisor", "helper", "worker"] {
+    // Those of this test itself, which all that it starts have, too.
+    let inherited = filters(&fs::read_to_string("/proc/thread-self/status").unwrap());
+    for (process, count, own_filters) in PROCESSES {
         let threads = threads(a.pid(process));
-        assert_eq!(threads.len(), if process == "worker" { 3 } else { 1 }, "threads of the {process}");
+        assert_eq!(threads.len(), count, "threads of the {process}");
         for status in threads {
             for name in ["Uid", "Gid"] {
                 let ids = field(&status, name);
@@ -40,6 +56,7 @@ fn no_process_has_root_or_a_capability_and_the_worker_is_sealed() {
             }
             assert_eq!(field(&status, "NoNewPrivs"), "1", "{process}");
             assert_eq!(field(&status, "Seccomp"), "2", "{process}: a thread without filter");
+            assert_eq!(filters(&status), inherited.map(|count| count + own_filters), "{process}: filters");
         }
         // Non-dumpable: its files in /proc belong to root, so nobody of its uid can trace it or open its memory.
         let owner =
@@ -73,13 +90,15 @@ fn the_worker_has_an_empty_network_and_no_descriptor_but_its_handles() {
 }
 
 #[test]
-fn the_worker_can_start_nothing_write_no_file_and_dump_no_core() {
+fn helper_and_worker_can_start_nothing_write_no_file_and_dump_no_core() {
     let sites = Sites::new();
     let a = Running::classic(&sites.a, "a", "-i 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24");
-    let limits = fs::read_to_string(format!("/proc/{}/limits", a.pid("worker"))).unwrap();
-    for name in ["Max processes", "Max file size", "Max core file size"] {
-        let line = limits.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-        assert_eq!(line.split_whitespace().take(2).collect::<Vec<_>>(), ["0", "0"], "{name}");
+    for process in ["helper", "worker"] {
+        let limits = fs::read_to_string(format!("/proc/{}/limits", a.pid(process))).unwrap();
+        for name in ["Max processes", "Max file size", "Max core file size"] {
+            let line = limits.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            assert_eq!(line.split_whitespace().take(2).collect::<Vec<_>>(), ["0", "0"], "{process}: {name}");
+        }
     }
 }
 

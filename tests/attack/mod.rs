@@ -1,6 +1,7 @@
 //! What is promised about a process that has been taken over, proved by processes that behave as if they were.
 
 mod helper;
+mod helper_tables;
 mod neighbour;
 mod table;
 mod worker;

@@ -4,6 +4,7 @@
 //! that has been taken over from the network might try: [`attacks`]. `stub-neighbour` is another process of the same user.
 
 mod calls;
+pub mod helper;
 mod lies;
 #[allow(unsafe_code)]
 pub mod raw;

@@ -1,0 +1,85 @@
+//! The privileged helper: opens every handle of a plan at once, gives up its privileges, and passes the handles on.
+//!
+//! It reads from nobody but the supervisor: one plan, then requests to serve. It writes handles down the socket that
+//! comes with such a request and never reads a byte from the worker at the other end. Any violation of this ends it.
+
+mod open;
+pub mod seal;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+
+use privsep::PROTOCOL;
+use privsep::confine;
+use privsep::ipc::{self, Channel, FromHelper, Handles, Identity, Never, Plan, PortPlan, ToHelper};
+use privsep::sys::process;
+
+/// The whole program.
+pub fn run() -> ExitCode {
+    match serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ethudp-helper: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve() -> Result<(), ipc::Error> {
+    seal::before_plan()?;
+    let supervisor = Channel::<FromHelper, ToHelper>::new(process::inherited(process::SUPERVISOR_FD)?);
+    let Some((plan, stored)) = receive_plan(&supervisor)? else { return Ok(()) };
+    let handles = match open::everything(&plan, stored) {
+        Ok(handles) => handles,
+        Err(reason) => return supervisor.send(&FromHelper::Failed(reason), &[]),
+    };
+    give_up_privileges(plan.become_user)?;
+    let port = handles.port.as_fd();
+    let store = plan.store && matches!(plan.port, PortPlan::Tap { .. });
+    let opened = FromHelper::Opened { interface: handles.interface.clone(), index: handles.index, store };
+    supervisor.send(&opened, if store { std::slice::from_ref(&port) } else { &[] })?;
+    while let Some((message, descriptors)) = supervisor.recv()? {
+        match message {
+            ToHelper::Serve(_) => hand_out(&handles, descriptors)?,
+            ToHelper::Plan(..) => return Err(ipc::Error::Violation("second plan")),
+        }
+    }
+    Ok(())
+}
+
+/// The plan, and the TAP that comes with it where a run before this one has left one.
+fn receive_plan(supervisor: &Channel<FromHelper, ToHelper>) -> Result<Option<(Plan, Option<OwnedFd>)>, ipc::Error> {
+    match supervisor.recv()? {
+        None => Ok(None),
+        Some((ToHelper::Plan(PROTOCOL, plan), stored)) => Ok(Some((plan, stored.into_iter().next()))),
+        Some((ToHelper::Plan(..), _)) => Err(ipc::Error::Violation("supervisor and helper are of different versions")),
+        Some((ToHelper::Serve(_), _)) => Err(ipc::Error::Violation("request before the plan")),
+    }
+}
+
+/// Nothing of the plan is ever opened again, so no capability is kept.
+fn give_up_privileges(become_user: Option<Identity>) -> io::Result<()> {
+    if let Some(identity) = become_user {
+        confine::drop_bounding_set()?;
+        confine::become_user(identity)?;
+    }
+    confine::drop_capabilities()?;
+    // The change of identity has undone both.
+    confine::not_dumpable()?;
+    confine::die_with_parent()?;
+    seal::for_good()
+}
+
+/// Sends every handle down the worker's socket, one way. A worker that has died meanwhile is the supervisor's business.
+fn hand_out(handles: &open::Handles, descriptors: Vec<OwnedFd>) -> Result<(), ipc::Error> {
+    let paths = u8::try_from(handles.paths.len()).map_err(io::Error::other)?;
+    let all: Vec<_> = [&handles.port].into_iter().chain(&handles.paths).map(AsFd::as_fd).collect();
+    for socket in descriptors {
+        match Channel::<Handles, Never>::new(socket).send(&Handles { paths }, &all) {
+            Err(ipc::Error::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            result => result?,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,29 @@
+//! A helper that has been taken over: it confines itself by the helper's own code, up to the stage that its first argument
+//! names, and then makes the attempt that the second one names.
+//!
+//! What the real one gives up in between (user, capabilities) it keeps, so that it is filter and Landlock that stop it.
+
+use std::env;
+use std::process::ExitCode;
+
+use ethudp_helper::seal;
+use ethudp_stubs::SURVIVED;
+use ethudp_stubs::helper::{ATTEMPTS, DENIED, Tools};
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = env::args().skip(1).collect();
+    let [stage, name] = &arguments[..] else { panic!("stage and attempt, not {arguments:?}") };
+    let attempt = ATTEMPTS.iter().find(|attempt| attempt.name == name).expect("no such attempt");
+    let tools = Tools::new().expect("tools");
+    seal::before_plan().expect("before the plan");
+    if stage == "serving" {
+        seal::for_good().expect("for good");
+    }
+    match (attempt.run)(&tools) {
+        Ok(_) => ExitCode::from(SURVIVED),
+        Err(error) => {
+            let status = error.raw_os_error().and_then(|number| u8::try_from(DENIED + number).ok());
+            status.map_or(ExitCode::FAILURE, ExitCode::from)
+        }
+    }
+}
