@@ -52,6 +52,19 @@ impl Manager {
         Service(site.spawn(&mut command))
     }
 
+    /// Whether a message with these words is among those that have come.
+    fn hears(&self, words: &str) -> bool {
+        self.socket.set_nonblocking(true).unwrap();
+        let next = || {
+            let mut buffer = [0; 4096];
+            let length = self.socket.recv(&mut buffer).ok()?;
+            Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
+        };
+        let heard: Vec<_> = std::iter::from_fn(next).collect();
+        self.socket.set_nonblocking(false).unwrap();
+        heard.iter().any(|text| text.contains(words))
+    }
+
     fn log(&self) -> String {
         std::fs::read_to_string(self.scratch.path().join("log")).unwrap()
     }
@@ -158,11 +171,11 @@ fn what_is_stored_and_not_the_tap_of_the_file_is_let_go() {
     let mut service = manager.launch(&sites.a, &file("address = [\"10.8.0.1/24\"]"), stored);
     let ended = wait_for("end", Duration::from_secs(5), || service.0.try_wait().unwrap());
     assert!(!ended.success() && manager.log().contains("\"eu0\": exists already"), "{}", manager.log());
+    // Else the next start would find it again.
+    assert!(manager.hears("FDSTOREREMOVE=1"), "what is stored is not let go");
     assert!(!sites.a.ip("addr show eu0").contains("10.8.0.1"));
     sites.a.ip("link delete eu0");
     drop(inhabitant);
-    while manager.socket.set_nonblocking(true).is_ok() && manager.socket.recv(&mut [0; 4096]).is_ok() {}
-    manager.socket.set_nonblocking(false).unwrap();
     // Something that is no TAP.
     let (service, _, _) = manager.start(&sites.a, &file(""), Some(std::fs::File::open("/dev/null").unwrap().into()));
     assert!(sites.a.interfaces().contains(&"eu0".into()));

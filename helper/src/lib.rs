@@ -30,6 +30,11 @@ fn serve() -> Result<(), ipc::Error> {
     seal::before_plan()?;
     let supervisor = Channel::<FromHelper, ToHelper>::new(process::inherited(process::SUPERVISOR_FD)?);
     let Some((plan, stored)) = receive_plan(&supervisor)? else { return Ok(()) };
+    let given = stored.is_some();
+    let stored = stored.and_then(|tap| open::same_tap(&plan.port, tap));
+    if given && stored.is_none() {
+        supervisor.send(&FromHelper::LetGo, &[])?;
+    }
     let handles = match open::everything(&plan, stored) {
         Ok(handles) => handles,
         Err(reason) => return supervisor.send(&FromHelper::Failed(reason), &[]),

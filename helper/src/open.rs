@@ -35,7 +35,7 @@ pub struct Handles {
 
 /// Opens everything, in an order that leaves nothing behind when a later part fails: the kernel removes a new TAP interface
 /// with its last descriptor, and a stored one stays where it is kept.
-pub fn everything(plan: &Plan, stored: Option<OwnedFd>) -> Result<Handles, String> {
+pub fn everything(plan: &Plan, stored: Option<(OwnedFd, String)>) -> Result<Handles, String> {
     let paths = plan.paths.iter().map(path).collect::<Result<_, _>>()?;
     let (port, interface, index) = match &plan.port {
         PortPlan::Tap { name, addresses, bridge, mtu } => {
@@ -120,7 +120,7 @@ fn buffers(socket: &OwnedFd) {
 
 /// Creates a TAP interface, or takes the stored one; gives it addresses and MTU, puts it into its bridge, brings it up.
 fn tap_interface(
-    stored: Option<OwnedFd>,
+    stored: Option<(OwnedFd, String)>,
     name: Option<&str>,
     addresses: &[(IpAddr, u8)],
     bridge: Option<&str>,
@@ -128,7 +128,6 @@ fn tap_interface(
 ) -> Result<(OwnedFd, String, u32), String> {
     let mut netlink = Netlink::open().map_err(|e| format!("netlink socket: {e}"))?;
     let bridge = bridge.map(|name| bridge_index(&mut netlink, name)).transpose()?;
-    let stored = stored.and_then(|tap| same_tap(&mut netlink, tap, name));
     let (tap, name) = stored.map_or_else(|| create_tap(name.unwrap_or("tap%d")), Ok)?;
     let link = netlink.link(&name).map_err(|e| format!("interface {name:?}: {e}"))?;
     let mtu = mtu.unwrap_or(DEFAULT_MTU);
@@ -168,13 +167,14 @@ fn give_addresses(netlink: &mut Netlink, index: u32, wanted: &[(IpAddr, u8)]) ->
 }
 
 /// The stored queue and the name of its interface, if that is what the plan asks for.
-fn same_tap(netlink: &mut Netlink, tap: OwnedFd, wanted: Option<&str>) -> Option<(OwnedFd, String)> {
+pub fn same_tap(plan: &PortPlan, tap: OwnedFd) -> Option<(OwnedFd, String)> {
+    let PortPlan::Tap { name: wanted, .. } = plan else { return None };
     let (name, address) = tap::identify(tap.as_fd()).ok()?;
     // Ours may have been moved to another namespace, and the one of that name here be somebody else's.
-    let here = netlink.link(&name).is_ok_and(|link| link.address == address);
+    let here = Netlink::open().and_then(|mut netlink| netlink.link(&name)).is_ok_and(|link| link.address == address);
     // Whoever has held it meanwhile may have changed this, and the worker must not block.
     fcntl(&tap, FcntlArg::F_SETFL(OFlag::O_NONBLOCK | OFlag::O_RDWR)).ok()?;
-    (here && wanted.is_none_or(|wanted| wanted == name)).then_some((tap, name))
+    (here && wanted.as_ref().is_none_or(|wanted| *wanted == name)).then_some((tap, name))
 }
 
 fn bridge_index(netlink: &mut Netlink, name: &str) -> Result<u32, String> {

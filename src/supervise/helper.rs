@@ -13,6 +13,8 @@ use super::child::Child;
 use super::events::{Readable, to_end, wait};
 use crate::Error;
 use crate::error::Context;
+use crate::listen;
+use crate::notify::Notify;
 
 /// Longest time to open every handle.
 const OPENING: Duration = Duration::from_secs(10);
@@ -36,8 +38,9 @@ impl Helper {
     pub fn start(
         executable: &File,
         plan: Plan,
-        stored_tap: Option<&OwnedFd>,
+        stored_tap: Option<OwnedFd>,
         signals: &SignalFd,
+        notify: &Notify,
     ) -> Result<Option<Self>, Error> {
         let say = || "helper".to_owned();
         let (ours, theirs) = ipc::pair().context(say)?;
@@ -45,30 +48,47 @@ impl Helper {
         let child = Child::new(pid);
         drop(theirs);
         let channel = Channel::<ToHelper, FromHelper>::new(ours);
-        let stored: Vec<_> = stored_tap.iter().map(|tap| tap.as_fd()).collect();
+        let stored: Vec<_> = stored_tap.iter().map(AsFd::as_fd).collect();
         channel.send(&ToHelper::Plan(PROTOCOL, plan), &stored).context(say)?;
+        // Whoever holds a queue keeps its interface alive.
+        drop(stored_tap);
         let deadline = Instant::now() + OPENING;
         loop {
-            let left =
-                u16::try_from(deadline.saturating_duration_since(Instant::now()).as_millis()).unwrap_or(u16::MAX);
-            match wait([channel.as_fd(), signals.as_fd()], left).context(say)? {
-                Readable([true, _]) => break,
-                Readable([false, true]) if to_end(signals) => return Ok(None),
-                _ if left == 0 => return Err(Error::failure("helper: has not opened all handles within 10 s")),
-                _ => {}
+            match answer(&channel, signals, deadline)? {
+                None => return Ok(None),
+                Some((FromHelper::Opened { interface, index, .. }, to_store)) => {
+                    let to_store = to_store.into_iter().next();
+                    return Ok(Some(Self { child, channel, interface, index, to_store }));
+                }
+                Some((FromHelper::LetGo, _)) => notify.store(listen::TAP, None),
+                Some((FromHelper::Failed(reason), _)) => return Err(Error::Failure(reason)),
             }
-        }
-        match channel.recv().context(say)? {
-            Some((FromHelper::Opened { interface, index, .. }, to_store)) => {
-                Ok(Some(Self { child, channel, interface, index, to_store: to_store.into_iter().next() }))
-            }
-            Some((FromHelper::Failed(reason), _)) => Err(Error::Failure(reason)),
-            None => Err(Error::failure("helper: ended before it had opened the handles")),
         }
     }
 
     /// Has the helper send all handles to the worker that holds the other end of `socket`.
     pub fn serve(&self, socket: &OwnedFd) -> Result<(), ipc::Error> {
         self.channel.send(&ToHelper::Serve(Variant::Plain), &[socket.as_fd()])
+    }
+}
+
+/// Waits for what the helper says next; `None` when a signal asks to end meanwhile.
+fn answer(
+    channel: &Channel<ToHelper, FromHelper>,
+    signals: &SignalFd,
+    deadline: Instant,
+) -> Result<Option<(FromHelper, Vec<OwnedFd>)>, Error> {
+    let say = || "helper".to_owned();
+    loop {
+        let left = u16::try_from(deadline.saturating_duration_since(Instant::now()).as_millis()).unwrap_or(u16::MAX);
+        match wait([channel.as_fd(), signals.as_fd()], left).context(say)? {
+            Readable([true, _]) => {
+                let ended = || Error::failure("helper: ended before it had opened the handles");
+                return channel.recv().context(say)?.ok_or_else(ended).map(Some);
+            }
+            Readable([false, true]) if to_end(signals) => return Ok(None),
+            _ if left == 0 => return Err(Error::failure("helper: has not opened all handles within 10 s")),
+            _ => {}
+        }
     }
 }

@@ -52,11 +52,9 @@ pub fn run(
     let stored_tap = stored_tap.filter(|_| matches!(tunnel.port, Port::Tap { .. }));
     let stored = stored_tap.is_some();
     let plan = plan::plan(tunnel, identity, &addresses, stored, notify.is_connected())?;
-    let Some(mut helper) = Helper::start(&executables.helper, plan, stored_tap.as_ref(), &signals)? else {
+    let Some(mut helper) = Helper::start(&executables.helper, plan, stored_tap, &signals, &notify)? else {
         return Ok(());
     };
-    // Whoever holds a queue keeps its interface alive.
-    drop(stored_tap);
     notify.store(listen::TAP, helper.to_store.take());
     let link = LinkWatch::new(helper.index, matches!(tunnel.port, Port::Tap { .. }))
         .context(|| format!("interface {:?}", helper.interface))?;

@@ -150,6 +150,9 @@ pub enum FromHelper {
         /// The queue of the TAP comes with this.
         store: bool,
     },
+    /// The TAP that came with the plan is not the one that it asks for. Whoever else holds it must let go, or no other of its
+    /// name can be made.
+    LetGo,
     /// A handle could not be opened; the helper ends. One line for the user.
     Failed(String),
 }
