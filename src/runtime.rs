@@ -150,9 +150,9 @@ impl From<io::Error> for Refusal {
     }
 }
 
-/// Creates the directory if it is missing, for `identity`.
+/// Creates the directory if it is missing, for `identity`, as tmpfiles.d does.
 fn create(directory: &Path, identity: Option<Identity>) -> io::Result<()> {
-    match DirBuilder::new().mode(0o755).create(directory) {
+    match DirBuilder::new().mode(0o750).create(directory) {
         Ok(()) => {}
         Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(()),
         Err(error) => return Err(error),
