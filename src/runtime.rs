@@ -185,3 +185,18 @@ impl Drop for EffectiveUser {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_is_made_is_for_user_and_group_only() {
+        let directory = std::env::temp_dir().join(format!("ethudp-runtime-{}", std::process::id()));
+        create(&directory, None).unwrap();
+        let mode = fs::metadata(&directory).unwrap().mode() & 0o777;
+        fs::remove_dir(&directory).unwrap();
+        // The umask may take from the group's part.
+        assert_eq!(mode | 0o050, 0o750);
+    }
+}

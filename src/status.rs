@@ -278,6 +278,31 @@ impl Status {
 mod tests {
     use super::*;
 
+    /// The text for a tunnel whose worker is not there, or is, and has been started again so many times.
+    fn text(mode: &str, local_side: &str, worker: Option<i32>, restarts: u64) -> String {
+        let file = format!(
+            "mode = {mode:?}\nwire = \"classic\"\n[[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"192.0.2.2:6000\"\n\
+             {local_side}\n"
+        );
+        let tunnel = crate::config::from_text(&file, "a", std::path::Path::new("")).unwrap();
+        let mut status = before_start(&tunnel, false);
+        (status.pids.worker, status.worker_restarts) = (worker, restarts);
+        assert_eq!(status.paths[0].state, "connecting");
+        status.text()
+    }
+
+    #[test]
+    fn the_text_says_what_is_not_there_and_how_a_mirror_is() {
+        let tap = text("tap", "", None, 0);
+        assert!(tap.contains("worker -, 0 worker restarts\n  worker      not started\n"), "{tap}");
+        assert!(tap.contains("192.0.2.2:6000: connecting, active"), "{tap}");
+        for mode in ["mirror", "mirror-udp"] {
+            let mirror = text(mode, "[mirror]\ninterface = \"eth1\"", Some(7), 1);
+            assert!(mirror.contains("worker 7, 1 worker restart\n  worker      seccomp no"), "{mirror}");
+            assert!(mirror.contains("192.0.2.2:6000: one-way, active"), "{mirror}");
+        }
+    }
+
     #[test]
     fn what_is_lacking_is_named() {
         let nothing = ConfinementStatus { netns: false, landlock_abi: 0, mdwe: false, seccomp: false };

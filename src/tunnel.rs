@@ -198,7 +198,7 @@ pub fn host(what: &str, host: &str) -> Result<(), String> {
     let numeric = host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     let address = host.split_once('%').map_or(host, |(address, _zone)| address);
     if (numeric || host.contains(':')) && address.parse::<IpAddr>().is_err() {
-        let family = if numeric { "IPv4 (four numbers up to 255)" } else { "IPv6" };
+        let family = if numeric { "IPv4" } else { "IPv6" };
         return Err(format!("{what} {host:?}: is no {family} address; must be an IP address or a name that resolves"));
     }
     Ok(())
