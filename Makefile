@@ -4,7 +4,8 @@
 # make check-long   all recorded cases both ways, a thousand kills of workers under traffic (ten minutes), then minutes
 #                   of fuzzing (FUZZ_SECONDS each target); that needs cargo-fuzz and a nightly toolchain
 # make build  the three executables, in target/release
-# make install   what `make build` made, the unit and its surroundings; DESTDIR and PREFIX as usual. make uninstall
+# make install   what `make build` made with the same PREFIX, the unit and its surroundings; DESTDIR as usual, BUILT says
+#                where the executables are (target/release, or in CARGO_TARGET_DIR). make uninstall
 
 CARGO ?= cargo
 # Root for what needs network namespaces; nothing where we are root already.
@@ -22,13 +23,24 @@ DOCDIR := $(PREFIX)/share/doc/ethudp
 UNITDIR := $(PREFIX)/lib/systemd/system
 PATHS := $(if $(filter /usr,$(PREFIX)),,ETHUDP_BINDIR=$(BINDIR) ETHUDP_LIBEXECDIR=$(LIBEXECDIR))
 # Where the executables are that are installed.
-BUILT ?= target/release
+RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
+BUILT ?= $(RELEASE)
 
 build:
 	$(PATHS) $(CARGO) build --release --workspace --exclude ethudp-stubs --locked
+	@echo '$(PREFIX)' >$(RELEASE)/.prefix
+
+# What was not made by `make build` is for /usr; of what BUILT names nothing is known, unless `make build` made that.
+.PHONY: check-built
+check-built:
+	@test -x $(BUILT)/ethudp || { echo "install: $(BUILT)/ethudp: not there; run \`make build\` before," \
+	    "or say with BUILT=DIRECTORY where it is" >&2; exit 1; }
+	@prefix=$$(cat $(BUILT)/.prefix 2>/dev/null || echo '$(if $(filter file,$(origin BUILT)),/usr,$(PREFIX))'); \
+	    test "$$prefix" = '$(PREFIX)' || { echo "install: PREFIX=$(PREFIX): $(BUILT) was built for $$prefix;" \
+	    "run \`make build PREFIX=$(PREFIX)\` before, or install with PREFIX=$$prefix" >&2; exit 1; }
 
 # Helper and worker cannot be read by the user that runs them, so the kernel makes their processes untraceable at exec.
-install:
+install: check-built
 	install -D -m 0755 -t $(DESTDIR)$(BINDIR) $(BUILT)/ethudp
 	ln -sf ethudp $(DESTDIR)$(BINDIR)/EthUDP
 	install -D -m 0711 -t $(DESTDIR)$(LIBEXECDIR) $(BUILT)/ethudp-helper $(BUILT)/ethudp-worker
@@ -37,7 +49,10 @@ install:
 	    >$(DESTDIR)$(UNITDIR)/ethudp@.service
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/sysusers.d dist/sysusers.d/ethudp.conf
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/tmpfiles.d dist/tmpfiles.d/ethudp.conf
-	install -D -m 0644 -t $(DESTDIR)$(DOCDIR) README.md docs/*.md LICENSE-APACHE LICENSE-MIT
+	install -D -m 0644 -t $(DESTDIR)$(DOCDIR) README.md SECURITY.md LICENSE-APACHE LICENSE-MIT
+	install -D -m 0644 -t $(DESTDIR)$(DOCDIR)/docs docs/*.md
+	install -D -m 0644 -t $(DESTDIR)$(DOCDIR)/docs/decisions docs/decisions/*.md
+	install -D -m 0644 -t $(DESTDIR)$(DOCDIR)/selinux selinux/README.md
 	install -D -m 0644 -t $(DESTDIR)$(DOCDIR)/examples dist/examples/example.toml dist/examples/ethudp@.service.d/*
 
 # Configuration, user and running tunnels stay.

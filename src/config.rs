@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::net::IpAddr;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -15,7 +15,6 @@ use privsep::secret::Secret;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use crate::error::Context;
 use crate::tunnel::{self, Origin, Port, Tunnel};
 use crate::{Error, identity, log};
 
@@ -109,7 +108,14 @@ pub fn check(file: &Path) -> Result<(), Error> {
 
 /// Reads a tunnel from a file; its name is the file's stem.
 pub fn load(file: &Path) -> Result<Tunnel, Error> {
-    let text = fs::read_to_string(file).context(|| format!("file {}", file.display()))?;
+    let text = fs::read_to_string(file).map_err(|error| {
+        let right = match error.kind() {
+            ErrorKind::NotFound => "; must be the file of a tunnel, or its NAME for /etc/ethudp/NAME.toml",
+            ErrorKind::PermissionDenied => "; must be readable for the user that starts the tunnel",
+            _ => "",
+        };
+        Error::failure(format!("file {}: {error}{right}", file.display()))
+    })?;
     let stem = file.file_stem().unwrap_or_default().to_string_lossy();
     let tunnel = from_text(&text, &stem, file.parent().unwrap_or(Path::new("")));
     tunnel.map_err(|error| Error::failure(format!("{}: {error}", file.display())))
@@ -122,6 +128,9 @@ pub fn from_text(text: &str, name: &str, directory: &Path) -> Result<Tunnel, Str
 
 fn parse(text: &str) -> Result<Document, String> {
     toml::from_str(text).map_err(|error| {
+        if toml::from_str::<toml::Table>(text).is_ok_and(|table| table.get("path").is_some_and(toml::Value::is_table)) {
+            return "[path]: write [[path]], as there can be several".into();
+        }
         let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
         let message = error.message().replace('\n', " ");
         line.map_or_else(|| message.clone(), |line| format!("line {line}: {message}"))
@@ -385,6 +394,9 @@ mod tests {
             ((":6000", ":70000"), "\"70000\": must be"),
             (("\"eu0\"", "\"an-interface-name\""), "has 17 bytes"),
             (("[2001:db8::1]:6001", "anybody"), "remote \"anybody\": must be"),
+            (("[[path]]", "[path]"), "[path]: write [[path]]"),
+            (("[2001:db8::1]", "192.0.2.300"), "remote \"192.0.2.300\": is no IPv4"),
+            (("[2001:db8::1]", "[2001:db8::x]"), "remote \"2001:db8::x\": is no IPv6"),
             (("[[path]]", "[raw]\ninterface = \"eth1\"\n[[path]]"), "[raw]: is of no use"),
         ] {
             let text = TAP.replacen(change.0, change.1, 1);

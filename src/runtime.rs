@@ -150,9 +150,9 @@ impl From<io::Error> for Refusal {
     }
 }
 
-/// Creates the directory if it is missing, for `identity`.
+/// Creates the directory if it is missing, for `identity`, as tmpfiles.d does.
 fn create(directory: &Path, identity: Option<Identity>) -> io::Result<()> {
-    match DirBuilder::new().mode(0o755).create(directory) {
+    match DirBuilder::new().mode(0o750).create(directory) {
         Ok(()) => {}
         Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(()),
         Err(error) => return Err(error),
@@ -183,5 +183,20 @@ impl Drop for EffectiveUser {
             let _ = seteuid(Uid::from_raw(0));
             let _ = setegid(Gid::from_raw(0));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_is_made_is_for_user_and_group_only() {
+        let directory = std::env::temp_dir().join(format!("ethudp-runtime-{}", std::process::id()));
+        create(&directory, None).unwrap();
+        let mode = fs::metadata(&directory).unwrap().mode() & 0o777;
+        fs::remove_dir(&directory).unwrap();
+        // The umask may take from the group's part.
+        assert_eq!(mode | 0o050, 0o750);
     }
 }

@@ -24,13 +24,16 @@ pub fn show(name: Option<&str>, json: bool) -> Result<(), Error> {
             ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
                 Error::failure(format!("tunnel {name:?}: does not run; `ethudp show` lists those that do"))
             }
-            _ => Error::failure(format!("tunnel {name:?}: {error}")),
+            _ => Error::failure(format!("tunnel {name:?}: {}", said(&error))),
         })?;
         log::print(&if json { status.json() } else { status.text() });
         return Ok(());
     }
-    let all = all(&directory).context(|| format!("runtime directory {}", directory.display()))?;
-    if json {
+    let (all, failure) = all(&directory)
+        .map_err(|error| Error::failure(format!("runtime directory {}: {}", directory.display(), said(&error))))?;
+    if all.is_empty() && failure.is_some() {
+        // Whether a tunnel runs is not known.
+    } else if json {
         log::print(&(serde_json::to_string(&all).context(|| "status".into())? + "\n"));
     } else if all.is_empty() {
         log::print(&format!("no tunnel runs ({})\n", directory.display()));
@@ -39,16 +42,23 @@ pub fn show(name: Option<&str>, json: bool) -> Result<(), Error> {
             log::print(&status.text());
         }
     }
-    Ok(())
+    failure.map_or(Ok(()), Err)
 }
 
-/// The status of every tunnel that answers, by name.
-fn all(directory: &Path) -> std::io::Result<Vec<Status>> {
+/// What has failed, and who may ask when it is that.
+fn said(error: &std::io::Error) -> String {
+    let denied = error.kind() == ErrorKind::PermissionDenied;
+    format!("{error}{}", if denied { "; needs root, or the tunnels' user or group" } else { "" })
+}
+
+/// The status of every tunnel that answers, by name, and why the first that does not answer does not.
+fn all(directory: &Path) -> std::io::Result<(Vec<Status>, Option<Error>)> {
     let entries = match fs::read_dir(directory) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok((Vec::new(), None)),
         entries => entries?,
     };
     let mut all = Vec::new();
+    let mut failure = None;
     for entry in entries {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "sock") {
@@ -56,12 +66,15 @@ fn all(directory: &Path) -> std::io::Result<Vec<Status>> {
                 Ok(status) => all.push(status),
                 // Left by a supervisor that was killed, or about to be removed.
                 Err(error) if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound) => {}
-                Err(error) => log::error(&format!("{}: {error}", path.display())),
+                Err(error) => {
+                    let say = || Error::failure(format!("control socket {}: {}", path.display(), said(&error)));
+                    failure.get_or_insert_with(say);
+                }
             }
         }
     }
     all.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(all)
+    Ok((all, failure))
 }
 
 fn ask(socket: &Path) -> std::io::Result<Status> {

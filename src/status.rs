@@ -175,6 +175,12 @@ pub fn health(health: PathHealth) -> &'static str {
 }
 
 impl Status {
+    /// A path's state in words: nobody need answer a mirror, so that it does not connect.
+    fn path_state<'a>(&self, path: &'a PathStatus) -> &'a str {
+        let silent = self.mode.starts_with("mirror") && path.state == health(PathHealth::Connecting);
+        if silent { "one-way" } else { &path.state }
+    }
+
     /// As one line of JSON.
     pub fn json(&self) -> String {
         // Plain structs of numbers and text always have a JSON form.
@@ -185,7 +191,14 @@ impl Status {
     pub fn words(&self, by_root: bool) -> String {
         let active = self.paths.iter().enumerate().find(|(_, path)| path.active);
         let path = active.map_or_else(String::new, |(index, path)| {
-            format!(", path {} of {}: {} to {}, {}", index + 1, self.paths.len(), path.local, path.remote, path.state)
+            format!(
+                ", path {} of {}: {} to {}, {}",
+                index + 1,
+                self.paths.len(),
+                path.local,
+                path.remote,
+                self.path_state(path)
+            )
         });
         let lacks = if self.pids.worker.is_some() { lacks(&self.confinement, by_root) } else { Vec::new() };
         let lacks = if lacks.is_empty() { String::new() } else { format!("; not to be had: {}", lacks.join(", ")) };
@@ -200,22 +213,26 @@ impl Status {
         let pid = |pid: Option<i32>| pid.map_or_else(|| "-".into(), |pid| pid.to_string());
         let yes = |value| if value { "yes" } else { "no" };
         let _ = writeln!(text, "{}: {} ({}, wire {})", self.name, self.state, self.mode, self.wire);
+        let plural = if self.worker_restarts == 1 { "" } else { "s" };
         let _ = writeln!(
             text,
-            "  processes   supervisor {}, helper {}, worker {}, {} worker restarts",
+            "  processes   supervisor {}, helper {}, worker {}, {} worker restart{plural}",
             pids.supervisor,
             pid(pids.helper),
             pid(pids.worker),
             self.worker_restarts
         );
-        let _ = writeln!(
-            text,
-            "  worker      seccomp {}, empty network {}, Landlock ABI {}, MDWE {}",
-            yes(confinement.seccomp),
-            yes(confinement.netns),
-            confinement.landlock_abi,
-            yes(confinement.mdwe)
-        );
+        let _ = match pids.worker {
+            None => writeln!(text, "  worker      not started"),
+            Some(_) => writeln!(
+                text,
+                "  worker      seccomp {}, empty network {}, Landlock ABI {}, MDWE {}",
+                yes(confinement.seccomp),
+                yes(confinement.netns),
+                confinement.landlock_abi,
+                yes(confinement.mdwe)
+            ),
+        };
         let drops = [
             port.rx_dropped_oversize, port.rx_dropped_kernel, port.rx_dropped_stale, port.rx_errors,
             port.tx_dropped_short, port.tx_errors,
@@ -230,7 +247,7 @@ impl Status {
             let rtt = path.rtt_ms.map_or_else(|| "-".into(), |rtt| format!("{rtt:.2} ms"));
             let active = if path.active { ", active" } else { "" };
             let mtu = path.mtu.map_or_else(|| "-".into(), |mtu| mtu.to_string());
-            let PathStatus { local, remote, state, .. } = path;
+            let (PathStatus { local, remote, .. }, state) = (path, self.path_state(path));
             let _ = writeln!(text, "  path        {local} to {remote}: {state}{active}, rtt {rtt}, MTU {mtu}");
             let counters = &path.counters;
             let _ = writeln!(
@@ -260,6 +277,31 @@ impl Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The text for a tunnel whose worker is not there, or is, and has been started again so many times.
+    fn text(mode: &str, local_side: &str, worker: Option<i32>, restarts: u64) -> String {
+        let file = format!(
+            "mode = {mode:?}\nwire = \"classic\"\n[[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"192.0.2.2:6000\"\n\
+             {local_side}\n"
+        );
+        let tunnel = crate::config::from_text(&file, "a", std::path::Path::new("")).unwrap();
+        let mut status = before_start(&tunnel, false);
+        (status.pids.worker, status.worker_restarts) = (worker, restarts);
+        assert_eq!(status.paths[0].state, "connecting");
+        status.text()
+    }
+
+    #[test]
+    fn the_text_says_what_is_not_there_and_how_a_mirror_is() {
+        let tap = text("tap", "", None, 0);
+        assert!(tap.contains("worker -, 0 worker restarts\n  worker      not started\n"), "{tap}");
+        assert!(tap.contains("192.0.2.2:6000: connecting, active"), "{tap}");
+        for mode in ["mirror", "mirror-udp"] {
+            let mirror = text(mode, "[mirror]\ninterface = \"eth1\"", Some(7), 1);
+            assert!(mirror.contains("worker 7, 1 worker restart\n  worker      seccomp no"), "{mirror}");
+            assert!(mirror.contains("192.0.2.2:6000: one-way, active"), "{mirror}");
+        }
+    }
 
     #[test]
     fn what_is_lacking_is_named() {

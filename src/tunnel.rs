@@ -193,6 +193,17 @@ pub fn port(what: &str, value: &str) -> Result<u16, String> {
     }
 }
 
+/// Refuses what is meant as an address and is none, which the resolver would take for a name and look for.
+pub fn host(what: &str, host: &str) -> Result<(), String> {
+    let numeric = host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let address = host.split_once('%').map_or(host, |(address, _zone)| address);
+    if (numeric || host.contains(':')) && address.parse::<IpAddr>().is_err() {
+        let family = if numeric { "IPv4" } else { "IPv6" };
+        return Err(format!("{what} {host:?}: is no {family} address; must be an IP address or a name that resolves"));
+    }
+    Ok(())
+}
+
 /// Splits `HOST:PORT` or `[IPV6]:PORT`.
 fn split<'a>(what: &str, value: &'a str) -> Result<(&'a str, &'a str), String> {
     let form = || format!("{what} {value:?}: must be ADDRESS:PORT, [IPV6-ADDRESS]:PORT or NAME:PORT");
@@ -202,7 +213,11 @@ fn split<'a>(what: &str, value: &'a str) -> Result<(&'a str, &'a str), String> {
         None if host.contains(':') => return Err(form()),
         None => host,
     };
-    if host.is_empty() { Err(form()) } else { Ok((host, number)) }
+    if host.is_empty() {
+        return Err(form());
+    }
+    self::host(what, host)?;
+    Ok((host, number))
 }
 
 /// Parses `HOST:PORT` or `[IPV6]:PORT`.
@@ -362,6 +377,20 @@ mod tests {
         for text in ["192.0.2.1", "fd00::1:6000", "[fd00::1]", ":6000", "a:0", "a:70000", "a:", "[a:1"] {
             assert!(endpoint("remote", text).unwrap_err().contains("must be"), "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_meant_as_an_address_is_no_name() {
+        for good in
+            ["192.0.2.1", "fd00::1", "fe80::1%eth0", "::ffff:192.0.2.1", "peer.example", "1a", "4.example", "any"]
+        {
+            assert_eq!(host("remote", good), Ok(()), "{good}");
+        }
+        for bad in ["192.0.2.300", "192.0.2", "192.0.2.1.1", "6000", "fd00::g", "1:2", "fe80::1::%eth0"] {
+            let error = host("remote", bad).unwrap_err();
+            assert!(error.contains(&format!("remote {bad:?}: is no IPv")), "{error}");
+        }
+        assert!(endpoint("local", "192.0.2.300:6000").is_err() && remote("[fd00::g]:6000").is_err());
     }
 
     #[test]

@@ -47,6 +47,11 @@ fn usage_errors_have_status_2() {
             "mask \"33\" of 10.8.0.1: must be a prefix length from 0 to 32",
         ),
         ("-i -dev an-interface-name 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24", "has 17 bytes"),
+        ("-i -e 192.0.2.1 6000 192.0.2.2 6000 lan", "options -i and -e: only one mode is possible"),
+        ("-e 192.0.2.1 6000 192.0.2.2 6000 lan 24", "operand \"24\": too many; mode -e needs LOCAL-IP LOCAL-PORT"),
+        ("-e 192.0.2.1 6000 192.0.2.2 6000 lan 192.0.2.1 6001", "slave: operand REMOTE-IP is missing"),
+        ("-i 192.0.2.1 6000 192.0.2.300 6000 10.8.0.1 24", "remote address \"192.0.2.300\": is no IPv4 address"),
+        ("-i fd00::x 6000 fd00::1 6000 10.8.0.1 24", "local address \"fd00::x\": is no IPv6 address"),
         ("-e -lz4 10 192.0.2.1 6000 192.0.2.2 6000 lan", "option -lz4 \"10\": must be a number from 0 to 9"),
         ("-e -map /none 192.0.2.1 6000 192.0.2.2 6000 lan", "VLAN map /none: No such file"),
     ] {
@@ -86,6 +91,7 @@ fn other_failures_have_status_1() {
         (format!("--user root -i {tap}"), "must be an unprivileged user"),
         ("show none".into(), "tunnel \"none\": does not run"),
         ("up none.toml".into(), "file none.toml"),
+        ("up none".into(), "file /etc/ethudp/none.toml: No such file or directory (os error 2); must be the file of a"),
         ("check /dev/null".into(), "mode is missing"),
     ] {
         fails(&sites.a, &line.split(' ').collect::<Vec<_>>(), &[], 1, words);
@@ -98,6 +104,32 @@ fn other_failures_have_status_1() {
     let nobody = ["--reuid=nobody", "--regid=nogroup", "--clear-groups"];
     let arguments: Vec<_> = ["-d", "-i"].into_iter().chain(tap.split(' ')).collect();
     fails(&sites.a, &arguments, &nobody, 1, "no privilege: start as root, or with CAP_NET_ADMIN");
+}
+
+#[test]
+fn a_command_line_is_converted_with_the_programs_name_but_never_over_a_file() {
+    let sites = Sites::new();
+    let scratch = Scratch::new();
+    let convert = |words: &str| {
+        let arguments = format!("{words} -k secret -i 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24");
+        Background::run(&sites.a, &scratch, &[], &arguments.split(' ').collect::<Vec<_>>())
+    };
+    for program in ["EthUDP", "ethudp", "/usr/local/bin/EthUDP"] {
+        let run = convert(&format!("convert {program}"));
+        assert!(run.status.success() && run.output.contains("mode = \"tap\""), "{program}: {}", run.output);
+    }
+    let directory = format!("convert --dir {}", scratch.path().display());
+    assert!(convert(&directory).status.success());
+    let again = convert(&directory);
+    assert_eq!(again.status.code(), Some(1));
+    let words = "port-6000.key: File exists (os error 17); remove it or choose another directory\n";
+    assert!(again.output.ends_with(words) && again.output.lines().count() == 1, "{}", again.output);
+}
+
+#[test]
+fn help_names_every_mode() {
+    let run = Background::run(&Sites::new().a, &Scratch::new(), &[], &["--help"]);
+    assert!(run.status.success() && run.output.contains("ethudp -e|-i|-b|-t|-u [options]"), "{}", run.output);
 }
 
 /// Runs the program behind `script` in a mount namespace of its own.

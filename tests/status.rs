@@ -60,6 +60,21 @@ fn the_status_has_the_fields_of_its_contract() {
 }
 
 #[test]
+fn who_may_not_ask_is_told_so_and_not_that_no_tunnel_runs() {
+    let sites = Sites::new();
+    let a = Running::classic(&sites.a, "a", TAP);
+    let nobody = ["--reuid=nobody", "--regid=nogroup", "--clear-groups"];
+    for arguments in [&["show"][..], &["show", "a"], &["show", "--json"]] {
+        let run = Background::run(&sites.a, &a.scratch, &nobody, arguments);
+        assert_eq!((run.status.code(), run.output.lines().count()), (Some(1), 1), "{arguments:?}: {}", run.output);
+        assert!(run.output.ends_with("; needs root, or the tunnels' user or group\n"), "{}", run.output);
+    }
+    let user = ["--reuid=ethudp", "--regid=nogroup", "--clear-groups"];
+    let run = Background::run(&sites.a, &a.scratch, &user, &["show"]);
+    assert!(run.status.success() && run.output.starts_with("a: connecting"), "{}", run.output);
+}
+
+#[test]
 fn the_status_is_as_new_as_the_question() {
     let sites = Sites::new();
     let (a, _b) = (Running::classic(&sites.a, "a", TAP), Running::classic(&sites.b, "b", PEER));

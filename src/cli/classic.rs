@@ -56,6 +56,19 @@ enum Mode {
     Mirror { udp: bool },
 }
 
+impl Mode {
+    /// The option that chooses it.
+    fn option(self) -> &'static str {
+        match self {
+            Self::Raw => "-e",
+            Self::Tap => "-i",
+            Self::Bridge => "-b",
+            Self::Mirror { udp: false } => "-t",
+            Self::Mirror { udp: true } => "-u",
+        }
+    }
+}
+
 /// Options as given.
 #[allow(clippy::struct_excessive_bools)] // Each is an option of the command line.
 #[derive(Default)]
@@ -117,11 +130,11 @@ pub fn parse(arguments: &[OsString], secrets: &mut Vec<usize>) -> Result<Command
 fn option(options: &mut Options, name: &str, rest: &mut impl Iterator<Item = String>) -> Result<(), Error> {
     let mut operand = || rest.next().ok_or_else(|| Error::usage(format!("option {name}: its operand is missing")));
     match name {
-        "-e" => options.mode = Some(Mode::Raw),
-        "-i" => options.mode = Some(Mode::Tap),
-        "-b" => options.mode = Some(Mode::Bridge),
-        "-t" => options.mode = Some(Mode::Mirror { udp: false }),
-        "-u" => options.mode = Some(Mode::Mirror { udp: true }),
+        "-e" => set_mode(options, Mode::Raw)?,
+        "-i" => set_mode(options, Mode::Tap)?,
+        "-b" => set_mode(options, Mode::Bridge)?,
+        "-t" => set_mode(options, Mode::Mirror { udp: false })?,
+        "-u" => set_mode(options, Mode::Mirror { udp: true })?,
         "-d" => options.foreground = true,
         "-nopromisc" => options.no_promiscuous = true,
         "-enc" => options.cipher = Some(tunnel::cipher("option -enc", &operand()?).map_err(Error::Usage)?),
@@ -143,6 +156,16 @@ fn option(options: &mut Options, name: &str, rest: &mut impl Iterator<Item = Str
         }
     }
     Ok(())
+}
+
+fn set_mode(options: &mut Options, mode: Mode) -> Result<(), Error> {
+    match options.mode.replace(mode) {
+        Some(other) if other != mode => {
+            let (first, second) = (other.option(), mode.option());
+            Err(Error::usage(format!("options {first} and {second}: only one mode is possible; leave one out")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Options whose operand has bounds.
@@ -182,9 +205,13 @@ fn tunnel(options: Options, operands: &[String]) -> Result<Tunnel, String> {
         _ if matches!(mode, Mode::Mirror { .. }) => {}
         [] => {}
         [local, local_port, remote, remote_port] => paths.push(path(local, local_port, remote, remote_port)?),
-        [first, ..] => {
-            let slave = "and for a slave LOCAL-IP LOCAL-PORT REMOTE-IP REMOTE-PORT";
-            return Err(format!("operand {first:?}: too many or too few; needed are {} {slave}", all.join(" ")));
+        [_, _] | [_, _, _] => return Err(format!("slave: {}", missing(&all[..4], &operands[all.len()..]))),
+        [.., last] => {
+            let (option, needed) = (mode.option(), all.join(" "));
+            return Err(format!(
+                "operand {last:?}: too many; mode {option} needs {needed}, and for a slave {}",
+                all[..4].join(" ")
+            ));
         }
     }
     let port = port(mode, &options, own)?;
@@ -231,6 +258,8 @@ fn path(local: &str, local_port: &str, remote: &str, remote_port: &str) -> Resul
     if local.host.is_empty() || remote.is_empty() {
         return Err("empty address: must be an IP address or a name".into());
     }
+    tunnel::host("local address", &local.host)?;
+    tunnel::host("remote address", remote)?;
     Ok(Path { local, remote: Remote::classic(remote, port), device: None, mark: None })
 }
 
@@ -331,8 +360,12 @@ mod tests {
             ("-e -mss 70000 1.2.3.4 1 1.2.3.5 1 eth1", "option -mss \"70000\""),
             ("-e -p '' 1.2.3.4 1 1.2.3.5 1 eth1", "empty password"),
             ("-e -map /none 1.2.3.4 1 1.2.3.5 1 eth1", "VLAN map /none: No such file"),
-            ("-e 1.2.3.4 1 1.2.3.5 1 eth1 1.2.3.4 2 1.2.3.5", "too many or too few"),
-            ("-e 1.2.3.4 1 1.2.3.5 1 eth1 eth2", "\"eth2\": too many or too few"),
+            ("-e 1.2.3.4 1 1.2.3.5 1 eth1 1.2.3.4 2 1.2.3.5", "slave: operand REMOTE-PORT is missing"),
+            ("-e 1.2.3.4 1 1.2.3.5 1 eth1 24", "\"24\": too many; mode -e needs LOCAL-IP LOCAL-PORT REMOTE-IP"),
+            ("-i 1.2.3.4 1 1.2.3.5 1 10.8.0.1 24 1.2.3.4 2 1.2.3.5 2 x", "\"x\": too many; mode -i needs"),
+            ("-i -e 1.2.3.4 1 1.2.3.5 1 eth1", "options -i and -e: only one mode is possible"),
+            ("-e 192.0.2.300 1 1.2.3.5 1 eth1", "local address \"192.0.2.300\": is no IPv4"),
+            ("-e 1.2.3.4 1 2001:db8::x 1 eth1", "remote address \"2001:db8::x\": is no IPv6"),
             ("-B -l 10000", "option -l \"10000\": must be a number from 1 to 9234"),
         ] {
             let error = run(line).unwrap_err();

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -126,7 +126,11 @@ fn place(file: &str, secret: &Secret, directory: Option<&Path>) -> Result<String
     };
     let path = directory.join(file);
     let say = || path.display().to_string();
-    let mut open = File::options().write(true).create_new(true).mode(0o600).open(&path).context(say)?;
+    let mut open = File::options().write(true).create_new(true).mode(0o600).open(&path).map_err(|error| {
+        let right =
+            if error.kind() == ErrorKind::AlreadyExists { "; remove it or choose another directory" } else { "" };
+        Error::failure(format!("{}: {error}{right}", path.display()))
+    })?;
     open.write_all(secret.expose()).and_then(|()| open.write_all(b"\n")).context(say)?;
     Ok(file.to_owned())
 }

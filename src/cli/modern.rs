@@ -17,7 +17,7 @@ const DIRECTORY: &str = "/etc/ethudp";
 #[derive(Parser)]
 #[command(name = "ethudp", version, disable_help_subcommand = true)]
 #[command(
-    after_help = "EthUDP's own command line is understood, too: ethudp -e|-i|-b [options] ...; `ethudp -h` lists it."
+    after_help = "EthUDP's own command line is understood, too: ethudp -e|-i|-b|-t|-u [options] ...; `ethudp -h` lists it."
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -76,12 +76,20 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Command, Error> {
             Ok(Command::Run(Box::new(tunnel), Foreground::Yes))
         }
         Action::Check { tunnel } => Ok(Command::Check(file(&tunnel))),
-        Action::Convert { dir, arguments } => match classic::parse(&arguments, &mut Vec::new())? {
+        Action::Convert { dir, arguments } => match classic::parse(behind_the_program(&arguments), &mut Vec::new())? {
             Command::Run(tunnel, _) => convert::text(&tunnel, dir.as_deref()).map(Command::Text),
             Command::Benchmark(..) => Err(Error::usage("option -B: measures and ends, which no file describes")),
             other => Ok(other),
         },
         Action::Show { name, json } => Ok(Command::Show { name, json }),
+    }
+}
+
+/// A classic command line without the program's name, if it begins with it.
+fn behind_the_program(arguments: &[OsString]) -> &[OsString] {
+    match arguments {
+        [first, rest @ ..] if matches!(Path::new(first).file_name(), Some(n) if n == "ethudp" || n == "EthUDP") => rest,
+        all => all,
     }
 }
 
