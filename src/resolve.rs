@@ -43,9 +43,18 @@ impl LookUp {
     }
 }
 
-/// What to say of a look-up that takes longer than [`LIMIT`].
-pub fn late() -> Error {
-    Error::failure(format!("no answer from the resolver within {} s", LIMIT.as_secs()))
+/// What to say of a look-up that takes longer than [`LIMIT`]: what was asked for.
+pub fn late(tunnel: &Tunnel) -> Error {
+    let hosts = tunnel.paths.iter().flat_map(|path| match &path.remote {
+        tunnel::Remote::Fixed(Endpoint { host, .. }) | tunnel::Remote::Learned { host: Some(host), .. } => {
+            vec![path.local.host.as_str(), host]
+        }
+        tunnel::Remote::Learned { host: None, .. } => vec![path.local.host.as_str()],
+    });
+    let mut names: Vec<_> = hosts.filter(|host| host.parse::<IpAddr>().is_err()).collect();
+    names.sort_unstable();
+    names.dedup();
+    Error::failure(format!("{}: no answer from the resolver within {} s", names.join(", "), LIMIT.as_secs()))
 }
 
 /// Both addresses of a path, of one family. The first local address for which there is a remote one wins.

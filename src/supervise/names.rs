@@ -32,7 +32,7 @@ pub fn addresses(
             Waited::Done => look_up.finish(),
             Waited::Enough => {
                 running = Some(look_up);
-                Err(resolve::late())
+                Err(resolve::late(tunnel))
             }
         };
         let error = match result {
