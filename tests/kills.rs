@@ -151,15 +151,20 @@ fn gaps(arrived: &[Arrived]) -> Duration {
     if arrived.len() < 100 { gaps[gaps.len().saturating_sub(2)] } else { p99 }
 }
 
-#[test]
-fn a_stream_survives_worker_after_worker() {
-    let sites = Sites::new();
-    let mut ends = [End::start(&sites.a, 1, 2), End::start(&sites.b, 2, 1)];
+/// Both ends of a tunnel, and the stream that passes through it.
+fn under_traffic(sites: &Sites) -> ([End<'_>; 2], Stream) {
+    let ends = [End::start(&sites.a, 1, 2), End::start(&sites.b, 2, 1)];
     assert_udp(&sites.a, &sites.b, "10.8.0.2");
     for end in &ends {
         end.running.wait_state("up", LIMIT);
     }
-    let stream = Stream::start(&sites.a, &sites.b, "10.8.0.2");
+    (ends, Stream::start(&sites.a, &sites.b, "10.8.0.2"))
+}
+
+#[test]
+fn a_stream_survives_worker_after_worker() {
+    let sites = Sites::new();
+    let (mut ends, stream) = under_traffic(&sites);
     let (mut arrived, mut before) = (Vec::new(), None);
     for number in 0..kills() {
         if number == WARM_UP {
@@ -180,12 +185,7 @@ fn a_stream_survives_worker_after_worker() {
 #[test]
 fn a_crash_is_noticed_at_once_and_named() {
     let sites = Sites::new();
-    let mut ends = [End::start(&sites.a, 1, 2), End::start(&sites.b, 2, 1)];
-    assert_udp(&sites.a, &sites.b, "10.8.0.2");
-    for end in &ends {
-        end.running.wait_state("up", LIMIT);
-    }
-    let stream = Stream::start(&sites.a, &sites.b, "10.8.0.2");
+    let (mut ends, stream) = under_traffic(&sites);
     for end in &mut ends {
         let arrived = end.kill(true, &stream);
         assert!(arrived.gap <= GAP, "{arrived:?}");

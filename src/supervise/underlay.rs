@@ -45,7 +45,7 @@ fn mtu(path: &Path, local: SocketAddr, remote: Remote, own: &str) -> io::Result<
     // The peer may come in by any of them.
     let interfaces = getifaddrs()?.filter(|interface| {
         let up = interface.flags & (InterfaceFlags::IFF_UP | InterfaceFlags::IFF_LOOPBACK) == InterfaceFlags::IFF_UP;
-        let other = interface.interface_name != own;
+        let other = name(interface) != own;
         up && other && interface.address.as_ref().is_some_and(|address| family(address, local))
     });
     let mtus = interfaces.filter_map(|interface| netlink.link(name(&interface)).ok()).map(|link| link.mtu);

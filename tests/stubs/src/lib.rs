@@ -1,7 +1,9 @@
 //! Attackers, for the tests: nothing of this is shipped, and nothing that is shipped needs it.
 //!
 //! `stub-worker` is started in the worker's place. It confines itself by the worker's own code, and then does what a worker
-//! that has been taken over from the network might try: [`attacks`]. `stub-neighbour` is another process of the same user.
+//! that has been taken over from the network might try: [`attacks`]. `stub-helper` does the same with the helper's code:
+//! [`helper`]. `stub-bare` leaves out all confinement of its own, for SELinux to show. `stub-neighbour` is another process of
+//! the same user.
 
 mod calls;
 pub mod helper;
