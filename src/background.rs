@@ -17,6 +17,7 @@ use crate::{Error, supervise};
 
 /// Runs a tunnel until it is told to end.
 pub fn run(tunnel: &Tunnel, foreground: Foreground, stored_tap: Option<OwnedFd>) -> Result<(), Error> {
+    log::name(&tunnel.name);
     if foreground == Foreground::Yes {
         return supervise::run(tunnel, foreground, stored_tap, || Ok(()));
     }

@@ -1,6 +1,5 @@
 //! What the service manager has kept for us while we were not running (`sd_listen_fds(3)`, `FileDescriptorStoreMax=`).
 
-use std::env;
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -14,10 +13,11 @@ const MOST: u16 = 64;
 /// Takes the queue of the TAP, if it is there, and closes everything else that whoever started us has left open. Only for
 /// the first line of `main`.
 pub fn take_tap() -> io::Result<Option<OwnedFd>> {
-    let number = |name: &str| env::var(name).ok()?.parse::<u32>().ok();
-    let ours = number("LISTEN_PID") == Some(std::process::id());
-    let count = number("LISTEN_FDS").filter(|_| ours).and_then(|count| u16::try_from(count).ok()).unwrap_or(0);
-    let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
-    let descriptors = process::take_inherited(count.min(MOST))?;
-    Ok(names.split(':').zip(descriptors).find_map(|(name, descriptor)| (name == TAP).then_some(descriptor)?))
+    let names = match sd_notify::listen_fds_with_names() {
+        Ok(all) => all.map(|(_, name)| name).collect::<Vec<_>>(),
+        // Of no use, so none stays open.
+        Err(error) => return process::take_inherited(0).and(Err(error)),
+    };
+    let descriptors = process::take_inherited(u16::try_from(names.len()).unwrap_or(MOST).min(MOST))?;
+    Ok(names.into_iter().zip(descriptors).find_map(|(name, descriptor)| (name == TAP).then_some(descriptor)?))
 }

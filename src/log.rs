@@ -1,10 +1,11 @@
-//! Messages to people: standard error in the foreground, the system log in the background.
+//! Messages to people: standard error in the foreground, the system log in the background. Each names its tunnel.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use nix::fcntl::OFlag;
 use nix::sys::socket::{MsgFlags, send};
@@ -19,11 +20,34 @@ enum Target {
 
 static TARGET: Mutex<Target> = Mutex::new(Target::Stderr);
 
-#[derive(Clone, Copy)]
-enum Level {
-    Error,
-    Warning,
-    Info,
+/// How much a message matters: priorities of syslog(3), the lower the more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Level {
+    /// Something failed.
+    Error = 3,
+    /// Something is not as it should be.
+    Warning = 4,
+    /// Something happened.
+    Info = 6,
+    /// What somebody who looks for a fault wants to know.
+    Debug = 7,
+}
+
+/// What matters less is not said.
+static LEAST: AtomicU8 = AtomicU8::new(Level::Info as u8);
+
+/// Says only what matters this much.
+pub fn least(level: Level) {
+    LEAST.store(level as u8, Relaxed);
+}
+
+/// The tunnel that every line names from when it is known.
+static TUNNEL: OnceLock<String> = OnceLock::new();
+
+/// Names the tunnel in every further line. The first one counts: a process runs one.
+pub fn name(tunnel: &str) {
+    let _ = TUNNEL.set(tunnel.to_owned());
 }
 
 /// Connects to the system log; from [`to_background`] on all messages go there. Called while `/dev/log` can be reached.
@@ -53,6 +77,7 @@ impl SystemLog {
             Level::Error => self.logger.err(text),
             Level::Warning => self.logger.warning(text),
             Level::Info => self.logger.info(text),
+            Level::Debug => self.logger.debug(text),
         };
         sent.is_ok()
     }
@@ -84,15 +109,17 @@ pub fn info(text: &str) {
     write(Level::Info, text);
 }
 
+/// Somebody who looks for a fault wants to know.
+pub fn debug(text: &str) {
+    write(Level::Debug, text);
+}
+
 fn write(level: Level, text: &str) {
+    if level as u8 > LEAST.load(Relaxed) {
+        return;
+    }
     match &mut *target() {
-        Target::Stderr => {
-            let level = match level {
-                Level::Warning => "warning: ",
-                Level::Error | Level::Info => "",
-            };
-            stderr_line(&format!("ethudp: {level}{text}\n"));
-        }
+        Target::Stderr => stderr_line(&line(level, text, TUNNEL.get(), JOURNAL.get().is_some_and(|is| *is))),
         Target::System(log) => {
             // The log's daemon may have been restarted; if there is none, there is nobody to tell.
             if !log.send(level, text)
@@ -106,6 +133,16 @@ fn write(level: Level, text: &str) {
     }
 }
 
+/// One line: with its priority where the journal reads it (sd-daemon(3)), which adds the program's name by itself.
+fn line(level: Level, text: &str, tunnel: Option<&String>, journal: bool) -> String {
+    let tunnel = tunnel.map_or_else(String::new, |tunnel| format!("{tunnel}: "));
+    if journal {
+        return format!("<{}>{tunnel}{text}\n", level as u8);
+    }
+    let warning = if level == Level::Warning { "warning: " } else { "" };
+    format!("ethudp: {tunnel}{warning}{text}\n")
+}
+
 /// Prints to standard output. Whoever reads it may have gone, which is no reason to stop.
 pub fn print(text: &str) {
     let _ = io::stdout().write_all(text.as_bytes());
@@ -115,15 +152,27 @@ pub fn print(text: &str) {
 /// who reads slowly, or no longer, stops a tunnel: what does not fit is lost.
 static STDERR: Mutex<Option<File>> = Mutex::new(None);
 
-/// Opens standard error anew where it is a terminal or a pipe. Called first, while that can still be opened.
+/// Whether standard error is the journal's.
+static JOURNAL: OnceLock<bool> = OnceLock::new();
+
+/// Opens standard error anew where it is a terminal or a pipe, and finds out whether the journal reads it. Called first,
+/// while that can still be done.
 pub fn open_stderr() {
     let stderr = "/proc/self/fd/2";
     let waits = |kind: fs::FileType| kind.is_char_device() || kind.is_fifo();
-    if fs::metadata(stderr).is_ok_and(|metadata| waits(metadata.file_type())) {
+    let metadata = fs::metadata(stderr);
+    let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+    let _ = JOURNAL.set(metadata.as_ref().is_ok_and(|metadata| is_journal(&stream, metadata)));
+    if metadata.is_ok_and(|metadata| waits(metadata.file_type())) {
         let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
         let file = File::options().append(true).custom_flags(flags.bits()).open(stderr).ok();
         *STDERR.lock().unwrap_or_else(PoisonError::into_inner) = file;
     }
+}
+
+/// Whether `JOURNAL_STREAM`, device and inode (systemd.exec(5)), means this file.
+fn is_journal(stream: &str, metadata: &Metadata) -> bool {
+    stream == format!("{}:{}", metadata.dev(), metadata.ino())
 }
 
 fn stderr_line(line: &str) {
@@ -141,4 +190,29 @@ fn stderr_line(line: &str) {
 /// Text that comes from a process we do not trust: control characters replaced, length bounded.
 pub fn untrusted(text: &str) -> String {
     text.chars().take(300).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_names_its_tunnel_and_for_the_journal_its_priority() {
+        let name = "site-a".to_owned();
+        assert_eq!(line(Level::Warning, "odd", None, false), "ethudp: warning: odd\n");
+        assert_eq!(line(Level::Warning, "odd", Some(&name), false), "ethudp: site-a: warning: odd\n");
+        for (level, number) in [(Level::Error, 3), (Level::Warning, 4), (Level::Info, 6), (Level::Debug, 7)] {
+            assert_eq!(line(level, "text", Some(&name), true), format!("<{number}>site-a: text\n"));
+        }
+    }
+
+    #[test]
+    fn the_journal_is_known_by_device_and_inode() {
+        let metadata = fs::metadata("/dev/null").unwrap();
+        let stream = format!("{}:{}", metadata.dev(), metadata.ino());
+        assert!(is_journal(&stream, &metadata));
+        for other in ["", "1:2", &stream[1..], &format!("{stream}0")] {
+            assert!(!is_journal(other, &metadata), "{other}");
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Readiness and status for systemd (`sd_notify(3)`).
 //!
 //! The socket is connected while it can still be reached: later the process is in an empty network namespace, where an
-//! abstract address would no longer be found. A crate that connects for every message would not work there.
+//! abstract address would no longer be found. So the words are the crate's, and the connection is ours.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::MsgFlags;
 use privsep::sys::scm;
+use sd_notify::NotifyState;
 
 use crate::log;
 
@@ -37,11 +38,9 @@ impl Notify {
             Ok::<_, std::io::Error>(socket)
         };
         let socket = std::env::var_os("NOTIFY_SOCKET").and_then(|name| connect(name).ok());
-        let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
-        let ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
         // Thrice within the limit, so that a late one does no harm.
-        let watchdog = number("WATCHDOG_USEC").filter(|&limit| ours && limit > 0);
-        Self { socket, watchdog: watchdog.map(|limit| (Duration::from_micros(limit) / 3, Instant::now())) }
+        let watchdog = sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero());
+        Self { socket, watchdog: watchdog.map(|limit| (limit / 3, Instant::now())) }
     }
 
     /// Whether there is a service manager.
@@ -52,9 +51,11 @@ impl Notify {
     /// Has the service manager keep a descriptor under this name in the place of what it has kept so far; without one, only
     /// forget that.
     pub fn store(&self, name: &str, descriptor: Option<OwnedFd>) {
-        self.tell(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), None);
+        let name = format!("FDNAME={name}");
+        let tell = |order, descriptor| self.tell(&[NotifyState::Custom(order), NotifyState::Custom(&name)], descriptor);
+        tell("FDSTOREREMOVE=1", None);
         if let Some(descriptor) = descriptor {
-            self.tell(&format!("FDSTORE=1\nFDNAME={name}"), Some(descriptor.as_fd()));
+            tell("FDSTORE=1", Some(descriptor.as_fd()));
         }
     }
 
@@ -65,21 +66,24 @@ impl Notify {
             return Some(due);
         }
         self.watchdog = Some((interval, now + interval));
-        self.send("WATCHDOG=1");
+        self.send(&NotifyState::Watchdog);
         Some(now + interval)
     }
 
-    /// Sends `state`, lines of `NAME=value`; false when the manager does not take it now, which is no reason to stop.
-    pub fn send(&self, state: &str) -> bool {
-        let send = |socket: &UnixDatagram| scm::send(socket.as_fd(), state.as_bytes(), &[], MsgFlags::MSG_DONTWAIT);
+    /// Says something; false when the manager does not take it now, which is no reason to stop.
+    pub fn send(&self, state: &NotifyState<'_>) -> bool {
+        let text = state.to_string();
+        let send = |socket: &UnixDatagram| scm::send(socket.as_fd(), text.as_bytes(), &[], MsgFlags::MSG_DONTWAIT);
         self.socket.as_ref().is_some_and(|socket| send(socket).is_ok())
     }
 
-    /// Sends what the manager must know, waiting for it a little.
-    pub fn tell(&self, state: &str, descriptor: Option<BorrowedFd<'_>>) {
+    /// Says in one message what the manager must know, waiting for it a little.
+    pub fn tell(&self, states: &[NotifyState<'_>], descriptor: Option<BorrowedFd<'_>>) {
         let Some(socket) = &self.socket else { return };
-        if let Err(error) = scm::send(socket.as_fd(), state.as_bytes(), descriptor.as_slice(), MsgFlags::empty()) {
-            log::warning(&format!("service manager: {error}: it has not been told {}", state.replace('\n', ", ")));
+        let lines: Vec<_> = states.iter().map(ToString::to_string).collect();
+        let text = lines.join("\n");
+        if let Err(error) = scm::send(socket.as_fd(), text.as_bytes(), descriptor.as_slice(), MsgFlags::empty()) {
+            log::warning(&format!("service manager: {error}: it has not been told {}", lines.join(", ")));
         }
     }
 }

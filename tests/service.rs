@@ -15,6 +15,8 @@ use crate::lab::{Background, ETHUDP, Namespace, Running, Scratch, Sites, assert_
 struct Manager {
     scratch: Scratch,
     socket: UnixDatagram,
+    /// Whether what the service logs is the journal's.
+    journal: bool,
 }
 
 /// A service that runs; ended like by `systemctl stop`.
@@ -32,7 +34,7 @@ impl Manager {
         let scratch = Scratch::new();
         let socket = UnixDatagram::bind(scratch.path().join("notify")).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        Self { scratch, socket }
+        Self { scratch, socket, journal: false }
     }
 
     /// Starts `ethudp up` on a file of this content, with what was stored as descriptor 3.
@@ -42,7 +44,9 @@ impl Manager {
         let listen = "export LISTEN_FDS=1 LISTEN_FDNAMES=tap-0 LISTEN_PID=$$; exec 3>&1;";
         let listen = if stored.is_some() { listen } else { "" };
         let log = self.scratch.path().join("log");
-        let script = format!("{listen} exec >{} 2>&1; exec {ETHUDP} up {}", log.display(), file.display());
+        // The journal is known by the device and inode of its stream.
+        let journal = if self.journal { "export JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2);" } else { "" };
+        let script = format!("{listen} exec >{} 2>&1; {journal} exec {ETHUDP} up {}", log.display(), file.display());
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--", "bash", "-c", &script]);
         command.env("RUNTIME_DIRECTORY", self.scratch.path());
@@ -205,6 +209,19 @@ fn the_manager_is_told_the_state_in_words_and_that_we_live() {
     }
     drop(service);
     hear("STOPPING=1");
+}
+
+#[test]
+fn each_line_of_the_journal_has_its_priority_and_names_its_tunnel() {
+    let sites = Sites::new();
+    let manager = Manager { journal: true, ..Manager::new() };
+    let (service, _, _) = manager.start(&sites.a, &file("address = [\"10.8.0.1/24\"]"), None);
+    drop(service);
+    let log = manager.log();
+    assert!(log.contains("<4>a: wire classic: ") && log.contains("<6>a: worker "), "{log}");
+    for line in log.lines() {
+        assert!(["<3>a: ", "<4>a: ", "<6>a: "].iter().any(|start| line.starts_with(start)), "{line:?}");
+    }
 }
 
 #[test]

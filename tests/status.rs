@@ -100,6 +100,23 @@ fn a_path_that_comes_up_or_goes_down_is_logged_once() {
 }
 
 #[test]
+fn quiet_leaves_out_what_goes_well_and_verbose_adds_what_a_search_for_a_fault_needs() {
+    let sites = Sites::new();
+    let run = |options: &str| {
+        let a = Running::classic(&sites.a, "a", &format!("{options} {TAP}"));
+        a.replace_worker();
+        a.log()
+    };
+    let (quiet, normal, verbose) = (run("-q"), run(""), run("--verbose"));
+    for (log, forwards, started) in [(&quiet, false, false), (&normal, true, false), (&verbose, true, true)] {
+        assert!(log.contains("ethudp: a: warning: worker ") && log.contains(" ended: SIGKILL"), "{log}");
+        assert_eq!(log.contains(" forwards\n"), forwards, "{log}");
+        assert_eq!(log.contains(" started\n"), started, "{log}");
+        assert!(log.lines().all(|line| line.starts_with("ethudp: a: ")), "{log}");
+    }
+}
+
+#[test]
 fn a_good_file_is_checked_without_privilege_and_no_tunnel_is_no_error() {
     let sites = Sites::new();
     let scratch = Scratch::new();

@@ -8,6 +8,7 @@ use privsep::secret::Secret;
 
 use super::{Command, Foreground};
 use crate::Error;
+use crate::log::{self, Level};
 use crate::tunnel::{self, Classic, DEFAULT_KEY, Endpoint, Origin, Path, Port, Remote, Tunnel};
 
 /// What `-h` prints.
@@ -37,6 +38,7 @@ Options:
   -c COMMAND    run COMMAND when everything is open
   -x SECONDS    replace the worker after so long; with -d, end
   -d            stay in the foreground, log to standard error
+  -q            log only warnings and errors; --verbose logs more
   -r            only read the local side: send, and drop what is received
   -w            only write the local side
   -loopcheck    do not send the tunnel's own datagrams into it; -r switches it on
@@ -136,6 +138,8 @@ fn option(options: &mut Options, name: &str, rest: &mut impl Iterator<Item = Str
         "-t" => set_mode(options, Mode::Mirror { udp: false })?,
         "-u" => set_mode(options, Mode::Mirror { udp: true })?,
         "-d" => options.foreground = true,
+        "-q" => log::least(Level::Warning),
+        "--verbose" => log::least(Level::Debug),
         "-nopromisc" => options.no_promiscuous = true,
         "-enc" => options.cipher = Some(tunnel::cipher("option -enc", &operand()?).map_err(Error::Usage)?),
         "-k" => options.key = Some(Secret::new(operand()?.into_bytes())),

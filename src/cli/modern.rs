@@ -8,6 +8,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use super::{Command, Foreground, classic, convert};
+use crate::log::{self, Level};
 use crate::{Error, config};
 
 /// Where `ethudp up NAME` looks for NAME.toml.
@@ -34,6 +35,12 @@ enum Action {
         /// The user that all processes become when started by root [default: ethudp]
         #[arg(long, value_name = "NAME")]
         user: Option<String>,
+        /// Log only warnings and errors
+        #[arg(short, long, conflicts_with = "verbose")]
+        quiet: bool,
+        /// Log more, for whoever looks for a fault
+        #[arg(long)]
+        verbose: bool,
     },
     /// Check a file without running it
     Check {
@@ -70,7 +77,12 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Command, Error> {
         Err(error) => return Err(Error::Usage(one_line(&error))),
     };
     match action {
-        Action::Up { tunnel, user } => {
+        Action::Up { tunnel, user, quiet, verbose } => {
+            log::least(match (quiet, verbose) {
+                (true, _) => Level::Warning,
+                (_, true) => Level::Debug,
+                _ => Level::Info,
+            });
             let mut tunnel = config::load(&file(&tunnel))?;
             tunnel.user = user;
             Ok(Command::Run(Box::new(tunnel), Foreground::Yes))

@@ -55,6 +55,8 @@ pub fn run(
     let Some(mut helper) = Helper::start(&executables.helper, plan, stored_tap, &signals, &notify)? else {
         return Ok(());
     };
+    let (pid, interface, index) = (helper.child.pid(), &helper.interface, helper.index);
+    log::debug(&format!("helper {pid} has opened all handles; the local side is {interface}, index {index}"));
     notify.store(listen::TAP, helper.to_store.take());
     let link = LinkWatch::new(helper.index, matches!(tunnel.port, Port::Tap { .. }))
         .context(|| format!("interface {:?}", helper.interface))?;

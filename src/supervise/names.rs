@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::sys::signalfd::SignalFd;
+use sd_notify::NotifyState;
 
 use super::events::{Readable, to_end, wait};
 use crate::error::Context;
@@ -40,12 +41,13 @@ pub fn addresses(
             result => return result.map(Some),
         };
         if error != said {
-            log::warning(&format!("{}: {error}; trying again every {} s", tunnel.name, AGAIN.as_secs()));
-            notify.send(&format!("STATUS=connecting: {error}"));
+            log::warning(&format!("{error}; trying again every {} s", AGAIN.as_secs()));
+            notify.send(&NotifyState::Status(&format!("connecting: {error}")));
             said = error;
         }
         // The service manager is not to take this for a start that hangs.
-        notify.send(&format!("EXTEND_TIMEOUT_USEC={}", (resolve::LIMIT + AGAIN * 2).as_micros()));
+        let patience = u32::try_from((resolve::LIMIT + AGAIN * 2).as_micros()).unwrap_or(u32::MAX);
+        notify.send(&NotifyState::ExtendTimeoutUsec(patience));
         if running.is_none() && wait_until(tunnel, signals, control, true, None, AGAIN)? == Waited::Interrupted {
             return Ok(None);
         }

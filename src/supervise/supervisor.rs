@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signalfd::SignalFd;
 use privsep::ipc::{Address, Confinement, Counts, PathHealth, Remote, WorkerConfig};
+use sd_notify::NotifyState;
 
 use super::events::{Readable, asked, wait};
 use super::helper::Helper;
@@ -138,13 +139,13 @@ impl<'a> Supervisor<'a> {
             self.say_status();
             let forwards = self.worker.as_ref().is_some_and(|worker| worker.sealed.is_some());
             if let Some(ready) = ready.take_if(|_| forwards) {
-                self.notify.tell("READY=1", None);
+                self.notify.tell(&[NotifyState::Ready], None);
                 if let Err(error) = ready() {
                     break Err(error);
                 }
             }
         };
-        self.notify.send("STOPPING=1");
+        self.notify.send(&NotifyState::Stopping);
         // Dropping both children kills them and waits: with their last descriptor interface and sockets are gone.
         result
     }
@@ -226,7 +227,10 @@ impl<'a> Supervisor<'a> {
     fn start_worker(&mut self) -> Result<(), Error> {
         self.parts.config.drain |= self.stopped.is_some_and(|since| since.elapsed() > STALE);
         match Worker::start(&self.parts.executable, self.helper()?, &self.parts.config) {
-            Ok(worker) => self.worker = Some(worker),
+            Ok(worker) => {
+                log::debug(&format!("worker {} started", worker.pid()));
+                self.worker = Some(worker);
+            }
             // Memory or processes may be short for a moment.
             Err(error) => {
                 log::error(&format!("starting a worker: {error}"));
@@ -240,7 +244,7 @@ impl<'a> Supervisor<'a> {
         let Some(worker) = &mut self.worker else { return Ok(Flow::Continue) };
         match worker.receive(self.parts.addresses.len()) {
             Ok(Some(Event::Sealed(confinement))) => {
-                log::info(&format!("{}: worker {} forwards", self.tunnel.name, worker.pid()));
+                log::info(&format!("worker {} forwards", worker.pid()));
                 self.on_sealed(confinement)?;
             }
             Ok(Some(Event::Health(path, health))) => self.on_health(path, health),
@@ -253,13 +257,13 @@ impl<'a> Supervisor<'a> {
             }
             Ok(Some(Event::Active(path))) => {
                 self.parts.config.state.active = u8::try_from(path).unwrap_or(u8::MAX);
-                log::info(&format!("{}: frames leave by the {}", self.tunnel.name, self.path(path)));
+                log::info(&format!("frames leave by the {}", self.path(path)));
             }
             Ok(Some(Event::Learned(path, address))) => {
                 let report = self.parts.config.state.paths.get_mut(path);
                 if let (Remote::Learned { .. }, Some(report)) = (self.parts.addresses[path].1, report) {
                     report.learned = Some(address);
-                    log::info(&format!("{}: {} has been learned", self.tunnel.name, self.path(path)));
+                    log::info(&format!("{} has been learned", self.path(path)));
                 }
             }
             Ok(Some(Event::Finished)) if !self.tunnel.exit_after.is_some_and(|ticks| worker.has_run(ticks)) => {
@@ -322,7 +326,7 @@ impl<'a> Supervisor<'a> {
         if let Some(report) = self.parts.config.state.paths.get_mut(path) {
             report.health = health;
         }
-        let text = format!("{}: {} is {}", self.tunnel.name, self.path(path), status::health(health));
+        let text = format!("{} is {}", self.path(path), status::health(health));
         if health == PathHealth::Down { log::warning(&text) } else { log::info(&text) }
     }
 
@@ -364,15 +368,14 @@ impl<'a> Supervisor<'a> {
     /// The helper says nothing once all is open, so whatever comes is its end.
     fn on_helper(&mut self) {
         self.helper = None;
-        let text = "helper has ended; forwarding goes on, but the worker can no longer be replaced";
-        log::error(&format!("{}: {text}", self.tunnel.name));
+        log::error("helper has ended; forwarding goes on, but the worker can no longer be replaced");
     }
 
     /// Tells the service manager in words how the tunnel is, when that has changed.
     fn say_status(&mut self) {
         if self.notify.is_connected() {
             let words = self.status().words(self.parts.by_root);
-            if words != self.said && self.notify.send(&format!("STATUS={words}")) {
+            if words != self.said && self.notify.send(&NotifyState::Status(&words)) {
                 self.said = words;
             }
         }
@@ -381,7 +384,7 @@ impl<'a> Supervisor<'a> {
     fn on_signals(&mut self) -> Flow {
         let asked = asked(&self.signals);
         if asked.end {
-            log::info(&format!("{}: ends, as a signal asks", self.tunnel.name));
+            log::info("ends, as a signal asks");
             return Flow::End;
         }
         match self.tunnel.origin {

@@ -129,6 +129,7 @@ impl Worker {
             self.unanswered = 0;
         } else if on_time {
             self.unanswered += 1;
+            log::debug(&format!("worker {}: {} unanswered heartbeats in a row", self.pid(), self.unanswered));
         }
         (self.heartbeat_sent, self.unasked) = (now, 0);
         if self.unanswered >= UNANSWERED {
