@@ -8,6 +8,7 @@ mod helper;
 mod link;
 mod names;
 mod restart;
+mod resume;
 mod statistics;
 mod supervisor;
 mod underlay;

@@ -13,6 +13,7 @@ use super::events::{Readable, asked, wait};
 use super::helper::Helper;
 use super::link::LinkWatch;
 use super::restart::{Death, History, Verdict};
+use super::resume;
 use super::statistics;
 use super::worker::{Event, Worker};
 use crate::error::Context;
@@ -249,6 +250,7 @@ impl<'a> Supervisor<'a> {
             }
             Ok(Some(Event::Health(path, health))) => self.on_health(path, health),
             Ok(Some(Event::Report(state))) => {
+                let state = resume::accept(&self.parts.config.state, state, &self.parts.addresses);
                 self.parts.config.state = state;
                 if self.statistics_wanted {
                     self.log_statistics();
@@ -259,13 +261,7 @@ impl<'a> Supervisor<'a> {
                 self.parts.config.state.active = u8::try_from(path).unwrap_or(u8::MAX);
                 log::info(&format!("frames leave by the {}", self.path(path)));
             }
-            Ok(Some(Event::Learned(path, address))) => {
-                let report = self.parts.config.state.paths.get_mut(path);
-                if let (Remote::Learned { .. }, Some(report)) = (self.parts.addresses[path].1, report) {
-                    report.learned = Some(address);
-                    log::info(&format!("{} has been learned", self.path(path)));
-                }
-            }
+            Ok(Some(Event::Learned(path, address))) => self.on_learned(path, address),
             Ok(Some(Event::Finished)) if !self.tunnel.exit_after.is_some_and(|ticks| worker.has_run(ticks)) => {
                 log::error(&format!("worker {}: message out of place", worker.pid()));
                 self.worker_ended(Blame::Worker)?;
@@ -293,16 +289,21 @@ impl<'a> Supervisor<'a> {
         Ok(())
     }
 
-    /// The worker has run its ticks: the next one begins anew, as the original's does.
     fn worker_finished(&mut self) {
         self.worker = None;
         self.restarts += 1;
-        let state = &mut self.parts.config.state;
-        state.tick = 0;
-        for report in &mut state.paths {
-            report.last_pong = 0;
-        }
+        resume::begin_anew(&mut self.parts.config);
         self.start_at = Instant::now();
+    }
+
+    fn on_learned(&mut self, path: usize, address: Address) {
+        let (local, remote) = self.parts.addresses[path];
+        if resume::may_be_peer(local, &remote, address.0)
+            && let Some(report) = self.parts.config.state.paths.get_mut(path)
+        {
+            report.learned = Some(address);
+            log::info(&format!("{} has been learned", self.path(path)));
+        }
     }
 
     /// A path in words.
@@ -335,15 +336,8 @@ impl<'a> Supervisor<'a> {
         let Some(worker) = self.worker.take() else { return Ok(()) };
         let mut death = worker.end();
         death.crash |= blame == Blame::Worker;
-        let Parts { config, .. } = &mut self.parts;
-        // Its last numbers may be a second old: the peer must not join halves of different datagrams.
-        config.state.fragment = config.state.fragment.wrapping_add(0x4000) & !1;
-        if death.crash && !config.password.expose().is_empty() {
-            // Whoever had taken it over could have made himself the peer; the real one tells its password every second.
-            for report in &mut config.state.paths {
-                report.learned = None;
-            }
-        }
+        let config = &mut self.parts.config;
+        resume::carry_over(config);
         // What has piled up behind one that did not read is too late by now.
         config.drain |= blame == Blame::Worker;
         self.replace(death)

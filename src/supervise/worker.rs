@@ -184,14 +184,10 @@ impl Worker {
                 self.answered = true;
                 Event::Nothing
             }
-            FromWorker::Report(mut state)
+            FromWorker::Report(state)
                 if self.report_pending && state.paths.len() == paths && self.has_run(state.tick) =>
             {
                 self.report_pending = false;
-                for report in &mut state.paths {
-                    report.last_pong = report.last_pong.min(state.tick);
-                }
-                state.active = state.active.min(u8::try_from(paths - 1).unwrap_or(u8::MAX));
                 Event::Report(state)
             }
             FromWorker::Health(path, health) if usize::from(path) < paths && self.sealed.is_some() => {

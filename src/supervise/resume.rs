@@ -1,0 +1,164 @@
+//! What outlives a worker, and why each field of it is safe to hand to the next one. Whoever has taken a worker over may
+//! say anything before it ends, so a report is made harmless when it comes ([`accept`]) and the state once more when its
+//! worker has ended, by whatever ([`carry_over`]): how a worker ended tells nothing about who it was.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use privsep::ipc::{Address, PathHealth, PathReport, Remote, State, WorkerConfig};
+
+use crate::resolve::Addresses;
+
+/// The state after a report. Its number of paths has been checked, and that its tick is not of the future.
+///
+/// | field | what a lie in it does |
+/// |---|---|
+/// | tick | nothing earlier than what was reported before, so a tunnel with an end comes to it |
+/// | active, health, `last_pong` | the next worker judges by its own PINGs: five ticks later they are its own. A mirror sends none, see [`carry_over`] |
+/// | learned | only what that path may learn, and with a password it ends with its worker |
+/// | fragment | any number is as good as another |
+/// | `rtt_us`, counters | shown, and gone on from: the worker's adding wraps, every sum here saturates |
+pub fn accept(before: &State, said: State, addresses: &Addresses) -> State {
+    let State { tick, active, fragment, port, seal, paths } = said;
+    let tick = tick.max(before.tick);
+    let last = u8::try_from(addresses.len().saturating_sub(1)).unwrap_or(u8::MAX);
+    let paths = paths.into_iter().zip(addresses).map(|(said, (local, remote))| {
+        let PathReport { health, learned, last_pong, rtt_us, counters } = said;
+        let learned = learned.filter(|&Address(address)| may_be_peer(*local, remote, address));
+        PathReport { health, learned, last_pong: last_pong.min(tick), rtt_us, counters }
+    });
+    State { tick, active: active.min(last), fragment, port, seal, paths: paths.collect() }
+}
+
+/// Whether a path may learn this address: within its limits, of its family, and one that a datagram can have come from.
+pub fn may_be_peer(local: SocketAddr, remote: &Remote, address: SocketAddr) -> bool {
+    let Remote::Learned { address: only, port } = *remote else { return false };
+    let ip = address.ip();
+    let one_host = !ip.is_unspecified() && !ip.is_multicast() && ip != IpAddr::V4(Ipv4Addr::BROADCAST);
+    let within = only.is_none_or(|only| only == ip) && port.is_none_or(|port| port == address.port());
+    within && one_host && address.port() != 0 && local.is_ipv4() == ip.is_ipv4()
+}
+
+/// Makes the state of a worker that has ended the state of the next.
+pub fn carry_over(config: &mut WorkerConfig) {
+    let WorkerConfig { state, password, keepalive, .. } = config;
+    // The last numbers may be a second old: the peer must not join halves of different datagrams.
+    state.fragment = state.fragment.wrapping_add(0x4000) & !1;
+    for report in &mut state.paths {
+        // It could have made anybody the peer; the real one tells its password every second.
+        if !password.expose().is_empty() {
+            report.learned = None;
+        }
+        // Without PINGs no worker can tell that a path is up, nor find out that one before it has lied.
+        if !*keepalive {
+            (report.health, report.last_pong, report.rtt_us) = (PathHealth::default(), 0, 0);
+        }
+    }
+    if !*keepalive {
+        state.active = 0;
+    }
+}
+
+/// The ticks of a worker are over: the next one begins anew, as the original's does.
+pub fn begin_anew(config: &mut WorkerConfig) {
+    carry_over(config);
+    config.state.tick = 0;
+    for report in &mut config.state.paths {
+        report.last_pong = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use privsep::ipc::{PathCounters, PortCounters};
+    use privsep::secret::Secret;
+
+    use super::*;
+
+    const ANY: Remote = Remote::Learned { address: None, port: None };
+
+    fn socket(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    fn paths(remotes: &[Remote]) -> Addresses {
+        remotes.iter().map(|remote| (socket("192.0.2.1:6000"), *remote)).collect()
+    }
+
+    /// What a worker that lies in every field says of `paths` paths.
+    fn lies(paths: usize) -> State {
+        let counters = PathCounters { rx_datagrams: u64::MAX, pings_sent: u64::MAX, ..PathCounters::default() };
+        let learned = Some(Address(socket("203.0.113.1:9")));
+        let report = PathReport { health: PathHealth::Up, learned, last_pong: u64::MAX, rtt_us: u64::MAX, counters };
+        let port = PortCounters { rx_frames: u64::MAX, ..PortCounters::default() };
+        State { tick: 7, active: 255, fragment: u16::MAX, port, paths: vec![report; paths], ..State::default() }
+    }
+
+    #[test]
+    fn a_report_does_not_go_back_in_time_nor_beyond_its_paths_and_ticks() {
+        let before = State { tick: 60, ..State::default() };
+        let state = accept(&before, lies(2), &paths(&[ANY, ANY]));
+        assert_eq!((state.tick, state.active), (60, 1));
+        assert!(state.paths.iter().all(|path| path.last_pong == 60));
+    }
+
+    #[test]
+    fn only_what_a_datagram_can_have_come_from_is_learned_within_the_paths_limits() {
+        let local = socket("192.0.2.1:6000");
+        let limits =
+            |address: Option<&str>, port| Remote::Learned { address: address.map(|a| a.parse().unwrap()), port };
+        for (remote, address, may) in [
+            (ANY, "203.0.113.1:9", true),
+            (ANY, "0.0.0.0:9", false),
+            (ANY, "224.0.0.1:9", false),
+            (ANY, "255.255.255.255:9", false),
+            (ANY, "203.0.113.1:0", false),
+            (ANY, "[2001:db8::1]:9", false),
+            (limits(Some("203.0.113.1"), None), "203.0.113.1:9", true),
+            (limits(Some("203.0.113.2"), None), "203.0.113.1:9", false),
+            (limits(None, Some(9)), "203.0.113.1:9", true),
+            (limits(None, Some(8)), "203.0.113.1:9", false),
+            (Remote::Fixed(Address(socket("203.0.113.1:9"))), "203.0.113.1:9", false),
+        ] {
+            assert_eq!(may_be_peer(local, &remote, socket(address)), may, "{address} for {remote:?}");
+        }
+        let v6 = socket("[2001:db8::2]:6000");
+        for (address, may) in [("[2001:db8::1]:9", true), ("[ff02::1]:9", false), ("[::]:9", false)] {
+            assert_eq!(may_be_peer(v6, &ANY, socket(address)), may, "{address}");
+        }
+        let narrow = accept(&State::default(), lies(1), &paths(&[limits(None, Some(8))]));
+        assert_eq!(narrow.paths[0].learned, None);
+    }
+
+    #[test]
+    fn with_a_password_no_address_outlives_its_worker_and_without_one_it_does() {
+        for (password, kept) in [("secret", false), ("", true)] {
+            for end in [carry_over, begin_anew] {
+                let state = accept(&State::default(), lies(1), &paths(&[ANY]));
+                let password = Secret::new(password.as_bytes().to_vec());
+                let mut config = WorkerConfig { password, keepalive: true, state, ..WorkerConfig::default() };
+                end(&mut config);
+                assert_eq!(config.state.paths[0].learned.is_some(), kept);
+            }
+        }
+    }
+
+    #[test]
+    fn a_mirror_always_begins_with_its_first_path() {
+        let state = accept(&State::default(), lies(2), &paths(&[ANY, ANY]));
+        let mut config = WorkerConfig { keepalive: false, state, ..WorkerConfig::default() };
+        carry_over(&mut config);
+        assert_eq!(config.state.active, 0);
+        assert!(config.state.paths.iter().all(|path| path.health == PathHealth::Connecting && path.last_pong == 0));
+    }
+
+    #[test]
+    fn the_next_fragment_is_far_from_the_last_and_even() {
+        for fragment in [0, 1, 0x7fff, u16::MAX] {
+            let state = State { fragment, ..State::default() };
+            let mut config = WorkerConfig { state, ..WorkerConfig::default() };
+            carry_over(&mut config);
+            let next = config.state.fragment;
+            assert!(next.is_multiple_of(2) && next.wrapping_sub(fragment) >= 0x3fff, "{fragment} {next}");
+        }
+    }
+}
