@@ -48,3 +48,12 @@ pub fn may_own_keys(owner: u32) -> bool {
     let tunnel_user = || User::from_name(DEFAULT_USER).ok().flatten().is_some_and(|user| user.uid.as_raw() == owner);
     Uid::from_raw(owner).is_root() || owner == geteuid().as_raw() || tunnel_user()
 }
+
+/// Whether tunnels run as this user, whose word on them therefore counts: root, ourselves, `ethudp`, and users of one tunnel
+/// each, whose names begin with that.
+pub fn may_run_tunnels(user: u32) -> bool {
+    let name = || User::from_uid(Uid::from_raw(user)).ok().flatten().map(|user| user.name).unwrap_or_default();
+    let ours =
+        |name: String| name.strip_prefix(DEFAULT_USER).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
+    user == 0 || user == geteuid().as_raw() || ours(name())
+}

@@ -3,6 +3,7 @@
 //! This is the supervisor: it reads command line and configuration, starts the privileged helper with a plan, gives up
 //! every privilege, and then starts workers, one at a time, for as long as the tunnel lives.
 
+mod ask;
 mod background;
 mod benchmark;
 mod cli;

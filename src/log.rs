@@ -187,9 +187,14 @@ fn stderr_line(line: &str) {
     };
 }
 
-/// Text that comes from a process we do not trust: control characters replaced, length bounded.
+/// Text that comes from a process we do not trust: length bounded, and nothing left that a terminal would obey, controls and
+/// what turns the direction of writing or cannot be seen.
 pub fn untrusted(text: &str) -> String {
-    text.chars().take(300).map(|c| if c.is_control() { ' ' } else { c }).collect()
+    let obeyed = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    text.chars().take(300).map(|c| if obeyed(c) { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]

@@ -20,6 +20,8 @@ use crate::error::Context;
 
 /// Longest wait for another start to look whether its tunnel runs.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// Requests that are taken at a time.
+const AT_ONCE: usize = 4;
 /// Where the sockets are when systemd does not say.
 const DEFAULT: &str = "/run/ethudp";
 
@@ -125,9 +127,9 @@ impl Drop for Lock {
 }
 
 impl ControlSocket {
-    /// The next who asks, if somebody does.
-    pub fn accept(&self) -> Option<UnixStream> {
-        self.listener.accept().ok().map(|(stream, _)| stream)
+    /// Some of those who ask; the others wait for the next time.
+    pub fn accept_some(&self) -> impl Iterator<Item = UnixStream> {
+        (0..AT_ONCE).map_while(|_| self.listener.accept().ok()).map(|(stream, _)| stream)
     }
 }
 

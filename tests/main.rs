@@ -18,6 +18,7 @@ mod nat;
 mod raw;
 mod recovery;
 mod service;
+mod show;
 mod signals;
 mod status;
 mod tap;

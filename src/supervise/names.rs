@@ -84,7 +84,7 @@ fn wait_until(
             return Ok(Waited::Interrupted);
         }
         if request {
-            while let Some(stream) = control.accept() {
+            for stream in control.accept_some() {
                 status::send(stream, &status::before_start(tunnel, waits));
             }
         }

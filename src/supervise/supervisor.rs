@@ -419,7 +419,8 @@ impl<'a> Supervisor<'a> {
     }
 
     fn on_request(&mut self) {
-        while let Some(stream) = self.control.accept() {
+        // Only some at a time: whoever connects again and again does not keep us from anything else.
+        for stream in self.control.accept_some() {
             if self.requests.len() < REQUESTS {
                 self.requests.push((stream, Instant::now()));
             }

@@ -1,0 +1,202 @@
+//! Asks the control sockets of a runtime directory for the status of their tunnels.
+//!
+//! Whoever can write to that directory can put any socket there, and who asks may be root. So nobody is waited for beyond
+//! one deadline for all, nor believed who is not of a user that runs tunnels, and what is said is bounded and cleaned.
+
+use std::fs;
+use std::io::{self, ErrorKind, Read};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket};
+use serde_json::Value;
+
+use crate::status::Status;
+use crate::{identity, log};
+
+/// Longest wait for all answers together.
+const LIMIT: Duration = Duration::from_secs(2);
+/// Time between two attempts to connect to one whose queue of requests is full.
+const AGAIN: Duration = Duration::from_millis(10);
+/// Longest answer in bytes.
+const LONGEST: usize = 64 << 10;
+
+/// Why the status of a tunnel is not known.
+#[derive(Debug)]
+pub enum Unknown {
+    /// Nobody is there: it does not run, or its supervisor was killed and has left its socket.
+    NotRunning,
+    /// In words.
+    Reason(String),
+}
+
+/// The status of one tunnel.
+pub fn one(directory: &Path, name: &str) -> Result<Status, Unknown> {
+    let mut questions = [Question::new(directory, name.to_owned())];
+    ask(&mut questions);
+    let [question] = questions;
+    question.answer.unwrap_or(Err(Unknown::NotRunning))
+}
+
+/// The status of all tunnels of a directory, by name, those left out that do not run.
+///
+/// # Errors
+/// When the directory cannot be read; one that is not there has no tunnels.
+pub fn all(directory: &Path) -> io::Result<Vec<(String, Result<Status, String>)>> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut questions = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "sock") {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            questions.push(Question { path, ..Question::new(directory, name) });
+        }
+    }
+    questions.sort_by(|a, b| a.name.cmp(&b.name));
+    ask(&mut questions);
+    let answer = |question: Question| match question.answer? {
+        Ok(status) => Some((question.name, Ok(status))),
+        Err(Unknown::Reason(reason)) => Some((question.name, Err(reason))),
+        Err(Unknown::NotRunning) => None,
+    };
+    Ok(questions.into_iter().filter_map(answer).collect())
+}
+
+/// One socket that is asked.
+struct Question {
+    name: String,
+    path: PathBuf,
+    /// While it is connected.
+    stream: Option<UnixStream>,
+    /// What it has said.
+    text: Vec<u8>,
+    /// When it is known.
+    answer: Option<Result<Status, Unknown>>,
+}
+
+/// Asks them all at once, so that a slow one costs the others nothing. All have an answer afterwards.
+fn ask(questions: &mut [Question]) {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        questions.iter_mut().for_each(Question::go_on);
+        let open: Vec<_> = questions.iter().filter(|question| question.answer.is_none()).collect();
+        let left = deadline.saturating_duration_since(Instant::now());
+        if open.is_empty() || left.is_zero() {
+            break;
+        }
+        let streams = open.iter().filter_map(|question| question.stream.as_ref());
+        let mut polled: Vec<_> = streams.map(|stream| PollFd::new(stream.as_fd(), PollFlags::POLLIN)).collect();
+        let left = if polled.len() < open.len() { left.min(AGAIN) } else { left };
+        // An interrupted wait is a short one.
+        let _ = poll(&mut polled, PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO));
+    }
+    for question in questions.iter_mut().filter(|question| question.answer.is_none()) {
+        let reason = format!("does not answer within {} s; has its supervisor been stopped?", LIMIT.as_secs());
+        question.answer = Some(Err(Unknown::Reason(reason)));
+    }
+}
+
+impl Question {
+    fn new(directory: &Path, name: String) -> Self {
+        let path = directory.join(format!("{name}.sock"));
+        Self { name, path, stream: None, text: Vec::new(), answer: None }
+    }
+
+    /// Connects, reads, understands, as far as that is possible without waiting.
+    fn go_on(&mut self) {
+        if self.answer.is_some() {
+            return;
+        }
+        let result = match self.stream.take() {
+            None => open(&self.path),
+            Some(stream) => Ok(Some(stream)),
+        };
+        let result = result.map_err(|error| not_connected(&error)).and_then(|stream| match stream {
+            Some(stream) => self.read(stream),
+            None => Ok(None),
+        });
+        self.answer = result.transpose();
+    }
+
+    /// Takes what has come; the status when that was all.
+    fn read(&mut self, mut stream: UnixStream) -> Result<Option<Status>, Unknown> {
+        let mut buffer = [0; 4096];
+        loop {
+            match stream.read(&mut buffer) {
+                Ok(0) => return understand(&self.text, &self.name).map(Some),
+                Ok(length) if self.text.len() + length > LONGEST => {
+                    return Err(Unknown::Reason(format!("answers with more than {LONGEST} bytes")));
+                }
+                Ok(length) => self.text.extend_from_slice(&buffer[..length]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.stream = Some(stream);
+                    return Ok(None);
+                }
+                Err(error) => return Err(Unknown::Reason(error.to_string())),
+            }
+        }
+    }
+}
+
+/// Why there is no connection.
+fn not_connected(error: &io::Error) -> Unknown {
+    match error.kind() {
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => Unknown::NotRunning,
+        _ => Unknown::Reason(said(error)),
+    }
+}
+
+/// What has failed, and who may ask when it is that.
+pub fn said(error: &io::Error) -> String {
+    let denied = error.kind() == ErrorKind::PermissionDenied;
+    format!("{error}{}", if denied { "; needs root, or the tunnels' user or group" } else { "" })
+}
+
+/// Connects to a socket of somebody who runs tunnels; none as long as it takes no more requests.
+fn open(path: &Path) -> io::Result<Option<UnixStream>> {
+    if !fs::symlink_metadata(path)?.file_type().is_socket() {
+        return Err(io::Error::other("is no socket"));
+    }
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let stream = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    match connect(stream.as_raw_fd(), &UnixAddr::new(path)?) {
+        Err(Errno::EAGAIN) => return Ok(None),
+        result => result?,
+    }
+    // Of the process that listens, not of the file: that could be another one by now.
+    let uid = getsockopt(&stream, PeerCredentials)?.uid();
+    let owner = fs::metadata(path.parent().unwrap_or(Path::new("/")))?.uid();
+    if uid != owner && !identity::may_run_tunnels(uid) {
+        return Err(io::Error::other(format!("is served by user {uid}, who runs no tunnels; not asked")));
+    }
+    Ok(Some(stream.into()))
+}
+
+/// The status that a text is.
+fn understand(text: &[u8], name: &str) -> Result<Status, Unknown> {
+    let value = serde_json::from_slice::<Value>(text).map(clean);
+    match value.and_then(serde_json::from_value::<Status>) {
+        // Whose socket it is, whatever it says.
+        Ok(status) => Ok(Status { name: log::untrusted(name), ..status }),
+        Err(error) => Err(Unknown::Reason(format!("answer cannot be read: {}", log::untrusted(&error.to_string())))),
+    }
+}
+
+/// A terminal obeys what is in text.
+fn clean(value: Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(log::untrusted(&text)),
+        Value::Array(all) => Value::Array(all.into_iter().map(clean).collect()),
+        Value::Object(all) => Value::Object(all.into_iter().map(|(key, value)| (key, clean(value))).collect()),
+        other => other,
+    }
+}

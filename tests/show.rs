@@ -1,0 +1,125 @@
+//! `ethudp show` among sockets that are not what they should be, and a control socket under a storm.
+
+use std::io::Write;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread::{self, sleep};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+
+use crate::lab::{Background, Running, Sites, wait_for};
+
+const TAP: &str = "-i -dev eu0 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24";
+/// Longest that one deadline over all may take, with the start of the program on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Answers everybody at this socket in this way, until the test's process ends.
+fn serve(socket: PathBuf, answer: impl Fn(UnixStream) + Send + 'static) {
+    let listener = UnixListener::bind(socket).unwrap();
+    thread::spawn(move || listener.incoming().flatten().for_each(answer));
+}
+
+#[test]
+fn sockets_that_lie_are_silent_slow_or_foreign_are_named_and_cost_the_others_nothing() {
+    let sites = Sites::new();
+    let a = Running::classic(&sites.a, "a", TAP);
+    let honest = serde_json::to_string(&a.status()).unwrap();
+    let socket = |name: &str| a.scratch.path().join(format!("{name}.sock"));
+    let lie = honest.replace("\"tap\"", "\"\\u001b]0;evil\\u0007\\u009b2J\\u202etap\"").replace("\"a\"", "\"good\"");
+    assert_ne!(lie, honest);
+    serve(socket("liar"), move |mut stream| drop(stream.write_all(lie.as_bytes())));
+    serve(socket("endless"), |mut stream| while stream.write_all(&[b' '; 4096]).is_ok() {});
+    serve(socket("nonsense"), |mut stream| drop(stream.write_all(b"{\"name\": \"\\u001b[31m\"}")));
+    // Nobody ever accepts, so that its queue is full after one; the other drips.
+    let silent = UnixListener::bind(socket("silent")).unwrap();
+    nix::sys::socket::listen(&silent, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
+    let _queue: Vec<_> = (0..1).map(|_| UnixStream::connect(socket("silent")).unwrap()).collect();
+    serve(socket("slow"), |mut stream| {
+        while stream.write_all(b" ").is_ok() {
+            sleep(Duration::from_millis(300));
+        }
+    });
+    std::fs::write(socket("file"), honest).unwrap();
+    let script =
+        "import socket,sys,time\ns=socket.socket(socket.AF_UNIX)\ns.bind(sys.argv[1])\ns.listen()\ntime.sleep(30)";
+    let mut foreign = Command::new("setpriv")
+        .args([
+            "--pdeathsig=KILL", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "/usr/bin/python3", "-c", script,
+        ])
+        .arg(socket("foreign"))
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_for("foreign socket", DEADLINE, || UnixStream::connect(socket("foreign")).ok());
+
+    let start = Instant::now();
+    let run = Background::run(&sites.a, &a.scratch, &[], &["show"]);
+    let text = run.output;
+    assert!(start.elapsed() < DEADLINE, "{:?}: {text}", start.elapsed());
+    assert_eq!(run.status.code(), Some(1), "{text}");
+    assert!(text.contains("a: connecting (tap, wire classic)\n"), "{text}");
+    // Shown under the name of its socket, without what a terminal would obey.
+    assert!(text.contains("liar: connecting ( ]0;evil  2J tap, wire classic)\n"), "{text}");
+    assert!(!text.chars().any(|c| c.is_control() && c != '\n' || c == '\u{202e}'), "{text:?}");
+    for (name, words) in [
+        ("endless", "answers with more than 65536 bytes"),
+        ("nonsense", "answer cannot be read"),
+        ("silent", "does not answer within 2 s"),
+        ("slow", "does not answer within 2 s"),
+        ("file", "is no socket"),
+        ("foreign", "is served by user 65534, who runs no tunnels"),
+    ] {
+        let named = |line: &str| line.contains(&format!("tunnel \"{name}\"")) && line.contains(words);
+        assert_eq!(text.lines().filter(|line| named(line)).count(), 1, "{name}: {text}");
+    }
+    let run = Background::run(&sites.a, &a.scratch, &[], &["show", "foreign"]);
+    assert!(run.status.code() == Some(1) && run.output.contains("who runs no tunnels"), "{}", run.output);
+    foreign.kill().unwrap();
+    foreign.wait().unwrap();
+}
+
+#[test]
+fn a_supervisor_that_has_been_stopped_does_not_answer_and_that_is_said() {
+    let sites = Sites::new();
+    let a = Running::classic(&sites.a, "a", TAP);
+    let supervisor = a.pid("supervisor");
+    kill(supervisor, Signal::SIGSTOP).unwrap();
+    let run = Background::run(&sites.a, &a.scratch, &[], &["show", "a"]);
+    kill(supervisor, Signal::SIGCONT).unwrap();
+    let words = "tunnel \"a\": does not answer within 2 s; has its supervisor been stopped?";
+    assert!(run.status.code() == Some(1) && run.output.contains(words), "{}", run.output);
+    assert!(run.took < DEADLINE, "{:?}", run.took);
+}
+
+/// Twelve clients that connect and close without end once stalled the supervisor for 19 s.
+#[test]
+fn a_storm_of_requests_keeps_the_supervisor_from_nothing() {
+    let sites = Sites::new();
+    let a = Running::classic(&sites.a, "a", TAP);
+    let (socket, worker) = (a.scratch.path().join("a.sock"), a.pid("worker"));
+    let (over, connections) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (socket, over, connections) = (&socket, &over, &connections);
+    let replaced = || a.log().lines().filter(|line| line.ends_with(" forwards")).count() > 1;
+    let took = thread::scope(|scope| {
+        for _ in 0..12 {
+            scope.spawn(move || {
+                while !over.load(Relaxed) {
+                    connections.fetch_add(u64::from(UnixStream::connect(socket).is_ok()), Relaxed);
+                }
+            });
+        }
+        sleep(Duration::from_millis(500));
+        let start = Instant::now();
+        kill(worker, Signal::SIGKILL).unwrap();
+        while !replaced() && start.elapsed() < Duration::from_secs(15) {
+            sleep(Duration::from_millis(5));
+        }
+        over.store(true, Relaxed);
+        start.elapsed()
+    });
+    assert!(connections.load(Relaxed) > 1000, "{connections:?} connections are no storm");
+    assert!(took < Duration::from_secs(3), "the next worker forwarded after {took:?}");
+}
