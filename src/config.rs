@@ -114,11 +114,11 @@ pub fn load(file: &Path) -> Result<Tunnel, Error> {
             ErrorKind::PermissionDenied => "; must be readable for the user that starts the tunnel",
             _ => "",
         };
-        Error::failure(format!("file {}: {error}{right}", file.display()))
+        Error::configuration(format!("file {}: {error}{right}", file.display()))
     })?;
     let stem = file.file_stem().unwrap_or_default().to_string_lossy();
     let tunnel = from_text(&text, &stem, file.parent().unwrap_or(Path::new("")));
-    tunnel.map_err(|error| Error::failure(format!("{}: {error}", file.display())))
+    tunnel.map_err(|error| Error::configuration(format!("{}: {error}", file.display())))
 }
 
 /// The tunnel of this name that a file's text describes; the files it names are relative to `directory`.

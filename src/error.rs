@@ -10,6 +10,12 @@ pub enum Error {
     /// The command line is wrong; exit status 2.
     #[error("{0}")]
     Usage(String),
+    /// What no other try mends: a file that is missing or wrong, or a key; exit status 78, `EX_CONFIG` of sysexits.h.
+    #[error("{0}")]
+    Configuration(String),
+    /// The workers crash as if somebody steered them, and another start would go on with that; exit status 79.
+    #[error("{0}")]
+    Attacked(String),
     /// Anything else; exit status 1.
     #[error("{0}")]
     Failure(String),
@@ -24,6 +30,11 @@ impl Error {
         Self::Usage(text.into())
     }
 
+    /// What no other try mends.
+    pub fn configuration(text: impl Into<String>) -> Self {
+        Self::Configuration(text.into())
+    }
+
     /// Any other failure.
     pub fn failure(text: impl Into<String>) -> Self {
         Self::Failure(text.into())
@@ -33,6 +44,8 @@ impl Error {
     pub fn status(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Usage(_) => 2,
+            Self::Configuration(_) => 78,
+            Self::Attacked(_) => 79,
             Self::Failure(_) => 1,
             Self::Reported(status) => *status,
         })

@@ -27,7 +27,9 @@ pub fn compile(interface: &str, filter: &str) -> Result<Vec<BpfInstruction>, Err
         return Ok(Vec::new());
     }
     let wrong = |error: &dyn std::fmt::Display| {
-        Error::failure(format!("filter {filter:?}: {error}; must be a filter as tcpdump takes it, see pcap-filter(7)"))
+        Error::configuration(format!(
+            "filter {filter:?}: {error}; must be a filter as tcpdump takes it, see pcap-filter(7)"
+        ))
     };
     let program = capture.compile(filter, true).map_err(|error| match error {
         pcap::Error::PcapError(text) => wrong(&text),

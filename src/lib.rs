@@ -21,6 +21,7 @@ mod resolve;
 mod runtime;
 mod seal;
 mod show;
+mod start;
 mod status;
 mod supervise;
 mod tunnel;
@@ -32,8 +33,12 @@ pub use error::Error;
 
 /// The whole program.
 pub fn run() -> ExitCode {
+    let started = start::afresh();
     let stored_tap = listen::take_tap();
     log::open_stderr();
+    if let Err(error) = started {
+        log::warning(&format!("signals or limits of whoever started us: {error}"));
+    }
     let stored_tap = stored_tap.unwrap_or_else(|error| {
         log::warning(&format!("descriptors that the service manager has kept: {error}; not used"));
         None

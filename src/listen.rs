@@ -11,7 +11,7 @@ pub const TAP: &str = "tap-0";
 const MOST: u16 = 64;
 
 /// Takes the queue of the TAP, if it is there, and closes everything else that whoever started us has left open. Only for
-/// the first line of `main`.
+/// the first lines of `main`.
 pub fn take_tap() -> io::Result<Option<OwnedFd>> {
     let names = match sd_notify::listen_fds_with_names() {
         Ok(all) => all.map(|(_, name)| name).collect::<Vec<_>>(),

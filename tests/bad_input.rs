@@ -90,9 +90,6 @@ fn other_failures_have_status_1() {
         (format!("--user no-such-user -i {tap}"), "user \"no-such-user\": does not exist; create it with `useradd"),
         (format!("--user root -i {tap}"), "must be an unprivileged user"),
         ("show none".into(), "tunnel \"none\": does not run"),
-        ("up none.toml".into(), "file none.toml"),
-        ("up none".into(), "file /etc/ethudp/none.toml: No such file or directory (os error 2); must be the file of a"),
-        ("check /dev/null".into(), "mode is missing"),
     ] {
         fails(&sites.a, &line.split(' ').collect::<Vec<_>>(), &[], 1, words);
         if line.starts_with('-') {
@@ -104,6 +101,45 @@ fn other_failures_have_status_1() {
     let nobody = ["--reuid=nobody", "--regid=nogroup", "--clear-groups"];
     let arguments: Vec<_> = ["-d", "-i"].into_iter().chain(tap.split(' ')).collect();
     fails(&sites.a, &arguments, &nobody, 1, "no privilege: start as root, or with CAP_NET_ADMIN");
+}
+
+#[test]
+fn what_no_retry_mends_has_status_78() {
+    let sites = Sites::new();
+    sites.a.ip("link add dummy type veth peer name other");
+    sites.a.ip("link set dummy up");
+    for (line, words) in [
+        ("up none.toml", "file none.toml"),
+        ("up none", "file /etc/ethudp/none.toml: No such file or directory (os error 2); must be the file of a"),
+        ("up ./.toml", "file ./.toml"),
+        ("-t 192.0.2.1 6000 192.0.2.2 6000 dummy udp porg 9", "filter \"udp porg 9\": "),
+    ] {
+        fails(&sites.a, &line.split(' ').collect::<Vec<_>>(), &[], 78, words);
+    }
+    let scratch = Scratch::new();
+    let mirror =
+        "mode = \"mirror\"\nwire = \"classic\"\n[[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"192.0.2.2:6000\"\n";
+    for (content, words, status) in [
+        (String::new(), "mode is missing", 78),
+        ("mode = \"tap".into(), "line 1: ", 78),
+        (mirror.to_owned(), "[mirror] is missing", 78),
+        (format!("{mirror}[mirror]\ninterface = \"dummy\"\nfilter = \"udp porg 9\"\n"), "filter \"udp porg 9\": ", 78),
+        (
+            format!("{mirror}[classic]\ncipher = \"xor\"\nkey-file = \"none\"\n[mirror]\ninterface = \"dummy\"\n"),
+            "key file ",
+            78,
+        ),
+        // These may come later than we do.
+        (format!("{mirror}[mirror]\ninterface = \"eth9\"\n"), "interface \"eth9\": no such interface", 1),
+        (
+            format!("{mirror}[mirror]\ninterface = \"dummy\"\n").replace("192.0.2.1", "192.0.2.99"),
+            "not an address of this host",
+            1,
+        ),
+    ] {
+        let file = scratch.write("a.toml", &content, 0o644);
+        fails(&sites.a, &["up", file.to_str().unwrap()], &[], status, words);
+    }
 }
 
 #[test]
@@ -201,7 +237,7 @@ fn keys_that_others_can_read_are_refused() {
         (&"x".repeat(2048), 0o600, "key of 2048 bytes; must have 1 to 2047"),
     ] {
         let bad = check(content, mode);
-        assert_eq!(bad.status.code(), Some(1));
+        assert_eq!(bad.status.code(), Some(78));
         assert!(bad.output.contains(words) && bad.output.lines().count() == 1, "{}", bad.output);
     }
 }

@@ -10,6 +10,7 @@ mod bridge;
 mod confinement;
 mod datagrams;
 mod failover;
+mod inherited;
 mod interop;
 mod kills;
 mod mirror;

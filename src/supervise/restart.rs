@@ -32,6 +32,8 @@ pub enum Verdict {
     Replace(Duration),
     /// End the tunnel in failure, for this reason.
     GiveUp(&'static str),
+    /// The same, and so that it is not started again.
+    Attacked(&'static str),
 }
 
 /// The history of a tunnel's workers.
@@ -56,7 +58,7 @@ impl History {
                 self.crashes.pop_front();
             }
             if self.crashes.len() >= CRASHES {
-                return Verdict::GiveUp("60 crashes of the worker in ten minutes");
+                return Verdict::Attacked("60 crashes of the worker in ten minutes");
             }
         }
         match death.forwarded {
@@ -109,7 +111,7 @@ mod tests {
             let (mut history, start) = (History::new(), Instant::now());
             let crash = Death { crash: true, ..SETTLED_DEATH };
             let verdicts = (0..60).map(|n| history.note(start + Duration::from_secs(n * seconds), crash));
-            assert_eq!(verdicts.last().is_some_and(|v| matches!(v, Verdict::GiveUp(_))), end, "every {seconds} s");
+            assert_eq!(verdicts.last().is_some_and(|v| matches!(v, Verdict::Attacked(_))), end, "every {seconds} s");
         }
     }
 }

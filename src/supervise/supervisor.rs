@@ -284,7 +284,7 @@ impl<'a> Supervisor<'a> {
         let lacks = status::lacks(&self.status().confinement, self.parts.by_root);
         if self.tunnel.require_confinement && !lacks.is_empty() {
             let lacks = lacks.join(", ");
-            return Err(Error::failure(format!("require-confinement: this kernel or container lacks {lacks}")));
+            return Err(Error::configuration(format!("require-confinement: this kernel or container lacks {lacks}")));
         }
         Ok(())
     }
@@ -355,6 +355,7 @@ impl<'a> Supervisor<'a> {
         match self.history.note(now, death) {
             Verdict::Replace(delay) => self.start_at = now + delay,
             Verdict::GiveUp(reason) => return Err(Error::failure(reason)),
+            Verdict::Attacked(reason) => return Err(Error::Attacked(reason.into())),
         }
         Ok(())
     }

@@ -207,19 +207,48 @@ impl Worker {
     /// Kills the worker if it still runs, waits for its end and says how it died.
     pub fn end(self) -> Death {
         let (pid, forwarded) = (self.pid(), self.sealed.map(|since| since.elapsed()));
-        let (how, crash) = match self.child.end() {
-            Ok(WaitStatus::Signaled(_, signal, _)) => {
-                // Only somebody outside ends it by one of these.
-                (signal.to_string(), !matches!(signal, Signal::SIGKILL | Signal::SIGTERM))
-            }
-            // One that has run may say so, too, but is not believed.
-            Ok(WaitStatus::Exited(_, process::EXEC_FAILED)) if forwarded.is_none() => {
-                ("it could not be executed".into(), false)
-            }
-            Ok(WaitStatus::Exited(_, status)) => (format!("exit status {status}"), true),
-            other => (format!("{other:?}"), false),
-        };
+        let (how, crash) = cause(self.child.end(), forwarded.is_some());
         log::warning(&format!("worker {pid} ended: {how}"));
         Death { forwarded, crash }
+    }
+}
+
+/// How a worker has ended, in words, and whether that was its own doing. What is not known to be somebody else's is.
+fn cause(end: nix::Result<WaitStatus>, forwarded: bool) -> (String, bool) {
+    match end {
+        Ok(WaitStatus::Signaled(_, signal, _)) => {
+            // Only somebody outside ends it by one of these.
+            (signal.to_string(), !matches!(signal, Signal::SIGKILL | Signal::SIGTERM))
+        }
+        // One that has run may say so, too, but is not believed.
+        Ok(WaitStatus::Exited(_, process::EXEC_FAILED)) if !forwarded => ("it could not be executed".into(), false),
+        Ok(WaitStatus::Exited(_, status)) => (format!("exit status {status}"), true),
+        other => (format!("{other:?}"), true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::errno::Errno;
+
+    use super::*;
+
+    #[test]
+    fn an_end_that_is_not_known_to_be_somebody_elses_doing_is_a_crash() {
+        let pid = Pid::from_raw(7);
+        let signal = |signal| Ok(WaitStatus::Signaled(pid, signal, false));
+        for (end, forwarded, crash) in [
+            (signal(Signal::SIGKILL), true, false),
+            (signal(Signal::SIGTERM), true, false),
+            (signal(Signal::SIGSYS), true, true),
+            (signal(Signal::SIGABRT), false, true),
+            (Ok(WaitStatus::Exited(pid, process::EXEC_FAILED)), false, false),
+            (Ok(WaitStatus::Exited(pid, process::EXEC_FAILED)), true, true),
+            (Ok(WaitStatus::Exited(pid, 0)), true, true),
+            (Ok(WaitStatus::StillAlive), true, true),
+            (Err(Errno::ECHILD), true, true),
+        ] {
+            assert_eq!(cause(end, forwarded).1, crash, "{end:?}, forwarded {forwarded}");
+        }
     }
 }

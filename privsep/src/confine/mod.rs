@@ -74,6 +74,7 @@ pub fn not_dumpable() -> io::Result<()> {
 /// What helper and worker do before they read anything. Some of it was set before the exec, which an SELinux domain
 /// transition undoes; the end of the parent before this shows by the end of its channel.
 pub fn at_start() -> io::Result<()> {
+    process::default_signals();
     SigSet::all().thread_block().map_err(step("blocking signals"))?;
     no_new_privileges()?;
     not_dumpable()?;

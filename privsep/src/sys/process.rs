@@ -120,7 +120,7 @@ pub fn fork_background() -> io::Result<Option<Pid>> {
 }
 
 /// Takes over the first `count` descriptors above the standard streams (`sd_listen_fds(3)`) and closes all others that
-/// whoever started us has left open; `None` for one that is not open. Only for the first line of `main`.
+/// whoever started us has left open; `None` for one that is not open. Only for the first lines of `main`.
 pub fn take_inherited(count: u16) -> io::Result<Vec<Option<OwnedFd>>> {
     let first_other = 3 + libc::c_uint::from(count);
     // SAFETY: called first in main, when nothing of this program owns a descriptor above the standard streams.
@@ -145,4 +145,46 @@ pub fn deny_write_execute() -> io::Result<()> {
     const PR_MDWE_REFUSE_EXEC_GAIN: libc::c_ulong = 1;
     // SAFETY: prctl with plain numbers.
     check(unsafe { libc::prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0_u64, 0_u64, 0_u64) }).map(drop)
+}
+
+/// Takes back what whoever started this program has had ignored, but SIGPIPE, which Rust's own start ignores.
+pub fn default_signals() {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: a plain struct of numbers, for which zeros are valid.
+        let mut now: libc::sigaction = unsafe { std::mem::zeroed() };
+        // SAFETY: asks only, into that struct; a number that is no signal gives EINVAL.
+        let known = unsafe { libc::sigaction(signal, ptr::null(), &raw mut now) } == 0;
+        if known && now.sa_sigaction == libc::SIG_IGN && signal != libc::SIGPIPE {
+            // SAFETY: sets no handler.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+    }
+}
+
+/// Forgets every environment variable but `kept`, also where the kernel has put them (`/proc/PID/environ`). Only for the
+/// first lines of `main`.
+pub fn keep_environment(kept: &[&str]) {
+    unsafe extern "C" {
+        static mut environ: *mut *mut c_char;
+    }
+    // SAFETY: one thread, which holds no reference to a variable and has added none, so that each entry up to the null
+    // pointer is a string on the stack that may be written; the kept ones move towards the front of the same array.
+    unsafe {
+        let (mut from, mut to) = (environ, environ);
+        while !from.is_null() && !(*from).is_null() {
+            let entry = *from;
+            let text = CStr::from_ptr(entry).to_bytes();
+            let (length, name) = (text.len(), text.split(|&byte| byte == b'=').next());
+            if kept.iter().any(|kept| name == Some(kept.as_bytes())) {
+                *to = entry;
+                to = to.add(1);
+            } else {
+                ptr::write_bytes(entry, 0, length);
+            }
+            from = from.add(1);
+        }
+        if !to.is_null() {
+            *to = ptr::null_mut();
+        }
+    }
 }
