@@ -16,7 +16,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::tunnel::{self, Origin, Port, Tunnel};
-use crate::{Error, identity, log};
+use crate::{Error, advice, identity, lines};
 
 /// A file, word for word.
 #[derive(Deserialize)]
@@ -94,18 +94,6 @@ struct Classic {
 /// What a mode can be.
 const MODES: &str = "\"raw\", \"tap\", \"bridge\", \"mirror\" or \"mirror-udp\"";
 
-/// `ethudp check`.
-pub fn check(file: &Path) -> Result<(), Error> {
-    let tunnel = load(file)?;
-    log::print(&format!(
-        "{}: tunnel {:?}, mode {}, wire classic: ok\n",
-        file.display(),
-        tunnel.name,
-        tunnel.port.mode()
-    ));
-    Ok(())
-}
-
 /// Reads a tunnel from a file; its name is the file's stem.
 pub fn load(file: &Path) -> Result<Tunnel, Error> {
     let text = fs::read_to_string(file).map_err(|error| {
@@ -123,7 +111,12 @@ pub fn load(file: &Path) -> Result<Tunnel, Error> {
 
 /// The tunnel of this name that a file's text describes; the files it names are relative to `directory`.
 pub fn from_text(text: &str, name: &str, directory: &Path) -> Result<Tunnel, String> {
-    assemble(parse(text)?, &tunnel::name(name)?, directory)
+    let tunnel = assemble(parse(text)?, &tunnel::name(name)?, directory);
+    let tunnel = tunnel.and_then(|tunnel| advice::refuse(&tunnel).map(|()| tunnel));
+    tunnel.map_err(|error| match lines::of(text, &error) {
+        Some(line) => format!("line {line}: {error}"),
+        None => error,
+    })
 }
 
 fn parse(text: &str) -> Result<Document, String> {
@@ -280,7 +273,7 @@ fn address(text: &str) -> Result<(IpAddr, u8), String> {
     let form = || format!("tap.address {text:?}: must be ADDRESS/PREFIX, as in \"10.8.0.1/24\"");
     let (address, prefix) = text.split_once('/').ok_or_else(form)?;
     let address = address.parse().map_err(|_| form())?;
-    Ok((address, tunnel::prefix(address, prefix)?))
+    Ok((address, tunnel::prefix(address, prefix).map_err(|error| format!("tap.address {text:?}: {error}"))?))
 }
 
 fn path(table: PathTable) -> Result<tunnel::Path, String> {

@@ -1,7 +1,5 @@
 //! Errors that end the program: one line that names the thing, the value that was wrong and what would be right.
 
-use std::process::ExitCode;
-
 use thiserror::Error;
 
 /// Why the program ends.
@@ -41,14 +39,14 @@ impl Error {
     }
 
     /// The exit status of the process.
-    pub fn status(&self) -> ExitCode {
-        ExitCode::from(match self {
+    pub fn status(&self) -> u8 {
+        match self {
             Self::Usage(_) => 2,
             Self::Configuration(_) => 78,
             Self::Attacked(_) => 79,
             Self::Failure(_) => 1,
             Self::Reported(status) => *status,
-        })
+        }
     }
 }
 

@@ -26,15 +26,7 @@ pub fn compile(interface: &str, filter: &str) -> Result<Vec<BpfInstruction>, Err
     if filter.is_empty() {
         return Ok(Vec::new());
     }
-    let wrong = |error: &dyn std::fmt::Display| {
-        Error::configuration(format!(
-            "filter {filter:?}: {error}; must be a filter as tcpdump takes it, see pcap-filter(7)"
-        ))
-    };
-    let program = capture.compile(filter, true).map_err(|error| match error {
-        pcap::Error::PcapError(text) => wrong(&text),
-        error => wrong(&error),
-    })?;
+    let program = capture.compile(filter, true).map_err(|error| wrong(filter, error))?;
     // The crate keeps the fields to itself but prints them: code, jump if true, jump if false, operand.
     let parse = |text: String| -> Option<BpfInstruction> {
         let fields: Vec<u32> = text.split_whitespace().map(str::parse).collect::<Result<_, _>>().ok()?;
@@ -44,6 +36,22 @@ pub fn compile(interface: &str, filter: &str) -> Result<Vec<BpfInstruction>, Err
     let instructions: Option<Vec<_>> = program.get_instructions().iter().map(|one| parse(one.to_string())).collect();
     match instructions {
         Some(instructions) if instructions.len() <= MAX => Ok(instructions),
-        _ => Err(wrong(&format!("its program is longer than {MAX} instructions"))),
+        _ => Err(wrong(filter, pcap::Error::PcapError(format!("its program is longer than {MAX} instructions")))),
     }
+}
+
+fn wrong(filter: &str, error: pcap::Error) -> Error {
+    let error = match error {
+        pcap::Error::PcapError(text) => text,
+        error => error.to_string(),
+    };
+    Error::configuration(format!(
+        "filter {filter:?}: {error}; must be a filter as tcpdump takes it, see pcap-filter(7)"
+    ))
+}
+
+/// Whether a filter is one, without an interface and without privilege.
+pub fn check(filter: &str) -> Result<(), Error> {
+    let dead = pcap::Capture::dead(pcap::Linktype::ETHERNET).map_err(|error| wrong(filter, error))?;
+    dead.compile(filter, true).map(drop).map_err(|error| wrong(filter, error))
 }

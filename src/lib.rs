@@ -3,9 +3,11 @@
 //! This is the supervisor: it reads command line and configuration, starts the privileged helper with a plan, gives up
 //! every privilege, and then starts workers, one at a time, for as long as the tunnel lives.
 
+mod advice;
 mod ask;
 mod background;
 mod benchmark;
+mod check;
 mod cli;
 mod config;
 mod error;
@@ -13,6 +15,7 @@ mod executables;
 mod filter;
 pub mod fuzzing;
 mod identity;
+mod lines;
 mod listen;
 mod log;
 mod notify;
@@ -46,7 +49,7 @@ pub fn run() -> ExitCode {
     let result = cli::parse().and_then(|command| match command {
         Command::Run(tunnel, foreground) => background::run(&tunnel, foreground, stored_tap),
         Command::Benchmark(config, length) => benchmark::run(*config, length),
-        Command::Check(file) => config::check(&file),
+        Command::Check(files) => check::check(&files),
         Command::Show { name, json } => show::show(name.as_deref(), json),
         Command::Text(text) => {
             log::print(&text);
@@ -59,7 +62,7 @@ pub fn run() -> ExitCode {
             if !matches!(error, Error::Reported(_)) {
                 log::error(&error.to_string());
             }
-            error.status()
+            ExitCode::from(error.status())
         }
     }
 }

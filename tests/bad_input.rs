@@ -52,6 +52,9 @@ fn usage_errors_have_status_2() {
         ("-e 192.0.2.1 6000 192.0.2.2 6000 lan 192.0.2.1 6001", "slave: operand REMOTE-IP is missing"),
         ("-i 192.0.2.1 6000 192.0.2.300 6000 10.8.0.1 24", "remote address \"192.0.2.300\": is no IPv4 address"),
         ("-i fd00::x 6000 fd00::1 6000 10.8.0.1 24", "local address \"fd00::x\": is no IPv6 address"),
+        ("-e 192.0.2.1 6000 192.0.2.2 6000 lan -k", "option \"-k\": stands behind the operands"),
+        ("-e 192.0.2.1 6000 192.0.2.1 6000 lan", "path 192.0.2.1:6000: its remote is its local address"),
+        ("-e 192.0.2.1 6000 192.0.2.2 6000 lan 192.0.2.1 6000 192.0.2.2 6001", "two paths have this local address"),
         ("-e -lz4 10 192.0.2.1 6000 192.0.2.2 6000 lan", "option -lz4 \"10\": must be a number from 0 to 9"),
         ("-e -map /none 192.0.2.1 6000 192.0.2.2 6000 lan", "VLAN map /none: No such file"),
     ] {
@@ -78,7 +81,7 @@ fn other_failures_have_status_1() {
         ("-e 192.0.2.1 6000 192.0.2.2 6000 eth9".into(), "interface \"eth9\": no such interface"),
         ("-b 192.0.2.1 6000 192.0.2.2 6000 br9".into(), "bridge \"br9\": no such interface; create it"),
         ("-b 192.0.2.1 6000 192.0.2.2 6000 wan".into(), "bridge \"wan\": this interface is not a bridge"),
-        ("-i 192.0.2.1 6001 192.0.2.2 6000 10.8.0.1 24".into(), "local address 192.0.2.1:6001: already in use"),
+        ("-i 192.0.2.1 6001 192.0.2.2 6000 10.8.0.1 24".into(), "`ss -ulpn 'sport = :6001'` shows by whom"),
         (
             "-i 192.0.2.99 6000 192.0.2.2 6000 10.8.0.1 24".into(),
             "local address 192.0.2.99: not an address of this host",
@@ -163,9 +166,20 @@ fn a_command_line_is_converted_with_the_programs_name_but_never_over_a_file() {
 }
 
 #[test]
-fn help_names_every_mode() {
-    let run = Background::run(&Sites::new().a, &Scratch::new(), &[], &["--help"]);
-    assert!(run.status.success() && run.output.contains("ethudp -e|-i|-b|-t|-u [options]"), "{}", run.output);
+fn help_and_version_are_the_same_by_whatever_word() {
+    let (sites, scratch) = (Sites::new(), Scratch::new());
+    let run = |word: &str| {
+        let run = Background::run(&sites.a, &scratch, &[], &[word]);
+        assert!(run.status.success(), "{word}: {}", run.output);
+        run.output
+    };
+    let (help, version) = (run("--help"), run("--version"));
+    for words in ["ethudp -e [options]", "-u ", "-enc CIPHER", "check ", "convert ", "show ", "up "] {
+        assert!(help.contains(words), "{words}: {help}");
+    }
+    assert_eq!(version, format!("ethudp {}\n", env!("CARGO_PKG_VERSION")));
+    assert!(["-h", "help"].iter().all(|word| run(word) == help));
+    assert!(["-v", "-V", "version"].iter().all(|word| run(word) == version));
 }
 
 /// Runs the program behind `script` in a mount namespace of its own.
@@ -199,7 +213,7 @@ fn without_an_answer_of_the_resolver_that_is_said_after_ten_seconds() {
     let arguments = "-d -i 192.0.2.1 6000 peer.example 6000 10.8.0.1 24";
     let (status, text) = run_behind(&sites.a, &scratch, &script, arguments);
     assert_eq!((status, text.lines().count()), (Some(1), 1), "{text}");
-    assert!(text.contains("ethudp: peer.example: no answer from the resolver within 10 s"), "{text}");
+    assert!(text.contains("ethudp: port-6000: peer.example: no answer from the resolver within 10 s"), "{text}");
     assert!((10..12).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
 }
 

@@ -85,7 +85,10 @@ fn path(plan: &PathPlan) -> Result<OwnedFd, String> {
 fn bind_error(local: SocketAddr, error: nix::Error) -> String {
     let ip = local.ip();
     match error {
-        nix::Error::EADDRINUSE => format!("local address {local}: already in use; choose another port"),
+        nix::Error::EADDRINUSE => format!(
+            "local address {local}: already in use; choose another port (`ss -ulpn 'sport = :{}'` shows by whom)",
+            local.port()
+        ),
         nix::Error::EADDRNOTAVAIL => format!(
             "local address {ip}: not an address of this host; use one that `ip addr` shows, or {}",
             if ip.is_ipv6() { "::" } else { "0.0.0.0" }

@@ -7,12 +7,12 @@ use privsep::ipc::{Cipher, Rules, WorkerConfig};
 use privsep::secret::Secret;
 
 use super::{Command, Foreground};
-use crate::Error;
 use crate::log::{self, Level};
 use crate::tunnel::{self, Classic, DEFAULT_KEY, Endpoint, Origin, Path, Port, Remote, Tunnel};
+use crate::{Error, advice};
 
-/// What `-h` prints.
-const HELP: &str = "\
+/// What help says of it.
+pub const HELP: &str = "\
 Usage: ethudp -e [options] LOCAL-IP PORT REMOTE-IP PORT INTERFACE [SLAVE]
        ethudp -i [options] LOCAL-IP PORT REMOTE-IP PORT ADDRESS MASK [SLAVE]
        ethudp -b [options] LOCAL-IP PORT REMOTE-IP PORT BRIDGE [SLAVE]
@@ -47,7 +47,6 @@ Options:
   -l BYTES      size of a frame for -B (default: 1500)
   -nopromisc    leave the interface's promiscuous mode alone (-e)
   --user NAME   the user that all processes become when started by root (default: ethudp)
-Also: ethudp up | check | show | convert; `ethudp --help` explains them.
 ";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -126,7 +125,9 @@ pub fn parse(arguments: &[OsString], secrets: &mut Vec<usize>) -> Result<Command
         return Ok(Command::Benchmark(Box::new(config), options.length.unwrap_or(1500)));
     }
     let foreground = if options.foreground { Foreground::Yes } else { Foreground::No };
-    Ok(Command::Run(Box::new(tunnel(options, &operands).map_err(Error::Usage)?), foreground))
+    let tunnel = tunnel(options, &operands).map_err(Error::Usage)?;
+    advice::refuse(&tunnel).map_err(Error::Usage)?;
+    Ok(Command::Run(Box::new(tunnel), foreground))
 }
 
 fn option(options: &mut Options, name: &str, rest: &mut impl Iterator<Item = String>) -> Result<(), Error> {
@@ -199,6 +200,10 @@ fn tunnel(options: Options, operands: &[String]) -> Result<Tunnel, String> {
         Mode::Bridge => &["BRIDGE"],
     };
     let all = [&["LOCAL-IP", "LOCAL-PORT", "REMOTE-IP", "REMOTE-PORT"], names].concat();
+    let behind = operands.iter().find(|operand| operand.starts_with('-') && !matches!(mode, Mode::Mirror { .. }));
+    if let Some(option) = behind {
+        return Err(format!("option {option:?}: stands behind the operands; options come before them"));
+    }
     let [local, local_port, remote, remote_port, own @ ..] = operands else { return Err(missing(&all, operands)) };
     if own.len() < names.len() {
         return Err(missing(&all, operands));

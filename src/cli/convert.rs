@@ -44,6 +44,11 @@ fn quoted(value: impl std::fmt::Display) -> String {
 
 fn header(text: &mut String, tunnel: &Tunnel) {
     let _ = writeln!(text, "# {}.toml: the file's name is the tunnel's name", tunnel.name);
+    if tunnel.classic.cipher != Cipher::None || !tunnel.classic.password.expose().is_empty() {
+        let line =
+            "# ethudp@NAME reads its secrets by a drop-in with LoadCredential=NAME.key:/etc/ethudp/NAME.key each";
+        let _ = writeln!(text, "{}", line.replace("NAME", &tunnel.name));
+    }
     if let Some(user) = &tunnel.user {
         let _ = writeln!(text, "# run it with: ethudp up --user {user} {}", tunnel.name);
     }

@@ -20,8 +20,8 @@ pub enum Command {
     Run(Box<Tunnel>, Foreground),
     /// Measure cipher and compression, with frames of this size and some others.
     Benchmark(Box<WorkerConfig>, u16),
-    /// Check a file.
-    Check(PathBuf),
+    /// Check files.
+    Check(Vec<PathBuf>),
     /// Show the state of one tunnel or all.
     Show {
         /// Which; `None` for all that run.
@@ -47,9 +47,15 @@ pub fn parse() -> Result<Command, Error> {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let called = arguments.first().and_then(|path| path.as_bytes().rsplit(|&b| b == b'/').next());
     let first = arguments.get(1).map(|argument| argument.as_bytes());
-    let help = matches!(first, Some(b"--help" | b"--version" | b"-V"));
+    match first {
+        Some(b"-h" | b"--help" | b"help") => return Ok(Command::Text(modern::help())),
+        Some(b"-v" | b"-V" | b"--version" | b"version") => {
+            return Ok(Command::Text(concat!("ethudp ", env!("CARGO_PKG_VERSION"), "\n").into()));
+        }
+        _ => {}
+    }
     let classic = called == Some(b"EthUDP") || first.is_some_and(|argument| argument.starts_with(b"-"));
-    if !classic || help {
+    if !classic {
         return modern::parse(arguments);
     }
     let mut secrets = Vec::new();

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use super::{Command, Foreground, classic, convert};
 use crate::log::{self, Level};
@@ -16,10 +16,7 @@ const DIRECTORY: &str = "/etc/ethudp";
 
 /// Ethernet frames between two sites in UDP datagrams.
 #[derive(Parser)]
-#[command(name = "ethudp", version, disable_help_subcommand = true)]
-#[command(
-    after_help = "EthUDP's own command line is understood, too: ethudp -e|-i|-b|-t|-u [options] ...; `ethudp -h` lists it."
-)]
+#[command(name = "ethudp", disable_help_subcommand = true)]
 struct Arguments {
     #[command(subcommand)]
     action: Action,
@@ -42,11 +39,11 @@ enum Action {
         #[arg(long)]
         verbose: bool,
     },
-    /// Check a file without running it
+    /// Check files without running them
     Check {
-        /// A file, or a NAME for /etc/ethudp/NAME.toml
-        #[arg(value_name = "NAME|FILE")]
-        tunnel: PathBuf,
+        /// Files, or NAMEs for /etc/ethudp/NAME.toml
+        #[arg(value_name = "NAME|FILE", required = true)]
+        tunnels: Vec<PathBuf>,
     },
     /// Print the file for a classic command line
     Convert {
@@ -67,11 +64,20 @@ enum Action {
     },
 }
 
+/// What `-h`, `--help` and `help` print: both command lines.
+pub fn help() -> String {
+    format!(
+        "{}\nEthUDP's own command line is understood, too:\n\n{}",
+        Arguments::command().render_help(),
+        classic::HELP
+    )
+}
+
 /// Parses all arguments, the program's name among them.
 pub fn parse(arguments: Vec<OsString>) -> Result<Command, Error> {
     let action = match Arguments::try_parse_from(arguments) {
         Ok(Arguments { action }) => action,
-        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+        Err(error) if error.kind() == ErrorKind::DisplayHelp => {
             return Ok(Command::Text(error.to_string()));
         }
         Err(error) => return Err(Error::Usage(one_line(&error))),
@@ -87,7 +93,7 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Command, Error> {
             tunnel.user = user;
             Ok(Command::Run(Box::new(tunnel), Foreground::Yes))
         }
-        Action::Check { tunnel } => Ok(Command::Check(file(&tunnel))),
+        Action::Check { tunnels } => Ok(Command::Check(tunnels.iter().map(|tunnel| file(tunnel)).collect())),
         Action::Convert { dir, arguments } => match classic::parse(behind_the_program(&arguments), &mut Vec::new())? {
             Command::Run(tunnel, _) => convert::text(&tunnel, dir.as_deref()).map(Command::Text),
             Command::Benchmark(..) => Err(Error::usage("option -B: measures and ends, which no file describes")),

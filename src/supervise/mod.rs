@@ -22,15 +22,15 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::SockaddrStorage;
 use privsep::confine;
-use privsep::ipc::{Cipher, Identity};
+use privsep::ipc::Identity;
 
 use crate::cli::Foreground;
 use crate::error::Context;
 use crate::notify::Notify;
 use crate::resolve::Addresses;
 use crate::runtime::ControlSocket;
-use crate::tunnel::{self, Port, Tunnel};
-use crate::{Error, executables, identity, listen, log, plan, seal};
+use crate::tunnel::{Port, Tunnel};
+use crate::{Error, advice, executables, identity, listen, log, plan, seal};
 use helper::Helper;
 use link::LinkWatch;
 use supervisor::{Parts, Supervisor};
@@ -73,7 +73,9 @@ pub fn run(
         config.rules.mss = Some(underlay::mss(&tunnel.classic, &addresses, &mtus).map_err(Error::Failure)?);
     }
     let in_empty_network = give_up_privileges(identity).context(|| "giving up privileges".into())?;
-    warn_of_weakness(tunnel);
+    for line in advice::of(tunnel) {
+        log::warning(&line);
+    }
     let ends_with_worker = foreground == Foreground::Yes;
     let parts = Parts {
         ends_with_worker,
@@ -132,20 +134,4 @@ fn same_address(own: &SockaddrStorage, local: &SocketAddr) -> bool {
     let v4 = own.as_sockaddr_in().map(|own| IpAddr::from(own.ip()));
     let v6 = own.as_sockaddr_in6().map(|own| IpAddr::from(own.ip()));
     v4.or(v6) == Some(local.ip())
-}
-
-/// What an auditor of this tunnel must know of the classic wire.
-fn warn_of_weakness(tunnel: &Tunnel) {
-    let cipher = match tunnel.classic.cipher {
-        Cipher::None => "nothing is encrypted and",
-        Cipher::Xor => "xor is no encryption and",
-        Cipher::Aes128 | Cipher::Aes192 | Cipher::Aes256 => "frames can be changed and replayed on the way:",
-    };
-    log::warning(&format!("wire classic: {cipher} nothing is authenticated"));
-    let (length, size) = (tunnel.classic.key.expose().len(), tunnel::key_size(tunnel.classic.cipher));
-    if tunnel.classic.key.expose() == tunnel::DEFAULT_KEY.as_bytes() {
-        log::warning(&format!("the key is EthUDP's default {:?}, which everybody knows", tunnel::DEFAULT_KEY));
-    } else if length < size {
-        log::warning(&format!("the key has {length} bytes, the cipher takes {size}: the rest are zeros"));
-    }
 }

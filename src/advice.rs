@@ -1,0 +1,201 @@
+//! What a tunnel's description makes one warn of: it runs, but perhaps not as it was meant. Pure.
+
+use std::net::IpAddr;
+
+use privsep::ipc::Cipher;
+
+use crate::tunnel::{self, Path, Port, Remote, Tunnel};
+
+/// Lines for the log, and for `ethudp check`.
+pub fn of(tunnel: &Tunnel) -> Vec<String> {
+    let mut lines = vec![of_the_wire(tunnel.classic.cipher)];
+    lines.extend(of_the_key(tunnel));
+    lines.extend(tunnel.paths.iter().filter_map(|path| of_an_unknown_peer(tunnel, path)));
+    lines.extend(of_the_direction(tunnel));
+    lines.extend(of_an_address_in_a_bridge(&tunnel.port));
+    lines.extend(tunnel.paths.iter().filter_map(|path| of_a_route_into_itself(tunnel, path)));
+    lines
+}
+
+/// What an auditor of this tunnel must know of the classic wire.
+fn of_the_wire(cipher: Cipher) -> String {
+    let what = match cipher {
+        Cipher::None => "nothing is encrypted and",
+        Cipher::Xor => "xor is no encryption and",
+        Cipher::Aes128 | Cipher::Aes192 | Cipher::Aes256 => "frames can be changed and replayed on the way:",
+    };
+    format!("wire classic: {what} nothing is authenticated")
+}
+
+fn of_the_key(tunnel: &Tunnel) -> Option<String> {
+    let (key, size) = (tunnel.classic.key.expose(), tunnel::key_size(tunnel.classic.cipher));
+    let (length, cipher) = (key.len(), tunnel::cipher_name(tunnel.classic.cipher));
+    if key == tunnel::DEFAULT_KEY.as_bytes() {
+        Some(format!("the key is EthUDP's default {:?}, which everybody knows", tunnel::DEFAULT_KEY))
+    } else if length < size {
+        Some(format!("the key has {length} bytes, {cipher} takes {size}: the rest are zeros"))
+    } else if size > 0 && length > size {
+        Some(format!("the key has {length} bytes, {cipher} takes {size}: the others are not used"))
+    } else {
+        None
+    }
+}
+
+/// Whoever sends to such a path becomes the peer, unless he must know something.
+fn of_an_unknown_peer(tunnel: &Tunnel, path: &Path) -> Option<String> {
+    let clear = matches!(tunnel.classic.cipher, Cipher::None | Cipher::Xor);
+    let open = matches!(path.remote, Remote::Learned { .. }) && tunnel.classic.password.expose().is_empty();
+    let (local, who) = (&path.local, if tunnel.port.is_mirror() { "is sent the mirror" } else { "is the peer" });
+    (clear && open).then(|| {
+        format!("path {local}: whoever sends a datagram to it {who}; give both ends a password and an AES cipher")
+    })
+}
+
+fn of_the_direction(tunnel: &Tunnel) -> Option<String> {
+    let nothing = !tunnel.rules.send && !tunnel.rules.receive;
+    nothing.then(|| "direction \"none\" (-r with -w): no frame is forwarded, neither way".into())
+}
+
+fn of_an_address_in_a_bridge(port: &Port) -> Option<String> {
+    let Port::Tap { addresses, bridge: Some(bridge), .. } = port else { return None };
+    let (address, prefix) = addresses.first()?;
+    Some(format!(
+        "tap address {address}/{prefix}: an interface in a bridge does not answer by its own address; give it to the bridge: \
+         ip addr add {address}/{prefix} dev {bridge}"
+    ))
+}
+
+/// A peer behind the tunnel's own address is looked for inside the tunnel.
+fn of_a_route_into_itself(tunnel: &Tunnel, path: &Path) -> Option<String> {
+    let Port::Tap { addresses, .. } = &tunnel.port else { return None };
+    let host = match &path.remote {
+        Remote::Fixed(remote) => &remote.host,
+        Remote::Learned { host, .. } => host.as_ref()?,
+    };
+    let ends: Vec<IpAddr> = [host, &path.local.host].into_iter().filter_map(|host| host.parse().ok()).collect();
+    let (end, (address, prefix)) =
+        ends.iter().find_map(|end| Some((end, addresses.iter().find(|a| holds(a, end))?)))?;
+    let pinned = path.device.is_some() && *end != *address;
+    (!pinned).then(|| {
+        format!(
+            "tap address {address}/{prefix}: {end} of path {} is in that network, so the tunnel's own datagrams may go into it; \
+             give the tunnel a network of its own",
+            path.local
+        )
+    })
+}
+
+/// Whether an address lies in a network.
+fn holds((network, prefix): &(IpAddr, u8), address: &IpAddr) -> bool {
+    let bits = |address: &IpAddr| match address {
+        IpAddr::V4(address) => u128::from(u32::from(*address)) << 96,
+        IpAddr::V6(address) => u128::from(*address),
+    };
+    let outside = u128::MAX.checked_shl(128 - u32::from(*prefix)).unwrap_or(0);
+    network.is_ipv4() == address.is_ipv4() && (bits(network) ^ bits(address)) & outside == 0
+}
+
+/// What cannot work.
+///
+/// # Errors
+/// A line for the user: a path to itself, or two from one address and port.
+pub fn refuse(tunnel: &Tunnel) -> Result<(), String> {
+    for (number, path) in tunnel.paths.iter().enumerate() {
+        let local = &path.local;
+        if matches!(&path.remote, Remote::Fixed(remote) if remote == local) {
+            return Err(format!("path {local}: its remote is its local address; must be the other end's"));
+        }
+        let same = |other: &&Path| other.local == *local && other.device == path.device;
+        if tunnel.paths[..number].iter().find(same).is_some() {
+            return Err(format!("path {local}: two paths have this local address; each needs a port of its own"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tunnel(mode: &str, paths: &[(&str, &str)]) -> Tunnel {
+        let paths = paths.iter().map(|(local, remote)| format!("[[path]]\nlocal = {local:?}\nremote = {remote:?}\n"));
+        let text = format!("{mode}\n{}", paths.collect::<String>());
+        crate::config::from_text(&format!("wire = \"classic\"\n{text}"), "a", std::path::Path::new("")).unwrap()
+    }
+
+    fn warns(tunnel: &Tunnel, words: &str) -> bool {
+        of(tunnel).iter().any(|line| line.contains(words))
+    }
+
+    const HERE: &str = "192.0.2.1:6000";
+    const TAP: &str = "mode = \"tap\"\n[tap]\naddress = [\"10.8.0.1/24\", \"fd00::1/64\"]";
+
+    #[test]
+    fn a_peer_that_anybody_can_become_is_warned_of() {
+        let mut open = tunnel(TAP, &[(HERE, "any")]);
+        assert!(warns(&open, "path 192.0.2.1:6000: whoever sends a datagram to it is the peer"));
+        open.classic.cipher = Cipher::Aes128;
+        assert!(!warns(&open, "whoever"));
+        open.classic.cipher = Cipher::Xor;
+        assert!(warns(&open, "whoever"));
+        open.classic.password = tunnel::password("password", b"secret".to_vec()).unwrap();
+        assert!(!warns(&open, "whoever"));
+        assert!(!warns(&tunnel(TAP, &[(HERE, "192.0.2.2:6000")]), "whoever"));
+    }
+
+    #[test]
+    fn a_tunnel_whose_network_holds_its_own_peer_is_warned_of() {
+        for (local, remote, inside) in [
+            (HERE, "192.0.2.2:6000", false),
+            (HERE, "10.8.0.2:6000", true),
+            ("10.8.0.7:6000", "192.0.2.2:6000", true),
+            ("10.8.1.7:6000", "10.8.2.2:6000", false),
+            ("[fd00:0:0:1::1]:1", "[fd00::77]:1", true),
+            ("[fd00:0:0:1::1]:1", "[fd00:0:0:1::2]:1", false),
+            (HERE, "any", false),
+            (HERE, "peer.example:6000", false),
+        ] {
+            let found = warns(&tunnel(TAP, &[(local, remote)]), "give the tunnel a network of its own");
+            assert_eq!(found, inside, "{local} to {remote}");
+        }
+        let all = TAP.replace("10.8.0.1/24", "10.8.0.1/0");
+        assert!(warns(&tunnel(&all, &[(HERE, "192.0.2.2:6000")]), "tap address 10.8.0.1/0"));
+    }
+
+    #[test]
+    fn an_address_that_a_bridge_makes_useless_is_warned_of() {
+        let bridge = TAP.replace("mode = \"tap\"", "mode = \"bridge\"").replace("[tap]", "[tap]\nbridge = \"br0\"");
+        assert!(warns(&tunnel(&bridge, &[(HERE, "192.0.2.2:6000")]), "ip addr add 10.8.0.1/24 dev br0"));
+        assert!(!warns(&tunnel(TAP, &[(HERE, "192.0.2.2:6000")]), "ip addr"));
+    }
+
+    #[test]
+    fn keys_of_the_wrong_length_and_no_direction_are_warned_of() {
+        let mut aes = tunnel(TAP, &[(HERE, "192.0.2.2:6000")]);
+        aes.classic.cipher = Cipher::Aes128;
+        for (key, words) in [
+            ("123456", "default \"123456\", which everybody knows"),
+            ("fifteen-bytes-k", "has 15 bytes, aes-128 takes 16: the rest are zeros"),
+            ("seventeen-bytes-k", "has 17 bytes, aes-128 takes 16: the others are not used"),
+        ] {
+            aes.classic.key = tunnel::key("key", key.into()).unwrap();
+            assert!(warns(&aes, words), "{key}: {:?}", of(&aes));
+        }
+        aes.classic.key = tunnel::key("key", b"sixteen-bytes-ke".to_vec()).unwrap();
+        assert_eq!(of(&aes).len(), 1, "{:?}", of(&aes));
+        (aes.rules.send, aes.rules.receive) = (false, false);
+        assert!(warns(&aes, "no frame is forwarded"));
+    }
+
+    #[test]
+    fn paths_to_themselves_or_from_one_address_are_refused() {
+        let mut paths = tunnel(TAP, &[(HERE, "192.0.2.2:6000"), ("192.0.2.1:6001", "192.0.2.2:6000")]);
+        assert_eq!(refuse(&paths), Ok(()));
+        paths.paths[1].local.port = 6000;
+        assert!(refuse(&paths).unwrap_err().contains("path 192.0.2.1:6000: two paths have this local address"));
+        paths.paths[1].device = Some("wan1".into());
+        assert_eq!(refuse(&paths), Ok(()));
+        paths.paths[0].remote = Remote::Fixed(paths.paths[0].local.clone());
+        assert!(refuse(&paths).unwrap_err().contains("its remote is its local address"));
+    }
+}

@@ -1,0 +1,70 @@
+//! `ethudp check`: what is wrong, and on which line; what is worth a warning; several files at once.
+
+use crate::lab::{Background, Running, Scratch, Sites};
+
+const TAP: &str = "mode = \"tap\"\nwire = \"classic\"\n[tap]\naddress = [\"10.8.0.1/24\"]\n\
+                   [[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"192.0.2.2:6000\"\n";
+
+/// Checks files of these names and contents and returns the exit status and the lines.
+fn check(files: &[(&str, &str)]) -> (Option<i32>, String) {
+    let scratch = Scratch::new();
+    scratch.write("a.key", "0123456789abcdef\n", 0o600);
+    let paths: Vec<_> = files.iter().map(|(name, content)| scratch.write(name, content, 0o644)).collect();
+    let mut arguments = vec!["check"];
+    arguments.extend(paths.iter().map(|path| path.to_str().unwrap()));
+    let run = Background::run(&Sites::new().a, &scratch, &[], &arguments);
+    (run.status.code(), run.output)
+}
+
+#[test]
+fn every_file_is_checked_and_one_that_is_wrong_fails_all() {
+    let bad = TAP.replace("10.8.0.1/24", "10.8.0.1");
+    let (status, text) = check(&[("a.toml", TAP), ("bad.toml", &bad), ("c.toml", TAP)]);
+    assert_eq!(status, Some(78), "{text}");
+    assert!(text.contains("/a.toml: tunnel \"a\", mode tap, wire classic: ok\n"), "{text}");
+    assert!(text.contains("/c.toml: tunnel \"c\", mode tap, wire classic: ok\n"), "{text}");
+    assert!(text.contains("/bad.toml: line 4: tap.address \"10.8.0.1\": must be ADDRESS/PREFIX"), "{text}");
+    assert_eq!(check(&[("a.toml", TAP)]).0, Some(0));
+}
+
+#[test]
+fn what_would_only_show_at_the_start_is_found() {
+    let slave = format!("{TAP}[[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"192.0.2.2:6001\"\n");
+    let mirror = "mode = \"mirror\"\nwire = \"classic\"\n[mirror]\ninterface = \"not-here-yet\"\nfilter = \"udp porg 514\"\n\
+                  [[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"192.0.2.2:6000\"\n";
+    for (content, words) in [
+        (slave, "line 9: path 192.0.2.1:6000: two paths have this local address"),
+        (
+            TAP.replace("192.0.2.2:6000", "192.0.2.1:6000"),
+            "line 6: path 192.0.2.1:6000: its remote is its local address",
+        ),
+        (mirror.to_owned(), "filter \"udp porg 514\": "),
+    ] {
+        let (status, text) = check(&[("a.toml", &content)]);
+        assert!(status == Some(78) && text.contains(words), "{text}");
+    }
+    let (status, text) = check(&[("a.toml", &mirror.replace("porg", "port"))]);
+    assert!(status == Some(0) && text.contains("mode mirror"), "{text}");
+}
+
+#[test]
+fn what_is_likely_not_meant_is_warned_of() {
+    let aes = |key: &str| format!("{TAP}[classic]\ncipher = \"aes-128\"\nkey-file = \"{key}\"\n");
+    for (content, words) in [
+        (TAP.replace("192.0.2.2:6000", "any"), "path 192.0.2.1:6000: whoever sends a datagram to it is the peer"),
+        (TAP.replace("192.0.2.2", "10.8.0.2"), "10.8.0.2 of path 192.0.2.1:6000 is in that network"),
+        (aes("a.key"), "a.key: only root can read it; for ethudp@a a drop-in with `LoadCredential=a.key:/"),
+    ] {
+        let (status, text) = check(&[("a.toml", &content)]);
+        assert!(status == Some(0) && text.contains(words), "{text}");
+    }
+    assert!(!check(&[("a.toml", TAP)]).1.contains("LoadCredential"));
+}
+
+/// The same at the start of a tunnel, when all else has gone well.
+#[test]
+fn a_start_warns_as_check_does() {
+    let sites = Sites::new();
+    let a = Running::classic(&sites.a, "a", "-i -dev eu0 192.0.2.1 6000 0.0.0.0 0 10.8.0.1 24");
+    assert!(a.log().contains("ethudp: a: warning: path 192.0.2.1:6000: whoever sends a datagram to it is the peer"));
+}
