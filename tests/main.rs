@@ -22,5 +22,6 @@ mod recovery;
 mod service;
 mod show;
 mod signals;
+mod sizes;
 mod status;
 mod tap;

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, send};
 use privsep::sys::mmsg::Receiver;
@@ -36,8 +37,15 @@ impl Wire {
     }
 
     pub fn send(&self, frame: &[u8]) {
-        let sent = send(self.socket.as_raw_fd(), frame, MsgFlags::empty()).unwrap();
-        assert_eq!(sent, frame.len());
+        assert!(self.offer(frame), "a frame of {} bytes is not taken", frame.len());
+    }
+
+    /// Sends a frame that the other end may refuse for its size, as veth reports it; whether it was taken.
+    pub fn offer(&self, frame: &[u8]) -> bool {
+        match send(self.socket.as_raw_fd(), frame, MsgFlags::empty()) {
+            Err(Errno::ENOBUFS) => false,
+            sent => sent.unwrap() == frame.len(),
+        }
     }
 
     /// The next frame, its VLAN tag in place, that comes within `limit`.
