@@ -8,6 +8,7 @@ use privsep::ipc::{self, BenchmarkResult, Channel, FromWorker, ToWorker, WorkerC
 use privsep::sys::process;
 
 use crate::error::Context;
+use crate::seal::Keeps;
 use crate::{Error, executables, identity, log, supervise, tunnel};
 
 /// Sizes that are always measured, in bytes: the smallest frame, one of an old phone call, the usual largest, a jumbo.
@@ -19,7 +20,8 @@ pub fn run(config: WorkerConfig, length: u16) -> Result<(), Error> {
     let executables = executables::open()?;
     // As for a tunnel: nothing is measured as root.
     let user = if geteuid().is_root() { identity::choose(None)? } else { None };
-    supervise::give_up_privileges(user).context(say)?;
+    let keeps = Keeps { worker: &executables.worker, runtime: None, system_log: false };
+    supervise::give_up_privileges(user, &keeps).context(say)?;
     let (ours, theirs) = ipc::pair().context(say)?;
     let cipher = config.cipher;
     let compress = config.compress;

@@ -127,6 +127,11 @@ impl Drop for Lock {
 }
 
 impl ControlSocket {
+    /// Where its file is.
+    pub fn directory(&self) -> Option<&Path> {
+        self.path.parent()
+    }
+
     /// Some of those who ask; the others wait for the next time.
     pub fn accept_some(&self) -> impl Iterator<Item = UnixStream> {
         (0..AT_ONCE).map_while(|_| self.listener.accept().ok()).map(|(stream, _)| stream)

@@ -1,38 +1,82 @@
-//! What the supervisor may still ask of the kernel once it has given up its privileges.
+//! What the supervisor may still ask of the kernel, and which files it may still use, once it has given up its privileges.
 //!
 //! Its workers inherit this, so it is what both need: the supervisor for the tunnel's life, a worker until its own, far
 //! shorter table is in force on top. What is not here does not exist (`ENOSYS`) rather than killing: the C library has
 //! other ways where a call is missing, and a new version of it must not end the tunnel. So there are no namespaces
 //! (`clone3` is missing, and `clone` may not ask for one), no tracing, no other process's memory or descriptors, no keys,
-//! no BPF, no `io_uring`, no modules, no mounts, no sockets but Unix ones.
+//! no BPF, no `io_uring`, no modules, no mounts, no sockets but pairs of Unix ones.
 
+use std::collections::BTreeSet;
+use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 
 use nix::libc;
 use privsep::confine::seccomp::{self, Allowed, Arguments, allow};
+use privsep::confine::{self, Access};
 
-use Arguments::{Any, NoNamespace, OneOf};
+use Arguments::{Any, Both, KillOne, NoNamespace, OneOf, SocketOption, WriteOrExecute};
+
+/// What is left to the supervisor besides what all of them need.
+pub struct Keeps<'a> {
+    /// The worker's executable.
+    pub worker: &'a File,
+    /// The directory in which it removes its control socket.
+    pub runtime: Option<&'a Path>,
+    /// Whether it connects to the system log again.
+    pub system_log: bool,
+}
 
 /// From now on, for this process and all that it starts.
-pub fn for_good() -> io::Result<()> {
-    seccomp::restrict(ALLOWED.iter().chain(OLD))
+pub fn for_good(keeps: &Keeps) -> io::Result<()> {
+    let mut files = vec![
+        (PathBuf::from("/dev/null"), Access::Use),
+        // The file that was opened, whatever its path holds by now.
+        (format!("/proc/self/fd/{}", keeps.worker.as_raw_fd()).into(), Access::Execute),
+    ];
+    files.extend(libraries()?.into_iter().map(|directory| (directory, Access::Execute)));
+    files.extend(keeps.runtime.map(|directory| (directory.to_owned(), Access::Remove)));
+    confine::landlock(&files)?;
+    // The table lets nothing be writable and executable at once; this, on a kernel that has it, neither one after the other.
+    confine::deny_write_execute();
+    confine::limit_processes()?;
+    let system_log: &[Allowed] = if keeps.system_log { SYSTEM_LOG } else { &[] };
+    seccomp::restrict(ALLOWED.iter().chain(OLD).chain(system_log))
+}
+
+/// Where the dynamic loader and the libraries are that this process runs with. A worker, built with it, finds its own there;
+/// not the files themselves, because an upgrade puts others in their places.
+fn libraries() -> io::Result<BTreeSet<PathBuf>> {
+    let own = fs::read_link("/proc/self/exe")?;
+    let maps = fs::read_to_string("/proc/self/maps")?;
+    let executable = maps.lines().filter_map(|line| {
+        // "ADDRESSES PERMISSIONS OFFSET DEVICE INODE      PATH"
+        let permissions = line.split(' ').nth(1)?;
+        let path = Path::new(&line[line.find('/')?..]);
+        (permissions.contains('x') && path != own).then(|| path.parent())?
+    });
+    Ok(executable.filter(|directory| *directory != Path::new("/")).map(Path::to_owned).collect())
 }
 
 const UNIX: &[i32] = &[libc::AF_UNIX];
-const DESCRIPTOR: &[i32] = &[libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_DUPFD_CLOEXEC];
+const DESCRIPTOR: &[i32] = &[libc::F_GETFD, libc::F_DUPFD_CLOEXEC];
 #[allow(clippy::cast_possible_truncation)] // The kernel looks at 32 bits, too.
 const NONBLOCK: &[i32] = &[libc::FIONBIO as i32];
 /// `PR_SET_MDWE` (`linux/prctl.h`).
 const MDWE: i32 = 65;
 const ATTRIBUTES: &[i32] = &[
     libc::PR_SET_PDEATHSIG,
-    libc::PR_SET_DUMPABLE,
     libc::PR_SET_NAME,
     libc::PR_SET_NO_NEW_PRIVS,
     libc::PR_CAPBSET_READ,
     libc::PR_CAP_AMBIENT,
     MDWE,
 ];
+const STATISTICS: &[i32] = &[libc::PACKET_STATISTICS];
+/// `SECCOMP_SET_MODE_FILTER`, `SECCOMP_FILTER_FLAG_TSYNC`.
+const FILTER: i32 = 1;
+const ALL_THREADS: i32 = 1;
 
 /// Calls of every architecture.
 pub const ALLOWED: &[Allowed] = &[
@@ -40,50 +84,47 @@ pub const ALLOWED: &[Allowed] = &[
     allow("accept4", libc::SYS_accept4, Any, "status requests"),
     allow("sendto", libc::SYS_sendto, Any, "messages to service manager and system log; asks for an interface"),
     allow("recvfrom", libc::SYS_recvfrom, Any, "messages about interfaces"),
-    allow(
-        "socket",
-        libc::SYS_socket,
-        OneOf(0, UNIX),
-        "the system log, when its daemon has been restarted; any other that listens, too",
-    ),
-    allow("connect", libc::SYS_connect, Any, "the same"),
     allow("socketpair", libc::SYS_socketpair, OneOf(0, UNIX), "channels to a new worker"),
     allow("clone", libc::SYS_clone, NoNamespace, "starts a worker; a worker's threads"),
     allow(
         "execveat",
         libc::SYS_execveat,
         OneOf(4, &[libc::AT_EMPTY_PATH]),
-        "the worker's executable; which one is not checked",
+        "the worker's executable, or what Landlock leaves",
     ),
-    allow("kill", libc::SYS_kill, OneOf(1, &[libc::SIGKILL]), "a worker that is frozen or breaks the rules"),
+    allow("kill", libc::SYS_kill, KillOne, "a worker that is frozen or breaks the rules"),
     allow("wait4", libc::SYS_wait4, Any, "the end of a child"),
     allow("waitid", libc::SYS_waitid, Any, "the same, without taking note of it"),
     allow("chdir", libc::SYS_chdir, Any, "to the root directory, when going to the background"),
     allow("dup3", libc::SYS_dup3, Any, "standard streams of itself and of a worker"),
     allow("close_range", libc::SYS_close_range, Any, "a worker gets nothing but its channels"),
-    allow("unlinkat", libc::SYS_unlinkat, Any, "its control socket, at the end"),
+    allow("unlinkat", libc::SYS_unlinkat, Any, "portable: its control socket, at the end, on other architectures"),
     allow("ioctl", libc::SYS_ioctl, OneOf(1, NONBLOCK), "whoever asks for the status is not waited for"),
     // A worker until it is sealed: loading, confinement, threads.
-    allow("openat", libc::SYS_openat, Any, "/dev/null; libraries of a worker; whatever its user may"),
+    allow("openat", libc::SYS_openat, Any, "/dev/null; libraries of a worker; what Landlock leaves"),
     allow("newfstatat", libc::SYS_newfstatat, Any, "loading"),
-    allow("fstat", libc::SYS_fstat, Any, "loading"),
+    allow("fstat", libc::SYS_fstat, Any, "portable: loading, by an older C library"),
     allow("statx", libc::SYS_statx, Any, "loading"),
-    allow("faccessat", libc::SYS_faccessat, Any, "loading"),
-    allow("readlinkat", libc::SYS_readlinkat, Any, "loading"),
-    allow("lseek", libc::SYS_lseek, Any, "loading"),
+    allow("faccessat", libc::SYS_faccessat, Any, "portable: loading, on other architectures"),
+    allow("readlinkat", libc::SYS_readlinkat, Any, "portable: loading, of libraries beside the program"),
     allow("pread64", libc::SYS_pread64, Any, "loading"),
-    allow("uname", libc::SYS_uname, Any, "loading"),
     allow("set_tid_address", libc::SYS_set_tid_address, Any, "loading"),
     allow("set_robust_list", libc::SYS_set_robust_list, Any, "start of a thread"),
     allow("rseq", libc::SYS_rseq, Any, "start of a thread"),
     allow("sched_getaffinity", libc::SYS_sched_getaffinity, Any, "start of a thread"),
     allow("prctl", libc::SYS_prctl, OneOf(0, ATTRIBUTES), "confinement of a worker, names of its threads"),
+    allow(
+        "prctl",
+        libc::SYS_prctl,
+        Both(0, libc::PR_SET_DUMPABLE, 1, 0),
+        "a worker becomes non-dumpable, and stays so",
+    ),
     allow("capget", libc::SYS_capget, Any, "confinement of a worker"),
     allow("capset", libc::SYS_capset, Any, "confinement of a worker"),
     allow("prlimit64", libc::SYS_prlimit64, OneOf(0, &[0]), "confinement of a worker, which is itself"),
     allow("landlock_create_ruleset", libc::SYS_landlock_create_ruleset, Any, "confinement of a worker"),
     allow("landlock_restrict_self", libc::SYS_landlock_restrict_self, Any, "confinement of a worker"),
-    allow("seccomp", libc::SYS_seccomp, Any, "confinement of a worker"),
+    allow("seccomp", libc::SYS_seccomp, Both(0, FILTER, 1, ALL_THREADS), "confinement of a worker"),
     allow("getrandom", libc::SYS_getrandom, Any, "hash tables"),
     // Both, and all that a sealed worker may do.
     allow("read", libc::SYS_read, Any, "signals; frames from the TAP"),
@@ -92,18 +133,18 @@ pub const ALLOWED: &[Allowed] = &[
     allow("sendmsg", libc::SYS_sendmsg, Any, "messages on the channels"),
     allow("recvmmsg", libc::SYS_recvmmsg, Any, "a worker's batches"),
     allow("sendmmsg", libc::SYS_sendmmsg, Any, "a worker's batches"),
-    allow("getsockopt", libc::SYS_getsockopt, Any, "a worker's counters"),
+    allow("getsockopt", libc::SYS_getsockopt, SocketOption(libc::SOL_PACKET, STATISTICS), "a worker's counters"),
     allow("ppoll", libc::SYS_ppoll, Any, "waiting"),
     allow("futex", libc::SYS_futex, Any, "locks"),
     allow("close", libc::SYS_close, Any, "descriptors"),
     allow("fcntl", libc::SYS_fcntl, OneOf(1, DESCRIPTOR), "descriptors"),
     allow("brk", libc::SYS_brk, Any, "memory"),
-    allow("mmap", libc::SYS_mmap, Any, "memory; executable, too: libraries of a worker"),
-    allow("mprotect", libc::SYS_mprotect, Any, "memory"),
-    allow("mremap", libc::SYS_mremap, Any, "memory"),
+    allow("mmap", libc::SYS_mmap, WriteOrExecute, "memory; executable, too: libraries of a worker"),
+    allow("mprotect", libc::SYS_mprotect, WriteOrExecute, "memory"),
+    allow("mremap", libc::SYS_mremap, Any, "portable: memory, where the allocator lets a block grow"),
     allow("munmap", libc::SYS_munmap, Any, "memory"),
     allow("madvise", libc::SYS_madvise, Any, "memory"),
-    allow("clock_gettime", libc::SYS_clock_gettime, Any, "time, where the vDSO does not answer"),
+    allow("clock_gettime", libc::SYS_clock_gettime, Any, "portable: time, where the vDSO does not answer"),
     allow("clock_nanosleep", libc::SYS_clock_nanosleep, Any, "a worker's pause after an error"),
     allow("restart_syscall", libc::SYS_restart_syscall, Any, "goes on sleeping after SIGSTOP and SIGCONT"),
     allow("rt_sigprocmask", libc::SYS_rt_sigprocmask, Any, "signals"),
@@ -118,14 +159,20 @@ pub const ALLOWED: &[Allowed] = &[
     allow("exit_group", libc::SYS_exit_group, Any, "end of a process"),
 ];
 
+/// In the background, in addition.
+pub const SYSTEM_LOG: &[Allowed] = &[
+    allow("socket", libc::SYS_socket, OneOf(0, UNIX), "the system log, when its daemon has been restarted"),
+    allow("connect", libc::SYS_connect, Any, "the same; any other Unix socket with a path that the user may reach"),
+];
+
 /// Older forms of calls above, which only this architecture has.
 #[cfg(target_arch = "x86_64")]
 pub const OLD: &[Allowed] = &[
     allow("poll", libc::SYS_poll, Any, "waiting"),
     allow("dup2", libc::SYS_dup2, Any, "standard streams, when going to the background"),
-    allow("unlink", libc::SYS_unlink, Any, "its control socket, at the end; whatever its user may"),
+    allow("unlink", libc::SYS_unlink, Any, "its control socket, at the end; others of its user in that directory"),
     allow("access", libc::SYS_access, Any, "loading"),
-    allow("readlink", libc::SYS_readlink, Any, "loading"),
+    allow("readlink", libc::SYS_readlink, Any, "portable: loading, of libraries beside the program"),
     allow("arch_prctl", libc::SYS_arch_prctl, Any, "loading"),
 ];
 #[cfg(not(target_arch = "x86_64"))]

@@ -103,6 +103,16 @@ fn helper_and_worker_can_start_nothing_write_no_file_and_dump_no_core() {
 }
 
 #[test]
+fn the_supervisor_can_start_so_many_processes_and_no_more() {
+    let sites = Sites::new();
+    let a = Running::classic(&sites.a, "a", "-i 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24");
+    let limits = fs::read_to_string(format!("/proc/{}/limits", a.pid("supervisor"))).unwrap();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max processes")).unwrap();
+    let numbers: Vec<u64> = line.split_whitespace().take(2).map(|word| word.parse().unwrap()).collect();
+    assert!(numbers.iter().all(|&number| number <= 4096), "{line}");
+}
+
+#[test]
 fn another_user_can_be_named() {
     let sites = Sites::new();
     let a = Running::classic(&sites.a, "a", "--user nobody -i 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24");

@@ -3,22 +3,22 @@
 
 use std::io;
 
-use privsep::confine;
 use privsep::confine::seccomp::{self, Allowed, Arguments, allow};
+use privsep::confine::{self, Access};
 
 /// All that it can open, ever: the device that makes a TAP, and where duplicate address detection is switched off.
-const FILES: &[&str] = &["/dev/net/tun", "/proc/sys/net/ipv6/conf"];
+const FILES: [&str; 2] = ["/dev/net/tun", "/proc/sys/net/ipv6/conf"];
 
 /// Before the first byte is read.
 pub fn before_plan() -> io::Result<()> {
     confine::at_start()?;
-    confine::landlock(FILES)?;
+    confine::landlock(&FILES.map(|file| (file, Access::Use)))?;
     seccomp::enforce(OPENING.iter().chain(SERVING))
 }
 
 /// When every handle is open and every privilege given up.
 pub fn for_good() -> io::Result<()> {
-    confine::landlock(&[])?;
+    confine::landlock_all()?;
     confine::limit_resources()?;
     seccomp::enforce(SERVING)
 }

@@ -21,10 +21,10 @@ const OPENING: Duration = Duration::from_secs(10);
 
 /// A helper that has opened every handle of its plan.
 pub struct Helper {
+    /// The conversation with it. It stands before the process, so that it is closed first: that ends the helper.
+    pub channel: Channel<ToHelper, FromHelper>,
     /// Its process.
     pub child: Child,
-    /// The conversation with it.
-    pub channel: Channel<ToHelper, FromHelper>,
     /// Name of the local interface.
     pub interface: String,
     /// Its index.
@@ -58,7 +58,7 @@ impl Helper {
                 None => return Ok(None),
                 Some((FromHelper::Opened { interface, index, .. }, to_store)) => {
                     let to_store = to_store.into_iter().next();
-                    return Ok(Some(Self { child, channel, interface, index, to_store }));
+                    return Ok(Some(Self { channel, child, interface, index, to_store }));
                 }
                 Some((FromHelper::LetGo, _)) => notify.store(listen::TAP, None),
                 Some((FromHelper::Failed(reason), _)) => return Err(Error::Failure(reason)),

@@ -29,6 +29,7 @@ use crate::error::Context;
 use crate::notify::Notify;
 use crate::resolve::Addresses;
 use crate::runtime::ControlSocket;
+use crate::seal::Keeps;
 use crate::tunnel::{Port, Tunnel};
 use crate::{Error, advice, executables, identity, listen, log, plan, seal};
 use helper::Helper;
@@ -72,7 +73,9 @@ pub fn run(
     if tunnel.auto_mss {
         config.rules.mss = Some(underlay::mss(&tunnel.classic, &addresses, &mtus).map_err(Error::Failure)?);
     }
-    let in_empty_network = give_up_privileges(identity).context(|| "giving up privileges".into())?;
+    let keeps =
+        Keeps { worker: &executables.worker, runtime: control.directory(), system_log: foreground == Foreground::No };
+    let in_empty_network = give_up_privileges(identity, &keeps).context(|| "giving up privileges".into())?;
     for line in advice::of(tunnel) {
         log::warning(&line);
     }
@@ -99,7 +102,7 @@ fn signals() -> nix::Result<SignalFd> {
 }
 
 /// Gives up everything for good; returns whether this process, and so every worker, is in an empty network namespace.
-pub fn give_up_privileges(identity: Option<Identity>) -> std::io::Result<bool> {
+pub fn give_up_privileges(identity: Option<Identity>, keeps: &Keeps) -> std::io::Result<bool> {
     let mut empty_network = false;
     if let Some(identity) = identity {
         // A container's root may not be allowed to; that is reported in the status, not fatal.
@@ -111,7 +114,7 @@ pub fn give_up_privileges(identity: Option<Identity>) -> std::io::Result<bool> {
     confine::not_dumpable()?;
     confine::drop_capabilities()?;
     confine::no_new_privileges()?;
-    seal::for_good()?;
+    seal::for_good(keeps)?;
     Ok(empty_network)
 }
 

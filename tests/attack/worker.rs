@@ -3,11 +3,13 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::symlink;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use ethudp_stubs::{Attack, Needs, attacks};
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::{User, chown};
 
 use crate::lab::{Namespace, Running, Scratch, Sites, assert_udp, wait_for};
 
@@ -29,6 +31,10 @@ fn whatever_a_sealed_worker_tries_is_denied_and_the_tunnel_goes_on() {
             scope.spawn(move || all(&Lab::tap(), &share));
         }
     });
+}
+
+fn tunnel_user() -> User {
+    User::from_name("ethudp").unwrap().unwrap()
 }
 
 /// A tunnel with the stub in its worker's place.
@@ -60,8 +66,11 @@ impl Lab {
     }
 
     fn start(sites: Sites, lans: Option<(Namespace, Namespace)>, interface: &'static str, ends: &[String; 2]) -> Self {
+        // What belongs to another tunnel of that user.
+        let scratch = Scratch::with_worker("stub-worker");
+        chown(&scratch.write("other.key", "secret", 0o640), None, Some(tunnel_user().gid)).unwrap();
         let arguments: Vec<_> = ["-d", "-n", "a"].into_iter().chain(ends[0].split(' ')).collect();
-        let a = Running::start(&sites.a, Scratch::with_worker("stub-worker"), "a", &[], &arguments);
+        let a = Running::start(&sites.a, scratch, "a", &[], &arguments);
         let b = Running::classic(&sites.b, "b", &ends[1]);
         Self { sites, lans, a, _b: b, interface }
     }
@@ -93,7 +102,7 @@ fn all(lab: &Lab, attacks: &[&Attack]) {
     // Signals are in Landlock since its version 6.
     let landlock = lab.a.count("/confinement/landlock_abi") >= 6;
     for attack in attacks {
-        if attack.needs == Needs::Landlock && !landlock {
+        if matches!(attack.needs, Needs::Landlock | Needs::Supervisor) && !landlock {
             let said = format!("NOT RUN: {}: Landlock does not know signals here\n", attack.name);
             std::io::stderr().write_all(said.as_bytes()).unwrap();
             continue;
@@ -130,9 +139,8 @@ fn a_worker_that_does_not_read_stops_nobody() {
 fn one(lab: &Lab, attack: &Attack, lasting: [u32; 3], before: &str) -> String {
     let [supervisor, helper, _] = lasting;
     let (a, name) = (&lab.a, attack.name);
-    // Renamed, so that no worker finds a half of it.
-    let file = a.scratch.write("attack.new", &format!("{name} {supervisor} {helper}"), 0o644);
-    fs::rename(&file, a.scratch.path().join("attack")).unwrap();
+    // A link, because a worker can read no file there.
+    symlink(format!("{name} {supervisor} {helper}"), a.scratch.path().join("attack")).unwrap();
     kill(a.pid("worker"), Signal::SIGKILL).unwrap();
     let attacker = lab.next_worker(&[before]);
     let says = [format!("worker {attacker}: "), format!("worker {attacker} ended: ")];

@@ -17,7 +17,7 @@ pub fn before_reading() -> io::Result<()> {
 /// Before the forwarding threads start.
 pub fn before_threads() -> io::Result<Confinement> {
     confine::drop_capabilities()?;
-    let landlock_abi = confine::landlock(&[])?;
+    let landlock_abi = confine::landlock_all()?;
     Ok(Confinement { landlock_abi, mdwe: confine::deny_write_execute(), seccomp: false })
 }
 

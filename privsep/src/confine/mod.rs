@@ -3,15 +3,16 @@
 pub mod seccomp;
 
 use std::io;
+use std::path::Path;
 
 use caps::CapSet;
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr, Scope,
-    path_beneath_rules,
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr,
+    Scope, path_beneath_rules,
 };
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
@@ -86,12 +87,32 @@ pub fn die_with_parent() -> io::Result<()> {
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(step("parent death signal"))
 }
 
-/// No file but `files` and those below them, to read and write; no TCP port, no abstract Unix socket, no signal to a process
-/// outside (landlock(7)); for the calling thread and those that it starts. Returns the ABI in force, 0 on a kernel without
-/// Landlock.
-pub fn landlock(files: &[&str]) -> io::Result<u32> {
+/// What Landlock leaves of a file, or of those below a directory.
+#[derive(Debug, Clone, Copy)]
+pub enum Access {
+    /// Read, write and configure it.
+    Use,
+    /// Read and execute it.
+    Execute,
+    /// Remove it.
+    Remove,
+}
+
+impl Access {
+    fn rights(self) -> BitFlags<AccessFs> {
+        match self {
+            Self::Use => AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate | AccessFs::IoctlDev,
+            Self::Execute => AccessFs::ReadFile | AccessFs::Execute,
+            Self::Remove => AccessFs::RemoveFile.into(),
+        }
+    }
+}
+
+/// No file but `files` and those below them; no TCP port, no abstract Unix socket, no signal to a process outside
+/// (landlock(7)); for the calling thread and those that it starts. Returns the ABI in force, 0 on a kernel without Landlock.
+pub fn landlock<P: AsRef<Path>>(files: &[(P, Access)]) -> io::Result<u32> {
     let newest = ABI::V6;
-    let access = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate | AccessFs::IoctlDev;
+    let rules = files.iter().flat_map(|(path, access)| path_beneath_rules([path], access.rights()));
     let ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(newest))
@@ -99,13 +120,18 @@ pub fn landlock(files: &[&str]) -> io::Result<u32> {
         .and_then(|ruleset| ruleset.scope(Scope::from_all(newest)))
         .and_then(Ruleset::create)
         // A file that is not there need not be allowed.
-        .and_then(|ruleset| ruleset.add_rules(path_beneath_rules(files, access)))
+        .and_then(|ruleset| ruleset.add_rules(rules))
         .map_err(io::Error::other)?;
     let status = ruleset.restrict_self().map_err(io::Error::other)?;
     Ok(match status.landlock {
         landlock::LandlockStatus::Available { effective_abi, .. } => effective_abi as u32,
         _ => 0,
     })
+}
+
+/// As [`landlock`], with no file left.
+pub fn landlock_all() -> io::Result<u32> {
+    landlock::<&Path>(&[])
 }
 
 /// Memory that was ever writable never becomes executable. False on a kernel that lacks it (before 6.3).
@@ -124,6 +150,17 @@ pub fn limit_resources() -> io::Result<()> {
         setrlimit(resource, 0, 0).map_err(step(name))?;
     }
     Ok(())
+}
+
+/// So many processes and threads, as the kernel counts them for each user: far more than all tunnels of one need, and an end
+/// to one that only makes others.
+const PROCESSES: u64 = 4096;
+
+/// Bounds how many processes and threads the user may have when this process starts another.
+pub fn limit_processes() -> io::Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NPROC).map_err(step("RLIMIT_NPROC"))?;
+    let limit = hard.min(PROCESSES);
+    setrlimit(Resource::RLIMIT_NPROC, limit, limit).map_err(step("RLIMIT_NPROC"))
 }
 
 /// Whether `CAP_NET_ADMIN` and `CAP_NET_RAW` are in the ambient set, from which an executed program gets them.

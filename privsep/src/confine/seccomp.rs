@@ -34,10 +34,16 @@ pub enum Arguments {
     Any,
     /// Argument `.0` is one of `.1`.
     OneOf(u8, &'static [i32]),
+    /// Argument `.0` is `.1`, and argument `.2` is `.3`.
+    Both(u8, i32, u8, i32),
     /// Level and name (arguments 1 and 2) are those of one of these socket options.
     SocketOption(i32, &'static [i32]),
     /// The protection (argument 2) of a mapping lacks `PROT_EXEC`.
     NeverExecutable,
+    /// That protection has not both `PROT_WRITE` and `PROT_EXEC`.
+    WriteOrExecute,
+    /// Argument 0 is a process id, not a group of them, and argument 1 is SIGKILL.
+    KillOne,
     /// The flags of clone(2), argument 0, ask for no namespace.
     NoNamespace,
     /// Argument 0 is this process's own id.
@@ -88,8 +94,10 @@ fn chain(arguments: Arguments) -> Result<Vec<SeccompRule>, seccompiler::BackendE
     };
     let without = |index, bits: i32| {
         let clear = SeccompCmpOp::MaskedEq(u64::from(bits.cast_unsigned()));
-        Ok(vec![SeccompRule::new(vec![SeccompCondition::new(index, SeccompCmpArgLen::Qword, clear, 0)?])?])
+        SeccompRule::new(vec![SeccompCondition::new(index, SeccompCmpArgLen::Qword, clear, 0)?])
     };
+    // As the kernel's signed number, which must be positive.
+    let process = |op, limit: u32| SeccompCondition::new(0, SeccompCmpArgLen::Dword, op, u64::from(limit));
     match arguments {
         Arguments::Any => Ok(Vec::new()),
         Arguments::OneOf(index, values) => {
@@ -98,8 +106,17 @@ fn chain(arguments: Arguments) -> Result<Vec<SeccompRule>, seccompiler::BackendE
         Arguments::SocketOption(level, names) => {
             names.iter().map(|&name| SeccompRule::new(vec![equal(1, level)?, equal(2, name)?])).collect()
         }
-        Arguments::NeverExecutable => without(2, libc::PROT_EXEC),
-        Arguments::NoNamespace => without(0, NAMESPACES),
+        Arguments::Both(first, value, second, other) => {
+            Ok(vec![SeccompRule::new(vec![equal(first, value)?, equal(second, other)?])?])
+        }
+        Arguments::NeverExecutable => Ok(vec![without(2, libc::PROT_EXEC)?]),
+        Arguments::WriteOrExecute => Ok(vec![without(2, libc::PROT_WRITE)?, without(2, libc::PROT_EXEC)?]),
+        Arguments::KillOne => Ok(vec![SeccompRule::new(vec![
+            process(SeccompCmpOp::Gt, 0)?,
+            process(SeccompCmpOp::Le, i32::MAX.cast_unsigned())?,
+            equal(1, libc::SIGKILL)?,
+        ])?]),
+        Arguments::NoNamespace => Ok(vec![without(0, NAMESPACES)?]),
         Arguments::OwnProcess => Ok(vec![SeccompRule::new(vec![equal(0, std::process::id().cast_signed())?])?]),
     }
 }

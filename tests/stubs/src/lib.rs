@@ -10,6 +10,7 @@ pub mod helper;
 mod lies;
 #[allow(unsafe_code)]
 pub mod raw;
+mod supervisor;
 mod unfiltered;
 
 use std::os::fd::OwnedFd;
@@ -51,6 +52,8 @@ pub enum Needs {
     NoFilter,
     /// The same, on a kernel whose Landlock knows signals: what else denies it is what counts.
     Landlock,
+    /// To be without any confinement of its own: it stands for a supervisor that has been taken over.
+    Supervisor,
 }
 
 /// One thing that an attacker does.
@@ -67,5 +70,10 @@ pub struct Attack {
 
 /// All attacks.
 pub fn attacks() -> impl Iterator<Item = &'static Attack> {
-    calls::CALLS.iter().chain(calls::ENTRIES).chain(lies::LIES).chain(unfiltered::UNFILTERED)
+    calls::CALLS
+        .iter()
+        .chain(calls::ENTRIES)
+        .chain(lies::LIES)
+        .chain(unfiltered::UNFILTERED)
+        .chain(supervisor::SUPERVISOR)
 }

@@ -23,7 +23,7 @@ pub const UNFILTERED: &[Attack] = &[
         name: "everything-that-the-inherited-filter-lets-through",
         needs: Needs::Landlock,
         expected: "open EACCES, list EACCES, remove EACCES, execveat EACCES, fork EAGAIN, kill EPERM, \
-                   write-and-execute EACCES, executable-later EACCES, limit EPERM",
+                   write-and-execute ENOSYS, executable-later EACCES, limit EPERM",
         run: |loot| say(loot, PASSED),
     },
     Attack {
@@ -34,9 +34,16 @@ pub const UNFILTERED: &[Attack] = &[
                    key ENOSYS, bind ENOSYS, option ENOSYS, tap ENOSYS, description ENOSYS",
         run: |loot| say(loot, DENIED),
     },
+    // A line of the log does not hold all of them.
+    Attack {
+        name: "what-the-inherited-filter-denies-by-an-argument",
+        needs: Needs::NoFilter,
+        expected: "everybody ENOSYS, group ENOSYS, unix ENOSYS, peer ENOSYS, dumpable ENOSYS, filter ENOSYS",
+        run: |loot| say(loot, DENIED_BY_ARGUMENT),
+    },
 ];
 
-fn say(loot: &Loot, attempts: &[(&str, Attempt)]) {
+pub fn say(loot: &Loot, attempts: &[(&str, Attempt)]) {
     let said: Vec<_> = attempts.iter().map(|(name, attempt)| format!("{name} {}", word(attempt(loot)))).collect();
     let _ = loot.supervisor.send(&FromWorker::Dying(said.join(", ")), &[]);
 }
@@ -52,7 +59,7 @@ fn word(result: io::Result<()>) -> String {
     }
 }
 
-type Attempt = fn(&Loot) -> io::Result<()>;
+pub type Attempt = fn(&Loot) -> io::Result<()>;
 
 /// Landlock, limits and write protection stand behind these.
 const PASSED: &[(&str, Attempt)] = &[
@@ -106,4 +113,18 @@ const DENIED: &[(&str, Attempt)] = &[
     ("option", |loot| call(libc::SYS_setsockopt, &[loot.port.as_raw_fd().into(), 1, 1]).map(drop)),
     ("tap", |loot| call(libc::SYS_ioctl, &[loot.port.as_raw_fd().into(), libc::TUNSETPERSIST as i64, 0]).map(drop)),
     ("description", |loot| call(libc::SYS_fcntl, &[loot.port.as_raw_fd().into(), libc::F_SETFL.into(), 0]).map(drop)),
+];
+
+/// What they can call, but not so.
+const DENIED_BY_ARGUMENT: &[(&str, Attempt)] = &[
+    ("everybody", |_| call(libc::SYS_kill, &[-1, libc::SIGKILL.into()]).map(drop)),
+    ("group", |_| call(libc::SYS_kill, &[0, libc::SIGKILL.into()]).map(drop)),
+    ("unix", |_| call(libc::SYS_socket, &[libc::AF_UNIX.into(), libc::SOCK_STREAM.into()]).map(drop)),
+    ("peer", |loot| {
+        let option = [libc::SOL_SOCKET, libc::SO_PEERCRED].map(i64::from);
+        call(libc::SYS_getsockopt, &[loot.path.as_raw_fd().into(), option[0], option[1]]).map(drop)
+    }),
+    ("dumpable", |_| call(libc::SYS_prctl, &[libc::PR_SET_DUMPABLE.into(), 1]).map(drop)),
+    // With a listener, which would see the calls of what is started later.
+    ("filter", |_| call(libc::SYS_seccomp, &[1, 8]).map(drop)),
 ];

@@ -1,7 +1,7 @@
 //! Started in the place of `ethudp-worker`: as it is, with a line missing in its table, or as an attacker in it.
 //!
-//! What it is to be is said by a file `attack` beside its executable, which it takes away: name of the attack, process ids
-//! of supervisor and helper. Without one it is the real worker. A test that starts it itself says by the name that the
+//! What it is to be is said by a link `attack` beside its executable, which it takes away and which points to the name of the
+//! attack, process ids of supervisor and helper: Landlock lets no worker read a file, but a link. Without one it is the real worker. A test that starts it itself says by the name that the
 //! program is given (`argv[0]`): "without CALL", or "without CALL, then panic", or "... overflow".
 
 use std::env;
@@ -14,7 +14,7 @@ use std::time::Duration;
 use ethudp_stubs::{Attack, Loot, Needs, SURVIVED, attacks};
 use ethudp_worker::{run, seal};
 use privsep::confine;
-use privsep::ipc::{Channel, Error, FromWorker, Handles, Never, ToWorker};
+use privsep::ipc::{Channel, Confinement, Error, FromWorker, Handles, Never, ToWorker};
 use privsep::sys::process;
 
 /// Time for which it behaves: after a second a worker's death is answered without delay.
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
 /// What the file says.
 fn order() -> Option<(&'static Attack, [i32; 2])> {
     let file = env::current_exe().ok()?.with_file_name("attack");
-    let text = fs::read_to_string(&file).ok()?;
+    let text = fs::read_link(&file).ok()?.into_os_string().into_string().ok()?;
     fs::remove_file(file).ok()?;
     let mut words = text.split_whitespace();
     let name = words.next()?;
@@ -82,7 +82,7 @@ fn be_taken_over(attack: &'static Attack, [supervisor_pid, helper_pid]: [i32; 2]
     let Some((_, handles)) = channel.recv()? else { return Ok(()) };
     let mut handles = handles.into_iter();
     let (Some(port), Some(path)) = (handles.next(), handles.next()) else { return Ok(()) };
-    let confinement = seal::before_threads()?;
+    let confinement = if attack.needs == Needs::Supervisor { Confinement::default() } else { seal::before_threads()? };
     let loot = Arc::new(Loot { supervisor, helper, port, path, executable, supervisor_pid, helper_pid });
     let (ready, gate) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
     let attacker = thread::spawn({
@@ -97,7 +97,9 @@ fn be_taken_over(attack: &'static Attack, [supervisor_pid, helper_pid]: [i32; 2]
         }
     });
     ready.wait();
-    let confinement = if matches!(attack.needs, Needs::NoFilter | Needs::Landlock) {
+    let confinement = if attack.needs == Needs::Supervisor {
+        confinement
+    } else if matches!(attack.needs, Needs::NoFilter | Needs::Landlock) {
         confine::limit_resources()?;
         confinement
     } else {
