@@ -45,7 +45,7 @@ install: check-built
 	ln -sf ethudp $(DESTDIR)$(BINDIR)/EthUDP
 	install -D -m 0711 -t $(DESTDIR)$(LIBEXECDIR) $(BUILT)/ethudp-helper $(BUILT)/ethudp-worker
 	install -d $(DESTDIR)$(UNITDIR)
-	sed 's|/usr/bin/ethudp|$(BINDIR)/ethudp|; s|/usr/share/doc/ethudp|$(DOCDIR)|' dist/ethudp@.service \
+	sed 's|/usr/bin/ethudp|$(BINDIR)/ethudp|; s|^ExecPaths=/usr |&$(PREFIX) |; s|/usr/share/doc/ethudp|$(DOCDIR)|' dist/ethudp@.service \
 	    >$(DESTDIR)$(UNITDIR)/ethudp@.service
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/sysusers.d dist/sysusers.d/ethudp.conf
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/tmpfiles.d dist/tmpfiles.d/ethudp.conf

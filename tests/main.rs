@@ -25,3 +25,4 @@ mod signals;
 mod sizes;
 mod status;
 mod tap;
+mod unit;

@@ -1,0 +1,40 @@
+//! What the systemd unit promises, as far as that can be seen without starting it; the rest is in `tests/vm`.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::lab::ETHUDP;
+
+/// The value of a setting of the unit; there must be one.
+fn setting(name: &str) -> String {
+    let unit = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/ethudp@.service")).unwrap();
+    let values: Vec<_> = unit.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('=')).collect();
+    assert_eq!(values.len(), 1, "{name}= {values:?}");
+    values[0].to_owned()
+}
+
+#[test]
+fn it_does_not_start_again_what_another_start_cannot_mend() {
+    let prevented = setting("RestartPreventExitStatus");
+    let prevented: Vec<i32> = prevented.split(' ').map(|status| status.parse().unwrap()).collect();
+    for arguments in [&["up", "/nowhere/none.toml"][..], &["up", "--wrong"]] {
+        let status = Command::new(ETHUDP).args(arguments).output().unwrap().status;
+        assert!(prevented.contains(&status.code().unwrap()), "{arguments:?}: {status}");
+    }
+    // An attack: `recovery` has the status of a tunnel whose workers crash.
+    assert!(prevented.contains(&79));
+}
+
+#[test]
+fn it_limits_what_a_worker_could_waste() {
+    for name in ["StartLimitBurst", "TasksMax", "CPUWeight"] {
+        assert!(setting(name).parse::<u32>().unwrap() > 0, "{name}");
+    }
+    assert_ne!(setting("StartLimitIntervalSec"), "0");
+    assert!(setting("MemoryMax").ends_with('M'));
+    // The end of one process for want of memory must not be that of all.
+    assert_eq!(setting("OOMPolicy"), "continue");
+    let unit = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/ethudp@.service")).unwrap();
+    assert!(!unit.lines().any(|line| line.starts_with("OOMScoreAdjust=")));
+}
