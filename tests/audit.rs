@@ -172,10 +172,14 @@ fn condition(source: &str, written: &str) -> String {
             let number = |word: &str| word.parse::<u8>().unwrap() + 1;
             format!("argument {}: {}, argument {}: {}", number(words[0]), words[1], number(words[2]), words[3])
         }
+        ("PrivateNeverExecutable", _) => "private, without `PROT_EXEC`".into(),
         ("NoNamespace", _) => "without `CLONE_NEW*`".into(),
         ("OwnProcess", _) => "only itself".into(),
         ("OneOf", Some((index, list))) => {
             format!("argument {}: {}", index.parse::<u8>().unwrap() + 1, constants(source, list))
+        }
+        ("OnlyFlags", Some((index, list))) => {
+            format!("argument {}: no flag but {}", index.parse::<u8>().unwrap() + 1, constants(source, list))
         }
         ("SocketOption", Some((level, list))) => {
             format!("{}: {}", level.trim_start_matches("libc::"), constants(source, list))

@@ -9,6 +9,9 @@ use privsep::confine::{self, Access};
 /// All that it can open, ever: the device that makes a TAP, and where duplicate address detection is switched off.
 const FILES: [&str; 2] = ["/dev/net/tun", "/proc/sys/net/ipv6/conf"];
 
+/// Memory of its own that it may have in bytes: many times what it needs.
+const MEMORY: u64 = 8 << 20;
+
 /// Before the first byte is read.
 pub fn before_plan() -> io::Result<()> {
     confine::at_start()?;
@@ -19,11 +22,11 @@ pub fn before_plan() -> io::Result<()> {
 /// When every handle is open and every privilege given up.
 pub fn for_good() -> io::Result<()> {
     confine::landlock_all()?;
-    confine::limit_resources()?;
+    confine::limit_resources(MEMORY)?;
     seccomp::enforce(SERVING)
 }
 
-use Arguments::{Any, NeverExecutable, OneOf, OwnProcess, SocketOption};
+use Arguments::{Any, NeverExecutable, OneOf, OwnProcess, PrivateNeverExecutable, SocketOption};
 
 const FAMILIES: &[i32] = &[libc::AF_INET, libc::AF_INET6, libc::AF_PACKET, libc::AF_NETLINK];
 #[allow(clippy::cast_possible_truncation)] // The kernel looks at 32 bits, too.
@@ -91,7 +94,7 @@ pub const SERVING: &[Allowed] = &[
         "last words to /dev/null; while opening, that duplicates need not be looked for",
     ),
     allow("brk", libc::SYS_brk, Any, "allocator"),
-    allow("mmap", libc::SYS_mmap, NeverExecutable, "allocator; never executable"),
+    allow("mmap", libc::SYS_mmap, PrivateNeverExecutable, "allocator; never executable, and counted in the limit"),
     allow("mprotect", libc::SYS_mprotect, NeverExecutable, "allocator; never executable"),
     allow("mremap", libc::SYS_mremap, Any, "allocator"),
     allow("munmap", libc::SYS_munmap, Any, "allocator"),

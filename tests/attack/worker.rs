@@ -16,6 +16,8 @@ use crate::lab::{Namespace, Running, Scratch, Sites, assert_udp, wait_for};
 const LIMIT: Duration = Duration::from_secs(10);
 /// Tunnels that are attacked at a time. Each attack begins with a second of peace.
 const TUNNELS: usize = 8;
+/// Bytes in a socket's receive buffer that may just be on their way.
+const WAITING: u64 = 1 << 20;
 /// Memory in kilobytes that no supervisor ever needs.
 const MEMORY: u64 = 40_000;
 
@@ -78,6 +80,17 @@ impl Lab {
     fn assert_forwards(&self) {
         let (from, to) = self.lans.as_ref().map_or((&self.sites.a, &self.sites.b), |(a, b)| (a, b));
         assert_udp(from, to, "10.8.0.2");
+    }
+
+    /// Nothing that a worker has left fills the buffers of the sockets that the next one gets.
+    fn assert_buffers_are_free(&self) {
+        wait_for("free buffers", LIMIT, || {
+            let sockets = self.sites.a.run("ss", "--no-header --udp --packet --all --memory --numeric");
+            let waiting = |line: &str| line.split_once("skmem:(r")?.1.split(',').next()?.parse::<u64>().ok();
+            let waiting: Vec<_> = sockets.lines().filter_map(waiting).collect();
+            assert!(!waiting.is_empty(), "{sockets}");
+            (waiting.iter().max() < Some(&WAITING)).then_some(())
+        });
     }
 
     /// Who must stay the same: supervisor, helper, interface.
@@ -153,6 +166,7 @@ fn one(lab: &Lab, attack: &Attack, lasting: [u32; 3], before: &str) -> String {
     });
     let after = lab.next_worker(&[before, &attacker]);
     lab.assert_forwards();
+    lab.assert_buffers_are_free();
     // Statistics, with whatever numbers have been left.
     kill(a.pid("supervisor"), Signal::SIGHUP).unwrap();
     assert_eq!(lab.lasting(), lasting, "{name}");

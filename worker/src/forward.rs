@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::batch::Batch;
 use crate::counters;
 use crate::frame::HEADER;
-use crate::io::{Received, wait_readable};
+use crate::io::{Received, wait_for_error};
 use crate::path::{Inlet, Outlet, Path, Splitting};
 use crate::port::{Port, Sink, Source};
 use crate::rules::{PEERS, Rules};
@@ -98,7 +98,10 @@ impl Egress {
             self.shared.clock.passes[0].fetch_add(1, Relaxed);
             match self.source.receive(&mut self.batch) {
                 Received::Batch => self.forward(),
-                Received::Nothing => _ = wait_readable(self.source.as_fd(), IDLE),
+                Received::Nothing if wait_for_error(self.source.as_fd(), IDLE) => {
+                    self.source.forget_errors(&mut self.batch);
+                }
+                Received::Nothing => {}
                 Received::Error => std::thread::sleep(AFTER_ERROR),
             }
         }
@@ -174,7 +177,10 @@ impl Ingress {
             self.shared.clock.passes[1 + self.index].fetch_add(1, Relaxed);
             match self.inlet.receive(&self.shared.paths[self.index], &mut self.batch) {
                 Received::Batch => self.forward(),
-                Received::Nothing => _ = wait_readable(self.shared.paths[self.index].socket.as_fd(), IDLE),
+                Received::Nothing if wait_for_error(self.shared.paths[self.index].socket.as_fd(), IDLE) => {
+                    self.inlet.forget_errors(&self.shared.paths[self.index], &mut self.batch);
+                }
+                Received::Nothing => {}
                 Received::Error => std::thread::sleep(AFTER_ERROR),
             }
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
-use privsep::sys::mmsg::Sender;
+use privsep::sys::mmsg::{Receiver, Sender};
 
 use crate::batch::Batch;
 
@@ -65,15 +65,28 @@ pub fn send_all(sender: &mut Sender, socket: BorrowedFd<'_>, batch: &Batch, targ
 
 /// Sleeps until there is something to read, or for `limit`; whether there is.
 pub fn wait_readable(handle: BorrowedFd<'_>, limit: Duration) -> bool {
-    wait(handle, PollFlags::POLLIN, limit)
+    !wait(handle, PollFlags::POLLIN, limit).is_empty()
+}
+
+/// As [`wait_readable`]; whether the handle reports an error.
+pub fn wait_for_error(handle: BorrowedFd<'_>, limit: Duration) -> bool {
+    wait(handle, PollFlags::POLLIN, limit).contains(PollFlags::POLLERR)
+}
+
+/// Empties a socket's error queue. We ask for nothing that would come there, but a worker before us may have, with a message
+/// that no filter can look into: timestamps of all that it sends, which fill the receive buffer and wake us for ever.
+pub fn forget_errors(receiver: &mut Receiver, socket: BorrowedFd<'_>, batch: &mut Batch) {
+    while receiver.receive_errors(socket, batch.slots()).is_ok_and(|count| count > 0) {}
 }
 
 /// Sleeps until there is room to write, or for `limit`; whether there is.
 fn wait_writable(handle: BorrowedFd<'_>, limit: Duration) -> bool {
-    wait(handle, PollFlags::POLLOUT, limit)
+    !wait(handle, PollFlags::POLLOUT, limit).is_empty()
 }
 
-fn wait(handle: BorrowedFd<'_>, events: PollFlags, limit: Duration) -> bool {
+fn wait(handle: BorrowedFd<'_>, events: PollFlags, limit: Duration) -> PollFlags {
+    let mut polled = [PollFd::new(handle, events)];
     // An error here is an interruption; the caller tries again anyway.
-    ppoll(&mut [PollFd::new(handle, events)], Some(TimeSpec::from_duration(limit)), None).is_ok_and(|ready| ready > 0)
+    let ready = ppoll(&mut polled, Some(TimeSpec::from_duration(limit)), None).is_ok();
+    polled[0].revents().filter(|_| ready).unwrap_or(PollFlags::empty())
 }

@@ -9,6 +9,9 @@ use privsep::confine;
 use privsep::confine::seccomp::{self, Allowed, Arguments, allow};
 use privsep::ipc::Confinement;
 
+/// Memory of its own that a worker may have in bytes: ten times what it needs.
+pub const MEMORY: u64 = 64 << 20;
+
 /// Before the first byte is read from anybody.
 pub fn before_reading() -> io::Result<()> {
     confine::at_start()
@@ -23,22 +26,30 @@ pub fn before_threads() -> io::Result<Confinement> {
 
 /// When all threads run. The worker's table is [`ALLOWED`]; only a test has another.
 pub fn for_good(confinement: Confinement, table: &[Allowed]) -> io::Result<Confinement> {
-    confine::limit_resources()?;
+    confine::limit_resources(MEMORY)?;
     seccomp::enforce(table)?;
     Ok(Confinement { seccomp: true, ..confinement })
 }
 
-use Arguments::{Any, NeverExecutable, OwnProcess, SocketOption};
+use Arguments::{Any, NeverExecutable, OnlyFlags, OwnProcess, PrivateNeverExecutable, SocketOption};
 
-/// Everything the sealed worker may call; the rest kills it. No call that is made per batch has its arguments checked:
-/// the kernel answers those from a bitmap. Each line is needed, as `tests/attack/table.rs` shows by leaving it out; a
+/// What a message may be sent with.
+const SEND: &[i32] = &[libc::MSG_DONTWAIT, libc::MSG_NOSIGNAL];
+
+/// Everything the sealed worker may call; the rest kills it. Of the calls that are made per batch only `sendmmsg` has its
+/// arguments checked: the kernel answers the others from a bitmap. Each line is needed, as `tests/attack/table.rs` shows by leaving it out; a
 /// reason that begins with "portable" is one of other machines or libraries than those the tests run on.
 pub const ALLOWED: &[Allowed] = &[
     // Forwarding.
     allow("read", libc::SYS_read, Any, "frames from the TAP"),
     allow("write", libc::SYS_write, Any, "frames to the TAP"),
     allow("recvmmsg", libc::SYS_recvmmsg, Any, "batches from packet socket and UDP"),
-    allow("sendmmsg", libc::SYS_sendmmsg, Any, "batches to packet socket and UDP"),
+    allow(
+        "sendmmsg",
+        libc::SYS_sendmmsg,
+        OnlyFlags(3, SEND),
+        "batches to packet socket and UDP; others would change the socket for later workers",
+    ),
     allow("ppoll", libc::SYS_ppoll, Any, "waiting for any of them"),
     allow("futex", libc::SYS_futex, Any, "the gate that releases the threads; locks of the allocator"),
     allow("clock_nanosleep", libc::SYS_clock_nanosleep, Any, "pause after an error of a handle"),
@@ -50,10 +61,10 @@ pub const ALLOWED: &[Allowed] = &[
     ),
     // The supervisor.
     allow("recvmsg", libc::SYS_recvmsg, Any, "messages from the supervisor"),
-    allow("sendmsg", libc::SYS_sendmsg, Any, "messages to the supervisor"),
+    allow("sendmsg", libc::SYS_sendmsg, OnlyFlags(2, SEND), "messages to the supervisor; the same"),
     // Memory.
     allow("brk", libc::SYS_brk, Any, "allocator"),
-    allow("mmap", libc::SYS_mmap, NeverExecutable, "allocator; never executable"),
+    allow("mmap", libc::SYS_mmap, PrivateNeverExecutable, "allocator; never executable, and counted in the limit"),
     allow("mprotect", libc::SYS_mprotect, NeverExecutable, "portable: a thread's heap grows"),
     allow("munmap", libc::SYS_munmap, Any, "allocator"),
     allow("madvise", libc::SYS_madvise, Any, "portable: a thread's heap shrinks"),

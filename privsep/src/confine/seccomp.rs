@@ -44,6 +44,10 @@ pub enum Arguments {
     WriteOrExecute,
     /// Argument 0 is a process id, not a group of them, and argument 1 is SIGKILL.
     KillOne,
+    /// The same, and the mapping (flags are argument 3) is not shared: shared memory counts in no limit of the process.
+    PrivateNeverExecutable,
+    /// Argument `.0`, flags, has none but `.1`.
+    OnlyFlags(u8, &'static [i32]),
     /// The flags of clone(2), argument 0, ask for no namespace.
     NoNamespace,
     /// Argument 0 is this process's own id.
@@ -92,12 +96,13 @@ fn chain(arguments: Arguments) -> Result<Vec<SeccompRule>, seccompiler::BackendE
     let equal = |index, value: i32| {
         SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, u64::from(value.cast_unsigned()))
     };
-    let without = |index, bits: i32| {
+    let without = |index: u8, bits: i32| {
         let clear = SeccompCmpOp::MaskedEq(u64::from(bits.cast_unsigned()));
-        SeccompRule::new(vec![SeccompCondition::new(index, SeccompCmpArgLen::Qword, clear, 0)?])
+        SeccompCondition::new(index, SeccompCmpArgLen::Qword, clear, 0)
     };
     // As the kernel's signed number, which must be positive.
     let process = |op, limit: u32| SeccompCondition::new(0, SeccompCmpArgLen::Dword, op, u64::from(limit));
+    let one = |conditions| Ok(vec![SeccompRule::new(conditions)?]);
     match arguments {
         Arguments::Any => Ok(Vec::new()),
         Arguments::OneOf(index, values) => {
@@ -106,18 +111,22 @@ fn chain(arguments: Arguments) -> Result<Vec<SeccompRule>, seccompiler::BackendE
         Arguments::SocketOption(level, names) => {
             names.iter().map(|&name| SeccompRule::new(vec![equal(1, level)?, equal(2, name)?])).collect()
         }
-        Arguments::Both(first, value, second, other) => {
-            Ok(vec![SeccompRule::new(vec![equal(first, value)?, equal(second, other)?])?])
-        }
-        Arguments::NeverExecutable => Ok(vec![without(2, libc::PROT_EXEC)?]),
-        Arguments::WriteOrExecute => Ok(vec![without(2, libc::PROT_WRITE)?, without(2, libc::PROT_EXEC)?]),
-        Arguments::KillOne => Ok(vec![SeccompRule::new(vec![
+        Arguments::Both(first, value, second, other) => one(vec![equal(first, value)?, equal(second, other)?]),
+        Arguments::NeverExecutable => one(vec![without(2, libc::PROT_EXEC)?]),
+        Arguments::PrivateNeverExecutable => one(vec![without(2, libc::PROT_EXEC)?, without(3, libc::MAP_SHARED)?]),
+        // Either of two rules.
+        Arguments::WriteOrExecute => Ok(vec![
+            SeccompRule::new(vec![without(2, libc::PROT_WRITE)?])?,
+            SeccompRule::new(vec![without(2, libc::PROT_EXEC)?])?,
+        ]),
+        Arguments::KillOne => one(vec![
             process(SeccompCmpOp::Gt, 0)?,
             process(SeccompCmpOp::Le, i32::MAX.cast_unsigned())?,
             equal(1, libc::SIGKILL)?,
-        ])?]),
-        Arguments::NoNamespace => Ok(vec![without(0, NAMESPACES)?]),
-        Arguments::OwnProcess => Ok(vec![SeccompRule::new(vec![equal(0, std::process::id().cast_signed())?])?]),
+        ]),
+        Arguments::OnlyFlags(index, flags) => one(vec![without(index, !flags.iter().fold(0, |all, flag| all | flag))?]),
+        Arguments::NoNamespace => one(vec![without(0, NAMESPACES)?]),
+        Arguments::OwnProcess => one(vec![equal(0, std::process::id().cast_signed())?]),
     }
 }
 
@@ -131,10 +140,12 @@ mod tests {
         let table = [
             allowed(libc::SYS_read, Arguments::Any),
             allowed(libc::SYS_fcntl, Arguments::OneOf(1, &[3, 4])),
-            allowed(libc::SYS_mmap, Arguments::NeverExecutable),
+            allowed(libc::SYS_mmap, Arguments::PrivateNeverExecutable),
+            allowed(libc::SYS_mprotect, Arguments::NeverExecutable),
             allowed(libc::SYS_tgkill, Arguments::OwnProcess),
             allowed(libc::SYS_getsockopt, Arguments::SocketOption(263, &[6])),
             allowed(libc::SYS_clone, Arguments::NoNamespace),
+            allowed(libc::SYS_sendmsg, Arguments::OnlyFlags(2, &[0x40, 0x4000])),
         ];
         let program = compile(&table, SeccompAction::KillProcess);
         assert!(program.unwrap().len() > 10);

@@ -96,6 +96,28 @@ impl Receiver {
         socket: BorrowedFd<'_>,
         buffers: impl Iterator<Item = &'a mut [u8]>,
     ) -> io::Result<usize> {
+        self.take(socket, buffers, 0)
+    }
+
+    /// As [`Receiver::receive`], from the socket's error queue (`MSG_ERRQUEUE`, recv(2)), which shares its memory with what
+    /// is received.
+    ///
+    /// # Errors
+    /// `WouldBlock` when it is empty.
+    pub fn receive_errors<'a>(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        buffers: impl Iterator<Item = &'a mut [u8]>,
+    ) -> io::Result<usize> {
+        self.take(socket, buffers, libc::MSG_ERRQUEUE)
+    }
+
+    fn take<'a>(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        buffers: impl Iterator<Item = &'a mut [u8]>,
+        from: libc::c_int,
+    ) -> io::Result<usize> {
         let count = self.headers.fill(buffers.map(|buffer| (buffer.as_mut_ptr().cast(), buffer.len())));
         for (header, control) in self.headers.headers.iter_mut().zip(self.control.iter_mut()) {
             header.msg_hdr.msg_control = control.as_mut_ptr().cast();
@@ -105,7 +127,7 @@ impl Receiver {
             header.msg_hdr.msg_name = (&raw mut *source).cast();
             header.msg_hdr.msg_namelen = address::LENGTH;
         }
-        let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
+        let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC | from;
         let headers = self.headers.headers.as_mut_ptr();
         // SAFETY: `fill` has pointed `count` headers to vectors that live in self, those to distinct buffers that are
         // mutably borrowed through this call; control blocks and addresses are in self and of the length given.

@@ -132,6 +132,7 @@ pub const CALLS: &[Attack] = calls! {
     "perf_event_open" Nothing |_| SYS_perf_event_open(ZEROS.as_ptr(), 0, -1, -1, 0);
     // Executable memory.
     "mmap-executable" Nothing |_| SYS_mmap(0, 4096, READ_EXECUTE, PRIVATE, -1, 0);
+    "mmap-shared" Nothing |_| SYS_mmap(0, 1 << 30, libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1, 0);
     "mprotect-executable" Nothing |_| SYS_mprotect(ZEROS.as_ptr() as usize & !4095, 4096, READ_EXECUTE);
     "pkey_mprotect" Nothing |_| SYS_pkey_mprotect(ZEROS.as_ptr() as usize & !4095, 4096, READ_EXECUTE, -1);
     "personality" Nothing |_| SYS_personality(0x040_0000); // READ_IMPLIES_EXEC

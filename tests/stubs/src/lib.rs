@@ -10,6 +10,7 @@ pub mod helper;
 mod lies;
 #[allow(unsafe_code)]
 pub mod raw;
+mod remains;
 mod supervisor;
 mod unfiltered;
 
@@ -74,6 +75,7 @@ pub fn attacks() -> impl Iterator<Item = &'static Attack> {
         .iter()
         .chain(calls::ENTRIES)
         .chain(lies::LIES)
+        .chain(remains::REMAINS)
         .chain(unfiltered::UNFILTERED)
         .chain(supervisor::SUPERVISOR)
 }

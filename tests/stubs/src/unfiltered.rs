@@ -23,7 +23,8 @@ pub const UNFILTERED: &[Attack] = &[
         name: "everything-that-the-inherited-filter-lets-through",
         needs: Needs::Landlock,
         expected: "open EACCES, list EACCES, remove EACCES, execveat EACCES, fork EAGAIN, kill EPERM, \
-                   write-and-execute ENOSYS, executable-later EACCES, limit EPERM",
+                   write-and-execute ENOSYS, executable-later EACCES, limit EPERM, \
+                   gigabyte ENOMEM, heap ENOMEM",
         run: |loot| say(loot, PASSED),
     },
     Attack {
@@ -54,6 +55,7 @@ fn word(result: io::Result<()>) -> String {
         Some(libc::EPERM) => "EPERM".into(),
         Some(libc::EACCES) => "EACCES".into(),
         Some(libc::EAGAIN) => "EAGAIN".into(),
+        Some(libc::ENOMEM) => "ENOMEM".into(),
         Some(libc::ENOSYS) => "ENOSYS".into(),
         Some(other) => other.to_string(),
     }
@@ -86,6 +88,12 @@ const PASSED: &[(&str, Attempt)] = &[
     ("limit", |_| {
         let limit = [1_u64, 1];
         call(libc::SYS_prlimit64, &[0, libc::RLIMIT_NPROC.into(), limit.as_ptr() as i64]).map(drop)
+    }),
+    ("gigabyte", |_| call(libc::SYS_mmap, &[0, 1 << 30, WRITE, PRIVATE, -1]).map(drop)),
+    ("heap", |_| {
+        let end = call(libc::SYS_brk, &[0])?;
+        let moved = call(libc::SYS_brk, &[end + (1 << 30)])?;
+        if moved > end { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ENOMEM)) }
     }),
 ];
 

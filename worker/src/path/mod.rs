@@ -12,7 +12,7 @@ use privsep::sys::mmsg::{Receiver, Sender};
 
 use crate::batch::{BATCH, Batch, MAX_DATAGRAM};
 use crate::counters;
-use crate::io::{Received, send_all};
+use crate::io::{Received, forget_errors, send_all};
 use crate::wire::fragment;
 use remote::{Remote, To};
 
@@ -123,6 +123,11 @@ impl Inlet {
     /// Where datagram `index` of the last batch came from.
     pub fn source(&self, index: usize) -> Option<SocketAddr> {
         self.sources[index]
+    }
+
+    /// See [`forget_errors`].
+    pub fn forget_errors(&mut self, path: &Path, batch: &mut Batch) {
+        forget_errors(&mut self.receiver, path.socket.as_fd(), batch);
     }
 
     /// Fills the batch with what is waiting, without blocking. Datagrams over the limit are dropped.

@@ -40,6 +40,13 @@ impl Source {
             Self::Raw(raw) => raw.receive(batch),
         }
     }
+
+    /// See [`crate::io::forget_errors`]; a TAP has no such queue.
+    pub fn forget_errors(&mut self, batch: &mut Batch) {
+        if let Self::Raw(raw) = self {
+            raw.forget_errors(batch);
+        }
+    }
 }
 
 impl AsFd for Source {

@@ -12,7 +12,7 @@ use privsep::sys::packet;
 use super::Port;
 use crate::batch::{BATCH, Batch, MAX_FRAME};
 use crate::frame::{HEADER, vlan};
-use crate::io::{Received, send_all};
+use crate::io::{Received, forget_errors, send_all};
 
 /// How often the kernel is asked how many frames it had to drop.
 const DROPS_EVERY: Duration = Duration::from_secs(1);
@@ -51,6 +51,10 @@ impl Source {
             }
         }
         Received::Batch
+    }
+
+    pub fn forget_errors(&mut self, batch: &mut Batch) {
+        forget_errors(&mut self.receiver, self.port.handle.as_fd(), batch);
     }
 
     fn count_kernel_drops(&mut self) {
