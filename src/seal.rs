@@ -107,7 +107,7 @@ pub const ALLOWED: &[Allowed] = &[
     allow("statx", libc::SYS_statx, Any, "loading"),
     allow("faccessat", libc::SYS_faccessat, Any, "portable: loading, on other architectures"),
     allow("readlinkat", libc::SYS_readlinkat, Any, "portable: loading, of libraries beside the program"),
-    allow("pread64", libc::SYS_pread64, Any, "loading"),
+    allow("pread64", libc::SYS_pread64, Any, "loading; whether the kernel has killed for want of memory"),
     allow("set_tid_address", libc::SYS_set_tid_address, Any, "loading"),
     allow("set_robust_list", libc::SYS_set_robust_list, Any, "start of a thread"),
     allow("rseq", libc::SYS_rseq, Any, "start of a thread"),

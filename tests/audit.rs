@@ -173,6 +173,7 @@ fn condition(source: &str, written: &str) -> String {
             format!("argument {}: {}, argument {}: {}", number(words[0]), words[1], number(words[2]), words[3])
         }
         ("PrivateNeverExecutable", _) => "private, without `PROT_EXEC`".into(),
+        ("Socket", _) => inner.split(", ").map(|word| word.trim_start_matches("libc::")).collect::<Vec<_>>().join(", "),
         ("NoNamespace", _) => "without `CLONE_NEW*`".into(),
         ("OwnProcess", _) => "only itself".into(),
         ("OneOf", Some((index, list))) => {

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -12,7 +12,7 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
 };
 use privsep::ipc::{Address, BpfInstruction, PathPlan, Plan, PortPlan};
-use privsep::netlink::{LinkChange, Netlink};
+use privsep::netlink::{Link, LinkChange, Netlink};
 use privsep::sys::{option, packet, tap};
 
 /// Requested size of socket buffers in bytes, against bursts while the worker is not scheduled or is replaced.
@@ -132,7 +132,7 @@ fn tap_interface(
     let mut netlink = Netlink::open().map_err(|e| format!("netlink socket: {e}"))?;
     let bridge = bridge.map(|name| bridge_index(&mut netlink, name)).transpose()?;
     let (tap, name) = stored.map_or_else(|| create_tap(name.unwrap_or("tap%d")), Ok)?;
-    let link = netlink.link(&name).map_err(|e| format!("interface {name:?}: {e}"))?;
+    let link = link_of(&mut netlink, tap.as_fd()).map_err(|e| format!("interface {name:?}: {e}"))?;
     let mtu = mtu.unwrap_or(DEFAULT_MTU);
     if link.mtu != mtu {
         let change = LinkChange { mtu: Some(mtu), ..LinkChange::default() };
@@ -172,12 +172,25 @@ fn give_addresses(netlink: &mut Netlink, index: u32, wanted: &[(IpAddr, u8)]) ->
 /// The stored queue and the name of its interface, if that is what the plan asks for.
 pub fn same_tap(plan: &PortPlan, tap: OwnedFd) -> Option<(OwnedFd, String)> {
     let PortPlan::Tap { name: wanted, .. } = plan else { return None };
-    let (name, address) = tap::identify(tap.as_fd()).ok()?;
-    // Ours may have been moved to another namespace, and the one of that name here be somebody else's.
-    let here = Netlink::open().and_then(|mut netlink| netlink.link(&name)).is_ok_and(|link| link.address == address);
+    let (name, _) = tap::identify(tap.as_fd()).ok()?;
+    let here = Netlink::open().and_then(|mut netlink| link_of(&mut netlink, tap.as_fd())).is_ok();
     // Whoever has held it meanwhile may have changed this, and the worker must not block.
     fcntl(&tap, FcntlArg::F_SETFL(OFlag::O_NONBLOCK | OFlag::O_RDWR)).ok()?;
     (here && wanted.as_ref().is_none_or(|wanted| *wanted == name)).then_some((tap, name))
+}
+
+/// The interface whose queue this is. The queue itself knows its name and MAC address, but not its index; and by the time that
+/// a name is looked up, ours may have been moved to another namespace, and the one of that name here be somebody else's.
+fn link_of(netlink: &mut Netlink, queue: BorrowedFd<'_>) -> io::Result<Link> {
+    // Somebody may just be giving it another address, as udev does.
+    for _ in 0..5 {
+        let (name, address) = tap::identify(queue)?;
+        let link = netlink.link(&name)?;
+        if link.address == address {
+            return Ok(link);
+        }
+    }
+    Err(io::Error::other("is not the one that was made; has it been moved or replaced meanwhile?"))
 }
 
 fn bridge_index(netlink: &mut Netlink, name: &str) -> Result<u32, String> {

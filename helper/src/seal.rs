@@ -26,9 +26,8 @@ pub fn for_good() -> io::Result<()> {
     seccomp::enforce(SERVING)
 }
 
-use Arguments::{Any, NeverExecutable, OneOf, OwnProcess, PrivateNeverExecutable, SocketOption};
+use Arguments::{Any, NeverExecutable, OneOf, OwnProcess, PrivateNeverExecutable, Socket, SocketOption};
 
-const FAMILIES: &[i32] = &[libc::AF_INET, libc::AF_INET6, libc::AF_PACKET, libc::AF_NETLINK];
 #[allow(clippy::cast_possible_truncation)] // The kernel looks at 32 bits, too.
 const TAP: &[i32] = &[libc::TUNSETIFF as i32, libc::TUNGETIFF as i32, libc::SIOCGIFHWADDR as i32];
 /// Bounding and ambient set; who may look at this process; what ends it.
@@ -55,7 +54,20 @@ const PACKET: &[i32] = &[libc::PACKET_AUXDATA, libc::PACKET_ADD_MEMBERSHIP];
 
 /// From before the plan is read until everything is open.
 pub const OPENING: &[Allowed] = &[
-    allow("socket", libc::SYS_socket, OneOf(0, FAMILIES), "UDP, packet and netlink sockets; the type is not checked"),
+    allow("socket", libc::SYS_socket, Socket(libc::AF_INET, libc::SOCK_DGRAM, 0), "UDP sockets"),
+    allow("socket", libc::SYS_socket, Socket(libc::AF_INET6, libc::SOCK_DGRAM, 0), "UDP sockets"),
+    allow(
+        "socket",
+        libc::SYS_socket,
+        Socket(libc::AF_PACKET, libc::SOCK_RAW, 0),
+        "a packet socket that hears nothing yet",
+    ),
+    allow(
+        "socket",
+        libc::SYS_socket,
+        Socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE),
+        "requests about interfaces",
+    ),
     allow("setsockopt", libc::SYS_setsockopt, SocketOption(libc::SOL_SOCKET, SOCKET), "buffers, device and mark"),
     allow("setsockopt", libc::SYS_setsockopt, SocketOption(libc::SOL_SOCKET, FILTER), "what may be heard, and when"),
     allow("setsockopt", libc::SYS_setsockopt, SocketOption(libc::IPPROTO_IP, IPV4), "fragments may be made"),

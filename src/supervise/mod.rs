@@ -6,6 +6,7 @@ mod command;
 mod events;
 mod helper;
 mod link;
+mod memory;
 mod names;
 mod restart;
 mod resume;
@@ -34,6 +35,7 @@ use crate::tunnel::{Port, Tunnel};
 use crate::{Error, advice, executables, identity, listen, log, plan, seal};
 use helper::Helper;
 use link::LinkWatch;
+use memory::Shortage;
 use supervisor::{Parts, Supervisor};
 
 /// Runs a tunnel until it is told to end; calls `ready` once, when the first worker forwards.
@@ -75,6 +77,7 @@ pub fn run(
     }
     let keeps =
         Keeps { worker: &executables.worker, runtime: control.directory(), system_log: foreground == Foreground::No };
+    let shortage = Shortage::watch();
     let in_empty_network = give_up_privileges(identity, &keeps).context(|| "giving up privileges".into())?;
     for line in advice::of(tunnel) {
         log::warning(&line);
@@ -82,6 +85,7 @@ pub fn run(
     let ends_with_worker = foreground == Foreground::Yes;
     let parts = Parts {
         ends_with_worker,
+        shortage,
         link,
         by_root: identity.is_some(),
         executable: executables.worker,

@@ -12,6 +12,7 @@ use sd_notify::NotifyState;
 use super::events::{Readable, asked, wait};
 use super::helper::Helper;
 use super::link::LinkWatch;
+use super::memory::Shortage;
 use super::restart::{Death, History, Verdict};
 use super::resume;
 use super::statistics;
@@ -52,6 +53,8 @@ pub struct Parts {
     pub in_empty_network: bool,
     /// Tells when the local interface is removed.
     pub link: LinkWatch,
+    /// Tells when the kernel kills for want of memory.
+    pub shortage: Shortage,
     /// Whether the tunnel ends when a worker has run its ticks.
     pub ends_with_worker: bool,
 }
@@ -335,7 +338,8 @@ impl<'a> Supervisor<'a> {
     fn worker_ended(&mut self, blame: Blame) -> Result<(), Error> {
         let Some(worker) = self.worker.take() else { return Ok(()) };
         let mut death = worker.end();
-        death.crash |= blame == Blame::Worker;
+        let too_much = self.parts.shortage.has_killed();
+        death.crash |= blame == Blame::Worker || too_much;
         let config = &mut self.parts.config;
         resume::carry_over(config);
         // What has piled up behind one that did not read is too late by now.

@@ -36,6 +36,8 @@ pub enum Arguments {
     OneOf(u8, &'static [i32]),
     /// Argument `.0` is `.1`, and argument `.2` is `.3`.
     Both(u8, i32, u8, i32),
+    /// A socket of this family, type (whatever its flags) and protocol (arguments 0, 1 and 2).
+    Socket(i32, i32, i32),
     /// Level and name (arguments 1 and 2) are those of one of these socket options.
     SocketOption(i32, &'static [i32]),
     /// The protection (argument 2) of a mapping lacks `PROT_EXEC`.
@@ -82,6 +84,9 @@ fn compile<'a>(table: impl IntoIterator<Item = &'a Allowed>, otherwise: SeccompA
     filter.and_then(TryInto::try_into).map_err(io::Error::other)
 }
 
+/// The bits of socket(2)'s second argument that are the type; the others are flags (`SOCK_TYPE_MASK`, `linux/net.h`).
+const TYPE: u64 = 0xf;
+
 /// Every flag of clone(2) that makes a namespace.
 const NAMESPACES: i32 = libc::CLONE_NEWNS
     | libc::CLONE_NEWCGROUP
@@ -107,6 +112,15 @@ fn chain(arguments: Arguments) -> Result<Vec<SeccompRule>, seccompiler::BackendE
         Arguments::Any => Ok(Vec::new()),
         Arguments::OneOf(index, values) => {
             values.iter().map(|&value| SeccompRule::new(vec![equal(index, value)?])).collect()
+        }
+        Arguments::Socket(family, kind, protocol) => {
+            let kind = SeccompCondition::new(
+                1,
+                SeccompCmpArgLen::Dword,
+                SeccompCmpOp::MaskedEq(TYPE),
+                u64::from(kind.cast_unsigned()),
+            )?;
+            one(vec![equal(0, family)?, kind, equal(2, protocol)?])
         }
         Arguments::SocketOption(level, names) => {
             names.iter().map(|&name| SeccompRule::new(vec![equal(1, level)?, equal(2, name)?])).collect()

@@ -139,6 +139,13 @@ pub const ATTEMPTS: &[Attempt] = attempts! {
     "socket-inet6" Works Killed |_| SYS_socket(libc::AF_INET6, libc::SOCK_DGRAM, 0);
     "socket-packet" Works Killed |_| SYS_socket(libc::AF_PACKET, libc::SOCK_RAW, 0);
     "socket-netlink" Works Killed |_| SYS_socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE);
+    "socket-tcp" Killed Killed |_| SYS_socket(libc::AF_INET, libc::SOCK_STREAM, 0);
+    "socket-raw-ip" Killed Killed |_| SYS_socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP);
+    "socket-udp-lite" Killed Killed |_| SYS_socket(libc::AF_INET6, libc::SOCK_DGRAM, libc::IPPROTO_UDPLITE);
+    "socket-packet-that-hears-all" Killed Killed |_| SYS_socket(libc::AF_PACKET, libc::SOCK_RAW, 0x0300);
+    "socket-packet-without-headers" Killed Killed |_| SYS_socket(libc::AF_PACKET, libc::SOCK_DGRAM, 0);
+    "socket-netlink-of-the-firewall" Killed Killed |_|
+        SYS_socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_NETFILTER);
     "socket-unix" Killed Killed |_| SYS_socket(libc::AF_UNIX, libc::SOCK_STREAM, 0);
     "socket-bluetooth" Killed Killed |_| SYS_socket(libc::AF_BLUETOOTH, libc::SOCK_STREAM, 0);
     "socket-vsock" Killed Killed |_| SYS_socket(libc::AF_VSOCK, libc::SOCK_STREAM, 0);
