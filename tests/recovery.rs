@@ -236,8 +236,10 @@ fn ten_workers_in_a_row_that_cannot_confine_themselves_end_the_tunnel() {
     kill(supervisor, Signal::SIGCONT).unwrap();
     // Nine delays of 50 ms to 5 s.
     wait_for("end", Duration::from_secs(25), || a.try_status().is_none().then_some(()));
+    // Said last, when all is cleaned up.
+    let said = || a.log().contains("ten workers in a row died before they were confined").then_some(());
+    wait_for("reason", LIMIT, said);
     let log = a.log();
-    assert!(log.contains("ten workers in a row died before they were confined"), "{log}");
     assert_eq!(log.matches("ended: exit status 1").count(), 10, "{log}");
     assert!(!a.stop().success() && !sites.a.interfaces().contains(&"eu0".into()));
 }
