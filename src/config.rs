@@ -3,20 +3,17 @@
 //! Every key of the format is known here. One that this version does not support is refused by name, never ignored.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::net::IpAddr;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::OFlag;
 use privsep::ipc::{Cipher, MAX_PATHS, Rules};
 use privsep::secret::Secret;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::tunnel::{self, Origin, Port, Tunnel};
-use crate::{Error, advice, identity, lines};
+use crate::{Error, advice, files, lines, log};
 
 /// A file, word for word.
 #[derive(Deserialize)]
@@ -94,9 +91,27 @@ struct Classic {
 /// What a mode can be.
 const MODES: &str = "\"raw\", \"tap\", \"bridge\", \"mirror\" or \"mirror-udp\"";
 
-/// Reads a tunnel from a file; its name is the file's stem.
+/// Reads a tunnel that is to run from a file; its name is the file's stem.
+///
+/// # Errors
+/// Also where somebody else could have written a command that we are to run.
 pub fn load(file: &Path) -> Result<Tunnel, Error> {
-    let text = fs::read_to_string(file).map_err(|error| {
+    let (tunnel, flaw) = read(file)?;
+    match flaw {
+        Some(flaw) if tunnel.run.is_some() => {
+            Err(Error::configuration(format!("{}: {flaw}, as it has `run`", file.display())))
+        }
+        Some(flaw) => {
+            log::warning(&format!("{}: {flaw}", file.display()));
+            Ok(tunnel)
+        }
+        None => Ok(tunnel),
+    }
+}
+
+/// A tunnel, and why its file is not to be trusted, if so.
+fn read(file: &Path) -> Result<(Tunnel, Option<String>), Error> {
+    let (text, metadata) = files::text(file).map_err(|error| {
         let right = match error.kind() {
             ErrorKind::NotFound => "; must be the file of a tunnel, or its NAME for /etc/ethudp/NAME.toml",
             ErrorKind::PermissionDenied => "; must be readable for the user that starts the tunnel",
@@ -106,7 +121,8 @@ pub fn load(file: &Path) -> Result<Tunnel, Error> {
     })?;
     let stem = file.file_stem().unwrap_or_default().to_string_lossy();
     let tunnel = from_text(&text, &stem, file.parent().unwrap_or(Path::new("")));
-    tunnel.map_err(|error| Error::configuration(format!("{}: {error}", file.display())))
+    let tunnel = tunnel.map_err(|error| Error::configuration(format!("{}: {error}", file.display())))?;
+    Ok((tunnel, files::foreign_hand(&metadata)))
 }
 
 /// The tunnel of this name that a file's text describes; the files it names are relative to `directory`.
@@ -213,7 +229,7 @@ fn rules(
             return Err("rules.vlan-map and rules.vlan-map-file: only one of them is possible".into());
         }
         let what = format!("VLAN map {}", directory.join(&file).display());
-        let text = fs::read_to_string(directory.join(&file)).map_err(|error| format!("{what}: {error}"))?;
+        let (text, _) = files::text(&directory.join(&file)).map_err(|error| format!("{what}: {error}"))?;
         vlan_map = tunnel::vlan_map(&what, &text)?;
     }
     let loop_check = table.loop_check.unwrap_or(checks);
@@ -320,21 +336,9 @@ fn secret(
 ) -> Result<Secret, String> {
     let file = secret_path(file, directory);
     let name = || format!("{what} {}", file.display());
-    // Without waiting: a FIFO in its place is no file.
-    let mut open = File::options()
-        .read(true)
-        .custom_flags(OFlag::O_NONBLOCK.bits())
-        .open(&file)
-        .map_err(|error| format!("{}: {error}", name()))?;
-    let metadata = open.metadata().map_err(|error| format!("{}: {error}", name()))?;
-    if !metadata.is_file() {
-        return Err(format!("{}: is not a file", name()));
-    }
-    if metadata.mode() & 0o137 != 0 {
-        return Err(format!("{}: has mode {:04o}; must be at most 0640", name(), metadata.mode() & 0o7777));
-    }
-    if !identity::may_own_keys(metadata.uid()) {
-        return Err(format!("{}: belongs to user {}; must belong to root or to user ethudp", name(), metadata.uid()));
+    let (mut open, metadata) = files::open(&file).map_err(|error| format!("{}: {error}", name()))?;
+    if let Some(flaw) = files::foreign_eye(&metadata) {
+        return Err(format!("{}: {flaw}", name()));
     }
     let mut bytes = Zeroizing::new(Vec::with_capacity(tunnel::MAX_KEY + 3));
     let limit = tunnel::MAX_KEY as u64 + 3;

@@ -1,6 +1,6 @@
 //! Who we are, and whom the processes become.
 
-use nix::unistd::{Uid, User, geteuid};
+use nix::unistd::{Group, Uid, User, getegid, geteuid};
 use privsep::confine;
 use privsep::ipc::Identity;
 
@@ -47,6 +47,12 @@ fn look_up(name: &str) -> Result<Identity, Error> {
 pub fn may_own_keys(owner: u32) -> bool {
     let tunnel_user = || User::from_name(DEFAULT_USER).ok().flatten().is_some_and(|user| user.uid.as_raw() == owner);
     Uid::from_raw(owner).is_root() || owner == geteuid().as_raw() || tunnel_user()
+}
+
+/// Whether a group may read keys: root's, our own, the one that all tunnels share.
+pub fn may_read_keys(group: u32) -> bool {
+    let shared = || Group::from_name(DEFAULT_USER).ok().flatten().is_some_and(|shared| shared.gid.as_raw() == group);
+    group == 0 || group == getegid().as_raw() || shared()
 }
 
 /// Whether tunnels run as this user, whose word on them therefore counts: root, ourselves, `ethudp`, and users of one tunnel

@@ -12,6 +12,7 @@ mod cli;
 mod config;
 mod error;
 mod executables;
+mod files;
 mod filter;
 pub mod fuzzing;
 mod identity;

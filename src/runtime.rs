@@ -1,5 +1,6 @@
 //! The runtime directory with the control socket of each tunnel that runs: `NAME.sock`, status only.
 
+use std::fmt::Display;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
@@ -100,8 +101,16 @@ impl Lock {
         let start = Instant::now();
         loop {
             let mut options = File::options();
-            options.write(true).create(true).truncate(false).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits());
-            let file = options.open(&path)?;
+            // Without waiting for whoever reads a FIFO in its place.
+            let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+            options.write(true).create(true).truncate(false).mode(0o600).custom_flags(flags.bits());
+            let in_the_way = |error: &dyn Display| {
+                io::Error::other(format!("lock {}: {error}; remove it, it must be a file of ours", path.display()))
+            };
+            let file = options.open(&path).map_err(|error| in_the_way(&error))?;
+            if !file.metadata()?.is_file() {
+                return Err(in_the_way(&"is not a file"));
+            }
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 // The one before may have removed the file that we opened: then the lock is of no use.
                 Ok(file)

@@ -11,6 +11,7 @@ mod check;
 mod confinement;
 mod datagrams;
 mod failover;
+mod files;
 mod inherited;
 mod interop;
 mod kills;

@@ -9,7 +9,7 @@ use privsep::secret::Secret;
 use super::{Command, Foreground};
 use crate::log::{self, Level};
 use crate::tunnel::{self, Classic, DEFAULT_KEY, Endpoint, Origin, Path, Port, Remote, Tunnel};
-use crate::{Error, advice};
+use crate::{Error, advice, files};
 
 /// What help says of it.
 pub const HELP: &str = "\
@@ -185,7 +185,7 @@ fn wire_option(options: &mut Options, name: &str, value: String) -> Result<(), S
         "-mss" => options.mss = Some(small(0..=65535)?).filter(|&mss| mss > 0),
         "-x" => options.exit_after = Some(tunnel::number(&what, &value, 0..=u64::from(u32::MAX))?).filter(|&n| n > 0),
         _ => {
-            let text = std::fs::read_to_string(&value).map_err(|error| format!("VLAN map {value}: {error}"))?;
+            let text = files::text(value.as_ref()).map_err(|error| format!("VLAN map {value}: {error}"))?.0;
             options.vlan_map = tunnel::vlan_map(&format!("VLAN map {value}"), &text)?;
         }
     }

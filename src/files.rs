@@ -1,0 +1,57 @@
+//! Files that a configuration is read from. Whoever starts us may be root, and others may have put something else in their
+//! place: so none is waited for, and who could have written or read one is asked of what has been opened.
+//!
+//! Directories are not looked at: who could exchange a file in one cannot make it root's, or give it a mode that it has not.
+
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use nix::fcntl::OFlag;
+use nix::unistd::geteuid;
+
+use crate::identity;
+
+/// Longest text in bytes.
+const LONGEST: u64 = 1 << 20;
+
+/// Opens a file to read, without waiting: what is no file, as a FIFO, is refused.
+pub fn open(path: &Path) -> io::Result<(File, Metadata)> {
+    let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let file = File::options().read(true).custom_flags(flags.bits()).open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_file() { Ok((file, metadata)) } else { Err(io::Error::other("is not a file")) }
+}
+
+/// The text of a file, and what the file is.
+pub fn text(path: &Path) -> io::Result<(String, Metadata)> {
+    let (file, metadata) = open(path)?;
+    let mut text = String::new();
+    if file.take(LONGEST + 1).read_to_string(&mut text)? as u64 > LONGEST {
+        return Err(io::Error::other(format!("is longer than {LONGEST} bytes")));
+    }
+    Ok((text, metadata))
+}
+
+/// Who but root and us could have written this file, if anybody could.
+pub fn foreign_hand(metadata: &Metadata) -> Option<String> {
+    let (owner, mode) = (metadata.uid(), metadata.mode());
+    if owner != 0 && owner != geteuid().as_raw() {
+        return Some(format!("belongs to user {owner}; must belong to root or to the user who starts the tunnel"));
+    }
+    (mode & 0o022 != 0).then(|| format!("has mode {:04o}; must be writable for its owner only", mode & 0o7777))
+}
+
+/// Who but root and the tunnels could read this secret, or have written it, if anybody could.
+pub fn foreign_eye(metadata: &Metadata) -> Option<String> {
+    let (owner, group, mode) = (metadata.uid(), metadata.gid(), metadata.mode());
+    if mode & 0o137 != 0 {
+        return Some(format!("has mode {:04o}; must be at most 0640", mode & 0o7777));
+    }
+    if !identity::may_own_keys(owner) {
+        return Some(format!("belongs to user {owner}; must belong to root or to user ethudp"));
+    }
+    let others = mode & 0o040 != 0 && !identity::may_read_keys(group);
+    others.then(|| format!("can be read by group {group}; must be group root or ethudp, or mode 0600"))
+}
