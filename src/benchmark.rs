@@ -34,9 +34,8 @@ pub fn run(config: WorkerConfig, length: u16) -> Result<(), Error> {
     match channel.recv().context(say)? {
         Some((FromWorker::Benchmark(results), _)) if !results.is_empty() => {
             let (name, lz4) = (tunnel::cipher_name(cipher), if compress { "on" } else { "off" });
-            log::print(&format!("enc_algorithm = {name}, lz4 = {lz4}, one thread\n"));
-            log::print(&table(&results));
-            Ok(())
+            log::print(&format!("enc_algorithm = {name}, lz4 = {lz4}, one thread\n"))?;
+            log::print(&table(&results))
         }
         Some((FromWorker::Dying(text), _)) => Err(Error::failure(format!("benchmark: {}", log::untrusted(&text)))),
         _ => Err(Error::failure("benchmark: the worker ended without a result")),

@@ -12,7 +12,7 @@ use privsep::secret::Secret;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use crate::tunnel::{self, Origin, Port, Tunnel};
+use crate::tunnel::{self, Origin, Port, Repair, Tunnel};
 use crate::{Error, advice, files, lines, log};
 
 /// A file, word for word.
@@ -33,6 +33,7 @@ struct Document {
     secure: Option<toml::Value>,
     #[serde(default)]
     require_confinement: bool,
+    repair: Option<String>,
     rules: Option<RulesTable>,
 }
 
@@ -194,6 +195,7 @@ fn assemble(file: Document, name: &str, directory: &Path) -> Result<Tunnel, Stri
         run,
         exit_after: file.exit_after_s.filter(|&ticks| ticks > 0),
         require_confinement: file.require_confinement,
+        repair: file.repair.map_or(Ok(Repair::default()), |text| tunnel::repair("repair", &text))?,
         user: None,
         origin: Origin::File,
     })

@@ -17,7 +17,7 @@ pub enum Error {
     /// Anything else; exit status 1.
     #[error("{0}")]
     Failure(String),
-    /// The process in the background has said why; its exit status.
+    /// All has been said already, by the process in the background or by what was shown; the exit status.
     #[error("not started")]
     Reported(u8),
 }

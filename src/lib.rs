@@ -52,10 +52,7 @@ pub fn run() -> ExitCode {
         Command::Benchmark(config, length) => benchmark::run(*config, length),
         Command::Check(files) => check::check(&files),
         Command::Show { name, json } => show::show(name.as_deref(), json),
-        Command::Text(text) => {
-            log::print(&text);
-            Ok(())
-        }
+        Command::Text(text) => log::print(&text),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,7 +1,7 @@
 //! Messages to people: standard error in the foreground, the system log in the background. Each names its tunnel.
 
 use std::fs::{self, File, Metadata};
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
@@ -10,6 +10,9 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use nix::fcntl::OFlag;
 use nix::sys::socket::{MsgFlags, send};
 use syslog::{Facility, Formatter3164, Logger, LoggerBackend};
+
+use crate::Error;
+use crate::error::Context;
 
 enum Target {
     Stderr,
@@ -94,8 +97,17 @@ fn target() -> MutexGuard<'static, Target> {
     TARGET.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The last error.
+static LAST_ERROR: Mutex<Option<String>> = Mutex::new(None);
+
+/// The last error that was written.
+pub fn last_error() -> Option<String> {
+    LAST_ERROR.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
 /// Something failed.
 pub fn error(text: &str) {
+    *LAST_ERROR.lock().unwrap_or_else(PoisonError::into_inner) = Some(text.to_owned());
     write(Level::Error, text);
 }
 
@@ -143,9 +155,14 @@ fn line(level: Level, text: &str, tunnel: Option<&String>, journal: bool) -> Str
     format!("ethudp: {tunnel}{warning}{text}\n")
 }
 
-/// Prints to standard output. Whoever reads it may have gone, which is no reason to stop.
-pub fn print(text: &str) {
-    let _ = io::stdout().write_all(text.as_bytes());
+/// Prints to standard output, what was asked for and nothing else. That the reader has gone ends the program without a
+/// word.
+pub fn print(text: &str) -> Result<(), Error> {
+    let mut out = io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(Error::Reported(1)),
+        result => result.context(|| "standard output".into()),
+    }
 }
 
 /// Standard error of our own, opened anew so that it can be made non-blocking without whoever shares it noticing. Nobody

@@ -16,8 +16,11 @@ pub fn show(name: Option<&str>, json: bool) -> Result<(), Error> {
             }
             Unknown::Reason(reason) => Error::failure(format!("tunnel {name:?}: {reason}")),
         })?;
-        log::print(&if json { status.json() } else { status.text() });
-        return Ok(());
+        log::print(&if json { status.json() } else { status.text() })?;
+        return match status.exit_status() {
+            0 => Ok(()),
+            other => Err(Error::Reported(other)),
+        };
     }
     let all = ask::all(&directory)
         .map_err(|error| Error::failure(format!("runtime directory {}: {}", directory.display(), ask::said(&error))))?;
@@ -35,13 +38,13 @@ pub fn show(name: Option<&str>, json: bool) -> Result<(), Error> {
     if known.is_empty() && unknown {
         // Whether a tunnel runs is not known.
     } else if json {
-        log::print(&(serde_json::to_string(&known).context(|| "status".into())? + "\n"));
+        log::print(&(serde_json::to_string(&known).context(|| "status".into())? + "\n"))?;
     } else if known.is_empty() {
-        log::print(&format!("no tunnel runs ({})\n", directory.display()));
+        log::print(&format!("no tunnel runs ({})\n", directory.display()))?;
+    } else if let [status] = &known[..] {
+        log::print(&status.text())?;
     } else {
-        for status in &known {
-            log::print(&status.text());
-        }
+        log::print(&known.iter().map(Status::line).collect::<String>())?;
     }
     if unknown { Err(Error::Reported(1)) } else { Ok(()) }
 }

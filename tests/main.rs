@@ -24,6 +24,7 @@ mod service;
 mod show;
 mod signals;
 mod sizes;
+mod states;
 mod status;
 mod tap;
 mod unit;

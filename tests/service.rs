@@ -1,7 +1,8 @@
 //! What a service manager sees and keeps: readiness, and the TAP over a restart (`sd_notify(3)`, `sd_listen_fds(3)`).
 
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -222,6 +223,34 @@ fn each_line_of_the_journal_has_its_priority_and_names_its_tunnel() {
     for line in log.lines() {
         assert!(["<3>a: ", "<4>a: ", "<6>a: "].iter().any(|start| line.starts_with(start)), "{line:?}");
     }
+}
+
+#[test]
+fn a_helper_that_is_lost_is_repaired_by_a_new_start_when_the_file_says() {
+    let sites = Sites::new();
+    let manager = Manager::new();
+    let helper = || {
+        let mut text = String::new();
+        let mut socket = UnixStream::connect(manager.scratch.path().join("a.sock")).unwrap();
+        socket.read_to_string(&mut text).unwrap();
+        let status: serde_json::Value = serde_json::from_str(&text).unwrap();
+        Pid::from_raw(i32::try_from(status["pids"]["helper"].as_i64().unwrap()).unwrap())
+    };
+    let address = "address = [\"10.8.0.1/24\"]";
+    let (mut service, stored, _) = manager.start(&sites.a, &file(address), None);
+    let index = sites.a.index("eu0");
+    kill(helper(), Signal::SIGKILL).unwrap();
+    let ended = wait_for("end", Duration::from_secs(5), || service.0.try_wait().unwrap());
+    // So that the manager starts it again.
+    assert_eq!(ended.code(), Some(1), "{}", manager.log());
+    assert!(manager.log().contains("helper"), "{}", manager.log());
+    let never = format!("repair = \"never\"\n{}", file(address));
+    let (mut service, ..) = manager.start(&sites.a, &never, stored);
+    assert_eq!(sites.a.index("eu0"), index);
+    kill(helper(), Signal::SIGKILL).unwrap();
+    wait_for("degraded", Duration::from_secs(5), || manager.hears("STATUS=degraded").then_some(()));
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(service.0.try_wait().unwrap().is_none(), "{}", manager.log());
 }
 
 #[test]

@@ -27,6 +27,8 @@ pub struct Link {
     pub mtu: u32,
     /// Index of the bridge that it is in, 0 for none.
     pub master: u32,
+    /// `IFF_UP` and its like (netdevice(7)).
+    pub flags: u32,
 }
 
 /// What is to change of an interface.
@@ -92,6 +94,7 @@ impl Netlink {
             address: attribute(libc::IFLA_ADDRESS).unwrap_or_default().to_vec(),
             mtu: attribute(libc::IFLA_MTU).map_or(0, number),
             master: attribute(libc::IFLA_MASTER).map_or(0, number),
+            flags: number(&info[8..]),
         })
     }
 

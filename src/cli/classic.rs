@@ -250,6 +250,7 @@ fn tunnel(options: Options, operands: &[String]) -> Result<Tunnel, String> {
         rules,
         auto_mss: false,
         require_confinement: false,
+        repair: tunnel::Repair::default(),
         run,
         exit_after,
         user,

@@ -1,7 +1,8 @@
-//! Notices when the local interface is removed (rtnetlink(7), `RTM_DELLINK`).
+//! Notices what becomes of the local interface and of its bridge (rtnetlink(7), `RTM_NEWLINK` and `RTM_DELLINK`).
 //!
-//! The socket is opened in the host's network namespace and stays in it when the supervisor leaves.
+//! The sockets are opened in the host's network namespace and stay in it when the supervisor leaves.
 
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -12,66 +13,182 @@ use privsep::netlink::{IFINFO, Netlink, attributes, messages};
 
 /// Multicast group of link messages (`RTMGRP_LINK`, `linux/rtnetlink.h`).
 const LINKS: u32 = 1;
-/// Type of the message that an interface is gone.
-const DELLINK: u16 = 17;
 /// Attribute of an interface that has gone to another network namespace (`IFLA_NEW_NETNSID`).
 const NEW_NETNSID: u16 = 45;
 
-/// Watches one interface.
+/// Watches one interface, and the bridge that it belongs to.
 pub struct LinkWatch {
     socket: OwnedFd,
-    /// For questions, when messages were lost.
+    /// For questions.
     query: Netlink,
     index: u32,
+    interface: String,
+    /// Name of its bridge, and the index that one had when we looked last.
+    bridge: Option<(String, u32)>,
     /// It may be moved to another namespace: a TAP works wherever it is.
     movable: bool,
     moved: bool,
+    trouble: Option<Trouble>,
 }
 
-/// What a message says of our interface.
+/// What a message says of our interface or bridge.
 #[derive(Debug, PartialEq, Eq)]
 enum News {
     None,
+    Changed,
     Moved,
     Removed,
 }
 
+/// What has become of the interface.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Fate {
+    Same,
+    /// See [`LinkWatch::trouble`].
+    Changed,
+    Gone,
+}
+
+/// Why nothing passes the local side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trouble {
+    /// Interface or bridge of this name is down.
+    Down(String),
+    /// Nothing is at the other end of the interface's cable.
+    NoCarrier(String),
+    /// The bridge has been removed.
+    NoBridge { interface: String, bridge: String },
+    /// The bridge is there, without the interface.
+    OutOfBridge { interface: String, bridge: String },
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Down(name) => write!(f, "{name:?} is down: `ip link set {name} up`"),
+            Self::NoCarrier(name) => write!(f, "interface {name:?} has no carrier: what is at the other end of it?"),
+            Self::NoBridge { interface, bridge } => {
+                let join = format!("ip link set {interface} master {bridge}");
+                write!(f, "bridge {bridge:?} has been removed: make it again, then `{join}`")
+            }
+            Self::OutOfBridge { interface, bridge } => {
+                let join = format!("ip link set {interface} master {bridge}");
+                write!(f, "interface {interface:?} is not in bridge {bridge:?} any more: `{join}`")
+            }
+        }
+    }
+}
+
 impl LinkWatch {
-    /// Starts to watch the interface of this index.
+    /// Starts to watch the interface of this index and name, which is a port of this bridge.
     ///
     /// # Errors
     /// `NotFound` when it has been removed already.
-    pub fn new(index: u32, movable: bool) -> io::Result<Self> {
+    pub fn new(index: u32, interface: &str, bridge: Option<&str>, movable: bool) -> io::Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, LINKS))?;
-        let mut watch = Self { socket, query: Netlink::open()?, index, movable, moved: false };
-        if watch.exists()? { Ok(watch) } else { Err(io::ErrorKind::NotFound.into()) }
+        let (query, interface) = (Netlink::open()?, interface.to_owned());
+        let bridge = bridge.map(|bridge| (bridge.to_owned(), 0));
+        let mut watch = Self { socket, query, index, interface, bridge, movable, moved: false, trouble: None };
+        match watch.look() {
+            Fate::Gone => Err(io::ErrorKind::NotFound.into()),
+            Fate::Same | Fate::Changed => Ok(watch),
+        }
     }
 
-    /// Takes the messages that have come and tells whether the interface is gone.
-    pub fn gone(&mut self) -> bool {
+    /// Takes the messages that have come and tells what has become of the interface.
+    pub fn take(&mut self) -> Fate {
         let mut buffer = vec![0; 32 << 10];
+        let mut changed = false;
         loop {
             match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
-                Ok(length) => match news(&buffer[..length], self.index) {
+                Ok(length) => match self.news(&buffer[..length]) {
                     News::None => {}
+                    News::Changed => changed = true,
                     News::Moved if self.movable => self.moved = true,
-                    News::Moved | News::Removed => return !self.moved,
+                    News::Moved | News::Removed if self.moved => {}
+                    News::Moved | News::Removed => return Fate::Gone,
                 },
                 // Messages were lost, perhaps the one that counts.
-                Err(Errno::ENOBUFS) if !self.moved => return !self.exists().unwrap_or(true),
-                Err(Errno::ENOBUFS) => {}
-                Err(_) => return false,
+                Err(Errno::ENOBUFS) => changed = true,
+                Err(_) if changed || self.moved => return self.look(),
+                Err(_) => return Fate::Same,
             }
         }
     }
 
-    fn exists(&mut self) -> io::Result<bool> {
-        match self.query.link_at(self.index) {
-            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(false),
-            result => result.map(|_| true),
+    /// Why nothing passes the local side, if so.
+    pub fn trouble(&self) -> Option<&Trouble> {
+        self.trouble.as_ref()
+    }
+
+    /// Asks the kernel how interface and bridge are.
+    fn look(&mut self) -> Fate {
+        // Where it has gone nothing is known of it.
+        let trouble = if self.moved { Ok(None) } else { self.ask() };
+        match trouble {
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Fate::Gone,
+            Ok(trouble) if trouble != self.trouble => {
+                self.trouble = trouble;
+                Fate::Changed
+            }
+            _ => Fate::Same,
         }
+    }
+
+    fn ask(&mut self) -> io::Result<Option<Trouble>> {
+        let link = self.query.link_at(self.index)?;
+        let has = |flags: u32, flag: i32| flags & flag.cast_unsigned() != 0;
+        let interface = self.interface.clone();
+        if !has(link.flags, libc::IFF_UP) {
+            return Ok(Some(Trouble::Down(interface)));
+        }
+        if !has(link.flags, libc::IFF_LOWER_UP) {
+            return Ok(Some(Trouble::NoCarrier(interface)));
+        }
+        let Some((bridge, index)) = &mut self.bridge else { return Ok(None) };
+        let name = bridge.clone();
+        Ok(match self.query.link(&name) {
+            Ok(bridge) => {
+                *index = bridge.index;
+                match bridge {
+                    bridge if bridge.index != link.master => Some(Trouble::OutOfBridge { interface, bridge: name }),
+                    bridge if !has(bridge.flags, libc::IFF_UP) => Some(Trouble::Down(name)),
+                    _ => None,
+                }
+            }
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {
+                Some(Trouble::NoBridge { interface, bridge: name })
+            }
+            Err(_) => self.trouble.clone(),
+        })
+    }
+
+    /// What the messages say. Leaving a bridge is reported by `RTM_DELLINK` in another family, and once more in ours.
+    fn news(&self, bytes: &[u8]) -> News {
+        let mut news = News::None;
+        for (kind, payload) in messages(bytes) {
+            let Some((info, all)) = payload.split_at_checked(IFINFO) else { continue };
+            let of = u32::from_ne_bytes([info[4], info[5], info[6], info[7]]);
+            if info[0] != 0 {
+                continue;
+            }
+            if kind == libc::RTM_DELLINK && of == self.index {
+                let moved = attributes(all).any(|(name, _)| name == NEW_NETNSID);
+                return if moved { News::Moved } else { News::Removed };
+            }
+            let is_bridge = |(name, index): &(String, u32)| {
+                let named = |(attribute, value): (u16, &[u8])| {
+                    attribute == libc::IFLA_IFNAME && value.strip_suffix(&[0]) == Some(name.as_bytes())
+                };
+                of == *index || attributes(all).any(named)
+            };
+            if of == self.index || self.bridge.as_ref().is_some_and(is_bridge) {
+                news = News::Changed;
+            }
+        }
+        news
     }
 }
 
@@ -79,20 +196,6 @@ impl AsFd for LinkWatch {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
-}
-
-/// What the messages say of the interface of this index. Leaving a bridge is reported by the same type in another family,
-/// which does not count.
-fn news(bytes: &[u8], index: u32) -> News {
-    for (kind, payload) in messages(bytes) {
-        let Some((info, all)) = payload.split_at_checked(IFINFO) else { continue };
-        let of = u32::from_ne_bytes([info[4], info[5], info[6], info[7]]);
-        if kind == DELLINK && info[0] == 0 && of == index {
-            let moved = attributes(all).any(|(name, _)| name == NEW_NETNSID);
-            return if moved { News::Moved } else { News::Removed };
-        }
-    }
-    News::None
 }
 
 #[cfg(test)]
@@ -110,21 +213,39 @@ mod tests {
     }
 
     #[test]
-    fn only_the_removal_of_our_interface_counts() {
+    fn only_our_interface_and_bridge_count() {
+        const DELLINK: u16 = libc::RTM_DELLINK;
+        let watch = |bridge: Option<&str>| {
+            let mut watch = LinkWatch::new(1, "lo", None, false).unwrap();
+            (watch.index, watch.bridge) = (5, bridge.map(|bridge| (bridge.to_owned(), 9)));
+            watch
+        };
+        let (plain, port) = (watch(None), watch(Some("br0")));
         let bridge = 7;
-        let others = [message(16, 0, 5), message(DELLINK, 0, 4), message(DELLINK, bridge, 5)].concat();
-        assert_eq!(news(&others, 5), News::None);
-        assert_eq!(news(&[others, message(DELLINK, 0, 5)].concat(), 5), News::Removed);
-        assert_eq!(news(&[0; 64], 0), News::None);
+        let others = [message(16, 0, 4), message(DELLINK, 0, 4), message(DELLINK, bridge, 5)].concat();
+        assert_eq!(plain.news(&others), News::None);
+        assert_eq!(plain.news(&[others.clone(), message(16, 0, 5)].concat()), News::Changed);
+        assert_eq!(plain.news(&[others, message(DELLINK, 0, 5)].concat()), News::Removed);
+        assert_eq!(plain.news(&[0; 64]), News::None);
+        assert_eq!(
+            (plain.news(&message(DELLINK, 0, 9)), port.news(&message(DELLINK, 0, 9))),
+            (News::None, News::Changed)
+        );
         let mut moved = message(DELLINK, 0, 5);
         moved[0] = 48;
         moved.extend_from_slice(&[8, 0, 1, 0, 0, 0, 0, 0, 8, 0, 45, 0, 1, 0, 0, 0]);
-        assert_eq!(news(&moved, 5), News::Moved);
+        assert_eq!(plain.news(&moved), News::Moved);
+        let mut made = message(16, 0, 77);
+        made[0] = 40;
+        made.extend_from_slice(b"\x08\0\x03\0br0\0");
+        assert_eq!((plain.news(&made), port.news(&made)), (News::None, News::Changed));
     }
 
     #[test]
     fn what_is_not_there_cannot_be_watched() {
-        assert!(LinkWatch::new(1, false).is_ok_and(|mut watch| !watch.gone()));
-        assert_eq!(LinkWatch::new(u32::MAX >> 1, false).err().unwrap().kind(), io::ErrorKind::NotFound);
+        let lo = LinkWatch::new(1, "lo", None, false);
+        assert!(lo.is_ok_and(|mut watch| watch.take() == Fate::Same));
+        let none = LinkWatch::new(u32::MAX >> 1, "none", None, false);
+        assert_eq!(none.err().unwrap().kind(), io::ErrorKind::NotFound);
     }
 }

@@ -7,7 +7,11 @@ mod events;
 mod helper;
 mod link;
 mod memory;
+mod mismatch;
 mod names;
+mod not_up;
+mod observe;
+mod repair;
 mod restart;
 mod resume;
 mod statistics;
@@ -62,7 +66,11 @@ pub fn run(
     let (pid, interface, index) = (helper.child.pid(), &helper.interface, helper.index);
     log::debug(&format!("helper {pid} has opened all handles; the local side is {interface}, index {index}"));
     notify.store(listen::TAP, helper.to_store.take());
-    let link = LinkWatch::new(helper.index, matches!(tunnel.port, Port::Tap { .. }))
+    let (bridge, movable) = match &tunnel.port {
+        Port::Tap { bridge, .. } => (bridge.as_deref(), true),
+        Port::Raw { .. } | Port::Mirror { .. } => (None, false),
+    };
+    let link = LinkWatch::new(helper.index, &helper.interface, bridge, movable)
         .context(|| format!("interface {:?}", helper.interface))?;
     let goes_on = |run: &String| command::run(run, &tunnel.name, &helper.interface, &signals);
     if !tunnel.run.as_ref().is_none_or(goes_on) {

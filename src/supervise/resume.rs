@@ -16,15 +16,15 @@ use crate::resolve::Addresses;
 /// | active, health, `last_pong` | the next worker judges by its own PINGs: five ticks later they are its own. A mirror sends none, see [`carry_over`] |
 /// | learned | only what that path may learn, and with a password it ends with its worker |
 /// | fragment | any number is as good as another |
-/// | `rtt_us`, counters | shown, and gone on from: the worker's adding wraps, every sum here saturates |
+/// | `rtt_us`, `last_rx_ms`, counters | shown, and the counters gone on from: the worker's adding wraps, every sum here saturates |
 pub fn accept(before: &State, said: State, addresses: &Addresses) -> State {
     let State { tick, active, fragment, port, seal, paths } = said;
     let tick = tick.max(before.tick);
     let last = u8::try_from(addresses.len().saturating_sub(1)).unwrap_or(u8::MAX);
     let paths = paths.into_iter().zip(addresses).map(|(said, (local, remote))| {
-        let PathReport { health, learned, last_pong, rtt_us, counters } = said;
+        let PathReport { health, learned, last_pong, rtt_us, last_rx_ms, counters } = said;
         let learned = learned.filter(|&Address(address)| may_be_peer(*local, remote, address));
-        PathReport { health, learned, last_pong: last_pong.min(tick), rtt_us, counters }
+        PathReport { health, learned, last_pong: last_pong.min(tick), rtt_us, last_rx_ms, counters }
     });
     State { tick, active: active.min(last), fragment, port, seal, paths: paths.collect() }
 }
@@ -88,7 +88,14 @@ mod tests {
     fn lies(paths: usize) -> State {
         let counters = PathCounters { rx_datagrams: u64::MAX, pings_sent: u64::MAX, ..PathCounters::default() };
         let learned = Some(Address(socket("203.0.113.1:9")));
-        let report = PathReport { health: PathHealth::Up, learned, last_pong: u64::MAX, rtt_us: u64::MAX, counters };
+        let report = PathReport {
+            health: PathHealth::Up,
+            learned,
+            last_pong: u64::MAX,
+            rtt_us: u64::MAX,
+            last_rx_ms: Some(u64::MAX),
+            counters,
+        };
         let port = PortCounters { rx_frames: u64::MAX, ..PortCounters::default() };
         State { tick: 7, active: 255, fragment: u16::MAX, port, paths: vec![report; paths], ..State::default() }
     }

@@ -34,6 +34,12 @@ pub fn lines(state: &State, addresses: &[(String, String)]) -> Vec<String> {
             c.rx_datagrams, c.rx_bytes, c.tx_datagrams, c.tx_bytes
         ));
     }
+    for ((name, PathReport { counters: c, .. }), _) in each() {
+        lines.push(format!(
+            "{name} udp not decoded: {}, decoded to no frame: {}, without password: {}",
+            c.rx_dropped_invalid, c.rx_implausible, c.rx_dropped_foreign
+        ));
+    }
     let seal = &state.seal;
     let grown = seal.bytes.saturating_add(seal.compress_overhead).saturating_add(seal.encrypt_overhead);
     let sent = grown.saturating_sub(seal.compress_saved);

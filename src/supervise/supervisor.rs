@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signalfd::SignalFd;
 use privsep::ipc::{Address, Confinement, Counts, PathHealth, Remote, WorkerConfig};
@@ -11,8 +11,10 @@ use sd_notify::NotifyState;
 
 use super::events::{Readable, asked, wait};
 use super::helper::Helper;
-use super::link::LinkWatch;
+use super::link::{Fate, LinkWatch, Trouble};
 use super::memory::Shortage;
+use super::observe::Observer;
+use super::repair::{self, Need};
 use super::restart::{Death, History, Verdict};
 use super::resume;
 use super::statistics;
@@ -51,7 +53,7 @@ pub struct Parts {
     pub by_root: bool,
     /// Whether they run in one.
     pub in_empty_network: bool,
-    /// Tells when the local interface is removed.
+    /// Tells what becomes of the local interface.
     pub link: LinkWatch,
     /// Tells when the kernel kills for want of memory.
     pub shortage: Shortage,
@@ -75,6 +77,8 @@ pub struct Supervisor<'a> {
     /// Since when no frame has been forwarded, while that is so.
     stopped: Option<Instant>,
     history: History,
+    observer: Observer,
+    repair: repair::Schedule,
     restarts: u64,
     confinement: Confinement,
     /// Statistics are to be logged with the next report.
@@ -110,7 +114,10 @@ impl<'a> Supervisor<'a> {
         control: ControlSocket,
         notify: Notify,
     ) -> Self {
+        let remotes = parts.addresses.iter().map(|(_, remote)| *remote);
         Self {
+            observer: Observer::new(Instant::now(), tunnel, remotes),
+            repair: repair::Schedule::new(tunnel.repair, notify.is_connected()),
             tunnel,
             parts,
             interface: helper.interface.clone(),
@@ -134,6 +141,7 @@ impl<'a> Supervisor<'a> {
     /// Runs until a signal or a hopeless state ends the tunnel; calls `ready` when the first worker forwards.
     pub fn run(mut self, ready: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
         let mut ready = Some(ready);
+        self.on_local_side();
         let result = loop {
             match self.step() {
                 Ok(Flow::Continue) => {}
@@ -182,10 +190,14 @@ impl<'a> Supervisor<'a> {
         if request {
             self.on_request();
         }
-        if link && self.parts.link.gone() {
-            // With helper and worker dead nobody held a TAP any more.
-            self.helper()?;
-            return Err(Error::failure(format!("interface {:?}: has been removed", self.interface)));
+        match if link { self.parts.link.take() } else { Fate::Same } {
+            Fate::Same => {}
+            Fate::Changed => self.on_local_side(),
+            Fate::Gone => {
+                // With helper and worker dead nobody held a TAP any more.
+                self.helper()?;
+                return Err(Error::failure(format!("interface {:?}: has been removed", self.interface)));
+            }
         }
         Ok(Flow::Continue)
     }
@@ -201,6 +213,7 @@ impl<'a> Supervisor<'a> {
 
     /// What is due: a new worker, a heartbeat, answers to requests that have waited long enough.
     fn on_time(&mut self, now: Instant) -> Result<(), Error> {
+        self.repair(now)?;
         if self.worker.is_none() && now >= self.start_at {
             self.start_worker()?;
         }
@@ -220,6 +233,29 @@ impl<'a> Supervisor<'a> {
             self.answer_requests();
         }
         Ok(())
+    }
+
+    /// Ends the tunnel for a new start when that is due for what only it repairs.
+    fn repair(&mut self, now: Instant) -> Result<(), Error> {
+        let need = match self.parts.link.trouble() {
+            _ if self.helper.is_none() => Some(Need::Helper),
+            Some(Trouble::OutOfBridge { .. }) => Some(Need::Bridge),
+            _ => None,
+        };
+        match self.repair.note(now, SystemTime::now(), need) {
+            None => Ok(()),
+            Some(Need::Helper) => Err(Error::failure("ends to be started again, with a new helper")),
+            Some(Need::Bridge) => Err(Error::failure("ends to be started again, and to join its bridge")),
+        }
+    }
+
+    /// Says what keeps frames from passing the local side, or that they pass again.
+    fn on_local_side(&self) {
+        match self.parts.link.trouble() {
+            Some(trouble) => log::warning(&format!("local side: {trouble}")),
+            None if self.worker.is_some() => log::info("local side: is up again"),
+            None => {}
+        }
     }
 
     /// The helper, while it lives.
@@ -255,6 +291,9 @@ impl<'a> Supervisor<'a> {
             Ok(Some(Event::Report(state))) => {
                 let state = resume::accept(&self.parts.config.state, state, &self.parts.addresses);
                 self.parts.config.state = state;
+                for (path, line) in self.observer.note(Instant::now(), &self.parts.config.state) {
+                    log::warning(&format!("{}: {line}", self.path(path)));
+                }
                 if self.statistics_wanted {
                     self.log_statistics();
                 }
@@ -460,6 +499,9 @@ impl<'a> Supervisor<'a> {
             addresses: (0..self.parts.addresses.len()).map(|path| self.addresses(path)).collect(),
             mtus: &self.parts.mtus,
             state: &self.parts.config.state,
+            uptime: self.observer.uptime(),
+            local: self.parts.link.trouble().map(Trouble::to_string),
+            seen: self.observer.seen(),
         })
     }
 }

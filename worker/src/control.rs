@@ -142,6 +142,7 @@ impl Control {
             last_pong: AtomicU64::new(report.last_pong),
             ping_sent_us: AtomicU64::new(0),
             rtt_us: AtomicU64::new(report.rtt_us),
+            received_us: AtomicU64::new(0),
         });
         // 28 bytes of IPv4 and UDP header, whatever the underlay is: that is the format.
         let splitting = fragment_mtu.map(|mtu| Splitting {
@@ -238,7 +239,11 @@ impl Control {
                 Some((ToWorker::Heartbeat(number), _)) => {
                     (self.heartbeat, self.seen) = (Some(number), self.passes());
                 }
-                Some((ToWorker::Report, _)) => supervisor.send(&FromWorker::Report(self.report()), &[])?,
+                Some((ToWorker::Report, _)) => {
+                    // An answer that has come since the tick counts: nobody sees a round trip on a path that connects.
+                    self.judge(supervisor)?;
+                    supervisor.send(&FromWorker::Report(self.report()), &[])?;
+                }
                 Some((ToWorker::Reset(counts), _)) => self.reset(counts),
                 Some((ToWorker::Start(..) | ToWorker::Benchmark(..), _)) => {
                     return Err(Error::Violation("second start"));
@@ -259,14 +264,19 @@ impl Control {
         if self.keepalive {
             self.send_passwords();
         }
-        for index in 0..shared.paths.len() {
-            if self.keepalive {
-                self.ping(&shared.paths[index]);
-            }
+        if self.keepalive {
+            shared.paths.iter().for_each(|path| self.ping(path));
+        }
+        self.judge(supervisor)?;
+        Ok(true)
+    }
+
+    /// Decides about the health of every path, and by which frames leave.
+    fn judge(&mut self, supervisor: &Supervisor) -> Result<(), Error> {
+        for index in 0..self.shared.paths.len() {
             self.check_health(index, supervisor)?;
         }
-        self.choose_active(supervisor)?;
-        Ok(true)
+        self.choose_active(supervisor)
     }
 
     /// Who has a fixed address is told our password; who is behind NAT must tell us theirs.
@@ -348,11 +358,14 @@ impl Control {
     }
 
     fn report(&self) -> State {
+        let now = self.shared.clock.now_us();
+        let age = |received: u64| (received > 0).then(|| now.saturating_sub(received) / 1000);
         let paths = self.shared.paths.iter().zip(&self.state.paths).map(|(path, report)| PathReport {
             health: report.health,
             learned: learned(path),
             last_pong: path.last_pong.load(Relaxed),
             rtt_us: path.rtt_us.load(Relaxed),
+            last_rx_ms: age(path.received_us.load(Relaxed)),
             counters: path.counters.snapshot(),
         });
         State {

@@ -42,7 +42,7 @@ counters!(Seal, SealCounters, bytes compress_saved compress_overhead encrypt_ove
 counters!(Path, PathCounters,
     tx_datagrams tx_bytes tx_dropped_unfragmentable tx_dropped_unlearned tx_errors
     rx_datagrams rx_bytes rx_dropped_oversize rx_dropped_invalid rx_dropped_foreign rx_dropped_stale rx_errors
-    pings_sent pings_received pongs_sent pongs_received);
+    rx_implausible pings_sent pings_received pongs_sent pongs_received);
 
 /// Sets counts back to zero.
 fn reset<const N: usize>(counts: [&Counter; N]) {

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use crate::batch::Batch;
 use crate::counters;
 use crate::frame::HEADER;
+use crate::frame::plausible::is_plausible;
 use crate::io::{Received, wait_for_error};
 use crate::path::{Inlet, Outlet, Path, Splitting};
 use crate::port::{Port, Sink, Source};
 use crate::rules::{PEERS, Rules};
-use crate::wire::classic::{Codec, Kind, Scratch, kind};
+use crate::wire::classic::{Codec, Kind, PING, Scratch, kind};
 use crate::wire::fragment::{Outcome, Reassembly};
 use crate::wire::password::{self, Password};
 
@@ -189,9 +190,13 @@ impl Ingress {
     fn forward(&mut self) {
         let Self { shared, index, inlet, known, outlet, sink, batch, scratch, reassembly } = self;
         let path = &shared.paths[*index];
-        let now_ms = if reassembly.is_some() { shared.clock.now_us() / 1000 } else { 0 };
+        let now_us = shared.clock.now_us();
+        if !batch.is_empty() {
+            path.received_us.store(now_us, Relaxed);
+        }
+        let mut implausible = 0;
         batch.filter_map(|number, buffer, length| {
-            let length = match reassembly.as_mut().map(|table| table.take(buffer, length, now_ms)) {
+            let length = match reassembly.as_mut().map(|table| table.take(buffer, length, now_us / 1000)) {
                 None | Some(Outcome::Whole) => length,
                 Some(Outcome::Joined(length)) => length,
                 Some(Outcome::Waits) => return None,
@@ -214,6 +219,13 @@ impl Ingress {
                 }
                 *known = source;
             }
+            // Counted and no more: what comes is given away as it comes.
+            implausible += u64::from(match kind {
+                Kind::Frame => !is_plausible(decoded),
+                // The trailer of a peer that compresses, while we do not.
+                Kind::Ping | Kind::Pong => length == PING.len() + 1,
+                Kind::Password => false,
+            });
             match kind {
                 Kind::Frame if !shared.rules.receive => {}
                 Kind::Frame if length < HEADER => shared.port.counters.tx_dropped_short.add(1),
@@ -224,6 +236,7 @@ impl Ingress {
             }
             None
         });
+        path.counters.rx_implausible.add(implausible);
         shared.rules.inward(batch);
         sink.send(batch);
     }

@@ -174,6 +174,8 @@ pub struct PathCounters {
     pub tx_dropped_unfragmentable: u64,
     pub tx_dropped_unlearned: u64,
     pub rx_errors: u64,
+    /// Decoded, and given to the port where they are long enough, but nothing that an Ethernet carries.
+    pub rx_implausible: u64,
     pub pings_sent: u64,
     pub pings_received: u64,
     pub pongs_sent: u64,
@@ -203,6 +205,8 @@ pub struct PathReport {
     pub last_pong: u64,
     /// Microseconds from the last PING to the last PONG; 0 before the first.
     pub rtt_us: u64,
+    /// Milliseconds since the last datagram came to this worker.
+    pub last_rx_ms: Option<u64>,
     /// Counts.
     pub counters: PathCounters,
 }

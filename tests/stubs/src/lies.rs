@@ -120,13 +120,16 @@ fn absurd() -> State {
         tx_datagrams: MAX,
         rx_datagrams: MAX,
         rx_dropped_invalid: MAX,
+        rx_dropped_foreign: MAX,
+        rx_implausible: MAX,
         rx_errors: MAX,
         tx_errors: MAX,
         pings_sent: MAX,
         ..PathCounters::default()
     };
     let health = PathHealth::Down;
-    let path = PathReport { health, learned: Some(somebody()), last_pong: MAX, rtt_us: MAX, counters };
+    let path =
+        PathReport { health, learned: Some(somebody()), last_pong: MAX, rtt_us: MAX, last_rx_ms: Some(MAX), counters };
     State { tick: 0, active: 255, fragment: u16::MAX, port, seal, paths: vec![path] }
 }
 

@@ -4,6 +4,7 @@ pub mod ethernet;
 pub mod ipv6;
 pub mod loops;
 pub mod mss;
+pub mod plausible;
 pub mod udp;
 pub mod vlan;
 

@@ -30,6 +30,8 @@ pub struct Path {
     pub ping_sent_us: AtomicU64,
     /// From that PING to the PONG after it, in microseconds.
     pub rtt_us: AtomicU64,
+    /// When the last datagram came, in microseconds since the worker's start; 0 before the first.
+    pub received_us: AtomicU64,
 }
 
 /// How datagrams that are too large are split.

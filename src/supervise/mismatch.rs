@@ -1,0 +1,227 @@
+//! Whether what a path receives makes sense. Pure: the clock is an argument, counters are a worker's.
+//!
+//! Nothing on the classic wire is authenticated, so anybody can send what makes no sense. A path on which the peer answers
+//! is therefore never in doubt, and one that is down comes into it only by several datagrams over several seconds.
+
+use std::time::{Duration, Instant};
+
+use privsep::ipc::{PathCounters, PathHealth, PathReport};
+
+use crate::status::Mismatch;
+
+/// Reports with senseless datagrams that it takes; a peer sends at least a PING a second.
+const ENOUGH: u32 = 5;
+/// Shortest time over which they come.
+const SPREAD: Duration = Duration::from_secs(4);
+/// Time without any after which there is no doubt any more.
+const GONE: Duration = Duration::from_secs(30);
+/// Datagrams from which on older ones count for half.
+const MEMORY: u64 = 64;
+/// Shortest time from one line about it to the next.
+const AGAIN: Duration = Duration::from_secs(600);
+
+/// What a report has changed.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Change {
+    None,
+    /// It is one now; whether that is to be said, or has been a short time ago.
+    Begins(Mismatch, bool),
+    /// It is none any more; whether its beginning has been said.
+    Ends(bool),
+}
+
+/// Watches one path.
+#[derive(Debug, Default)]
+pub struct Detector {
+    /// Counters of the report before.
+    before: PathCounters,
+    evidence: Option<Evidence>,
+    found: Option<Mismatch>,
+    /// When a line was written last, and whether that was for the present one.
+    said: Option<Instant>,
+    present_said: bool,
+}
+
+/// What has come since the first datagram that made no sense.
+#[derive(Debug, Clone, Copy)]
+struct Evidence {
+    since: Instant,
+    last: Instant,
+    /// Reports with any: a burst is one.
+    reports: u32,
+    /// What could not be decoded, or was no frame.
+    noise: u64,
+    /// What came from somebody who has not told the password.
+    foreign: u64,
+    all: u64,
+}
+
+impl Detector {
+    /// What the ends do not agree about, if so.
+    pub fn found(&self) -> Option<Mismatch> {
+        self.found
+    }
+
+    /// Takes a report.
+    pub fn note(&mut self, now: Instant, report: &PathReport) -> Change {
+        let (c, before) = (report.counters, std::mem::replace(&mut self.before, report.counters));
+        let grown = |of: fn(&PathCounters) -> u64| of(&c).saturating_sub(of(&before));
+        if report.health == PathHealth::Up || grown(|c| c.pongs_received) > 0 {
+            return self.clear();
+        }
+        let noise = grown(|c| c.rx_dropped_invalid).saturating_add(grown(|c| c.rx_implausible));
+        let foreign = grown(|c| c.rx_dropped_foreign);
+        let bad = noise.saturating_add(foreign);
+        // Datagrams can be set back to zero.
+        let all = grown(|c| c.rx_datagrams).max(bad);
+        if bad == 0 && self.evidence.is_none_or(|evidence| now.duration_since(evidence.last) > GONE) {
+            return self.clear();
+        }
+        let fresh = Evidence { since: now, last: now, reports: 0, noise: 0, foreign: 0, all: 0 };
+        let evidence = self.evidence.get_or_insert(fresh);
+        if evidence.all > MEMORY {
+            evidence.noise /= 2;
+            evidence.foreign /= 2;
+            evidence.all /= 2;
+        }
+        // A worker can say any number.
+        evidence.noise = evidence.noise.saturating_add(noise);
+        evidence.foreign = evidence.foreign.saturating_add(foreign);
+        evidence.all = evidence.all.saturating_add(all);
+        if bad > 0 {
+            evidence.last = now;
+            evidence.reports = evidence.reports.saturating_add(1);
+        }
+        self.judge(now)
+    }
+
+    fn judge(&mut self, now: Instant) -> Change {
+        let Some(Evidence { since, last, reports, noise, foreign, all }) = self.evidence else { return Change::None };
+        let bad = noise.saturating_add(foreign);
+        if all >= u64::from(ENOUGH) && bad < all - all / 4 {
+            return self.clear();
+        }
+        if self.found.is_some() || reports < ENOUGH || last.duration_since(since) < SPREAD {
+            return Change::None;
+        }
+        let found = if foreign > noise { Mismatch::Password } else { Mismatch::Coding };
+        self.found = Some(found);
+        self.present_said = self.said.is_none_or(|said| now.duration_since(said) >= AGAIN);
+        if self.present_said {
+            self.said = Some(now);
+        }
+        Change::Begins(found, self.present_said)
+    }
+
+    fn clear(&mut self) -> Change {
+        self.evidence = None;
+        match self.found.take() {
+            Some(_) => Change::Ends(self.present_said),
+            None => Change::None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use PathHealth::{Connecting, Down, Up};
+
+    /// A detector whose reports come once a second.
+    struct Path {
+        detector: Detector,
+        now: Instant,
+        report: PathReport,
+    }
+
+    impl Path {
+        fn new(health: PathHealth) -> Self {
+            let report = PathReport { health, ..PathReport::default() };
+            Self { detector: Detector::default(), now: Instant::now(), report }
+        }
+
+        /// A second with so many datagrams, `change` saying what became of them.
+        fn second(&mut self, datagrams: u64, change: impl FnOnce(&mut PathCounters)) -> Change {
+            self.now += Duration::from_secs(1);
+            self.report.counters.rx_datagrams += datagrams;
+            change(&mut self.report.counters);
+            self.detector.note(self.now, &self.report)
+        }
+
+        /// Seconds with one datagram each that cannot be decoded.
+        fn noise(&mut self, seconds: u64) -> Vec<Change> {
+            let changes = (0..seconds).map(|_| self.second(1, |c| c.rx_dropped_invalid += 1));
+            changes.filter(|change| *change != Change::None).collect()
+        }
+    }
+
+    #[test]
+    fn a_peer_that_makes_no_sense_is_found_within_seconds_and_said_once() {
+        for health in [Connecting, Down] {
+            let mut path = Path::new(health);
+            assert_eq!(path.noise(4), []);
+            assert_eq!(path.noise(2), [Change::Begins(Mismatch::Coding, true)]);
+            assert_eq!(path.noise(500), []);
+            assert_eq!(path.second(1, |c| c.pongs_received += 1), Change::Ends(true));
+            assert_eq!(path.detector.found(), None);
+        }
+    }
+
+    #[test]
+    fn a_few_forged_datagrams_are_none_however_fast_they_come() {
+        let mut path = Path::new(Down);
+        assert_eq!(path.second(100_000, |c| c.rx_dropped_invalid += 100_000), Change::None);
+        for _ in 0..100 {
+            assert_eq!(path.second(0, |_| ()), Change::None);
+        }
+        assert_eq!(path.noise(4), []);
+    }
+
+    #[test]
+    fn a_path_whose_peer_answers_is_never_in_doubt() {
+        let mut path = Path::new(Up);
+        for _ in 0..100 {
+            assert_eq!(path.second(1000, |c| c.rx_dropped_invalid += 999), Change::None);
+        }
+        path.report.health = Connecting;
+        for _ in 0..100 {
+            let forged =
+                |c: &mut PathCounters| (c.rx_dropped_invalid, c.pongs_received) = (c.rx_dropped_invalid + 999, 1);
+            path.report.counters.pongs_received = 0;
+            path.detector.before.pongs_received = 0;
+            assert_eq!(path.second(1000, forged), Change::None);
+        }
+    }
+
+    #[test]
+    fn frames_of_a_private_type_among_pings_that_make_sense_are_none() {
+        let mut path = Path::new(Connecting);
+        for _ in 0..100 {
+            assert_eq!(
+                path.second(2, |c| (c.rx_implausible, c.pings_received) = (c.rx_implausible + 1, 1)),
+                Change::None
+            );
+        }
+    }
+
+    #[test]
+    fn a_password_that_differs_is_told_from_a_key() {
+        let mut path = Path::new(Connecting);
+        let changes: Vec<_> = (0..9).map(|_| path.second(2, |c| c.rx_dropped_foreign += 2)).collect();
+        assert_eq!(changes[4], Change::Begins(Mismatch::Password, true), "{changes:?}");
+    }
+
+    #[test]
+    fn it_ends_when_nothing_comes_and_is_not_said_again_at_once() {
+        let mut path = Path::new(Connecting);
+        path.noise(6);
+        let quiet = |path: &mut Path| (0..60).map(|_| path.second(0, |_| ())).filter(|c| *c != Change::None).collect();
+        let ends: Vec<_> = quiet(&mut path);
+        assert_eq!(ends, [Change::Ends(true)]);
+        assert_eq!(path.noise(6), [Change::Begins(Mismatch::Coding, false)]);
+        let ends: Vec<_> = quiet(&mut path);
+        assert_eq!(ends, [Change::Ends(false)]);
+        path.now += AGAIN;
+        assert_eq!(path.noise(6), [Change::Begins(Mismatch::Coding, true)]);
+    }
+}

@@ -1,0 +1,121 @@
+//! When a tunnel that is not up says so, and what it can say. Pure: the clock is an argument.
+
+use std::time::{Duration, Instant};
+
+use privsep::ipc::{PathCounters, PathReport};
+
+use crate::status::Mismatch;
+
+/// From the start, or from when it was up last, to the first line.
+const FIRST: Duration = Duration::from_secs(10);
+/// From the first line to the second.
+const SECOND: Duration = Duration::from_secs(60);
+/// From one to the next after that.
+const FURTHER: Duration = Duration::from_secs(3600);
+
+/// When the next line is due.
+#[derive(Debug)]
+pub struct Schedule {
+    since: Instant,
+    lines: u32,
+    due: Instant,
+}
+
+impl Schedule {
+    /// Not up since `now`.
+    pub fn new(now: Instant) -> Self {
+        Self { since: now, lines: 0, due: now + FIRST }
+    }
+
+    /// Takes note of how the tunnel is; for how long it has not been up, when that is to be said.
+    pub fn note(&mut self, now: Instant, up: bool) -> Option<Duration> {
+        if up {
+            *self = Self::new(now);
+        }
+        if now < self.due {
+            return None;
+        }
+        self.lines += 1;
+        self.due = now + if self.lines == 1 { SECOND } else { FURTHER };
+        Some(now.duration_since(self.since))
+    }
+}
+
+/// What is known of a path that is not up: its report now, its counters when it was up last or started, whether its
+/// remote is fixed.
+pub fn known(
+    report: &PathReport,
+    then: &PathCounters,
+    mismatch: Option<Mismatch>,
+    fixed: bool,
+    written: bool,
+) -> String {
+    let now = &report.counters;
+    let grown = |of: fn(&PathCounters) -> u64| of(now).saturating_sub(of(then));
+    let (received, refused) = (grown(|c| c.rx_datagrams), grown(|c| c.rx_errors));
+    if let Some(mismatch) = mismatch {
+        return mismatch.sentence(written).into();
+    }
+    let bad = grown(|c| c.rx_dropped_invalid).saturating_add(grown(|c| c.rx_implausible));
+    match received {
+        0 if refused > 0 => format!(
+            "nothing comes but {refused} error messages about what we send, as when no ethudp runs there or a firewall refuses it"
+        ),
+        0 if grown(|c| c.tx_errors) > 0 => {
+            format!("nothing comes, and {} datagrams could not be sent: is there a route?", grown(|c| c.tx_errors))
+        }
+        0 if fixed => {
+            "nothing comes at all. Datagrams from another address or port than the peer's are not seen here: \
+             tcpdump shows whether there are any"
+                .into()
+        }
+        0 => "nothing comes at all, so that the peer's address is not known yet".into(),
+        _ if grown(|c| c.rx_dropped_foreign) >= received => Mismatch::Password.sentence(written).into(),
+        _ if bad > 0 => format!("of {received} datagrams that have come {bad} could not be decoded, or were no frames"),
+        _ => format!(
+            "{received} datagrams have come and can be decoded, but none answers a PING of ours: does what we send arrive there?"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_come_after_ten_seconds_a_minute_and_then_hourly_until_it_is_up() {
+        let start = Instant::now();
+        let lines = |up_at: u64| {
+            let mut schedule = Schedule::new(start);
+            let second = |second| schedule.note(start + Duration::from_secs(second), second == up_at).map(|_| second);
+            (0..10_000).filter_map(second).collect::<Vec<_>>()
+        };
+        assert_eq!(lines(20_000), [10, 70, 3670, 7270]);
+        assert_eq!(lines(9_995), [10, 70, 3670, 7270]);
+        assert_eq!(lines(5_000), [10, 70, 3670, 5010, 5070, 8670]);
+        assert_eq!(Schedule::new(start).note(start + FIRST, false), Some(FIRST));
+    }
+
+    #[test]
+    fn what_is_known_is_said() {
+        let report = |counters| PathReport { counters, ..PathReport::default() };
+        let received = PathCounters { rx_datagrams: 12, ..PathCounters::default() };
+        for (counters, fixed, expected) in [
+            (PathCounters::default(), true, "nothing comes at all. Datagrams from another"),
+            (PathCounters::default(), false, "address is not known yet"),
+            (PathCounters { rx_errors: 3, ..PathCounters::default() }, true, "but 3 error messages"),
+            (PathCounters { tx_errors: 4, ..PathCounters::default() }, true, "4 datagrams could not be sent"),
+            (PathCounters { rx_dropped_foreign: 12, ..received }, false, "does not tell our password"),
+            (PathCounters { rx_dropped_invalid: 5, ..received }, true, "of 12 datagrams that have come 5"),
+            (received, true, "12 datagrams have come and can be decoded"),
+        ] {
+            let text = known(&report(counters), &PathCounters::default(), None, fixed, true);
+            assert!(text.contains(expected), "{text}");
+            // What came before does not count.
+            let text = known(&report(counters), &counters, None, fixed, true);
+            assert!(text.contains("nothing comes at all"), "{text}");
+        }
+        let text = known(&report(received), &PathCounters::default(), Some(Mismatch::Coding), true, true);
+        assert!(text.contains("cipher, key and lz4") && text.contains("written to the local side"), "{text}");
+    }
+}

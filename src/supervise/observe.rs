@@ -1,0 +1,93 @@
+//! What the supervisor makes of a worker's reports: how long each path has been silent, whether what comes makes sense, and
+//! when a tunnel that is not up says so.
+
+use std::time::{Duration, Instant};
+
+use privsep::ipc::{PathCounters, PathHealth, Remote, State};
+
+use super::mismatch::{Change, Detector};
+use super::not_up::{self, Schedule};
+use crate::status::Seen;
+use crate::tunnel::Tunnel;
+
+/// Watches the paths of a tunnel.
+pub struct Observer {
+    started: Instant,
+    /// Nobody need answer a mirror.
+    answered: bool,
+    /// Frames that are noise go to the local side.
+    written: bool,
+    paths: Vec<Path>,
+    schedule: Schedule,
+}
+
+struct Path {
+    fixed: bool,
+    detector: Detector,
+    last_rx: Option<Instant>,
+    /// Counters when it was up last, or of the start.
+    then: PathCounters,
+}
+
+impl Observer {
+    pub fn new(now: Instant, tunnel: &Tunnel, remotes: impl Iterator<Item = Remote>) -> Self {
+        let path = |remote| Path {
+            fixed: matches!(remote, Remote::Fixed(_)),
+            detector: Detector::default(),
+            last_rx: None,
+            then: PathCounters::default(),
+        };
+        Self {
+            started: now,
+            answered: !tunnel.port.is_mirror(),
+            written: tunnel.rules.receive,
+            paths: remotes.map(path).collect(),
+            schedule: Schedule::new(now),
+        }
+    }
+
+    /// Takes a report and returns what is to be logged about which path.
+    pub fn note(&mut self, now: Instant, state: &State) -> Vec<(usize, String)> {
+        let mut lines = Vec::new();
+        for (number, (path, report)) in self.paths.iter_mut().zip(&state.paths).enumerate() {
+            let age = report.last_rx_ms.map(Duration::from_millis);
+            path.last_rx = age.and_then(|age| now.checked_sub(age)).or(path.last_rx);
+            match path.detector.note(now, report) {
+                Change::Begins(found, true) => {
+                    lines.push((number, format!("mismatch: {}", found.sentence(self.written))));
+                }
+                Change::Ends(true) if report.health == PathHealth::Up => {
+                    lines.push((number, "mismatch is over: the peer answers".into()));
+                }
+                Change::Ends(true) => lines.push((number, "mismatch is over: no more of it comes".into())),
+                Change::Begins(_, false) | Change::Ends(false) | Change::None => {}
+            }
+            if report.health == PathHealth::Up {
+                path.then = report.counters;
+            }
+        }
+        let up = !self.answered || state.paths.iter().any(|report| report.health == PathHealth::Up);
+        if let Some(time) = self.schedule.note(now, up) {
+            let each = self.paths.iter().zip(&state.paths).enumerate().map(|(number, (path, report))| {
+                let known = not_up::known(report, &path.then, path.detector.found(), path.fixed, self.written);
+                (number, format!("not up for {} s: {known}", time.as_secs()))
+            });
+            lines.extend(each);
+        }
+        lines
+    }
+
+    /// For how long the tunnel has run.
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// What the status shows of each path.
+    pub fn seen(&self) -> Vec<Seen> {
+        let seen = |path: &Path| Seen {
+            last_rx: path.last_rx.map(|instant| instant.elapsed()),
+            mismatch: path.detector.found(),
+        };
+        self.paths.iter().map(seen).collect()
+    }
+}

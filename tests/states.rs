@@ -1,0 +1,211 @@
+//! What an operator is told of a tunnel that does not carry: the two ends do not agree, the local side is down, nobody
+//! answers.
+
+use std::fs::File;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::lab::{Background, Namespace, Running, Sites, ethudp, wait_for};
+
+const LIMIT: Duration = Duration::from_secs(3);
+/// Longest time until a mismatch is found: five PINGs, a report, and a busy machine.
+const FOUND: Duration = Duration::from_secs(12);
+
+/// One end of a pair of tunnels, both taps, on this port.
+fn end(site: &Namespace, name: &str, port: u16, options: &str, addresses: &str) -> Running {
+    Running::classic(site, name, &format!("-i {options} -dev {name} {addresses} 10.{}.0.1 24", port - 6000))
+}
+
+/// Both ends of a pair with these options each.
+fn pair(sites: &Sites, port: u16, ours: &str, theirs: &str) -> (Running, Running) {
+    let a = end(&sites.a, &format!("a{port}"), port, ours, &format!("192.0.2.1 {port} 192.0.2.2 {port}"));
+    let b = end(&sites.b, &format!("b{port}"), port, theirs, &format!("192.0.2.2 {port} 192.0.2.1 {port}"));
+    (a, b)
+}
+
+fn lines(running: &Running, words: &str) -> usize {
+    running.log().lines().filter(|line| line.contains(words)).count()
+}
+
+#[test]
+fn a_key_cipher_or_compression_that_differs_is_a_state_with_its_sentence() {
+    let sites = Sites::new();
+    let aes = |key: &str| format!("-enc aes-128 -k {key}");
+    let pairs = [
+        pair(&sites, 6001, &aes("one"), &aes("two")),
+        pair(&sites, 6002, "-enc xor -k one", "-enc xor -k another"),
+        pair(&sites, 6003, &aes("one"), ""),
+        pair(&sites, 6004, "-lz4 1", ""),
+        pair(&sites, 6005, "-enc aes-256 -k one -lz4 1", "-enc aes-256 -k one"),
+    ];
+    let agreed = pair(&sites, 6006, &aes("one"), &aes("one"));
+    for end in pairs.iter().flat_map(|(a, b)| [a, b]) {
+        end.wait_state("mismatch", FOUND);
+        let status = end.status();
+        assert_eq!(status["paths"][0]["state"], "mismatch", "{status}");
+        let reason = status["reason"].as_str().unwrap();
+        assert!(
+            reason.contains("cipher, key and lz4 the same") && reason.contains("written to the local side"),
+            "{reason}"
+        );
+        assert_eq!((lines(end, "mismatch: what comes"), lines(end, "mismatch is over")), (1, 0), "{}", end.log());
+    }
+    for end in [&agreed.0, &agreed.1] {
+        assert_eq!((&end.status()["state"], lines(end, "mismatch")), (&"up".into(), 0));
+    }
+    // Mended at one end.
+    let [(a, b), ..] = pairs;
+    drop(b);
+    let _b = end(&sites.b, "b6001", 6001, &aes("one"), "192.0.2.2 6001 192.0.2.1 6001");
+    a.wait_state("up", LIMIT);
+    assert_eq!((a.status()["reason"].clone(), lines(&a, "mismatch is over")), (serde_json::Value::Null, 1));
+    assert_eq!(lines(&a, "mismatch: what comes"), 1);
+}
+
+#[test]
+fn a_password_that_differs_is_told_from_a_key() {
+    let sites = Sites::new();
+    let a = end(&sites.a, "a", 6000, "-p right", "192.0.2.1 6000 0.0.0.0 0");
+    let _b = end(&sites.b, "b", 6000, "-p wrong", "192.0.2.2 6000 192.0.2.1 6000");
+    a.wait_state("mismatch", FOUND);
+    let status = a.status();
+    assert!(status["reason"].as_str().unwrap().contains("does not tell our password"), "{status}");
+    assert_eq!(lines(&a, "mismatch: whoever sends"), 1);
+}
+
+#[test]
+fn a_local_side_that_is_down_is_a_state_and_comes_back() {
+    let sites = Sites::new();
+    let (a, _b) = pair(&sites, 6000, "", "");
+    a.wait_state("up", LIMIT);
+    sites.a.ip("link set a6000 down");
+    a.wait_state("local-down", LIMIT);
+    let status = a.status();
+    assert_eq!(status["reason"], "\"a6000\" is down: `ip link set a6000 up`");
+    let shown = Background::run(&sites.a, &a.scratch, &[], &["show", "a6000"]);
+    assert_eq!(shown.status.code(), Some(4), "{}", shown.output);
+    sites.a.ip("link set a6000 up");
+    a.wait_state("up", LIMIT);
+    assert_eq!(
+        (lines(&a, "local side: \"a6000\" is down"), lines(&a, "local side: is up again")),
+        (1, 1),
+        "{}",
+        a.log()
+    );
+}
+
+#[test]
+fn a_cable_that_is_pulled_is_seen() {
+    let sites = Sites::new();
+    let (lan, _other) = sites.lans(1500);
+    let a = Running::classic(&sites.a, "a", "-e 192.0.2.1 6000 192.0.2.2 6000 lan");
+    let _b = Running::classic(&sites.b, "b", "-e 192.0.2.2 6000 192.0.2.1 6000 lan");
+    a.wait_state("up", LIMIT);
+    lan.ip("link set eth0 down");
+    a.wait_state("local-down", LIMIT);
+    assert!(a.status()["reason"].as_str().unwrap().contains("no carrier"), "{}", a.status());
+    lan.ip("link set eth0 up");
+    a.wait_state("up", LIMIT);
+}
+
+#[test]
+fn a_bridge_that_is_removed_is_seen_and_so_is_its_return() {
+    let sites = Sites::new();
+    let make = || {
+        sites.a.ip("link add br0 type bridge");
+        sites.a.ip("link set br0 up");
+    };
+    make();
+    let a = Running::classic(&sites.a, "a", "-b -dev eu0 192.0.2.1 6000 192.0.2.2 6000 br0");
+    assert_eq!(a.status()["state"], "connecting");
+    sites.a.ip("link set br0 down");
+    a.wait_state("local-down", LIMIT);
+    sites.a.ip("link set br0 up");
+    a.wait_state("connecting", LIMIT);
+    let reason = |words: &str| {
+        wait_for(words, LIMIT, || {
+            a.status()["reason"].as_str().is_some_and(|reason| reason.contains(words)).then_some(())
+        });
+        assert_eq!(a.status()["state"], "local-down");
+    };
+    sites.a.ip("link delete br0");
+    reason("bridge \"br0\" has been removed");
+    make();
+    reason("not in bridge \"br0\" any more: `ip link set eu0 master br0`");
+    sites.a.ip("link set eu0 master br0");
+    a.wait_state("connecting", LIMIT);
+}
+
+#[test]
+fn no_path_connects_beside_a_round_trip_that_was_measured() {
+    let sites = Sites::new();
+    let (a, b) = pair(&sites, 6000, "", "");
+    wait_for("up", LIMIT, || {
+        for end in [&a, &b] {
+            let status = end.status();
+            let path = &status["paths"][0];
+            assert!(path["rtt_ms"].is_null() || path["state"] == "up", "{status}");
+        }
+        (a.status()["state"] == "up" && b.status()["state"] == "up").then_some(())
+    });
+}
+
+#[test]
+fn who_is_not_up_after_ten_seconds_says_what_is_known() {
+    let sites = Sites::new();
+    let a = end(&sites.a, "a", 6001, "", "192.0.2.1 6001 192.0.2.2 6001");
+    let b = end(&sites.b, "b", 6002, "", "192.0.2.2 6002 0.0.0.0 0");
+    let pair = pair(&sites, 6003, "", "");
+    for (end, words) in [(&a, "error messages about what we send"), (&b, "address is not known yet")] {
+        wait_for(words, Duration::from_secs(15), || (lines(end, "not up for 1") > 0).then_some(()));
+        let log = end.log();
+        assert!(log.lines().any(|line| line.contains("not up for 1") && line.contains(words)), "{log}");
+        assert_eq!(lines(end, "not up for"), 1);
+    }
+    assert_eq!(lines(&pair.0, "not up"), 0, "{}", pair.0.log());
+}
+
+#[test]
+fn show_tells_how_a_tunnel_is_by_its_exit_status_too() {
+    let sites = Sites::new();
+    let a = end(&sites.a, "a", 6000, "-enc aes-128 -k one", "192.0.2.1 6000 192.0.2.2 6000");
+    let show = |arguments: &[&str]| Background::run(&sites.a, &a.scratch, &[], arguments);
+    let code = |arguments: &[&str]| show(arguments).status.code();
+    assert_eq!((code(&["show", "a"]), code(&["show", "a", "--json"]), code(&["show"])), (Some(3), Some(3), Some(0)));
+    assert_eq!(code(&["show", "b"]), Some(1));
+    let b = end(&sites.b, "b", 6000, "-enc aes-128 -k one", "192.0.2.2 6000 192.0.2.1 6000");
+    a.wait_state("up", LIMIT);
+    assert_eq!(code(&["show", "a"]), Some(0));
+    let text = show(&["show", "a"]).output;
+    for words in ["cipher      aes-128: encrypted, not authenticated", "up for ", "last datagram received ", " ms ago"]
+    {
+        assert!(text.contains(words), "{words:?} not in {text}");
+    }
+    let status = a.status();
+    assert_eq!((&status["cipher"], &status["lz4"]), (&"aes-128".into(), &false.into()));
+    assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
+    assert!(status["uptime_s"].is_u64() && status["paths"][0]["last_rx_ms"].as_u64().unwrap() < 2500, "{status}");
+    // Nowhere to write to.
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let mut command: Command = ethudp(&a.scratch, &[], &["show", "a"]);
+    let mut child = sites.a.spawn(command.stdout(full));
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    drop(b);
+    a.wait_state("down", Duration::from_secs(9));
+    assert_eq!(code(&["show", "a"]), Some(3));
+    assert!(a.status()["paths"][0]["last_rx_ms"].as_u64().unwrap() > 3000);
+    // A line each.
+    let words = ["-d", "-n", "c", "-i", "192.0.2.1", "6001", "192.0.2.2", "6001", "10.7.0.1", "24"];
+    let mut command = ethudp(&a.scratch, &[], &words);
+    let mut c = sites.a.spawn(&mut command);
+    let both =
+        wait_for("two", LIMIT, || Some(show(&["show"]).output).filter(|output| output.starts_with("a: tap, down")));
+    let both = if both.lines().count() == 2 {
+        both
+    } else {
+        wait_for("second", LIMIT, || Some(show(&["show"]).output).filter(|output| output.contains("\nc: tap")))
+    };
+    assert_eq!(both.lines().count(), 2, "{both}");
+    c.kill().unwrap();
+    c.wait().unwrap();
+}
