@@ -1,6 +1,5 @@
 //! The runtime directory with the control socket of each tunnel that runs: `NAME.sock`, status only.
 
-use std::fmt::Display;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
@@ -104,12 +103,18 @@ impl Lock {
             // Without waiting for whoever reads a FIFO in its place.
             let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
             options.write(true).create(true).truncate(false).mode(0o600).custom_flags(flags.bits());
-            let in_the_way = |error: &dyn Display| {
-                io::Error::other(format!("lock {}: {error}; remove it, it must be a file of ours", path.display()))
+            let in_the_way = || {
+                io::Error::other(format!(
+                    "lock {}: is not a file; remove it, it must be a file of ours",
+                    path.display()
+                ))
             };
-            let file = options.open(&path).map_err(|error| in_the_way(&error))?;
+            let file = options.open(&path).map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
+                Some(Errno::ENXIO | Errno::ELOOP | Errno::EISDIR) => in_the_way(),
+                _ => error,
+            })?;
             if !file.metadata()?.is_file() {
-                return Err(in_the_way(&"is not a file"));
+                return Err(in_the_way());
             }
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 // The one before may have removed the file that we opened: then the lock is of no use.

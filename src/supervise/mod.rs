@@ -17,6 +17,7 @@ mod resume;
 mod statistics;
 mod supervisor;
 mod underlay;
+mod words;
 mod worker;
 
 use std::net::{IpAddr, SocketAddr};

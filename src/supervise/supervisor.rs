@@ -18,6 +18,7 @@ use super::repair::{self, Need};
 use super::restart::{Death, History, Verdict};
 use super::resume;
 use super::statistics;
+use super::words::Words;
 use super::worker::{Event, Worker};
 use crate::error::Context;
 use crate::notify::Notify;
@@ -87,6 +88,8 @@ pub struct Supervisor<'a> {
     statistics_due: Instant,
     /// Who has asked for the status, and since when.
     requests: Vec<(UnixStream, Instant)>,
+    /// What its workers may still have said in the log.
+    words: Words,
     /// The words it has last been told.
     said: String,
 }
@@ -134,6 +137,7 @@ impl<'a> Supervisor<'a> {
             statistics_wanted: false,
             statistics_due: Instant::now() + HOUR,
             requests: Vec::new(),
+            words: Words::new(Instant::now()),
             said: String::new(),
         }
     }
@@ -224,6 +228,9 @@ impl<'a> Supervisor<'a> {
             log::error(&format!("worker {}: does not answer", worker.pid()));
             self.worker_ended(Blame::Worker)?;
         }
+        if let Some(count) = self.words.left_out(now) {
+            log::warning(&format!("{count} more messages about paths and addresses were left out"));
+        }
         if now >= self.statistics_due {
             self.statistics_due = now + HOUR;
             self.want_statistics();
@@ -292,7 +299,7 @@ impl<'a> Supervisor<'a> {
                 let state = resume::accept(&self.parts.config.state, state, &self.parts.addresses);
                 self.parts.config.state = state;
                 for (path, line) in self.observer.note(Instant::now(), &self.parts.config.state) {
-                    log::warning(&format!("{}: {line}", self.path(path)));
+                    self.say(log::warning, &format!("{}: {line}", self.path(path)));
                 }
                 if self.statistics_wanted {
                     self.log_statistics();
@@ -301,7 +308,7 @@ impl<'a> Supervisor<'a> {
             }
             Ok(Some(Event::Active(path))) => {
                 self.parts.config.state.active = u8::try_from(path).unwrap_or(u8::MAX);
-                log::info(&format!("frames leave by the {}", self.path(path)));
+                self.say(log::info, &format!("frames leave by the {}", self.path(path)));
             }
             Ok(Some(Event::Learned(path, address))) => self.on_learned(path, address),
             Ok(Some(Event::Finished)) if !self.tunnel.exit_after.is_some_and(|ticks| worker.has_run(ticks)) => {
@@ -344,7 +351,14 @@ impl<'a> Supervisor<'a> {
             && let Some(report) = self.parts.config.state.paths.get_mut(path)
         {
             report.learned = Some(address);
-            log::info(&format!("{} has been learned", self.path(path)));
+            self.say(log::info, &format!("{} has been learned", self.path(path)));
+        }
+    }
+
+    /// Says what a worker has caused, unless that has become too much.
+    fn say(&mut self, log: fn(&str), text: &str) {
+        if self.words.may_say(Instant::now()) {
+            log(text);
         }
     }
 
@@ -370,7 +384,7 @@ impl<'a> Supervisor<'a> {
             report.health = health;
         }
         let text = format!("{} is {}", self.path(path), status::health(health));
-        if health == PathHealth::Down { log::warning(&text) } else { log::info(&text) }
+        self.say(if health == PathHealth::Down { log::warning } else { log::info }, &text);
     }
 
     /// Takes the worker out of the way and decides about the next one.

@@ -198,7 +198,8 @@ impl Worker {
             FromWorker::Finished => Event::Finished,
             FromWorker::Dying(text) => {
                 log::error(&format!("worker {}: {}", self.pid(), log::untrusted(&text)));
-                Event::Nothing
+                let goes_on = ipc::Error::Violation("goes on after its last words");
+                return if self.child.ends_within(ENDING) { Ok(None) } else { Err(goes_on) };
             }
             _ => return Err(ipc::Error::Violation("message out of place")),
         }))

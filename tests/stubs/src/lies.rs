@@ -53,7 +53,9 @@ pub const LIES: &[Attack] = &[
     lie("very-many-descriptors", TOO_LONG, |loot| packet(loot, &[4, 0], &[loot.port.as_raw_fd(); 253])),
     // Too many of them.
     lie("flood-of-health", TOO_MANY, |loot| flood(loot, &FromWorker::Health(0, PathHealth::Down))),
-    lie("flood-of-last-words", TOO_MANY, |loot| flood(loot, &FromWorker::Dying("x".repeat(2000)))),
+    lie("flood-of-last-words", "goes on after its last words", |loot| {
+        flood(loot, &FromWorker::Dying("x".repeat(2000)));
+    }),
     lie("flood-of-addresses", TOO_MANY, |loot| flood(loot, &FromWorker::Learned(0, somebody()))),
     // None: silent for longer than three heartbeats; deaf to the end of the channel.
     lie("silence", "does not answer", |_| sleep(Duration::from_secs(10))),
