@@ -130,7 +130,8 @@ impl<'a> End<'a> {
 fn counters(status: &Value) -> BTreeMap<String, u64> {
     let places = [("port", &status["port"]), ("path", &status["paths"][0])];
     let numbers = places.iter().flat_map(|(place, object)| {
-        let fields = object.as_object().unwrap().iter();
+        // A time is no count.
+        let fields = object.as_object().unwrap().iter().filter(|(name, _)| !name.ends_with("_ms"));
         fields.filter_map(move |(name, value)| Some((format!("{place} {name}"), value.as_u64()?)))
     });
     numbers.collect()

@@ -187,3 +187,18 @@ fn when_its_interface_is_removed_a_tunnel_ends_and_says_so() {
     crate::lab::wait_for("last words", LIMIT, said);
     assert!(!a.stop().success());
 }
+
+#[test]
+fn offloads_that_a_packet_socket_cannot_bear_are_warned_of_with_the_command() {
+    let sites = Sites::new();
+    let _lans = sites.lans(1400);
+    let log = || Running::classic(&sites.a, "a", "-e 192.0.2.1 6000 192.0.2.2 6000 lan").log();
+    let command = |log: &str| Some(log.split_once("run `ethtool ")?.1.split_once('`')?.0.to_owned());
+    sites.a.run("ethtool", "-K lan gro on tso on");
+    let said = log();
+    let arguments = command(&said).unwrap_or_else(|| panic!("{said}"));
+    assert!(arguments.starts_with("-K lan gro off") && arguments.contains(" tso off"), "{said}");
+    // As said, that ends it.
+    sites.a.run("ethtool", &arguments);
+    assert_eq!(command(&log()), None, "{}", log());
+}

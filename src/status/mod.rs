@@ -220,7 +220,8 @@ fn path((local, remote): (String, String), report: &PathReport, seen: Seen) -> P
     let PathReport { health: state, rtt_us, counters, .. } = *report;
     #[allow(clippy::cast_precision_loss)] // Exact for any time below 285 years.
     let rtt_ms = (rtt_us > 0).then_some(rtt_us as f64 / 1000.0);
-    let PathCounters { tx_errors, rx_errors, rx_dropped_invalid, rx_dropped_oversize, .. } = counters;
+    let PathCounters { tx_errors, tx_dropped_oversize, rx_errors, rx_dropped_invalid, rx_dropped_oversize, .. } =
+        counters;
     PathStatus {
         local,
         remote,
@@ -230,7 +231,7 @@ fn path((local, remote): (String, String), report: &PathReport, seen: Seen) -> P
         last_rx_ms: seen.last_rx.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
         mtu: None,
         counters,
-        errors: [tx_errors, rx_errors, rx_dropped_invalid, rx_dropped_oversize]
+        errors: [tx_errors, tx_dropped_oversize, rx_errors, rx_dropped_invalid, rx_dropped_oversize]
             .into_iter()
             .fold(0, u64::saturating_add),
     }

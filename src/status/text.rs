@@ -83,7 +83,7 @@ impl Status {
         };
         let drops = [
             port.rx_dropped_oversize, port.rx_dropped_kernel, port.rx_dropped_stale, port.rx_errors,
-            port.tx_dropped_short, port.tx_errors,
+            port.tx_dropped_short, port.tx_dropped_oversize, port.tx_errors,
         ];
         let dropped = drops.into_iter().fold(0, u64::saturating_add);
         let _ = writeln!(
@@ -91,6 +91,13 @@ impl Status {
             "  {:<11} taken {} frames ({} bytes), given {} frames ({} bytes), dropped {}",
             self.port.interface, port.rx_frames, port.rx_bytes, port.tx_frames, port.tx_bytes, dropped
         );
+        if port.tx_dropped_oversize > 0 {
+            let count = port.tx_dropped_oversize;
+            let _ = writeln!(
+                text,
+                "              {count} were longer than its MTU: is that of the other end's local side larger?"
+            );
+        }
         for path in &self.paths {
             let rtt = path.rtt_ms.map_or_else(|| "-".into(), |rtt| format!("{rtt:.2} ms"));
             let active = if path.active { ", active" } else { "" };
@@ -115,6 +122,7 @@ impl Status {
                 (counters.rx_dropped_stale, "were too late"),
                 (counters.rx_errors, "error messages came back, as when nobody listens there"),
                 (counters.tx_errors, "could not be sent"),
+                (counters.tx_dropped_oversize, "were too long to be sent, even in fragments"),
                 (counters.tx_dropped_unfragmentable, "were too long for two fragments"),
                 (counters.tx_dropped_unlearned, "had nobody to go to: the peer's address is not known yet"),
             ] {

@@ -14,14 +14,15 @@ mod observe;
 mod repair;
 mod restart;
 mod resume;
+mod sizes;
 mod statistics;
 mod supervisor;
 mod underlay;
 mod words;
 mod worker;
 
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::ifaddrs::getifaddrs;
 use nix::sys::signal::{SigSet, Signal};
@@ -29,6 +30,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::SockaddrStorage;
 use privsep::confine;
 use privsep::ipc::Identity;
+use privsep::sys::ethtool;
 
 use crate::cli::Foreground;
 use crate::error::Context;
@@ -86,9 +88,10 @@ pub fn run(
     }
     let keeps =
         Keeps { worker: &executables.worker, runtime: control.directory(), system_log: foreground == Foreground::No };
+    let found: Vec<_> = sizes::fragments(tunnel, &addresses, &mtus).into_iter().chain(offloads(tunnel)).collect();
     let shortage = Shortage::watch();
     let in_empty_network = give_up_privileges(identity, &keeps).context(|| "giving up privileges".into())?;
-    for line in advice::of(tunnel) {
+    for line in advice::of(tunnel).into_iter().chain(found) {
         log::warning(&line);
     }
     let ends_with_worker = foreground == Foreground::Yes;
@@ -144,6 +147,20 @@ fn warn_of_loop(tunnel: &Tunnel, addresses: &Addresses) {
             local.ip()
         ));
     }
+}
+
+/// A packet socket hears frames as they are in memory: several in one, or without their checksum.
+fn offloads(tunnel: &Tunnel) -> Option<String> {
+    let (Port::Raw { interface, .. } | Port::Mirror { interface, .. }) = &tunnel.port else { return None };
+    let on = UdpSocket::bind(("127.0.0.1", 0)).and_then(|any| ethtool::offloads(any.as_fd(), interface));
+    let on = on.ok().filter(|on| !on.is_empty())?;
+    let off: Vec<_> = on.iter().map(|feature| format!("{feature} off")).collect();
+    Some(format!(
+        "interface {interface:?} has {} on, so TCP passes badly or not at all; run `ethtool -K {interface} {}`, and on a virtual \
+         interface also at its other end",
+        on.join(", "),
+        off.join(" ")
+    ))
 }
 
 fn same_address(own: &SockaddrStorage, local: &SocketAddr) -> bool {

@@ -20,13 +20,21 @@ pub fn lines(state: &State, addresses: &[(String, String)]) -> Vec<String> {
     for ((name, PathReport { counters: c, .. }), _) in each() {
         lines.push(format!(
             "{name} ping_send/pong_recv: {}/{}, ping_recv/pong_send: {}/{}, udp_send_err: {}",
-            c.pings_sent, c.pongs_received, c.pings_received, c.pongs_sent, c.tx_errors
+            c.pings_sent,
+            c.pongs_received,
+            c.pings_received,
+            c.pongs_sent,
+            c.tx_errors.saturating_add(c.tx_dropped_oversize)
         ));
     }
     let port = &state.port;
     lines.push(format!(
         "       raw interface recv:{}/{} send:{}/{}, raw_send_err: {}",
-        port.rx_frames, port.rx_bytes, port.tx_frames, port.tx_bytes, port.tx_errors
+        port.rx_frames,
+        port.rx_bytes,
+        port.tx_frames,
+        port.tx_bytes,
+        port.tx_errors.saturating_add(port.tx_dropped_oversize)
     ));
     for ((name, PathReport { counters: c, .. }), _) in each() {
         lines.push(format!(

@@ -17,6 +17,7 @@ use super::observe::Observer;
 use super::repair::{self, Need};
 use super::restart::{Death, History, Verdict};
 use super::resume;
+use super::sizes::Sizes;
 use super::statistics;
 use super::words::Words;
 use super::worker::{Event, Worker};
@@ -79,6 +80,7 @@ pub struct Supervisor<'a> {
     stopped: Option<Instant>,
     history: History,
     observer: Observer,
+    sizes: Sizes,
     repair: repair::Schedule,
     restarts: u64,
     confinement: Confinement,
@@ -119,6 +121,7 @@ impl<'a> Supervisor<'a> {
     ) -> Self {
         let remotes = parts.addresses.iter().map(|(_, remote)| *remote);
         Self {
+            sizes: Sizes::default(),
             observer: Observer::new(Instant::now(), tunnel, remotes),
             repair: repair::Schedule::new(tunnel.repair, notify.is_connected()),
             tunnel,
@@ -300,6 +303,9 @@ impl<'a> Supervisor<'a> {
                 self.parts.config.state = state;
                 for (path, line) in self.observer.note(Instant::now(), &self.parts.config.state) {
                     self.say(log::warning, &format!("{}: {line}", self.path(path)));
+                }
+                for line in self.sizes.note(&self.parts.config.state, &self.interface) {
+                    log::warning(&line);
                 }
                 if self.statistics_wanted {
                     self.log_statistics();

@@ -17,6 +17,8 @@ use crate::tunnel::{Classic, Path, Tunnel};
 
 /// Ethernet header with one VLAN tag, which a frame may have.
 const ETHERNET: u32 = 18;
+/// The same without.
+const UNTAGGED: u32 = 14;
 /// Headers of TCP and of IPv4 or IPv6, without options.
 const TCP_IPV4: u32 = 40;
 const TCP_IPV6: u32 = 60;
@@ -93,6 +95,13 @@ pub fn mss(classic: &Classic, addresses: &Addresses, mtus: &[Option<u32>]) -> Re
     }
     let mss = |headers| u16::try_from(frame.saturating_sub(ETHERNET + headers).max(1)).unwrap_or(u16::MAX);
     Ok((mss(TCP_IPV4), mss(TCP_IPV6)))
+}
+
+/// The greatest MTU of a local side whose frames go through an underlay of this MTU in one datagram.
+pub fn largest_mtu(classic: &Classic, local: SocketAddr, mtu: u32, tagged: bool) -> u32 {
+    let header = if local.is_ipv6() { 40 } else { 20 };
+    let ethernet = if tagged { ETHERNET } else { UNTAGGED };
+    largest_frame(classic, mtu.saturating_sub(header + UDP)).saturating_sub(ethernet)
 }
 
 /// The longest frame that is sealed into `payload` bytes whatever is in it.

@@ -37,10 +37,10 @@ macro_rules! counters {
 
 counters!(Port, PortCounters,
     rx_frames rx_bytes rx_dropped_oversize rx_dropped_kernel rx_dropped_loop rx_dropped_stale rx_errors
-    tx_frames tx_bytes tx_dropped_short tx_errors);
+    tx_frames tx_bytes tx_dropped_short tx_dropped_oversize tx_errors);
 counters!(Seal, SealCounters, bytes compress_saved compress_overhead encrypt_overhead);
 counters!(Path, PathCounters,
-    tx_datagrams tx_bytes tx_dropped_unfragmentable tx_dropped_unlearned tx_errors
+    tx_datagrams tx_bytes tx_dropped_oversize tx_dropped_unfragmentable tx_dropped_unlearned tx_errors
     rx_datagrams rx_bytes rx_dropped_oversize rx_dropped_invalid rx_dropped_foreign rx_dropped_stale rx_errors
     rx_implausible pings_sent pings_received pongs_sent pongs_received);
 

@@ -29,6 +29,8 @@ pub enum Received {
 pub struct Sent {
     pub packets: u64,
     pub bytes: u64,
+    /// Too long for the interface or the way.
+    pub oversize: u64,
     pub errors: u64,
 }
 
@@ -54,8 +56,9 @@ pub fn send_all(sender: &mut Sender, socket: BorrowedFd<'_>, batch: &Batch, targ
             }
             // Perhaps not about this packet, but an ICMP answer to an earlier one, which this call has taken off the socket.
             Err(_) if retried != next => retried = next,
-            Err(_) => {
-                sent.errors += 1;
+            Err(error) => {
+                let oversize = error.raw_os_error() == Some(libc::EMSGSIZE);
+                *(if oversize { &mut sent.oversize } else { &mut sent.errors }) += 1;
                 next += 1;
             }
         }

@@ -155,6 +155,8 @@ pub struct PortCounters {
     pub tx_frames: u64,
     pub tx_bytes: u64,
     pub tx_dropped_short: u64,
+    /// Longer than the interface takes.
+    pub tx_dropped_oversize: u64,
     pub tx_errors: u64,
 }
 
@@ -172,6 +174,8 @@ pub struct PathCounters {
     pub rx_dropped_foreign: u64,
     pub rx_dropped_stale: u64,
     pub tx_dropped_unfragmentable: u64,
+    /// Longer than can be sent, even in fragments.
+    pub tx_dropped_oversize: u64,
     pub tx_dropped_unlearned: u64,
     pub rx_errors: u64,
     /// Decoded, and given to the port where they are long enough, but nothing that an Ethernet carries.

@@ -1,6 +1,7 @@
 //! System calls that no safe wrapper covers. Every `unsafe` block of what is shipped is in this folder.
 
 mod address;
+pub mod ethtool;
 pub mod mmsg;
 pub mod option;
 pub mod packet;

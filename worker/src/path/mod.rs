@@ -103,8 +103,9 @@ fn transmit(sender: &mut Sender, path: &Path, batch: &Batch, target: Option<Sock
     let sent = send_all(sender, path.socket.as_fd(), batch, target);
     path.counters.tx_datagrams.add(sent.packets);
     path.counters.tx_bytes.add(sent.bytes);
+    path.counters.tx_dropped_oversize.add(sent.oversize);
     path.counters.tx_errors.add(sent.errors);
-    sent.errors == 0
+    sent.errors + sent.oversize == 0
 }
 
 /// Receives datagrams from the peer.

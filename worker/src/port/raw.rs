@@ -96,6 +96,7 @@ impl Sink {
         let counters = &self.port.counters;
         counters.tx_frames.add(sent.packets);
         counters.tx_bytes.add(sent.bytes);
+        counters.tx_dropped_oversize.add(sent.oversize);
         counters.tx_errors.add(sent.errors);
     }
 }

@@ -1,0 +1,99 @@
+//! What is too long for the local side or the underlay: said at the start where it can be seen, and once when it happens. Pure.
+
+use privsep::ipc::State;
+
+use super::underlay;
+use crate::resolve::Addresses;
+use crate::tunnel::{Port, Tunnel};
+
+/// MTU of a TAP for which none is given.
+const DEFAULT_MTU: u32 = 1500;
+
+/// What has been said of frames and datagrams that were too long.
+#[derive(Debug, Default)]
+pub struct Sizes {
+    port: bool,
+    path: bool,
+}
+
+impl Sizes {
+    /// Lines for the log about what a report says for the first time.
+    pub fn note(&mut self, state: &State, interface: &str) -> Vec<String> {
+        let mut lines = Vec::new();
+        if state.port.tx_dropped_oversize > 0 && !std::mem::replace(&mut self.port, true) {
+            lines.push(format!(
+                "interface {interface:?}: frames came that are longer than the MTU it has; they are dropped and counted \
+                 (tx_dropped_oversize). Give it the MTU of the other end's local side, 4 bytes more for 802.1ad tags"
+            ));
+        }
+        let path = state.paths.iter().any(|path| path.counters.tx_dropped_oversize > 0);
+        if path && !std::mem::replace(&mut self.path, true) {
+            lines.push("datagrams are too long to be sent; they are dropped and counted (tx_dropped_oversize)".into());
+        }
+        lines
+    }
+}
+
+/// Whether frames that fill a TAP's MTU go through the underlay in one piece; a line for the first path where they do not.
+pub fn fragments(tunnel: &Tunnel, addresses: &Addresses, mtus: &[Option<u32>]) -> Option<String> {
+    let Port::Tap { mtu, bridge, .. } = &tunnel.port else { return None };
+    let (own, classic) = (mtu.unwrap_or(DEFAULT_MTU), &tunnel.classic);
+    // What TCP sends is made to fit, and what is split by us is not split by others.
+    if tunnel.auto_mss || tunnel.rules.mss.is_some() || classic.fragment_mtu.is_some() {
+        return None;
+    }
+    let known = addresses.iter().zip(mtus).filter_map(|((local, _), mtu)| Some((local, (*mtu)?)));
+    let mut short =
+        known.map(|(local, mtu)| (local, mtu, underlay::largest_mtu(classic, *local, mtu, bridge.is_some())));
+    let (local, mtu, fits) = short.find(|(_, _, fits)| *fits < own)?;
+    Some(format!(
+        "frames of up to {own} bytes (MTU) become IP fragments on path {local}, whose underlay carries {mtu}: what fits is an \
+         MTU of {fits} at both ends (tap.mtu), or for TCP mss = \"auto\" (-mss {})",
+        fits.saturating_sub(40)
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use privsep::ipc::{PathReport, Remote};
+
+    use super::*;
+
+    #[test]
+    fn what_is_too_long_is_said_once_for_each_side() {
+        let (mut sizes, mut state) =
+            (Sizes::default(), State { paths: vec![PathReport::default()], ..State::default() });
+        assert!(sizes.note(&state, "lan").is_empty());
+        state.port.tx_dropped_oversize = 1;
+        assert!(sizes.note(&state, "lan")[0].contains("\"lan\": frames came that are longer than the MTU"));
+        state.paths[0].counters.tx_dropped_oversize = 7;
+        assert_eq!(sizes.note(&state, "lan").len(), 1);
+        assert!(sizes.note(&state, "lan").is_empty());
+    }
+
+    #[test]
+    fn a_tap_that_does_not_fit_is_told_what_fits() {
+        let local = "192.0.2.1:6000".parse().unwrap();
+        let addresses = vec![(local, Remote::Learned { address: None, port: None })];
+        let with = |text: &str| {
+            let file = format!(
+                "mode = \"tap\"\nwire = \"classic\"\n{text}\n[[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"any\"\n"
+            );
+            crate::config::from_text(&file, "a", std::path::Path::new("")).unwrap()
+        };
+        let line = |text: &str, mtu| fragments(&with(text), &addresses, &[mtu]);
+        // 1500 less 20 of IPv4, 8 of UDP, 14 of Ethernet.
+        assert!(line("", Some(1500)).unwrap().contains("an MTU of 1458 at both ends"));
+        assert!(line("[tap]\nmtu = 1459", Some(1500)).is_some());
+        for (text, mtu) in [
+            ("[tap]\nmtu = 1458", Some(1500)),
+            ("", Some(1542)),
+            ("", None),
+            ("[rules]\nmss = 1400", Some(1500)),
+            ("[rules]\nmss = \"auto\"", Some(1500)),
+            ("[classic]\nfragment-mtu = 1400", Some(1500)),
+        ] {
+            assert_eq!(line(text, mtu), None, "{text}");
+        }
+    }
+}
