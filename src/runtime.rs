@@ -109,10 +109,9 @@ impl Lock {
                     path.display()
                 ))
             };
-            let file = options.open(&path).map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
-                Some(Errno::ENXIO | Errno::ELOOP | Errno::EISDIR) => in_the_way(),
-                _ => error,
-            })?;
+            // Where nothing is in the way, the directory is what it cannot be made in.
+            let other = || fs::symlink_metadata(&path).is_ok_and(|there| !there.is_file());
+            let file = options.open(&path).map_err(|error| if other() { in_the_way() } else { error })?;
             if !file.metadata()?.is_file() {
                 return Err(in_the_way());
             }
