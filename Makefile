@@ -107,7 +107,20 @@ check-vm: check-selinux
 	$(SUDO) tests/vm/run $(CHECKS)
 
 # Longer than anybody wants to wait for.
-check-long: check-vectors-both check-kills check-fuzz
+check-long: check-vectors-both check-kills check-deny check-miri check-fuzz
+
+# Licences, bans, sources; advisories where their database can be fetched.
+.PHONY: check-deny check-miri
+check-deny:
+	@command -v cargo-deny >/dev/null || { echo "NOT RUN: cargo-deny is not here (cargo install cargo-deny)"; exit 0; }; \
+	    $(CARGO) deny check licenses bans sources && \
+	    { $(CARGO) deny fetch >/dev/null 2>&1 && $(CARGO) deny check advisories || \
+	    echo "NOT RUN: the database of advisories cannot be fetched"; }
+
+# What of privsep needs no system call that Miri lacks.
+check-miri:
+	@$(CARGO) +nightly miri --version >/dev/null 2>&1 || { echo "NOT RUN: miri is not here (rustup component add miri)"; exit 0; }; \
+	    MIRIFLAGS=-Zmiri-disable-isolation $(CARGO) +nightly miri test -p privsep --locked -- secret address
 
 KILLS ?= 1000
 check-kills:
@@ -117,7 +130,7 @@ check-kills:
 
 FUZZ_SECONDS ?= 600
 check-fuzz:
-	for target in open frame fragment text; do \
+	for target in open frame fragment text report netlink; do \
 	    mkdir -p fuzz/corpus/$$target && \
 	    $(CARGO) +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
 	        -max_total_time=$(FUZZ_SECONDS) -max_len=12000 -print_final_stats=1 || exit 1; \

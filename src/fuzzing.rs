@@ -1,11 +1,16 @@
-//! What the fuzz target of the text formats calls: any text is a tunnel or an error of one line.
+//! What the fuzz targets of the supervisor call: any text is a tunnel or an error of one line; whatever a worker says is taken
+//! or refused; whatever netlink says is understood or not.
 
 #![allow(clippy::missing_panics_doc)] // To panic is what it is for.
 
 use std::ffi::OsString;
 use std::path::Path;
 
+use nix::libc::RTM_NEWLINK;
+use privsep::netlink::{self, Link};
+
 use crate::cli::{Command, classic, convert};
+use crate::supervise::fuzzing as supervise;
 use crate::{config, tunnel};
 
 /// The text as classic arguments (a line each), as a VLAN map and as a file.
@@ -32,15 +37,35 @@ pub fn text(data: &[u8]) {
     }
 }
 
+/// The data as a message of a worker, and what the supervisor makes of it.
+pub fn report(data: &[u8]) {
+    supervise::report(data);
+}
+
+/// The data as messages of rtnetlink(7).
+pub fn netlink(data: &[u8]) {
+    if let Ok(reply) = netlink::answer(data, RTM_NEWLINK) {
+        let _ = Link::parse(&reply);
+        let _ = netlink::permanent_address(&reply, 1);
+    }
+    supervise::news(data);
+}
+
 #[cfg(test)]
 mod tests {
+    fn replay(target: &str, check: fn(&[u8])) {
+        let directory = format!("{}/fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"));
+        let seeds: Vec<_> = std::fs::read_dir(directory).unwrap().collect();
+        assert!(seeds.len() > 5, "{target}: {} seeds", seeds.len());
+        for seed in seeds {
+            check(&std::fs::read(seed.unwrap().path()).unwrap());
+        }
+    }
+
     #[test]
     fn stored_seeds_hold() {
-        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/seeds/text");
-        let seeds: Vec<_> = std::fs::read_dir(directory).unwrap().collect();
-        assert!(seeds.len() > 5);
-        for seed in seeds {
-            super::text(&std::fs::read(seed.unwrap().path()).unwrap());
-        }
+        replay("text", super::text);
+        replay("report", super::report);
+        replay("netlink", super::netlink);
     }
 }

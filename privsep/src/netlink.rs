@@ -31,6 +31,29 @@ pub struct Link {
     pub flags: u32,
 }
 
+impl Link {
+    /// From the payload of an `RTM_NEWLINK`.
+    ///
+    /// # Errors
+    /// `InvalidData` when it is too short.
+    pub fn parse(reply: &[u8]) -> io::Result<Self> {
+        let (info, all) = reply.split_at_checked(IFINFO).ok_or(io::ErrorKind::InvalidData)?;
+        let attribute = |wanted| attributes(all).find(|(name, _)| *name == wanted).map(|(_, value)| value);
+        let kind = attribute(libc::IFLA_LINKINFO)
+            .and_then(|nested| attributes(nested).find(|(name, _)| *name == libc::IFLA_INFO_KIND))
+            .map(|(_, kind)| String::from_utf8_lossy(kind).trim_end_matches('\0').to_owned());
+        Ok(Self {
+            index: number(&info[4..]),
+            kind: kind.unwrap_or_default(),
+            ethernet: u16::from_ne_bytes([info[2], info[3]]) == libc::ARPHRD_ETHER,
+            address: attribute(libc::IFLA_ADDRESS).unwrap_or_default().to_vec(),
+            mtu: attribute(libc::IFLA_MTU).map_or(0, number),
+            master: attribute(libc::IFLA_MASTER).map_or(0, number),
+            flags: number(&info[8..]),
+        })
+    }
+}
+
 /// What is to change of an interface.
 #[derive(Default)]
 pub struct LinkChange {
@@ -81,21 +104,7 @@ impl Netlink {
     }
 
     fn link_of(&mut self, request: Request) -> io::Result<Link> {
-        let reply = self.transact(request, libc::RTM_NEWLINK)?;
-        let (info, all) = reply.split_at_checked(IFINFO).ok_or(io::ErrorKind::InvalidData)?;
-        let attribute = |wanted| attributes(all).find(|(name, _)| *name == wanted).map(|(_, value)| value);
-        let kind = attribute(libc::IFLA_LINKINFO)
-            .and_then(|nested| attributes(nested).find(|(name, _)| *name == libc::IFLA_INFO_KIND))
-            .map(|(_, kind)| String::from_utf8_lossy(kind).trim_end_matches('\0').to_owned());
-        Ok(Link {
-            index: number(&info[4..]),
-            kind: kind.unwrap_or_default(),
-            ethernet: u16::from_ne_bytes([info[2], info[3]]) == libc::ARPHRD_ETHER,
-            address: attribute(libc::IFLA_ADDRESS).unwrap_or_default().to_vec(),
-            mtu: attribute(libc::IFLA_MTU).map_or(0, number),
-            master: attribute(libc::IFLA_MASTER).map_or(0, number),
-            flags: number(&info[8..]),
-        })
+        Link::parse(&self.transact(request, libc::RTM_NEWLINK)?)
     }
 
     /// Changes an interface.
@@ -161,16 +170,24 @@ impl Netlink {
     fn transact(&mut self, request: Request, expected: u16) -> io::Result<Vec<u8>> {
         send(self.socket.as_raw_fd(), &request.finish(), MsgFlags::empty())?;
         let length = recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::empty())?;
-        match messages(&self.buffer[..length]).next() {
-            Some((kind, payload)) if i32::from(kind) == libc::NLMSG_ERROR && payload.len() >= 4 => {
-                match number(payload).cast_signed() {
-                    0 => Ok(Vec::new()),
-                    error => Err(io::Error::from_raw_os_error(-error)),
-                }
+        answer(&self.buffer[..length], expected)
+    }
+}
+
+/// The payload of the reply of type `expected`, empty for an acknowledgement.
+///
+/// # Errors
+/// What the kernel says; `InvalidData` for another message.
+pub fn answer(bytes: &[u8], expected: u16) -> io::Result<Vec<u8>> {
+    match messages(bytes).next() {
+        Some((kind, payload)) if i32::from(kind) == libc::NLMSG_ERROR && payload.len() >= 4 => {
+            match number(payload).cast_signed() {
+                0 => Ok(Vec::new()),
+                error => Err(io::Error::from_raw_os_error(error.wrapping_neg())),
             }
-            Some((kind, payload)) if kind == expected => Ok(payload.to_vec()),
-            _ => Err(io::ErrorKind::InvalidData.into()),
         }
+        Some((kind, payload)) if kind == expected => Ok(payload.to_vec()),
+        _ => Err(io::ErrorKind::InvalidData.into()),
     }
 }
 
@@ -180,7 +197,7 @@ fn number(bytes: &[u8]) -> u32 {
 }
 
 /// The address in an `RTM_NEWADDR`, if it is one of [`Netlink::addresses`].
-fn permanent_address(message: &[u8], of: u32) -> Option<(IpAddr, u8)> {
+pub fn permanent_address(message: &[u8], of: u32) -> Option<(IpAddr, u8)> {
     let (info, all) = message.split_at_checked(IFADDR)?;
     let permanent = u32::from(info[2]) & libc::IFA_F_PERMANENT != 0;
     let attribute = |wanted| attributes(all).find(|(name, _)| *name == wanted).map(|(_, value)| value);

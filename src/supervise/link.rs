@@ -33,7 +33,7 @@ pub struct LinkWatch {
 
 /// What a message says of our interface or bridge.
 #[derive(Debug, PartialEq, Eq)]
-enum News {
+pub enum News {
     None,
     Changed,
     Moved,
@@ -103,7 +103,7 @@ impl LinkWatch {
         let mut changed = false;
         loop {
             match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
-                Ok(length) => match self.news(&buffer[..length]) {
+                Ok(length) => match news(&buffer[..length], self.index, self.bridge.as_ref()) {
                     News::None => {}
                     News::Changed => changed = true,
                     News::Moved if self.movable => self.moved = true,
@@ -164,38 +164,39 @@ impl LinkWatch {
             Err(_) => self.trouble.clone(),
         })
     }
-
-    /// What the messages say. Leaving a bridge is reported by `RTM_DELLINK` in another family, and once more in ours.
-    fn news(&self, bytes: &[u8]) -> News {
-        let mut news = News::None;
-        for (kind, payload) in messages(bytes) {
-            let Some((info, all)) = payload.split_at_checked(IFINFO) else { continue };
-            let of = u32::from_ne_bytes([info[4], info[5], info[6], info[7]]);
-            if info[0] != 0 {
-                continue;
-            }
-            if kind == libc::RTM_DELLINK && of == self.index {
-                let moved = attributes(all).any(|(name, _)| name == NEW_NETNSID);
-                return if moved { News::Moved } else { News::Removed };
-            }
-            let is_bridge = |(name, index): &(String, u32)| {
-                let named = |(attribute, value): (u16, &[u8])| {
-                    attribute == libc::IFLA_IFNAME && value.strip_suffix(&[0]) == Some(name.as_bytes())
-                };
-                of == *index || attributes(all).any(named)
-            };
-            if of == self.index || self.bridge.as_ref().is_some_and(is_bridge) {
-                news = News::Changed;
-            }
-        }
-        news
-    }
 }
 
 impl AsFd for LinkWatch {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
+}
+
+/// What the messages say of the interface of this index, and of the bridge of this name and index that it is in. Leaving a
+/// bridge is reported by `RTM_DELLINK` in another family, and once more in ours.
+pub fn news(bytes: &[u8], index: u32, bridge: Option<&(String, u32)>) -> News {
+    let mut news = News::None;
+    for (kind, payload) in messages(bytes) {
+        let Some((info, all)) = payload.split_at_checked(IFINFO) else { continue };
+        let of = u32::from_ne_bytes([info[4], info[5], info[6], info[7]]);
+        if info[0] != 0 {
+            continue;
+        }
+        if kind == libc::RTM_DELLINK && of == index {
+            let moved = attributes(all).any(|(name, _)| name == NEW_NETNSID);
+            return if moved { News::Moved } else { News::Removed };
+        }
+        let is_bridge = |(name, bridge): &(String, u32)| {
+            let named = |(attribute, value): (u16, &[u8])| {
+                attribute == libc::IFLA_IFNAME && value.strip_suffix(&[0]) == Some(name.as_bytes())
+            };
+            of == *bridge || attributes(all).any(named)
+        };
+        if of == index || bridge.is_some_and(is_bridge) {
+            news = News::Changed;
+        }
+    }
+    news
 }
 
 #[cfg(test)]
@@ -215,30 +216,23 @@ mod tests {
     #[test]
     fn only_our_interface_and_bridge_count() {
         const DELLINK: u16 = libc::RTM_DELLINK;
-        let watch = |bridge: Option<&str>| {
-            let mut watch = LinkWatch::new(1, "lo", None, false).unwrap();
-            (watch.index, watch.bridge) = (5, bridge.map(|bridge| (bridge.to_owned(), 9)));
-            watch
-        };
-        let (plain, port) = (watch(None), watch(Some("br0")));
+        let br0 = ("br0".to_owned(), 9);
+        let (plain, port) = (|bytes: &[u8]| news(bytes, 5, None), |bytes: &[u8]| news(bytes, 5, Some(&br0)));
         let bridge = 7;
         let others = [message(16, 0, 4), message(DELLINK, 0, 4), message(DELLINK, bridge, 5)].concat();
-        assert_eq!(plain.news(&others), News::None);
-        assert_eq!(plain.news(&[others.clone(), message(16, 0, 5)].concat()), News::Changed);
-        assert_eq!(plain.news(&[others, message(DELLINK, 0, 5)].concat()), News::Removed);
-        assert_eq!(plain.news(&[0; 64]), News::None);
-        assert_eq!(
-            (plain.news(&message(DELLINK, 0, 9)), port.news(&message(DELLINK, 0, 9))),
-            (News::None, News::Changed)
-        );
+        assert_eq!(plain(&others), News::None);
+        assert_eq!(plain(&[others.clone(), message(16, 0, 5)].concat()), News::Changed);
+        assert_eq!(plain(&[others, message(DELLINK, 0, 5)].concat()), News::Removed);
+        assert_eq!(plain(&[0; 64]), News::None);
+        assert_eq!((plain(&message(DELLINK, 0, 9)), port(&message(DELLINK, 0, 9))), (News::None, News::Changed));
         let mut moved = message(DELLINK, 0, 5);
         moved[0] = 48;
         moved.extend_from_slice(&[8, 0, 1, 0, 0, 0, 0, 0, 8, 0, 45, 0, 1, 0, 0, 0]);
-        assert_eq!(plain.news(&moved), News::Moved);
+        assert_eq!(plain(&moved), News::Moved);
         let mut made = message(16, 0, 77);
         made[0] = 40;
         made.extend_from_slice(b"\x08\0\x03\0br0\0");
-        assert_eq!((plain.news(&made), port.news(&made)), (News::None, News::Changed));
+        assert_eq!((plain(&made), port(&made)), (News::None, News::Changed));
     }
 
     #[test]

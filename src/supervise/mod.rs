@@ -4,6 +4,7 @@ mod child;
 pub use child::Child;
 mod command;
 mod events;
+pub mod fuzzing;
 mod helper;
 mod link;
 mod memory;

@@ -50,6 +50,13 @@ pub struct Channel<Tx, Rx> {
     kinds: PhantomData<fn(Tx) -> Rx>,
 }
 
+/// The message that a packet is.
+pub fn from_packet<Rx: Message>(packet: &[u8]) -> Result<Rx, Error> {
+    let (message, rest) =
+        postcard::take_from_bytes::<Rx>(packet).map_err(|_| Error::Violation("message cannot be decoded"))?;
+    if rest.is_empty() { Ok(message) } else { Err(Error::Violation("bytes behind the message")) }
+}
+
 /// A connected pair of `SOCK_SEQPACKET` sockets, close-on-exec.
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?)
@@ -97,11 +104,7 @@ impl<Tx: Message, Rx: Message> Channel<Tx, Rx> {
         if length == 0 {
             return Ok(None);
         }
-        let (message, rest) = postcard::take_from_bytes::<Rx>(&buffer[..length])
-            .map_err(|_| Error::Violation("message cannot be decoded"))?;
-        if !rest.is_empty() {
-            return Err(Error::Violation("bytes behind the message"));
-        }
+        let message = from_packet::<Rx>(&buffer[..length])?;
         if descriptors.len() != message.descriptors() {
             return Err(Error::Violation("wrong number of descriptors for this kind of message"));
         }
