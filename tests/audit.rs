@@ -100,16 +100,21 @@ fn the_helper_and_all_that_it_reaches_can_be_read_in_an_hour() {
     assert_eq!(rest, BTreeSet::from(expected), "what of privsep is only for the others");
 }
 
-#[test]
-fn the_helper_is_linked_with_few_libraries() {
+/// The crates that a package is built from.
+fn crates(package: &str) -> BTreeSet<String> {
     let tree = Command::new(env!("CARGO"))
-        .args(["tree", "--package", "ethudp-helper", "--edges", "normal", "--prefix", "none", "--offline", "--locked"])
+        .args(["tree", "--package", package, "--edges", "normal", "--prefix", "none", "--offline", "--locked"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .unwrap();
     let tree = String::from_utf8(tree.stdout).unwrap();
-    let crates: BTreeSet<_> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
-    println!("crates: {}", crates.iter().copied().collect::<Vec<_>>().join(" "));
+    tree.lines().filter_map(|line| Some(line.split(' ').next()?.to_owned())).collect()
+}
+
+#[test]
+fn the_helper_is_linked_with_few_libraries() {
+    let crates = crates("ethudp-helper");
+    println!("crates: {}", crates.iter().cloned().collect::<Vec<_>>().join(" "));
     for foreign in ["ethudp", "ethudp-worker", "clap", "pcap", "toml", "serde_json", "syslog", "aes", "lz4_flex"] {
         assert!(!crates.contains(foreign), "{foreign} in {crates:?}");
     }
@@ -245,4 +250,40 @@ fn the_tables_of_system_calls_are_those_of_the_code() {
     } else {
         assert!(text == right, "docs/ARCHITECTURE.md is not up to date: run this test with ETHUDP_WRITE_TABLES=1");
     }
+}
+
+/// The words in backticks of a document.
+fn quoted(text: &str) -> BTreeSet<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+#[test]
+fn every_test_that_the_documents_name_in_full_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let all: String = sources("tests").iter().map(|file| file.text.as_str()).collect();
+    let mut named = 0;
+    for page in ["AUDIT.md", "THREATS.md", "ARCHITECTURE.md"] {
+        let text = fs::read_to_string(root.join("docs").join(page)).unwrap();
+        for word in quoted(&text) {
+            let Some((module, test)) = word.rsplit_once("::") else { continue };
+            // Others are abbreviated, or paths of the code.
+            let file = format!("tests/{}.rs", module.replace("::", "/"));
+            if root.join(file).exists() && !test.contains(['*', '.', ' ']) {
+                named += 1;
+                assert!(all.contains(&format!("fn {test}(")), "{page}: {word}");
+            }
+        }
+    }
+    assert!(named > 5, "{named} tests named");
+}
+
+#[test]
+fn the_crates_of_the_helper_are_those_that_the_auditor_is_told_of() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("docs/AUDIT.md")).unwrap();
+    let table = text.split_once("| crate | why |").unwrap().1.split("\n\n").next().unwrap();
+    let first: String = table.lines().filter_map(|row| row.split('|').nth(1)).collect();
+    let mut told: BTreeSet<_> = quoted(&first).into_iter().map(str::to_owned).collect();
+    told.insert("ethudp-helper".into());
+    assert_eq!(told, crates("ethudp-helper"));
 }
