@@ -16,7 +16,6 @@ use nix::unistd::{Gid, Uid, setegid, seteuid};
 use privsep::ipc::Identity;
 
 use crate::Error;
-use crate::error::Context;
 
 /// Longest wait for another start to look whether its tunnel runs.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -26,9 +25,16 @@ const AT_ONCE: usize = 4;
 const DEFAULT: &str = "/run/ethudp";
 
 /// The runtime directory: `RUNTIME_DIRECTORY` (its first entry), or the default.
-pub fn directory() -> PathBuf {
-    let first = std::env::var("RUNTIME_DIRECTORY").ok().and_then(|list| list.split(':').next().map(PathBuf::from));
-    first.filter(|path| path.is_absolute()).unwrap_or_else(|| DEFAULT.into())
+///
+/// # Errors
+/// When that is no absolute path: another place than the one that was meant would be a surprise.
+pub fn directory() -> Result<PathBuf, Error> {
+    let Some(list) = std::env::var_os("RUNTIME_DIRECTORY").filter(|list| !list.is_empty()) else {
+        return Ok(DEFAULT.into());
+    };
+    let first = list.to_str().and_then(|list| list.split(':').next()).map(PathBuf::from);
+    let wrong = || Error::configuration(format!("RUNTIME_DIRECTORY={}: must be an absolute path", list.display()));
+    first.filter(|path| path.is_absolute()).ok_or_else(wrong)
 }
 
 /// A tunnel's control socket. Its file is removed with it.
@@ -44,9 +50,12 @@ impl ControlSocket {
     /// The directory may belong to the tunnel's user, so all that happens in it happens as that user: what somebody of
     /// that uid could put there in the way (a link to a file of root's) gains nothing.
     pub fn bind(name: &str, identity: Option<Identity>) -> Result<Self, Error> {
-        let directory = directory();
+        let directory = directory()?;
         let user = create(&directory, identity).and_then(|()| EffectiveUser::become_user(identity));
-        let _user = user.context(|| format!("runtime directory {}", directory.display()))?;
+        let _user = user.map_err(|error| {
+            let right = "; `systemd-tmpfiles --create` makes /run/ethudp, or name another by RUNTIME_DIRECTORY";
+            Error::failure(format!("runtime directory {}: {error}{right}", directory.display()))
+        })?;
         let path = directory.join(format!("{name}.sock"));
         Self::bind_at(&directory, path.clone()).map_err(|error| match error {
             Refusal::Runs => Error::failure(format!(

@@ -7,7 +7,7 @@ use crate::{Error, log, runtime, tunnel};
 
 /// Shows one tunnel, or all that run.
 pub fn show(name: Option<&str>, json: bool) -> Result<(), Error> {
-    let directory = runtime::directory();
+    let directory = runtime::directory()?;
     if let Some(name) = name {
         tunnel::name(name).map_err(Error::Usage)?;
         let status = ask::one(&directory, name).map_err(|unknown| match unknown {

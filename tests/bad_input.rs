@@ -255,3 +255,25 @@ fn keys_that_others_can_read_are_refused() {
         assert!(bad.output.contains(words) && bad.output.lines().count() == 1, "{}", bad.output);
     }
 }
+
+#[test]
+fn a_runtime_directory_that_cannot_be_used_is_named() {
+    let sites = Sites::new();
+    let scratch = Scratch::new();
+    let run = |directory: &str, arguments: &str| {
+        let mut command = Command::new(crate::lab::ETHUDP);
+        command.args(arguments.split(' ')).env("RUNTIME_DIRECTORY", directory).stderr(Stdio::piped());
+        let output = sites.a.spawn(&mut command).wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let tap = "-d -i 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24";
+    for arguments in [tap, "show"] {
+        let (status, text) = run("run/ethudp", arguments);
+        assert_eq!(status, Some(78), "{text}");
+        assert!(text.contains("RUNTIME_DIRECTORY=run/ethudp: must be an absolute path"), "{text}");
+    }
+    let missing = scratch.path().join("not-there/ethudp");
+    let (status, text) = run(missing.to_str().unwrap(), tap);
+    assert!(status == Some(1) && text.contains("not-there/ethudp: No such file"), "{text}");
+    assert!(text.contains("`systemd-tmpfiles --create` makes /run/ethudp"), "{text}");
+}
