@@ -11,6 +11,8 @@ const FILES: [&str; 2] = ["/dev/net/tun", "/proc/sys/net/ipv6/conf"];
 
 /// Memory of its own that it may have in bytes: many times what it needs.
 const MEMORY: u64 = 8 << 20;
+/// Address space that it may have in bytes.
+const ADDRESSES: u64 = 64 << 20;
 
 /// Before the first byte is read.
 pub fn before_plan() -> io::Result<()> {
@@ -22,7 +24,7 @@ pub fn before_plan() -> io::Result<()> {
 /// When every handle is open and every privilege given up.
 pub fn for_good() -> io::Result<()> {
     confine::landlock_all()?;
-    confine::limit_resources(MEMORY)?;
+    confine::limit_resources(MEMORY, ADDRESSES)?;
     seccomp::enforce(SERVING)
 }
 

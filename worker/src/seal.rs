@@ -11,6 +11,9 @@ use privsep::ipc::Confinement;
 
 /// Memory of its own that a worker may have in bytes: ten times what it needs.
 pub const MEMORY: u64 = 64 << 20;
+/// Address space that it may have in bytes: 200 MiB are mapped, most of it reserved for the heaps of threads and never touched,
+/// and another heap takes 128 MiB for a moment.
+pub const ADDRESSES: u64 = 512 << 20;
 
 /// Before the first byte is read from anybody.
 pub fn before_reading() -> io::Result<()> {
@@ -26,7 +29,7 @@ pub fn before_threads() -> io::Result<Confinement> {
 
 /// When all threads run. The worker's table is [`ALLOWED`]; only a test has another.
 pub fn for_good(confinement: Confinement, table: &[Allowed]) -> io::Result<Confinement> {
-    confine::limit_resources(MEMORY)?;
+    confine::limit_resources(MEMORY, ADDRESSES)?;
     seccomp::enforce(table)?;
     Ok(Confinement { seccomp: true, ..confinement })
 }

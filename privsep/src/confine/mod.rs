@@ -139,9 +139,11 @@ pub fn deny_write_execute() -> bool {
     process::deny_write_execute().is_ok()
 }
 
-/// No further thread or process, no file growth, no core dump, and at most `memory` bytes of private writable memory
-/// (getrlimit(2), `RLIMIT_DATA`). To be called when all threads run: with no process allowed, none starts.
-pub fn limit_resources(memory: u64) -> io::Result<()> {
+/// No further thread or process, no file growth, no core dump, at most `memory` bytes of private writable memory, and at most
+/// `addresses` bytes of address space (getrlimit(2), `RLIMIT_DATA`, `RLIMIT_AS`): what grows like a stack, or is made
+/// read-only once it is full, counts only in the latter. To be called when all threads run: with no process allowed, none starts.
+pub fn limit_resources(memory: u64, addresses: u64) -> io::Result<()> {
+    setrlimit(Resource::RLIMIT_AS, addresses, addresses).map_err(step("RLIMIT_AS"))?;
     setrlimit(Resource::RLIMIT_DATA, memory, memory).map_err(step("RLIMIT_DATA"))?;
     for (resource, name) in [
         (Resource::RLIMIT_NPROC, "RLIMIT_NPROC"),

@@ -24,7 +24,7 @@ pub const UNFILTERED: &[Attack] = &[
         needs: Needs::Landlock,
         expected: "open EACCES, list EACCES, remove EACCES, execveat EACCES, fork EAGAIN, kill EPERM, \
                    write-and-execute ENOSYS, executable-later EACCES, limit EPERM, \
-                   gigabyte ENOMEM, heap ENOMEM",
+                   gigabyte ENOMEM, heap ENOMEM, like-a-stack ENOMEM, read-only-when-full ENOMEM",
         run: |loot| say(loot, PASSED),
     },
     Attack {
@@ -95,7 +95,21 @@ const PASSED: &[(&str, Attempt)] = &[
         let moved = call(libc::SYS_brk, &[end + (1 << 30)])?;
         if moved > end { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ENOMEM)) }
     }),
+    ("like-a-stack", |_| many(WRITE, PRIVATE | i64::from(libc::MAP_GROWSDOWN), false)),
+    ("read-only-when-full", |_| many(WRITE, PRIVATE, true)),
 ];
+
+/// A gigabyte in pieces, each of which may then be made read-only.
+fn many(protection: i64, flags: i64, close: bool) -> io::Result<()> {
+    const PIECE: i64 = 16 << 20;
+    for _ in 0..64 {
+        let piece = call(libc::SYS_mmap, &[0, PIECE, protection, flags, -1])?;
+        if close {
+            call(libc::SYS_mprotect, &[piece, PIECE, libc::PROT_READ.into()])?;
+        }
+    }
+    Ok(())
+}
 
 /// What neither worker nor supervisor can call.
 const DENIED: &[(&str, Attempt)] = &[

@@ -100,7 +100,7 @@ fn be_taken_over(attack: &'static Attack, [supervisor_pid, helper_pid]: [i32; 2]
     let confinement = if attack.needs == Needs::Supervisor {
         confinement
     } else if matches!(attack.needs, Needs::NoFilter | Needs::Landlock) {
-        confine::limit_resources(seal::MEMORY)?;
+        confine::limit_resources(seal::MEMORY, seal::ADDRESSES)?;
         confinement
     } else {
         seal::for_good(confinement, seal::ALLOWED)?
