@@ -120,7 +120,7 @@ check-deny:
 # What of privsep needs no system call that Miri lacks.
 check-miri:
 	@$(CARGO) +nightly miri --version >/dev/null 2>&1 || { echo "NOT RUN: miri is not here (rustup component add miri)"; exit 0; }; \
-	    MIRIFLAGS=-Zmiri-disable-isolation $(CARGO) +nightly miri test -p privsep --locked -- sys::address attributes_end a_table_compiles
+	    MIRIFLAGS=-Zmiri-disable-isolation $(CARGO) +nightly miri test -p privsep --locked -- sys::worker::address attributes_end a_table_compiles
 
 KILLS ?= 1000
 check-kills:

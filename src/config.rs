@@ -7,8 +7,8 @@ use std::io::{ErrorKind, Read};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use privsep::ipc::Secret;
 use privsep::ipc::{Cipher, MAX_PATHS, Rules};
-use privsep::secret::Secret;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use privsep::ipc::Secret;
 use privsep::ipc::{Cipher, Rules};
-use privsep::secret::Secret;
 
 /// The key that EthUDP uses when a cipher is given without one.
 pub const DEFAULT_KEY: &str = "123456";

@@ -7,7 +7,6 @@
 pub mod confine;
 pub mod ipc;
 pub mod netlink;
-pub mod secret;
 #[allow(unsafe_code)]
 pub mod sys;
 

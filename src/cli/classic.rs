@@ -3,8 +3,8 @@
 use std::ffi::OsString;
 use std::net::IpAddr;
 
+use privsep::ipc::Secret;
 use privsep::ipc::{Cipher, Rules, WorkerConfig};
-use privsep::secret::Secret;
 
 use super::{Command, Foreground};
 use crate::log::{self, Level};

@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use privsep::ipc::Cipher;
-use privsep::secret::Secret;
+use privsep::ipc::Secret;
 
 use crate::Error;
 use crate::error::Context;

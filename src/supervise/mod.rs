@@ -31,7 +31,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::SockaddrStorage;
 use privsep::confine;
 use privsep::ipc::Identity;
-use privsep::sys::ethtool;
+use privsep::sys::supervisor::ethtool;
 
 use crate::cli::Foreground;
 use crate::error::Context;

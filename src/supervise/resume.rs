@@ -69,8 +69,8 @@ pub fn begin_anew(config: &mut WorkerConfig) {
 
 #[cfg(test)]
 mod tests {
+    use privsep::ipc::Secret;
     use privsep::ipc::{PathCounters, PortCounters};
-    use privsep::secret::Secret;
 
     use super::*;
 

@@ -16,10 +16,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use privsep::PROTOCOL;
+use privsep::ipc::Secret;
 use privsep::ipc::{
     self, Address, Channel, Cipher, Counts, FromWorker, Handles, Never, PortKind, Remote, Rules, ToWorker, WorkerConfig,
 };
-use privsep::secret::Secret;
 use privsep::sys::{option, packet, process, tap};
 
 use crate::lab::{Namespace, Wire, built, frame, join};

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, send};
-use privsep::sys::mmsg::Receiver;
+use privsep::sys::worker::mmsg::Receiver;
 use privsep::sys::{option, packet};
 
 use super::Namespace;

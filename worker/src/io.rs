@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
-use privsep::sys::mmsg::{Receiver, Sender};
+use privsep::sys::worker::mmsg::{Receiver, Sender};
 
 use crate::batch::Batch;
 

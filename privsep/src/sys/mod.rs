@@ -1,13 +1,12 @@
 //! System calls that no safe wrapper covers. Every `unsafe` block of what is shipped is in this folder.
 
-mod address;
-pub mod ethtool;
-pub mod mmsg;
 pub mod option;
 pub mod packet;
 pub mod process;
 pub mod scm;
+pub mod supervisor;
 pub mod tap;
+pub mod worker;
 
 use std::io;
 

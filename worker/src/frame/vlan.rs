@@ -1,6 +1,6 @@
 //! VLAN tags (IEEE 802.1Q).
 
-use privsep::sys::mmsg::VlanTag;
+use privsep::sys::worker::mmsg::VlanTag;
 
 use super::ethernet::{TPID_8021AD, TPID_8021Q, word};
 

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering::Relaxed};
 
-use privsep::sys::mmsg::{Receiver, Sender};
+use privsep::sys::worker::mmsg::{Receiver, Sender};
 
 use crate::batch::{BATCH, Batch, MAX_DATAGRAM};
 use crate::counters;

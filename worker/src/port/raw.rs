@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use privsep::sys::mmsg::{Receiver, Sender, VlanTag};
 use privsep::sys::packet;
+use privsep::sys::worker::mmsg::{Receiver, Sender, VlanTag};
 
 use super::Port;
 use crate::batch::{BATCH, Batch, MAX_FRAME};

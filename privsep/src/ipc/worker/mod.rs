@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{Address, Message};
-use crate::secret::Secret;
+mod secret;
+
+pub use secret::Secret;
 
 /// Which cipher the classic wire uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use super::check;
+use crate::sys::check;
 
 /// Questions about one feature each, with the name that ethtool(8) gives it; the last number is the bit in the answer.
 const FEATURES: [(&str, u32, u32); 5] = [

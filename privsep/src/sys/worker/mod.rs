@@ -1,0 +1,4 @@
+//! What only workers call; nothing of it is in the helper.
+
+mod address;
+pub mod mmsg;
