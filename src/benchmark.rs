@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 
 use nix::unistd::geteuid;
 use privsep::PROTOCOL;
-use privsep::ipc::{self, BenchmarkResult, Channel, FromWorker, ToWorker, WorkerConfig};
+use privsep::ipc::{self, BenchmarkResult, Channel, Classic, FromWorker, Secrets, ToWorker};
 use privsep::sys::process;
 
 use crate::error::Context;
@@ -15,7 +15,7 @@ use crate::{Error, executables, identity, log, supervise, tunnel};
 const SIZES: [u16; 4] = [64, 200, 1514, 9000];
 
 /// Measures and prints; `length` is the size that the original would measure.
-pub fn run(config: WorkerConfig, length: u16) -> Result<(), Error> {
+pub fn run(classic: Classic, secrets: Secrets, length: u16) -> Result<(), Error> {
     let say = || "benchmark".to_owned();
     let executables = executables::open()?;
     // As for a tunnel: nothing is measured as root.
@@ -23,17 +23,16 @@ pub fn run(config: WorkerConfig, length: u16) -> Result<(), Error> {
     let keeps = Keeps { worker: &executables.worker, runtime: None, system_log: false };
     supervise::give_up_privileges(user, &keeps).context(say)?;
     let (ours, theirs) = ipc::pair().context(say)?;
-    let cipher = config.cipher;
-    let compress = config.compress;
     let pid = process::spawn(executables.worker.as_fd(), c"ethudp-worker", theirs.as_fd(), None).context(say)?;
     let _child = supervise::Child::new(pid);
     drop(theirs);
     let channel = Channel::<ToWorker, FromWorker>::new(ours);
     let sizes = [&[length], &SIZES[..]].concat();
-    channel.send(&ToWorker::Benchmark(PROTOCOL, Box::new(config), sizes), &[]).context(say)?;
+    channel.send(&ToWorker::Benchmark(PROTOCOL, classic, sizes), &[]).context(say)?;
+    channel.send(&ToWorker::Secrets(secrets), &[]).context(say)?;
     match channel.recv().context(say)? {
         Some((FromWorker::Benchmark(results), _)) if !results.is_empty() => {
-            let (name, lz4) = (tunnel::cipher_name(cipher), if compress { "on" } else { "off" });
+            let (name, lz4) = (tunnel::cipher_name(classic.cipher), if classic.compress { "on" } else { "off" });
             log::print(&format!("enc_algorithm = {name}, lz4 = {lz4}, one thread\n"))?;
             log::print(&table(&results))
         }

@@ -8,10 +8,11 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use privsep::ipc::Secret;
-use privsep::ipc::{Cipher, MAX_PATHS, Rules};
+use privsep::ipc::{Cipher, Rules};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use crate::bounds::{self, CLASSIC_PATHS};
 use crate::tunnel::{self, Origin, Port, Repair, Tunnel};
 use crate::{Error, advice, files, lines, log};
 
@@ -177,8 +178,8 @@ fn assemble(file: Document, name: &str, directory: &Path) -> Result<Tunnel, Stri
     if file.path.is_empty() {
         return Err("[[path]] is missing: at least one, with local and remote".into());
     }
-    if file.path.len() > MAX_PATHS {
-        return Err(format!("[[path]]: there are {}; at most {MAX_PATHS} are possible", file.path.len()));
+    if file.path.len() > CLASSIC_PATHS {
+        return Err(format!("[[path]]: there are {}; at most {CLASSIC_PATHS} are possible", file.path.len()));
     }
     let paths = file.path.into_iter().map(path).collect::<Result<_, _>>()?;
     let classic = classic(file.classic.unwrap_or_default(), directory)?;
@@ -278,9 +279,8 @@ fn tap_port(mode: &str, tap: Tap) -> Result<Port, String> {
         ("tap", Some(_)) => return Err("tap.bridge: is of use only in mode \"bridge\"".into()),
         (_, bridge) => bridge.map(|name| tunnel::interface("tap.bridge", &name)).transpose()?,
     };
-    // 68 is the least MTU of IPv4 (RFC 791); 9216 makes frames of 9230 bytes, with a VLAN tag the limit of 9234.
-    if let Some(mtu) = tap.mtu.filter(|mtu| !(68..=9216).contains(mtu)) {
-        return Err(format!("tap.mtu = {mtu}: must be 68 to 9216"));
+    if let Some(mtu) = tap.mtu {
+        bounds::check("tap.mtu", mtu, &bounds::TAP_MTU)?;
     }
     let addresses = tap.address.iter().map(|text| address(text)).collect::<Result<_, _>>()?;
     let name = tap.name.map(|name| tunnel::interface("tap.name", &name)).transpose()?;
@@ -304,11 +304,9 @@ fn path(table: PathTable) -> Result<tunnel::Path, String> {
 fn classic(table: Classic, directory: &Path) -> Result<tunnel::Classic, String> {
     let cipher = tunnel::cipher("classic.cipher", table.cipher.as_deref().unwrap_or("none"))?;
     let lz4 = table.lz4.unwrap_or(0);
-    if lz4 > 9 {
-        return Err(format!("classic.lz4 = {lz4}: must be 0 to 9"));
-    }
-    if let Some(mtu) = table.fragment_mtu.filter(|mtu| !(1036..=1500).contains(mtu)) {
-        return Err(format!("classic.fragment-mtu = {mtu}: must be 1036 to 1500"));
+    bounds::check("classic.lz4", lz4, &bounds::LZ4)?;
+    if let Some(mtu) = table.fragment_mtu {
+        bounds::check("classic.fragment-mtu", mtu, &bounds::FRAGMENT_MTU)?;
     }
     let key = match (cipher, table.key_file) {
         (Cipher::None, None) => Secret::default(),

@@ -7,6 +7,7 @@ mod advice;
 mod ask;
 mod background;
 mod benchmark;
+mod bounds;
 mod check;
 mod cli;
 mod config;
@@ -24,6 +25,7 @@ mod plan;
 mod resolve;
 mod runtime;
 mod seal;
+mod settings;
 mod show;
 mod start;
 mod status;
@@ -49,7 +51,7 @@ pub fn run() -> ExitCode {
     });
     let result = cli::parse().and_then(|command| match command {
         Command::Run(tunnel, foreground) => background::run(&tunnel, foreground, stored_tap),
-        Command::Benchmark(config, length) => benchmark::run(*config, length),
+        Command::Benchmark(classic, secrets, length) => benchmark::run(classic, secrets, length),
         Command::Check(files) => check::check(&files),
         Command::Show { name, json } => show::show(name.as_deref(), json),
         Command::Text(text) => log::print(&text),

@@ -1,9 +1,9 @@
-//! From a tunnel's description to what helper and worker are told.
+//! From a tunnel's description to what the helper is told.
 
-use privsep::ipc::{Address, Identity, PathPlan, Plan, PortKind, PortPlan, Remote, State, WorkerConfig};
+use privsep::ipc::{Address, Identity, PathPlan, Plan, PortPlan, Remote};
 
-use crate::resolve::Addresses;
-use crate::tunnel::{Classic, Port, Tunnel};
+use crate::resolve::Resolved;
+use crate::tunnel::{Port, Tunnel};
 use crate::{Error, filter};
 
 /// The plan for the helper: every handle that this tunnel will ever need.
@@ -12,11 +12,11 @@ use crate::{Error, filter};
 pub fn plan(
     tunnel: &Tunnel,
     become_user: Option<Identity>,
-    addresses: &Addresses,
+    paths: &[Resolved],
     stored: bool,
     store: bool,
 ) -> Result<Plan, Error> {
-    let paths = tunnel.paths.iter().zip(addresses).map(|(path, &(local, remote))| PathPlan {
+    let paths = tunnel.paths.iter().zip(paths).map(|(path, &Resolved { local, remote, .. })| PathPlan {
         local: Address(local),
         remote: match remote {
             Remote::Fixed(remote) => Some(remote),
@@ -38,28 +38,4 @@ pub fn plan(
         }
     };
     Ok(Plan { become_user, port, paths, stored, store })
-}
-
-/// What the first worker is told.
-pub fn worker(tunnel: &Tunnel, addresses: &Addresses) -> WorkerConfig {
-    let Classic { cipher, key, password, lz4, fragment_mtu } = &tunnel.classic;
-    WorkerConfig {
-        port: match tunnel.port {
-            Port::Tap { .. } => PortKind::Tap,
-            Port::Raw { .. } => PortKind::Raw,
-            Port::Mirror { udp, .. } => PortKind::Mirror { udp },
-        },
-        cipher: *cipher,
-        key: key.clone(),
-        compress: *lz4 > 0,
-        fragment_mtu: *fragment_mtu,
-        password: password.clone(),
-        remotes: addresses.iter().map(|(_, remote)| *remote).collect(),
-        rules: tunnel.rules.clone(),
-        keepalive: !tunnel.port.is_mirror(),
-        // While the command runs, frames wait longer than any should.
-        drain: tunnel.run.is_some(),
-        exit_after: tunnel.exit_after,
-        state: State::default(),
-    }
 }

@@ -13,15 +13,29 @@ use crate::tunnel::{self, Endpoint, Path, Tunnel};
 /// Longest wait for the resolver.
 pub const LIMIT: Duration = Duration::from_secs(10);
 
-/// Local and remote address of each path.
-pub type Addresses = Vec<(SocketAddr, Remote)>;
+/// A path with its addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resolved {
+    /// Ours.
+    pub local: SocketAddr,
+    /// The peer's.
+    pub remote: Remote,
+    /// MTU in bytes of what is under it, as far as that can be told, once it has been looked at.
+    pub mtu: Option<u32>,
+}
+
+impl Resolved {
+    fn new(local: SocketAddr, remote: Remote) -> Self {
+        Self { local, remote, mtu: None }
+    }
+}
 
 /// A look-up under way. The resolver of the C library cannot be told to hurry or to stop, so it works in a thread of its
 /// own; that has ended before the addresses are used, so that it is not there when privileges are given up.
 pub struct LookUp {
     /// Becomes readable when it is done.
     pub done: PipeReader,
-    thread: JoinHandle<Result<Addresses, Error>>,
+    thread: JoinHandle<Result<Vec<Resolved>, Error>>,
 }
 
 impl LookUp {
@@ -38,7 +52,7 @@ impl LookUp {
     }
 
     /// The addresses, or the first name that does not resolve. Waits until the look-up is done.
-    pub fn finish(self) -> Result<Addresses, Error> {
+    pub fn finish(self) -> Result<Vec<Resolved>, Error> {
         self.thread.join().unwrap_or_else(|_| Err(Error::failure("the resolver has failed")))
     }
 }
@@ -58,13 +72,13 @@ pub fn late(tunnel: &Tunnel) -> Error {
 }
 
 /// Both addresses of a path, of one family. The first local address for which there is a remote one wins.
-fn path(path: &Path) -> Result<(SocketAddr, Remote), Error> {
+fn path(path: &Path) -> Result<Resolved, Error> {
     let locals = endpoint("local", &path.local)?;
     let (host, port) = match &path.remote {
         tunnel::Remote::Fixed(remote) => (remote.host.clone(), Some(remote.port)),
         tunnel::Remote::Learned { host: Some(host), port } => (host.clone(), *port),
         tunnel::Remote::Learned { host: None, port } => {
-            return Ok((locals[0], Remote::Learned { address: None, port: *port }));
+            return Ok(Resolved::new(locals[0], Remote::Learned { address: None, port: *port }));
         }
     };
     let remotes = endpoint("remote", &Endpoint { host: host.clone(), port: port.unwrap_or(0) })?;
@@ -74,7 +88,7 @@ fn path(path: &Path) -> Result<(SocketAddr, Remote), Error> {
                 tunnel::Remote::Fixed(_) => Remote::Fixed(Address(remote)),
                 tunnel::Remote::Learned { .. } => Remote::Learned { address: Some(remote.ip()), port },
             };
-            return Ok((*local, remote));
+            return Ok(Resolved::new(*local, remote));
         }
     }
     let family = |addresses: &[SocketAddr]| if addresses.iter().any(SocketAddr::is_ipv4) { "IPv4" } else { "IPv6" };

@@ -112,6 +112,7 @@ pub const ALLOWED: &[Allowed] = &[
     allow("set_robust_list", libc::SYS_set_robust_list, Any, "start of a thread"),
     allow("rseq", libc::SYS_rseq, Any, "start of a thread"),
     allow("sched_getaffinity", libc::SYS_sched_getaffinity, Any, "start of a thread"),
+    allow("eventfd2", libc::SYS_eventfd2, Any, "threads of a worker wake each other"),
     allow("prctl", libc::SYS_prctl, OneOf(0, ATTRIBUTES), "confinement of a worker, names of its threads"),
     allow(
         "prctl",
@@ -145,7 +146,7 @@ pub const ALLOWED: &[Allowed] = &[
     allow("munmap", libc::SYS_munmap, Any, "memory"),
     allow("madvise", libc::SYS_madvise, Any, "memory"),
     allow("clock_gettime", libc::SYS_clock_gettime, Any, "portable: time, where the vDSO does not answer"),
-    allow("clock_nanosleep", libc::SYS_clock_nanosleep, Any, "a worker's pause after an error"),
+    allow("clock_nanosleep", libc::SYS_clock_nanosleep, Any, "between two looks at a worker that ends"),
     allow("restart_syscall", libc::SYS_restart_syscall, Any, "goes on sleeping after SIGSTOP and SIGCONT"),
     allow("rt_sigprocmask", libc::SYS_rt_sigprocmask, Any, "signals"),
     allow("rt_sigaction", libc::SYS_rt_sigaction, Any, "signals"),

@@ -3,8 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use privsep::ipc::Secret;
-use privsep::ipc::{Cipher, Rules};
+use privsep::ipc::{self, Cipher, Rules, Secret};
 
 /// The key that EthUDP uses when a cipher is given without one.
 pub const DEFAULT_KEY: &str = "123456";
@@ -77,6 +76,14 @@ pub struct Classic {
     pub lz4: u8,
     /// `-mtu`.
     pub fragment_mtu: Option<u16>,
+}
+
+impl Classic {
+    /// What of it is no secret, without a keepalive.
+    pub fn settings(&self) -> ipc::Classic {
+        let Self { cipher, lz4, fragment_mtu, .. } = *self;
+        ipc::Classic { cipher, compress: lz4 > 0, fragment_mtu, keepalive: false }
+    }
 }
 
 /// The local side.

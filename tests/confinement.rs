@@ -9,7 +9,7 @@ const NO_CAPABILITIES: &str = "0000000000000000";
 
 /// Each process, its threads, and its filters where it is started by root: the worker inherits the supervisor's, and the
 /// helper puts a second one on the one with which it opens.
-const PROCESSES: [(&str, usize, u32); 3] = [("supervisor", 1, 1), ("helper", 1, 2), ("worker", 3, 2)];
+const PROCESSES: [(&str, usize, u32); 3] = [("supervisor", 1, 1), ("helper", 1, 2), ("worker", 2, 2)];
 
 /// A field of a `status` file in /proc, if the kernel has it.
 fn optional(status: &str, name: &str) -> Option<String> {
@@ -83,8 +83,10 @@ fn the_worker_has_an_empty_network_and_no_descriptor_but_its_handles() {
         .map(|target| target.split('[').next().unwrap().to_owned())
         .collect();
     open.sort();
-    // Standard streams, TAP, channel to the supervisor, UDP socket.
-    assert_eq!(open, ["/dev/net/tun", "/dev/null", "/dev/null", "/dev/null", "socket:", "socket:"]);
+    // TAP, standard streams, two eventfds by which its threads wake each other, channel to the supervisor, UDP socket.
+    let expected =
+        ["/dev/net/tun", "/dev/null", "/dev/null", "/dev/null", "anon_inode:", "anon_inode:", "socket:", "socket:"];
+    assert_eq!(open, expected);
     let environment = fs::read(format!("/proc/{}/environ", a.pid("worker"))).unwrap();
     assert!(environment.is_empty(), "the worker has an environment");
 }

@@ -81,7 +81,7 @@ fn forwarding(end: &Running) -> usize {
 fn a_worker_of_which_one_thread_is_frozen_is_replaced() {
     let sites = Sites::new();
     let (a, _b) = tunnel(&sites);
-    for (number, name) in ["egress", "ingress-0", ""].into_iter().enumerate() {
+    for (number, name) in ["outward", ""].into_iter().enumerate() {
         // Somewhere between two heartbeats, of which the first comes soon after the start.
         std::thread::sleep(Duration::from_millis(1300));
         let start = Instant::now();

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use privsep::PROTOCOL;
 use privsep::confine;
-use privsep::ipc::{self, Channel, FromHelper, Handles, Identity, Never, Plan, PortPlan, ToHelper};
+use privsep::ipc::{self, Channel, FromHelper, Handle, Handles, Identity, Never, Plan, PortPlan, ToHelper};
 use privsep::sys::process;
 
 /// The whole program.
@@ -78,10 +78,12 @@ fn give_up_privileges(become_user: Option<Identity>) -> io::Result<()> {
 
 /// Sends every handle down the worker's socket, one way. A worker that has died meanwhile is the supervisor's business.
 fn hand_out(handles: &open::Handles, descriptors: Vec<OwnedFd>) -> Result<(), ipc::Error> {
-    let paths = u8::try_from(handles.paths.len()).map_err(io::Error::other)?;
-    let all: Vec<_> = [&handles.port].into_iter().chain(&handles.paths).map(AsFd::as_fd).collect();
+    let port = (Handle::Port(0), handles.port.as_fd());
+    let paths = (0..).zip(&handles.paths).map(|(number, path)| (Handle::Path(number), path.as_fd()));
+    let (kinds, all): (Vec<_>, Vec<_>) = std::iter::once(port).chain(paths).unzip();
+    let kinds = Handles(kinds);
     for socket in descriptors {
-        match Channel::<Handles, Never>::new(socket).send(&Handles { paths }, &all) {
+        match Channel::<Handles, Never>::new(socket).send(&kinds, &all) {
             Err(ipc::Error::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
             result => result?,
         }

@@ -3,13 +3,12 @@
 use std::ffi::OsString;
 use std::net::IpAddr;
 
-use privsep::ipc::Secret;
-use privsep::ipc::{Cipher, Rules, WorkerConfig};
+use privsep::ipc::{self, Cipher, Rules, Secret, Secrets};
 
 use super::{Command, Foreground};
 use crate::log::{self, Level};
 use crate::tunnel::{self, Classic, DEFAULT_KEY, Endpoint, Origin, Path, Port, Remote, Tunnel};
-use crate::{Error, advice, files};
+use crate::{Error, advice, bounds, files};
 
 /// What help says of it.
 pub const HELP: &str = "\
@@ -121,8 +120,9 @@ pub fn parse(arguments: &[OsString], secrets: &mut Vec<usize>) -> Result<Command
     }
     if options.benchmark {
         let (cipher, key) = cipher_and_key(options.cipher, options.key).map_err(Error::Usage)?;
-        let config = WorkerConfig { cipher, key, compress: options.lz4 > 0, ..WorkerConfig::default() };
-        return Ok(Command::Benchmark(Box::new(config), options.length.unwrap_or(1500)));
+        let classic = ipc::Classic { cipher, compress: options.lz4 > 0, ..ipc::Classic::default() };
+        let secrets = Secrets { key, ..Secrets::default() };
+        return Ok(Command::Benchmark(classic, secrets, options.length.unwrap_or(1500)));
     }
     let foreground = if options.foreground { Foreground::Yes } else { Foreground::No };
     let tunnel = tunnel(options, &operands).map_err(Error::Usage)?;
@@ -179,9 +179,9 @@ fn wire_option(options: &mut Options, name: &str, value: String) -> Result<(), S
     let small = |bounds| tunnel::number(&what, &value, bounds).map(|number| u16::try_from(number).unwrap_or(u16::MAX));
     match name {
         "-p" => options.password = Some(tunnel::password(&what, value.into_bytes())?),
-        "-lz4" => options.lz4 = u8::try_from(small(0..=9)?).unwrap_or(u8::MAX),
-        "-mtu" => options.fragment_mtu = Some(small(1036..=1500)?),
-        "-l" => options.length = Some(small(1..=9234)?),
+        "-lz4" => options.lz4 = u8::try_from(small(bounds::LZ4)?).unwrap_or(u8::MAX),
+        "-mtu" => options.fragment_mtu = Some(small(bounds::FRAGMENT_MTU)?),
+        "-l" => options.length = Some(small(bounds::FRAME)?),
         "-mss" => options.mss = Some(small(0..=65535)?).filter(|&mss| mss > 0),
         "-x" => options.exit_after = Some(tunnel::number(&what, &value, 0..=u64::from(u32::MAX))?).filter(|&n| n > 0),
         _ => {

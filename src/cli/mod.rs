@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use privsep::ipc::WorkerConfig;
+use privsep::ipc::{Classic, Secrets};
 
 use crate::tunnel::Tunnel;
 use crate::{Error, log};
@@ -19,7 +19,7 @@ pub enum Command {
     /// Run a tunnel; in the foreground, or in the background once it is ready.
     Run(Box<Tunnel>, Foreground),
     /// Measure cipher and compression, with frames of this size and some others.
-    Benchmark(Box<WorkerConfig>, u16),
+    Benchmark(Classic, Secrets, u16),
     /// Check files.
     Check(Vec<PathBuf>),
     /// Show the state of one tunnel or all.

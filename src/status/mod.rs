@@ -99,7 +99,7 @@ pub struct Facts<'a> {
     /// Local and remote address of each path.
     pub addresses: Vec<(String, String)>,
     /// MTU of each path's underlay.
-    pub mtus: &'a [Option<u32>],
+    pub mtus: Vec<Option<u32>>,
     pub state: &'a State,
     pub uptime: Duration,
     /// What is wrong with the local side.
@@ -201,7 +201,7 @@ pub fn before_start(tunnel: &Tunnel, waits: bool) -> Status {
         confinement: Confinement::default(),
         in_empty_network: false,
         addresses,
-        mtus: &[],
+        mtus: Vec::new(),
         state: &State::default(),
         uptime: Duration::ZERO,
         local: None,

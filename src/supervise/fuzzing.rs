@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use privsep::ipc::{self, FromWorker, Remote, State, WorkerConfig};
+use privsep::ipc::{self, FromWorker, Remote, Report, State};
 
 use super::observe::Observer;
 use super::sizes::Sizes;
 use super::{link, resume, statistics};
+use crate::resolve::Resolved;
 use crate::{config, log};
 
 /// A tunnel with two paths, one of which learns its peer.
@@ -18,7 +19,9 @@ const FILE: &str = "mode = \"tap\"\nwire = \"classic\"\n[[path]]\nlocal = \"192.
 #[allow(clippy::missing_panics_doc)] // To panic is what it is for.
 pub fn report(packet: &[u8]) {
     let said = match ipc::from_packet::<FromWorker>(packet) {
-        Ok(FromWorker::Report(state)) => state,
+        // As if its paths had followed.
+        Ok(FromWorker::Report(Report::Tunnel(state, _))) => state,
+        Ok(FromWorker::Report(Report::Path(_, path))) => State { paths: vec![path, path], ..State::default() },
         Ok(FromWorker::Dying(text)) => {
             assert!(!log::untrusted(&text).contains(char::is_control));
             return;
@@ -29,21 +32,21 @@ pub fn report(packet: &[u8]) {
     let address = |text: &str| text.parse().unwrap();
     let fixed = Remote::Fixed(ipc::Address(address("192.0.2.2:6000")));
     let learned = Remote::Learned { address: None, port: None };
-    let addresses = vec![(address("192.0.2.1:6000"), fixed), (address("192.0.2.1:6001"), learned)];
-    let names: Vec<_> = addresses.iter().map(|(local, _)| (local.to_string(), String::new())).collect();
+    let path = |local, remote| Resolved { local: address(local), remote, mtu: None };
+    let paths = [path("192.0.2.1:6000", fixed), path("192.0.2.1:6001", learned)];
+    let names = paths.map(|path| (path.local.to_string(), String::new()));
     let (now, mut state) = (Instant::now(), State::default());
-    let mut observer = Observer::new(now, &tunnel, addresses.iter().map(|(_, remote)| *remote));
+    let mut observer = Observer::new(now, &tunnel, paths.iter().map(|path| path.remote));
     let mut sizes = Sizes::default();
     for second in 0..20 {
-        state = resume::accept(&state, said.clone(), &addresses);
-        assert!(usize::from(state.active) < addresses.len() && state.paths.len() <= addresses.len());
+        state = resume::accept(&state, said.clone(), &paths);
+        assert!(usize::from(state.active) < paths.len() && state.paths.len() <= paths.len());
         let lines = observer.note(now + Duration::from_secs(second), &state);
-        assert!(lines.iter().all(|(path, line)| *path < addresses.len() && !line.contains('\n')));
+        assert!(lines.iter().all(|(path, line)| *path < paths.len() && !line.contains('\n')));
         assert!(sizes.note(&state, "eu0").len() <= 2);
         assert!(statistics::lines(&state, &names).iter().all(|line| !line.contains('\n')));
     }
-    let mut config = WorkerConfig { state, ..WorkerConfig::default() };
-    resume::carry_over(&mut config);
+    resume::carry_over(&mut state, resume::Lasting { peer: true, health: false });
 }
 
 /// Messages about interfaces.

@@ -30,17 +30,17 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::SockaddrStorage;
 use privsep::confine;
-use privsep::ipc::Identity;
+use privsep::ipc::{Identity, State};
 use privsep::sys::supervisor::ethtool;
 
 use crate::cli::Foreground;
 use crate::error::Context;
 use crate::notify::Notify;
-use crate::resolve::Addresses;
+use crate::resolve::Resolved;
 use crate::runtime::ControlSocket;
 use crate::seal::Keeps;
 use crate::tunnel::{Port, Tunnel};
-use crate::{Error, advice, executables, identity, listen, log, plan, seal};
+use crate::{Error, advice, executables, identity, listen, log, plan, seal, settings};
 use helper::Helper;
 use link::LinkWatch;
 use memory::Shortage;
@@ -59,11 +59,11 @@ pub fn run(
     let signals = signals().context(|| "signals".into())?;
     let control = ControlSocket::bind(&tunnel.name, identity)?;
     let notify = Notify::connect();
-    let Some(addresses) = names::addresses(tunnel, &signals, &control, &notify)? else { return Ok(()) };
-    warn_of_loop(tunnel, &addresses);
+    let Some(mut paths) = names::paths(tunnel, &signals, &control, &notify)? else { return Ok(()) };
+    warn_of_loop(tunnel, &paths);
     let stored_tap = stored_tap.filter(|_| matches!(tunnel.port, Port::Tap { .. }));
     let stored = stored_tap.is_some();
-    let plan = plan::plan(tunnel, identity, &addresses, stored, notify.is_connected())?;
+    let plan = plan::plan(tunnel, identity, &paths, stored, notify.is_connected())?;
     let Some(mut helper) = Helper::start(&executables.helper, plan, stored_tap, &signals, &notify)? else {
         return Ok(());
     };
@@ -80,16 +80,14 @@ pub fn run(
     if !tunnel.run.as_ref().is_none_or(goes_on) {
         return Ok(());
     }
-    let mtus = underlay::mtus(tunnel, &addresses, &helper.interface);
-    let mut config = plan::worker(tunnel, &addresses);
-    // What has waited in a TAP since the run before this one is too late.
-    config.drain |= stored;
+    underlay::look_at(tunnel, &mut paths, &helper.interface);
+    let mut settings = settings::settings(tunnel, &paths);
     if tunnel.auto_mss {
-        config.rules.mss = Some(underlay::mss(&tunnel.classic, &addresses, &mtus).map_err(Error::Failure)?);
+        settings.rules.mss = Some(underlay::mss(tunnel.classic.settings(), &paths).map_err(Error::Failure)?);
     }
     let keeps =
         Keeps { worker: &executables.worker, runtime: control.directory(), system_log: foreground == Foreground::No };
-    let found: Vec<_> = sizes::fragments(tunnel, &addresses, &mtus).into_iter().chain(offloads(tunnel)).collect();
+    let found: Vec<_> = sizes::fragments(tunnel, &paths).into_iter().chain(offloads(tunnel)).collect();
     let shortage = Shortage::watch();
     let in_empty_network = give_up_privileges(identity, &keeps).context(|| "giving up privileges".into())?;
     for line in advice::of(tunnel).into_iter().chain(found) {
@@ -102,9 +100,12 @@ pub fn run(
         link,
         by_root: identity.is_some(),
         executable: executables.worker,
-        config,
-        addresses,
-        mtus,
+        settings,
+        secrets: settings::secrets(tunnel),
+        state: State::default(),
+        // What has waited in a TAP since the run before this one, or while the command ran, is too late.
+        drain: stored || tunnel.run.is_some(),
+        paths,
         in_empty_network,
     };
     Supervisor::new(tunnel, parts, helper, signals, control, notify).run(ready)
@@ -136,12 +137,12 @@ pub fn give_up_privileges(identity: Option<Identity>, keeps: &Keeps) -> std::io:
 }
 
 /// A packet socket on the interface that carries the tunnel hears the tunnel's own datagrams.
-fn warn_of_loop(tunnel: &Tunnel, addresses: &Addresses) {
+fn warn_of_loop(tunnel: &Tunnel, paths: &[Resolved]) {
     let (Port::Raw { interface, .. } | Port::Mirror { interface, .. }) = &tunnel.port else { return };
     let own = getifaddrs().into_iter().flatten().filter(|own| own.interface_name == *interface);
     let own: Vec<_> = own.filter_map(|own| own.address).collect();
     let carries = |local: &SocketAddr| own.iter().any(|own| same_address(own, local));
-    if let Some((local, _)) = addresses.iter().find(|(local, _)| carries(local)).filter(|_| !tunnel.rules.loop_check) {
+    if let Some(Resolved { local, .. }) = paths.iter().find(|path| carries(&path.local) && !tunnel.rules.loop_check) {
         log::warning(&format!(
             "interface {interface:?} has the tunnel's own address {}: its datagrams go into it again and again; \
              use -loopcheck (loop-check = true)",

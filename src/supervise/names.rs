@@ -9,7 +9,7 @@ use sd_notify::NotifyState;
 use super::events::{Readable, to_end, wait};
 use crate::error::Context;
 use crate::notify::Notify;
-use crate::resolve::{self, Addresses, LookUp};
+use crate::resolve::{self, LookUp, Resolved};
 use crate::runtime::ControlSocket;
 use crate::tunnel::{Origin, Tunnel};
 use crate::{Error, log, status};
@@ -17,13 +17,13 @@ use crate::{Error, log, status};
 /// Time between two attempts of a tunnel that waits for its names.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// The addresses of all paths; `None` when a signal asks to end meanwhile.
-pub fn addresses(
+/// All paths with their addresses; `None` when a signal asks to end meanwhile.
+pub fn paths(
     tunnel: &Tunnel,
     signals: &SignalFd,
     control: &ControlSocket,
     notify: &Notify,
-) -> Result<Option<Addresses>, Error> {
+) -> Result<Option<Vec<Resolved>>, Error> {
     let mut said = String::new();
     let mut running = None;
     loop {

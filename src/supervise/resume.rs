@@ -4,9 +4,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use privsep::ipc::{Address, PathHealth, PathReport, Remote, State, WorkerConfig};
+use privsep::ipc::{Address, PathHealth, PathReport, Remote, State};
 
-use crate::resolve::Addresses;
+use crate::resolve::Resolved;
 
 /// The state after a report. Its number of paths has been checked, and that its tick is not of the future.
 ///
@@ -17,11 +17,11 @@ use crate::resolve::Addresses;
 /// | learned | only what that path may learn, and with a password it ends with its worker |
 /// | fragment | any number is as good as another |
 /// | `rtt_us`, `last_rx_ms`, counters | shown, and the counters gone on from: the worker's adding wraps, every sum here saturates |
-pub fn accept(before: &State, said: State, addresses: &Addresses) -> State {
+pub fn accept(before: &State, said: State, resolved: &[Resolved]) -> State {
     let State { tick, active, fragment, port, seal, paths } = said;
     let tick = tick.max(before.tick);
-    let last = u8::try_from(addresses.len().saturating_sub(1)).unwrap_or(u8::MAX);
-    let paths = paths.into_iter().zip(addresses).map(|(said, (local, remote))| {
+    let last = u8::try_from(resolved.len().saturating_sub(1)).unwrap_or(u8::MAX);
+    let paths = paths.into_iter().zip(resolved).map(|(said, Resolved { local, remote, .. })| {
         let PathReport { health, learned, last_pong, rtt_us, last_rx_ms, counters } = said;
         let learned = learned.filter(|&Address(address)| may_be_peer(*local, remote, address));
         PathReport { health, learned, last_pong: last_pong.min(tick), rtt_us, last_rx_ms, counters }
@@ -38,38 +38,45 @@ pub fn may_be_peer(local: SocketAddr, remote: &Remote, address: SocketAddr) -> b
     within && one_host && address.port() != 0 && local.is_ipv4() == ip.is_ipv4()
 }
 
+/// What of a state may outlive its worker, which depends on the tunnel.
+#[derive(Debug, Clone, Copy)]
+pub struct Lasting {
+    /// The address that was learned: not where a password tells who the peer is. A worker could have made anybody the peer; the
+    /// real one tells its password every second.
+    pub peer: bool,
+    /// Health of the paths, and which one is used: not without PINGs, because then no worker can tell that a path is up, nor
+    /// find out that one before it has lied.
+    pub health: bool,
+}
+
 /// Makes the state of a worker that has ended the state of the next.
-pub fn carry_over(config: &mut WorkerConfig) {
-    let WorkerConfig { state, password, keepalive, .. } = config;
+pub fn carry_over(state: &mut State, lasting: Lasting) {
     // The last numbers may be a second old: the peer must not join halves of different datagrams.
     state.fragment = state.fragment.wrapping_add(0x4000) & !1;
     for report in &mut state.paths {
-        // It could have made anybody the peer; the real one tells its password every second.
-        if !password.expose().is_empty() {
+        if !lasting.peer {
             report.learned = None;
         }
-        // Without PINGs no worker can tell that a path is up, nor find out that one before it has lied.
-        if !*keepalive {
+        if !lasting.health {
             (report.health, report.last_pong, report.rtt_us) = (PathHealth::default(), 0, 0);
         }
     }
-    if !*keepalive {
+    if !lasting.health {
         state.active = 0;
     }
 }
 
 /// The ticks of a worker are over: the next one begins anew, as the original's does.
-pub fn begin_anew(config: &mut WorkerConfig) {
-    carry_over(config);
-    config.state.tick = 0;
-    for report in &mut config.state.paths {
+pub fn begin_anew(state: &mut State, lasting: Lasting) {
+    carry_over(state, lasting);
+    state.tick = 0;
+    for report in &mut state.paths {
         report.last_pong = 0;
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use privsep::ipc::Secret;
     use privsep::ipc::{PathCounters, PortCounters};
 
     use super::*;
@@ -80,8 +87,8 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn paths(remotes: &[Remote]) -> Addresses {
-        remotes.iter().map(|remote| (socket("192.0.2.1:6000"), *remote)).collect()
+    fn paths(remotes: &[Remote]) -> Vec<Resolved> {
+        remotes.iter().map(|&remote| Resolved { local: socket("192.0.2.1:6000"), remote, mtu: None }).collect()
     }
 
     /// What a worker that lies in every field says of `paths` paths.
@@ -138,33 +145,29 @@ mod tests {
 
     #[test]
     fn with_a_password_no_address_outlives_its_worker_and_without_one_it_does() {
-        for (password, kept) in [("secret", false), ("", true)] {
+        for kept in [false, true] {
             for end in [carry_over, begin_anew] {
-                let state = accept(&State::default(), lies(1), &paths(&[ANY]));
-                let password = Secret::new(password.as_bytes().to_vec());
-                let mut config = WorkerConfig { password, keepalive: true, state, ..WorkerConfig::default() };
-                end(&mut config);
-                assert_eq!(config.state.paths[0].learned.is_some(), kept);
+                let mut state = accept(&State::default(), lies(1), &paths(&[ANY]));
+                end(&mut state, Lasting { peer: kept, health: true });
+                assert_eq!(state.paths[0].learned.is_some(), kept);
             }
         }
     }
 
     #[test]
     fn a_mirror_always_begins_with_its_first_path() {
-        let state = accept(&State::default(), lies(2), &paths(&[ANY, ANY]));
-        let mut config = WorkerConfig { keepalive: false, state, ..WorkerConfig::default() };
-        carry_over(&mut config);
-        assert_eq!(config.state.active, 0);
-        assert!(config.state.paths.iter().all(|path| path.health == PathHealth::Connecting && path.last_pong == 0));
+        let mut state = accept(&State::default(), lies(2), &paths(&[ANY, ANY]));
+        carry_over(&mut state, Lasting { peer: true, health: false });
+        assert_eq!(state.active, 0);
+        assert!(state.paths.iter().all(|path| path.health == PathHealth::Connecting && path.last_pong == 0));
     }
 
     #[test]
     fn the_next_fragment_is_far_from_the_last_and_even() {
         for fragment in [0, 1, 0x7fff, u16::MAX] {
-            let state = State { fragment, ..State::default() };
-            let mut config = WorkerConfig { state, ..WorkerConfig::default() };
-            carry_over(&mut config);
-            let next = config.state.fragment;
+            let mut state = State { fragment, ..State::default() };
+            carry_over(&mut state, Lasting { peer: true, health: true });
+            let next = state.fragment;
             assert!(next.is_multiple_of(2) && next.wrapping_sub(fragment) >= 0x3fff, "{fragment} {next}");
         }
     }

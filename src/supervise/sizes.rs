@@ -3,7 +3,7 @@
 use privsep::ipc::State;
 
 use super::underlay;
-use crate::resolve::Addresses;
+use crate::resolve::Resolved;
 use crate::tunnel::{Port, Tunnel};
 
 /// MTU of a TAP for which none is given.
@@ -35,16 +35,16 @@ impl Sizes {
 }
 
 /// Whether frames that fill a TAP's MTU go through the underlay in one piece; a line for the first path where they do not.
-pub fn fragments(tunnel: &Tunnel, addresses: &Addresses, mtus: &[Option<u32>]) -> Option<String> {
+pub fn fragments(tunnel: &Tunnel, paths: &[Resolved]) -> Option<String> {
     let Port::Tap { mtu, bridge, .. } = &tunnel.port else { return None };
-    let (own, classic) = (mtu.unwrap_or(DEFAULT_MTU), &tunnel.classic);
+    let (own, classic) = (mtu.unwrap_or(DEFAULT_MTU), tunnel.classic.settings());
     // What TCP sends is made to fit, and what is split by us is not split by others.
     if tunnel.auto_mss || tunnel.rules.mss.is_some() || classic.fragment_mtu.is_some() {
         return None;
     }
-    let known = addresses.iter().zip(mtus).filter_map(|((local, _), mtu)| Some((local, (*mtu)?)));
+    let known = paths.iter().filter_map(|path| Some((path.local, path.mtu?)));
     let mut short =
-        known.map(|(local, mtu)| (local, mtu, underlay::largest_mtu(classic, *local, mtu, bridge.is_some())));
+        known.map(|(local, mtu)| (local, mtu, underlay::largest_mtu(classic, local, mtu, bridge.is_some())));
     let (local, mtu, fits) = short.find(|(_, _, fits)| *fits < own)?;
     Some(format!(
         "frames of up to {own} bytes (MTU) become IP fragments on path {local}, whose underlay carries {mtu}: what fits is an \
@@ -74,14 +74,14 @@ mod tests {
     #[test]
     fn a_tap_that_does_not_fit_is_told_what_fits() {
         let local = "192.0.2.1:6000".parse().unwrap();
-        let addresses = vec![(local, Remote::Learned { address: None, port: None })];
+        let remote = Remote::Learned { address: None, port: None };
         let with = |text: &str| {
             let file = format!(
                 "mode = \"tap\"\nwire = \"classic\"\n{text}\n[[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"any\"\n"
             );
             crate::config::from_text(&file, "a", std::path::Path::new("")).unwrap()
         };
-        let line = |text: &str, mtu| fragments(&with(text), &addresses, &[mtu]);
+        let line = |text: &str, mtu| fragments(&with(text), &[Resolved { local, remote, mtu }]);
         // 1500 less 20 of IPv4, 8 of UDP, 14 of Ethernet.
         assert!(line("", Some(1500)).unwrap().contains("an MTU of 1458 at both ends"));
         assert!(line("[tap]\nmtu = 1459", Some(1500)).is_some());

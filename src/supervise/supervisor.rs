@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signalfd::SignalFd;
-use privsep::ipc::{Address, Confinement, Counts, PathHealth, Remote, WorkerConfig};
+use privsep::ipc::{Address, Confinement, Counts, PathHealth, Remote, Secrets, Settings, State, Wire};
 use sd_notify::NotifyState;
 
 use super::events::{Readable, asked, wait};
@@ -23,7 +23,7 @@ use super::words::Words;
 use super::worker::{Event, Worker};
 use crate::error::Context;
 use crate::notify::Notify;
-use crate::resolve::Addresses;
+use crate::resolve::Resolved;
 use crate::runtime::ControlSocket;
 use crate::status::{self, Status};
 use crate::tunnel::{Origin, Tunnel};
@@ -42,15 +42,20 @@ const REQUESTS: usize = 16;
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// What every worker is started with, and where.
+#[allow(clippy::struct_excessive_bools)] // Each is a fact of its own.
 pub struct Parts {
     /// The worker's executable, opened at the start.
     pub executable: File,
-    /// What it is told; its state is kept up to date from its reports.
-    pub config: WorkerConfig,
-    /// Addresses of the paths.
-    pub addresses: Addresses,
-    /// MTU of each path's underlay at the start.
-    pub mtus: Vec<Option<u32>>,
+    /// What each is told.
+    pub settings: Settings,
+    /// And nobody else.
+    pub secrets: Secrets,
+    /// What the next one goes on from: kept up to date from reports.
+    pub state: State,
+    /// The next one drops what waits.
+    pub drain: bool,
+    /// The paths.
+    pub paths: Vec<Resolved>,
     /// Whether privileges came from root, which can give workers an empty network namespace.
     pub by_root: bool,
     /// Whether they run in one.
@@ -61,6 +66,14 @@ pub struct Parts {
     pub shortage: Shortage,
     /// Whether the tunnel ends when a worker has run its ticks.
     pub ends_with_worker: bool,
+}
+
+impl Parts {
+    /// What of a worker's state may outlive it.
+    fn lasting(&self) -> resume::Lasting {
+        let Wire::Classic(classic) = &self.settings.wire;
+        resume::Lasting { peer: self.secrets.password.expose().is_empty(), health: classic.keepalive }
+    }
 }
 
 /// A tunnel that runs.
@@ -119,7 +132,7 @@ impl<'a> Supervisor<'a> {
         control: ControlSocket,
         notify: Notify,
     ) -> Self {
-        let remotes = parts.addresses.iter().map(|(_, remote)| *remote);
+        let remotes = parts.paths.iter().map(|path| path.remote);
         Self {
             sizes: Sizes::default(),
             observer: Observer::new(Instant::now(), tunnel, remotes),
@@ -275,8 +288,8 @@ impl<'a> Supervisor<'a> {
     }
 
     fn start_worker(&mut self) -> Result<(), Error> {
-        self.parts.config.drain |= self.stopped.is_some_and(|since| since.elapsed() > STALE);
-        match Worker::start(&self.parts.executable, self.helper()?, &self.parts.config) {
+        self.parts.drain |= self.stopped.is_some_and(|since| since.elapsed() > STALE);
+        match Worker::start(self.helper()?, &self.parts) {
             Ok(worker) => {
                 log::debug(&format!("worker {} started", worker.pid()));
                 self.worker = Some(worker);
@@ -292,19 +305,18 @@ impl<'a> Supervisor<'a> {
 
     fn on_worker(&mut self) -> Result<Flow, Error> {
         let Some(worker) = &mut self.worker else { return Ok(Flow::Continue) };
-        match worker.receive(self.parts.addresses.len()) {
+        match worker.receive(self.parts.paths.len()) {
             Ok(Some(Event::Sealed(confinement))) => {
                 log::info(&format!("worker {} forwards", worker.pid()));
                 self.on_sealed(confinement)?;
             }
             Ok(Some(Event::Health(path, health))) => self.on_health(path, health),
             Ok(Some(Event::Report(state))) => {
-                let state = resume::accept(&self.parts.config.state, state, &self.parts.addresses);
-                self.parts.config.state = state;
-                for (path, line) in self.observer.note(Instant::now(), &self.parts.config.state) {
+                self.parts.state = resume::accept(&self.parts.state, state, &self.parts.paths);
+                for (path, line) in self.observer.note(Instant::now(), &self.parts.state) {
                     self.say(log::warning, &format!("{}: {line}", self.path(path)));
                 }
-                for line in self.sizes.note(&self.parts.config.state, &self.interface) {
+                for line in self.sizes.note(&self.parts.state, &self.interface) {
                     log::warning(&line);
                 }
                 if self.statistics_wanted {
@@ -313,7 +325,7 @@ impl<'a> Supervisor<'a> {
                 self.answer_requests();
             }
             Ok(Some(Event::Active(path))) => {
-                self.parts.config.state.active = u8::try_from(path).unwrap_or(u8::MAX);
+                self.parts.state.active = u8::try_from(path).unwrap_or(u8::MAX);
                 self.say(log::info, &format!("frames leave by the {}", self.path(path)));
             }
             Ok(Some(Event::Learned(path, address))) => self.on_learned(path, address),
@@ -335,7 +347,7 @@ impl<'a> Supervisor<'a> {
 
     fn on_sealed(&mut self, confinement: Confinement) -> Result<(), Error> {
         self.confinement = confinement;
-        (self.stopped, self.parts.config.drain) = (None, false);
+        (self.stopped, self.parts.drain) = (None, false);
         let lacks = status::lacks(&self.status().confinement, self.parts.by_root);
         if self.tunnel.require_confinement && !lacks.is_empty() {
             let lacks = lacks.join(", ");
@@ -347,14 +359,15 @@ impl<'a> Supervisor<'a> {
     fn worker_finished(&mut self) {
         self.worker = None;
         self.restarts += 1;
-        resume::begin_anew(&mut self.parts.config);
+        let lasting = self.parts.lasting();
+        resume::begin_anew(&mut self.parts.state, lasting);
         self.start_at = Instant::now();
     }
 
     fn on_learned(&mut self, path: usize, address: Address) {
-        let (local, remote) = self.parts.addresses[path];
+        let Resolved { local, remote, .. } = self.parts.paths[path];
         if resume::may_be_peer(local, &remote, address.0)
-            && let Some(report) = self.parts.config.state.paths.get_mut(path)
+            && let Some(report) = self.parts.state.paths.get_mut(path)
         {
             report.learned = Some(address);
             self.say(log::info, &format!("{} has been learned", self.path(path)));
@@ -376,8 +389,8 @@ impl<'a> Supervisor<'a> {
 
     /// Local and remote address of a path, the learned one where it is.
     fn addresses(&self, path: usize) -> (String, String) {
-        let (local, remote) = self.parts.addresses[path];
-        let learned = self.parts.config.state.paths.get(path).and_then(|report| report.learned);
+        let Resolved { local, remote, .. } = self.parts.paths[path];
+        let learned = self.parts.state.paths.get(path).and_then(|report| report.learned);
         let remote = match (remote, learned) {
             (Remote::Fixed(Address(address)), _) | (_, Some(Address(address))) => address.to_string(),
             (Remote::Learned { .. }, None) => self.tunnel.paths[path].remote.to_string(),
@@ -386,7 +399,7 @@ impl<'a> Supervisor<'a> {
     }
 
     fn on_health(&mut self, path: usize, health: PathHealth) {
-        if let Some(report) = self.parts.config.state.paths.get_mut(path) {
+        if let Some(report) = self.parts.state.paths.get_mut(path) {
             report.health = health;
         }
         let text = format!("{} is {}", self.path(path), status::health(health));
@@ -399,10 +412,10 @@ impl<'a> Supervisor<'a> {
         let mut death = worker.end();
         let too_much = self.parts.shortage.has_killed();
         death.crash |= blame == Blame::Worker || too_much;
-        let config = &mut self.parts.config;
-        resume::carry_over(config);
+        let lasting = self.parts.lasting();
+        resume::carry_over(&mut self.parts.state, lasting);
         // What has piled up behind one that did not read is too late by now.
-        config.drain |= blame == Blame::Worker;
+        self.parts.drain |= blame == Blame::Worker;
         self.replace(death)
     }
 
@@ -468,7 +481,7 @@ impl<'a> Supervisor<'a> {
     }
 
     fn reset(&mut self, counts: Counts) {
-        self.parts.config.state.reset(counts);
+        self.parts.state.reset(counts);
         if let Some(worker) = &mut self.worker {
             worker.reset(counts);
         }
@@ -476,8 +489,8 @@ impl<'a> Supervisor<'a> {
 
     fn log_statistics(&mut self) {
         self.statistics_wanted = false;
-        let addresses: Vec<_> = (0..self.parts.addresses.len()).map(|path| self.addresses(path)).collect();
-        for line in statistics::lines(&self.parts.config.state, &addresses) {
+        let addresses: Vec<_> = (0..self.parts.paths.len()).map(|path| self.addresses(path)).collect();
+        for line in statistics::lines(&self.parts.state, &addresses) {
             log::info(&line);
         }
     }
@@ -516,9 +529,9 @@ impl<'a> Supervisor<'a> {
             restarts: self.restarts,
             confinement: self.confinement,
             in_empty_network: self.parts.in_empty_network,
-            addresses: (0..self.parts.addresses.len()).map(|path| self.addresses(path)).collect(),
-            mtus: &self.parts.mtus,
-            state: &self.parts.config.state,
+            addresses: (0..self.parts.paths.len()).map(|path| self.addresses(path)).collect(),
+            mtus: self.parts.paths.iter().map(|path| path.mtu).collect(),
+            state: &self.parts.state,
             uptime: self.observer.uptime(),
             local: self.parts.link.trouble().map(Trouble::to_string),
             seen: self.observer.seen(),

@@ -8,29 +8,26 @@ use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::libc::{IP_MTU, IPPROTO_IP, IPPROTO_IPV6, IPV6_MTU};
 use nix::net::if_::InterfaceFlags;
 use nix::sys::socket::{SockaddrLike, SockaddrStorage, setsockopt, sockopt};
-use privsep::ipc::{Address, Cipher, Remote};
+use privsep::ipc::{Address, Classic, Remote, header};
 use privsep::netlink::Netlink;
 use privsep::sys::option;
 
-use crate::resolve::Addresses;
-use crate::tunnel::{Classic, Path, Tunnel};
+use crate::resolve::Resolved;
+use crate::tunnel::{Path, Tunnel};
 
 /// Ethernet header with one VLAN tag, which a frame may have.
 const ETHERNET: u32 = 18;
 /// The same without.
 const UNTAGGED: u32 = 14;
-/// Headers of TCP and of IPv4 or IPv6, without options.
-const TCP_IPV4: u32 = 40;
-const TCP_IPV6: u32 = 60;
-/// UDP header.
-const UDP: u32 = 8;
-/// AES block size in bytes.
-const BLOCK: u32 = 16;
+/// Header of TCP without options.
+const TCP: u16 = 20;
 
-/// MTU in bytes of each path's underlay as the kernel knows it now; `None` where it cannot be told. `own` is the interface of
-/// the tunnel itself, which carries no path.
-pub fn mtus(tunnel: &Tunnel, addresses: &Addresses, own: &str) -> Vec<Option<u32>> {
-    tunnel.paths.iter().zip(addresses).map(|(path, &(local, remote))| mtu(path, local, remote, own).ok()).collect()
+/// Notes the MTU of each path's underlay as the kernel knows it now. `own` is the interface of the tunnel itself, which carries
+/// no path.
+pub fn look_at(tunnel: &Tunnel, paths: &mut [Resolved], own: &str) {
+    for (path, resolved) in tunnel.paths.iter().zip(paths) {
+        resolved.mtu = mtu(path, resolved.local, resolved.remote, own).ok();
+    }
 }
 
 fn mtu(path: &Path, local: SocketAddr, remote: Remote, own: &str) -> io::Result<u32> {
@@ -84,53 +81,52 @@ fn family(own: &SockaddrStorage, local: SocketAddr) -> bool {
 ///
 /// # Errors
 /// A line for the user when the MTU of a path is not known.
-pub fn mss(classic: &Classic, addresses: &Addresses, mtus: &[Option<u32>]) -> Result<(u16, u16), String> {
-    // What is longer leaves as two fragments; the format takes IPv4 headers for granted there.
-    let fragment = classic.fragment_mtu.map_or(u32::MAX, |mtu| u32::from(mtu) - 28);
+pub fn mss(classic: Classic, paths: &[Resolved]) -> Result<(u16, u16), String> {
+    // What is longer leaves as two fragments.
+    let whole = classic.whole().map_or(u32::MAX, u32::from);
     let mut frame = u32::MAX;
-    for ((local, _), mtu) in addresses.iter().zip(mtus) {
+    for Resolved { local, mtu, .. } in paths {
         let unknown = || format!("rules.mss = \"auto\": the MTU of path {local} is not known; give a number");
-        let header = if local.is_ipv6() { 40 } else { 20 };
-        frame = frame.min(largest_frame(classic, fragment.min(mtu.ok_or_else(unknown)?.saturating_sub(header + UDP))));
+        frame = frame.min(classic.largest_frame(whole.min(payload(*local, mtu.ok_or_else(unknown)?))));
     }
-    let mss = |headers| u16::try_from(frame.saturating_sub(ETHERNET + headers).max(1)).unwrap_or(u16::MAX);
-    Ok((mss(TCP_IPV4), mss(TCP_IPV6)))
+    let mss = |ip: u16| u16::try_from(frame.saturating_sub(ETHERNET + u32::from(ip + TCP)).max(1)).unwrap_or(u16::MAX);
+    Ok((mss(header::IPV4), mss(header::IPV6)))
 }
 
 /// The greatest MTU of a local side whose frames go through an underlay of this MTU in one datagram.
-pub fn largest_mtu(classic: &Classic, local: SocketAddr, mtu: u32, tagged: bool) -> u32 {
-    let header = if local.is_ipv6() { 40 } else { 20 };
+pub fn largest_mtu(classic: Classic, local: SocketAddr, mtu: u32, tagged: bool) -> u32 {
     let ethernet = if tagged { ETHERNET } else { UNTAGGED };
-    largest_frame(classic, mtu.saturating_sub(header + UDP)).saturating_sub(ethernet)
+    classic.largest_frame(payload(local, mtu)).saturating_sub(ethernet)
 }
 
-/// The longest frame that is sealed into `payload` bytes whatever is in it.
-fn largest_frame(classic: &Classic, payload: u32) -> u32 {
-    let sealed = match classic.cipher {
-        Cipher::None | Cipher::Xor => payload,
-        // Padding takes at least one byte.
-        Cipher::Aes128 | Cipher::Aes192 | Cipher::Aes256 => (payload / BLOCK * BLOCK).saturating_sub(1),
-    };
-    if classic.lz4 > 0 { sealed.saturating_sub(1) } else { sealed }
+/// Bytes of a datagram that fit into a packet of this MTU.
+fn payload(local: SocketAddr, mtu: u32) -> u32 {
+    mtu.saturating_sub(header::datagram(local.ip()).into())
 }
 
 #[cfg(test)]
 mod tests {
+    use privsep::ipc::Cipher;
+
     use super::*;
 
     #[test]
     fn the_mss_leaves_room_for_every_header() {
-        let v4 = ("192.0.2.1:1".parse().unwrap(), Remote::Learned { address: None, port: None });
-        let v6 = ("[2001:db8::1]:1".parse().unwrap(), Remote::Learned { address: None, port: None });
-        let classic = |cipher, lz4, fragment_mtu| Classic { cipher, lz4, fragment_mtu, ..Classic::default() };
-        let (plain, aes) = (classic(Cipher::None, 0, None), classic(Cipher::Aes128, 1, None));
+        let path = |local: &str, mtu| {
+            let remote = Remote::Learned { address: None, port: None };
+            Resolved { local: local.parse().unwrap(), remote, mtu }
+        };
+        let v4 = |mtu| path("192.0.2.1:1", Some(mtu));
+        let v6 = |mtu| path("[2001:db8::1]:1", mtu);
+        let classic = |cipher, compress, fragment_mtu| Classic { cipher, compress, fragment_mtu, ..Classic::default() };
+        let (plain, aes) = (classic(Cipher::None, false, None), classic(Cipher::Aes128, true, None));
         // 1500 - 20 - 8 - 18 - 40 = 1414.
-        assert_eq!(mss(&plain, &vec![v4], &[Some(1500)]), Ok((1414, 1394)));
-        assert_eq!(mss(&plain, &vec![v6], &[Some(1500)]), Ok((1394, 1374)));
+        assert_eq!(mss(plain, &[v4(1500)]), Ok((1414, 1394)));
+        assert_eq!(mss(plain, &[v6(Some(1500))]), Ok((1394, 1374)));
         // 1472 is 92 blocks: less one byte of padding and one of compression.
-        assert_eq!(mss(&aes, &vec![v4], &[Some(1500)]), Ok((1412, 1392)));
-        assert_eq!(mss(&plain, &vec![v4, v6], &[Some(9000), Some(1400)]), Ok((1294, 1274)));
-        assert_eq!(mss(&classic(Cipher::None, 0, Some(1036)), &vec![v4], &[Some(1500)]), Ok((950, 930)));
-        assert!(mss(&plain, &vec![v4, v6], &[Some(1500), None]).unwrap_err().contains("give a number"));
+        assert_eq!(mss(aes, &[v4(1500)]), Ok((1412, 1392)));
+        assert_eq!(mss(plain, &[v4(9000), v6(Some(1400))]), Ok((1294, 1274)));
+        assert_eq!(mss(classic(Cipher::None, false, Some(1036)), &[v4(1500)]), Ok((950, 930)));
+        assert!(mss(plain, &[v4(1500), v6(None)]).unwrap_err().contains("give a number"));
     }
 }

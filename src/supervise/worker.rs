@@ -1,6 +1,5 @@
 //! The supervisor's side of one worker: whatever comes from it may come from an attacker who has taken it over.
 
-use std::fs::File;
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -9,14 +8,13 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 use privsep::PROTOCOL;
-use privsep::ipc::{
-    self, Address, Channel, Confinement, Counts, FromWorker, PathHealth, State, ToWorker, WorkerConfig,
-};
+use privsep::ipc::{self, Address, Channel, Confinement, Counts, FromWorker, PathHealth, Reports, State, ToWorker};
 use privsep::sys::process;
 
 use super::child::Child;
 use super::helper::Helper;
 use super::restart::Death;
+use super::supervisor::Parts;
 use crate::log;
 
 /// Time between two heartbeats: a worker that freezes right behind an answer is replaced after four of them, and that
@@ -44,6 +42,8 @@ pub struct Worker {
     pub sealed: Option<Instant>,
     /// A report has been asked for and not come yet.
     pub report_pending: bool,
+    /// The pieces of it that have come.
+    reports: Reports,
     heartbeat: u64,
     heartbeat_sent: Instant,
     answered: bool,
@@ -72,20 +72,21 @@ pub enum Event {
 }
 
 impl Worker {
-    /// Starts a worker with its configuration and has the helper hand it the handles.
-    pub fn start(executable: &File, helper: &Helper, config: &WorkerConfig) -> Result<Self, ipc::Error> {
+    /// Starts a worker, tells it what it is to know and has the helper hand it the handles.
+    pub fn start(helper: &Helper, parts: &Parts) -> Result<Self, ipc::Error> {
         let (ours, theirs) = ipc::pair()?;
         let (to_helper, to_worker) = ipc::pair()?;
-        let pid = process::spawn(executable.as_fd(), c"ethudp-worker", theirs.as_fd(), Some(to_worker.as_fd()))?;
+        let pid = process::spawn(parts.executable.as_fd(), c"ethudp-worker", theirs.as_fd(), Some(to_worker.as_fd()))?;
         drop((theirs, to_worker));
         let now = Instant::now();
         let worker = Self {
             child: Child::new(pid),
             channel: Channel::new(ours),
-            first_tick: config.state.tick,
+            first_tick: parts.state.tick,
             started: now,
             sealed: None,
             report_pending: false,
+            reports: Reports::default(),
             heartbeat: 0,
             heartbeat_sent: now,
             answered: true,
@@ -93,10 +94,15 @@ impl Worker {
             unanswered: 0,
             unasked: 0,
         };
-        match worker.channel.try_send(&ToWorker::Start(PROTOCOL, Box::new(config.clone()))) {
-            // Killed already: that shows by the end of its channel.
-            Err(ipc::Error::Io(error)) if error.kind() == ErrorKind::BrokenPipe => {}
-            result => result?,
+        let Parts { settings, state, secrets, drain, .. } = parts;
+        let (settings, state) = (Box::new(settings.clone()), Box::new(state.clone()));
+        let start = ToWorker::Start { protocol: PROTOCOL, settings, state, drain: *drain };
+        for message in [start, ToWorker::Secrets(secrets.clone())] {
+            match worker.channel.try_send(&message) {
+                // Killed already: that shows by the end of its channel.
+                Err(ipc::Error::Io(error)) if error.kind() == ErrorKind::BrokenPipe => {}
+                result => result?,
+            }
         }
         helper.serve(&to_helper)?;
         Ok(worker)
@@ -184,12 +190,14 @@ impl Worker {
                 self.answered = true;
                 Event::Nothing
             }
-            FromWorker::Report(state)
-                if self.report_pending && state.paths.len() == paths && self.has_run(state.tick) =>
-            {
-                self.report_pending = false;
-                Event::Report(state)
-            }
+            FromWorker::Report(piece) if self.report_pending => match self.reports.take(piece)? {
+                None => Event::Nothing,
+                Some(state) if state.paths.len() == paths && self.has_run(state.tick) => {
+                    self.report_pending = false;
+                    Event::Report(state)
+                }
+                Some(_) => return Err(ipc::Error::Violation("message out of place")),
+            },
             FromWorker::Health(path, health) if usize::from(path) < paths && self.sealed.is_some() => {
                 Event::Health(path.into(), health)
             }

@@ -15,7 +15,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, User};
 use privsep::PROTOCOL;
 use privsep::ipc::{
-    self, Address, Channel, FromHelper, Handles, Identity, Never, PathPlan, Plan, PortPlan, ToHelper, Variant,
+    self, Address, Channel, FromHelper, Handle, Handles, Identity, Never, PathPlan, Plan, PortPlan, ToHelper, Variant,
 };
 use privsep::sys::process;
 
@@ -227,8 +227,8 @@ fn handles(victim: &Victim) -> Vec<OwnedFd> {
     victim.serve(&theirs);
     drop(theirs);
     let worker = Channel::<Never, Handles>::new(ours);
-    let (Handles { paths }, handles) = worker.recv().unwrap().expect("handles");
-    assert_eq!(usize::from(paths) + 1, handles.len());
+    let (Handles(kinds), handles) = worker.recv().unwrap().expect("handles");
+    assert_eq!((kinds[0], kinds.len()), (Handle::Port(0), handles.len()));
     // One packet, and then the end.
     assert!(worker.recv().unwrap().is_none());
     handles

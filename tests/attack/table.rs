@@ -16,9 +16,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use privsep::PROTOCOL;
-use privsep::ipc::Secret;
 use privsep::ipc::{
-    self, Address, Channel, Cipher, Counts, FromWorker, Handles, Never, PortKind, Remote, Rules, ToWorker, WorkerConfig,
+    self, Address, Channel, Cipher, Classic, Counts, FromWorker, Handle, Handles, Never, PortKind, Remote, Rules,
+    Secret, Secrets, Settings, State, ToWorker, Wire as Format,
 };
 use privsep::sys::{option, packet, process, tap};
 
@@ -159,20 +159,20 @@ impl Stage {
 
     /// Starts it as a supervisor and a helper would, and waits for its seal; false when it has died.
     fn forwards(&self) -> bool {
-        let config = WorkerConfig {
+        let classic = Classic { cipher: Cipher::Aes128, compress: true, fragment_mtu: Some(1100), keepalive: true };
+        let settings = Settings {
             port: self.kind,
-            cipher: Cipher::Aes128,
-            key: Secret::new(b"0123456789abcdef".to_vec()),
-            compress: true,
-            fragment_mtu: Some(1100),
-            password: Secret::new(b"secret".to_vec()),
+            wire: Format::Classic(classic),
             remotes: vec![Remote::Fixed(Address("127.0.0.1:6001".parse().unwrap()))],
             rules: Rules { send: true, receive: true, ..Rules::default() },
-            keepalive: true,
-            ..WorkerConfig::default()
+            exit_after: None,
         };
-        self.say(&ToWorker::Start(PROTOCOL, Box::new(config)))
-            && self.handles.send(&Handles { paths: 1 }, &[self.port.as_fd(), self.path.as_fd()]).is_ok()
+        let (settings, state) = (Box::new(settings), Box::<State>::default());
+        let secret = |text: &[u8]| Secret::new(text.to_vec());
+        let handles = Handles(vec![Handle::Port(0), Handle::Path(0)]);
+        self.say(&ToWorker::Start { protocol: PROTOCOL, settings, state, drain: false })
+            && self.say(&ToWorker::Secrets(Secrets { key: secret(b"0123456789abcdef"), password: secret(b"secret") }))
+            && self.handles.send(&handles, &[self.port.as_fd(), self.path.as_fd()]).is_ok()
             && self.hear(|message| matches!(message, FromWorker::Sealed(_)))
     }
 
@@ -266,7 +266,7 @@ fn tap(stage: &Stage) {
     stage.hear(|message| matches!(message, FromWorker::Alive(1)));
     stage.stop();
     stage.traffic(Duration::from_millis(300));
-    // From now on each read fails, and the worker sleeps between them.
+    // From now on each read fails, and the worker rests between them.
     stage.namespace.ip("link del t0");
     for _ in 0..5 {
         thread::sleep(Duration::from_millis(70));
@@ -293,7 +293,8 @@ fn wait(stage: &Stage) {
 
 /// Much memory, taken and given back.
 fn benchmark(stage: &Stage) {
-    let config = Box::new(WorkerConfig { cipher: Cipher::Xor, key: Secret::new(vec![1]), ..WorkerConfig::default() });
-    stage.say(&ToWorker::Benchmark(PROTOCOL, config, vec![64, 9000]));
+    let classic = Classic { cipher: Cipher::Xor, ..Classic::default() };
+    stage.say(&ToWorker::Benchmark(PROTOCOL, classic, vec![64, 9000]));
+    stage.say(&ToWorker::Secrets(Secrets { key: Secret::new(vec![1]), ..Secrets::default() }));
     stage.hear(|message| matches!(message, FromWorker::Benchmark(_)));
 }

@@ -1,12 +1,17 @@
 //! Frames travel in batches: memory that is allocated once, with room before and behind each frame so that tags,
 //! padding and ciphertext grow in place.
+//!
+//! A batch has slots of one size to receive into. Usually a slot holds one frame; a run of datagrams that the kernel has put
+//! into one slot is many, each of which knows the room it has.
 
+use std::net::SocketAddr;
 use std::ops::Range;
+
+use privsep::sys::worker::mmsg::VlanTag;
 
 /// Frames in one batch at most.
 pub const BATCH: usize = 64;
-/// Largest inner Ethernet frame in bytes, without its checksum; a longer one is dropped, never cut.
-pub const MAX_FRAME: usize = 9234;
+pub use privsep::ipc::MAX_FRAME;
 /// Largest UDP payload in bytes that can hold such a frame: AES pads it to 9248.
 pub const MAX_DATAGRAM: usize = MAX_FRAME / 16 * 16 + 16;
 
@@ -14,26 +19,76 @@ pub const MAX_DATAGRAM: usize = MAX_FRAME / 16 * 16 + 16;
 const HEADROOM: usize = 64;
 /// Bytes that one slot can receive: more than any limit, so that what is too long is seen to be.
 const CAPACITY: usize = 9408;
-/// Distance of the slots.
-const SLOT: usize = HEADROOM + CAPACITY;
 
-/// Where a frame lies in the batch's memory, in bytes.
-#[derive(Debug, Clone, Copy)]
+/// What the kernel says of a frame that is not yet as it would be on the wire (`linux/virtio_net.h`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The checksum is still to be completed.
+    pub checksum: Option<Checksum>,
+    /// The frame is several in one.
+    pub superframe: Option<Superframe>,
+    /// The VLAN tag that the kernel has taken out.
+    pub vlan: Option<VlanTag>,
+}
+
+/// A checksum over everything from `start` on, to be put at `start + offset`; both in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checksum {
+    /// Where what is summed begins in the frame.
+    pub start: u16,
+    /// Where the sum goes, behind that.
+    pub offset: u16,
+}
+
+/// How a frame is to be cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Superframe {
+    /// What it carries.
+    pub kind: Segments,
+    /// Bytes of header that each segment begins with.
+    pub header: u16,
+    /// Bytes of payload in each segment but the last.
+    pub segment: u16,
+}
+
+/// What a superframe is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Segments {
+    /// TCP over IPv4.
+    Tcp4,
+    /// TCP over IPv6.
+    Tcp6,
+    /// UDP datagrams.
+    Udp,
+}
+
+/// A frame in the batch's memory.
+#[derive(Debug, Clone)]
 pub struct Span {
     start: usize,
     length: usize,
+    /// The part of the memory that it may grow in.
+    room: Range<usize>,
+    /// Who sent it, where the socket tells.
+    pub origin: Option<SocketAddr>,
+    /// What is to be known of it besides its bytes.
+    pub facts: Facts,
 }
 
 impl Span {
     /// The frame's bytes as a range of the batch's memory.
-    pub fn range(self) -> Range<usize> {
+    pub fn range(&self) -> Range<usize> {
         self.start..self.start + self.length
     }
 }
 
-/// Up to [`BATCH`] frames.
+/// Frames, in memory of a fixed number of slots.
 pub struct Batch {
     memory: Box<[u8]>,
+    /// Distance of the slots.
+    slot: usize,
+    /// Slots in use.
+    used: usize,
     spans: Vec<Span>,
 }
 
@@ -46,22 +101,52 @@ impl Default for Batch {
 impl Batch {
     /// An empty batch of up to `slots` frames.
     pub fn with_slots(slots: usize) -> Self {
-        Self { memory: vec![0; slots * SLOT].into(), spans: Vec::with_capacity(slots) }
+        Self::with_room(slots, CAPACITY)
+    }
+
+    /// An empty batch of `slots` slots, each of which can receive `capacity` bytes.
+    pub fn with_room(slots: usize, capacity: usize) -> Self {
+        let slot = HEADROOM + capacity;
+        Self { memory: vec![0; slots * slot].into(), slot, used: 0, spans: Vec::with_capacity(slots.max(BATCH)) }
     }
 
     /// Forgets all frames and gives out every slot to receive into.
     pub fn slots(&mut self) -> impl Iterator<Item = &mut [u8]> {
-        self.spans.clear();
-        self.memory.chunks_exact_mut(SLOT).map(|slot| &mut slot[HEADROOM..])
+        self.clear();
+        self.memory.chunks_exact_mut(self.slot).map(|slot| &mut slot[HEADROOM..])
     }
 
     /// Takes what was received into slot `index` as a frame of `length` bytes.
     ///
     /// # Panics
     /// When there is no such slot, or `length` is larger than it.
-    pub fn push(&mut self, index: usize, length: usize) {
-        assert!(length <= CAPACITY && index * SLOT < self.memory.len());
-        self.spans.push(Span { start: index * SLOT + HEADROOM, length });
+    pub fn push(&mut self, index: usize, length: usize) -> &mut Span {
+        self.push_run(index, length, length);
+        let last = self.spans.len() - 1;
+        &mut self.spans[last]
+    }
+
+    /// Takes what was received into slot `index` as frames of `each` bytes and one that is shorter, `length` bytes in all.
+    /// Each but the last has no room behind it but its own. An empty run is one empty frame.
+    ///
+    /// # Panics
+    /// When there is no such slot, or `length` is larger than it.
+    pub fn push_run(&mut self, index: usize, length: usize, each: usize) {
+        assert!(HEADROOM + length <= self.slot && (index + 1) * self.slot <= self.memory.len());
+        let (slot, first) = (index * self.slot, index * self.slot + HEADROOM);
+        let (end, each) = (first + length, each.max(1));
+        let mut start = first;
+        loop {
+            let next = end.min(start + each);
+            let last = next == end;
+            let room = if start == first { slot } else { start }..if last { slot + self.slot } else { next };
+            self.spans.push(Span { start, length: next - start, room, origin: None, facts: Facts::default() });
+            if last {
+                break;
+            }
+            start = next;
+        }
+        self.used = self.used.max(index + 1);
     }
 
     /// Number of frames.
@@ -74,6 +159,16 @@ impl Batch {
         self.spans.is_empty()
     }
 
+    /// Whether every slot is in use.
+    pub fn is_full(&self) -> bool {
+        self.free() == 0
+    }
+
+    /// Slots that are free.
+    pub fn free(&self) -> usize {
+        self.memory.len() / self.slot - self.used
+    }
+
     /// Frame `index`.
     pub fn frame(&self, index: usize) -> &[u8] {
         &self.memory[self.spans[index].range()]
@@ -82,6 +177,11 @@ impl Batch {
     /// Frame `index`.
     pub fn frame_mut(&mut self, index: usize) -> &mut [u8] {
         &mut self.memory[self.spans[index].range()]
+    }
+
+    /// What is known of frame `index`.
+    pub fn span(&self, index: usize) -> &Span {
+        &self.spans[index]
     }
 
     /// All frames from `first` on.
@@ -100,16 +200,16 @@ impl Batch {
     /// When the headroom is used up.
     pub fn grow_front(&mut self, index: usize, count: usize) -> &mut [u8] {
         let span = &mut self.spans[index];
-        assert!(span.start % SLOT >= count);
+        assert!(span.start - span.room.start >= count);
         span.start -= count;
         span.length += count;
         self.frame_mut(index)
     }
 
-    /// Makes frame `index` longer by `count` bytes of any value, or as long as its slot, and returns it.
+    /// Makes frame `index` longer by `count` bytes of any value, or as long as its room, and returns it.
     pub fn grow_back(&mut self, index: usize, count: usize) -> &mut [u8] {
         let span = &mut self.spans[index];
-        span.length = (span.length + count).min(SLOT - span.start % SLOT);
+        span.length = (span.length + count).min(span.room.end - span.start);
         self.frame_mut(index)
     }
 
@@ -119,16 +219,15 @@ impl Batch {
         span.length = span.length.min(length);
     }
 
-    /// Keeps the frames for which `keep` returns their new length, in order. `keep` gets each frame's number, the rest of
-    /// its slot from where it begins, and its length.
-    pub fn filter_map(&mut self, mut keep: impl FnMut(usize, &mut [u8], usize) -> Option<usize>) {
+    /// Keeps the frames for which `keep` returns their new length, in order. `keep` gets where each frame comes from, its room
+    /// from where it begins, and its length.
+    pub fn filter_map(&mut self, mut keep: impl FnMut(Option<SocketAddr>, &mut [u8], usize) -> Option<usize>) {
         let memory = &mut self.memory;
-        let mut index = 0;
         self.spans.retain_mut(|span| {
-            let room = SLOT - span.start % SLOT;
-            let length = keep(index, &mut memory[span.start..span.start + room], span.length);
-            index += 1;
-            span.length = length.unwrap_or(0).min(room);
+            let room = span.start..span.room.end;
+            let most = room.len();
+            let length = keep(span.origin, &mut memory[room], span.length);
+            span.length = length.unwrap_or(0).min(most);
             length.is_some()
         });
     }
@@ -141,17 +240,29 @@ impl Batch {
     /// Forgets all frames.
     pub fn clear(&mut self) {
         self.spans.clear();
+        self.used = 0;
     }
 
-    /// Appends a frame that `write` writes, into the slot of that number, and whose length it returns.
+    /// Appends a frame that `write` writes, into the next slot, and whose length it returns.
     ///
     /// # Panics
     /// When the batch is full.
     pub fn append(&mut self, write: impl FnOnce(&mut [u8]) -> usize) {
-        let index = self.spans.len();
-        let start = index * SLOT + HEADROOM;
-        let length = write(&mut self.memory[start..start + CAPACITY]);
+        let index = self.used;
+        let start = index * self.slot;
+        let length = write(&mut self.memory[start + HEADROOM..start + self.slot]);
         self.push(index, length);
+    }
+
+    /// Appends a copy of `frame`.
+    ///
+    /// # Panics
+    /// When the batch is full, or the frame larger than a slot.
+    pub fn append_copy(&mut self, frame: &[u8]) {
+        self.append(|slot| {
+            slot[..frame.len()].copy_from_slice(frame);
+            frame.len()
+        });
     }
 
     /// The memory and where the frames lie in it, for work across frames.
@@ -187,5 +298,52 @@ mod tests {
     fn a_slot_holds_more_than_the_largest_datagram() {
         const { assert!(CAPACITY > MAX_DATAGRAM && MAX_DATAGRAM >= MAX_FRAME) };
         assert_eq!(Batch::default().slots().count(), BATCH);
+    }
+
+    #[test]
+    fn many_frames_in_one_slot_do_not_grow_into_each_other() {
+        let mut batch = Batch::with_room(2, 1000);
+        let slot = batch.slots().next().unwrap();
+        slot[..30].fill(1);
+        slot[30..60].fill(2);
+        slot[60..70].fill(3);
+        batch.push_run(0, 70, 30);
+        assert_eq!(batch.frames(0).map(<[u8]>::len).collect::<Vec<_>>(), [30, 30, 10]);
+        // The first may grow to the front, the last to the back, and in between none.
+        assert_eq!(batch.grow_front(0, 4).len(), 34);
+        assert_eq!(batch.grow_back(0, 5).len(), 34);
+        assert_eq!(batch.grow_back(1, 5).len(), 30);
+        assert_eq!(batch.grow_back(2, 5).len(), 15);
+        batch.truncate(1, 20);
+        assert_eq!(batch.grow_back(1, 50).len(), 30);
+        batch.filter_map(|_, room, length| {
+            assert!(room.len() == 34 && length == 34 || room.len() == 30 || room.len() == 1000 - 60);
+            Some(length)
+        });
+        assert_eq!((batch.frame(1)[0], batch.frame(2)[0]), (2, 3));
+        batch.append_copy(b"next slot");
+        assert!(batch.is_full() && batch.frame(3) == b"next slot");
+    }
+
+    #[test]
+    fn where_a_frame_comes_from_and_what_is_known_of_it_stays_with_it() {
+        let mut batch = Batch::default();
+        let superframe = Superframe { kind: Segments::Tcp4, header: 54, segment: 1448 };
+        for index in 0..2_u16 {
+            batch.append_copy(&[7; 20]);
+            batch.spans[usize::from(index)].origin = Some(([192, 0, 2, 1], index).into());
+        }
+        batch.spans[1].facts.superframe = Some(superframe);
+        let mut first = true;
+        batch.retain(|_| !std::mem::replace(&mut first, false));
+        assert_eq!(batch.span(0).origin, Some(([192, 0, 2, 1], 1).into()));
+        assert_eq!(batch.span(0).facts.superframe, Some(superframe));
+    }
+
+    #[test]
+    fn an_empty_datagram_is_a_frame_too() {
+        let mut batch = Batch::default();
+        batch.push_run(0, 0, 0);
+        assert_eq!((batch.len(), batch.bytes()), (1, 0));
     }
 }

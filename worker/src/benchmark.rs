@@ -2,17 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use privsep::ipc::{BenchmarkResult, WorkerConfig};
+use privsep::ipc::{BenchmarkResult, Classic, Secrets};
 
 use crate::batch::{BATCH, Batch, MAX_FRAME};
-use crate::wire::classic::{Codec, Scratch};
+use crate::wire::classic::codec::{Codec, Scratch};
 
 /// Time spent on each size and direction.
 const TIME: Duration = Duration::from_millis(300);
 
 /// Measures frames of these sizes in bytes, filled with one letter as the original's are.
-pub fn measure(config: &WorkerConfig, sizes: &[u16]) -> Vec<BenchmarkResult> {
-    let codec = Codec::new(config.cipher, config.key.expose(), config.compress);
+pub fn measure(classic: Classic, secrets: &Secrets, sizes: &[u16]) -> Vec<BenchmarkResult> {
+    let codec = Codec::new(classic.cipher, secrets.key.expose(), classic.compress);
     sizes.iter().map(|&size| one(&codec, usize::from(size).min(MAX_FRAME))).collect()
 }
 
@@ -37,10 +37,7 @@ fn one(codec: &Codec, size: usize) -> BenchmarkResult {
 fn fill(batch: &mut Batch, bytes: &[u8]) {
     batch.clear();
     for _ in 0..BATCH {
-        batch.append(|slot| {
-            slot[..bytes.len()].copy_from_slice(bytes);
-            bytes.len()
-        });
+        batch.append_copy(bytes);
     }
 }
 

@@ -1,385 +1,178 @@
-//! Start, the conversation with the supervisor, and the tick.
+//! The main thread: joins the inward loop, the time and the conversation with the supervisor.
 
-use std::os::fd::{AsFd, OwnedFd};
-use std::process::ExitCode;
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Barrier};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
-use privsep::PROTOCOL;
-use privsep::confine::seccomp::Allowed;
-use privsep::ipc::{
-    Address, Channel, Counts, Error, FromWorker, Handles, Never, PathReport, PortKind, State, ToWorker, WorkerConfig,
-};
-use privsep::sys::process;
+use nix::poll::PollFlags;
+use privsep::ipc::{Channel, Counts, Error, FromWorker, MAX_PATHS, PathReport, Reports, State, ToWorker};
 
-use crate::batch::Batch;
-use crate::forward::{Clock, Egress, Ingress, Shared};
-use crate::io::wait_readable;
-use crate::path::remote::{Remote, To};
-use crate::path::{Outlet, Path, Splitting, health};
-use crate::port::Port;
-use crate::rules::Rules;
-use crate::wire::classic::{Codec, PING, PONG};
-use crate::wire::password::Password;
-use crate::{benchmark, counters, seal};
+use crate::forward::Inward;
+use crate::io::wait;
 
-/// Length of a tick.
-const TICK: Duration = Duration::from_secs(1);
-/// Longest text of last words in bytes.
-const LAST_WORDS: usize = 500;
+/// How long the supervisor waits at most while there is traffic.
+const LOOK_US: u64 = 10_000;
+/// How often a loop that has not yet passed since a heartbeat is looked at.
+const ANSWER: Duration = Duration::from_millis(50);
+/// Descriptors that are polled: supervisor, waker, each path, the port.
+const POLLED: usize = 3 + MAX_PATHS;
 
-type Supervisor = Channel<FromWorker, ToWorker>;
-
-/// The whole worker, sealed with this table of system calls. Ends when the supervisor does, with the process.
-pub fn run(table: &[Allowed]) -> ExitCode {
-    let supervisor = match seal::before_reading().and_then(|()| process::inherited(process::SUPERVISOR_FD)) {
-        Ok(socket) => Arc::new(Supervisor::new(socket)),
-        // Not started by the supervisor: there is somebody to read this.
-        Err(error) => {
-            eprintln!("ethudp-worker: not to be started by hand: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    report_panics(Arc::clone(&supervisor));
-    match work(&supervisor, table) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = supervisor.send(&FromWorker::Dying(last_words(&error.to_string())), &[]);
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn last_words(text: &str) -> String {
-    text.chars().take(LAST_WORDS / 4).collect()
-}
-
-/// A panic says its last words to the supervisor; then it aborts the process.
-fn report_panics(supervisor: Arc<Supervisor>) {
-    std::panic::set_hook(Box::new(move |info| {
-        let _ = supervisor.try_send(&FromWorker::Dying(last_words(&info.to_string())));
-    }));
-}
-
-fn work(supervisor: &Supervisor, table: &[Allowed]) -> Result<(), Error> {
-    let Some((message, _)) = supervisor.recv()? else { return Ok(()) };
-    let config = match message {
-        ToWorker::Start(PROTOCOL, config) => config,
-        ToWorker::Benchmark(PROTOCOL, config, sizes) => {
-            seal::for_good(seal::before_threads()?, table)?;
-            return supervisor.send(&FromWorker::Benchmark(benchmark::measure(&config, &sizes)), &[]);
-        }
-        _ => return Err(Error::Violation("supervisor and worker are of different versions")),
-    };
-    let Some(handles) = receive_handles(&config)? else { return Ok(()) };
-    let control = Control::new(*config, handles);
-    let confinement = seal::before_threads()?;
-    let gate = control.start_threads()?;
-    let confinement = seal::for_good(confinement, table)?;
-    gate.wait();
-    supervisor.send(&FromWorker::Sealed(confinement), &[])?;
-    control.run(supervisor)
-}
-
-/// Receives the handles and closes the helper's socket; `None` when it has ended.
-fn receive_handles(config: &WorkerConfig) -> Result<Option<Vec<OwnedFd>>, Error> {
-    let helper = Channel::<Never, Handles>::new(process::inherited(process::HANDLES_FD)?);
-    match helper.recv()? {
-        Some((Handles { paths }, handles)) if usize::from(paths) == config.remotes.len() && paths > 0 => {
-            Ok(Some(handles))
-        }
-        Some(_) => Err(Error::Violation("wrong number of handles")),
-        None => Ok(None),
-    }
-}
+pub type Supervisor = Channel<FromWorker, ToWorker>;
 
 /// What the main thread works with.
-struct Control {
-    shared: Arc<Shared>,
-    state: State,
-    /// The sealed message with our password.
-    secret: Option<Batch>,
-    keepalive: bool,
-    drain: bool,
-    exit_after: Option<u64>,
-    outlet: Outlet,
-    /// Passes of each loop when the heartbeat came.
-    seen: Vec<u64>,
+pub struct Control<'a> {
+    supervisor: &'a Supervisor,
+    inward: Inward,
+    /// What the supervisor has been told of health, active path and learned addresses.
+    said: State,
+    /// Passes of the outward loop when the heartbeat came.
+    seen: u64,
     /// Heartbeat that waits for an answer.
     heartbeat: Option<u64>,
 }
 
-impl Control {
-    fn new(config: WorkerConfig, handles: Vec<OwnedFd>) -> Self {
-        let WorkerConfig {
-            port: kind,
-            cipher,
-            key,
-            compress,
-            fragment_mtu,
-            password,
-            remotes,
-            rules,
-            keepalive,
-            drain,
-            exit_after,
-            mut state,
-        } = config;
-        state.paths.resize(remotes.len(), PathReport::default());
-        let codec = Codec::new(cipher, key.expose(), compress);
-        let password = Password::new(password.expose());
-        drop(key);
-        let mut handles = handles.into_iter();
-        // The number of descriptors has been checked.
-        let Some(handle) = handles.next() else { unreachable!("no port handle") };
-        let port = Port { kind, handle, counters: counters::Port::new(&state.port) };
-        let paths = handles.zip(&state.paths).zip(&remotes).map(|((socket, report), remote)| Path {
-            socket,
-            remote: Remote::new(remote, report.learned),
-            counters: counters::Path::new(&report.counters),
-            last_pong: AtomicU64::new(report.last_pong),
-            ping_sent_us: AtomicU64::new(0),
-            rtt_us: AtomicU64::new(report.rtt_us),
-            received_us: AtomicU64::new(0),
-        });
-        // 28 bytes of IPv4 and UDP header, whatever the underlay is: that is the format.
-        let splitting = fragment_mtu.map(|mtu| Splitting {
-            limit: usize::from(mtu).saturating_sub(28),
-            sequence: AtomicU16::new(state.fragment & !1),
-        });
-        let clock = Clock::new(remotes.len(), state.tick, state.active.into());
-        let (ping, pong) = (codec.seal_message(PING), codec.seal_message(PONG));
-        let secret = password.as_ref().map(|password| codec.seal_message(password.message()));
-        let shared = Shared {
-            port: Arc::new(port),
-            paths: paths.collect(),
-            codec,
-            seal: counters::Seal::new(&state.seal),
-            rules: Rules::new(&rules, kind == PortKind::Mirror { udp: true }),
-            splitting,
-            password,
-            ping,
-            pong,
-            clock,
-        };
-        Self {
-            shared: Arc::new(shared),
-            state,
-            secret,
-            keepalive,
-            drain,
-            exit_after,
-            outlet: Outlet::new(),
-            seen: Vec::new(),
-            heartbeat: None,
-        }
+/// Whether to go on.
+#[derive(PartialEq, Eq)]
+enum Flow {
+    Continue,
+    End,
+}
+
+impl<'a> Control<'a> {
+    /// `state` is what the supervisor has told.
+    pub fn new(supervisor: &'a Supervisor, inward: Inward, state: State) -> Self {
+        Self { supervisor, inward, said: state, seen: 0, heartbeat: None }
     }
 
-    /// Starts every forwarding thread and returns the gate behind which they wait: all their own start is done by then,
-    /// so that the seal needs no call that only starting threads make.
-    fn start_threads(&self) -> std::io::Result<Arc<Barrier>> {
-        let threads = 1 + self.shared.paths.len();
-        let (ready, gate) = (Arc::new(Barrier::new(threads + 1)), Arc::new(Barrier::new(threads + 1)));
-        let pass = |ready: &Arc<Barrier>, gate: &Arc<Barrier>| {
-            let (ready, gate) = (Arc::clone(ready), Arc::clone(gate));
-            move || {
-                ready.wait();
-                gate.wait();
-            }
-        };
-        let drain = self.drain;
-        let mut egress = Egress::new(Arc::clone(&self.shared));
-        let wait = pass(&ready, &gate);
-        thread::Builder::new().name("egress".into()).spawn(move || {
-            wait();
-            if drain {
-                egress.drain();
-            }
-            egress.run()
-        })?;
-        for index in 0..self.shared.paths.len() {
-            let mut ingress = Ingress::new(Arc::clone(&self.shared), index);
-            let wait = pass(&ready, &gate);
-            thread::Builder::new().name(format!("ingress-{index}")).spawn(move || {
-                wait();
-                if drain {
-                    ingress.drain();
-                }
-                ingress.run()
-            })?;
-        }
-        ready.wait();
-        Ok(gate)
-    }
-
-    /// Ticks, and answers the supervisor until it ends.
-    fn run(mut self, supervisor: &Supervisor) -> Result<(), Error> {
-        let mut next_tick = Instant::now();
+    /// Forwards, and answers the supervisor until it ends.
+    pub fn run(mut self) -> Result<(), Error> {
+        let clock = self.inward.shared.clock;
+        let mut look_us = 0;
         loop {
-            let now = Instant::now();
-            if now >= next_tick {
-                if !self.tick(supervisor)? {
-                    return Ok(());
+            let now_us = clock.now_us();
+            if self.inward.on_time(now_us) {
+                if self.inward.session.is_over() {
+                    return self.supervisor.send(&FromWorker::Finished, &[]);
                 }
-                // A process that was stopped does not make up for the ticks it missed.
-                next_tick = (next_tick + TICK).max(now);
+                self.say_changes(now_us)?;
             }
-            self.answer_heartbeat(supervisor)?;
-            let mut sleep = next_tick.saturating_duration_since(Instant::now());
-            if self.heartbeat.is_some() {
-                sleep = sleep.min(Duration::from_millis(50));
-            }
-            if !wait_readable(supervisor.as_fd(), sleep) {
+            let busy = self.inward.turn(now_us);
+            self.answer_heartbeat()?;
+            if busy && now_us < look_us {
                 continue;
             }
-            match supervisor.recv()? {
-                None => return Ok(()),
-                Some((ToWorker::Heartbeat(number), _)) => {
-                    (self.heartbeat, self.seen) = (Some(number), self.passes());
-                }
-                Some((ToWorker::Report, _)) => {
-                    // An answer that has come since the tick counts: nobody sees a round trip on a path that connects.
-                    self.judge(supervisor)?;
-                    supervisor.send(&FromWorker::Report(self.report()), &[])?;
-                }
-                Some((ToWorker::Reset(counts), _)) => self.reset(counts),
-                Some((ToWorker::Start(..) | ToWorker::Benchmark(..), _)) => {
-                    return Err(Error::Violation("second start"));
-                }
+            look_us = now_us + LOOK_US;
+            if self.sleep(busy) && self.hear()? == Flow::End {
+                return Ok(());
             }
         }
     }
 
-    /// One pass of the keepalive, in the original's order; false when the last tick is over.
-    fn tick(&mut self, supervisor: &Supervisor) -> Result<bool, Error> {
-        let shared = Arc::clone(&self.shared);
-        self.state.tick += 1;
-        shared.clock.tick.store(self.state.tick, Relaxed);
-        if self.exit_after.is_some_and(|last| self.state.tick > last) {
-            supervisor.send(&FromWorker::Finished, &[])?;
-            return Ok(false);
+    /// Until there is something to do; whether the supervisor has said something.
+    fn sleep(&mut self, busy: bool) -> bool {
+        let (inward, shared) = (&self.inward, &self.inward.shared);
+        let now_us = shared.clock.now_us();
+        let limit = if busy {
+            Some(Duration::ZERO)
+        } else {
+            let until = shared.clock.until(inward.due_us(now_us));
+            if self.heartbeat.is_some() { Some(until.map_or(ANSWER, |until| until.min(ANSWER))) } else { until }
+        };
+        let mut polled = [(shared.main.as_fd(), PollFlags::POLLIN); POLLED];
+        polled[1] = (self.supervisor.as_fd(), PollFlags::POLLIN);
+        polled[2..].iter_mut().zip(inward.interests(now_us)).for_each(|(polled, interest)| *polled = interest);
+        let found = wait(polled, limit);
+        if !found[0].is_empty() {
+            shared.main.clear();
         }
-        if self.keepalive {
-            self.send_passwords();
+        let paths = shared.sockets.len().min(MAX_PATHS);
+        for path in (0..paths).filter(|path| found[2 + path].contains(PollFlags::POLLERR)) {
+            self.inward.forget_errors(path);
         }
-        if self.keepalive {
-            shared.paths.iter().for_each(|path| self.ping(path));
-        }
-        self.judge(supervisor)?;
-        Ok(true)
+        !found[1].is_empty()
     }
 
-    /// Decides about the health of every path, and by which frames leave.
-    fn judge(&mut self, supervisor: &Supervisor) -> Result<(), Error> {
-        for index in 0..self.shared.paths.len() {
-            self.check_health(index, supervisor)?;
+    /// Takes one message.
+    fn hear(&mut self) -> Result<Flow, Error> {
+        let shared = Arc::clone(&self.inward.shared);
+        match self.supervisor.recv()? {
+            None => return Ok(Flow::End),
+            Some((ToWorker::Heartbeat(number), _)) => {
+                (self.heartbeat, self.seen) = (Some(number), shared.passes.load(Relaxed));
+                shared.outward.wake();
+            }
+            Some((ToWorker::Report, _)) => self.report()?,
+            Some((ToWorker::Reset(counts), _)) => self.reset(counts),
+            Some((ToWorker::Start { .. } | ToWorker::Secrets(_) | ToWorker::Benchmark(..), _)) => {
+                return Err(Error::Violation("second start"));
+            }
         }
-        self.choose_active(supervisor)
+        Ok(Flow::Continue)
     }
 
-    /// Who has a fixed address is told our password; who is behind NAT must tell us theirs.
-    fn send_passwords(&mut self) {
-        let Some(secret) = &self.secret else { return };
-        for path in self.shared.paths.iter().filter(|path| !path.remote.is_learned()) {
-            self.outlet.send(path, secret, self.shared.splitting.as_ref());
-        }
-    }
-
-    fn ping(&mut self, path: &Path) {
-        if matches!(path.remote.to(), To::Nobody) {
-            return;
-        }
-        path.ping_sent_us.store(self.shared.clock.now_us(), Relaxed);
-        if self.outlet.send(path, &self.shared.ping, self.shared.splitting.as_ref()) {
-            path.counters.pings_sent.add(1);
-        }
-    }
-
-    fn check_health(&mut self, index: usize, supervisor: &Supervisor) -> Result<(), Error> {
-        let (path, report) = (&self.shared.paths[index], &mut self.state.paths[index]);
-        let number = u8::try_from(index).unwrap_or(u8::MAX);
-        let learned = learned(path);
-        if let Some(address) = learned.filter(|_| learned != report.learned) {
-            report.learned = learned;
-            supervisor.send(&FromWorker::Learned(number, address), &[])?;
-        }
-        let health = health::next(report.health, self.state.tick, path.last_pong.load(Relaxed));
-        if health != report.health {
-            report.health = health;
-            supervisor.send(&FromWorker::Health(number, health), &[])?;
-        }
-        Ok(())
-    }
-
-    fn choose_active(&mut self, supervisor: &Supervisor) -> Result<(), Error> {
-        let before = self.shared.clock.active.load(Relaxed);
-        let health: Vec<_> = self.state.paths.iter().map(|report| report.health).collect();
-        let active = health::active(&health, self.state.tick, before);
-        if active != before {
-            self.shared.clock.active.store(active, Relaxed);
-            self.state.active = u8::try_from(active).unwrap_or(u8::MAX);
-            supervisor.send(&FromWorker::Active(self.state.active), &[])?;
-        }
-        Ok(())
-    }
-
-    fn passes(&self) -> Vec<u64> {
-        self.shared.clock.passes.iter().map(|passes| passes.load(Relaxed)).collect()
-    }
-
-    /// Answers a waiting heartbeat once every loop has passed since it came.
-    fn answer_heartbeat(&mut self, supervisor: &Supervisor) -> Result<(), Error> {
-        let Some(number) = self.heartbeat else { return Ok(()) };
-        if self.passes().iter().zip(&self.seen).all(|(now, seen)| now != seen) {
+    /// Answers a waiting heartbeat once the other loop has passed since it came, as this one has.
+    fn answer_heartbeat(&mut self) -> Result<(), Error> {
+        if let Some(number) = self.heartbeat
+            && self.inward.shared.passes.load(Relaxed) != self.seen
+            && self.try_say(&FromWorker::Alive(number))?
+        {
             self.heartbeat = None;
-            supervisor.send(&FromWorker::Alive(number), &[])?;
+        }
+        Ok(())
+    }
+
+    /// Says something, unless the supervisor has too much to read already: it may be stopped, and frames go on.
+    fn try_say(&self, message: &FromWorker) -> Result<bool, Error> {
+        match self.supervisor.try_send(message) {
+            Ok(()) => Ok(true),
+            Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Tells what has changed since it was told: once a tick, however often the network changes it.
+    fn say_changes(&mut self, now_us: u64) -> Result<(), Error> {
+        let state = self.inward.session.report(now_us);
+        self.inward.after_session();
+        self.said.paths.resize(state.paths.len(), PathReport::default());
+        for (path, now) in state.paths.iter().enumerate() {
+            let number = u8::try_from(path).unwrap_or(u8::MAX);
+            let said = self.said.paths[path];
+            if let Some(address) = now.learned.filter(|_| now.learned != said.learned)
+                && self.try_say(&FromWorker::Learned(number, address))?
+            {
+                self.said.paths[path].learned = now.learned;
+            }
+            if now.health != said.health && self.try_say(&FromWorker::Health(number, now.health))? {
+                self.said.paths[path].health = now.health;
+            }
+        }
+        if state.active != self.said.active && self.try_say(&FromWorker::Active(state.active))? {
+            self.said.active = state.active;
+        }
+        Ok(())
+    }
+
+    fn report(&mut self) -> Result<(), Error> {
+        let now_us = self.inward.shared.clock.now_us();
+        self.say_changes(now_us)?;
+        let counters = &self.inward.shared.counters;
+        let mut state = self.inward.session.report(now_us);
+        (state.port, state.seal) = (counters.port.snapshot(), counters.seal.snapshot());
+        for (path, counters) in state.paths.iter_mut().zip(&counters.paths) {
+            path.counters = counters.snapshot();
+        }
+        for piece in Reports::pieces(state) {
+            self.supervisor.send(&FromWorker::Report(piece), &[])?;
         }
         Ok(())
     }
 
     fn reset(&self, counts: Counts) {
-        let Shared { port, seal, paths, .. } = &*self.shared;
-        match counts {
-            Counts::Pings => {
-                for path in paths {
-                    path.counters.reset_pings();
-                }
-            }
-            Counts::Traffic => {
-                port.counters.reset_traffic();
-                seal.reset_traffic();
-                for path in paths {
-                    path.counters.reset_traffic();
-                }
-            }
-        }
+        let counters = &self.inward.shared.counters;
+        counters.port.reset(counts);
+        counters.seal.reset(counts);
+        counters.paths.iter().for_each(|path| path.reset(counts));
     }
-
-    fn report(&self) -> State {
-        let now = self.shared.clock.now_us();
-        let age = |received: u64| (received > 0).then(|| now.saturating_sub(received) / 1000);
-        let paths = self.shared.paths.iter().zip(&self.state.paths).map(|(path, report)| PathReport {
-            health: report.health,
-            learned: learned(path),
-            last_pong: path.last_pong.load(Relaxed),
-            rtt_us: path.rtt_us.load(Relaxed),
-            last_rx_ms: age(path.received_us.load(Relaxed)),
-            counters: path.counters.snapshot(),
-        });
-        State {
-            tick: self.state.tick,
-            active: self.state.active,
-            fragment: self.shared.splitting.as_ref().map_or(0, |splitting| splitting.sequence.load(Relaxed)),
-            port: self.shared.port.counters.snapshot(),
-            seal: self.shared.seal.snapshot(),
-            paths: paths.collect(),
-        }
-    }
-}
-
-/// The address of a path's peer where it is learned.
-fn learned(path: &Path) -> Option<Address> {
-    path.remote.address().filter(|_| path.remote.is_learned()).map(Address)
 }

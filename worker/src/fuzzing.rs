@@ -8,8 +8,8 @@ use privsep::ipc::Cipher;
 
 use crate::batch::{Batch, MAX_DATAGRAM, MAX_FRAME};
 use crate::frame::{loops, mss, udp, vlan};
-use crate::wire::classic::{Codec, Scratch, kind};
-use crate::wire::fragment::{self, Outcome, Reassembly};
+use crate::wire::classic::codec::{Codec, Scratch, kind};
+use crate::wire::classic::fragment::{self, Outcome, Reassembly, Splitter};
 
 /// Decoding: the first byte chooses cipher and compression, the rest is a datagram. What is opened is never empty or
 /// larger than a frame, and can be sealed and opened again.
@@ -20,14 +20,7 @@ pub fn open(data: &[u8]) {
     let (codec, mut scratch) = (Codec::new(cipher, b"0123456789abcdef", choice & 1 == 1), Scratch::default());
     let datagram = &datagram[..datagram.len().min(MAX_DATAGRAM + 1)];
     let mut batch = Batch::with_slots(1);
-    let fill = |batch: &mut Batch, bytes: &[u8]| {
-        batch.clear();
-        batch.append(|slot| {
-            slot[..bytes.len()].copy_from_slice(bytes);
-            bytes.len()
-        });
-    };
-    fill(&mut batch, datagram);
+    batch.append_copy(datagram);
     batch.filter_map(|_, buffer, length| codec.open(buffer, length, &mut scratch));
     if batch.is_empty() {
         return;
@@ -69,14 +62,17 @@ pub fn fragment(mut data: &[u8]) {
             assert!(joined <= fragment::TOO_LONG);
         }
         if length > fragment::PIECE {
-            let mut pieces = [0, 1].map(|half| {
+            let mut pieces = Vec::new();
+            assert!(Splitter::new(1000, 40_000).split(piece, |half| {
                 let mut to = vec![0; fragment::HEADER + 2 * fragment::PIECE];
-                let length = fragment::write(piece, 40_000 + half, &mut to);
-                (to, length)
-            });
-            let [(first, first_length), (second, second_length)] = &mut pieces;
-            table.take(second, *second_length, now);
-            assert_eq!(table.take(first, *first_length, now), Outcome::Joined(length));
+                let length = fragment::write(&half, &mut to);
+                pieces.push((to, length));
+                true
+            }));
+            let Some((mut second, second_length)) = pieces.pop() else { unreachable!() };
+            let Some((mut first, first_length)) = pieces.pop() else { unreachable!() };
+            table.take(&mut second, second_length, now);
+            assert_eq!(table.take(&mut first, first_length, now), Outcome::Joined(length));
             assert_eq!(&first[..length], piece);
         }
         data = next;

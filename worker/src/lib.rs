@@ -1,20 +1,22 @@
 //! The worker: all crypto and forwarding, without a capability, a file or a way to make a socket.
 //!
-//! [`wire`] and [`frame`] are pure functions on slices; [`port`] is the local side, [`path`] the remote one; [`forward`]
-//! joins them in two loops; [`control`] talks to the supervisor; [`seal`] confines the process before any of it runs.
+//! [`wire`] is the protocol, state machines without I/O; [`frame`] and [`rules`] are pure functions on frames. [`port`] is the
+//! local side, [`path`] the remote one; [`forward`] joins them in two loops; [`control`] talks to the supervisor. [`start`] makes
+//! all of it, and [`seal`] confines the process before any of it runs.
 
 pub mod batch;
 mod benchmark;
 mod control;
-mod counters;
 mod forward;
 pub mod frame;
 pub mod fuzzing;
 mod io;
 mod path;
 mod port;
+mod published;
 mod rules;
 pub mod seal;
+mod start;
 pub mod wire;
 
-pub use control::run;
+pub use start::run;

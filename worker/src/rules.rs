@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 
+use privsep::ipc::SharedPort;
+
 use crate::batch::Batch;
-use crate::counters;
 use crate::frame::{loops, mss, udp, vlan};
 
 /// Peers whose addresses the loop check compares at most.
@@ -14,8 +15,6 @@ pub const PEERS: usize = privsep::ipc::MAX_PATHS;
 pub struct Rules {
     /// Frames are taken from the port and sent.
     pub send: bool,
-    /// Frames that are received are given to the port.
-    pub receive: bool,
     /// Our own tunnel's datagrams are not sent into it.
     pub loop_check: bool,
     /// Of UDP datagrams only the payload is sent, and nothing else.
@@ -32,7 +31,6 @@ impl Rules {
         let map = |map| (!rules.vlan_map.is_empty()).then_some(map);
         Self {
             send: rules.send,
-            receive: rules.receive,
             loop_check: rules.loop_check,
             udp_payload,
             mss: rules.mss.filter(|_| rules.send && rules.receive),
@@ -42,7 +40,7 @@ impl Rules {
     }
 
     /// On the way from the port to the wire; `peers` are the addresses of all paths' remotes.
-    pub fn outward(&self, batch: &mut Batch, peers: &[IpAddr], counters: &counters::Port) {
+    pub fn outward(&self, batch: &mut Batch, peers: &[IpAddr], counters: &SharedPort) {
         if self.loop_check {
             let before = batch.len();
             batch.retain(|frame| !loops::is_own(frame, peers));

@@ -44,8 +44,8 @@ const SEND: &[i32] = &[libc::MSG_DONTWAIT, libc::MSG_NOSIGNAL];
 /// reason that begins with "portable" is one of other machines or libraries than those the tests run on.
 pub const ALLOWED: &[Allowed] = &[
     // Forwarding.
-    allow("read", libc::SYS_read, Any, "frames from the TAP"),
-    allow("write", libc::SYS_write, Any, "frames to the TAP"),
+    allow("read", libc::SYS_read, Any, "frames from the TAP; having been woken"),
+    allow("write", libc::SYS_write, Any, "frames to the TAP; waking the other loop"),
     allow("recvmmsg", libc::SYS_recvmmsg, Any, "batches from packet socket and UDP"),
     allow(
         "sendmmsg",
@@ -54,8 +54,7 @@ pub const ALLOWED: &[Allowed] = &[
         "batches to packet socket and UDP; others would change the socket for later workers",
     ),
     allow("ppoll", libc::SYS_ppoll, Any, "waiting for any of them"),
-    allow("futex", libc::SYS_futex, Any, "the gate that releases the threads; locks of the allocator"),
-    allow("clock_nanosleep", libc::SYS_clock_nanosleep, Any, "pause after an error of a handle"),
+    allow("futex", libc::SYS_futex, Any, "the gate that releases the threads; locks"),
     allow(
         "getsockopt",
         libc::SYS_getsockopt,
@@ -72,7 +71,6 @@ pub const ALLOWED: &[Allowed] = &[
     allow("munmap", libc::SYS_munmap, Any, "allocator"),
     allow("madvise", libc::SYS_madvise, Any, "portable: a thread's heap shrinks"),
     // Time.
-    allow("restart_syscall", libc::SYS_restart_syscall, Any, "the pause goes on after SIGSTOP and SIGCONT"),
     allow("clock_gettime", libc::SYS_clock_gettime, Any, "portable: clocks without vDSO"),
     // Ends of the process; no thread ends before it, and no signal is handled: all are blocked.
     allow("rt_sigprocmask", libc::SYS_rt_sigprocmask, Any, "abort, by a panic"),

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Message;
 
-/// Paths of a tunnel: master and slave.
-pub const MAX_PATHS: usize = 2;
+/// Paths of a tunnel at most, whatever its wire.
+pub const MAX_PATHS: usize = 8;
 
 /// A socket address. Unlike the standard library's own encoding, this one keeps the scope of a link-local address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -165,18 +165,24 @@ impl Message for FromHelper {
     }
 }
 
-/// Helper to worker, on its descriptor 4: the local side's handle, then one UDP socket for each path.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Handles {
-    /// Number of UDP sockets that follow the port's descriptor.
-    pub paths: u8,
+/// What a descriptor is to a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Handle {
+    /// A queue of the local side, by its number.
+    Port(u8),
+    /// The UDP socket of a path, by its number.
+    Path(u8),
 }
 
+/// Helper to worker, on its descriptor 4: what each descriptor is that comes with it, in their order.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Handles(pub Vec<Handle>);
+
 impl Message for Handles {
-    const MAX: usize = 16;
+    const MAX: usize = 128;
 
     fn descriptors(&self) -> usize {
-        1 + usize::from(self.paths)
+        self.0.len()
     }
 }
 

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 
 /// Descriptors that one packet can carry at most.
-pub const MAX: usize = 8;
+pub const MAX: usize = 16;
 
 /// Sends `bytes` as one packet, with copies of `descriptors`. A peer that has gone is `BrokenPipe`, never a signal.
 pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>], flags: MsgFlags) -> io::Result<()> {

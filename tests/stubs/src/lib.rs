@@ -16,7 +16,10 @@ mod unfiltered;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use nix::poll::ppoll;
+use nix::sys::time::TimeSpec;
 use privsep::ipc::{Channel, FromWorker, ToWorker};
 
 /// Exit status of a stub that nothing has stopped.
@@ -67,6 +70,11 @@ pub struct Attack {
     pub expected: &'static str,
     /// Does it; returns when nothing has stopped it.
     pub run: fn(&Loot),
+}
+
+/// Sleeps by the one call that a sealed worker has for it.
+pub fn sleep(time: Duration) {
+    let _ = ppoll(&mut [], Some(TimeSpec::from_duration(time)), None);
 }
 
 /// All attacks.

@@ -2,15 +2,15 @@
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::thread::sleep;
 use std::time::Duration;
 
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use privsep::ipc::{
-    Address, Confinement, FromWorker, PathCounters, PathHealth, PathReport, PortCounters, SealCounters, State, ToWorker,
+    Address, Confinement, FromWorker, PathCounters, PathHealth, PathReport, PortCounters, Report, Reports,
+    SealCounters, State, ToWorker,
 };
 
-use crate::{Attack, Loot, Needs};
+use crate::{Attack, Loot, Needs, sleep};
 
 const OUT_OF_PLACE: &str = "message out of place";
 const UNDECODABLE: &str = "channel: message cannot be decoded";
@@ -30,7 +30,7 @@ pub const LIES: &[Attack] = &[
     lie("alive-with-another-number", OUT_OF_PLACE, |loot| say(loot, &FromWorker::Alive(1 << 40))),
     lie("report-twice", OUT_OF_PLACE, |loot| {
         answer_report(loot, &honest());
-        say(loot, &FromWorker::Report(honest()));
+        report(loot, honest());
     }),
     lie("health-of-path-9", OUT_OF_PLACE, |loot| say(loot, &FromWorker::Health(9, PathHealth::Up))),
     lie("active-path-9", OUT_OF_PLACE, |loot| say(loot, &FromWorker::Active(9))),
@@ -41,6 +41,16 @@ pub const LIES: &[Attack] = &[
     lie("report-of-no-path", OUT_OF_PLACE, |loot| answer_report(loot, &State { paths: Vec::new(), ..honest() })),
     lie("report-of-many-paths", OUT_OF_PLACE, |loot| {
         answer_report(loot, &State { paths: vec![PathReport::default(); 20], ..honest() });
+    }),
+    lie("report-of-a-path-alone", OUT_OF_PLACE, |loot| {
+        loot.wait_for_report();
+        say(loot, &FromWorker::Report(Report::Path(0, PathReport::default())));
+    }),
+    lie("report-that-begins-again", OUT_OF_PLACE, |loot| {
+        loot.wait_for_report();
+        for _ in 0..2 {
+            say(loot, &FromWorker::Report(Report::Tunnel(State::default(), 1)));
+        }
     }),
     lie("report-from-the-future", OUT_OF_PLACE, |loot| answer_report(loot, &State { tick: 1 << 31, ..honest() })),
     // No messages at all.
@@ -99,11 +109,25 @@ fn flood(loot: &Loot, message: &FromWorker) {
 
 /// Waits until the supervisor asks for a report, and answers.
 fn answer_report(loot: &Loot, state: &State) {
-    while let Ok(Some((message, _))) = loot.supervisor.recv() {
-        if matches!(message, ToWorker::Report) {
-            say(loot, &FromWorker::Report(state.clone()));
-            return;
+    loot.wait_for_report();
+    report(loot, state.clone());
+}
+
+impl Loot {
+    /// Waits until the supervisor asks for a report.
+    fn wait_for_report(&self) {
+        while let Ok(Some((message, _))) = self.supervisor.recv() {
+            if matches!(message, ToWorker::Report) {
+                return;
+            }
         }
+    }
+}
+
+/// Says how it is, in pieces.
+fn report(loot: &Loot, state: State) {
+    for piece in Reports::pieces(state) {
+        say(loot, &FromWorker::Report(piece));
     }
 }
 

@@ -47,7 +47,7 @@ fn fits(frame: &[u8], at: usize, field: usize, header: usize, shortest: usize) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::classic::{Codec, PING, Scratch};
+    use crate::wire::classic::codec::{Codec, PING, Scratch};
     use privsep::ipc::Cipher;
 
     fn frame(kind: &[u8], rest: &[u8]) -> Vec<u8> {
@@ -93,7 +93,7 @@ mod tests {
             {
                 let (ours, theirs) = (Codec::new(other, b"our key", false), Codec::new(cipher, &[key, 1, 2], false));
                 for message in [PING, &frame(&[8, 0], &ipv4(84, 84))] {
-                    let datagram = theirs.seal_message(message).frame(0).to_vec();
+                    let datagram = theirs.seal_message(message).to_vec();
                     let (mut buffer, length) = (datagram.clone(), datagram.len());
                     buffer.resize(9300, 0);
                     if let Some(length) = ours.open(&mut buffer, length, &mut Scratch::default()) {

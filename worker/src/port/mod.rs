@@ -6,38 +6,30 @@ mod tap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use privsep::ipc::PortKind;
+use privsep::ipc::{PortKind, SharedPort};
 
 use crate::batch::Batch;
-use crate::counters;
 use crate::io::Received;
 
-/// Opened by the helper; shared by the threads, each of which makes its own [`Source`] or [`Sink`].
-pub struct Port {
-    pub kind: PortKind,
-    pub handle: OwnedFd,
-    pub counters: counters::Port,
-}
-
-/// Takes frames from the port.
+/// Takes frames from the port's handle, which the helper has opened.
 pub enum Source {
     Tap(tap::Source),
     Raw(raw::Source),
 }
 
 impl Source {
-    pub fn new(port: Arc<Port>) -> Self {
-        match port.kind {
-            PortKind::Tap => Self::Tap(tap::Source::new(port)),
-            PortKind::Raw | PortKind::Mirror { .. } => Self::Raw(raw::Source::new(port)),
+    pub fn new(kind: PortKind, handle: Arc<OwnedFd>) -> Self {
+        match kind {
+            PortKind::Tap => Self::Tap(tap::Source::new(handle)),
+            PortKind::Raw | PortKind::Mirror { .. } => Self::Raw(raw::Source::new(handle)),
         }
     }
 
     /// Fills the batch with what is waiting, without blocking. Frames over the limit are dropped.
-    pub fn receive(&mut self, batch: &mut Batch) -> Received {
+    pub fn receive(&mut self, counters: &SharedPort, batch: &mut Batch) -> Received {
         match self {
-            Self::Tap(tap) => tap.receive(batch),
-            Self::Raw(raw) => raw.receive(batch),
+            Self::Tap(tap) => tap.receive(counters, batch),
+            Self::Raw(raw) => raw.receive(counters, batch),
         }
     }
 
@@ -65,19 +57,29 @@ pub enum Sink {
 }
 
 impl Sink {
-    pub fn new(port: Arc<Port>) -> Self {
-        match port.kind {
-            PortKind::Tap => Self::Tap(tap::Sink::new(port)),
+    pub fn new(kind: PortKind, handle: Arc<OwnedFd>) -> Self {
+        match kind {
+            PortKind::Tap => Self::Tap(tap::Sink::new(handle)),
             // A mirror's sink is never given a frame: its rules drop what is received.
-            PortKind::Raw | PortKind::Mirror { .. } => Self::Raw(raw::Sink::new(port)),
+            PortKind::Raw | PortKind::Mirror { .. } => Self::Raw(raw::Sink::new(handle)),
         }
     }
 
-    /// Gives away every frame of the batch, each of at least an Ethernet header.
-    pub fn send(&mut self, batch: &Batch) {
+    /// Gives away the frames of the batch from number `next` on, each of at least an Ethernet header; where `next` is not behind
+    /// the last then, the port is full.
+    pub fn send(&mut self, counters: &SharedPort, batch: &Batch, next: &mut usize) {
         match self {
-            Self::Tap(tap) => tap.send(batch),
-            Self::Raw(raw) => raw.send(batch),
+            Self::Tap(tap) => tap.send(counters, batch, next),
+            Self::Raw(raw) => raw.send(counters, batch, next),
+        }
+    }
+}
+
+impl AsFd for Sink {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tap(tap) => tap.as_fd(),
+            Self::Raw(raw) => raw.as_fd(),
         }
     }
 }

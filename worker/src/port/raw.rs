@@ -2,41 +2,41 @@
 //! our own transmissions and send them round in a loop (packet(7): a socket does not hear itself).
 
 use std::io::ErrorKind;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use privsep::ipc::SharedPort;
 use privsep::sys::packet;
 use privsep::sys::worker::mmsg::{Receiver, Sender, VlanTag};
 
-use super::Port;
 use crate::batch::{BATCH, Batch, MAX_FRAME};
 use crate::frame::{HEADER, vlan};
-use crate::io::{Received, forget_errors, send_all};
+use crate::io::{Received, forget_errors, send_from};
 
 /// How often the kernel is asked how many frames it had to drop.
 const DROPS_EVERY: Duration = Duration::from_secs(1);
 
 pub struct Source {
-    port: Arc<Port>,
+    handle: Arc<OwnedFd>,
     receiver: Receiver,
     drops_asked: Instant,
 }
 
 impl Source {
-    pub fn new(port: Arc<Port>) -> Self {
-        Self { port, receiver: Receiver::with_auxdata(BATCH), drops_asked: Instant::now() }
+    pub fn new(handle: Arc<OwnedFd>) -> Self {
+        Self { handle, receiver: Receiver::with_auxdata(BATCH), drops_asked: Instant::now() }
     }
 
-    pub fn receive(&mut self, batch: &mut Batch) -> Received {
-        self.count_kernel_drops();
-        let count = match self.receiver.receive(self.port.handle.as_fd(), batch.slots()) {
+    pub fn receive(&mut self, counters: &SharedPort, batch: &mut Batch) -> Received {
+        self.count_kernel_drops(counters);
+        let count = match self.receiver.receive(self.handle.as_fd(), batch.slots()) {
             Ok(count) => count,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
                 return Received::Nothing;
             }
             Err(_) => {
-                self.port.counters.rx_errors.add(1);
+                counters.rx_errors.add(1);
                 return Received::Error;
             }
         };
@@ -44,8 +44,10 @@ impl Source {
             let length = self.receiver.length(index);
             let tag = self.receiver.vlan_tag(index);
             if length + tag.map_or(0, |_| vlan::TAG) > MAX_FRAME {
-                self.port.counters.rx_dropped_oversize.add(1);
-            } else if length >= HEADER {
+                counters.rx_dropped_oversize.add(1);
+            } else if length < HEADER {
+                counters.rx_dropped_short.add(1);
+            } else {
                 batch.push(index, length);
                 restore(batch, tag);
             }
@@ -54,16 +56,16 @@ impl Source {
     }
 
     pub fn forget_errors(&mut self, batch: &mut Batch) {
-        forget_errors(&mut self.receiver, self.port.handle.as_fd(), batch);
+        forget_errors(&mut self.receiver, self.handle.as_fd(), batch);
     }
 
-    fn count_kernel_drops(&mut self) {
+    fn count_kernel_drops(&mut self, counters: &SharedPort) {
         if self.drops_asked.elapsed() < DROPS_EVERY {
             return;
         }
         self.drops_asked = Instant::now();
-        if let Ok(drops) = packet::take_drops(self.port.handle.as_fd()) {
-            self.port.counters.rx_dropped_kernel.add(drops.into());
+        if let Ok(drops) = packet::take_drops(self.handle.as_fd()) {
+            counters.rx_dropped_kernel.add(drops.into());
         }
     }
 }
@@ -77,26 +79,31 @@ fn restore(batch: &mut Batch, tag: Option<VlanTag>) {
 
 impl AsFd for Source {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.port.handle.as_fd()
+        self.handle.as_fd()
     }
 }
 
 pub struct Sink {
-    port: Arc<Port>,
+    handle: Arc<OwnedFd>,
     sender: Sender,
 }
 
 impl Sink {
-    pub fn new(port: Arc<Port>) -> Self {
-        Self { port, sender: Sender::new(BATCH) }
+    pub fn new(handle: Arc<OwnedFd>) -> Self {
+        Self { handle, sender: Sender::new(BATCH) }
     }
 
-    pub fn send(&mut self, batch: &Batch) {
-        let sent = send_all(&mut self.sender, self.port.handle.as_fd(), batch, None);
-        let counters = &self.port.counters;
+    pub fn send(&mut self, counters: &SharedPort, batch: &Batch, next: &mut usize) {
+        let sent = send_from(&mut self.sender, self.handle.as_fd(), batch, next, batch.len(), None);
         counters.tx_frames.add(sent.packets);
         counters.tx_bytes.add(sent.bytes);
         counters.tx_dropped_oversize.add(sent.oversize);
         counters.tx_errors.add(sent.errors);
+    }
+}
+
+impl AsFd for Sink {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.handle.as_fd()
     }
 }

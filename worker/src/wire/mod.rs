@@ -1,7 +1,183 @@
-//! Wire formats: how frames become datagrams and back. Pure functions on slices, no I/O, no clock.
+//! Wire formats: how frames become datagrams and back, and what keeps a tunnel alive. State machines without I/O, clock or
+//! lock: batches with their origin go in, and the time in microseconds since the worker's start; datagrams with their
+//! destination and frames come out. A machine says when it is due next.
+//!
+//! A [`Session`] receives and knows the peer; one loop has it. A [`Sealer`] sends; each loop that takes frames from the local
+//! side has one of its own. What a sealer must know of the session is its [`Route`], a copy that is replaced when it changes.
 
-mod cbc;
 pub mod classic;
-pub mod fragment;
-pub mod lz4;
-pub mod password;
+mod outbox;
+
+use std::net::{IpAddr, SocketAddr};
+
+use privsep::ipc::{Secrets, Settings, SharedPath, SharedPort, SharedSeal, State, Wire};
+
+use crate::batch::Batch;
+pub use outbox::Outbox;
+
+/// Where the datagrams of a path go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// Where its socket is connected, which is this address.
+    Connected(SocketAddr),
+    /// To this address.
+    Address(SocketAddr),
+    /// Nobody has been learned yet.
+    Nobody,
+}
+
+impl Target {
+    /// The peer's address, as far as it is known.
+    pub fn address(self) -> Option<SocketAddr> {
+        match self {
+            Self::Connected(address) | Self::Address(address) => Some(address),
+            Self::Nobody => None,
+        }
+    }
+
+    /// The address that a datagram must name.
+    pub fn named(self) -> Option<SocketAddr> {
+        match self {
+            Self::Address(address) => Some(address),
+            Self::Connected(_) | Self::Nobody => None,
+        }
+    }
+}
+
+/// Where frames go: what a session knows and its sealers must know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Number of the path that frames leave by.
+    pub active: usize,
+    /// Where each path leads; never none.
+    pub targets: Vec<Target>,
+}
+
+impl Route {
+    /// Path and target of the frames that leave now.
+    pub fn now(&self) -> (usize, Target) {
+        let active = self.active.min(self.targets.len().saturating_sub(1));
+        (active, self.targets.get(active).copied().unwrap_or(Target::Nobody))
+    }
+
+    /// The addresses of all peers that are known.
+    pub fn peers(&self) -> impl Iterator<Item = IpAddr> {
+        self.targets.iter().filter_map(|target| target.address()).map(|address| address.ip())
+    }
+}
+
+/// Where a machine counts.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// The local side.
+    pub port: SharedPort,
+    /// What sealing did to the size of frames.
+    pub seal: SharedSeal,
+    /// Each path.
+    pub paths: Vec<SharedPath>,
+}
+
+impl Counters {
+    /// Goes on from where an earlier worker had come to.
+    pub fn new(state: &State, paths: usize) -> Self {
+        let path =
+            |number: usize| state.paths.get(number).map(|path| SharedPath::new(&path.counters)).unwrap_or_default();
+        Self {
+            port: SharedPort::new(&state.port),
+            seal: SharedSeal::new(&state.seal),
+            paths: (0..paths).map(path).collect(),
+        }
+    }
+}
+
+/// Makes the machines of a tunnel.
+pub fn machines(settings: &Settings, secrets: &Secrets, state: &State) -> (Session, Sealer) {
+    match &settings.wire {
+        Wire::Classic(classic) => {
+            let (session, sealer) = classic::machines(settings, classic, secrets, state);
+            (Session::Classic(session), Sealer::Classic(sealer))
+        }
+    }
+}
+
+/// What receives, keeps alive and knows the peer.
+#[allow(clippy::large_enum_variant)] // There is one in a process.
+pub enum Session {
+    /// `EthUDP`'s.
+    Classic(classic::Session),
+}
+
+/// What sends frames.
+#[allow(clippy::large_enum_variant)] // There are as many as loops.
+pub enum Sealer {
+    /// `EthUDP`'s.
+    Classic(classic::Sealer),
+}
+
+impl Session {
+    /// Takes the datagrams that have come by a path, and leaves the frames in them for the local side. Answers go to `out`.
+    pub fn receive(&mut self, path: usize, batch: &mut Batch, now_us: u64, counters: &Counters, out: &mut Outbox) {
+        match self {
+            Self::Classic(session) => session.receive(path, batch, now_us, counters, out),
+        }
+    }
+
+    /// Does what is due.
+    pub fn on_time(&mut self, now_us: u64, counters: &Counters, out: &mut Outbox) {
+        match self {
+            Self::Classic(session) => session.on_time(now_us, counters, out),
+        }
+    }
+
+    /// When something is due next, in microseconds.
+    pub fn due_us(&self) -> u64 {
+        match self {
+            Self::Classic(session) => session.due_us(),
+        }
+    }
+
+    /// Whether its last tick is over.
+    pub fn is_over(&self) -> bool {
+        match self {
+            Self::Classic(session) => session.is_over(),
+        }
+    }
+
+    /// Where frames go now.
+    pub fn route(&self) -> &Route {
+        match self {
+            Self::Classic(session) => session.route(),
+        }
+    }
+
+    /// What the next worker is to know, and whoever asks for the status: all but counts.
+    pub fn report(&mut self, now_us: u64) -> State {
+        match self {
+            Self::Classic(session) => session.report(now_us),
+        }
+    }
+}
+
+impl Sealer {
+    /// Makes the frames of the batch datagrams, in place where that is possible, and returns them with the path to send them
+    /// by; none where nobody is known to send them to.
+    pub fn seal<'a>(&'a mut self, frames: &'a mut Batch, counters: &Counters) -> (&'a Batch, usize, Target) {
+        match self {
+            Self::Classic(sealer) => sealer.seal(frames, counters),
+        }
+    }
+
+    /// Where frames go from now on.
+    pub fn set_route(&mut self, route: &Route) {
+        match self {
+            Self::Classic(sealer) => sealer.set_route(route),
+        }
+    }
+
+    /// Where frames go.
+    pub fn route(&self) -> &Route {
+        match self {
+            Self::Classic(sealer) => sealer.route(),
+        }
+    }
+}

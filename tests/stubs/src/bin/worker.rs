@@ -11,7 +11,7 @@ use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use ethudp_stubs::{Attack, Loot, Needs, SURVIVED, attacks};
+use ethudp_stubs::{Attack, Loot, Needs, SURVIVED, attacks, sleep};
 use ethudp_worker::{run, seal};
 use privsep::confine;
 use privsep::ipc::{Channel, Confinement, Error, FromWorker, Handles, Never, ToWorker};
@@ -76,7 +76,8 @@ fn be_taken_over(attack: &'static Attack, [supervisor_pid, helper_pid]: [i32; 2]
     let executable = env::current_exe()?;
     seal::before_reading()?;
     let supervisor = Channel::<FromWorker, ToWorker>::new(process::inherited(process::SUPERVISOR_FD)?);
-    let Some((ToWorker::Start(..), _)) = supervisor.recv()? else { return Ok(()) };
+    let Some((ToWorker::Start { .. }, _)) = supervisor.recv()? else { return Ok(()) };
+    let Some((ToWorker::Secrets(_), _)) = supervisor.recv()? else { return Ok(()) };
     let helper = process::inherited(process::HANDLES_FD)?;
     let channel = Channel::<Never, Handles>::new(helper.try_clone()?);
     let Some((_, handles)) = channel.recv()? else { return Ok(()) };
@@ -90,9 +91,9 @@ fn be_taken_over(attack: &'static Attack, [supervisor_pid, helper_pid]: [i32; 2]
         move || {
             ready.wait();
             gate.wait();
-            thread::sleep(QUIET);
+            sleep(QUIET);
             (attack.run)(&loot);
-            thread::sleep(JUDGEMENT);
+            sleep(JUDGEMENT);
             std::process::exit(SURVIVED.into())
         }
     });

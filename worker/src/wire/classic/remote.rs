@@ -1,9 +1,10 @@
 //! Whom a path talks to: a fixed address, or one that is learned from what arrives (a peer behind NAT).
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use privsep::ipc::Address;
+
+use crate::wire::Target;
 
 /// The remote of a path.
 pub enum Remote {
@@ -19,18 +20,7 @@ pub struct Learned {
     pub address: Option<IpAddr>,
     /// Only this port is learned.
     pub port: Option<u16>,
-    /// Read once a batch, written when it moves.
-    current: Mutex<Option<SocketAddr>>,
-}
-
-/// Where to send.
-pub enum To {
-    /// Where the socket is connected.
-    Connected,
-    /// To this address.
-    Address(SocketAddr),
-    /// Nobody has been learned yet.
-    Nobody,
+    current: Option<SocketAddr>,
 }
 
 impl Remote {
@@ -39,7 +29,7 @@ impl Remote {
         match *remote {
             privsep::ipc::Remote::Fixed(Address(address)) => Self::Fixed(address),
             privsep::ipc::Remote::Learned { address, port } => {
-                let remote = Learned { address, port, current: Mutex::new(None) };
+                let mut remote = Learned { address, port, current: None };
                 // It comes from an earlier worker, so it is held to the limits like any other.
                 if let Some(Address(learned)) = learned {
                     remote.learn(learned);
@@ -55,38 +45,34 @@ impl Remote {
     }
 
     /// Where to send now.
-    pub fn to(&self) -> To {
+    pub fn target(&self) -> Target {
         match self {
-            Self::Fixed(_) => To::Connected,
-            Self::Learned(learned) => learned.get().map_or(To::Nobody, To::Address),
+            Self::Fixed(address) => Target::Connected(*address),
+            Self::Learned(learned) => learned.current.map_or(Target::Nobody, Target::Address),
         }
     }
 
-    /// The address of the peer, as far as it is known.
-    pub fn address(&self) -> Option<SocketAddr> {
+    /// The address that has been learned.
+    pub fn learned(&self) -> Option<Address> {
         match self {
-            Self::Fixed(address) => Some(*address),
-            Self::Learned(learned) => learned.get(),
+            Self::Fixed(_) => None,
+            Self::Learned(learned) => learned.current.map(Address),
         }
     }
 }
 
 impl Learned {
-    fn lock(&self) -> MutexGuard<'_, Option<SocketAddr>> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The learned address.
     pub fn get(&self) -> Option<SocketAddr> {
-        *self.lock()
+        self.current
     }
 
     /// Learns `source`, the last one wins; false when it is outside the limits.
-    pub fn learn(&self, source: SocketAddr) -> bool {
+    pub fn learn(&mut self, source: SocketAddr) -> bool {
         let right = self.address.is_none_or(|address| address == source.ip())
             && self.port.is_none_or(|port| port == source.port());
         if right {
-            *self.lock() = Some(source);
+            self.current = Some(source);
         }
         right
     }
@@ -105,14 +91,14 @@ mod tests {
             (Some(a.ip()), None, [true, true, false]),
             (None, Some(6000), [true, false, true]),
         ] {
-            let remote = Remote::new(&privsep::ipc::Remote::Learned { address, port }, None);
-            let Remote::Learned(inner) = &remote else { panic!() };
-            assert!(matches!(remote.to(), To::Nobody));
+            let mut remote = Remote::new(&privsep::ipc::Remote::Learned { address, port }, None);
+            assert_eq!(remote.target(), Target::Nobody);
+            let Remote::Learned(inner) = &mut remote else { panic!() };
             assert_eq!([a, b, c].map(|source| inner.learn(source)), learned);
             let last = [c, b, a].into_iter().zip(learned.into_iter().rev()).find(|(_, right)| *right);
-            assert_eq!(remote.address(), last.map(|(source, _)| source));
+            assert_eq!(remote.target().address(), last.map(|(source, _)| source));
             let from_before = Remote::new(&privsep::ipc::Remote::Learned { address, port }, Some(Address(c)));
-            assert_eq!(from_before.address(), learned[2].then_some(c));
+            assert_eq!(from_before.learned(), learned[2].then_some(Address(c)));
         }
     }
 }

@@ -1,5 +1,8 @@
 //! Fragments of the classic wire (`-mtu`): a datagram that is too large leaves as exactly two.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+
 /// What begins a fragment; a big-endian sequence number follows.
 const MARK: &[u8; 6] = b"UDPFRG";
 /// Length of mark and sequence number in bytes.
@@ -14,13 +17,70 @@ const WAITING: usize = 512;
 /// always joins there, two never do.
 const AGE_MS: u64 = 1500;
 
-/// Writes one of the two fragments of `datagram` to `to` and returns its length. `sequence` is even for the first.
-pub fn write(datagram: &[u8], sequence: u16, to: &mut [u8]) -> usize {
-    let piece = if sequence.is_multiple_of(2) { &datagram[..PIECE] } else { &datagram[PIECE..] };
-    to[..6].copy_from_slice(MARK);
-    to[6..HEADER].copy_from_slice(&sequence.to_be_bytes());
-    to[HEADER..HEADER + piece.len()].copy_from_slice(piece);
-    HEADER + piece.len()
+/// A datagram, or one of the two that it becomes.
+pub struct Piece<'a> {
+    /// Number of a fragment, even for the first; `None` of what leaves whole.
+    sequence: Option<u16>,
+    bytes: &'a [u8],
+}
+
+/// Writes a piece to `to` and returns its length.
+pub fn write(piece: &Piece<'_>, to: &mut [u8]) -> usize {
+    let header = match piece.sequence {
+        None => 0,
+        Some(sequence) => {
+            to[..MARK.len()].copy_from_slice(MARK);
+            to[MARK.len()..HEADER].copy_from_slice(&sequence.to_be_bytes());
+            HEADER
+        }
+    };
+    let length = header + piece.bytes.len();
+    to[header..length].copy_from_slice(piece.bytes);
+    length
+}
+
+/// Splits datagrams. Its copies count in one row of numbers, as all paths and threads of the original do.
+#[derive(Clone)]
+pub struct Splitter {
+    /// Longest datagram in bytes that leaves whole.
+    whole: usize,
+    /// Number of the next first fragment, always even.
+    sequence: Arc<AtomicU16>,
+}
+
+impl Splitter {
+    /// For datagrams over `whole` bytes, from the number of the next fragment on.
+    pub fn new(whole: usize, sequence: u16) -> Self {
+        Self { whole, sequence: Arc::new(AtomicU16::new(sequence & !1)) }
+    }
+
+    /// Whether a datagram leaves as it is.
+    pub fn takes_whole(&self, datagram: &[u8]) -> bool {
+        datagram.len() <= self.whole
+    }
+
+    /// Bytes of the longest piece.
+    pub fn longest(&self) -> usize {
+        self.whole.max(HEADER + PIECE)
+    }
+
+    /// Number of the next first fragment.
+    pub fn sequence(&self) -> u16 {
+        self.sequence.load(Relaxed)
+    }
+
+    /// Gives `push` the datagram, or both its pieces; false when it is too long for two, or `push` has had no room.
+    pub fn split(&self, datagram: &[u8], mut push: impl FnMut(Piece<'_>) -> bool) -> bool {
+        if self.takes_whole(datagram) {
+            return push(Piece { sequence: None, bytes: datagram });
+        }
+        if datagram.len() >= TOO_LONG {
+            return false;
+        }
+        let first = self.sequence.fetch_add(2, Relaxed);
+        let (head, tail) = datagram.split_at(PIECE);
+        push(Piece { sequence: Some(first), bytes: head }) && push(Piece { sequence: Some(first | 1), bytes: tail })
+    }
 }
 
 /// Fragments that wait for their other half: a fixed number, whatever the network sends.
@@ -92,13 +152,31 @@ impl Reassembly {
 mod tests {
     use super::*;
 
+    /// Both fragments of a datagram, the first of this number.
     fn halves(datagram: &[u8], sequence: u16) -> [Vec<u8>; 2] {
-        [sequence, sequence + 1].map(|sequence| {
-            let mut piece = vec![0; HEADER + PIECE];
-            let length = write(datagram, sequence, &mut piece);
-            piece.truncate(length);
-            piece
-        })
+        let mut pieces = Vec::new();
+        assert!(Splitter::new(1472, sequence).split(datagram, |piece| {
+            let mut buffer = vec![0; HEADER + PIECE];
+            let length = write(&piece, &mut buffer);
+            buffer.truncate(length);
+            pieces.push(buffer);
+            true
+        }));
+        pieces.try_into().unwrap()
+    }
+
+    #[test]
+    fn what_fits_leaves_whole_and_what_needs_three_pieces_not_at_all() {
+        let splitter = Splitter::new(1472, 3);
+        for (length, pieces) in [(0, 1), (1472, 1), (1473, 2), (1999, 2), (2000, 0)] {
+            let mut count = 0;
+            let sent = splitter.split(&vec![7; length], |_| {
+                count += 1;
+                true
+            });
+            assert_eq!((sent, count), (pieces > 0, pieces), "{length}");
+        }
+        assert_eq!(splitter.clone().sequence(), 2 + 2 * 2);
     }
 
     fn take(table: &mut Reassembly, piece: &[u8], now_ms: u64) -> (Outcome, Vec<u8>) {

@@ -1,10 +1,8 @@
-//! The classic wire format: EthUDP's, byte for byte. One datagram is one frame, or one of three control words.
-//!
-//! It has no authentication of any kind. It is here to talk to peers that exist.
+//! A datagram of the classic wire: a frame or one of three control words; compressed, then encrypted.
 
 use aes::{Aes128Dec, Aes128Enc, Aes192Dec, Aes192Enc, Aes256Dec, Aes256Enc};
 use privsep::ipc::{Cipher, SealCounters};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::{cbc, lz4};
 use crate::batch::{Batch, MAX_DATAGRAM, MAX_FRAME};
@@ -101,15 +99,14 @@ impl Codec {
         sizes
     }
 
-    /// Makes a datagram of one control message.
-    pub fn seal_message(&self, message: &[u8]) -> Batch {
+    /// The datagram of one control message, which with a constant IV is always the same.
+    pub fn seal_message(&self, message: &[u8]) -> Zeroizing<Vec<u8>> {
         let mut batch = Batch::with_slots(1);
-        batch.append(|slot| {
-            slot[..message.len()].copy_from_slice(message);
-            message.len()
-        });
+        batch.append_copy(message);
         self.seal(&mut batch, &mut Scratch::default());
-        batch
+        let datagram = Zeroizing::new(batch.frame(0).to_vec());
+        batch.frame_mut(0).zeroize();
+        datagram
     }
 
     /// Decodes the datagram in `buffer[..length]` in place and returns the length of what it held; `None` for what is not

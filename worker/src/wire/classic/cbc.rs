@@ -53,7 +53,7 @@ where
 
     /// Encrypts the spans, each a chain of whole blocks of its own.
     fn encrypt_chains(&self, memory: &mut [u8], spans: &[Span]) {
-        let mut waiting = spans.iter().map(|span| span.range()).filter(|range| range.len() >= BLOCK);
+        let mut waiting = spans.iter().map(Span::range).filter(|range| range.len() >= BLOCK);
         let mut lanes: [_; LANES] = std::array::from_fn(|_| waiting.next().unwrap_or(0..0));
         let mut state: [Block<E>; LANES] = Default::default();
         // Lanes 0..active are in use; one that ends takes the next chain, or is closed up by the last.

@@ -18,12 +18,13 @@ pub fn next(health: PathHealth, now: u64, last_pong: u64) -> PathHealth {
 }
 
 /// The path that frames leave by at tick `now`: the master when it is up; else the slave when that is up and the master
-/// has had its time; else the one of before, so that never a path is taken that does not answer.
-pub fn active(paths: &[PathHealth], now: u64, before: usize) -> usize {
-    match paths {
-        [PathHealth::Up, ..] => 0,
-        [PathHealth::Connecting, _] if now <= DOWN_AFTER => before,
-        [_, PathHealth::Up] => 1,
+/// has had its time; else the one of before, so that never a path is taken that does not answer. `None` is a path that is not
+/// there.
+pub fn active(master_and_slave: [Option<PathHealth>; 2], now: u64, before: usize) -> usize {
+    match master_and_slave {
+        [Some(PathHealth::Up), _] => 0,
+        [Some(PathHealth::Connecting), _] if now <= DOWN_AFTER => before,
+        [_, Some(PathHealth::Up)] => 1,
         _ => before,
     }
 }
@@ -51,16 +52,16 @@ mod tests {
     #[test]
     fn the_active_path() {
         for (paths, now, before, expected) in [
-            (&[Connecting, Up][..], 5, 0, 0), // the master has its time
-            (&[Connecting, Up], 6, 0, 1),
-            (&[Down, Up], 9, 0, 1),
-            (&[Up, Up], 9, 1, 0),     // return
-            (&[Down, Down], 9, 0, 0), // never to a path that does not answer
-            (&[Down, Connecting], 9, 0, 0),
-            (&[Down, Down], 9, 1, 1),
-            (&[Down], 9, 0, 0),
+            ([Connecting, Up], 5, 0, 0), // the master has its time
+            ([Connecting, Up], 6, 0, 1),
+            ([Down, Up], 9, 0, 1),
+            ([Up, Up], 9, 1, 0),     // return
+            ([Down, Down], 9, 0, 0), // never to a path that does not answer
+            ([Down, Connecting], 9, 0, 0),
+            ([Down, Down], 9, 1, 1),
         ] {
-            assert_eq!(active(paths, now, before), expected, "{paths:?} at {now}, before {before}");
+            assert_eq!(active(paths.map(Some), now, before), expected, "{paths:?} at {now}, before {before}");
         }
+        assert_eq!(active([Some(Down), None], 9, 0), 0);
     }
 }

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use super::classic::{Kind, PASSWORD, kind};
-use crate::path::remote::Remote;
+use super::codec::{Kind, PASSWORD, kind};
+use super::remote::Remote;
 
 /// The whole message that has the right password: word, password, NUL.
 pub struct Password(Zeroizing<Vec<u8>>);
@@ -34,7 +34,7 @@ impl Password {
 ///
 /// A fixed remote is the kernel's business. A learned one without a password is whoever sent last, within the limits; with
 /// a password it is who sent that last, and everybody else is foreign.
-pub fn admits(remote: &Remote, password: Option<&Password>, source: Option<SocketAddr>, decoded: &[u8]) -> bool {
+pub fn admits(remote: &mut Remote, password: Option<&Password>, source: Option<SocketAddr>, decoded: &[u8]) -> bool {
     let (Remote::Learned(learned), Some(source)) = (remote, source) else { return true };
     match password {
         None => learned.learn(source),

@@ -1,0 +1,25 @@
+//! What numbers of a tunnel may be, however they are given.
+
+use std::ops::RangeInclusive;
+
+use privsep::ipc::MAX_FRAME;
+
+/// Bytes of a frame.
+pub const FRAME: RangeInclusive<u64> = 1..=MAX_FRAME as u64;
+/// MTU of a TAP in bytes: from IPv4's least (RFC 791) to what makes the longest frame with Ethernet's header and a VLAN tag.
+pub const TAP_MTU: RangeInclusive<u64> = 68..=MAX_FRAME as u64 - 18;
+/// MTU over which datagrams become fragments, in bytes: EthUDP's bounds.
+pub const FRAGMENT_MTU: RangeInclusive<u64> = 1036..=1500;
+/// LZ4 level: EthUDP's bounds.
+pub const LZ4: RangeInclusive<u64> = 0..=9;
+/// Paths of the classic wire: master and slave.
+pub const CLASSIC_PATHS: usize = 2;
+
+/// Checks a number of a file.
+pub fn check(what: &str, number: impl Into<u64>, bounds: &RangeInclusive<u64>) -> Result<(), String> {
+    let number = number.into();
+    if bounds.contains(&number) {
+        return Ok(());
+    }
+    Err(format!("{what} = {number}: must be {} to {}", bounds.start(), bounds.end()))
+}

@@ -1,0 +1,42 @@
+//! The two loops that join a port to a path. [`Outward`] takes from the port and sends, in a thread of its own; [`Inward`] takes
+//! from the paths and gives to the port, in the main thread, which also keeps time and talks to the supervisor. Each polls
+//! all that it owns until the next deadline, and either can wake the other.
+
+mod inward;
+mod outward;
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+pub use inward::Inward;
+pub use outward::Outward;
+
+use crate::io::{Clock, Waker};
+use crate::published::Published;
+use crate::rules::Rules;
+use crate::wire::{Counters, Route};
+
+/// Pause of a handle after an error (an interface that is down), which would otherwise be reported without end.
+const REST_US: u64 = 100_000;
+/// Longest wait for room in a queue before what is left of a batch is dropped.
+const QUEUE_WAIT_US: u64 = 100_000;
+/// Longest time that a new worker spends on what waited for it.
+const DRAINING_US: u64 = 100_000;
+
+/// What the loops share.
+pub struct Shared {
+    /// The UDP sockets of all paths.
+    pub sockets: Vec<Arc<OwnedFd>>,
+    pub counters: Counters,
+    pub rules: Rules,
+    pub clock: Clock,
+    /// Where frames go: the session's word.
+    pub route: Published<Route>,
+    /// Passes of the outward loop.
+    pub passes: AtomicU64,
+    /// Wakes the outward loop.
+    pub outward: Waker,
+    /// Wakes the main thread.
+    pub main: Waker,
+}

@@ -1,0 +1,147 @@
+//! The start of a worker: what it is told, its handles, its threads, its seal.
+
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Barrier};
+use std::{io, thread};
+
+use privsep::PROTOCOL;
+use privsep::confine::seccomp::Allowed;
+use privsep::ipc::{
+    Channel, Error, FromWorker, Handle, Handles, Never, PortKind, Remote, Secrets, Settings, State, ToWorker,
+};
+use privsep::sys::process;
+
+use crate::control::{Control, Supervisor};
+use crate::forward::{Inward, Outward, Shared};
+use crate::io::{Clock, Waker};
+use crate::path::Inlet;
+use crate::port::{Sink, Source};
+use crate::published::Published;
+use crate::rules::Rules;
+use crate::wire::{self, Counters};
+use crate::{benchmark, seal};
+
+/// Longest text of last words in bytes.
+const LAST_WORDS: usize = 500;
+
+/// The whole worker, sealed with this table of system calls. Ends when the supervisor does, with the process.
+pub fn run(table: &[Allowed]) -> ExitCode {
+    let supervisor = match seal::before_reading().and_then(|()| process::inherited(process::SUPERVISOR_FD)) {
+        Ok(socket) => Arc::new(Supervisor::new(socket)),
+        // Not started by the supervisor: there is somebody to read this.
+        Err(error) => {
+            eprintln!("ethudp-worker: not to be started by hand: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    report_panics(Arc::clone(&supervisor));
+    match work(&supervisor, table) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = supervisor.send(&FromWorker::Dying(last_words(&error.to_string())), &[]);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn last_words(text: &str) -> String {
+    text.chars().take(LAST_WORDS / 4).collect()
+}
+
+/// A panic says its last words to the supervisor; then it aborts the process.
+fn report_panics(supervisor: Arc<Supervisor>) {
+    std::panic::set_hook(Box::new(move |info| {
+        let _ = supervisor.try_send(&FromWorker::Dying(last_words(&info.to_string())));
+    }));
+}
+
+fn work(supervisor: &Supervisor, table: &[Allowed]) -> Result<(), Error> {
+    let Some((message, _)) = supervisor.recv()? else { return Ok(()) };
+    let Some(secrets) = receive_secrets(supervisor)? else { return Ok(()) };
+    let (settings, state, drain) = match message {
+        ToWorker::Start { protocol: PROTOCOL, settings, state, drain } => (settings, state, drain),
+        ToWorker::Benchmark(PROTOCOL, classic, sizes) => {
+            seal::for_good(seal::before_threads()?, table)?;
+            let results = benchmark::measure(classic, &secrets, &sizes);
+            return supervisor.send(&FromWorker::Benchmark(results), &[]);
+        }
+        _ => return Err(Error::Violation("supervisor and worker are of different versions")),
+    };
+    let Some((port, paths)) = receive_handles(&settings)? else { return Ok(()) };
+    let (outward, mut inward) = loops(&settings, &secrets, &state, port, paths)?;
+    drop(secrets);
+    let confinement = seal::before_threads()?;
+    let gate = start_thread(outward, drain)?;
+    let confinement = seal::for_good(confinement, table)?;
+    gate.wait();
+    if drain {
+        inward.drain();
+    }
+    supervisor.send(&FromWorker::Sealed(confinement), &[])?;
+    Control::new(supervisor, inward, *state).run()
+}
+
+fn receive_secrets(supervisor: &Supervisor) -> Result<Option<Secrets>, Error> {
+    match supervisor.recv()? {
+        None => Ok(None),
+        Some((ToWorker::Secrets(secrets), _)) => Ok(Some(secrets)),
+        Some(_) => Err(Error::Violation("no secrets behind the start")),
+    }
+}
+
+/// Receives the handles, the port's and one for each path, and closes the helper's socket; `None` when it has ended.
+fn receive_handles(settings: &Settings) -> Result<Option<(OwnedFd, Vec<OwnedFd>)>, Error> {
+    let helper = Channel::<Never, Handles>::new(process::inherited(process::HANDLES_FD)?);
+    let Some((Handles(kinds), handles)) = helper.recv()? else { return Ok(None) };
+    let paths = (0..).take(settings.remotes.len()).map(Handle::Path);
+    if settings.remotes.is_empty() || !kinds.into_iter().eq(std::iter::once(Handle::Port(0)).chain(paths)) {
+        return Err(Error::Violation("not the handles of this tunnel"));
+    }
+    let mut handles = handles.into_iter();
+    Ok(handles.next().map(|port| (port, handles.collect())))
+}
+
+fn loops(
+    settings: &Settings,
+    secrets: &Secrets,
+    state: &State,
+    port: OwnedFd,
+    paths: Vec<OwnedFd>,
+) -> io::Result<(Outward, Inward)> {
+    let (session, sealer) = wire::machines(settings, secrets, state);
+    let (port, sockets): (_, Vec<_>) = (Arc::new(port), paths.into_iter().map(Arc::new).collect());
+    let learns = settings.remotes.iter().map(|remote| matches!(remote, Remote::Learned { .. }));
+    let inlets = sockets.iter().zip(learns).map(|(socket, learns)| Inlet::new(Arc::clone(socket), learns)).collect();
+    let shared = Arc::new(Shared {
+        counters: Counters::new(state, sockets.len()),
+        sockets,
+        rules: Rules::new(&settings.rules, settings.port == PortKind::Mirror { udp: true }),
+        clock: Clock::start(),
+        route: Published::new(session.route().clone()),
+        passes: AtomicU64::new(0),
+        outward: Waker::new()?,
+        main: Waker::new()?,
+    });
+    let source = Source::new(settings.port, Arc::clone(&port));
+    let outward = Outward::new(Arc::clone(&shared), source, sealer);
+    Ok((outward, Inward::new(shared, session, inlets, Sink::new(settings.port, port))))
+}
+
+/// Starts the outward loop and returns the gate behind which it waits: all its own start is done by then, so that the seal needs
+/// no call that only starting threads make.
+fn start_thread(mut outward: Outward, drain: bool) -> io::Result<Arc<Barrier>> {
+    let (ready, gate) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+    let (is_ready, wait) = (Arc::clone(&ready), Arc::clone(&gate));
+    thread::Builder::new().name("outward".into()).spawn(move || {
+        is_ready.wait();
+        wait.wait();
+        if drain {
+            outward.drain();
+        }
+        outward.run()
+    })?;
+    ready.wait();
+    Ok(gate)
+}

@@ -1,0 +1,66 @@
+//! What sends frames on the classic wire.
+
+use std::sync::Arc;
+
+use super::codec::{Codec, Scratch};
+use super::fragment::{self, Splitter};
+use crate::batch::{BATCH, Batch};
+use crate::wire::{Counters, Route, Target};
+
+/// One loop's.
+pub struct Sealer {
+    codec: Arc<Codec>,
+    scratch: Scratch,
+    splitter: Option<Splitter>,
+    /// Where fragments are made: two for each datagram of a batch.
+    pieces: Option<Batch>,
+    route: Route,
+}
+
+impl Sealer {
+    /// One that begins with this route.
+    pub fn new(codec: Arc<Codec>, splitter: Option<Splitter>, route: Route) -> Self {
+        let pieces = splitter.as_ref().map(|splitter| Batch::with_room(2 * BATCH, splitter.longest()));
+        Self { codec, scratch: Scratch::default(), splitter, pieces, route }
+    }
+
+    /// See [`crate::wire::Sealer::seal`].
+    pub fn seal<'a>(&'a mut self, frames: &'a mut Batch, counters: &Counters) -> (&'a Batch, usize, Target) {
+        let (path, target) = self.route.now();
+        let sizes = self.codec.seal(frames, &mut self.scratch);
+        counters.seal.bytes.add(sizes.bytes);
+        counters.seal.compress_saved.add(sizes.compress_saved);
+        counters.seal.compress_overhead.add(sizes.compress_overhead);
+        counters.seal.encrypt_overhead.add(sizes.encrypt_overhead);
+        let Some(counters) = counters.paths.get(path) else { return (frames, path, target) };
+        if target == Target::Nobody {
+            counters.tx_dropped_unlearned.add(frames.len() as u64);
+            frames.clear();
+            return (frames, path, target);
+        }
+        match (&self.splitter, &mut self.pieces) {
+            (Some(splitter), Some(pieces)) if frames.frames(0).any(|datagram| !splitter.takes_whole(datagram)) => {
+                pieces.clear();
+                for datagram in frames.frames(0) {
+                    let written = splitter.split(datagram, |piece| {
+                        pieces.append(|to| fragment::write(&piece, to));
+                        true
+                    });
+                    counters.tx_dropped_unfragmentable.add(u64::from(!written));
+                }
+                (pieces, path, target)
+            }
+            _ => (frames, path, target),
+        }
+    }
+
+    /// See [`crate::wire::Sealer::set_route`].
+    pub fn set_route(&mut self, route: &Route) {
+        self.route.clone_from(route);
+    }
+
+    /// Where frames go.
+    pub fn route(&self) -> &Route {
+        &self.route
+    }
+}

@@ -1,0 +1,292 @@
+//! What receives on the classic wire, keeps it alive and knows the peer.
+
+use std::sync::Arc;
+
+use privsep::ipc::{Classic, PathHealth, PathReport, Secrets, Settings, SharedPath, State};
+use zeroize::Zeroizing;
+
+use super::codec::{Codec, Kind, PING, PONG, Scratch, kind};
+use super::fragment::{self, Outcome, Reassembly, Splitter};
+use super::health;
+use super::password::{self, Password};
+use super::remote::Remote;
+use crate::batch::Batch;
+use crate::frame::HEADER;
+use crate::frame::plausible::is_plausible;
+use crate::wire::{Counters, Outbox, Route, Target};
+
+/// Length of a tick in microseconds.
+pub const TICK_US: u64 = 1_000_000;
+
+/// A tunnel's.
+pub struct Session {
+    codec: Arc<Codec>,
+    scratch: Scratch,
+    splitter: Option<Splitter>,
+    /// What a peer whose address is learned must know.
+    password: Option<Password>,
+    messages: Messages,
+    /// Whether PING and password are sent unasked.
+    keepalive: bool,
+    /// Whether frames are given to the local side.
+    delivers: bool,
+    /// Tick after which it is over.
+    last_tick: Option<u64>,
+    tick: u64,
+    next_tick_us: u64,
+    paths: Vec<Path>,
+    route: Route,
+}
+
+/// Control messages as datagrams.
+struct Messages {
+    ping: Zeroizing<Vec<u8>>,
+    pong: Zeroizing<Vec<u8>>,
+    password: Option<Zeroizing<Vec<u8>>>,
+}
+
+struct Path {
+    remote: Remote,
+    /// Who was admitted last.
+    admitted: Option<std::net::SocketAddr>,
+    reassembly: Option<Reassembly>,
+    health: PathHealth,
+    /// Tick in which the last PONG came; 0 before the first.
+    last_pong: u64,
+    ping_sent_us: u64,
+    /// From the last PING to the PONG after it; 0 before the first.
+    rtt_us: u64,
+    /// When the last datagram came.
+    received_us: Option<u64>,
+}
+
+impl Session {
+    /// One that goes on from a state.
+    pub fn new(
+        settings: &Settings,
+        classic: &Classic,
+        secrets: &Secrets,
+        state: &State,
+        codec: Arc<Codec>,
+        splitter: Option<Splitter>,
+    ) -> Self {
+        let password = Password::new(secrets.password.expose());
+        let messages = Messages {
+            ping: codec.seal_message(PING),
+            pong: codec.seal_message(PONG),
+            password: password.as_ref().map(|password| codec.seal_message(password.message())),
+        };
+        let reports = state.paths.iter().copied().chain(std::iter::repeat(PathReport::default()));
+        let paths = settings.remotes.iter().zip(reports).map(|(remote, report)| Path {
+            remote: Remote::new(remote, report.learned),
+            admitted: None,
+            reassembly: splitter.as_ref().map(|_| Reassembly::default()),
+            health: report.health,
+            last_pong: report.last_pong,
+            ping_sent_us: 0,
+            rtt_us: report.rtt_us,
+            received_us: None,
+        });
+        let paths: Vec<_> = paths.collect();
+        let targets = paths.iter().map(|path| path.remote.target()).collect();
+        Self {
+            codec,
+            scratch: Scratch::default(),
+            splitter,
+            password,
+            messages,
+            keepalive: classic.keepalive,
+            delivers: settings.rules.receive,
+            last_tick: settings.exit_after,
+            tick: state.tick,
+            next_tick_us: 0,
+            route: Route { active: usize::from(state.active).min(paths.len().saturating_sub(1)), targets },
+            paths,
+        }
+    }
+
+    /// See [`crate::wire::Session::receive`].
+    pub fn receive(&mut self, number: usize, batch: &mut Batch, now_us: u64, counters: &Counters, out: &mut Outbox) {
+        let (Some(path), Some(counts)) = (self.paths.get_mut(number), counters.paths.get(number)) else { return };
+        if !batch.is_empty() {
+            path.received_us = Some(now_us);
+        }
+        let (codec, scratch, password) = (&self.codec, &mut self.scratch, self.password.as_ref());
+        let (mut implausible, mut short) = (0, 0);
+        batch.filter_map(|source, buffer, length| {
+            let Ok(length) = decode(path, codec, scratch, buffer, length, now_us) else {
+                counts.rx_dropped_invalid.add(1);
+                return None;
+            };
+            let length = length?;
+            let decoded = &buffer[..length];
+            let kind = kind(decoded);
+            // Whoever was admitted last need not be looked at again, unless he tells a password.
+            if source.is_none() || source != path.admitted || kind == Kind::Password {
+                if !password::admits(&mut path.remote, password, source, decoded) {
+                    counts.rx_dropped_foreign.add(1);
+                    return None;
+                }
+                path.admitted = source;
+            }
+            // Counted and no more: what comes is given away as it comes.
+            implausible += u64::from(match kind {
+                Kind::Frame => !is_plausible(decoded),
+                // The trailer of a peer that compresses, while we do not.
+                Kind::Ping | Kind::Pong => length == PING.len() + 1,
+                Kind::Password => false,
+            });
+            match kind {
+                Kind::Frame if !self.delivers => {}
+                Kind::Frame if length < HEADER => short += 1,
+                Kind::Frame => return Some(length),
+                Kind::Ping => {
+                    counts.pings_received.add(1);
+                    let answer = &self.messages.pong;
+                    let sent = say(self.splitter.as_ref(), number, path.remote.target(), answer, counts, out);
+                    counts.pongs_sent.add(u64::from(sent));
+                }
+                Kind::Pong => {
+                    counts.pongs_received.add(1);
+                    path.last_pong = self.tick;
+                    path.rtt_us = now_us.saturating_sub(path.ping_sent_us).max(1);
+                }
+                Kind::Password => {}
+            }
+            None
+        });
+        counts.rx_implausible.add(implausible);
+        counters.port.tx_dropped_short.add(short);
+        self.route.targets[number] = path.remote.target();
+    }
+
+    /// See [`crate::wire::Session::on_time`]: one pass of the keepalive, in the original's order.
+    pub fn on_time(&mut self, now_us: u64, counters: &Counters, out: &mut Outbox) {
+        if now_us < self.next_tick_us || self.is_over() {
+            return;
+        }
+        // Who was stopped does not make up for the ticks it missed.
+        self.next_tick_us = (self.next_tick_us + TICK_US).max(now_us);
+        self.tick += 1;
+        if self.is_over() {
+            return;
+        }
+        if self.keepalive {
+            self.say_password(counters, out);
+            self.ping(now_us, counters, out);
+        }
+        self.judge();
+    }
+
+    /// Who has a fixed address is told our password; who is behind NAT must tell us his.
+    fn say_password(&mut self, counters: &Counters, out: &mut Outbox) {
+        let Some(secret) = &self.messages.password else { return };
+        for (number, (path, counts)) in self.paths.iter().zip(&counters.paths).enumerate() {
+            if !path.remote.is_learned() {
+                say(self.splitter.as_ref(), number, path.remote.target(), secret, counts, out);
+            }
+        }
+    }
+
+    fn ping(&mut self, now_us: u64, counters: &Counters, out: &mut Outbox) {
+        for (number, (path, counts)) in self.paths.iter_mut().zip(&counters.paths).enumerate() {
+            let target = path.remote.target();
+            if target != Target::Nobody {
+                path.ping_sent_us = now_us;
+                let sent = say(self.splitter.as_ref(), number, target, &self.messages.ping, counts, out);
+                counts.pings_sent.add(u64::from(sent));
+            }
+        }
+    }
+
+    /// Decides about the health of every path, and by which frames leave.
+    fn judge(&mut self) {
+        for path in &mut self.paths {
+            path.health = health::next(path.health, self.tick, path.last_pong);
+        }
+        // The format knows master and slave.
+        let both = [0, 1].map(|number| self.paths.get(number).map(|path| path.health));
+        self.route.active = health::active(both, self.tick, self.route.active);
+    }
+
+    /// When the next tick is due.
+    pub fn due_us(&self) -> u64 {
+        if self.is_over() { u64::MAX } else { self.next_tick_us }
+    }
+
+    /// Whether its last tick is over.
+    pub fn is_over(&self) -> bool {
+        self.last_tick.is_some_and(|last| self.tick > last)
+    }
+
+    /// Where frames go now.
+    pub fn route(&self) -> &Route {
+        &self.route
+    }
+
+    /// See [`crate::wire::Session::report`].
+    pub fn report(&mut self, now_us: u64) -> State {
+        // An answer that has come since the tick counts: nobody sees a round trip on a path that connects.
+        self.judge();
+        let path = |path: &Path| PathReport {
+            health: path.health,
+            learned: path.remote.learned(),
+            last_pong: path.last_pong,
+            rtt_us: path.rtt_us,
+            last_rx_ms: path.received_us.map(|received| now_us.saturating_sub(received) / 1000),
+            ..PathReport::default()
+        };
+        State {
+            tick: self.tick,
+            active: u8::try_from(self.route.active).unwrap_or(u8::MAX),
+            fragment: self.splitter.as_ref().map_or(0, Splitter::sequence),
+            paths: self.paths.iter().map(path).collect(),
+            ..State::default()
+        }
+    }
+}
+
+/// A datagram that is none of this wire.
+struct Invalid;
+
+/// Joins and decodes the datagram in `buffer[..length]` in place; `None` when it waits for its other half.
+fn decode(
+    path: &mut Path,
+    codec: &Codec,
+    scratch: &mut Scratch,
+    buffer: &mut [u8],
+    length: usize,
+    now_us: u64,
+) -> Result<Option<usize>, Invalid> {
+    let length = match path.reassembly.as_mut().map(|table| table.take(buffer, length, now_us / 1000)) {
+        None | Some(Outcome::Whole) => length,
+        Some(Outcome::Joined(length)) => length,
+        Some(Outcome::Waits) => return Ok(None),
+        Some(Outcome::Invalid) => return Err(Invalid),
+    };
+    codec.open(buffer, length, scratch).map(Some).ok_or(Invalid)
+}
+
+/// Puts a control message into the outbox, in pieces where it is long; false where it does not leave.
+fn say(
+    splitter: Option<&Splitter>,
+    path: usize,
+    target: Target,
+    datagram: &[u8],
+    counts: &SharedPath,
+    out: &mut Outbox,
+) -> bool {
+    if target == Target::Nobody {
+        counts.tx_dropped_unlearned.add(1);
+        return false;
+    }
+    let Some(splitter) = splitter else {
+        return out.push(path, target, |to| {
+            to[..datagram.len()].copy_from_slice(datagram);
+            datagram.len()
+        });
+    };
+    let sent = splitter.split(datagram, |piece| out.push(path, target, |to| fragment::write(&piece, to)));
+    counts.tx_dropped_unfragmentable.add(u64::from(!sent));
+    sent
+}
