@@ -1,7 +1,7 @@
 # make demo   two ends on this machine, traffic through them, one worker killed: see it run
 # make check  everything that must hold, in under ten minutes once the dependencies are built
 # make check-vm     the unit and the SELinux policy in a virtual machine; Debian, minutes
-# make check-long   all recorded cases both ways, a thousand kills of workers under traffic (ten minutes), then minutes
+# make check-long   all recorded cases both ways, ten thousand seeds of the simulation, a thousand kills of workers under traffic (ten minutes), then minutes
 #                   of fuzzing (FUZZ_SECONDS each target); that needs cargo-fuzz and a nightly toolchain
 # make build  the three executables, in target/release
 # make install   what `make build` made with the same PREFIX, the unit and its surroundings; DESTDIR as usual, BUILT says
@@ -107,7 +107,7 @@ check-vm: check-selinux
 	$(SUDO) tests/vm/run $(CHECKS)
 
 # Longer than anybody wants to wait for.
-check-long: check-vectors-both check-kills check-deny check-miri check-fuzz
+check-long: check-vectors-both check-simulation check-kills check-deny check-miri check-fuzz
 
 # Licences, bans, sources; advisories where their database can be fetched.
 .PHONY: check-deny check-miri
@@ -121,6 +121,11 @@ check-deny:
 check-miri:
 	@$(CARGO) +nightly miri --version >/dev/null 2>&1 || { echo "NOT RUN: miri is not here (rustup component add miri)"; exit 0; }; \
 	    MIRIFLAGS=-Zmiri-disable-isolation $(CARGO) +nightly miri test -p privsep --locked -- sys::worker::address attributes_end a_table_compiles
+
+SEEDS ?= 10000
+.PHONY: check-simulation
+check-simulation:
+	ETHUDP_SEEDS=$(SEEDS) $(CARGO) test --locked -p ethudp-worker --test simulation -- --nocapture
 
 KILLS ?= 1000
 check-kills:

@@ -184,6 +184,11 @@ impl Batch {
         &self.spans[index]
     }
 
+    /// Says who sent frame `index`.
+    pub fn set_origin(&mut self, index: usize, origin: SocketAddr) {
+        self.spans[index].origin = Some(origin);
+    }
+
     /// All frames from `first` on.
     pub fn frames(&self, first: usize) -> impl Iterator<Item = &[u8]> {
         self.spans[first..].iter().map(|span| &self.memory[span.range()])

@@ -166,7 +166,8 @@ impl Session {
             return;
         }
         // Who was stopped does not make up for the ticks it missed.
-        self.next_tick_us = (self.next_tick_us + TICK_US).max(now_us);
+        let next_us = self.next_tick_us + TICK_US;
+        self.next_tick_us = if next_us > now_us { next_us } else { now_us + TICK_US };
         self.tick += 1;
         if self.is_over() {
             return;

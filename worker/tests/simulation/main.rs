@@ -1,0 +1,222 @@
+//! Two ends of a tunnel joined by a network that loses, reorders, doubles, delays and cuts, with a NAT that forgets and moves,
+//! workers that are replaced and processes that are stopped: minutes of tunnel time in milliseconds, all of it from a seed.
+//!
+//! What must hold, whatever the seed:
+//!
+//! 1. No frame is invented: what is delivered was sent, byte for byte, by the other end.
+//! 2. No frame is doubled by us: it is delivered at most once for each copy that the network has made.
+//! 3. A preferred path that has worked for [`SETTLED`] ticks is up and used at both ends; while it does not, and the other does,
+//!    that one is.
+//! 4. Where nothing is lost on the path in use, everything arrives.
+//! 5. Nothing grows: no answer finds the outbox full, and no end has more to send than the network and its ticks explain.
+//! 6. Time goes on: after each call the next deadline lies ahead, and ticks never go back.
+//!
+//! `ETHUDP_SEEDS` says how many seeds (200), `ETHUDP_SEED` names one.
+
+#![allow(clippy::cast_possible_truncation)] // Small numbers, of a test.
+
+mod end;
+mod net;
+
+use end::{End, Frame};
+use net::{Net, Random, Sky};
+
+/// Ticks after which a path that works, or has ceased to, has been noticed at both ends: five without an answer, one of phase, and
+/// where a password must be told again one more each.
+const SETTLED: u64 = 12;
+const SECOND: u64 = 1_000_000;
+/// Phases of a run, each with a sky of its own.
+const PHASES: usize = 12;
+
+/// One run.
+struct World {
+    seed: u64,
+    now: u64,
+    random: Random,
+    ends: [End; 2],
+    net: Net,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let shape = end::Shape::any(&mut random);
+        let net = Net::new(shape.paths, shape.nat);
+        Self { seed, now: 0, ends: [End::new(0, &shape), End::new(1, &shape)], net, random }
+    }
+
+    /// Says which seed has failed, and in what.
+    fn check(&self, holds: bool, what: &str) {
+        let Self { seed, now, .. } = self;
+        assert!(holds, "seed {seed}, second {}: {what} (run it alone with ETHUDP_SEED={seed})", now / SECOND);
+    }
+
+    fn run(&mut self) {
+        for _ in 0..PHASES {
+            self.phase();
+        }
+        for end in &self.ends {
+            self.check(end.refused == 0, "an outbox was full");
+        }
+    }
+
+    /// Some time under one sky, with whatever happens to the ends in it.
+    fn phase(&mut self) {
+        let skies: Vec<Sky> = (0..self.net.paths()).map(|_| Sky::any(&mut self.random)).collect();
+        self.net.set(&skies);
+        let length = SETTLED + self.random.below(30);
+        let mishap = self.random.below(4);
+        let begin = self.now;
+        let moment = self.random.below(2 * SECOND);
+        self.advance(moment);
+        match mishap {
+            0 => self.restart(),
+            1 => self.stop(),
+            2 => self.net.move_nat(&mut self.random),
+            _ => {}
+        }
+        self.advance(begin + length * SECOND - self.now.min(begin + length * SECOND));
+        // A mishap takes its time from the phase; what is to have settled gets all of it.
+        self.advance(SETTLED * SECOND);
+        self.check_paths(&skies);
+        self.check_traffic(&skies);
+    }
+
+    /// One end's worker is replaced, after a moment without any.
+    fn restart(&mut self) {
+        let which = usize::from(self.random.chance(2));
+        let now = self.now;
+        self.ends[which].restart(now);
+        let moment = self.random.below(SECOND / 10);
+        self.advance(moment);
+    }
+
+    /// One end is stopped for a while: what comes waits for it.
+    fn stop(&mut self) {
+        let which = usize::from(self.random.chance(2));
+        let time = self.random.below(8) * SECOND;
+        self.ends[which].stopped_until = self.now + time;
+        self.advance(time);
+    }
+
+    /// Lets everything happen that is due within `time`.
+    fn advance(&mut self, time: u64) {
+        let until = self.now + time;
+        loop {
+            let stopped = [0, 1].map(|which: usize| self.ends[which].stopped_until);
+            let due = self.ends.iter().map(End::due).fold(self.net.due(stopped), u64::min);
+            if due > until {
+                self.now = until;
+                return;
+            }
+            self.now = self.now.max(due);
+            self.step();
+        }
+    }
+
+    fn step(&mut self) {
+        let now = self.now;
+        for which in 0..2 {
+            if self.ends[which].is_stopped(now) {
+                continue;
+            }
+            while let Some(datagram) = self.net.take(which, now) {
+                let delivered = self.ends[which].receive(&datagram, now);
+                if let Some(bytes) = delivered {
+                    self.on_delivery(which, &bytes);
+                }
+            }
+            let before = self.ends[which].tick();
+            self.ends[which].on_time(now);
+            self.check(self.ends[which].tick() >= before, "a tick went back");
+            if self.ends[which].frame_due(now) {
+                self.ends[which].send_frame(now, &mut self.random);
+            }
+            self.check(self.ends[which].due() > now, "what was due still is");
+            for datagram in self.ends[which].sent.drain(..) {
+                self.net.send(which, datagram, now, &mut self.random);
+            }
+        }
+    }
+
+    /// Invariants 1 and 2.
+    fn on_delivery(&mut self, which: usize, bytes: &[u8]) {
+        let number = Frame::number(bytes);
+        let (seed, now) = (self.seed, self.now / SECOND);
+        let sender = &mut self.ends[1 - which];
+        let Some(frame) = sender.frames.get_mut(&number) else {
+            panic!("seed {seed}, second {now}: a frame was invented: {bytes:02x?}")
+        };
+        frame.delivered += 1;
+        let (same, delivered) = (frame.bytes == bytes, frame.delivered);
+        self.check(same, "a frame was changed on its way");
+        let copies = self.net.copies(1 - which, number);
+        self.check(delivered <= copies, "a frame was doubled by us");
+    }
+
+    /// Invariant 3.
+    fn check_paths(&mut self, skies: &[Sky]) {
+        let expected = match skies {
+            [first, ..] if first.works() => 0,
+            [_, second] if second.works() => 1,
+            _ => return,
+        };
+        let now = self.now;
+        for which in 0..2 {
+            let state = self.ends[which].report(now);
+            let right = usize::from(state.active) == expected;
+            let text = format!("end {which} uses path {}, {:?}, under {skies:?}", state.active, state.paths);
+            self.check(right, &text);
+        }
+    }
+
+    /// Invariant 4.
+    fn check_traffic(&mut self, skies: &[Sky]) {
+        let clear = match skies {
+            [first, ..] if first.works() => first.loses_nothing(),
+            [_, second] if second.works() => second.loses_nothing(),
+            _ => false,
+        };
+        let (from, until) = (self.now - 4 * SECOND, self.now - 2 * SECOND);
+        for which in 0..2 {
+            let sent = self.ends[which].frames.values().filter(|frame| (from..until).contains(&frame.sent));
+            let lost = sent.filter(|frame| frame.delivered == 0).count();
+            self.check(!clear || lost == 0, &format!("{lost} frames of end {which} were lost"));
+            // What is older has been judged.
+            let now = self.now;
+            self.ends[which].frames.retain(|_, frame| frame.sent + 10 * SECOND > now);
+        }
+        self.net.forget(&self.ends);
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}: must be a number")))
+}
+
+#[test]
+fn whatever_the_network_does_the_promises_hold() {
+    if let Some(seed) = number("ETHUDP_SEED") {
+        return World::new(seed).run();
+    }
+    let seeds = number("ETHUDP_SEEDS").unwrap_or(200);
+    let (started, next) = (std::time::Instant::now(), std::sync::atomic::AtomicU64::new(0));
+    let simulated = std::sync::atomic::AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    if seed >= seeds {
+                        return;
+                    }
+                    let mut world = World::new(seed);
+                    world.run();
+                    simulated.fetch_add(world.now / SECOND, std::sync::atomic::Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    let (hours, took) = (simulated.into_inner() / 3600, started.elapsed());
+    println!("{seeds} seeds: {hours} hours of tunnel time in {:.1} s", took.as_secs_f64());
+}

@@ -1,0 +1,175 @@
+//! The network: what becomes of a datagram on its way.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+
+use crate::SECOND;
+use crate::end::{Datagram, End};
+
+/// Numbers that follow from a seed (splitmix64).
+#[derive(Clone)]
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1))
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    }
+
+    pub fn below(&mut self, limit: u64) -> u64 {
+        if limit == 0 { 0 } else { self.next() % limit }
+    }
+
+    /// True once in `of` times.
+    pub fn chance(&mut self, of: u64) -> bool {
+        self.below(of) == 0
+    }
+}
+
+/// What a path is like for a while.
+#[derive(Debug, Clone, Copy)]
+pub struct Sky {
+    /// Of each direction.
+    cut: [bool; 2],
+    /// Datagrams in a thousand that are lost, and that are doubled.
+    loss: u64,
+    double: u64,
+    delay: u64,
+    /// Up to as much more, each datagram for itself, so that they overtake each other.
+    jitter: u64,
+}
+
+impl Sky {
+    pub fn any(random: &mut Random) -> Self {
+        let cut = match random.below(6) {
+            0 => [true, true],
+            1 => [true, false],
+            2 => [false, true],
+            _ => [false, false],
+        };
+        let loss = [0, 0, 10, 40][random.below(4) as usize];
+        let double = [0, 20, 100][random.below(3) as usize];
+        let (delay, jitter) = (random.below(SECOND / 10), random.below(SECOND / 20));
+        Self { cut, loss, double, delay, jitter }
+    }
+
+    /// Whether an answer can come.
+    pub fn works(&self) -> bool {
+        self.cut == [false, false]
+    }
+
+    pub fn loses_nothing(&self) -> bool {
+        self.works() && self.loss == 0
+    }
+}
+
+/// A NAT before end 0: its datagrams come from an address that changes, and what is not used is forgotten.
+struct Nat {
+    address: SocketAddr,
+    used: u64,
+}
+
+/// Time after which an unused mapping is forgotten.
+const FORGETS: u64 = 30 * SECOND;
+
+pub struct Net {
+    skies: Vec<Sky>,
+    /// Each path's, where there is one.
+    nat: Option<Vec<Nat>>,
+    /// For each end, by time and number.
+    under_way: [BTreeMap<(u64, u64), Datagram>; 2],
+    number: u64,
+    /// Copies that have been made of each frame's datagrams, by sender.
+    copies: [HashMap<u64, u64>; 2],
+}
+
+impl Net {
+    pub fn new(paths: usize, nat: bool) -> Self {
+        let clear = Sky { cut: [false, false], loss: 0, double: 0, delay: 1000, jitter: 0 };
+        let nats = (0..paths).map(|path| Nat { address: ([203, 0, 113, 1], 1000 + path as u16).into(), used: 0 });
+        Self {
+            skies: vec![clear; paths],
+            nat: nat.then(|| nats.collect()),
+            under_way: Default::default(),
+            number: 0,
+            copies: Default::default(),
+        }
+    }
+
+    pub fn paths(&self) -> usize {
+        self.skies.len()
+    }
+
+    pub fn set(&mut self, skies: &[Sky]) {
+        self.skies = skies.to_vec();
+    }
+
+    pub fn move_nat(&mut self, random: &mut Random) {
+        for nat in self.nat.iter_mut().flatten() {
+            nat.address = ([203, 0, 113, 1 + random.below(200) as u8], 1024 + random.below(60000) as u16).into();
+        }
+    }
+
+    /// Takes a datagram of end `from`.
+    pub fn send(&mut self, from: usize, mut datagram: Datagram, now: u64, random: &mut Random) {
+        let path = datagram.path;
+        if let Some(nat) = &mut self.nat {
+            let nat = &mut nat[path];
+            if from == 0 {
+                if now > nat.used + FORGETS {
+                    nat.address.set_port(1024 + random.below(60000) as u16);
+                }
+                nat.used = now;
+                datagram.source = nat.address;
+            } else if datagram.target != Some(nat.address) || now > nat.used + FORGETS {
+                // Where nobody is any more.
+                return;
+            }
+        }
+        let sky = self.skies[path];
+        let copies = 1 + u64::from(random.below(1000) < sky.double);
+        if let Some(frame) = datagram.frame {
+            // Each half of a frame that leaves as two may be doubled by itself.
+            let count = self.copies[from].entry(frame).or_insert(0);
+            *count = (*count).max(1) + copies - 1;
+        }
+        for _ in 0..copies {
+            if sky.cut[from] || random.below(1000) < sky.loss {
+                continue;
+            }
+            let arrives = now + sky.delay + random.below(sky.jitter + 1);
+            self.number += 1;
+            self.under_way[1 - from].insert((arrives, self.number), datagram.clone());
+        }
+    }
+
+    /// When the next datagram can be taken, by ends that are stopped until then.
+    pub fn due(&self, stopped_until: [u64; 2]) -> u64 {
+        let first = |end: usize| self.under_way[end].keys().next().map(|(time, _)| (*time).max(stopped_until[end]));
+        first(0).into_iter().chain(first(1)).min().unwrap_or(u64::MAX)
+    }
+
+    /// What has arrived for an end.
+    pub fn take(&mut self, end: usize, now: u64) -> Option<Datagram> {
+        let first = self.under_way[end].first_entry()?;
+        (first.key().0 <= now).then(|| first.remove())
+    }
+
+    /// How often a frame may be delivered.
+    pub fn copies(&self, sender: usize, frame: u64) -> u64 {
+        self.copies[sender].get(&frame).copied().unwrap_or(0)
+    }
+
+    /// Forgets what no end remembers.
+    pub fn forget(&mut self, ends: &[End; 2]) {
+        for (copies, end) in self.copies.iter_mut().zip(ends) {
+            copies.retain(|number, _| end.frames.contains_key(number));
+        }
+    }
+}
