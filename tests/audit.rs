@@ -175,7 +175,6 @@ fn condition(source: &str, written: &str) -> String {
     let inner = rest.trim_end_matches(')');
     match (kind, inner.split_once(", ")) {
         ("Any", _) => "any".into(),
-        ("NeverExecutable", _) => "without `PROT_EXEC`".into(),
         ("WriteOrExecute", _) => "not `PROT_WRITE` and `PROT_EXEC` at once".into(),
         ("KillOne", _) => "SIGKILL to one process".into(),
         ("Both", _) => {
@@ -183,7 +182,7 @@ fn condition(source: &str, written: &str) -> String {
             let number = |word: &str| word.parse::<u8>().unwrap() + 1;
             format!("argument {}: {}, argument {}: {}", number(words[0]), words[1], number(words[2]), words[3])
         }
-        ("PrivateNeverExecutable", _) => "private, without `PROT_EXEC`".into(),
+        ("PlainMemory", _) => "to read and write, private, anonymous, and no more".into(),
         ("Socket", _) => inner.split(", ").map(|word| word.trim_start_matches("libc::")).collect::<Vec<_>>().join(", "),
         ("NoNamespace", _) => "without `CLONE_NEW*`".into(),
         ("OwnProcess", _) => "only itself".into(),

@@ -105,6 +105,30 @@ fn helper_and_worker_can_start_nothing_write_no_file_and_dump_no_core() {
 }
 
 #[test]
+fn helper_and_worker_can_map_so_much_more_than_they_have_and_what_they_have_is_little() {
+    let sites = Sites::new();
+    let a = Running::classic(&sites.a, "a", "-i 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24");
+    // What each may have of its own, and what it has at most, in MiB.
+    for (process, own, has) in [("helper", 8, 8), ("worker", 64, 24)] {
+        let limits = fs::read_to_string(format!("/proc/{}/limits", a.pid(process))).unwrap();
+        let limit = |name| {
+            let line = limits.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            let [soft, hard] = [0, 1].map(|word| line.split_whitespace().nth(word).unwrap().parse::<u64>().unwrap());
+            assert_eq!(soft, hard, "{process}: {name}");
+            soft
+        };
+        let status = &threads(a.pid(process))[0];
+        let mapped: u64 = field(status, "VmSize").strip_suffix(" kB").unwrap().parse().unwrap();
+        assert!(mapped < has << 10, "{process}: {mapped} kB are mapped");
+        assert_eq!(limit("Max data size"), own << 20, "{process}");
+        let more = limit("Max address space").saturating_sub(mapped << 10);
+        // What was mapped when the limit was set may have been given back.
+        assert!(more <= (own + 1) << 20, "{process}: {more} bytes more");
+        println!("{process}: {mapped} kB mapped, {more} bytes more");
+    }
+}
+
+#[test]
 fn the_supervisor_can_start_so_many_processes_and_no_more() {
     let sites = Sites::new();
     let a = Running::classic(&sites.a, "a", "-i 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24");

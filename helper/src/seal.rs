@@ -10,9 +10,7 @@ use privsep::confine::{self, Access};
 const FILES: [&str; 2] = ["/dev/net/tun", "/proc/sys/net/ipv6/conf"];
 
 /// Memory of its own that it may have in bytes: many times what it needs.
-const MEMORY: u64 = 8 << 20;
-/// Address space that it may have in bytes.
-const ADDRESSES: u64 = 64 << 20;
+pub const MEMORY: u64 = 8 << 20;
 
 /// Before the first byte is read.
 pub fn before_plan() -> io::Result<()> {
@@ -21,14 +19,19 @@ pub fn before_plan() -> io::Result<()> {
     seccomp::enforce(OPENING.iter().chain(SERVING))
 }
 
+/// What it may have of memory, and start, from now on.
+pub fn limit() -> io::Result<()> {
+    confine::limit_resources(MEMORY)
+}
+
 /// When every handle is open and every privilege given up.
 pub fn for_good() -> io::Result<()> {
     confine::landlock_all()?;
-    confine::limit_resources(MEMORY, ADDRESSES)?;
+    limit()?;
     seccomp::enforce(SERVING)
 }
 
-use Arguments::{Any, NeverExecutable, OneOf, OwnProcess, PrivateNeverExecutable, Socket, SocketOption};
+use Arguments::{Any, OneOf, OwnProcess, PlainMemory, Socket, SocketOption};
 
 #[allow(clippy::cast_possible_truncation)] // The kernel looks at 32 bits, too.
 const TAP: &[i32] = &[libc::TUNSETIFF as i32, libc::TUNGETIFF as i32, libc::SIOCGIFHWADDR as i32];
@@ -108,11 +111,8 @@ pub const SERVING: &[Allowed] = &[
         "last words to /dev/null; while opening, that duplicates need not be looked for",
     ),
     allow("brk", libc::SYS_brk, Any, "allocator"),
-    allow("mmap", libc::SYS_mmap, PrivateNeverExecutable, "allocator; never executable, and counted in the limit"),
-    allow("mprotect", libc::SYS_mprotect, NeverExecutable, "allocator; never executable"),
-    allow("mremap", libc::SYS_mremap, Any, "allocator"),
+    allow("mmap", libc::SYS_mmap, PlainMemory, "allocator; never executable, and counted in the limit"),
     allow("munmap", libc::SYS_munmap, Any, "allocator"),
-    allow("madvise", libc::SYS_madvise, Any, "allocator"),
     allow("rt_sigprocmask", libc::SYS_rt_sigprocmask, Any, "abort"),
     allow("rt_sigaction", libc::SYS_rt_sigaction, Any, "abort"),
     allow("getpid", libc::SYS_getpid, Any, "abort"),

@@ -5,6 +5,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
 
 use ethudp_stubs::helper::{ATTEMPTS, DENIED, Outcome};
+use ethudp_stubs::memory::WAYS;
 use ethudp_stubs::{SURVIVED, raw};
 
 use crate::lab::{Namespace, built};
@@ -50,4 +51,13 @@ fn whatever_a_helper_tries_that_it_need_not_do_is_denied() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert_eq!(namespace.interfaces(), ["lo"]);
+}
+
+#[test]
+fn a_helper_fills_no_more_memory_than_it_may_have() {
+    for (name, _) in WAYS {
+        let output = Command::new(built("stub-helper")).args(["limited", name]).output().unwrap();
+        let (status, said) = (output.status, String::from_utf8_lossy(&output.stderr));
+        assert_eq!(status.code(), Some(DENIED + libc::ENOMEM), "{name}: {status} {said}");
+    }
 }

@@ -8,16 +8,17 @@ use std::io;
 use privsep::confine;
 use privsep::confine::seccomp::{self, Allowed, Arguments, allow};
 use privsep::ipc::Confinement;
+use privsep::sys::process;
 
 /// Memory of its own that a worker may have in bytes: ten times what it needs.
 pub const MEMORY: u64 = 64 << 20;
-/// Address space that it may have in bytes: 200 MiB are mapped, most of it reserved for the heaps of threads and never touched,
-/// and another heap takes 128 MiB for a moment.
-pub const ADDRESSES: u64 = 512 << 20;
 
 /// Before the first byte is read from anybody.
 pub fn before_reading() -> io::Result<()> {
-    confine::at_start()
+    confine::at_start()?;
+    // Each further heap would be so much address space that could be filled past the limit.
+    process::one_heap();
+    Ok(())
 }
 
 /// Before the forwarding threads start.
@@ -27,14 +28,19 @@ pub fn before_threads() -> io::Result<Confinement> {
     Ok(Confinement { landlock_abi, mdwe: confine::deny_write_execute(), seccomp: false })
 }
 
+/// What it may have of memory, and start, from now on. When all threads run.
+pub fn limit() -> io::Result<()> {
+    confine::limit_resources(MEMORY)
+}
+
 /// When all threads run. The worker's table is [`ALLOWED`]; only a test has another.
 pub fn for_good(confinement: Confinement, table: &[Allowed]) -> io::Result<Confinement> {
-    confine::limit_resources(MEMORY, ADDRESSES)?;
+    limit()?;
     seccomp::enforce(table)?;
     Ok(Confinement { seccomp: true, ..confinement })
 }
 
-use Arguments::{Any, NeverExecutable, OnlyFlags, OwnProcess, PrivateNeverExecutable, SocketOption};
+use Arguments::{Any, OnlyFlags, OwnProcess, PlainMemory, SocketOption};
 
 /// What a message may be sent with.
 const SEND: &[i32] = &[libc::MSG_DONTWAIT, libc::MSG_NOSIGNAL];
@@ -66,10 +72,8 @@ pub const ALLOWED: &[Allowed] = &[
     allow("sendmsg", libc::SYS_sendmsg, OnlyFlags(2, SEND), "messages to the supervisor; the same"),
     // Memory.
     allow("brk", libc::SYS_brk, Any, "allocator"),
-    allow("mmap", libc::SYS_mmap, PrivateNeverExecutable, "allocator; never executable, and counted in the limit"),
-    allow("mprotect", libc::SYS_mprotect, NeverExecutable, "portable: a thread's heap grows"),
+    allow("mmap", libc::SYS_mmap, PlainMemory, "allocator; never executable, and counted in the limit"),
     allow("munmap", libc::SYS_munmap, Any, "allocator"),
-    allow("madvise", libc::SYS_madvise, Any, "portable: a thread's heap shrinks"),
     // Time.
     allow("clock_gettime", libc::SYS_clock_gettime, Any, "portable: clocks without vDSO"),
     // Ends of the process; no thread ends before it, and no signal is handled: all are blocked.

@@ -140,11 +140,18 @@ pub fn deny_write_execute() -> bool {
 }
 
 /// No further thread or process, no file growth, no core dump, at most `memory` bytes of private writable memory, and at most
-/// `addresses` bytes of address space (getrlimit(2), `RLIMIT_DATA`, `RLIMIT_AS`): what grows like a stack, or is made
-/// read-only once it is full, counts only in the latter. To be called when all threads run: with no process allowed, none starts.
-pub fn limit_resources(memory: u64, addresses: u64) -> io::Result<()> {
-    setrlimit(Resource::RLIMIT_AS, addresses, addresses).map_err(step("RLIMIT_AS"))?;
-    setrlimit(Resource::RLIMIT_DATA, memory, memory).map_err(step("RLIMIT_DATA"))?;
+/// so many more of address space than are mapped already (getrlimit(2), `RLIMIT_DATA`, `RLIMIT_AS`): what grows like a stack,
+/// or is made read-only once it is full, counts only in the latter. To be called when all threads run: with no process
+/// allowed, none starts.
+pub fn limit_resources(memory: u64) -> io::Result<()> {
+    let addresses = mapped()? + memory;
+    for (resource, limit, name) in
+        [(Resource::RLIMIT_AS, addresses, "RLIMIT_AS"), (Resource::RLIMIT_DATA, memory, "RLIMIT_DATA")]
+    {
+        // Whoever started us may have left less.
+        let (_, hard) = getrlimit(resource).map_err(step(name))?;
+        setrlimit(resource, limit.min(hard), limit.min(hard)).map_err(step(name))?;
+    }
     for (resource, name) in [
         (Resource::RLIMIT_NPROC, "RLIMIT_NPROC"),
         (Resource::RLIMIT_FSIZE, "RLIMIT_FSIZE"),
@@ -154,6 +161,28 @@ pub fn limit_resources(memory: u64, addresses: u64) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// Address space that is mapped, in bytes: the smallest limit under which there is room for one page more. The kernel tells it in
+/// /proc, but here no file can be opened any more.
+fn mapped() -> io::Result<u64> {
+    /// More than any process of ours ever has.
+    const MOST: u64 = 1 << 40;
+    let (_, hard) = getrlimit(Resource::RLIMIT_AS).map_err(step("RLIMIT_AS"))?;
+    let (mut too_little, mut enough) = (0, hard.min(MOST));
+    while enough - too_little > PAGE {
+        let middle = u64::midpoint(too_little, enough);
+        setrlimit(Resource::RLIMIT_AS, middle, hard).map_err(step("RLIMIT_AS"))?;
+        if process::has_room(PAGE) {
+            enough = middle;
+        } else {
+            too_little = middle;
+        }
+    }
+    Ok(enough)
+}
+
+/// The smallest page there is, in bytes.
+const PAGE: u64 = 4096;
 
 /// So many processes and threads, as the kernel counts them for each user: far more than all tunnels of one need, and an end
 /// to one that only makes others.

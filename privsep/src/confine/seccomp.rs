@@ -40,14 +40,13 @@ pub enum Arguments {
     Socket(i32, i32, i32),
     /// Level and name (arguments 1 and 2) are those of one of these socket options.
     SocketOption(i32, &'static [i32]),
-    /// The protection (argument 2) of a mapping lacks `PROT_EXEC`.
-    NeverExecutable,
-    /// That protection has not both `PROT_WRITE` and `PROT_EXEC`.
+    /// The protection (argument 2) of a mapping has not both `PROT_WRITE` and `PROT_EXEC`.
     WriteOrExecute,
     /// Argument 0 is a process id, not a group of them, and argument 1 is SIGKILL.
     KillOne,
-    /// The same, and the mapping (flags are argument 3) is not shared: shared memory counts in no limit of the process.
-    PrivateNeverExecutable,
+    /// A mapping is what an allocator asks for, to the bit: protection (argument 2) to read and write, flags (argument 3)
+    /// private and anonymous. All others can be filled without counting as data (setrlimit(2), `RLIMIT_DATA`).
+    PlainMemory,
     /// Argument `.0`, flags, has none but `.1`.
     OnlyFlags(u8, &'static [i32]),
     /// The flags of clone(2), argument 0, ask for no namespace.
@@ -101,6 +100,9 @@ fn chain(arguments: Arguments) -> Result<Vec<SeccompRule>, seccompiler::BackendE
     let equal = |index, value: i32| {
         SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, u64::from(value.cast_unsigned()))
     };
+    let exactly = |index, bits: i32| {
+        SeccompCondition::new(index, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, u64::from(bits.cast_unsigned()))
+    };
     let without = |index: u8, bits: i32| {
         let clear = SeccompCmpOp::MaskedEq(u64::from(bits.cast_unsigned()));
         SeccompCondition::new(index, SeccompCmpArgLen::Qword, clear, 0)
@@ -126,8 +128,10 @@ fn chain(arguments: Arguments) -> Result<Vec<SeccompRule>, seccompiler::BackendE
             names.iter().map(|&name| SeccompRule::new(vec![equal(1, level)?, equal(2, name)?])).collect()
         }
         Arguments::Both(first, value, second, other) => one(vec![equal(first, value)?, equal(second, other)?]),
-        Arguments::NeverExecutable => one(vec![without(2, libc::PROT_EXEC)?]),
-        Arguments::PrivateNeverExecutable => one(vec![without(2, libc::PROT_EXEC)?, without(3, libc::MAP_SHARED)?]),
+        Arguments::PlainMemory => one(vec![
+            exactly(2, libc::PROT_READ | libc::PROT_WRITE)?,
+            exactly(3, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS)?,
+        ]),
         // Either of two rules.
         Arguments::WriteOrExecute => Ok(vec![
             SeccompRule::new(vec![without(2, libc::PROT_WRITE)?])?,
@@ -154,8 +158,8 @@ mod tests {
         let table = [
             allowed(libc::SYS_read, Arguments::Any),
             allowed(libc::SYS_fcntl, Arguments::OneOf(1, &[3, 4])),
-            allowed(libc::SYS_mmap, Arguments::PrivateNeverExecutable),
-            allowed(libc::SYS_mprotect, Arguments::NeverExecutable),
+            allowed(libc::SYS_mmap, Arguments::PlainMemory),
+            allowed(libc::SYS_mprotect, Arguments::WriteOrExecute),
             allowed(libc::SYS_tgkill, Arguments::OwnProcess),
             allowed(libc::SYS_getsockopt, Arguments::SocketOption(263, &[6])),
             allowed(libc::SYS_clone, Arguments::NoNamespace),

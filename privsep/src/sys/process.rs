@@ -147,6 +147,27 @@ pub fn deny_write_execute() -> io::Result<()> {
     check(unsafe { libc::prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0_u64, 0_u64, 0_u64) }).map(drop)
 }
 
+/// Has all threads of this process share one heap, where the C library would give each its own with 64 MiB of addresses
+/// reserved. To be called before there is a second one; their rivalry costs those nothing who allocate nothing.
+pub fn one_heap() {
+    // SAFETY: two plain numbers; the only thread of this process is here, not in the allocator.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
+/// Whether so many bytes more can be mapped, as an allocator would.
+pub fn has_room(bytes: u64) -> bool {
+    let Ok(length) = usize::try_from(bytes) else { return false };
+    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new mapping where there is none; nobody else has its address, and it goes again at once.
+    unsafe {
+        let place = libc::mmap(ptr::null_mut(), length, protection, flags, -1, 0);
+        place != libc::MAP_FAILED && libc::munmap(place, length) == 0
+    }
+}
+
 /// Takes back what whoever started this program has had ignored, but SIGPIPE, which Rust's own start ignores.
 pub fn default_signals() {
     for signal in 1..=libc::SIGRTMAX() {

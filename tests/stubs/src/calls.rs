@@ -10,6 +10,7 @@ use crate::{Attack, Loot, Needs, raw};
 const SOL_PACKET: i32 = libc::SOL_PACKET;
 /// `MAP_PRIVATE | MAP_ANONYMOUS`.
 const PRIVATE: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+const READ_WRITE: i32 = libc::PROT_READ | libc::PROT_WRITE;
 const READ_EXECUTE: i32 = libc::PROT_READ | libc::PROT_EXEC;
 /// What would start a process: `clone` with no memory shared, and SIGCHLD at its end.
 const FORK: i32 = libc::SIGCHLD;
@@ -133,6 +134,17 @@ pub const CALLS: &[Attack] = calls! {
     // Executable memory.
     "mmap-executable" Nothing |_| SYS_mmap(0, 4096, READ_EXECUTE, PRIVATE, -1, 0);
     "mmap-shared" Nothing |_| SYS_mmap(0, 1 << 30, libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1, 0);
+    // Memory that counts in no limit, or could be made to, or would lie where other memory is.
+    "mmap-like-a-stack" Nothing |_| SYS_mmap(0, 4096, READ_WRITE, PRIVATE | libc::MAP_GROWSDOWN, -1, 0);
+    "mmap-read-only" Nothing |_| SYS_mmap(0, 4096, libc::PROT_READ, PRIVATE, -1, 0);
+    "mmap-out-of-reach" Nothing |_| SYS_mmap(0, 4096, libc::PROT_NONE, PRIVATE | libc::MAP_NORESERVE, -1, 0);
+    "mmap-locked" Nothing |_| SYS_mmap(0, 4096, READ_WRITE, PRIVATE | libc::MAP_LOCKED, -1, 0);
+    "mmap-over-its-own" Nothing |_|
+        SYS_mmap(ZEROS.as_ptr() as usize & !4095, 4096, READ_WRITE, PRIVATE | libc::MAP_FIXED, -1, 0);
+    "mmap-of-a-handle" Nothing |loot| SYS_mmap(0, 4096, READ_WRITE, libc::MAP_PRIVATE, fd(&loot.port), 0);
+    "mprotect-read-only" Nothing |_| SYS_mprotect(ZEROS.as_ptr() as usize & !4095, 4096, libc::PROT_READ);
+    "madvise" Nothing |_| SYS_madvise(ZEROS.as_ptr() as usize & !4095, 4096, libc::MADV_NOHUGEPAGE);
+    "mremap" Nothing |_| SYS_mremap(ZEROS.as_ptr() as usize & !4095, 4096, 8192, libc::MREMAP_MAYMOVE);
     "mprotect-executable" Nothing |_| SYS_mprotect(ZEROS.as_ptr() as usize & !4095, 4096, READ_EXECUTE);
     "pkey_mprotect" Nothing |_| SYS_pkey_mprotect(ZEROS.as_ptr() as usize & !4095, 4096, READ_EXECUTE, -1);
     "personality" Nothing |_| SYS_personality(0x040_0000); // READ_IMPLIES_EXEC

@@ -190,6 +190,17 @@ pub const ATTEMPTS: &[Attempt] = attempts! {
     // Executable memory.
     "mmap" Works Works |_| SYS_mmap(0, 4096, READ_WRITE, PRIVATE, -1, 0);
     "mmap-executable" Killed Killed |_| SYS_mmap(0, 4096, READ_EXECUTE, PRIVATE, -1, 0);
+    // Memory that counts in no limit, or could be made to, or would lie where other memory is.
+    "mmap-like-a-stack" Killed Killed |_| SYS_mmap(0, 4096, READ_WRITE, PRIVATE | libc::MAP_GROWSDOWN, -1, 0);
+    "mmap-read-only" Killed Killed |_| SYS_mmap(0, 4096, libc::PROT_READ, PRIVATE, -1, 0);
+    "mmap-out-of-reach" Killed Killed |_|
+        SYS_mmap(0, 4096, libc::PROT_NONE, PRIVATE | libc::MAP_NORESERVE, -1, 0);
+    "mmap-shared" Killed Killed |_| SYS_mmap(0, 4096, READ_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1, 0);
+    "mmap-over-its-own" Killed Killed |_|
+        SYS_mmap(ZEROS.as_ptr() as usize & !4095, 4096, READ_WRITE, PRIVATE | libc::MAP_FIXED, -1, 0);
+    "mprotect-read-only" Killed Killed |_| SYS_mprotect(ZEROS.as_ptr() as usize & !4095, 4096, libc::PROT_READ);
+    "mremap" Killed Killed |_| SYS_mremap(ZEROS.as_ptr() as usize & !4095, 4096, 8192, libc::MREMAP_MAYMOVE);
+    "madvise" Killed Killed |_| SYS_madvise(ZEROS.as_ptr() as usize & !4095, 4096, libc::MADV_NOHUGEPAGE);
     "mprotect-executable" Killed Killed |_| SYS_mprotect(ZEROS.as_ptr() as usize & !4095, 4096, READ_EXECUTE);
     "pkey_mprotect" Killed Killed |_| SYS_pkey_mprotect(ZEROS.as_ptr() as usize & !4095, 4096, READ_EXECUTE, -1);
     "personality" Killed Killed |_| SYS_personality(0x040_0000); // READ_IMPLIES_EXEC

@@ -8,6 +8,7 @@
 mod calls;
 pub mod helper;
 mod lies;
+pub mod memory;
 #[allow(unsafe_code)]
 pub mod raw;
 mod remains;

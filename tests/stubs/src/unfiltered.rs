@@ -8,8 +8,10 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
 
+use ethudp_worker::seal::MEMORY;
 use privsep::ipc::FromWorker;
 
+use crate::memory::WAYS;
 use crate::{Attack, Loot, Needs, raw::call};
 
 /// `MAP_PRIVATE | MAP_ANONYMOUS`.
@@ -24,8 +26,22 @@ pub const UNFILTERED: &[Attack] = &[
         needs: Needs::Landlock,
         expected: "open EACCES, list EACCES, remove EACCES, execveat EACCES, fork EAGAIN, kill EPERM, \
                    write-and-execute ENOSYS, executable-later EACCES, limit EPERM, \
-                   gigabyte ENOMEM, heap ENOMEM, like-a-stack ENOMEM, read-only-when-full ENOMEM",
+                   gigabyte ENOMEM, heap ENOMEM",
         run: |loot| say(loot, PASSED),
+    },
+    Attack {
+        name: "more-memory-than-it-may-have",
+        needs: Needs::NoFilter,
+        expected: "plain ENOMEM, like-a-stack ENOMEM, read-only-when-full ENOMEM, out-of-reach-when-full ENOMEM, \
+                   reserved ENOMEM",
+        run: |loot| say_all(loot, &WAYS.map(|(name, way)| (name, way(MEMORY)))),
+    },
+    // Of these its own filter leaves one.
+    Attack {
+        name: "more-memory-than-it-may-have-in-the-way-of-an-allocator",
+        needs: Needs::Nothing,
+        expected: "plain ENOMEM",
+        run: |loot| say_all(loot, &[WAYS[0]].map(|(name, way)| (name, way(MEMORY)))),
     },
     Attack {
         name: "everything-that-the-inherited-filter-denies",
@@ -45,12 +61,17 @@ pub const UNFILTERED: &[Attack] = &[
 ];
 
 pub fn say(loot: &Loot, attempts: &[(&str, Attempt)]) {
-    let said: Vec<_> = attempts.iter().map(|(name, attempt)| format!("{name} {}", word(attempt(loot)))).collect();
+    let results: Vec<_> = attempts.iter().map(|(name, attempt)| (*name, attempt(loot))).collect();
+    say_all(loot, &results);
+}
+
+fn say_all(loot: &Loot, results: &[(&str, io::Result<()>)]) {
+    let said: Vec<_> = results.iter().map(|(name, result)| format!("{name} {}", word(result))).collect();
     let _ = loot.supervisor.send(&FromWorker::Dying(said.join(", ")), &[]);
 }
 
-fn word(result: io::Result<()>) -> String {
-    match result.err().map(|error| error.raw_os_error().unwrap_or_default()) {
+fn word(result: &io::Result<()>) -> String {
+    match result.as_ref().err().map(|error| error.raw_os_error().unwrap_or_default()) {
         None => "works".into(),
         Some(libc::EPERM) => "EPERM".into(),
         Some(libc::EACCES) => "EACCES".into(),
@@ -95,21 +116,7 @@ const PASSED: &[(&str, Attempt)] = &[
         let moved = call(libc::SYS_brk, &[end + (1 << 30)])?;
         if moved > end { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ENOMEM)) }
     }),
-    ("like-a-stack", |_| many(WRITE, PRIVATE | i64::from(libc::MAP_GROWSDOWN), false)),
-    ("read-only-when-full", |_| many(WRITE, PRIVATE, true)),
 ];
-
-/// A gigabyte in pieces, each of which may then be made read-only.
-fn many(protection: i64, flags: i64, close: bool) -> io::Result<()> {
-    const PIECE: i64 = 16 << 20;
-    for _ in 0..64 {
-        let piece = call(libc::SYS_mmap, &[0, PIECE, protection, flags, -1])?;
-        if close {
-            call(libc::SYS_mprotect, &[piece, PIECE, libc::PROT_READ.into()])?;
-        }
-    }
-    Ok(())
-}
 
 /// What neither worker nor supervisor can call.
 const DENIED: &[(&str, Attempt)] = &[

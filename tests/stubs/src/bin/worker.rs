@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use ethudp_stubs::{Attack, Loot, Needs, SURVIVED, attacks, sleep};
 use ethudp_worker::{run, seal};
-use privsep::confine;
 use privsep::ipc::{Channel, Confinement, Error, FromWorker, Handles, Never, ToWorker};
 use privsep::sys::process;
 
@@ -101,7 +100,7 @@ fn be_taken_over(attack: &'static Attack, [supervisor_pid, helper_pid]: [i32; 2]
     let confinement = if attack.needs == Needs::Supervisor {
         confinement
     } else if matches!(attack.needs, Needs::NoFilter | Needs::Landlock) {
-        confine::limit_resources(seal::MEMORY, seal::ADDRESSES)?;
+        seal::limit()?;
         confinement
     } else {
         seal::for_good(confinement, seal::ALLOWED)?
