@@ -53,6 +53,8 @@ pub enum Needs {
     Tap,
     /// A packet socket.
     Raw,
+    /// A path over IPv6.
+    Ipv6,
     /// To be without a filter of its own: the one that it inherits is what counts.
     NoFilter,
     /// The same, on a kernel whose Landlock knows signals: what else denies it is what counts.

@@ -10,6 +10,9 @@ use crate::{Attack, Loot, Needs, raw};
 
 /// `struct sockaddr_in`: 192.0.2.2, the peer's host, port 999: not the peer.
 const SOMEBODY: [u8; 16] = [2, 0, 3, 231, 192, 0, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0];
+/// The same in IPv6, `struct sockaddr_in6`: 2001:db8::2, port 999.
+const SOMEBODY_6: [u8; 28] =
+    [10, 0, 3, 231, 0, 0, 0, 0, 0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0];
 /// Timestamps that the kernel takes of what is sent, asked for with each message (Documentation/networking/timestamping.rst):
 /// when it enters the queue of the interface, and when it leaves.
 const STAMPS: u32 = 1 << 8 | 1 << 1;
@@ -30,7 +33,15 @@ const fn let_through(name: &'static str, needs: Needs, run: fn(&Loot)) -> Attack
 pub const REMAINS: &[Attack] = &[
     // What is held back for more keeps the address it was for, and the socket keeps it with that.
     killed("sendmsg-with-more-to-come", Needs::Nothing, |loot| send(&loot.path, libc::MSG_MORE, Some(&SOMEBODY))),
-    killed("sendmmsg-with-more-to-come", Needs::Nothing, |loot| send_many(&loot.path, libc::MSG_MORE)),
+    killed("sendmmsg-with-more-to-come", Needs::Nothing, |loot| {
+        send_many(&loot.path, libc::MSG_MORE, &SOMEBODY);
+    }),
+    killed("sendmsg-with-more-to-come-over-ipv6", Needs::Ipv6, |loot| {
+        send(&loot.path, libc::MSG_MORE, Some(&SOMEBODY_6));
+    }),
+    killed("sendmmsg-with-more-to-come-over-ipv6", Needs::Ipv6, |loot| {
+        send_many(&loot.path, libc::MSG_MORE, &SOMEBODY_6);
+    }),
     killed("sendmsg-with-more-to-come-on-the-channel", Needs::Nothing, |loot| send(&loot.helper, libc::MSG_MORE, None)),
     // What changes routes, neighbours or buffers beyond the message.
     killed("sendmsg-that-confirms-a-neighbour", Needs::Nothing, |loot| send(&loot.path, libc::MSG_CONFIRM, None)),
@@ -54,7 +65,7 @@ fn flags(more: i32) -> i64 {
 }
 
 /// A message of these bytes, to this address.
-fn message(bytes: &mut libc::iovec, to: Option<&[u8; 16]>) -> libc::msghdr {
+fn message(bytes: &mut libc::iovec, to: Option<&[u8]>) -> libc::msghdr {
     libc::msghdr {
         msg_name: to.map_or(ptr::null_mut(), |to| to.as_ptr().cast_mut().cast()),
         msg_namelen: to.map_or(0, |to| to.len() as u32),
@@ -70,17 +81,17 @@ fn vector(bytes: &mut [u8]) -> libc::iovec {
     libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() }
 }
 
-fn send(socket: &OwnedFd, more: i32, to: Option<&[u8; 16]>) {
+fn send(socket: &OwnedFd, more: i32, to: Option<&[u8]>) {
     let mut bytes = [0x55; 64];
     let mut bytes = vector(&mut bytes);
     let message = message(&mut bytes, to);
     let _ = raw::call(libc::SYS_sendmsg, &[socket.as_raw_fd().into(), &raw const message as i64, flags(more)]);
 }
 
-fn send_many(socket: &OwnedFd, more: i32) {
+fn send_many(socket: &OwnedFd, more: i32, to: &[u8]) {
     let mut bytes = [0x55; 64];
     let mut bytes = vector(&mut bytes);
-    let mut all = libc::mmsghdr { msg_hdr: message(&mut bytes, Some(&SOMEBODY)), msg_len: 0 };
+    let mut all = libc::mmsghdr { msg_hdr: message(&mut bytes, Some(to)), msg_len: 0 };
     let _ = raw::call(libc::SYS_sendmmsg, &[socket.as_raw_fd().into(), &raw mut all as i64, 1, flags(more)]);
 }
 
