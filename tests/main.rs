@@ -26,5 +26,6 @@ mod signals;
 mod sizes;
 mod states;
 mod status;
+mod storm;
 mod tap;
 mod unit;

@@ -23,7 +23,7 @@ pub struct Status {
     #[serde(default)]
     pub version: String,
     pub state: String,
-    /// Why the state is not `up`, in a sentence, where more is known than the word says.
+    /// Why the state is not `up`, or what is wrong even so, in a sentence, where more is known than the word says.
     #[serde(default)]
     pub reason: Option<String>,
     /// Seconds since the supervisor has started its first worker.
@@ -106,6 +106,8 @@ pub struct Facts<'a> {
     pub local: Option<String>,
     /// What is known of each path besides its report.
     pub seen: Vec<Seen>,
+    /// Of frames that go round in a circle.
+    pub storm: Option<&'static str>,
 }
 
 /// What the supervisor has seen of a path.
@@ -159,9 +161,10 @@ pub fn collect(facts: Facts<'_>) -> Status {
         (_, None, _) => ("degraded", Some("the helper has ended: a worker that dies cannot be replaced".into())),
         _ if facts.local.is_some() => ("local-down", facts.local),
         // Nobody need answer a mirror.
-        _ if facts.tunnel.port.is_mirror() => ("up", None),
+        _ if facts.tunnel.port.is_mirror() => ("up", facts.storm.map(Into::into)),
         (.., path) => {
-            let reason = seen(active).mismatch.map(|mismatch| mismatch.sentence(written).into());
+            let mismatch = seen(active).mismatch.map(|mismatch| mismatch.sentence(written));
+            let reason = mismatch.or(facts.storm).map(Into::into);
             (path.map_or("connecting", |path| path.state.as_str()), reason)
         }
     };
@@ -206,6 +209,7 @@ pub fn before_start(tunnel: &Tunnel, waits: bool) -> Status {
         uptime: Duration::ZERO,
         local: None,
         seen: Vec::new(),
+        storm: None,
     });
     Status { state: if waits { "connecting" } else { "starting" }.into(), ..status }
 }

@@ -17,6 +17,7 @@ mod restart;
 mod resume;
 mod sizes;
 mod statistics;
+mod storm;
 mod supervisor;
 mod underlay;
 mod words;

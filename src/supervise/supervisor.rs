@@ -18,9 +18,9 @@ use super::repair::{self, Need};
 use super::restart::{Death, History, Verdict};
 use super::resume;
 use super::sizes::Sizes;
-use super::statistics;
 use super::words::Words;
 use super::worker::{Event, Worker};
+use super::{statistics, storm};
 use crate::error::Context;
 use crate::notify::Notify;
 use crate::resolve::Resolved;
@@ -94,6 +94,7 @@ pub struct Supervisor<'a> {
     history: History,
     observer: Observer,
     sizes: Sizes,
+    storm: storm::Detector,
     repair: repair::Schedule,
     restarts: u64,
     confinement: Confinement,
@@ -135,6 +136,7 @@ impl<'a> Supervisor<'a> {
         let remotes = parts.paths.iter().map(|path| path.remote);
         Self {
             sizes: Sizes::default(),
+            storm: storm::Detector::new(Instant::now()),
             observer: Observer::new(Instant::now(), tunnel, remotes),
             repair: repair::Schedule::new(tunnel.repair, notify.is_connected()),
             tunnel,
@@ -315,6 +317,9 @@ impl<'a> Supervisor<'a> {
                 self.parts.state = resume::accept(&self.parts.state, state, &self.parts.paths);
                 for (path, line) in self.observer.note(Instant::now(), &self.parts.state) {
                     self.say(log::warning, &format!("{}: {line}", self.path(path)));
+                }
+                if let Some(line) = self.storm.note(Instant::now(), &self.parts.state.port) {
+                    self.say(log::warning, &format!("local side: {line}"));
                 }
                 for line in self.sizes.note(&self.parts.state, &self.interface) {
                     log::warning(&line);
@@ -535,6 +540,7 @@ impl<'a> Supervisor<'a> {
             uptime: self.observer.uptime(),
             local: self.parts.link.trouble().map(Trouble::to_string),
             seen: self.observer.seen(),
+            storm: self.storm.found().map(storm::Storm::sentence),
         })
     }
 }

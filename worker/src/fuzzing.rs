@@ -2,7 +2,7 @@
 
 #![allow(clippy::missing_panics_doc)] // To panic is what they are for.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
 use privsep::ipc::Cipher;
 
@@ -36,8 +36,8 @@ pub fn open(data: &[u8]) {
 /// Rules on one frame: its length never changes, the MSS is lowered once, a map and its reverse cancel out.
 pub fn frame(data: &[u8]) {
     let mut frame = data[..data.len().min(MAX_FRAME)].to_vec();
-    let peers: [IpAddr; 2] = [[10, 9, 0, 2].into(), [1_u16; 8].into()];
-    loops::is_own(&frame, &peers);
+    let peers: [SocketAddr; 2] = [([10, 9, 0, 2], 2).into(), ([1_u16; 8], 1).into()];
+    assert!(!loops::is_datagram(&frame, &peers) || loops::is_own(&frame, &peers));
     assert!(udp::inner(&frame).is_none_or(|range| range.start <= range.end && range.end <= frame.len()));
     let length = frame.len();
     mss::clamp(&mut frame, (1360, 1340));

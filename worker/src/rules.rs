@@ -1,6 +1,6 @@
 //! What is done to frames between port and wire.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
 use privsep::ipc::SharedPort;
 
@@ -40,7 +40,13 @@ impl Rules {
     }
 
     /// On the way from the port to the wire; `peers` are the addresses of all paths' remotes.
-    pub fn outward(&self, batch: &mut Batch, peers: &[IpAddr], counters: &SharedPort) {
+    pub fn outward(&self, batch: &mut Batch, peers: &[SocketAddr], counters: &SharedPort) {
+        // Counted for the supervisor, which tells by it that frames go round in a circle.
+        let count = |counted: &dyn Fn(&[u8]) -> bool| batch.frames(0).filter(|frame| counted(frame)).count() as u64;
+        counters.rx_broadcast.add(count(&|frame| frame.starts_with(&[0xff; 6])));
+        if !self.loop_check {
+            counters.rx_own.add(count(&|frame| loops::is_datagram(frame, peers)));
+        }
         if self.loop_check {
             let before = batch.len();
             batch.retain(|frame| !loops::is_own(frame, peers));

@@ -1,6 +1,6 @@
 //! Port to path.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -90,7 +90,7 @@ impl Outward {
         counters.port.rx_frames.add(batch.len() as u64);
         counters.port.rx_bytes.add(batch.bytes());
         shared.route.look(&mut self.route, |route| sealer.set_route(route));
-        let mut peers = [IpAddr::from([0; 4]); PEERS];
+        let mut peers = [SocketAddr::from(([0; 4], 0)); PEERS];
         let known = peers.iter_mut().zip(sealer.route().peers()).map(|(peer, address)| *peer = address).count();
         rules.outward(batch, &peers[..known], &counters.port);
         self.send();

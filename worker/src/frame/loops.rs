@@ -1,24 +1,24 @@
 //! The loop check: our own tunnel's datagrams, seen on the local side, must not go into the tunnel again.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use super::ethernet::{IPV4, IPV6, TPID_8021Q, UDP, payload};
-use super::ipv6;
+use super::ethernet::{IPV4, IPV6, TPID_8021Q, UDP, payload, word};
+use super::{ipv6, udp};
 
 /// Whether a frame is UDP to or from one of `remotes`, the addresses of the tunnel's peers, behind at most one 802.1Q tag.
 /// Ports do not count, and neither does whether it is a fragment. An address only ever equals one of its own family.
-pub fn is_own(frame: &[u8], remotes: &[IpAddr]) -> bool {
+pub fn is_own(frame: &[u8], remotes: &[SocketAddr]) -> bool {
     let Some((kind, at)) = payload(frame, 1, &[TPID_8021Q]) else { return false };
     let packet = &frame[at..];
     match (kind, packet) {
         (IPV4, [version, .., _]) if packet.len() >= 20 && version >> 4 == 4 && packet[9] == UDP => {
-            remotes.iter().any(|remote| match remote {
+            remotes.iter().any(|remote| match remote.ip() {
                 IpAddr::V4(remote) => packet[12..16] == remote.octets() || packet[16..20] == remote.octets(),
                 IpAddr::V6(_) => false,
             })
         }
         (IPV6, _) if ipv6::content(packet).is_some_and(|content| content.protocol == UDP) => {
-            remotes.iter().any(|remote| match remote {
+            remotes.iter().any(|remote| match remote.ip() {
                 IpAddr::V4(_) => false,
                 IpAddr::V6(remote) => packet[8..24] == remote.octets() || packet[24..40] == remote.octets(),
             })
@@ -27,9 +27,40 @@ pub fn is_own(frame: &[u8], remotes: &[IpAddr]) -> bool {
     }
 }
 
+/// Whether a frame is a datagram to or from one of `remotes`, ports included, or its first fragment: one of this very tunnel.
+pub fn is_datagram(frame: &[u8], remotes: &[SocketAddr]) -> bool {
+    let Some(udp) = udp::inner(frame).and_then(|inner| frame.get(inner.start.checked_sub(8)?..)) else { return false };
+    let ports = [word(udp, 0), word(udp, 2)];
+    remotes.iter().any(|remote| ports.contains(&Some(remote.port())) && is_own(frame, &[*remote]))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn at(address: &str) -> SocketAddr {
+        SocketAddr::new(address.parse().unwrap(), 2000)
+    }
+
+    #[test]
+    fn a_datagram_of_the_tunnel_has_also_its_port() {
+        let with = |ports: [u16; 2]| {
+            let mut frame = ipv4(UDP, [9; 4], [1, 2, 3, 4]);
+            let udp = [ports[0].to_be_bytes(), ports[1].to_be_bytes(), [0, 8]].concat();
+            frame[34..40].copy_from_slice(&udp);
+            frame
+        };
+        for (ports, remote, expected) in [
+            ([1, 2000], "1.2.3.4", true),
+            ([2000, 1], "9.9.9.9", true),
+            ([1, 2001], "1.2.3.4", false),
+            ([1, 2000], "1.2.3.5", false),
+        ] {
+            let frame = with(ports);
+            assert_eq!(is_datagram(&frame, &[at(remote)]), expected, "{ports:?}, {remote}");
+            assert!((0..42).all(|length| !is_datagram(&frame[..length], &[at(remote)])));
+        }
+    }
 
     fn ipv4(protocol: u8, from: [u8; 4], to: [u8; 4]) -> Vec<u8> {
         let mut frame = vec![0; 12];
@@ -42,10 +73,10 @@ mod tests {
     #[test]
     fn families_are_not_mixed() {
         let frame = ipv4(UDP, [0; 4], [255; 4]);
-        assert!(!is_own(&frame, &["::".parse().unwrap()]), "DHCP over an IPv6 underlay");
-        assert!(is_own(&ipv4(UDP, [1, 2, 3, 4], [9; 4]), &["::".parse().unwrap(), "1.2.3.4".parse().unwrap()]));
-        assert!(is_own(&ipv4(UDP, [9; 4], [1, 2, 3, 4]), &["1.2.3.4".parse().unwrap()]));
-        assert!(!is_own(&ipv4(6, [9; 4], [1, 2, 3, 4]), &["1.2.3.4".parse().unwrap()]), "TCP");
+        assert!(!is_own(&frame, &[at("::")]), "DHCP over an IPv6 underlay");
+        assert!(is_own(&ipv4(UDP, [1, 2, 3, 4], [9; 4]), &[at("::"), at("1.2.3.4")]));
+        assert!(is_own(&ipv4(UDP, [9; 4], [1, 2, 3, 4]), &[at("1.2.3.4")]));
+        assert!(!is_own(&ipv4(6, [9; 4], [1, 2, 3, 4]), &[at("1.2.3.4")]), "TCP");
     }
 
     #[test]
@@ -56,8 +87,8 @@ mod tests {
             frame
         };
         for offset in [1, 8] {
-            assert!(is_own(&fragment(offset), &[[2; 16].into()]), "IPv6, at {offset}");
-            assert!(!is_own(&fragment(offset), &[[3; 16].into()]));
+            assert!(is_own(&fragment(offset), &[([2; 16], 0).into()]), "IPv6, at {offset}");
+            assert!(!is_own(&fragment(offset), &[([3; 16], 0).into()]));
         }
     }
 
@@ -65,7 +96,7 @@ mod tests {
     fn a_short_frame_is_none() {
         let frame = ipv4(UDP, [9; 4], [1, 2, 3, 4]);
         for length in 0..34 {
-            assert!(!is_own(&frame[..length], &["1.2.3.4".parse().unwrap()]), "{length}");
+            assert!(!is_own(&frame[..length], &[at("1.2.3.4")]), "{length}");
         }
     }
 }

@@ -8,7 +8,7 @@
 pub mod classic;
 mod outbox;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use privsep::ipc::{Secrets, Settings, SharedPath, SharedPort, SharedSeal, State, Wire};
 
@@ -61,8 +61,8 @@ impl Route {
     }
 
     /// The addresses of all peers that are known.
-    pub fn peers(&self) -> impl Iterator<Item = IpAddr> {
-        self.targets.iter().filter_map(|target| target.address()).map(|address| address.ip())
+    pub fn peers(&self) -> impl Iterator<Item = SocketAddr> {
+        self.targets.iter().filter_map(|target| target.address())
     }
 }
 

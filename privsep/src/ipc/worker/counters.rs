@@ -104,6 +104,8 @@ counters! {
         tx_dropped_short: -,
         tx_dropped_oversize: -,
         tx_errors: -,
+        rx_broadcast: -,
+        rx_own: -,
     }
 }
 
@@ -153,6 +155,6 @@ mod tests {
         shared.rx_frames.add(2);
         shared.tx_errors.add(0);
         assert_eq!(shared.snapshot(), PortCounters { rx_frames: 9, ..PortCounters::default() });
-        assert!(PortCounters::NAMES.contains(&"rx_frames") && PortCounters::NAMES.len() == 13);
+        assert!(PortCounters::NAMES.contains(&"rx_frames") && PortCounters::NAMES.len() == 15);
     }
 }

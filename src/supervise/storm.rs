@@ -1,0 +1,167 @@
+//! Whether frames go round in a circle through the tunnel. Pure: the clock is an argument, counters are a worker's.
+//!
+//! The rate alone does not tell, because a packet socket or a TAP gets no more than the worker takes. Two kinds of frames do:
+//! broadcasts, of which no network of sound mind carries thousands a second, and the tunnel's own datagrams.
+
+use std::time::{Duration, Instant};
+
+use privsep::ipc::PortCounters;
+
+/// Shortest interval that is looked at; somebody may ask for the status many times a second.
+const INTERVAL: Duration = Duration::from_millis(800);
+/// Broadcasts a second from which on it is a storm: a network of a thousand hosts has a hundred.
+const BROADCASTS: u64 = 10_000;
+/// Intervals with such frames that it takes.
+const ENOUGH: u32 = 3;
+/// Time without any after which it is over.
+const GONE: Duration = Duration::from_secs(10);
+/// Shortest time from one line about it to the next.
+const AGAIN: Duration = Duration::from_secs(600);
+
+/// What goes round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Storm {
+    /// The tunnel's own datagrams.
+    Own,
+    /// Broadcasts.
+    Broadcast,
+}
+
+impl Storm {
+    /// In a sentence.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Self::Own => {
+                "a storm: the tunnel's own datagrams come in again and are sent once more. Its underlay must be another interface, \
+                 or use -loopcheck (loop-check = true)"
+            }
+            Self::Broadcast => {
+                "a storm: more than 10,000 broadcasts a second come in, as when there is a second way between the two networks. \
+                 Take it away, or use spanning tree"
+            }
+        }
+    }
+}
+
+/// What one interval of so long has counted.
+pub fn judge(before: &PortCounters, now: &PortCounters, interval: Duration) -> Option<Storm> {
+    let ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
+    let broadcasts = now.rx_broadcast.saturating_sub(before.rx_broadcast);
+    if now.rx_own > before.rx_own {
+        Some(Storm::Own)
+    } else {
+        (broadcasts.saturating_mul(1000) > BROADCASTS.saturating_mul(ms)).then_some(Storm::Broadcast)
+    }
+}
+
+/// Watches the local side.
+#[derive(Debug)]
+pub struct Detector {
+    before: PortCounters,
+    since: Instant,
+    /// Intervals with it, and the last of them.
+    intervals: u32,
+    last: Instant,
+    found: Option<Storm>,
+    said: Option<Instant>,
+}
+
+impl Detector {
+    /// From now on.
+    pub fn new(now: Instant) -> Self {
+        Self { before: PortCounters::default(), since: now, intervals: 0, last: now, found: None, said: None }
+    }
+
+    /// What there is, if there is one.
+    pub fn found(&self) -> Option<Storm> {
+        self.found
+    }
+
+    /// Takes a report and returns what is to be said.
+    pub fn note(&mut self, now: Instant, port: &PortCounters) -> Option<&'static str> {
+        let interval = now.duration_since(self.since);
+        if interval < INTERVAL {
+            return None;
+        }
+        let (before, after) = (std::mem::replace(&mut self.before, *port), *port);
+        self.since = now;
+        let Some(storm) = judge(&before, &after, interval) else {
+            if now.duration_since(self.last) > GONE {
+                (self.intervals, self.found) = (0, None);
+            }
+            return None;
+        };
+        (self.intervals, self.last) = (self.intervals.saturating_add(1), now);
+        if self.intervals < ENOUGH || self.found.is_some() {
+            return None;
+        }
+        self.found = Some(storm);
+        let again = self.said.is_none_or(|said| now.duration_since(said) >= AGAIN);
+        again.then(|| {
+            self.said = Some(now);
+            storm.sentence()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// What is said of seconds with these counts each: broadcasts, own datagrams.
+    fn said(seconds: &[(u64, u64)]) -> Vec<usize> {
+        let start = Instant::now();
+        let (mut detector, mut port, mut now) = (Detector::new(start), PortCounters::default(), start);
+        let second = |(number, &(broadcasts, own)): (usize, &(u64, u64))| {
+            now += SECOND;
+            (port.rx_broadcast, port.rx_own) = (port.rx_broadcast + broadcasts, port.rx_own + own);
+            // Whoever asks in between changes nothing.
+            assert_eq!(detector.note(now - SECOND / 2, &PortCounters::default()), None);
+            detector.note(now, &port).map(|_| number)
+        };
+        seconds.iter().enumerate().filter_map(second).collect()
+    }
+
+    #[test]
+    fn an_interval_is_judged_by_its_rate_of_broadcasts_or_any_own_datagram() {
+        let counted = |rx_broadcast, rx_own| PortCounters { rx_broadcast, rx_own, ..PortCounters::default() };
+        let nothing = counted(0, 0);
+        for (port, interval, expected) in [
+            (nothing, SECOND, None),
+            (counted(10_000, 0), SECOND, None),
+            (counted(10_001, 0), SECOND, Some(Storm::Broadcast)),
+            (counted(15_000, 0), SECOND * 2, None),
+            (counted(15_000, 1), SECOND * 2, Some(Storm::Own)),
+            (counted(u64::MAX, 0), SECOND, Some(Storm::Broadcast)),
+        ] {
+            assert_eq!(judge(&nothing, &port, interval), expected, "{port:?}");
+        }
+        // Counters that were set back.
+        assert_eq!(judge(&counted(u64::MAX, 7), &nothing, SECOND), None);
+    }
+
+    #[test]
+    fn a_storm_is_said_once_and_a_gust_is_not() {
+        assert_eq!(said(&[(20_000, 0); 100]), [2]);
+        assert_eq!(said(&[(0, 5); 100]), [2]);
+        assert_eq!(said(&[(20_000, 0); 2]), [0; 0]);
+        let gusts = [[(20_000, 0); 2].as_slice(), &[(0, 0); 12]].concat().repeat(10);
+        assert_eq!(said(&gusts), [0; 0]);
+    }
+
+    #[test]
+    fn one_that_is_over_is_forgotten_and_said_again_only_later() {
+        let once = [[(20_000, 0); 5].as_slice(), &[(9_000, 0); 20]].concat();
+        assert_eq!(said(&once.repeat(10)), [2]);
+        assert_eq!(said(&once.repeat(30)).len(), 2);
+        let (start, mut port) = (Instant::now(), PortCounters::default());
+        let mut detector = Detector::new(start);
+        for second in 1..60 {
+            port.rx_own += u64::from(second < 10);
+            detector.note(start + SECOND * second, &port);
+            assert_eq!(detector.found().is_some(), (3..20).contains(&second), "{second}");
+        }
+    }
+}
