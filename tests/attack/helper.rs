@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{ControlMessage, MsgFlags, recv, sendmsg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -263,5 +264,85 @@ fn nothing_that_a_worker_writes_is_ever_read() {
             assert_eq!(resets, 1, "something of {words} words has been read");
         }
         assert_eq!(handles(&victim).len(), 2, "the helper serves the next one");
+    });
+}
+
+/// Lets the helper go on up to the return of the call that makes its TAP, and no further.
+fn stop_behind_the_making_of_the_tap(victim: &Victim) {
+    // "NUMBER DESCRIPTOR REQUEST ..."
+    let making = format!("{} 0x", libc::SYS_ioctl);
+    let request = format!(" {:#x} ", libc::TUNSETIFF);
+    let mut stops = 0;
+    while stops < 2 {
+        ptrace::syscall(victim.pid, None).unwrap();
+        let stop = waitpid(victim.pid, Some(WaitPidFlag::__WALL)).unwrap();
+        assert!(matches!(stop, WaitStatus::PtraceSyscall(_)), "{stop:?}");
+        let call = std::fs::read_to_string(format!("/proc/{}/syscall", victim.pid)).unwrap();
+        // At its begin and at its end.
+        stops += u32::from(call.starts_with(&making) && call.contains(&request));
+    }
+}
+
+#[test]
+fn an_interface_that_somebody_moves_or_replaces_meanwhile_is_left_alone() {
+    const REPLACED: &str = "is not the one that was made; has it been moved or replaced meanwhile?";
+    type Case = (&'static str, fn(&Namespace, &Namespace), Option<&'static str>);
+    let cases: [Case; 4] = [
+        ("nothing", |_, _| (), None),
+        ("another address", |here, _| drop(here.ip("link set eu0 address 02:00:00:00:00:99")), None),
+        ("moved", |here, there| here.move_to("eu0", there), Some("No such device")),
+        ("replaced", replace, Some(REPLACED)),
+    ];
+    for (name, change, failure) in cases {
+        let (here, there) = (Namespace::new(), Namespace::new());
+        here.inside(|| {
+            let victim = Victim::start();
+            ptrace::seize(victim.pid, ptrace::Options::PTRACE_O_TRACESYSGOOD).unwrap();
+            ptrace::interrupt(victim.pid).unwrap();
+            waitpid(victim.pid, Some(WaitPidFlag::__WALL)).unwrap();
+            victim.channel.send(&ToHelper::Plan(PROTOCOL, plan()), &[]).unwrap();
+            stop_behind_the_making_of_the_tap(&victim);
+            change(&here, &there);
+            ptrace::detach(victim.pid, None).unwrap();
+            let answer = victim.channel.recv().unwrap().unwrap().0;
+            match (failure, &answer) {
+                (None, FromHelper::Opened { index, .. }) => assert_eq!(*index, here.index("eu0"), "{name}"),
+                (Some(expected), FromHelper::Failed(reason)) => assert!(reason.contains(expected), "{name}: {reason}"),
+                _ => panic!("{name}: {answer:?}"),
+            }
+            if name == "replaced" {
+                assert_untouched(&here);
+            }
+        });
+    }
+}
+
+/// Moves the interface away and puts one of the same name in its place.
+fn replace(here: &Namespace, there: &Namespace) {
+    here.move_to("eu0", there);
+    here.ip("link add eu0 type bridge");
+}
+
+/// The one in its place is as it was made.
+fn assert_untouched(here: &Namespace) {
+    let link = here.ip("-o link show eu0");
+    assert!(!link.contains("UP") && link.contains("state DOWN"), "{link}");
+}
+
+#[test]
+fn a_stored_queue_is_let_go_when_the_interface_of_its_name_is_another() {
+    let (here, there) = (Namespace::new(), Namespace::new());
+    here.inside(|| {
+        let device = File::options().read(true).write(true).open("/dev/net/tun").unwrap();
+        let (stored, _) = privsep::sys::tap::create(device, "eu0").unwrap();
+        replace(&here, &there);
+        let victim = Victim::start();
+        victim.channel.send(&ToHelper::Plan(PROTOCOL, Plan { stored: true, ..plan() }), &[stored.as_fd()]).unwrap();
+        let answer = || victim.channel.recv().unwrap().unwrap().0;
+        let first = answer();
+        assert!(matches!(first, FromHelper::LetGo), "{first:?}");
+        let second = answer();
+        assert!(matches!(&second, FromHelper::Failed(reason) if reason.contains("exists already")), "{second:?}");
+        assert_untouched(&here);
     });
 }

@@ -76,6 +76,12 @@ impl Namespace {
         self.run("ip", arguments)
     }
 
+    /// Moves an interface to another namespace.
+    pub fn move_to(&self, interface: &str, other: &Self) {
+        let target = format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&other.file));
+        self.ip(&format!("link set {interface} netns {target}"));
+    }
+
     /// Runs a program, which must succeed, and returns what it prints.
     pub fn run(&self, program: &str, arguments: &str) -> String {
         let mut command = Command::new(program);
@@ -106,8 +112,7 @@ pub fn join(a: (&Namespace, &str), b: (&Namespace, &str), mtu: u32) {
     // Made in the first namespace under a name of its own, then moved by file descriptor.
     let temporary = format!("mv{}", NEXT.fetch_add(1, Ordering::Relaxed));
     a.0.ip(&format!("link add {} type veth peer name {temporary}", a.1));
-    let target = format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&b.0.file));
-    a.0.ip(&format!("link set {temporary} netns {target}"));
+    a.0.move_to(&temporary, b.0);
     b.0.ip(&format!("link set {temporary} name {}", b.1));
     for (namespace, name) in [a, b] {
         namespace.ip(&format!("link set {name} mtu {mtu} up"));

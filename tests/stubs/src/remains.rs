@@ -10,7 +10,7 @@ use crate::{Attack, Loot, Needs, raw};
 
 /// `struct sockaddr_in`: 192.0.2.2, the peer's host, port 999: not the peer.
 const SOMEBODY: [u8; 16] = [2, 0, 3, 231, 192, 0, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0];
-/// The same in IPv6, `struct sockaddr_in6`: 2001:db8::2, port 999.
+/// The same over IPv6, `struct sockaddr_in6`: `2001:db8::2`, port 999.
 const SOMEBODY_6: [u8; 28] =
     [10, 0, 3, 231, 0, 0, 0, 0, 0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0];
 /// Timestamps that the kernel takes of what is sent, asked for with each message (Documentation/networking/timestamping.rst):
