@@ -22,7 +22,7 @@ fn it_does_not_start_again_what_another_start_cannot_mend() {
         let status = Command::new(ETHUDP).args(arguments).output().unwrap().status;
         assert!(prevented.contains(&status.code().unwrap()), "{arguments:?}: {status}");
     }
-    // An attack: `recovery` has the status of a tunnel whose workers crash.
+    // An attack: `attack::endurance` has the status of a tunnel whose workers crash.
     assert!(prevented.contains(&79));
 }
 

@@ -115,10 +115,11 @@ mod tests {
         let start = Instant::now();
         let (mut detector, mut port, mut now) = (Detector::new(start), PortCounters::default(), start);
         let second = |(number, &(broadcasts, own)): (usize, &(u64, u64))| {
+            let between = now + SECOND / 2;
             now += SECOND;
             (port.rx_broadcast, port.rx_own) = (port.rx_broadcast + broadcasts, port.rx_own + own);
             // Whoever asks in between changes nothing.
-            assert_eq!(detector.note(now - SECOND / 2, &PortCounters::default()), None);
+            assert_eq!(detector.note(between, &PortCounters::default()), None);
             detector.note(now, &port).map(|_| number)
         };
         seconds.iter().enumerate().filter_map(second).collect()

@@ -1,5 +1,6 @@
 //! What is promised about a process that has been taken over, proved by processes that behave as if they were.
 
+mod endurance;
 mod helper;
 mod helper_tables;
 mod neighbour;

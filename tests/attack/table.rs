@@ -103,6 +103,19 @@ fn the_worker_needs_every_line_of_its_table_and_no_other() {
     assert!(failures.is_empty(), "{failures:#?}");
 }
 
+#[test]
+fn a_damaged_heap_ends_the_worker_by_the_filter() {
+    let scenario = Scenario {
+        name: "damage",
+        run: wait,
+        port: PortKind::Tap,
+        last: ", then damage",
+        end: |end| signaled(end, Signal::SIGSYS),
+    };
+    let end = scenario.play("nothing");
+    assert!((scenario.end)(end), "{end:?}");
+}
+
 impl Scenario {
     /// Plays it to a worker without this line, and returns how that ended.
     fn play(&self, without: &str) -> WaitStatus {

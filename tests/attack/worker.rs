@@ -24,7 +24,8 @@ const MEMORY: u64 = 40_000;
 #[test]
 fn whatever_a_sealed_worker_tries_is_denied_and_the_tunnel_goes_on() {
     let raw = attacks().filter(|attack| attack.needs == Needs::Raw);
-    let others: Vec<_> = attacks().filter(|attack| !matches!(attack.needs, Needs::Raw | Needs::Ipv6)).collect();
+    let apart = [Needs::Raw, Needs::Ipv6, Needs::Endurance, Needs::Haste];
+    let others: Vec<_> = attacks().filter(|attack| !apart.contains(&attack.needs)).collect();
     thread::scope(|scope| {
         let raw: Vec<_> = raw.collect();
         scope.spawn(move || all(&Lab::raw(), &raw));
@@ -60,17 +61,17 @@ fn tunnel_user() -> User {
 }
 
 /// A tunnel with the stub in its worker's place.
-struct Lab {
-    sites: Sites,
+pub struct Lab {
+    pub sites: Sites,
     lans: Option<(Namespace, Namespace)>,
-    a: Running,
+    pub a: Running,
     _b: Running,
     /// The interface that must stay.
     interface: &'static str,
 }
 
 impl Lab {
-    fn tap() -> Self {
+    pub fn tap() -> Self {
         Self::over(["192.0.2.1 6000", "192.0.2.2 6000"], ["192.0.2.2 6000", "192.0.2.1 6000"])
     }
 
@@ -118,14 +119,20 @@ impl Lab {
         });
     }
 
+    /// Has the next worker be this attacker.
+    pub fn order(&self, attack: &str, [supervisor, helper]: [u32; 2]) {
+        // A link, because a worker can read no file there.
+        symlink(format!("{attack} {supervisor} {helper}"), self.a.scratch.path().join("attack")).unwrap();
+    }
+
     /// Who must stay the same: supervisor, helper, interface.
-    fn lasting(&self) -> [u32; 3] {
+    pub fn lasting(&self) -> [u32; 3] {
         let [supervisor, helper] = ["supervisor", "helper"].map(|name| self.a.pid(name).as_raw().cast_unsigned());
         [supervisor, helper, self.sites.a.index(self.interface)]
     }
 
     /// Waits until a worker that is not one of `before` forwards.
-    fn next_worker(&self, before: &[&str]) -> String {
+    pub fn next_worker(&self, before: &[&str]) -> String {
         wait_for("a worker that forwards", LIMIT, || {
             let log = self.a.log();
             let last = log.lines().filter_map(|line| line.strip_suffix(" forwards")?.rsplit(' ').next()).next_back()?;
@@ -177,8 +184,7 @@ fn a_worker_that_does_not_read_stops_nobody() {
 fn one(lab: &Lab, attack: &Attack, lasting: [u32; 3], before: &str) -> String {
     let [supervisor, helper, _] = lasting;
     let (a, name) = (&lab.a, attack.name);
-    // A link, because a worker can read no file there.
-    symlink(format!("{name} {supervisor} {helper}"), a.scratch.path().join("attack")).unwrap();
+    lab.order(name, [supervisor, helper]);
     kill(a.pid("worker"), Signal::SIGKILL).unwrap();
     let attacker = lab.next_worker(&[before]);
     let says = [format!("worker {attacker}: "), format!("worker {attacker} ended: ")];

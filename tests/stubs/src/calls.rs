@@ -56,6 +56,12 @@ pub const ENTRIES: &[Attack] = &[
 #[cfg(not(target_arch = "x86_64"))]
 pub const ENTRIES: &[Attack] = &[];
 
+/// Made again and again: as soon as it runs, or after the second from which on it counts as one that has forwarded.
+pub const CRASHES: &[Attack] = &[
+    killed("crash-at-once", Needs::Haste, |_| _ = raw::call(libc::SYS_getuid, &[])),
+    killed("crash-later", Needs::Endurance, |_| _ = raw::call(libc::SYS_getuid, &[])),
+];
+
 fn fd(descriptor: &impl AsRawFd) -> i32 {
     descriptor.as_raw_fd()
 }

@@ -55,6 +55,10 @@ pub enum Needs {
     Raw,
     /// A path over IPv6.
     Ipv6,
+    /// A test of its own, because it is made again and again.
+    Endurance,
+    /// The same, and to come before the second from which on a worker counts as one that has forwarded.
+    Haste,
     /// To be without a filter of its own: the one that it inherits is what counts.
     NoFilter,
     /// The same, on a kernel whose Landlock knows signals: what else denies it is what counts.
@@ -85,6 +89,7 @@ pub fn attacks() -> impl Iterator<Item = &'static Attack> {
     calls::CALLS
         .iter()
         .chain(calls::ENTRIES)
+        .chain(calls::CRASHES)
         .chain(lies::LIES)
         .chain(remains::REMAINS)
         .chain(unfiltered::UNFILTERED)

@@ -26,6 +26,8 @@ const fn lie(name: &'static str, expected: &'static str, run: fn(&Loot)) -> Atta
 
 /// The table.
 pub const LIES: &[Attack] = &[
+    // Within the rules, and without end.
+    Attack { name: "babble", needs: Needs::Endurance, expected: "", run: babble },
     // Messages out of place.
     lie("alive-with-another-number", OUT_OF_PLACE, |loot| say(loot, &FromWorker::Alive(1 << 40))),
     lie("report-twice", OUT_OF_PLACE, |loot| {
@@ -105,6 +107,20 @@ fn packet(loot: &Loot, bytes: &[u8], descriptors: &[RawFd]) {
 /// Says the same until nobody listens any more.
 fn flood(loot: &Loot, message: &FromWorker) {
     while loot.supervisor.send(message, &[]).is_ok() {}
+}
+
+/// Answers all that it is asked, and says as much besides as is allowed.
+fn babble(loot: &Loot) {
+    while let Ok(Some((message, _))) = loot.supervisor.recv() {
+        match message {
+            ToWorker::Heartbeat(number) => {
+                say(loot, &FromWorker::Alive(number));
+                (0..20).for_each(|_| say(loot, &FromWorker::Active(0)));
+            }
+            ToWorker::Report => report(loot, honest()),
+            _ => {}
+        }
+    }
 }
 
 /// Waits until the supervisor asks for a report, and answers.

@@ -15,6 +15,16 @@ pub fn call(number: c_long, arguments: &[i64]) -> io::Result<i64> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
+/// Gives the same memory back twice, which the C library finds out.
+pub fn free_twice() {
+    // SAFETY: none. The C library notices and ends the process, by an abort or on the way to it.
+    unsafe {
+        let memory = std::hint::black_box(libc::malloc(100));
+        libc::free(memory);
+        libc::free(std::hint::black_box(memory));
+    }
+}
+
 /// Makes call 20 of the 32-bit table (getpid) by the 32-bit entry, past a filter that only looks at numbers.
 #[cfg(target_arch = "x86_64")]
 pub fn call_by_32_bit_entry() -> i32 {

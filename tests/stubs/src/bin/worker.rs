@@ -2,7 +2,7 @@
 //!
 //! What it is to be is said by a link `attack` beside its executable, which it takes away and which points to the name of the
 //! attack, process ids of supervisor and helper: Landlock lets no worker read a file, but a link. Without one it is the real worker. A test that starts it itself says by the name that the
-//! program is given (`argv[0]`): "without CALL", or "without CALL, then panic", or "... overflow".
+//! program is given (`argv[0]`): "without CALL", or "without CALL, then panic", or "... overflow", or "... damage".
 
 use std::env;
 use std::fs;
@@ -11,7 +11,7 @@ use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use ethudp_stubs::{Attack, Loot, Needs, SURVIVED, attacks, sleep};
+use ethudp_stubs::{Attack, Loot, Needs, SURVIVED, attacks, raw, sleep};
 use ethudp_worker::{run, seal};
 use privsep::ipc::{Channel, Confinement, Error, FromWorker, Handles, Never, ToWorker};
 use privsep::sys::process;
@@ -55,8 +55,11 @@ fn run_without(call: &str, end: String) -> ExitCode {
         thread::spawn(move || {
             let _ = started.send(());
             thread::park_timeout(QUIET);
-            assert!(end == "overflow", "a bug in the worker");
-            overflow(1)
+            match end.as_str() {
+                "overflow" => _ = overflow(1),
+                "damage" => raw::free_twice(),
+                _ => panic!("a bug in the worker"),
+            }
         });
         // A thread that starts makes calls that are not in the table.
         let _ = runs.recv();
@@ -90,7 +93,9 @@ fn be_taken_over(attack: &'static Attack, [supervisor_pid, helper_pid]: [i32; 2]
         move || {
             ready.wait();
             gate.wait();
-            sleep(QUIET);
+            if attack.needs != Needs::Haste {
+                sleep(QUIET);
+            }
             (attack.run)(&loot);
             sleep(JUDGEMENT);
             std::process::exit(SURVIVED.into())
