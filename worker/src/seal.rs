@@ -8,7 +8,7 @@ use std::io;
 use privsep::confine;
 use privsep::confine::seccomp::{self, Allowed, Arguments, allow};
 use privsep::ipc::Confinement;
-use privsep::sys::process;
+use privsep::sys::worker::heap;
 
 /// Memory of its own that a worker may have in bytes: ten times what it needs.
 pub const MEMORY: u64 = 64 << 20;
@@ -17,7 +17,7 @@ pub const MEMORY: u64 = 64 << 20;
 pub fn before_reading() -> io::Result<()> {
     confine::at_start()?;
     // Each further heap would be so much address space that could be filled past the limit.
-    process::one_heap();
+    heap::one_for_all();
     Ok(())
 }
 

@@ -147,16 +147,6 @@ pub fn deny_write_execute() -> io::Result<()> {
     check(unsafe { libc::prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0_u64, 0_u64, 0_u64) }).map(drop)
 }
 
-/// Has all threads of this process share one heap, where the C library would give each its own with 64 MiB of addresses
-/// reserved. To be called before there is a second one; their rivalry costs those nothing who allocate nothing.
-pub fn one_heap() {
-    // SAFETY: two plain numbers; the only thread of this process is here, not in the allocator.
-    #[cfg(target_env = "gnu")]
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 1);
-    }
-}
-
 /// Whether so many bytes more can be mapped, as an allocator would.
 pub fn has_room(bytes: u64) -> bool {
     let Ok(length) = usize::try_from(bytes) else { return false };
