@@ -104,7 +104,7 @@ check-unit:
 # CHECKS names some, as in CHECKS="10-start 30-recovery"; all without.
 check-vm: check-selinux
 	$(CARGO) build --workspace --locked
-	$(SUDO) tests/vm/run $(CHECKS)
+	$(SUDO) env BUILT=$(or $(CARGO_TARGET_DIR),target)/debug tests/vm/run $(CHECKS)
 
 # Longer than anybody wants to wait for.
 check-long: check-vectors-both check-simulation check-kills check-deny check-miri check-fuzz

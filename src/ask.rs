@@ -3,7 +3,7 @@
 //! Whoever can write to that directory can put any socket there, and who asks may be root. So nobody is waited for beyond
 //! one deadline for all, nor believed who is not of a user that runs tunnels, and what is said is bounded and cleaned.
 
-use std::fs;
+use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -15,10 +15,11 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket};
+use nix::unistd::geteuid;
 use serde_json::Value;
 
 use crate::status::Status;
-use crate::{identity, log};
+use crate::{identity, log, runtime};
 
 /// Longest wait for all answers together.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -36,29 +37,27 @@ pub enum Unknown {
     Reason(String),
 }
 
-/// The status of one tunnel.
-pub fn one(directory: &Path, name: &str) -> Result<Status, Unknown> {
-    let mut questions = [Question::new(directory, name.to_owned())];
+/// The status of one tunnel, wherever in this directory its socket is.
+pub fn one(root: &Path, name: &str) -> Result<Status, Unknown> {
+    let mut questions = runtime::places(root, name).map(|path| Question::new(root, path));
     ask(&mut questions);
-    let [question] = questions;
-    question.answer.unwrap_or(Err(Unknown::NotRunning))
+    let answers = questions.into_iter().filter_map(|question| question.answer);
+    let known = |answer: &Result<Status, Unknown>| !matches!(answer, Err(Unknown::NotRunning));
+    answers.filter(known).min_by_key(Result::is_err).unwrap_or(Err(Unknown::NotRunning))
 }
 
-/// The status of all tunnels of a directory, by name, those left out that do not run.
+/// The status of all tunnels of a directory and those in it, by name, those left out that do not run.
 ///
 /// # Errors
-/// When the directory cannot be read; one that is not there has no tunnels.
-pub fn all(directory: &Path) -> io::Result<Vec<(String, Result<Status, String>)>> {
-    let entries = match fs::read_dir(directory) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries?,
-    };
+/// When a directory cannot be read; one that is not there has no tunnels.
+pub fn all(root: &Path) -> io::Result<Vec<(String, Result<Status, String>)>> {
     let mut questions = Vec::new();
-    for entry in entries {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "sock") {
-            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            questions.push(Question { path, ..Question::new(directory, name) });
+    for path in entries(root)? {
+        if is_socket_name(&path) {
+            questions.push(Question::new(root, path));
+        } else if fs::symlink_metadata(&path).is_ok_and(|entry| entry.is_dir()) {
+            let below = entries(&path)?.into_iter().filter(|path| is_socket_name(path));
+            questions.extend(below.map(|path| Question::new(root, path)));
         }
     }
     questions.sort_by(|a, b| a.name.cmp(&b.name));
@@ -71,10 +70,24 @@ pub fn all(directory: &Path) -> io::Result<Vec<(String, Result<Status, String>)>
     Ok(questions.into_iter().filter_map(answer).collect())
 }
 
+/// What is in a directory; nothing where it has gone.
+fn entries(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        entries => entries?.map(|entry| Ok(entry?.path())).collect(),
+    }
+}
+
+fn is_socket_name(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "sock")
+}
+
 /// One socket that is asked.
 struct Question {
     name: String,
     path: PathBuf,
+    /// Whether only root, or we, could have made the directory that it is in: then its owner is a tunnel's user.
+    vouched: bool,
     /// While it is connected.
     stream: Option<UnixStream>,
     /// What it has said.
@@ -106,9 +119,11 @@ fn ask(questions: &mut [Question]) {
 }
 
 impl Question {
-    fn new(directory: &Path, name: String) -> Self {
-        let path = directory.join(format!("{name}.sock"));
-        Self { name, path, stream: None, text: Vec::new(), answer: None }
+    fn new(root: &Path, path: PathBuf) -> Self {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let ours = |root: Metadata| [0, geteuid().as_raw()].contains(&root.uid()) && root.mode() & 0o022 == 0;
+        let vouched = path.parent() == Some(root) || fs::metadata(root).is_ok_and(ours);
+        Self { name, path, vouched, stream: None, text: Vec::new(), answer: None }
     }
 
     /// Connects, reads, understands, as far as that is possible without waiting.
@@ -117,7 +132,7 @@ impl Question {
             return;
         }
         let result = match self.stream.take() {
-            None => open(&self.path),
+            None => open(&self.path, self.vouched),
             Some(stream) => Ok(Some(stream)),
         };
         let result = result.map_err(|error| not_connected(&error)).and_then(|stream| match stream {
@@ -158,11 +173,11 @@ fn not_connected(error: &io::Error) -> Unknown {
 /// What has failed, and who may ask when it is that.
 pub fn said(error: &io::Error) -> String {
     let denied = error.kind() == ErrorKind::PermissionDenied;
-    format!("{error}{}", if denied { "; needs root, or the tunnels' user or group" } else { "" })
+    format!("{error}{}", if denied { "; needs root, or the group ethudp-status" } else { "" })
 }
 
 /// Connects to a socket of somebody who runs tunnels; none as long as it takes no more requests.
-fn open(path: &Path) -> io::Result<Option<UnixStream>> {
+fn open(path: &Path, vouched: bool) -> io::Result<Option<UnixStream>> {
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
         return Err(io::Error::other("is no socket"));
     }
@@ -175,7 +190,8 @@ fn open(path: &Path) -> io::Result<Option<UnixStream>> {
     // Of the process that listens, not of the file: that could be another one by now.
     let uid = getsockopt(&stream, PeerCredentials)?.uid();
     let owner = fs::metadata(path.parent().unwrap_or(Path::new("/")))?.uid();
-    if uid != owner && !identity::may_run_tunnels(uid) {
+    let known = vouched && uid == owner || identity::may_run_tunnels(uid);
+    if !known {
         return Err(io::Error::other(format!("is served by user {uid}, who runs no tunnels; not asked")));
     }
     Ok(Some(stream.into()))

@@ -116,7 +116,9 @@ fn read(file: &Path) -> Result<(Tunnel, Option<String>), Error> {
     let (text, metadata) = files::text(file).map_err(|error| {
         let right = match error.kind() {
             ErrorKind::NotFound => "; must be the file of a tunnel, or its NAME for /etc/ethudp/NAME.toml",
-            ErrorKind::PermissionDenied => "; must be readable for the user that starts the tunnel",
+            ErrorKind::PermissionDenied => {
+                "; must be readable for the user that starts the tunnel, by the unit for the group ethudp-status"
+            }
             _ => "",
         };
         Error::configuration(format!("file {}: {error}{right}", file.display()))
@@ -336,7 +338,13 @@ fn secret(
 ) -> Result<Secret, String> {
     let file = secret_path(file, directory);
     let name = || format!("{what} {}", file.display());
-    let (mut open, metadata) = files::open(&file).map_err(|error| format!("{}: {error}", name()))?;
+    let (mut open, metadata) = files::open(&file).map_err(|error| {
+        let right = match error.kind() {
+            ErrorKind::PermissionDenied => "; to the unit it is handed over by LoadCredential=, as `ethudp check` says",
+            _ => "",
+        };
+        format!("{}: {error}{right}", name())
+    })?;
     if let Some(flaw) = files::foreign_eye(&metadata) {
         return Err(format!("{}: {flaw}", name()));
     }

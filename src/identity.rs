@@ -9,6 +9,8 @@ use crate::error::Context;
 
 /// The user that all processes become when started by root.
 const DEFAULT_USER: &str = "ethudp";
+/// Who may ask for the status, and read no key.
+const STATUS_GROUP: &str = "ethudp-status";
 
 /// Whom to become; `None` when started without root, with the capabilities that are needed.
 pub fn choose(user: Option<&str>) -> Result<Option<Identity>, Error> {
@@ -49,17 +51,22 @@ pub fn may_own_keys(owner: u32) -> bool {
     Uid::from_raw(owner).is_root() || owner == geteuid().as_raw() || tunnel_user()
 }
 
-/// Whether a group may read keys: root's, our own, the one that all tunnels share.
+/// Whether a group may read keys: root's, our own, the one of the user that root's tunnels become. Not the one that may ask for
+/// the status, be it our own.
 pub fn may_read_keys(group: u32) -> bool {
     let shared = || Group::from_name(DEFAULT_USER).ok().flatten().is_some_and(|shared| shared.gid.as_raw() == group);
-    group == 0 || group == getegid().as_raw() || shared()
+    let own = group == getegid().as_raw() && status_group() != Some(group);
+    group == 0 || own || shared()
 }
 
-/// Whether tunnels run as this user, whose word on them therefore counts: root, ourselves, `ethudp`, and users of one tunnel
-/// each, whose names begin with that.
+/// The group whose members may ask tunnels for their status, where there is one.
+pub fn status_group() -> Option<u32> {
+    Group::from_name(STATUS_GROUP).ok().flatten().map(|group| group.gid.as_raw())
+}
+
+/// Whether tunnels run as this user, whose word on them therefore counts: root, ourselves, `ethudp`. Users of one tunnel
+/// each are known by the directory that root gives them.
 pub fn may_run_tunnels(user: u32) -> bool {
-    let name = || User::from_uid(Uid::from_raw(user)).ok().flatten().map(|user| user.name).unwrap_or_default();
-    let ours =
-        |name: String| name.strip_prefix(DEFAULT_USER).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
-    user == 0 || user == geteuid().as_raw() || ours(name())
+    let name = || User::from_uid(Uid::from_raw(user)).ok().flatten().is_some_and(|user| user.name == DEFAULT_USER);
+    user == 0 || user == geteuid().as_raw() || name()
 }

@@ -31,6 +31,7 @@ mod start;
 mod status;
 mod supervise;
 mod tunnel;
+mod unit;
 
 use std::process::ExitCode;
 

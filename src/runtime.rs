@@ -1,9 +1,12 @@
 //! The runtime directory with the control socket of each tunnel that runs: `NAME.sock`, status only.
+//!
+//! A tunnel whose service manager gives it a user of its own has a directory of its own, `/run/ethudp/NAME`, in which nobody
+//! else can do anything. All that root starts become the same user, and share one that no tunnel's name can be.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown, fchown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -15,26 +18,45 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, setegid, seteuid};
 use privsep::ipc::Identity;
 
-use crate::Error;
+use crate::{Error, identity};
 
 /// Longest wait for another start to look whether its tunnel runs.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Requests that are taken at a time.
 const AT_ONCE: usize = 4;
-/// Where the sockets are when systemd does not say.
+/// What holds all directories when systemd does not say.
 const DEFAULT: &str = "/run/ethudp";
+/// The directory in it that the tunnels of one user share.
+const SHARED: &str = ".shared";
 
-/// The runtime directory: `RUNTIME_DIRECTORY` (its first entry), or the default.
+/// `RUNTIME_DIRECTORY` (its first entry), if it is set.
+fn given() -> Result<Option<PathBuf>, Error> {
+    let Some(list) = std::env::var_os("RUNTIME_DIRECTORY").filter(|list| !list.is_empty()) else {
+        return Ok(None);
+    };
+    let first = list.to_str().and_then(|list| list.split(':').next()).map(PathBuf::from);
+    let wrong = || Error::configuration(format!("RUNTIME_DIRECTORY={}: must be an absolute path", list.display()));
+    first.filter(|path| path.is_absolute()).map(Some).ok_or_else(wrong)
+}
+
+/// Where the sockets of tunnels are looked for, and one level below: `RUNTIME_DIRECTORY`, or the default.
 ///
 /// # Errors
 /// When that is no absolute path: another place than the one that was meant would be a surprise.
 pub fn directory() -> Result<PathBuf, Error> {
-    let Some(list) = std::env::var_os("RUNTIME_DIRECTORY").filter(|list| !list.is_empty()) else {
-        return Ok(DEFAULT.into());
-    };
-    let first = list.to_str().and_then(|list| list.split(':').next()).map(PathBuf::from);
-    let wrong = || Error::configuration(format!("RUNTIME_DIRECTORY={}: must be an absolute path", list.display()));
-    first.filter(|path| path.is_absolute()).ok_or_else(wrong)
+    Ok(given()?.unwrap_or_else(|| DEFAULT.into()))
+}
+
+/// Where the socket of tunnel `name` may be in such a directory.
+pub fn places(root: &Path, name: &str) -> [PathBuf; 3] {
+    let socket = format!("{name}.sock");
+    [root.join(&socket), root.join(SHARED).join(&socket), root.join(name).join(&socket)]
+}
+
+/// What holds the directories of all tunnels, of which `own` is that of tunnel `name`.
+fn root_of<'a>(own: &'a Path, name: &str) -> &'a Path {
+    let below = own.file_name().is_some_and(|last| last == SHARED || last == name);
+    own.parent().filter(|_| below).unwrap_or(own)
 }
 
 /// A tunnel's control socket. Its file is removed with it.
@@ -50,18 +72,22 @@ impl ControlSocket {
     /// The directory may belong to the tunnel's user, so all that happens in it happens as that user: what somebody of
     /// that uid could put there in the way (a link to a file of root's) gains nothing.
     pub fn bind(name: &str, identity: Option<Identity>) -> Result<Self, Error> {
-        let directory = directory()?;
-        let user = create(&directory, identity).and_then(|()| EffectiveUser::become_user(identity));
+        let directory = given()?.unwrap_or_else(|| Path::new(DEFAULT).join(SHARED));
+        let path = directory.join(format!("{name}.sock"));
+        let root = root_of(&directory, name);
+        // One of another user, of which only this can be known: whether it answers.
+        let lives = |other: &PathBuf| *other != path && matches!(try_connect(other), Ok(()) | Err(Errno::EAGAIN));
+        if let Some(other) = places(root, name).iter().find(|other| lives(other)) {
+            return Err(runs_already(name, other));
+        }
+        let made = if root == Path::new(DEFAULT) && identity.is_some() { create_root(root) } else { Ok(()) };
+        let user = made.and_then(|()| create(&directory, identity)).and_then(|()| EffectiveUser::become_user(identity));
         let _user = user.map_err(|error| {
             let right = "; `systemd-tmpfiles --create` makes /run/ethudp, or name another by RUNTIME_DIRECTORY";
             Error::failure(format!("runtime directory {}: {error}{right}", directory.display()))
         })?;
-        let path = directory.join(format!("{name}.sock"));
         Self::bind_at(&directory, path.clone()).map_err(|error| match error {
-            Refusal::Runs => Error::failure(format!(
-                "tunnel {name:?}: runs already ({}); `ethudp show {name}` names its supervisor, which SIGTERM ends",
-                path.display()
-            )),
+            Refusal::Runs => runs_already(name, &path),
             Refusal::Io(error) if error.kind() == ErrorKind::PermissionDenied => Error::failure(format!(
                 "control socket {}: {error}; the directory must be writable for {}",
                 path.display(),
@@ -87,6 +113,13 @@ impl ControlSocket {
         socket.listener.set_nonblocking(true)?;
         Ok(socket)
     }
+}
+
+fn runs_already(name: &str, socket: &Path) -> Error {
+    Error::failure(format!(
+        "tunnel {name:?}: runs already ({}); `ethudp show {name}` names its supervisor, which SIGTERM ends",
+        socket.display()
+    ))
 }
 
 /// Connects without waiting for a listener that is busy.
@@ -186,10 +219,27 @@ fn create(directory: &Path, identity: Option<Identity>) -> io::Result<()> {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(()),
         Err(error) => return Err(error),
     }
-    let Some(Identity { uid, gid }) = identity else { return Ok(()) };
+    let Some(identity) = identity else { return Ok(()) };
     let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
     let directory = File::options().read(true).custom_flags(flags.bits()).open(directory)?;
-    fchown(directory, Some(uid), Some(gid))
+    fchown(directory, Some(identity.uid), Some(readers(identity)))
+}
+
+/// Creates what holds the directories, if it is missing, as tmpfiles.d does: the users of all tunnels pass through it, who may
+/// ask for the status sees what is in it, and root alone writes there.
+fn create_root(root: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(root) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    chown(root, None, identity::status_group())?;
+    fs::set_permissions(root, Permissions::from_mode(0o751))
+}
+
+/// The group that may ask for the status; the user's own where there is none for it.
+fn readers(identity: Identity) -> u32 {
+    identity::status_group().unwrap_or(identity.gid)
 }
 
 /// For as long as this lives, files are used as another user.
@@ -197,9 +247,10 @@ struct EffectiveUser(bool);
 
 impl EffectiveUser {
     fn become_user(identity: Option<Identity>) -> io::Result<Self> {
-        if let Some(Identity { uid, gid }) = identity {
-            setegid(Gid::from_raw(gid))?;
-            seteuid(Uid::from_raw(uid))?;
+        if let Some(identity) = identity {
+            // The socket is made with this group.
+            setegid(Gid::from_raw(readers(identity)))?;
+            seteuid(Uid::from_raw(identity.uid))?;
         }
         Ok(Self(identity.is_some()))
     }
@@ -218,6 +269,17 @@ impl Drop for EffectiveUser {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tunnel_is_looked_for_beside_the_place_of_its_own() {
+        for (own, root) in
+            [("/run/ethudp/.shared", "/run/ethudp"), ("/run/ethudp/a", "/run/ethudp"), ("/tmp/x", "/tmp/x")]
+        {
+            assert_eq!(root_of(Path::new(own), "a"), Path::new(root), "{own}");
+        }
+        // No tunnel can have that name.
+        assert!(crate::tunnel::name(SHARED).is_err());
+    }
 
     #[test]
     fn a_directory_that_is_made_is_for_user_and_group_only() {

@@ -53,7 +53,7 @@ fn what_is_likely_not_meant_is_warned_of() {
     for (content, words) in [
         (TAP.replace("192.0.2.2:6000", "any"), "path 192.0.2.1:6000: whoever sends a datagram to it is the peer"),
         (TAP.replace("192.0.2.2", "10.8.0.2"), "10.8.0.2 of path 192.0.2.1:6000 is in that network"),
-        (aes("a.key"), "a.key: only root can read it; for ethudp@a a drop-in with `LoadCredential=a.key:/"),
+        (aes("a.key"), "a.key: the user of ethudp@a cannot read it; a drop-in with `LoadCredential=a.key:/"),
     ] {
         let (status, text) = check(&[("a.toml", &content)]);
         assert!(status == Some(0) && text.contains(words), "{text}");

@@ -67,7 +67,7 @@ fn who_may_not_ask_is_told_so_and_not_that_no_tunnel_runs() {
     for arguments in [&["show"][..], &["show", "a"], &["show", "--json"]] {
         let run = Background::run(&sites.a, &a.scratch, &nobody, arguments);
         assert_eq!((run.status.code(), run.output.lines().count()), (Some(1), 1), "{arguments:?}: {}", run.output);
-        assert!(run.output.ends_with("; needs root, or the tunnels' user or group\n"), "{}", run.output);
+        assert!(run.output.ends_with("; needs root, or the group ethudp-status\n"), "{}", run.output);
     }
     let user = ["--reuid=ethudp", "--regid=nogroup", "--clear-groups"];
     let run = Background::run(&sites.a, &a.scratch, &user, &["show"]);

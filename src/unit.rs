@@ -1,0 +1,154 @@
+//! How the user of the systemd unit (`dist/ethudp@.service`) will see a tunnel's files, who checks them being somebody else.
+
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::identity;
+use crate::tunnel::Tunnel;
+
+/// Where the unit looks for its file.
+const DIRECTORY: &str = "/etc/ethudp";
+/// Begins the name of each tunnel's user.
+const USER: &str = "ethudp_";
+/// Longest name of a user that systemd makes (`valid_user_group_name()`: what utmp can hold).
+const LONGEST: usize = 31;
+
+/// What that user could not do, with what would let it, a line each; nothing of what drop-ins provide already.
+pub fn obstacles(tunnel: &Tunnel, file: &Path) -> Vec<String> {
+    let drop_ins = DropIns::of(&tunnel.name);
+    let mut lines = Vec::new();
+    if file.parent() == Some(Path::new(DIRECTORY)) {
+        lines.extend(no_user(&tunnel.name).filter(|_| !drop_ins.has_user()));
+        let readable = |metadata| drop_ins.has_user() || is_readable(&metadata);
+        if !fs::metadata(file).is_ok_and(readable) {
+            lines.push("the unit's user cannot read it: `chgrp ethudp-status` and `chmod 640`, or `chmod 644`".into());
+        }
+    }
+    let directory = file.parent().unwrap_or(Path::new(""));
+    let lacks = |(key, secret): (&str, String)| lacking(&tunnel.name, key, &secret, directory, &drop_ins);
+    lines.extend(secrets(file).into_iter().filter_map(lacks));
+    lines
+}
+
+/// Whether whoever is in the group `ethudp-status` can read it.
+fn is_readable(file: &Metadata) -> bool {
+    file.mode() & 0o004 != 0 || file.mode() & 0o040 != 0 && Some(file.gid()) == identity::status_group()
+}
+
+/// Keys and values that name secrets, relative or not.
+fn secrets(file: &Path) -> Vec<(&'static str, String)> {
+    let table = fs::read_to_string(file).ok().and_then(|text| text.parse::<toml::Table>().ok());
+    let classic = table.as_ref().and_then(|table| table.get("classic")?.as_table());
+    let named = |key| Some((key, classic?.get(key)?.as_str()?.to_owned()));
+    ["key-file", "password-file"].into_iter().filter_map(named).collect()
+}
+
+/// What hands a secret over. No mode would: one that the group of the status could read is refused.
+fn lacking(name: &str, key: &str, secret: &str, directory: &Path, drop_ins: &DropIns) -> Option<String> {
+    let path = directory.join(secret);
+    let path = fs::canonicalize(&path).unwrap_or(path);
+    let id = path.file_name()?.to_string_lossy().into_owned();
+    let by_group = drop_ins.has_group() && fs::metadata(&path).is_ok_and(|file| file.mode() & 0o040 != 0);
+    if drop_ins.has_user() || by_group || drop_ins.has_credential(name, secret) {
+        return None;
+    }
+    let shown = path.display();
+    let usual = path == Path::new(DIRECTORY).join(format!("{name}.key"));
+    let how = if usual {
+        "the drop-in ethudp-credential.conf of the examples".into()
+    } else {
+        format!("a drop-in with `LoadCredential={id}:{shown}`")
+    };
+    let rename = if secret == id { String::new() } else { format!(", and here `{key} = \"{id}\"`") };
+    Some(format!("{secret}: the user of ethudp@{name} cannot read it; {how} hands it over{rename}"))
+}
+
+/// Says that systemd makes no user for a tunnel of this name, if so.
+fn no_user(name: &str) -> Option<String> {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    if USER.len() + name.len() <= LONGEST && name.chars().all(good) {
+        return None;
+    }
+    let other: String = name.chars().map(|c| if good(c) { c } else { '_' }).take(LONGEST - USER.len()).collect();
+    Some(format!(
+        "systemd makes no user \"{USER}{name}\"; for ethudp@{name} a drop-in with `User={USER}{other}`, which no other tunnel may \
+         have, gives it one"
+    ))
+}
+
+/// The settings in the drop-ins of one instance.
+struct DropIns(Vec<(String, String)>);
+
+impl DropIns {
+    /// Where systemd looks for them (systemd.unit(5)).
+    fn of(name: &str) -> Self {
+        let mut settings = Vec::new();
+        for place in ["/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system"] {
+            for unit in [format!("ethudp@{name}"), "ethudp@".into()] {
+                let directory = PathBuf::from(format!("{place}/{unit}.service.d"));
+                let files = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+                let texts = files.filter(|file| file.extension().is_some_and(|end| end == "conf"));
+                settings.extend(texts.filter_map(|file| fs::read_to_string(file).ok()).flat_map(|text| parse(&text)));
+            }
+        }
+        Self(settings)
+    }
+
+    fn values<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(own, _)| own == key).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether one names a user: what that can read is not known here.
+    fn has_user(&self) -> bool {
+        self.values("User").next().is_some()
+    }
+
+    /// Whether one adds the group that may read keys.
+    fn has_group(&self) -> bool {
+        self.values("SupplementaryGroups").any(|groups| groups.split_whitespace().any(|group| group == "ethudp"))
+    }
+
+    /// Whether one hands over a secret by the name that the file has for it.
+    fn has_credential(&self, name: &str, secret: &str) -> bool {
+        let keys = ["LoadCredential", "LoadCredentialEncrypted", "SetCredential", "SetCredentialEncrypted"];
+        let ids = keys.iter().flat_map(|key| self.values(key)).filter_map(|value| value.split(':').next());
+        ids.map(|id| id.replace("%i", name)).any(|id| id == secret)
+    }
+}
+
+/// The settings in one file.
+fn parse(text: &str) -> Vec<(String, String)> {
+    let settings = text.lines().filter_map(|line| line.split_once('='));
+    settings.map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_which_no_user_can_be_made_gets_another() {
+        assert_eq!(no_user("Site-a_1"), None);
+        assert_eq!(no_user(&"x".repeat(24)), None);
+        for (name, user) in [("site.a", "`User=ethudp_site_a`"), (&"x".repeat(25), &format!("_{}`", "x".repeat(24)))] {
+            let line = no_user(name).unwrap();
+            assert!(line.contains(user), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_a_drop_in_provides_is_not_asked_for() {
+        let lines = |text: &str, secret: &str| {
+            lacking("a", "key-file", secret, Path::new("/etc/ethudp"), &DropIns(parse(text)))
+        };
+        let credential = "# LoadCredential=none\n[Service]\nLoadCredential=%i.key:/etc/ethudp/%i.key\n";
+        assert_eq!(lines(credential, "a.key"), None);
+        assert_eq!(lines("User=ethudp_b", "a.key"), None);
+        assert!(lines(credential, "b.key").unwrap().contains("`LoadCredential=b.key:/etc/ethudp/b.key`"));
+        assert!(lines("", "a.key").unwrap().contains("ethudp-credential.conf"));
+        // What is named by its path is not looked for among the credentials.
+        let absolute = lines(credential, "/etc/ethudp/a.key").unwrap();
+        assert!(absolute.ends_with("hands it over, and here `key-file = \"a.key\"`"), "{absolute}");
+    }
+}
