@@ -69,6 +69,10 @@ check: check-deps check-style check-tests check-vectors check-selinux check-unit
 check-deps:
 	tests/install-deps
 
+.PHONY: check-deps-vm
+check-deps-vm:
+	tests/install-deps vm
+
 check-style:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
@@ -102,7 +106,7 @@ check-unit:
 	    status=$$?; echo "$$text" | tail -n 1; exit $$status
 
 # CHECKS names some, as in CHECKS="10-start 30-recovery"; all without.
-check-vm: check-selinux
+check-vm: check-deps-vm check-selinux
 	$(CARGO) build --workspace --locked
 	$(SUDO) env BUILT=$(or $(CARGO_TARGET_DIR),target)/debug tests/vm/run $(CHECKS)
 

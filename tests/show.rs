@@ -1,6 +1,7 @@
 //! `ethudp show` among sockets that are not what they should be, and a control socket under a storm.
 
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 
-use crate::lab::{Background, Running, Sites, wait_for};
+use crate::lab::{Background, ETHUDP, Namespace, Running, Scratch, Sites, wait_for};
 
 const TAP: &str = "-i -dev eu0 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24";
 /// Longest that one deadline over all may take, with the start of the program on a busy machine.
@@ -79,6 +80,58 @@ fn sockets_that_lie_are_silent_slow_or_foreign_are_named_and_cost_the_others_not
     assert!(run.status.code() == Some(1) && run.output.contains("who runs no tunnels"), "{}", run.output);
     foreign.kill().unwrap();
     foreign.wait().unwrap();
+}
+
+/// As under the unit, where each tunnel has a directory of its own, and beside them those that root has started.
+#[test]
+fn tunnels_are_found_one_level_below_and_none_starts_whose_name_runs_there() {
+    let sites = Sites::new();
+    let root = Scratch::new();
+    std::fs::set_permissions(root.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let place = |name: &str| root.path().join(name);
+    let start = |directory: &str, site: &Namespace, name: &str, arguments: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig=KILL", "--", ETHUDP, "-d", "-n", name]).args(arguments.split(' '));
+        command.env("RUNTIME_DIRECTORY", place(directory)).env_remove("NOTIFY_SOCKET").stderr(Stdio::piped());
+        site.spawn(&mut command)
+    };
+    let answers = |directory: &str, name: &str| {
+        let run = Background::run(&sites.a, &root, &[], &["show", name]);
+        run.output.starts_with(&format!("{name}: connecting")).then_some(place(directory))
+    };
+    let mut a = start("a", &sites.a, "a", TAP);
+    wait_for("a", DEADLINE, || answers("a", "a"));
+    let mut c = start(".shared", &sites.b, "c", "-i -dev eu0 192.0.2.2 6000 192.0.2.9 6000 10.8.0.2 24");
+    wait_for("c", DEADLINE, || answers(".shared", "c"));
+    let all = Background::run(&sites.a, &root, &[], &["show"]);
+    assert!(all.status.success() && all.output.contains("a: tap") && all.output.contains("\nc: tap"), "{}", all.output);
+    for (directory, name) in [(".shared", "a"), ("c", "c"), ("", "a"), ("", "c")] {
+        let output = start(directory, &sites.a, name, TAP).wait_with_output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && said.contains("runs already ("), "{directory:?}, {name}: {said}");
+    }
+
+    // A user whose directory root made is believed; one who could have made it himself is not.
+    let script = "import socket,sys,time\ns=socket.socket(socket.AF_UNIX)\ns.bind(sys.argv[1])\ns.listen()\nwhile True:\n \
+                  try: s.accept()[0].send(b'{}')\n except OSError: pass";
+    std::fs::create_dir(place("d")).unwrap();
+    std::os::unix::fs::chown(place("d"), Some(64_103), Some(64_103)).unwrap();
+    let mut other = Command::new("setpriv")
+        .args([
+            "--pdeathsig=KILL", "--reuid=64103", "--regid=64103", "--clear-groups", "/usr/bin/python3", "-c", script,
+        ])
+        .arg(place("d/d.sock"))
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    let says = |words: &str| Background::run(&sites.a, &root, &[], &["show", "d"]).output.contains(words).then_some(());
+    wait_for("d", DEADLINE, || says("answer cannot be read"));
+    std::fs::set_permissions(root.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(says("is served by user 64103, who runs no tunnels").is_some());
+    for child in [&mut a, &mut c, &mut other] {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
 }
 
 #[test]

@@ -74,6 +74,34 @@ fn who_may_not_ask_is_told_so_and_not_that_no_tunnel_runs() {
     assert!(run.status.success() && run.output.starts_with("a: connecting"), "{}", run.output);
 }
 
+/// The group may ask for the status; that of the keys may not, and no key that the first could read is taken.
+#[test]
+fn who_may_ask_for_the_status_may_not_read_keys() {
+    let Some(group) = nix::unistd::Group::from_name("ethudp-status").unwrap() else {
+        panic!("no group ethudp-status here: run tests/install-deps");
+    };
+    let sites = Sites::new();
+    let a = Running::classic(&sites.a, "a", TAP);
+    let show = |group: &str| {
+        let prefix = ["--reuid=nobody", &format!("--regid={group}"), "--clear-groups"];
+        Background::run(&sites.a, &a.scratch, &prefix, &["show", "a"]).output
+    };
+    assert!(show("ethudp-status").starts_with("a: connecting"), "{}", show("ethudp-status"));
+    assert!(show("ethudp").contains("Permission denied"), "{}", show("ethudp"));
+    let key = a.scratch.write("x.key", "0123456789abcdef\n", 0o640);
+    std::os::unix::fs::chown(&key, None, Some(group.gid.as_raw())).unwrap();
+    let content = "mode = \"tap\"\nwire = \"classic\"\n[[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"any\"\n\
+                   [classic]\ncipher = \"aes-128\"\nkey-file = \"x.key\"\n";
+    let file = a.scratch.write("x.toml", content, 0o644);
+    // Not even by a process whose own group it is, as under the unit.
+    for group in ["root", "ethudp-status"] {
+        let group = format!("--regid={group}");
+        let run =
+            Background::run(&sites.a, &a.scratch, &[&group, "--clear-groups"], &["check", file.to_str().unwrap()]);
+        assert!(run.status.code() == Some(78) && run.output.contains("x.key: can be read by group"), "{}", run.output);
+    }
+}
+
 #[test]
 fn the_status_is_as_new_as_the_question() {
     let sites = Sites::new();

@@ -416,6 +416,9 @@ impl<'a> Supervisor<'a> {
         let Some(worker) = self.worker.take() else { return Ok(()) };
         let mut death = worker.end();
         let too_much = self.parts.shortage.has_killed();
+        if too_much {
+            log::warning("the kernel has killed for want of memory: a limit of the unit, or of this machine");
+        }
         death.crash |= blame == Blame::Worker || too_much;
         let lasting = self.parts.lasting();
         resume::carry_over(&mut self.parts.state, lasting);

@@ -1,13 +1,16 @@
-//! Another process of the tunnel's user, which nothing confines: it can end the tunnel's processes, and no more.
+//! Another process of the tunnel's user, which nothing confines: it can end the tunnel's processes, and no more. Where tunnels
+//! have a user each, as under the unit, one of another tunnel's can do nothing at all.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use nix::unistd::Pid;
 
-use crate::lab::{Running, Sites, assert_udp, copy_built, wait_for};
+use crate::lab::{Running, Scratch, Sites, assert_udp, copy_built, wait_for};
 
 const TAP: &str = "-i -dev eu0 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24";
 const PEER: &str = "-i -dev eu0 192.0.2.2 6000 192.0.2.1 6000 10.8.0.2 24";
@@ -56,5 +59,61 @@ fn a_process_of_the_same_user_gets_at_nothing() {
     let killed = as_tunnel_user("sh").args(["-c", &format!("kill -KILL {}", pids[2])]).status().unwrap();
     assert!(killed.success());
     wait_for("new worker", Duration::from_secs(5), || (a.count("/worker_restarts") == 1).then_some(()));
+    assert_udp(&sites.a, &sites.b, "10.8.0.2");
+}
+
+/// Users of one tunnel each, which no account has: of the range that is for what somebody makes for a while.
+const USERS: [u32; 2] = [64_101, 64_102];
+
+/// A command that runs as this user.
+fn as_user(user: u32, program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig=KILL", "--clear-groups", &format!("--reuid={user}"), &format!("--regid={user}"), "--"]);
+    command.arg(program);
+    command
+}
+
+#[test]
+fn a_process_of_another_tunnels_user_gets_at_nothing_and_ends_nothing() {
+    let sites = Sites::new();
+    let start = |site, name, user: u32, arguments: &str| {
+        // As the unit gives it: a directory of its own, a key that only it can read, two capabilities.
+        let scratch = Scratch::new();
+        let key = scratch.write("x.key", "0123456789abcdef\n", 0o400);
+        chown(&key, Some(user), Some(user)).unwrap();
+        chown(scratch.path(), Some(user), Some(user)).unwrap();
+        fs::set_permissions(scratch.path(), Permissions::from_mode(0o750)).unwrap();
+        let (uid, gid) = (format!("--reuid={user}"), format!("--regid={user}"));
+        let capabilities = "+net_admin,+net_raw";
+        let prefix = [&uid, &gid, "--clear-groups", "--inh-caps", capabilities, "--ambient-caps", capabilities];
+        let words = ["-d", "-n", name].into_iter().chain(arguments.split_whitespace());
+        Running::start(site, scratch, name, &prefix, &words.collect::<Vec<_>>())
+    };
+    let (a, b) = (start(&sites.a, "a", USERS[0], TAP), start(&sites.b, "b", USERS[1], PEER));
+    let program = b.scratch.path().join("neighbour");
+    copy_built("stub-neighbour", &program);
+    let pids = ["supervisor", "helper", "worker"].map(|name| a.pid(name));
+    let output = as_user(USERS[1], &program).args(pids.map(|pid| pid.to_string())).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let denied = |line: &&str| [" 1", " 13"].iter().any(|error| line.ends_with(error));
+    assert_eq!((text.lines().count(), text.lines().filter(denied).count()), (3 * 12, 3 * 12), "{text}");
+
+    let script = |user, script: &str, place: &Path| {
+        let output = as_user(user, "sh").args(["-c", script, "sh"]).arg(place).output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for attempt in [
+        "cat $1/x.key >&2", "ls $1", "rm $1/a.sock", "mv $1/a.sock $1/other", "mv $1 $1-other", "touch $1/other",
+        "ln -sf /dev/null $1/a.sock", "echo >$1/.lock",
+    ] {
+        let (works, said) = script(USERS[1], attempt, a.scratch.path());
+        assert!(!works && said.contains("Permission denied"), "{attempt}: {said}");
+    }
+    // The attempts are real ones.
+    for attempt in ["cat $1/x.key", "ls $1", "touch $1/other", "mv $1/other $1/another"] {
+        let (works, said) = script(USERS[0], attempt, a.scratch.path());
+        assert!(works, "{attempt}: {said}");
+    }
+    assert_eq!(a.count("/worker_restarts"), 0);
     assert_udp(&sites.a, &sites.b, "10.8.0.2");
 }

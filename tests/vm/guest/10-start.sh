@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Two sites, each an instance of the unit: site-a here, its key by LoadCredential=; site-b in the network namespace b, its
-# key a file of the group ethudp. What the README says of an installation is done as it says.
+# key a file of the group ethudp, which a drop-in adds. What the README says of an installation is done as it says.
 
 # shellcheck source=tests/vm/guest/lib.sh
 . ./lib.sh
@@ -13,8 +13,8 @@ check "and is on the list" grep -q ethudp_worker_t <(denials)
 
 systemd-sysusers
 systemd-tmpfiles --create ethudp.conf
-check "the directories are there" equal '750 ethudp:ethudp 750 root:ethudp' \
-    "$(stat -c '%a %U:%G' /run/ethudp /etc/ethudp | paste -sd ' ')"
+check "the directories are there" equal '751 root:ethudp-status 750 ethudp:ethudp-status 750 root:ethudp-status' \
+    "$(stat -c '%a %U:%G' /run/ethudp /run/ethudp/.shared /etc/ethudp | paste -sd ' ')"
 
 ip netns add b
 ip link add wan0 type veth peer name wan0 netns b
@@ -32,6 +32,11 @@ site() {
     check "$1.toml can be understood" ethudp check "$1"
 }
 umask 077
+check "check says what lets a key be read" grep -q 'site-x.key: the user of ethudp@site-x cannot read it; the drop-in ethudp-cred' \
+    <(site site-x 192.0.2.1 192.0.2.2 10.8.0.1 2>&1)
+check "and the file, as the umask makes it" grep -q "the unit's user cannot read it: .chgrp ethudp-status" \
+    <(ethudp check site-x 2>&1)
+rm /etc/ethudp/site-x.*
 site site-a 192.0.2.1 192.0.2.2 10.8.0.1
 site site-b 192.0.2.2 192.0.2.1 10.8.0.2
 umask 022
@@ -41,8 +46,9 @@ chmod 640 /etc/ethudp/site-b.key
 restorecon -RF /etc/ethudp /run/ethudp
 install -D -m 644 -t /etc/systemd/system/ethudp@site-a.service.d /usr/share/doc/ethudp/examples/ethudp-credential.conf
 mkdir -p /etc/systemd/system/ethudp@site-b.service.d
-printf '[Service]\nNetworkNamespacePath=/run/netns/b\n' >/etc/systemd/system/ethudp@site-b.service.d/netns.conf
+printf '[Service]\nNetworkNamespacePath=/run/netns/b\nSupplementaryGroups=ethudp\n' >/etc/systemd/system/ethudp@site-b.service.d/netns.conf
 systemctl daemon-reload
+check "with the drop-ins, check has nothing to say of keys" not grep -q 'cannot read' <(ethudp check site-a site-b 2>&1)
 
 check "systemd has nothing to say of the unit" equal "" "$(systemd-analyze verify ethudp@site-a.service 2>&1)"
 check "site-a starts" systemctl start ethudp@site-a

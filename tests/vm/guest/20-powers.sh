@@ -4,14 +4,19 @@
 # shellcheck source=tests/vm/guest/lib.sh
 . ./lib.sh
 
-uid=$(id -u ethudp) gid=$(id -g ethudp)
+gid=$(getent group ethudp-status | cut -d: -f3)
+# user SITE: of its main process, by which systemd has started it.
+user() { stat -c %u "/proc/$(property "$1" MainPID)"; }
+uid_a=$(user site-a) uid_b=$(user site-b)
+check "each site has a user of its own, made for it" \
+    test "$uid_a" -ge 61184 -a "$uid_b" -ge 61184 -a "$uid_a" -le 65519 -a "$uid_b" -le 65519 -a "$uid_a" != "$uid_b"
 
-# wanted DOMAIN: of every process. In CapBnd are CAP_NET_ADMIN and CAP_NET_RAW, because emptying it would take
+# wanted DOMAIN UID: of every process. In CapBnd are CAP_NET_ADMIN and CAP_NET_RAW, because emptying it would take
 # CAP_SETPCAP, which the unit does not give.
 wanted() {
     cat <<WANTED
 domain system_u:system_r:$1:s0
-Uid $uid $uid $uid $uid
+Uid $2 $2 $2 $2
 Gid $gid $gid $gid $gid
 CapInh 0000000000000000
 CapPrm 0000000000000000
@@ -37,8 +42,8 @@ for site in site-a site-b; do
     for process in supervisor helper worker; do
         domain=ethudp_${process}_t
         [[ $process != supervisor ]] || domain=ethudp_t
-        check "$site, $process: $domain, user ethudp, no capability" \
-            equal "$(wanted $domain)" "$(found "$(show $site .pids.$process)")"
+        check "$site, $process: $domain, its user, no capability" \
+            equal "$(wanted $domain "$(user $site)")" "$(found "$(show $site .pids.$process)")"
     done
     # Supervisor: its own on top of the unit's. The others inherit what is there when they are started, and add theirs: the
     # helper two before the supervisor has its own, the worker one behind it.
@@ -54,11 +59,36 @@ for site in site-a site-b; do
 done
 check "no process of uid 0 is in a domain of ours" equal "" "$(ps -eo uid=,label=,pid= | awk '$1 == 0 && /ethudp/')"
 
-as_user() { setpriv --reuid "$1" --regid "$2" --clear-groups "${@:3}" >/dev/null 2>&1; }
+# as UID GROUP COMMAND...
+as() { setpriv --reuid "$1" --regid "$2" --clear-groups "${@:3}"; }
+as_user() { as "$@" >/dev/null 2>&1; }
+site_b() { as_user "$uid_b" ethudp-status "$@"; }
 check "the tunnels' user cannot read the key of site-a" not as_user ethudp ethudp cat /etc/ethudp/site-a.key
 check "nor write its configuration" not as_user ethudp ethudp touch /etc/ethudp/site-a.toml
-check "a member of its group can see the status" as_user nobody ethudp ethudp show site-a
+check "a member of the group ethudp-status can see the status" as_user nobody ethudp-status ethudp show site-a
+check "of all" equal 'site-a site-b' "$(as nobody ethudp-status ethudp show --json | jq -r '.[].name' | paste -sd ' ')"
+for key in site-a site-b; do
+    check "and not read the key of $key" not as_user nobody ethudp-status cat /etc/ethudp/$key.key
+done
 check "another user cannot" not as_user nobody nogroup ethudp show site-a
+check "nor can a member of the group of the keys" not as_user nobody ethudp ethudp show site-a
+
+# Whoever has taken over site-b, and what else runs as its user, unconfined: it can have its own, and nothing of site-a.
+credential=/run/credentials/ethudp@site-a.service/site-a.key
+check "site-b cannot read the key of site-a" not site_b cat $credential
+check "which root can" test -s $credential
+for file in /run/ethudp/site-a/site-a.sock /run/ethudp/site-a; do
+    check "nor remove or replace $file" not site_b mv $file /run/ethudp/site-a/x
+    check "nor remove it with all below, $file" not site_b rm -rf $file
+done
+check "nor make anything there" not site_b touch /run/ethudp/site-a/x /run/ethudp/x /run/ethudp/.shared/x
+check "its own it could" site_b touch /run/ethudp/site-b/x
+rm /run/ethudp/site-b/x
+read -ra pids < <(show site-a '.pids[]' | paste -sd ' ')
+tried=$(as "$uid_b" ethudp-status stub-neighbour "${pids[@]}")
+check "nor trace, read or signal its processes" equal "$((12 * ${#pids[@]})) 0" \
+    "$(wc -l <<<"$tried") $(awk '$3 != 1 && $3 != 13' <<<"$tried" | wc -l)"
+check "site-a has noticed nothing" state site-a up
 
 root=/proc/$(show site-a .pids.helper)/root
 check "the device of TAP interfaces is there" test -c "$root/dev/net/tun"

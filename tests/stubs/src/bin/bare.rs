@@ -18,8 +18,8 @@ const ATTEMPTS: &[(&str, Attempt)] = &[
     ("configuration", || File::open("/etc/ethudp/site-a.toml").map(drop)),
     ("key", || File::open("/etc/ethudp/site-b.key").map(drop)),
     ("tap", || File::options().read(true).write(true).open("/dev/net/tun").map(drop)),
-    ("status", || UnixStream::connect("/run/ethudp/site-b.sock").map(drop)),
-    ("file", || File::create("/run/ethudp/attack").map(drop)),
+    ("status", || UnixStream::connect("/run/ethudp/site-b/site-b.sock").map(drop)),
+    ("file", || File::create("/run/ethudp/site-a/attack").map(drop)),
     ("shell", || {
         let nothing = [0_u64];
         let environment = nothing.as_ptr() as i64;
