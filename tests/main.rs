@@ -18,6 +18,7 @@ mod kills;
 mod mirror;
 mod mss;
 mod nat;
+mod overload;
 mod raw;
 mod recovery;
 mod service;

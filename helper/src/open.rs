@@ -15,8 +15,10 @@ use privsep::ipc::{Address, BpfInstruction, PathPlan, Plan, PortPlan};
 use privsep::netlink::{Link, LinkChange, Netlink};
 use privsep::sys::{option, packet, tap};
 
-/// Requested size of socket buffers in bytes, against bursts while the worker is not scheduled or is replaced.
-const BUFFER: usize = 32 << 20;
+/// Requested size of socket buffers in bytes, which the kernel doubles for its bookkeeping: for bursts while the worker is not
+/// scheduled or is replaced, and no more, because under overload whatever gets through waits behind a full one. Measured in
+/// docs/decisions/0009-overload.md.
+const BUFFER: usize = 4 << 20;
 
 /// MTU of a new TAP interface in bytes (`ether_setup`).
 const DEFAULT_MTU: u32 = 1500;

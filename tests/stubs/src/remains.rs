@@ -16,7 +16,7 @@ const SOMEBODY_6: [u8; 28] =
 /// Timestamps that the kernel takes of what is sent, asked for with each message (Documentation/networking/timestamping.rst):
 /// when it enters the queue of the interface, and when it leaves.
 const STAMPS: u32 = 1 << 8 | 1 << 1;
-/// Datagrams that fill a receive buffer of 32 MiB, each with its bookkeeping, more than once.
+/// Datagrams that fill a receive buffer, each with its bookkeeping, more than once.
 const MANY: usize = 40_000;
 /// Bytes of each.
 const LONG: usize = 1400;
