@@ -15,7 +15,6 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket};
-use nix::unistd::geteuid;
 use serde_json::Value;
 
 use crate::status::Status;
@@ -86,7 +85,8 @@ fn is_socket_name(path: &Path) -> bool {
 struct Question {
     name: String,
     path: PathBuf,
-    /// Whether only root, or we, could have made the directory that it is in: then its owner is a tunnel's user.
+    /// Whether only root, we or `ethudp` could have made the directory that it is in: then its owner is a tunnel's user, because
+    /// the others can make none of somebody else's.
     vouched: bool,
     /// While it is connected.
     stream: Option<UnixStream>,
@@ -121,7 +121,7 @@ fn ask(questions: &mut [Question]) {
 impl Question {
     fn new(root: &Path, path: PathBuf) -> Self {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let ours = |root: Metadata| [0, geteuid().as_raw()].contains(&root.uid()) && root.mode() & 0o022 == 0;
+        let ours = |root: Metadata| identity::may_run_tunnels(root.uid()) && root.mode() & 0o022 == 0;
         let vouched = path.parent() == Some(root) || fs::metadata(root).is_ok_and(ours);
         Self { name, path, vouched, stream: None, text: Vec::new(), answer: None }
     }

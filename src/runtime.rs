@@ -1,12 +1,12 @@
 //! The runtime directory with the control socket of each tunnel that runs: `NAME.sock`, status only.
 //!
 //! A tunnel whose service manager gives it a user of its own has a directory of its own, `/run/ethudp/NAME`, in which nobody
-//! else can do anything. All that root starts become the same user, and share one that no tunnel's name can be.
+//! else can do anything. All that root starts become the same user, and share `/run/ethudp` itself.
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown, fchown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -26,8 +26,6 @@ const PATIENCE: Duration = Duration::from_millis(500);
 const AT_ONCE: usize = 4;
 /// What holds all directories when systemd does not say.
 const DEFAULT: &str = "/run/ethudp";
-/// The directory in it that the tunnels of one user share.
-const SHARED: &str = ".shared";
 
 /// `RUNTIME_DIRECTORY` (its first entry), if it is set.
 fn given() -> Result<Option<PathBuf>, Error> {
@@ -48,14 +46,14 @@ pub fn directory() -> Result<PathBuf, Error> {
 }
 
 /// Where the socket of tunnel `name` may be in such a directory.
-pub fn places(root: &Path, name: &str) -> [PathBuf; 3] {
+pub fn places(root: &Path, name: &str) -> [PathBuf; 2] {
     let socket = format!("{name}.sock");
-    [root.join(&socket), root.join(SHARED).join(&socket), root.join(name).join(&socket)]
+    [root.join(&socket), root.join(name).join(&socket)]
 }
 
 /// What holds the directories of all tunnels, of which `own` is that of tunnel `name`.
 fn root_of<'a>(own: &'a Path, name: &str) -> &'a Path {
-    let below = own.file_name().is_some_and(|last| last == SHARED || last == name);
+    let below = own.file_name().is_some_and(|last| last == name);
     own.parent().filter(|_| below).unwrap_or(own)
 }
 
@@ -72,7 +70,7 @@ impl ControlSocket {
     /// The directory may belong to the tunnel's user, so all that happens in it happens as that user: what somebody of
     /// that uid could put there in the way (a link to a file of root's) gains nothing.
     pub fn bind(name: &str, identity: Option<Identity>) -> Result<Self, Error> {
-        let directory = given()?.unwrap_or_else(|| Path::new(DEFAULT).join(SHARED));
+        let directory = self::directory()?;
         let path = directory.join(format!("{name}.sock"));
         let root = root_of(&directory, name);
         // One of another user, of which only this can be known: whether it answers.
@@ -80,8 +78,7 @@ impl ControlSocket {
         if let Some(other) = places(root, name).iter().find(|other| lives(other)) {
             return Err(runs_already(name, other));
         }
-        let made = if root == Path::new(DEFAULT) && identity.is_some() { create_root(root) } else { Ok(()) };
-        let user = made.and_then(|()| create(&directory, identity)).and_then(|()| EffectiveUser::become_user(identity));
+        let user = create(&directory, identity).and_then(|()| EffectiveUser::become_user(identity));
         let _user = user.map_err(|error| {
             let right = "; `systemd-tmpfiles --create` makes /run/ethudp, or name another by RUNTIME_DIRECTORY";
             Error::failure(format!("runtime directory {}: {error}{right}", directory.display()))
@@ -221,20 +218,13 @@ fn create(directory: &Path, identity: Option<Identity>) -> io::Result<()> {
     }
     let Some(identity) = identity else { return Ok(()) };
     let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
-    let directory = File::options().read(true).custom_flags(flags.bits()).open(directory)?;
-    fchown(directory, Some(identity.uid), Some(readers(identity)))
-}
-
-/// Creates what holds the directories, if it is missing, as tmpfiles.d does: the users of all tunnels pass through it, who may
-/// ask for the status sees what is in it, and root alone writes there.
-fn create_root(root: &Path) -> io::Result<()> {
-    match DirBuilder::new().mode(0o700).create(root) {
-        Ok(()) => {}
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(()),
-        Err(error) => return Err(error),
+    let made = File::options().read(true).custom_flags(flags.bits()).open(directory)?;
+    fchown(&made, Some(identity.uid), Some(readers(identity)))?;
+    if directory == Path::new(DEFAULT) {
+        // The users of all tunnels of the unit pass through it.
+        made.set_permissions(Permissions::from_mode(0o1751))?;
     }
-    chown(root, None, identity::status_group())?;
-    fs::set_permissions(root, Permissions::from_mode(0o751))
+    Ok(())
 }
 
 /// The group that may ask for the status; the user's own where there is none for it.
@@ -272,13 +262,9 @@ mod tests {
 
     #[test]
     fn a_tunnel_is_looked_for_beside_the_place_of_its_own() {
-        for (own, root) in
-            [("/run/ethudp/.shared", "/run/ethudp"), ("/run/ethudp/a", "/run/ethudp"), ("/tmp/x", "/tmp/x")]
-        {
+        for (own, root) in [("/run/ethudp", "/run/ethudp"), ("/run/ethudp/a", "/run/ethudp"), ("/tmp/x", "/tmp/x")] {
             assert_eq!(root_of(Path::new(own), "a"), Path::new(root), "{own}");
         }
-        // No tunnel can have that name.
-        assert!(crate::tunnel::name(SHARED).is_err());
     }
 
     #[test]

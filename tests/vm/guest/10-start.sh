@@ -13,8 +13,8 @@ check "and is on the list" grep -q ethudp_worker_t <(denials)
 
 systemd-sysusers
 systemd-tmpfiles --create ethudp.conf
-check "the directories are there" equal '751 root:ethudp-status 750 ethudp:ethudp-status 750 root:ethudp-status' \
-    "$(stat -c '%a %U:%G' /run/ethudp /run/ethudp/.shared /etc/ethudp | paste -sd ' ')"
+check "the directories are there" equal '1751 ethudp:ethudp-status 750 root:ethudp-status' \
+    "$(stat -c '%a %U:%G' /run/ethudp /etc/ethudp | paste -sd ' ')"
 
 ip netns add b
 ip link add wan0 type veth peer name wan0 netns b

@@ -81,7 +81,7 @@ for file in /run/ethudp/site-a/site-a.sock /run/ethudp/site-a; do
     check "nor remove or replace $file" not site_b mv $file /run/ethudp/site-a/x
     check "nor remove it with all below, $file" not site_b rm -rf $file
 done
-check "nor make anything there" not site_b touch /run/ethudp/site-a/x /run/ethudp/x /run/ethudp/.shared/x
+check "nor make anything there" not site_b touch /run/ethudp/site-a/x /run/ethudp/x
 check "its own it could" site_b touch /run/ethudp/site-b/x
 rm /run/ethudp/site-b/x
 read -ra pids < <(show site-a '.pids[]' | paste -sd ' ')

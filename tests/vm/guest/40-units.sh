@@ -18,7 +18,7 @@ check "traffic passes again" within 10 traffic
 check "site-a stops" systemctl stop ethudp@site-a
 check "it has not failed" equal 'inactive success' "$(property site-a ActiveState) $(property site-a Result)"
 check "its interface is gone" not test -e /sys/class/net/eu0
-check "its directory is gone, the other one stays" equal '.shared site-b' "$(ls -A /run/ethudp | paste -sd ' ')"
+check "its directory is gone, the other one stays" equal 'site-b' "$(ls -A /run/ethudp | paste -sd ' ')"
 check "the other one still answers" equal site-b "$(ethudp show --json | jq -r '.[].name')"
 check "site-a starts again" systemctl start ethudp@site-a
 check "traffic passes again" within 10 traffic
