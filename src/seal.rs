@@ -171,7 +171,7 @@ pub const SYSTEM_LOG: &[Allowed] = &[
 pub const OLD: &[Allowed] = &[
     allow("poll", libc::SYS_poll, Any, "waiting"),
     allow("dup2", libc::SYS_dup2, Any, "standard streams, when going to the background"),
-    allow("unlink", libc::SYS_unlink, Any, "its control socket, at the end; others of its user in that directory"),
+    allow("unlink", libc::SYS_unlink, Any, "its control socket, at the end; others in that directory"),
     allow("access", libc::SYS_access, Any, "loading"),
     allow("readlink", libc::SYS_readlink, Any, "portable: loading, of libraries beside the program"),
     allow("arch_prctl", libc::SYS_arch_prctl, Any, "loading"),

@@ -72,8 +72,8 @@ fn no_user(name: &str) -> Option<String> {
     }
     let other: String = name.chars().map(|c| if good(c) { c } else { '_' }).take(LONGEST - USER.len()).collect();
     Some(format!(
-        "systemd makes no user \"{USER}{name}\"; for ethudp@{name} a drop-in with `User={USER}{other}`, which no other tunnel may \
-         have, gives it one"
+        "systemd makes no user \"{USER}{name}\"; for ethudp@{name} a drop-in with `User={USER}{other}`, which no other tunnel \
+         may have, gives it one"
     ))
 }
 

@@ -32,7 +32,8 @@ site() {
     check "$1.toml can be understood" ethudp check "$1"
 }
 umask 077
-check "check says what lets a key be read" grep -q 'site-x.key: the user of ethudp@site-x cannot read it; the drop-in ethudp-cred' \
+check "check says what lets a key be read" \
+    grep -q 'site-x.key: the user of ethudp@site-x cannot read it; the drop-in ethudp-credential' \
     <(site site-x 192.0.2.1 192.0.2.2 10.8.0.1 2>&1)
 check "and the file, as the umask makes it" grep -q "the unit's user cannot read it: .chgrp ethudp-status" \
     <(ethudp check site-x 2>&1)

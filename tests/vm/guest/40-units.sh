@@ -29,7 +29,8 @@ check "root cannot start another site-a" grep -q 'runs already (/run/ethudp/site
 
 # Names of which systemd can make no user.
 cp /etc/ethudp/site-a.toml /etc/ethudp/Site.with.dots.toml
-sed -i 's/eu0/eu7/; s/6000/6007/; s/site-a.key/Site.with.dots.key/; s/10.8.0.1/10.9.0.1/; s/fd00::1/fd07::1/' /etc/ethudp/Site.with.dots.toml
+sed -i 's/eu0/eu7/; s/6000/6007/; s/site-a.key/Site.with.dots.key/; s/10.8.0.1/10.9.0.1/; s/fd00::1/fd07::1/' \
+    /etc/ethudp/Site.with.dots.toml
 cp /etc/ethudp/site-a.key /etc/ethudp/Site.with.dots.key
 restorecon -R /etc/ethudp
 dots=/etc/systemd/system/ethudp@Site.with.dots.service.d
