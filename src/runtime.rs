@@ -220,11 +220,9 @@ fn create(directory: &Path, identity: Option<Identity>) -> io::Result<()> {
     let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
     let made = File::options().read(true).custom_flags(flags.bits()).open(directory)?;
     fchown(&made, Some(identity.uid), Some(readers(identity)))?;
-    if directory == Path::new(DEFAULT) {
-        // The users of all tunnels of the unit pass through it.
-        made.set_permissions(Permissions::from_mode(0o1751))?;
-    }
-    Ok(())
+    // Whatever the umask has taken; and the users of all tunnels of the unit pass through the usual one.
+    let mode = if directory == Path::new(DEFAULT) { 0o1751 } else { 0o750 };
+    made.set_permissions(Permissions::from_mode(mode))
 }
 
 /// The group that may ask for the status; the user's own where there is none for it.

@@ -88,6 +88,8 @@ fn tunnels_are_found_one_level_below_and_none_starts_whose_name_runs_there() {
     let sites = Sites::new();
     let root = Scratch::new();
     std::fs::set_permissions(root.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let user = nix::unistd::User::from_name("ethudp").unwrap().unwrap();
+    std::os::unix::fs::chown(root.path(), Some(user.uid.as_raw()), None).unwrap();
     let place = |name: &str| root.path().join(name);
     let start = |directory: &str, site: &Namespace, name: &str, arguments: &str| {
         let mut command = Command::new("setpriv");
@@ -101,11 +103,11 @@ fn tunnels_are_found_one_level_below_and_none_starts_whose_name_runs_there() {
     };
     let mut a = start("a", &sites.a, "a", TAP);
     wait_for("a", DEADLINE, || answers("a", "a"));
-    let mut c = start(".shared", &sites.b, "c", "-i -dev eu0 192.0.2.2 6000 192.0.2.9 6000 10.8.0.2 24");
-    wait_for("c", DEADLINE, || answers(".shared", "c"));
+    let mut c = start("", &sites.b, "c", "-i -dev eu0 192.0.2.2 6000 192.0.2.9 6000 10.8.0.2 24");
+    wait_for("c", DEADLINE, || answers("", "c"));
     let all = Background::run(&sites.a, &root, &[], &["show"]);
     assert!(all.status.success() && all.output.contains("a: tap") && all.output.contains("\nc: tap"), "{}", all.output);
-    for (directory, name) in [(".shared", "a"), ("c", "c"), ("", "a"), ("", "c")] {
+    for (directory, name) in [("c", "c"), ("", "a"), ("", "c")] {
         let output = start(directory, &sites.a, name, TAP).wait_with_output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(!output.status.success() && said.contains("runs already ("), "{directory:?}, {name}: {said}");
@@ -132,6 +134,28 @@ fn tunnels_are_found_one_level_below_and_none_starts_whose_name_runs_there() {
         child.kill().unwrap();
         child.wait().unwrap();
     }
+}
+
+/// Where tmpfiles.d has made no /run/ethudp, whatever the umask of whoever starts it.
+#[test]
+fn root_makes_the_usual_directories_and_leaves_no_socket() {
+    let sites = Sites::new();
+    let script = format!(
+        "mount -t tmpfs none /run && umask 077 && {{ {ETHUDP} -d -n a {TAP} & }} && for i in $(seq 100); do \
+         test -S /run/ethudp/a.sock && break; sleep 0.05; done; \
+         stat -c '%a %U:%G %n' /run/ethudp /run/ethudp/a.sock; {ETHUDP} show | head -n 1; \
+         setpriv --reuid=nobody --regid=ethudp-status --clear-groups ls /run/ethudp; \
+         kill $! && wait; ls -A /run/ethudp"
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "setpriv", "--pdeathsig=KILL", "bash", "-c", &script]);
+    command.env_remove("RUNTIME_DIRECTORY").env_remove("NOTIFY_SOCKET");
+    let output = sites.a.spawn(command.stdout(Stdio::piped())).wait_with_output().unwrap();
+    let lines: Vec<_> = String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect();
+    assert_eq!(lines[0], "1751 ethudp:ethudp-status /run/ethudp");
+    assert_eq!(lines[1], "660 ethudp:ethudp-status /run/ethudp/a.sock");
+    assert!(lines[2].starts_with("a: "), "{lines:?}");
+    assert_eq!(lines[3..], ["a.sock"], "{lines:?}");
 }
 
 #[test]
