@@ -47,7 +47,8 @@ chmod 640 /etc/ethudp/site-b.key
 restorecon -RF /etc/ethudp /run/ethudp
 install -D -m 644 -t /etc/systemd/system/ethudp@site-a.service.d /usr/share/doc/ethudp/examples/ethudp-credential.conf
 mkdir -p /etc/systemd/system/ethudp@site-b.service.d
-printf '[Service]\nNetworkNamespacePath=/run/netns/b\nSupplementaryGroups=ethudp\n' >/etc/systemd/system/ethudp@site-b.service.d/netns.conf
+printf '[Service]\nNetworkNamespacePath=/run/netns/b\nSupplementaryGroups=ethudp\n' \
+    >/etc/systemd/system/ethudp@site-b.service.d/netns.conf
 systemctl daemon-reload
 check "with the drop-ins, check has nothing to say of keys" not grep -q 'cannot read' <(ethudp check site-a site-b 2>&1)
 
