@@ -7,15 +7,21 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use nix::unistd::Pid;
-use privsep::ipc::{Cipher, Confinement, PathCounters, PathHealth, PathReport, PortCounters, State};
+use privsep::ipc::{Cipher, Confinement, PathCounters, PathHealth, PathReport, PortCounters, SealCounters, State};
 use serde::{Deserialize, Serialize};
 
 use crate::log;
 use crate::tunnel::{self, Tunnel};
 
+/// Version of the fields (docs/STATUS.md): it grows when one of them changes its meaning or goes, not when one comes.
+const SCHEMA: u32 = 1;
+
 /// Everything about one tunnel.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Status {
+    /// See [`SCHEMA`].
+    #[serde(default)]
+    pub schema: u32,
     pub name: String,
     pub mode: String,
     pub wire: String,
@@ -43,6 +49,8 @@ pub struct Status {
     pub worker_restarts: u64,
     pub confinement: ConfinementStatus,
     pub port: PortStatus,
+    #[serde(default)]
+    pub seal: SealCounters,
     pub paths: Vec<PathStatus>,
 }
 
@@ -169,6 +177,7 @@ pub fn collect(facts: Facts<'_>) -> Status {
         }
     };
     Status {
+        schema: SCHEMA,
         name: facts.tunnel.name.clone(),
         mode: facts.tunnel.port.mode().into(),
         wire: "classic".into(),
@@ -188,6 +197,7 @@ pub fn collect(facts: Facts<'_>) -> Status {
         worker_restarts: facts.restarts,
         confinement: ConfinementStatus { netns: facts.in_empty_network, landlock_abi, mdwe, seccomp },
         port: PortStatus { interface: facts.interface.into(), counters: facts.state.port },
+        seal: facts.state.seal,
         paths,
     }
 }
@@ -285,5 +295,60 @@ impl Status {
     pub fn json(&self) -> String {
         // Plain structs of numbers and text always have a JSON form.
         serde_json::to_string(self).unwrap_or_default() + "\n"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    /// A status of two paths in which nothing is missing.
+    fn status() -> Status {
+        let file = "mode = \"tap\"\nwire = \"classic\"\n[[path]]\nlocal = \"192.0.2.1:1\"\nremote = \"any\"\n";
+        let tunnel = crate::config::from_text(file, "a", std::path::Path::new("")).unwrap();
+        before_start(&tunnel, false)
+    }
+
+    fn names(value: &Value, found: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(fields) => fields.iter().for_each(|(name, value)| {
+                found.insert(name.clone());
+                names(value, found);
+            }),
+            Value::Array(all) => all.iter().for_each(|value| names(value, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_field_is_in_the_document_and_no_other() {
+        let text = include_str!("../../docs/STATUS.md");
+        let told: BTreeSet<String> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
+            .map(|(name, _)| name.rsplit('.').next().unwrap_or(name).to_owned())
+            .collect();
+        let mut found = BTreeSet::new();
+        names(&serde_json::to_value(status()).unwrap(), &mut found);
+        assert_eq!(told, found);
+    }
+
+    #[test]
+    fn what_another_version_says_more_or_less_can_be_read() {
+        let mut value = serde_json::to_value(status()).unwrap();
+        let fields = value.as_object_mut().unwrap();
+        fields.insert("of_tomorrow".into(), 7.into());
+        for name in ["schema", "seal", "reason", "uptime_s", "version"] {
+            fields.remove(name);
+        }
+        let port = fields["port"].as_object_mut().unwrap();
+        port.remove("rx_broadcast");
+        port.insert("rx_of_tomorrow".into(), 7.into());
+        let read: Status = serde_json::from_value(value).unwrap();
+        assert_eq!((read.schema, read.port.counters.rx_broadcast), (0, 0));
     }
 }
