@@ -62,6 +62,16 @@ mod tests {
         }
     }
 
+    /// Seeds that no longer decode would let the fuzzer begin with noise.
+    #[test]
+    fn stored_reports_are_reports() {
+        use privsep::ipc::{self, FromWorker};
+        let directory = format!("{}/fuzz/seeds/report", env!("CARGO_MANIFEST_DIR"));
+        let seeds = std::fs::read_dir(directory).unwrap().map(|seed| std::fs::read(seed.unwrap().path()).unwrap());
+        let reports = seeds.filter(|seed| matches!(ipc::from_packet(seed), Ok(FromWorker::Report(_)))).count();
+        assert!(reports >= 5, "{reports} reports");
+    }
+
     #[test]
     fn stored_seeds_hold() {
         replay("text", super::text);
