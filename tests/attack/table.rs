@@ -281,10 +281,20 @@ fn tap(stage: &Stage) {
     stage.traffic(Duration::from_millis(300));
     // From now on each read fails, and the worker rests between them.
     stage.namespace.ip("link del t0");
+    let before = ticks(stage.pid);
     for _ in 0..5 {
         thread::sleep(Duration::from_millis(70));
         stage.stop();
     }
+    let used = ticks(stage.pid) - before;
+    assert!(used < 20, "an interface that is gone has cost {used} ticks of half a second");
+}
+
+/// CPU time of a process in clock ticks, a hundredth of a second each: fields 14 and 15 of `proc_pid_stat`(5).
+fn ticks(pid: Pid) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
 /// Traffic for longer than a second, then the interface goes down.

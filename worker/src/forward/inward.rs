@@ -144,12 +144,13 @@ impl Inward {
         }
     }
 
-    /// What to poll: each path that does not rest, or the port while that has no room.
+    /// What to poll: each path, or our own waker in the place of one that rests, because whoever is polled reports errors, asked
+    /// or not; and the port while that has no room.
     pub fn interests(&self, now_us: u64) -> impl Iterator<Item = (BorrowedFd<'_>, PollFlags)> {
         let stuck = self.stuck.map(|_| (self.sink.as_fd(), PollFlags::POLLOUT));
         let paths = self.inlets.iter().map(move |Resting { inlet, until_us }| {
             let asks = self.stuck.is_none() && now_us >= *until_us;
-            (inlet.as_fd(), if asks { PollFlags::POLLIN } else { PollFlags::empty() })
+            (if asks { inlet.as_fd() } else { self.shared.main.as_fd() }, PollFlags::POLLIN)
         });
         paths.chain(stuck)
     }

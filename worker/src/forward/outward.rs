@@ -64,11 +64,12 @@ impl Outward {
     /// Until there is a frame, or somebody wakes us.
     fn sleep(&mut self) {
         let Shared { clock, outward, main, .. } = &*self.shared;
-        let (asked, limit) = match self.rests_until_us {
-            0 => (PollFlags::POLLIN, None),
-            until => (PollFlags::empty(), clock.until(until)),
+        // Whoever is polled reports errors, asked or not; so a port that rests is not polled at all.
+        let (port, limit) = match self.rests_until_us {
+            0 => (self.source.as_fd(), None),
+            until => (outward.as_fd(), clock.until(until)),
         };
-        let [port, woken] = wait([(self.source.as_fd(), asked), (outward.as_fd(), PollFlags::POLLIN)], limit);
+        let [port, woken] = wait([(port, PollFlags::POLLIN), (outward.as_fd(), PollFlags::POLLIN)], limit);
         if !woken.is_empty() {
             outward.clear();
             // Who wakes us wants to see that we pass.
