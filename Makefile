@@ -82,7 +82,7 @@ check-tests:
 	$(CARGO) build --workspace --locked
 	$(CARGO) test --workspace --locked $(if $(SUDO),$(AS_ROOT))
 
-REPLAY := $(SUDO) /usr/bin/python3 tests/vectors/replay target/debug/ethudp tests/vectors/classic.jsonl \
+REPLAY := $(SUDO) /usr/bin/python3 tests/vectors/replay $(or $(CARGO_TARGET_DIR),target)/debug/ethudp tests/vectors/classic.jsonl \
     tests/vectors/bugs.jsonl --deviations tests/vectors/deviations.json
 
 # All cases by their classic command line, and a tenth by the file that convert makes of it.
