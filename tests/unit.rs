@@ -46,10 +46,10 @@ fn it_limits_what_a_worker_could_waste() {
         assert!(setting(name).parse::<u32>().unwrap() > 0, "{name}");
     }
     assert_ne!(setting("StartLimitIntervalSec"), "0");
-    // What waits in the UDP sockets counts (two paths, 32 MiB asked for, which the kernel doubles), and what the worker may have
+    // What waits in the UDP sockets counts (two paths, 4 MiB asked for, which the kernel doubles), and what the worker may have
     // of its own; supervisor, helper and page tables need less than the rest. What `tests/vm` measures is less.
     let most: u64 = setting("MemoryMax").strip_suffix('M').unwrap().parse().unwrap();
-    assert!(most >= 2 * 2 * 32 + 64 + 32, "{most}");
+    assert!(most >= 2 * 2 * 4 + 64 + 32, "{most}");
     // The end of one process for want of memory must not be that of all.
     assert_eq!(setting("OOMPolicy"), "continue");
     let unit = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/ethudp@.service")).unwrap();

@@ -24,7 +24,7 @@ for port in 7101 7102; do
 done
 waiting=$(sockets) all=$(<"$group/memory.current")
 echo "$waiting bytes wait in sockets, $all are used in all, of $(<"$group/memory.max")"
-check "what waits in sockets counts, 64 MiB a path" test "$waiting" -gt 120000000 -a "$waiting" -lt 145000000
+check "what waits in sockets counts, 8 MiB a path" test "$waiting" -gt 14000000 -a "$waiting" -lt 20000000
 another() { [[ $(show full .pids.worker) != @("$worker"|null) ]]; }
 check "the frozen worker is replaced" within 15 another
 check "nothing was killed for want of memory" equal '0 0' "$(events oom) $(events oom_kill)"
