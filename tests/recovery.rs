@@ -82,7 +82,7 @@ fn a_worker_of_which_one_thread_is_frozen_is_replaced() {
     let sites = Sites::new();
     let (a, _b) = tunnel(&sites);
     for (number, name) in ["outward", ""].into_iter().enumerate() {
-        // Somewhere between two heartbeats, of which the first comes soon after the start.
+        // Somewhere between two reports, of which the first comes soon after the start.
         std::thread::sleep(Duration::from_millis(1300));
         let start = Instant::now();
         freeze(thread(a.pid("worker"), name), FROZEN);

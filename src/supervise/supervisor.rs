@@ -227,23 +227,23 @@ impl<'a> Supervisor<'a> {
     fn next_deadline(&self, now: Instant) -> Instant {
         let worker = match &self.worker {
             None => self.start_at,
-            Some(worker) => worker.heartbeat_due(),
+            Some(worker) => worker.late_at(),
         };
         let request = self.requests.first().map(|(_, since)| *since + FRESH);
         request.map_or(worker, |request| request.min(worker)).min(now + IDLE)
     }
 
-    /// What is due: a new worker, a heartbeat, answers to requests that have waited long enough.
+    /// What is due: a new worker, a report that is late, answers to requests that have waited long enough.
     fn on_time(&mut self, now: Instant) -> Result<(), Error> {
         self.repair(now)?;
         if self.worker.is_none() && now >= self.start_at {
             self.start_worker()?;
         }
-        let silent = |worker: &mut Worker| now >= worker.heartbeat_due() && !worker.beat(now);
+        let silent = |worker: &mut Worker| now >= worker.late_at() && worker.is_frozen(now);
         if let Some(worker) = &mut self.worker
             && silent(worker)
         {
-            log::error(&format!("worker {}: does not answer", worker.pid()));
+            log::error(&format!("worker {}: has not reported for three seconds", worker.pid()));
             self.worker_ended(Blame::Worker)?;
         }
         if let Some(count) = self.words.left_out(now) {

@@ -17,16 +17,17 @@ use super::restart::Death;
 use super::supervisor::Parts;
 use crate::log;
 
-/// Time between two heartbeats: a worker that freezes right behind an answer is replaced after four of them, and that
-/// is to be within four seconds.
-pub const HEARTBEAT: Duration = Duration::from_millis(900);
+/// Time after a worker's report at which the next, which comes a second after it, is late.
+const LATE: Duration = Duration::from_millis(1200);
+/// Time until it is later still.
+const LATER: Duration = Duration::from_millis(900);
 /// Longest time from a worker's start to its seal.
 const SEALING: Duration = Duration::from_secs(5);
-/// Unanswered heartbeats in a row after which a worker counts as frozen.
-const UNANSWERED: u32 = 3;
+/// How many times in a row it may be late: then it counts as frozen, three seconds after its last report.
+const MISSED: u32 = 3;
 /// Longest time from the end of a worker's channel to its own.
 const ENDING: Duration = Duration::from_millis(200);
-/// Unasked messages between two heartbeats beyond which a worker counts as hostile.
+/// Other messages between the reports of two ticks beyond which a worker counts as hostile.
 const UNASKED: u32 = 20;
 
 /// A worker that runs, sealed or not yet.
@@ -40,16 +41,17 @@ pub struct Worker {
     pub started: Instant,
     /// Since when it forwards.
     pub sealed: Option<Instant>,
-    /// A report has been asked for and not come yet.
-    pub report_pending: bool,
-    /// The pieces of it that have come.
+    /// A report has been asked for, and none has come since.
+    report_pending: bool,
+    /// One may come without a tick: it has been asked for.
+    report_owed: bool,
+    /// The pieces of a report that have come.
     reports: Reports,
-    heartbeat: u64,
-    heartbeat_sent: Instant,
-    answered: bool,
-    /// The last heartbeat could not even be sent.
-    deaf: bool,
-    unanswered: u32,
+    /// The tick of the last report.
+    tick: u64,
+    /// When it is late.
+    late_at: Instant,
+    missed: u32,
     unasked: u32,
 }
 
@@ -86,12 +88,11 @@ impl Worker {
             started: now,
             sealed: None,
             report_pending: false,
+            report_owed: false,
             reports: Reports::default(),
-            heartbeat: 0,
-            heartbeat_sent: now,
-            answered: true,
-            deaf: false,
-            unanswered: 0,
+            tick: parts.state.tick,
+            late_at: now + SEALING,
+            missed: 0,
             unasked: 0,
         };
         let Parts { settings, state, secrets, drain, .. } = parts;
@@ -119,43 +120,48 @@ impl Worker {
         self.sealed.is_some() && self.started.elapsed().as_secs() >= own
     }
 
-    /// When the next heartbeat is due, or the seal.
-    pub fn heartbeat_due(&self) -> Instant {
-        if self.sealed.is_some() { self.heartbeat_sent + HEARTBEAT } else { self.started + SEALING }
+    /// When its next report is late, or its seal.
+    pub fn late_at(&self) -> Instant {
+        self.late_at
     }
 
-    /// Sends the next heartbeat and asks for a report; false when the worker has not answered, or not sealed, for too long.
-    pub fn beat(&mut self, now: Instant) -> bool {
+    /// Takes note that it is late; whether it has been silent, or not sealed, for too long.
+    pub fn is_frozen(&mut self, now: Instant) -> bool {
         if self.sealed.is_none() {
-            return false;
+            return true;
         }
         // Only time in which we ran ourselves counts: after a stop of the whole service nobody is frozen.
-        let on_time = now.duration_since(self.heartbeat_sent) < HEARTBEAT * 2;
-        if self.answered && !self.deaf {
-            self.unanswered = 0;
-        } else if on_time {
-            self.unanswered += 1;
-            log::debug(&format!("worker {}: {} unanswered heartbeats in a row", self.pid(), self.unanswered));
+        if now.duration_since(self.late_at) < LATER {
+            self.missed += 1;
+            log::debug(&format!("worker {}: its report is late, {} times in a row", self.pid(), self.missed));
         }
-        (self.heartbeat_sent, self.unasked) = (now, 0);
-        if self.unanswered >= UNANSWERED {
-            return false;
-        }
-        if self.answered {
-            // A queue that is full belongs to a worker that does not read, which is as good as no answer.
-            self.deaf = self.channel.try_send(&ToWorker::Heartbeat(self.heartbeat + 1)).is_err();
-            self.answered = self.deaf;
-            self.heartbeat += u64::from(!self.deaf);
-        }
-        self.ask_report();
-        true
+        self.late_at = now + LATER;
+        self.missed >= MISSED
     }
 
-    /// Asks for counters, unless that has been done.
+    /// Asks for a report now, unless that has been done.
     pub fn ask_report(&mut self) {
         if !self.report_pending {
+            // A queue that is full belongs to a worker that does not read, which is told by its silence.
             self.report_pending = self.channel.try_send(&ToWorker::Report).is_ok();
+            self.report_owed |= self.report_pending;
         }
+    }
+
+    /// Takes a whole report: that of a tick, or one that was asked for.
+    fn on_report(&mut self, state: State, paths: usize) -> Result<Event, ipc::Error> {
+        let of_a_tick = state.tick > self.tick;
+        if state.paths.len() != paths || !self.has_run(state.tick) || !(of_a_tick || self.report_owed) {
+            return Err(ipc::Error::Violation("message out of place"));
+        }
+        if of_a_tick {
+            (self.tick, self.unasked, self.missed) = (state.tick, 0, 0);
+            self.late_at = Instant::now() + LATE;
+        } else {
+            self.report_owed = false;
+        }
+        self.report_pending = false;
+        Ok(Event::Report(state))
     }
 
     /// Has counts set back to zero.
@@ -174,8 +180,8 @@ impl Worker {
             let goes_on = ipc::Error::Violation("closed by a worker that goes on");
             return if self.child.ends_within(ENDING) { Ok(None) } else { Err(goes_on) };
         };
-        // An answer is taken only once for each question, so only what comes unasked needs a limit.
-        if !matches!(message, FromWorker::Sealed(_) | FromWorker::Alive(_) | FromWorker::Report(_)) {
+        // There are no more reports than ticks and questions, so only the rest needs a limit.
+        if !matches!(message, FromWorker::Sealed(_) | FromWorker::Report(_)) {
             self.unasked += 1;
             if self.unasked > UNASKED {
                 return Err(ipc::Error::Violation("too many messages"));
@@ -183,20 +189,13 @@ impl Worker {
         }
         Ok(Some(match message {
             FromWorker::Sealed(confinement) if self.sealed.is_none() => {
-                self.sealed = Some(Instant::now());
+                let now = Instant::now();
+                (self.sealed, self.late_at) = (Some(now), now + LATE);
                 Event::Sealed(confinement)
             }
-            FromWorker::Alive(number) if number == self.heartbeat && !self.answered => {
-                self.answered = true;
-                Event::Nothing
-            }
-            FromWorker::Report(piece) if self.report_pending => match self.reports.take(piece)? {
+            FromWorker::Report(piece) if self.sealed.is_some() => match self.reports.take(piece)? {
                 None => Event::Nothing,
-                Some(state) if state.paths.len() == paths && self.has_run(state.tick) => {
-                    self.report_pending = false;
-                    Event::Report(state)
-                }
-                Some(_) => return Err(ipc::Error::Violation("message out of place")),
+                Some(state) => self.on_report(state, paths)?,
             },
             FromWorker::Health(path, health) if usize::from(path) < paths && self.sealed.is_some() => {
                 Event::Health(path.into(), health)

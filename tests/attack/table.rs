@@ -273,10 +273,9 @@ fn tap(stage: &Stage) {
         return;
     }
     stage.traffic(Duration::from_millis(300));
-    stage.say(&ToWorker::Heartbeat(1));
     stage.say(&ToWorker::Report);
     stage.say(&ToWorker::Reset(Counts::Traffic));
-    stage.hear(|message| matches!(message, FromWorker::Alive(1)));
+    stage.hear(|message| matches!(message, FromWorker::Report(_)));
     stage.stop();
     stage.traffic(Duration::from_millis(300));
     // From now on each read fails, and the worker rests between them.

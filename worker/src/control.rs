@@ -1,19 +1,20 @@
 //! The main thread: joins the inward loop, the time and the conversation with the supervisor.
 
+use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use nix::poll::PollFlags;
-use privsep::ipc::{Channel, Counts, Error, FromWorker, MAX_PATHS, PathReport, Reports, State, ToWorker};
+use privsep::ipc::{Channel, Counts, Error, FromWorker, MAX_PATHS, PathReport, Report, Reports, State, ToWorker};
 
 use crate::forward::Inward;
 use crate::io::wait;
 
 /// How long the supervisor waits at most while there is traffic.
 const LOOK_US: u64 = 10_000;
-/// How often a loop that has not yet passed since a heartbeat is looked at.
+/// How often a loop that has not yet passed since a tick is looked at.
 const ANSWER: Duration = Duration::from_millis(50);
 /// Descriptors that are polled: supervisor, waker, each path, the port.
 const POLLED: usize = 3 + MAX_PATHS;
@@ -26,10 +27,10 @@ pub struct Control<'a> {
     inward: Inward,
     /// What the supervisor has been told of health, active path and learned addresses.
     said: State,
-    /// Passes of the outward loop when the heartbeat came.
-    seen: u64,
-    /// Heartbeat that waits for an answer.
-    heartbeat: Option<u64>,
+    /// Passes of the outward loop when a report became due, while that waits for one more.
+    due: Option<u64>,
+    /// What of a report the supervisor has had no room for.
+    unsent: VecDeque<Report>,
 }
 
 /// Whether to go on.
@@ -42,7 +43,7 @@ enum Flow {
 impl<'a> Control<'a> {
     /// `state` is what the supervisor has told.
     pub fn new(supervisor: &'a Supervisor, inward: Inward, state: State) -> Self {
-        Self { supervisor, inward, said: state, seen: 0, heartbeat: None }
+        Self { supervisor, inward, said: state, due: None, unsent: VecDeque::new() }
     }
 
     /// Forwards, and answers the supervisor until it ends.
@@ -58,7 +59,7 @@ impl<'a> Control<'a> {
                 self.say_changes(now_us)?;
             }
             let busy = self.inward.turn(now_us);
-            self.answer_heartbeat()?;
+            self.report_when_due()?;
             if busy && now_us < look_us {
                 continue;
             }
@@ -77,7 +78,7 @@ impl<'a> Control<'a> {
             Some(Duration::ZERO)
         } else {
             let until = shared.clock.until(inward.due_us(now_us));
-            if self.heartbeat.is_some() { Some(until.map_or(ANSWER, |until| until.min(ANSWER))) } else { until }
+            if self.due.is_some() { Some(until.map_or(ANSWER, |until| until.min(ANSWER))) } else { until }
         };
         let mut polled = [(shared.main.as_fd(), PollFlags::POLLIN); POLLED];
         polled[1] = (self.supervisor.as_fd(), PollFlags::POLLIN);
@@ -98,11 +99,10 @@ impl<'a> Control<'a> {
         let shared = Arc::clone(&self.inward.shared);
         match self.supervisor.recv()? {
             None => return Ok(Flow::End),
-            Some((ToWorker::Heartbeat(number), _)) => {
-                (self.heartbeat, self.seen) = (Some(number), shared.passes.load(Relaxed));
-                shared.outward.wake();
+            Some((ToWorker::Report, _)) => {
+                shared.asked.store(true, Relaxed);
+                self.want_report();
             }
-            Some((ToWorker::Report, _)) => self.report()?,
             Some((ToWorker::Reset(counts), _)) => self.reset(counts),
             Some((ToWorker::Start { .. } | ToWorker::Secrets(_) | ToWorker::Benchmark(..), _)) => {
                 return Err(Error::Violation("second start"));
@@ -111,13 +111,18 @@ impl<'a> Control<'a> {
         Ok(Flow::Continue)
     }
 
-    /// Answers a waiting heartbeat once the other loop has passed since it came, as this one has.
-    fn answer_heartbeat(&mut self) -> Result<(), Error> {
-        if let Some(number) = self.heartbeat
-            && self.inward.shared.passes.load(Relaxed) != self.seen
-            && self.try_say(&FromWorker::Alive(number))?
-        {
-            self.heartbeat = None;
+    /// Has the other loop pass, for a report.
+    fn want_report(&mut self) {
+        let shared = &self.inward.shared;
+        self.due.get_or_insert(shared.passes.load(Relaxed));
+        shared.outward.wake();
+    }
+
+    /// Reports once the other loop has passed since that became due, as this one has.
+    fn report_when_due(&mut self) -> Result<(), Error> {
+        if self.due.is_some_and(|seen| self.inward.shared.passes.load(Relaxed) != seen) {
+            self.due = None;
+            self.report()?;
         }
         Ok(())
     }
@@ -148,12 +153,17 @@ impl<'a> Control<'a> {
                 self.said.paths[path].health = now.health;
             }
         }
+        if state.tick != self.said.tick {
+            self.said.tick = state.tick;
+            self.want_report();
+        }
         if state.active != self.said.active && self.try_say(&FromWorker::Active(state.active))? {
             self.said.active = state.active;
         }
         Ok(())
     }
 
+    /// Says how it is, in pieces. What there is no room for is said before the next, or the supervisor could not put it together.
     fn report(&mut self) -> Result<(), Error> {
         let now_us = self.inward.shared.clock.now_us();
         self.say_changes(now_us)?;
@@ -163,8 +173,13 @@ impl<'a> Control<'a> {
         for (path, counters) in state.paths.iter_mut().zip(&counters.paths) {
             path.counters = counters.snapshot();
         }
-        for piece in Reports::pieces(state) {
-            self.supervisor.send(&FromWorker::Report(piece), &[])?;
+        if self.unsent.is_empty() {
+            self.unsent.extend(Reports::pieces(state));
+        }
+        while let Some(piece) = self.unsent.front()
+            && self.try_say(&FromWorker::Report(piece.clone()))?
+        {
+            self.unsent.pop_front();
         }
         Ok(())
     }

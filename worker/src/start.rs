@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Barrier};
 use std::{io, thread};
 
@@ -121,6 +121,7 @@ fn loops(
         clock: Clock::start(),
         route: Published::new(session.route().clone()),
         passes: AtomicU64::new(0),
+        asked: AtomicBool::new(false),
         outward: Waker::new()?,
         main: Waker::new()?,
     });

@@ -38,6 +38,8 @@ pub struct Loot {
     pub path: OwnedFd,
     /// Its executable.
     pub executable: PathBuf,
+    /// The tick that it goes on from.
+    pub tick: u64,
     /// Process id of the supervisor.
     pub supervisor_pid: i32,
     /// Process id of the helper.

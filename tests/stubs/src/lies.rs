@@ -29,7 +29,15 @@ pub const LIES: &[Attack] = &[
     // Within the rules, and without end.
     Attack { name: "babble", needs: Needs::Endurance, expected: "", run: babble },
     // Messages out of place.
-    lie("alive-with-another-number", OUT_OF_PLACE, |loot| say(loot, &FromWorker::Alive(1 << 40))),
+    // One has perhaps been asked for.
+    lie("reports-that-nobody-asked-for", OUT_OF_PLACE, |loot| (0..3).for_each(|_| report(loot, honest()))),
+    lie("tick-twice", OUT_OF_PLACE, |loot| {
+        (0..3).for_each(|_| report(loot, State { tick: loot.tick + 1, ..honest() }));
+    }),
+    // The first is its second tick; its fourth is not due yet.
+    lie("tick-that-has-not-come", OUT_OF_PLACE, |loot| {
+        [2, 4].into_iter().for_each(|ticks| report(loot, State { tick: loot.tick + ticks, ..honest() }));
+    }),
     lie("report-twice", OUT_OF_PLACE, |loot| {
         answer_report(loot, &honest());
         report(loot, honest());
@@ -57,20 +65,20 @@ pub const LIES: &[Attack] = &[
     lie("report-from-the-future", OUT_OF_PLACE, |loot| answer_report(loot, &State { tick: 1 << 31, ..honest() })),
     // No messages at all.
     lie("garbage", UNDECODABLE, |loot| packet(loot, &[0xff; 100], &[])),
-    lie("a-vector-longer-than-its-packet", UNDECODABLE, |loot| packet(loot, &[7, 0xff, 0xff, 0xff, 0xff, 0x0f], &[])),
-    lie("bytes-behind-a-message", "channel: bytes behind the message", |loot| packet(loot, &[6, 0], &[])),
+    lie("a-vector-longer-than-its-packet", UNDECODABLE, |loot| packet(loot, &[6, 0xff, 0xff, 0xff, 0xff, 0x0f], &[])),
+    lie("bytes-behind-a-message", "channel: bytes behind the message", |loot| packet(loot, &[5, 0], &[])),
     lie("one-byte-too-long", TOO_LONG, |loot| packet(loot, &[0; 2049], &[])),
     lie("as-long-as-the-socket-takes", TOO_LONG, |loot| packet(loot, &[0; 100_000], &[])),
-    lie("its-own-descriptor", DESCRIPTORS, |loot| packet(loot, &[4, 0], &[loot.port.as_raw_fd()])),
-    lie("very-many-descriptors", TOO_LONG, |loot| packet(loot, &[4, 0], &[loot.port.as_raw_fd(); 253])),
+    lie("its-own-descriptor", DESCRIPTORS, |loot| packet(loot, &[3, 0], &[loot.port.as_raw_fd()])),
+    lie("very-many-descriptors", TOO_LONG, |loot| packet(loot, &[3, 0], &[loot.port.as_raw_fd(); 253])),
     // Too many of them.
     lie("flood-of-health", TOO_MANY, |loot| flood(loot, &FromWorker::Health(0, PathHealth::Down))),
     lie("flood-of-last-words", "goes on after its last words", |loot| {
         flood(loot, &FromWorker::Dying("x".repeat(2000)));
     }),
     lie("flood-of-addresses", TOO_MANY, |loot| flood(loot, &FromWorker::Learned(0, somebody()))),
-    // None: silent for longer than three heartbeats; deaf to the end of the channel.
-    lie("silence", "does not answer", |_| sleep(Duration::from_secs(10))),
+    // None: silent for longer than three seconds; deaf to the end of the channel.
+    lie("silence", "has not reported", |_| sleep(Duration::from_secs(10))),
     lie("end-of-the-channel", "channel: closed by a worker that goes on", |loot| {
         packet(loot, &[], &[]);
         sleep(Duration::from_secs(10));
@@ -109,17 +117,12 @@ fn flood(loot: &Loot, message: &FromWorker) {
     while loot.supervisor.send(message, &[]).is_ok() {}
 }
 
-/// Answers all that it is asked, and says as much besides as is allowed.
+/// Reports each tick, and says as much besides as is allowed.
 fn babble(loot: &Loot) {
-    while let Ok(Some((message, _))) = loot.supervisor.recv() {
-        match message {
-            ToWorker::Heartbeat(number) => {
-                say(loot, &FromWorker::Alive(number));
-                (0..20).for_each(|_| say(loot, &FromWorker::Active(0)));
-            }
-            ToWorker::Report => report(loot, honest()),
-            _ => {}
-        }
+    for tick in loot.tick + 1.. {
+        report(loot, State { tick, ..honest() });
+        (0..20).for_each(|_| say(loot, &FromWorker::Active(0)));
+        sleep(Duration::from_secs(1));
     }
 }
 

@@ -7,7 +7,8 @@ mod outward;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 pub use inward::Inward;
 pub use outward::Outward;
@@ -35,8 +36,21 @@ pub struct Shared {
     pub route: Published<Route>,
     /// Passes of the outward loop.
     pub passes: AtomicU64,
+    /// Somebody waits for it to pass. Not so for the report of a tick: the answer to its PING wakes us soon enough.
+    pub asked: AtomicBool,
     /// Wakes the outward loop.
     pub outward: Waker,
     /// Wakes the main thread.
     pub main: Waker,
+}
+
+impl Shared {
+    /// The outward loop has been woken: who wakes it wants to see that it passes.
+    fn woken(&self) {
+        self.outward.clear();
+        self.passes.fetch_add(1, Relaxed);
+        if self.asked.swap(false, Relaxed) {
+            self.main.wake();
+        }
+    }
 }

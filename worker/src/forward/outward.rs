@@ -63,7 +63,7 @@ impl Outward {
 
     /// Until there is a frame, or somebody wakes us.
     fn sleep(&mut self) {
-        let Shared { clock, outward, main, .. } = &*self.shared;
+        let Shared { clock, outward, .. } = &*self.shared;
         // Whoever is polled reports errors, asked or not; so a port that rests is not polled at all.
         let (port, limit) = match self.rests_until_us {
             0 => (self.source.as_fd(), None),
@@ -71,10 +71,7 @@ impl Outward {
         };
         let [port, woken] = wait([(port, PollFlags::POLLIN), (outward.as_fd(), PollFlags::POLLIN)], limit);
         if !woken.is_empty() {
-            outward.clear();
-            // Who wakes us wants to see that we pass.
-            self.shared.passes.fetch_add(1, Relaxed);
-            main.wake();
+            self.shared.woken();
         }
         if port.contains(PollFlags::POLLERR) {
             self.source.forget_errors(&mut self.batch);
@@ -125,9 +122,7 @@ impl Outward {
             let room = (socket.as_fd(), PollFlags::POLLOUT);
             let [_, woken] = wait([room, (shared.outward.as_fd(), PollFlags::POLLIN)], shared.clock.until(until));
             if !woken.is_empty() {
-                shared.outward.clear();
-                shared.passes.fetch_add(1, Relaxed);
-                shared.main.wake();
+                shared.woken();
             }
         }
     }

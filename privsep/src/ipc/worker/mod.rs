@@ -28,9 +28,7 @@ pub enum ToWorker {
     },
     /// Second message.
     Secrets(Secrets),
-    /// Are all forwarding threads alive? Answered by [`FromWorker::Alive`] with the same number.
-    Heartbeat(u64),
-    /// Answered by [`FromWorker::Report`] at once.
+    /// Have a [`FromWorker::Report`] now, besides the one of each tick.
     Report,
     /// Set counts back to zero.
     Reset(Counts),
@@ -117,9 +115,8 @@ impl Reports {
 pub enum FromWorker {
     /// Confined, and all loops run.
     Sealed(Confinement),
-    /// Every forwarding thread has passed its loop since the heartbeat of this number.
-    Alive(u64),
-    /// Counters and health.
+    /// Counters and health: once in each tick, and when asked for. Every loop has passed since the tick, or the question; so this
+    /// is the sign of life, too.
     Report(Report),
     /// Health of a path has changed.
     Health(u8, PathHealth),

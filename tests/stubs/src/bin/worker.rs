@@ -78,7 +78,7 @@ fn be_taken_over(attack: &'static Attack, [supervisor_pid, helper_pid]: [i32; 2]
     let executable = env::current_exe()?;
     seal::before_reading()?;
     let supervisor = Channel::<FromWorker, ToWorker>::new(process::inherited(process::SUPERVISOR_FD)?);
-    let Some((ToWorker::Start { .. }, _)) = supervisor.recv()? else { return Ok(()) };
+    let Some((ToWorker::Start { state, .. }, _)) = supervisor.recv()? else { return Ok(()) };
     let Some((ToWorker::Secrets(_), _)) = supervisor.recv()? else { return Ok(()) };
     let helper = process::inherited(process::HANDLES_FD)?;
     let channel = Channel::<Never, Handles>::new(helper.try_clone()?);
@@ -86,7 +86,8 @@ fn be_taken_over(attack: &'static Attack, [supervisor_pid, helper_pid]: [i32; 2]
     let mut handles = handles.into_iter();
     let (Some(port), Some(path)) = (handles.next(), handles.next()) else { return Ok(()) };
     let confinement = if attack.needs == Needs::Supervisor { Confinement::default() } else { seal::before_threads()? };
-    let loot = Arc::new(Loot { supervisor, helper, port, path, executable, supervisor_pid, helper_pid });
+    let loot =
+        Arc::new(Loot { supervisor, helper, port, path, executable, tick: state.tick, supervisor_pid, helper_pid });
     let (ready, gate) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
     let attacker = thread::spawn({
         let (loot, ready, gate) = (Arc::clone(&loot), Arc::clone(&ready), Arc::clone(&gate));
