@@ -12,6 +12,7 @@ mod confinement;
 mod datagrams;
 mod failover;
 mod files;
+mod idle;
 mod inherited;
 mod interop;
 mod kills;

@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use crate::lab::{Running, Scratch, Sites, assert_udp, children, ethudp, freeze, thread, wait_for};
 
 const LIMIT: Duration = Duration::from_secs(3);
-/// Longest time until a worker that is frozen, all or part of it, has been replaced: 3.6 s to find out, and what the start of
+/// Longest time until a worker that is frozen, all or part of it, has been replaced: three seconds to find out, and what the start of
 /// the next one takes on a machine that has other things to do.
 const FROZEN: Duration = Duration::from_millis(4500);
 

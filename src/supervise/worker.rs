@@ -43,8 +43,8 @@ pub struct Worker {
     pub sealed: Option<Instant>,
     /// A report has been asked for, and none has come since.
     report_pending: bool,
-    /// One may come without a tick: it has been asked for.
-    report_owed: bool,
+    /// How many may come without a tick: they have been asked for.
+    reports_owed: u64,
     /// The pieces of a report that have come.
     reports: Reports,
     /// The tick of the last report.
@@ -88,7 +88,7 @@ impl Worker {
             started: now,
             sealed: None,
             report_pending: false,
-            report_owed: false,
+            reports_owed: 0,
             reports: Reports::default(),
             tick: parts.state.tick,
             late_at: now + SEALING,
@@ -144,21 +144,21 @@ impl Worker {
         if !self.report_pending {
             // A queue that is full belongs to a worker that does not read, which is told by its silence.
             self.report_pending = self.channel.try_send(&ToWorker::Report).is_ok();
-            self.report_owed |= self.report_pending;
+            self.reports_owed += u64::from(self.report_pending);
         }
     }
 
     /// Takes a whole report: that of a tick, or one that was asked for.
     fn on_report(&mut self, state: State, paths: usize) -> Result<Event, ipc::Error> {
         let of_a_tick = state.tick > self.tick;
-        if state.paths.len() != paths || !self.has_run(state.tick) || !(of_a_tick || self.report_owed) {
+        if state.paths.len() != paths || !self.has_run(state.tick) || !(of_a_tick || self.reports_owed > 0) {
             return Err(ipc::Error::Violation("message out of place"));
         }
         if of_a_tick {
             (self.tick, self.unasked, self.missed) = (state.tick, 0, 0);
             self.late_at = Instant::now() + LATE;
         } else {
-            self.report_owed = false;
+            self.reports_owed -= 1;
         }
         self.report_pending = false;
         Ok(Event::Report(state))

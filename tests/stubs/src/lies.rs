@@ -36,7 +36,9 @@ pub const LIES: &[Attack] = &[
     }),
     // The first is its second tick; its fourth is not due yet.
     lie("tick-that-has-not-come", OUT_OF_PLACE, |loot| {
-        [2, 4].into_iter().for_each(|ticks| report(loot, State { tick: loot.tick + ticks, ..honest() }));
+        for ticks in [2, 4] {
+            report(loot, State { tick: loot.tick + ticks, ..honest() });
+        }
     }),
     lie("report-twice", OUT_OF_PLACE, |loot| {
         answer_report(loot, &honest());
