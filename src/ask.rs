@@ -25,7 +25,7 @@ const LIMIT: Duration = Duration::from_secs(2);
 /// Time between two attempts to connect to one whose queue of requests is full.
 const AGAIN: Duration = Duration::from_millis(10);
 /// Longest answer in bytes.
-const LONGEST: usize = 64 << 10;
+const LONGEST: usize = 1 << 20;
 
 /// Why the status of a tunnel is not known.
 #[derive(Debug)]

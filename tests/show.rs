@@ -66,7 +66,7 @@ fn sockets_that_lie_are_silent_slow_or_foreign_are_named_and_cost_the_others_not
     assert!(text.contains("\nliar:  ]0;evil  2J tap, connecting, "), "{text}");
     assert!(!text.chars().any(|c| c.is_control() && c != '\n' || c == '\u{202e}'), "{text:?}");
     for (name, words) in [
-        ("endless", "answers with more than 65536 bytes"),
+        ("endless", "answers with more than 1048576 bytes"),
         ("nonsense", "answer cannot be read"),
         ("silent", "does not answer within 2 s"),
         ("slow", "does not answer within 2 s"),

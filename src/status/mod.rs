@@ -2,8 +2,6 @@
 
 mod text;
 
-use std::io::Write as _;
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use nix::unistd::Pid;
@@ -222,12 +220,6 @@ pub fn before_start(tunnel: &Tunnel, waits: bool) -> Status {
         storm: None,
     });
     Status { state: if waits { "connecting" } else { "starting" }.into(), ..status }
-}
-
-/// Sends a status to somebody who has asked. Who does not take it at once does not get it.
-pub fn send(mut stream: UnixStream, status: &Status) {
-    let _ = stream.set_nonblocking(true);
-    let _ = stream.write_all(status.json().as_bytes());
 }
 
 fn path((local, remote): (String, String), report: &PathReport, seen: Seen) -> PathStatus {

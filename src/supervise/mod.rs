@@ -13,6 +13,7 @@ mod names;
 mod not_up;
 mod observe;
 mod repair;
+mod requests;
 mod restart;
 mod resume;
 mod sizes;

@@ -7,6 +7,7 @@ use nix::sys::signalfd::SignalFd;
 use sd_notify::NotifyState;
 
 use super::events::{Readable, to_end, wait};
+use super::requests::Requests;
 use crate::error::Context;
 use crate::notify::Notify;
 use crate::resolve::{self, LookUp, Resolved};
@@ -74,9 +75,12 @@ fn wait_until(
     look_up: Option<&LookUp>,
     limit: Duration,
 ) -> Result<Waited, Error> {
-    let deadline = Instant::now() + limit;
+    let (deadline, mut requests) = (Instant::now() + limit, Requests::default());
     loop {
-        let left = u16::try_from(deadline.saturating_duration_since(Instant::now()).as_millis()).unwrap_or(u16::MAX);
+        let now = Instant::now();
+        requests.go_on(now);
+        let next = requests.due(now).map_or(deadline, |due| due.min(deadline));
+        let left = u16::try_from(next.saturating_duration_since(now).as_millis()).unwrap_or(u16::MAX);
         let done = look_up.map_or(signals.as_fd(), |look_up| look_up.done.as_fd());
         let Readable([signal, request, done]) =
             wait([signals.as_fd(), control.listener.as_fd(), done], left).context(|| "waiting for names".into())?;
@@ -84,14 +88,13 @@ fn wait_until(
             return Ok(Waited::Interrupted);
         }
         if request {
-            for stream in control.accept_some() {
-                status::send(stream, &status::before_start(tunnel, waits));
-            }
+            control.accept_some().for_each(|stream| requests.push(stream, now));
+            requests.answer(&status::before_start(tunnel, waits).json(), now);
         }
         if done && look_up.is_some() {
             return Ok(Waited::Done);
         }
-        if left == 0 {
+        if now >= deadline {
             return Ok(Waited::Enough);
         }
     }

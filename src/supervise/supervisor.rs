@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signalfd::SignalFd;
@@ -15,6 +14,7 @@ use super::link::{Fate, LinkWatch, Trouble};
 use super::memory::Shortage;
 use super::observe::Observer;
 use super::repair::{self, Need};
+use super::requests::Requests;
 use super::restart::{Death, History, Verdict};
 use super::resume;
 use super::sizes::Sizes;
@@ -33,10 +33,6 @@ use crate::{Error, log};
 const STALE: Duration = Duration::from_millis(200);
 /// Longest sleep when nothing is due.
 const IDLE: Duration = Duration::from_secs(5);
-/// Longest wait of somebody who asks for the status for fresh counters.
-const FRESH: Duration = Duration::from_millis(300);
-/// Status requests that wait at a time; more are closed at once.
-const REQUESTS: usize = 16;
 
 /// How often statistics are logged unasked.
 const HOUR: Duration = Duration::from_secs(3600);
@@ -102,8 +98,7 @@ pub struct Supervisor<'a> {
     statistics_wanted: bool,
     /// When they are, whoever asks.
     statistics_due: Instant,
-    /// Who has asked for the status, and since when.
-    requests: Vec<(UnixStream, Instant)>,
+    requests: Requests,
     /// What its workers may still have said in the log.
     words: Words,
     /// The words it has last been told.
@@ -154,7 +149,7 @@ impl<'a> Supervisor<'a> {
             confinement: Confinement::default(),
             statistics_wanted: false,
             statistics_due: Instant::now() + HOUR,
-            requests: Vec::new(),
+            requests: Requests::default(),
             words: Words::new(Instant::now()),
             said: String::new(),
         }
@@ -229,8 +224,7 @@ impl<'a> Supervisor<'a> {
             None => self.start_at,
             Some(worker) => worker.late_at(),
         };
-        let request = self.requests.first().map(|(_, since)| *since + FRESH);
-        request.map_or(worker, |request| request.min(worker)).min(now + IDLE)
+        self.requests.due(now).map_or(worker, |request| request.min(worker)).min(now + IDLE)
     }
 
     /// What is due: a new worker, a report that is late, answers to requests that have waited long enough.
@@ -254,9 +248,10 @@ impl<'a> Supervisor<'a> {
             self.want_statistics();
             self.reset(Counts::Pings);
         }
-        if self.requests.first().is_some_and(|(_, since)| now >= *since + FRESH) {
+        if self.requests.is_due(now) {
             self.answer_requests();
         }
+        self.requests.go_on(now);
         Ok(())
     }
 
@@ -506,9 +501,7 @@ impl<'a> Supervisor<'a> {
     fn on_request(&mut self) {
         // Only some at a time: whoever connects again and again does not keep us from anything else.
         for stream in self.control.accept_some() {
-            if self.requests.len() < REQUESTS {
-                self.requests.push((stream, Instant::now()));
-            }
+            self.requests.push(stream, Instant::now());
         }
         match &mut self.worker {
             Some(worker) if worker.sealed.is_some() => worker.ask_report(),
@@ -518,12 +511,9 @@ impl<'a> Supervisor<'a> {
 
     /// Sends the status to everybody who waits for it.
     fn answer_requests(&mut self) {
-        if self.requests.is_empty() {
-            return;
-        }
-        let status = self.status();
-        for (stream, _) in self.requests.drain(..) {
-            status::send(stream, &status);
+        if !self.requests.is_empty() {
+            let text = self.status().json();
+            self.requests.answer(&text, Instant::now());
         }
     }
 

@@ -1,0 +1,138 @@
+//! Who has asked for the status, and what of the answers they have still to take. Nobody is waited for: whoever takes nothing for
+//! a while gets no more.
+
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// Longest wait of somebody who asks for fresh counters.
+const FRESH: Duration = Duration::from_millis(300);
+/// Requests and answers that wait at a time; more are closed at once.
+const REQUESTS: usize = 16;
+/// Time between two attempts to give more of an answer to somebody whose socket is full.
+const AGAIN: Duration = Duration::from_millis(10);
+/// Longest time without taking any of it.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// All who wait.
+#[derive(Default)]
+pub struct Requests {
+    waiting: Vec<(UnixStream, Instant)>,
+    answers: Vec<Answer>,
+}
+
+/// What somebody has not yet taken.
+struct Answer {
+    stream: UnixStream,
+    text: Rc<[u8]>,
+    /// How much of it has been taken.
+    taken: usize,
+    /// When the last of that was.
+    since: Instant,
+}
+
+impl Requests {
+    /// Takes a request.
+    pub fn push(&mut self, stream: UnixStream, now: Instant) {
+        if self.waiting.len() + self.answers.len() < REQUESTS && stream.set_nonblocking(true).is_ok() {
+            self.waiting.push((stream, now));
+        }
+    }
+
+    /// Whether nobody waits for the status.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Whether the first has waited long enough for a report.
+    pub fn is_due(&self, now: Instant) -> bool {
+        self.waiting.first().is_some_and(|(_, since)| now >= *since + FRESH)
+    }
+
+    /// When there is something to do.
+    pub fn due(&self, now: Instant) -> Option<Instant> {
+        let waiting = self.waiting.first().map(|(_, since)| *since + FRESH);
+        let again = (!self.answers.is_empty()).then(|| now + AGAIN);
+        waiting.into_iter().chain(again).min()
+    }
+
+    /// Answers everybody.
+    pub fn answer(&mut self, text: &str, now: Instant) {
+        let text: Rc<[u8]> = text.as_bytes().into();
+        let answer = |(stream, _)| Answer { stream, text: Rc::clone(&text), taken: 0, since: now };
+        self.answers.extend(self.waiting.drain(..).map(answer));
+        self.go_on(now);
+    }
+
+    /// Gives more of the answers to those who take it.
+    pub fn go_on(&mut self, now: Instant) {
+        self.answers.retain_mut(|answer| answer.goes_on(now));
+    }
+}
+
+impl Answer {
+    /// Gives as much as is taken; false at its end.
+    fn goes_on(&mut self, now: Instant) -> bool {
+        let Self { stream, text, taken, since } = self;
+        while *taken < text.len() {
+            match stream.write(&text[*taken..]) {
+                Ok(count) if count > 0 => (*taken, *since) = (*taken + count, now),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return now < *since + PATIENCE,
+                _ => return false,
+            }
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    /// More than any socket holds.
+    fn long() -> String {
+        "status ".repeat(1 << 20)
+    }
+
+    #[test]
+    fn an_answer_that_no_socket_holds_arrives_whole() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut requests = Requests::default();
+        requests.push(ours, Instant::now());
+        requests.answer(&long(), Instant::now());
+        assert!(requests.is_empty() && requests.due(Instant::now()).is_some());
+        let reader = std::thread::spawn(move || {
+            let mut text = String::new();
+            theirs.read_to_string(&mut text).map(|_| text)
+        });
+        while let Some(due) = requests.due(Instant::now()) {
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            requests.go_on(Instant::now());
+        }
+        assert!(reader.join().unwrap().unwrap() == long());
+    }
+
+    #[test]
+    fn who_takes_nothing_is_given_up_and_so_is_who_has_gone() {
+        let now = Instant::now();
+        let (mut requests, mut kept) = (Requests::default(), Vec::new());
+        for number in 0..2 * REQUESTS {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            requests.push(ours, now);
+            // Every other one has gone.
+            kept.extend((number % 2 == 0).then_some(theirs));
+        }
+        assert_eq!(requests.waiting.len(), REQUESTS);
+        assert!(!requests.is_due(now) && requests.is_due(now + FRESH));
+        requests.answer(&long(), now);
+        assert_eq!(requests.answers.len(), REQUESTS / 2);
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        requests.push(ours, now);
+        assert_eq!(requests.waiting.len(), 1, "answers that nobody takes keep nobody from asking");
+        requests.go_on(now + PATIENCE);
+        assert_eq!(requests.answers.len(), 0);
+    }
+}
