@@ -3,45 +3,25 @@
 //! This is the supervisor: it reads command line and configuration, starts the privileged helper with a plan, gives up
 //! every privilege, and then starts workers, one at a time, for as long as the tunnel lives.
 
-mod advice;
-mod ask;
-mod background;
-mod benchmark;
-mod bounds;
-mod check;
 mod cli;
-mod config;
 mod error;
-mod executables;
-mod files;
-mod filter;
-pub mod fuzzing;
-mod identity;
-mod lines;
-mod listen;
 mod log;
-mod notify;
-mod plan;
-mod resolve;
-mod runtime;
-mod seal;
-mod settings;
-mod show;
-mod start;
+mod service;
 mod status;
 mod supervise;
 mod tunnel;
-mod unit;
 
 use std::process::ExitCode;
 
-use cli::Command;
+pub use cli::fuzzing;
+use cli::{Command, benchmark, check, show};
 pub use error::Error;
+use service::{descriptor_store, start};
 
 /// The whole program.
 pub fn run() -> ExitCode {
     let started = start::afresh();
-    let stored_tap = listen::take_tap();
+    let stored_tap = descriptor_store::take_tap();
     log::open_stderr();
     if let Err(error) = started {
         log::warning(&format!("signals or limits of whoever started us: {error}"));
@@ -51,7 +31,7 @@ pub fn run() -> ExitCode {
         None
     });
     let result = cli::parse().and_then(|command| match command {
-        Command::Run(tunnel, foreground) => background::run(&tunnel, foreground, stored_tap),
+        Command::Run(tunnel, foreground) => cli::run::run(&tunnel, foreground, stored_tap),
         Command::Benchmark(classic, secrets, length) => benchmark::run(classic, secrets, length),
         Command::Check(files) => check::check(&files),
         Command::Show { name, json } => show::show(name.as_deref(), json),

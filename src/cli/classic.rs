@@ -6,9 +6,10 @@ use std::net::IpAddr;
 use privsep::ipc::{self, Cipher, Rules, Secret, Secrets};
 
 use super::{Command, Foreground};
+use crate::Error;
 use crate::log::{self, Level};
-use crate::tunnel::{self, Classic, DEFAULT_KEY, Endpoint, Origin, Path, Port, Remote, Tunnel};
-use crate::{Error, advice, bounds, files};
+use crate::service::files;
+use crate::tunnel::{self, Classic, DEFAULT_KEY, Endpoint, Origin, Path, Port, Remote, Tunnel, advice, bounds};
 
 /// What help says of it.
 pub const HELP: &str = "\

@@ -166,7 +166,7 @@ mod tests {
 
     use super::*;
     use crate::cli::{Command, classic};
-    use crate::config;
+    use crate::tunnel::file;
 
     fn tunnel(line: &str) -> Tunnel {
         let arguments: Vec<_> = line.split(' ').map(OsString::from).collect();
@@ -204,16 +204,16 @@ mod tests {
         ] {
             fs::create_dir_all(&directory).unwrap();
             let tunnel = tunnel(line);
-            let file = text(&tunnel, Some(&directory)).unwrap();
+            let text = text(&tunnel, Some(&directory)).unwrap();
             let again =
-                config::from_text(&file, &tunnel.name, &directory).unwrap_or_else(|e| panic!("{line}: {e}\n{file}"));
+                file::from_text(&text, &tunnel.name, &directory).unwrap_or_else(|e| panic!("{line}: {e}\n{text}"));
             let secrets =
                 |tunnel: &Tunnel| [&tunnel.classic.key, &tunnel.classic.password].map(|s| s.expose().to_vec());
             assert_eq!(secrets(&again), secrets(&tunnel), "{line}");
             // All but how it was described.
             let words =
                 |tunnel: &Tunnel| format!("{tunnel:?}").replace("origin: File", "").replace("origin: Classic", "");
-            assert_eq!(words(&again), words(&tunnel), "{line}\n{file}");
+            assert_eq!(words(&again), words(&tunnel), "{line}\n{text}");
             for secret in fs::read_dir(&directory).unwrap() {
                 assert_eq!(secret.unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o600);
             }

@@ -1,9 +1,14 @@
 //! The two command lines: EthUDP's, and the modern one with subcommands.
 
 mod arguments;
-pub mod classic;
-pub mod convert;
+pub mod benchmark;
+pub mod check;
+mod classic;
+mod convert;
+pub mod fuzzing;
 mod modern;
+pub mod run;
+pub mod show;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;

@@ -8,8 +8,9 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use super::{Command, Foreground, classic, convert};
+use crate::Error;
 use crate::log::{self, Level};
-use crate::{Error, config};
+use crate::tunnel;
 
 /// Where `ethudp up NAME` looks for NAME.toml.
 const DIRECTORY: &str = "/etc/ethudp";
@@ -89,7 +90,7 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Command, Error> {
                 (_, true) => Level::Debug,
                 _ => Level::Info,
             });
-            let mut tunnel = config::load(&file(&tunnel))?;
+            let mut tunnel = tunnel::file::load(&file(&tunnel))?;
             tunnel.user = user;
             Ok(Command::Run(Box::new(tunnel), Foreground::Yes))
         }

@@ -1,5 +1,6 @@
 //! What `ethudp show` shows. The field names are a contract with those who read the JSON.
 
+pub mod ask;
 mod text;
 
 use std::time::Duration;
@@ -301,7 +302,7 @@ mod tests {
     /// A status of two paths in which nothing is missing.
     fn status() -> Status {
         let file = "mode = \"tap\"\nwire = \"classic\"\n[[path]]\nlocal = \"192.0.2.1:1\"\nremote = \"any\"\n";
-        let tunnel = crate::config::from_text(file, "a", std::path::Path::new("")).unwrap();
+        let tunnel = crate::tunnel::file::from_text(file, "a", std::path::Path::new("")).unwrap();
         before_start(&tunnel, false)
     }
 

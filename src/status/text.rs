@@ -158,7 +158,7 @@ mod tests {
             "mode = {mode:?}\nwire = \"classic\"\n[[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"192.0.2.2:6000\"\n\
              {local_side}\n"
         );
-        let tunnel = crate::config::from_text(&file, "a", std::path::Path::new("")).unwrap();
+        let tunnel = crate::tunnel::file::from_text(&file, "a", std::path::Path::new("")).unwrap();
         let mut status = before_start(&tunnel, false);
         (status.pids.worker, status.worker_restarts) = (worker, restarts);
         assert_eq!(status.paths[0].state, "connecting");

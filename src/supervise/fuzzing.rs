@@ -8,8 +8,9 @@ use privsep::ipc::{self, FromWorker, Remote, Report, State};
 use super::observe::Observer;
 use super::sizes::Sizes;
 use super::{link, resume, statistics, storm};
-use crate::resolve::Resolved;
-use crate::{config, log};
+use crate::log;
+use crate::tunnel::file;
+use crate::tunnel::resolve::Resolved;
 
 /// A tunnel with two paths, one of which learns its peer.
 const FILE: &str = "mode = \"tap\"\nwire = \"classic\"\n[[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"192.0.2.2:6000\"\n\
@@ -28,7 +29,7 @@ pub fn report(packet: &[u8]) {
         }
         _ => return,
     };
-    let Ok(tunnel) = config::from_text(FILE, "a", Path::new("")) else { unreachable!("{FILE}") };
+    let Ok(tunnel) = file::from_text(FILE, "a", Path::new("")) else { unreachable!("{FILE}") };
     let address = |text: &str| text.parse().unwrap();
     let fixed = Remote::Fixed(ipc::Address(address("192.0.2.2:6000")));
     let learned = Remote::Learned { address: None, port: None };

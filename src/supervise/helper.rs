@@ -13,8 +13,8 @@ use super::child::Child;
 use super::events::{Readable, to_end, wait};
 use crate::Error;
 use crate::error::Context;
-use crate::listen;
-use crate::notify::Notify;
+use crate::service::descriptor_store;
+use crate::service::notify::Notify;
 
 /// Longest time to open every handle.
 const OPENING: Duration = Duration::from_secs(10);
@@ -60,7 +60,7 @@ impl Helper {
                     let to_store = to_store.into_iter().next();
                     return Ok(Some(Self { channel, child, interface, index, to_store }));
                 }
-                Some((FromHelper::LetGo, _)) => notify.store(listen::TAP, None),
+                Some((FromHelper::LetGo, _)) => notify.store(descriptor_store::TAP, None),
                 Some((FromHelper::Failed(reason), _)) => return Err(Error::Failure(reason)),
             }
         }

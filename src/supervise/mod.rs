@@ -37,12 +37,14 @@ use privsep::sys::supervisor::ethtool;
 
 use crate::cli::Foreground;
 use crate::error::Context;
-use crate::notify::Notify;
-use crate::resolve::Resolved;
-use crate::runtime::ControlSocket;
-use crate::seal::Keeps;
+use crate::service::control_socket::ControlSocket;
+use crate::service::notify::Notify;
+use crate::service::seal::Keeps;
+use crate::service::{descriptor_store, executables, identity, seal};
+use crate::tunnel::resolve::Resolved;
 use crate::tunnel::{Port, Tunnel};
-use crate::{Error, advice, executables, identity, listen, log, plan, seal, settings};
+use crate::tunnel::{advice, plan, settings};
+use crate::{Error, log};
 use helper::Helper;
 use link::LinkWatch;
 use memory::Shortage;
@@ -71,7 +73,7 @@ pub fn run(
     };
     let (pid, interface, index) = (helper.child.pid(), &helper.interface, helper.index);
     log::debug(&format!("helper {pid} has opened all handles; the local side is {interface}, index {index}"));
-    notify.store(listen::TAP, helper.to_store.take());
+    notify.store(descriptor_store::TAP, helper.to_store.take());
     let (bridge, movable) = match &tunnel.port {
         Port::Tap { bridge, .. } => (bridge.as_deref(), true),
         Port::Raw { .. } | Port::Mirror { .. } => (None, false),

@@ -9,9 +9,9 @@ use sd_notify::NotifyState;
 use super::events::{Readable, to_end, wait};
 use super::requests::Requests;
 use crate::error::Context;
-use crate::notify::Notify;
-use crate::resolve::{self, LookUp, Resolved};
-use crate::runtime::ControlSocket;
+use crate::service::control_socket::ControlSocket;
+use crate::service::notify::Notify;
+use crate::tunnel::resolve::{self, LookUp, Resolved};
 use crate::tunnel::{Origin, Tunnel};
 use crate::{Error, log, status};
 

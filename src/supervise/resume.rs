@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use privsep::ipc::{Address, PathHealth, PathReport, Remote, State};
 
-use crate::resolve::Resolved;
+use crate::tunnel::resolve::Resolved;
 
 /// The state after a report. Its number of paths has been checked, and that its tick is not of the future.
 ///

@@ -3,7 +3,7 @@
 use privsep::ipc::State;
 
 use super::underlay;
-use crate::resolve::Resolved;
+use crate::tunnel::resolve::Resolved;
 use crate::tunnel::{Port, Tunnel};
 
 /// MTU of a TAP for which none is given.
@@ -79,7 +79,7 @@ mod tests {
             let file = format!(
                 "mode = \"tap\"\nwire = \"classic\"\n{text}\n[[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"any\"\n"
             );
-            crate::config::from_text(&file, "a", std::path::Path::new("")).unwrap()
+            crate::tunnel::file::from_text(&file, "a", std::path::Path::new("")).unwrap()
         };
         let line = |text: &str, mtu| fragments(&with(text), &[Resolved { local, remote, mtu }]);
         // 1500 less 20 of IPv4, 8 of UDP, 14 of Ethernet.

@@ -22,10 +22,10 @@ use super::words::Words;
 use super::worker::{Event, Worker};
 use super::{statistics, storm};
 use crate::error::Context;
-use crate::notify::Notify;
-use crate::resolve::Resolved;
-use crate::runtime::ControlSocket;
+use crate::service::control_socket::ControlSocket;
+use crate::service::notify::Notify;
 use crate::status::{self, Status};
+use crate::tunnel::resolve::Resolved;
 use crate::tunnel::{Origin, Tunnel};
 use crate::{Error, log};
 

@@ -12,7 +12,7 @@ use privsep::ipc::{Address, Classic, Remote, header};
 use privsep::netlink::Netlink;
 use privsep::sys::option;
 
-use crate::resolve::Resolved;
+use crate::tunnel::resolve::Resolved;
 use crate::tunnel::{Path, Tunnel};
 
 /// Ethernet header with one VLAN tag, which a frame may have.

@@ -11,7 +11,7 @@ use std::path::Path;
 use nix::fcntl::OFlag;
 use nix::unistd::geteuid;
 
-use crate::identity;
+use crate::service::identity;
 
 /// Longest text in bytes.
 const LONGEST: u64 = 1 << 20;

@@ -2,7 +2,7 @@
 
 use privsep::ipc::{Classic, PortKind, Secrets, Settings, Wire};
 
-use crate::resolve::Resolved;
+use crate::tunnel::resolve::Resolved;
 use crate::tunnel::{Port, Tunnel};
 
 /// What every worker is told.

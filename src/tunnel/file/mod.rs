@@ -2,6 +2,8 @@
 //!
 //! Every key of the format is known here. One that this version does not support is refused by name, never ignored.
 
+mod lines;
+
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read};
 use std::net::IpAddr;
@@ -12,9 +14,10 @@ use privsep::ipc::{Cipher, Rules};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use crate::bounds::{self, CLASSIC_PATHS};
-use crate::tunnel::{self, Origin, Port, Repair, Tunnel};
-use crate::{Error, advice, files, lines, log};
+use crate::service::files;
+use crate::tunnel::bounds::{self, CLASSIC_PATHS};
+use crate::tunnel::{self, Origin, Port, Repair, Tunnel, advice};
+use crate::{Error, log};
 
 /// A file, word for word.
 #[derive(Deserialize)]

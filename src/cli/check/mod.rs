@@ -1,9 +1,11 @@
 //! `ethudp check`: everything that can be said of files without running them.
 
+mod unit;
+
 use std::path::{Path, PathBuf};
 
-use crate::tunnel::Port;
-use crate::{Error, advice, config, filter, log, unit};
+use crate::tunnel::{self, Port, advice, filter};
+use crate::{Error, log};
 
 /// Checks all files; each that is wrong has its line, and so has what is worth a warning.
 pub fn check(files: &[PathBuf]) -> Result<(), Error> {
@@ -18,7 +20,7 @@ pub fn check(files: &[PathBuf]) -> Result<(), Error> {
 }
 
 fn check_one(file: &Path) -> Result<(), Error> {
-    let tunnel = config::load(file)?;
+    let tunnel = tunnel::file::load(file)?;
     let name = file.display();
     if let Port::Mirror { filter, .. } = &tunnel.port {
         filter::check(filter).map_err(|error| Error::configuration(format!("{name}: {error}")))?;

@@ -17,8 +17,9 @@ use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket};
 use serde_json::Value;
 
+use crate::log;
+use crate::service::{control_socket, identity};
 use crate::status::Status;
-use crate::{identity, log, runtime};
 
 /// Longest wait for all answers together.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -38,7 +39,7 @@ pub enum Unknown {
 
 /// The status of one tunnel, wherever in this directory its socket is.
 pub fn one(root: &Path, name: &str) -> Result<Status, Unknown> {
-    let mut questions = runtime::places(root, name).map(|path| Question::new(root, path));
+    let mut questions = control_socket::places(root, name).map(|path| Question::new(root, path));
     ask(&mut questions);
     let answers = questions.into_iter().filter_map(|question| question.answer);
     let known = |answer: &Result<Status, Unknown>| !matches!(answer, Err(Unknown::NotRunning));

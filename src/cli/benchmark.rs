@@ -8,8 +8,9 @@ use privsep::ipc::{self, BenchmarkResult, Channel, Classic, FromWorker, Secrets,
 use privsep::sys::process;
 
 use crate::error::Context;
-use crate::seal::Keeps;
-use crate::{Error, executables, identity, log, supervise, tunnel};
+use crate::service::seal::Keeps;
+use crate::service::{executables, identity};
+use crate::{Error, log, supervise, tunnel};
 
 /// Sizes that are always measured, in bytes: the smallest frame, one of an old phone call, the usual largest, a jumbo.
 const SIZES: [u16; 4] = [64, 200, 1514, 9000];

@@ -1,13 +1,14 @@
 //! `ethudp show`: what running tunnels say of themselves.
 
-use crate::ask::{self, Unknown};
 use crate::error::Context;
+use crate::service::control_socket;
 use crate::status::Status;
-use crate::{Error, log, runtime, tunnel};
+use crate::status::ask::{self, Unknown};
+use crate::{Error, log, tunnel};
 
 /// Shows one tunnel, or all that run.
 pub fn show(name: Option<&str>, json: bool) -> Result<(), Error> {
-    let directory = runtime::directory()?;
+    let directory = control_socket::directory()?;
     if let Some(name) = name {
         tunnel::name(name).map_err(Error::Usage)?;
         let status = ask::one(&directory, name).map_err(|unknown| match unknown {

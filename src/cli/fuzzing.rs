@@ -11,7 +11,7 @@ use privsep::netlink::{self, Link};
 
 use crate::cli::{Command, classic, convert};
 use crate::supervise::fuzzing as supervise;
-use crate::{config, tunnel};
+use crate::tunnel::{self, file};
 
 /// The text as classic arguments (a line each), as a VLAN map and as a file.
 pub fn text(data: &[u8]) {
@@ -32,7 +32,7 @@ pub fn text(data: &[u8]) {
     if let Err(error) = tunnel::vlan_map("map", text) {
         assert!(!error.contains('\n'), "{error}");
     }
-    if let Err(error) = config::from_text(text, "name", Path::new("/nonexistent")) {
+    if let Err(error) = file::from_text(text, "name", Path::new("/nonexistent")) {
         assert!(!error.contains('\n'), "{error}");
     }
 }

@@ -1,5 +1,13 @@
 //! What a tunnel is, however it was described: by a classic command line or by a file. Checks of single values.
 
+pub mod advice;
+pub mod bounds;
+pub mod file;
+pub mod filter;
+pub mod plan;
+pub mod resolve;
+pub mod settings;
+
 use std::fmt;
 use std::net::IpAddr;
 

@@ -4,7 +4,7 @@ use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::identity;
+use crate::service::identity;
 use crate::tunnel::Tunnel;
 
 /// Where the unit looks for its file.

@@ -120,7 +120,7 @@ mod tests {
     fn tunnel(mode: &str, paths: &[(&str, &str)]) -> Tunnel {
         let paths = paths.iter().map(|(local, remote)| format!("[[path]]\nlocal = {local:?}\nremote = {remote:?}\n"));
         let text = format!("{mode}\n{}", paths.collect::<String>());
-        crate::config::from_text(&format!("wire = \"classic\"\n{text}"), "a", std::path::Path::new("")).unwrap()
+        crate::tunnel::file::from_text(&format!("wire = \"classic\"\n{text}"), "a", std::path::Path::new("")).unwrap()
     }
 
     fn warns(tunnel: &Tunnel, words: &str) -> bool {

@@ -18,7 +18,8 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, setegid, seteuid};
 use privsep::ipc::Identity;
 
-use crate::{Error, identity};
+use crate::Error;
+use crate::service::identity;
 
 /// Longest wait for another start to look whether its tunnel runs.
 const PATIENCE: Duration = Duration::from_millis(500);
