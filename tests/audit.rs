@@ -146,12 +146,12 @@ fn the_helper_is_linked_with_few_libraries() {
 
 /// Each table of allowed calls: what it is called in the documentation, its file, its name there.
 const TABLES: [(&str, &str, &str); 6] = [
-    ("helper, while it opens", "helper/src/seal.rs", "OPENING"),
-    ("helper, always", "helper/src/seal.rs", "SERVING"),
-    ("worker", "worker/src/seal.rs", "ALLOWED"),
-    ("supervisor", "src/service/seal.rs", "ALLOWED"),
-    ("supervisor, in the background", "src/service/seal.rs", "SYSTEM_LOG"),
-    ("supervisor, x86-64", "src/service/seal.rs", "OLD"),
+    ("helper, while it opens", "helper/src/confine.rs", "OPENING"),
+    ("helper, always", "helper/src/confine.rs", "SERVING"),
+    ("worker", "worker/src/confine.rs", "ALLOWED"),
+    ("supervisor", "src/service/confine.rs", "ALLOWED"),
+    ("supervisor, in the background", "src/service/confine.rs", "SYSTEM_LOG"),
+    ("supervisor, x86-64", "src/service/confine.rs", "OLD"),
 ];
 
 /// The words of a list `[...]` of constants in the source.
@@ -224,12 +224,12 @@ fn calls(file: &str, name: &str) -> Vec<String> {
 
 #[test]
 fn a_worker_may_call_what_its_table_says_because_the_supervisors_has_it_too() {
-    let inherited = [calls("src/service/seal.rs", "ALLOWED"), calls("src/service/seal.rs", "OLD")].concat();
-    for call in calls("worker/src/seal.rs", "ALLOWED") {
+    let inherited = [calls("src/service/confine.rs", "ALLOWED"), calls("src/service/confine.rs", "OLD")].concat();
+    for call in calls("worker/src/confine.rs", "ALLOWED") {
         assert!(inherited.contains(&call), "{call}");
     }
     // A row without a condition beside one with it would not do what it says.
-    let source = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/service/seal.rs")).unwrap();
+    let source = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/service/confine.rs")).unwrap();
     let rows = [table(&source, "ALLOWED"), table(&source, "OLD"), table(&source, "SYSTEM_LOG")].concat();
     for row in rows.lines().filter(|row| row.contains("` | any |")) {
         let call = row.split('`').nth(1).unwrap();

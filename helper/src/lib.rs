@@ -3,16 +3,15 @@
 //! It reads from nobody but the supervisor: one plan, then requests to serve. It writes handles down the socket that
 //! comes with such a request and never reads a byte from the worker at the other end. Any violation of this ends it.
 
+pub mod confine;
 mod open;
-pub mod seal;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
 use privsep::PROTOCOL;
-use privsep::confine;
-use privsep::ipc::{self, Channel, FromHelper, Handle, Handles, Identity, Never, Plan, PortPlan, ToHelper};
+use privsep::ipc::{self, Channel, FromHelper, Handle, Handles, Never, Plan, PortPlan, ToHelper};
 use privsep::sys::process;
 
 /// The whole program.
@@ -27,7 +26,7 @@ pub fn run() -> ExitCode {
 }
 
 fn serve() -> Result<(), ipc::Error> {
-    seal::before_plan()?;
+    confine::before_plan()?;
     let supervisor = Channel::<FromHelper, ToHelper>::new(process::inherited(process::SUPERVISOR_FD)?);
     let Some((plan, stored)) = receive_plan(&supervisor)? else { return Ok(()) };
     let given = stored.is_some();
@@ -39,7 +38,7 @@ fn serve() -> Result<(), ipc::Error> {
         Ok(handles) => handles,
         Err(reason) => return supervisor.send(&FromHelper::Failed(reason), &[]),
     };
-    give_up_privileges(plan.become_user)?;
+    confine::give_up_privileges(plan.become_user)?;
     let port = handles.port.as_fd();
     let store = plan.store && matches!(plan.port, PortPlan::Tap { .. });
     let opened = FromHelper::Opened { interface: handles.interface.clone(), index: handles.index, store };
@@ -61,19 +60,6 @@ fn receive_plan(supervisor: &Channel<FromHelper, ToHelper>) -> Result<Option<(Pl
         Some((ToHelper::Plan(..), _)) => Err(ipc::Error::Violation("supervisor and helper are of different versions")),
         Some((ToHelper::Serve(_), _)) => Err(ipc::Error::Violation("request before the plan")),
     }
-}
-
-/// Nothing of the plan is ever opened again, so no capability is kept.
-fn give_up_privileges(become_user: Option<Identity>) -> io::Result<()> {
-    if let Some(identity) = become_user {
-        confine::drop_bounding_set()?;
-        confine::become_user(identity)?;
-    }
-    confine::drop_capabilities()?;
-    // The change of identity has undone both.
-    confine::not_dumpable()?;
-    confine::die_with_parent()?;
-    seal::for_good()
 }
 
 /// Sends every handle down the worker's socket, one way. A worker that has died meanwhile is the supervisor's business.

@@ -8,7 +8,7 @@ use privsep::ipc::{self, BenchmarkResult, Channel, Classic, FromWorker, Secrets,
 use privsep::sys::process;
 
 use crate::error::Context;
-use crate::service::seal::Keeps;
+use crate::service::confine::{self, Keeps};
 use crate::service::{executables, identity};
 use crate::{Error, log, supervise, tunnel};
 
@@ -22,7 +22,7 @@ pub fn run(classic: Classic, secrets: Secrets, length: u16) -> Result<(), Error>
     // As for a tunnel: nothing is measured as root.
     let user = if geteuid().is_root() { identity::choose(None)? } else { None };
     let keeps = Keeps { worker: &executables.worker, runtime: None, system_log: false };
-    supervise::give_up_privileges(user, &keeps).context(say)?;
+    confine::give_up_privileges(user, &keeps).context(say)?;
     let (ours, theirs) = ipc::pair().context(say)?;
     let pid = process::spawn(executables.worker.as_fd(), c"ethudp-worker", theirs.as_fd(), None).context(say)?;
     let _child = supervise::Child::new(pid);

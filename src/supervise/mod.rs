@@ -31,16 +31,15 @@ use nix::ifaddrs::getifaddrs;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::SockaddrStorage;
-use privsep::confine;
-use privsep::ipc::{Identity, State};
+use privsep::ipc::State;
 use privsep::sys::supervisor::ethtool;
 
 use crate::cli::Foreground;
 use crate::error::Context;
+use crate::service::confine::{self, Keeps};
 use crate::service::control_socket::ControlSocket;
 use crate::service::notify::Notify;
-use crate::service::seal::Keeps;
-use crate::service::{descriptor_store, executables, identity, seal};
+use crate::service::{descriptor_store, executables, identity};
 use crate::tunnel::resolve::Resolved;
 use crate::tunnel::{Port, Tunnel};
 use crate::tunnel::{advice, plan, settings};
@@ -93,7 +92,7 @@ pub fn run(
         Keeps { worker: &executables.worker, runtime: control.directory(), system_log: foreground == Foreground::No };
     let found: Vec<_> = sizes::fragments(tunnel, &paths).into_iter().chain(offloads(tunnel)).collect();
     let shortage = Shortage::watch();
-    let in_empty_network = give_up_privileges(identity, &keeps).context(|| "giving up privileges".into())?;
+    let in_empty_network = confine::give_up_privileges(identity, &keeps).context(|| "giving up privileges".into())?;
     for line in advice::of(tunnel).into_iter().chain(found) {
         log::warning(&line);
     }
@@ -121,23 +120,6 @@ fn signals() -> nix::Result<SignalFd> {
     let set: SigSet = handled.into_iter().collect();
     set.thread_block()?;
     SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-}
-
-/// Gives up everything for good; returns whether this process, and so every worker, is in an empty network namespace.
-pub fn give_up_privileges(identity: Option<Identity>, keeps: &Keeps) -> std::io::Result<bool> {
-    let mut empty_network = false;
-    if let Some(identity) = identity {
-        // A container's root may not be allowed to; that is reported in the status, not fatal.
-        empty_network = confine::enter_empty_network().is_ok();
-        confine::drop_bounding_set()?;
-        confine::become_user(identity)?;
-    }
-    // The change of identity has made it dumpable again, where it was one.
-    confine::not_dumpable()?;
-    confine::drop_capabilities()?;
-    confine::no_new_privileges()?;
-    seal::for_good(keeps)?;
-    Ok(empty_network)
 }
 
 /// A packet socket on the interface that carries the tunnel hears the tunnel's own datagrams.

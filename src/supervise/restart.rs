@@ -9,8 +9,8 @@ const SETTLED: Duration = Duration::from_secs(1);
 const SHORTEST: Duration = Duration::from_millis(50);
 /// Longest delay.
 const LONGEST: Duration = Duration::from_secs(5);
-/// Deaths in a row before a worker was sealed that end the tunnel.
-const UNSEALED: u32 = 10;
+/// Deaths in a row before a worker was confined that end the tunnel.
+const UNCONFINED: u32 = 10;
 /// Crashes within [`WINDOW`] that end the tunnel: somebody may be steering them.
 const CRASHES: usize = 60;
 /// See [`CRASHES`].
@@ -19,7 +19,7 @@ const WINDOW: Duration = Duration::from_secs(600);
 /// How a worker died.
 #[derive(Debug, Clone, Copy)]
 pub struct Death {
-    /// How long it has forwarded; `None` if it was never sealed.
+    /// How long it has forwarded; `None` if it was never confined.
     pub forwarded: Option<Duration>,
     /// By its own doing, as by SIGSYS or SIGSEGV, a broken rule or silence: what an attack on it looks like.
     pub crash: bool,
@@ -40,14 +40,14 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct History {
     delay: Duration,
-    unsealed: u32,
+    unconfined: u32,
     crashes: VecDeque<Instant>,
 }
 
 impl History {
     /// No deaths yet.
     pub fn new() -> Self {
-        Self { delay: SHORTEST, unsealed: 0, crashes: VecDeque::new() }
+        Self { delay: SHORTEST, unconfined: 0, crashes: VecDeque::new() }
     }
 
     /// Takes note of a death and decides.
@@ -66,10 +66,10 @@ impl History {
                 *self = Self { crashes: std::mem::take(&mut self.crashes), ..Self::new() };
                 return Verdict::Replace(Duration::ZERO);
             }
-            Some(_) => self.unsealed = 0,
-            None => self.unsealed += 1,
+            Some(_) => self.unconfined = 0,
+            None => self.unconfined += 1,
         }
-        if self.unsealed >= UNSEALED {
+        if self.unconfined >= UNCONFINED {
             return Verdict::GiveUp("ten workers in a row died before they were confined");
         }
         let delay = self.delay;
@@ -84,7 +84,7 @@ mod tests {
 
     const SETTLED_DEATH: Death = Death { forwarded: Some(SETTLED), crash: false };
     const EARLY: Death = Death { forwarded: Some(Duration::ZERO), crash: false };
-    const UNSEALED_DEATH: Death = Death { forwarded: None, crash: false };
+    const UNCONFINED_DEATH: Death = Death { forwarded: None, crash: false };
 
     #[test]
     fn early_deaths_are_answered_ever_later_and_a_settled_one_at_once() {
@@ -97,12 +97,12 @@ mod tests {
     }
 
     #[test]
-    fn ten_unsealed_in_a_row_are_hopeless() {
+    fn ten_unconfined_in_a_row_are_hopeless() {
         let (mut history, now) = (History::new(), Instant::now());
         for _ in 0..9 {
-            assert!(matches!(history.note(now, UNSEALED_DEATH), Verdict::Replace(_)));
+            assert!(matches!(history.note(now, UNCONFINED_DEATH), Verdict::Replace(_)));
         }
-        assert!(matches!(history.note(now, UNSEALED_DEATH), Verdict::GiveUp(_)));
+        assert!(matches!(history.note(now, UNCONFINED_DEATH), Verdict::GiveUp(_)));
     }
 
     #[test]

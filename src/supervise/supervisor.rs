@@ -166,7 +166,7 @@ impl<'a> Supervisor<'a> {
                 Err(error) => break Err(error),
             }
             self.say_status();
-            let forwards = self.worker.as_ref().is_some_and(|worker| worker.sealed.is_some());
+            let forwards = self.worker.as_ref().is_some_and(|worker| worker.confined.is_some());
             if let Some(ready) = ready.take_if(|_| forwards) {
                 self.notify.tell(&[NotifyState::Ready], None);
                 if let Err(error) = ready() {
@@ -303,9 +303,9 @@ impl<'a> Supervisor<'a> {
     fn on_worker(&mut self) -> Result<Flow, Error> {
         let Some(worker) = &mut self.worker else { return Ok(Flow::Continue) };
         match worker.receive(self.parts.paths.len()) {
-            Ok(Some(Event::Sealed(confinement))) => {
+            Ok(Some(Event::Confined(confinement))) => {
                 log::info(&format!("worker {} forwards", worker.pid()));
-                self.on_sealed(confinement)?;
+                self.on_confined(confinement)?;
             }
             Ok(Some(Event::Health(path, health))) => self.on_health(path, health),
             Ok(Some(Event::Report(state))) => {
@@ -345,7 +345,7 @@ impl<'a> Supervisor<'a> {
         Ok(Flow::Continue)
     }
 
-    fn on_sealed(&mut self, confinement: Confinement) -> Result<(), Error> {
+    fn on_confined(&mut self, confinement: Confinement) -> Result<(), Error> {
         self.confinement = confinement;
         (self.stopped, self.parts.drain) = (None, false);
         let lacks = status::lacks(&self.status().confinement, self.parts.by_root);
@@ -504,7 +504,7 @@ impl<'a> Supervisor<'a> {
             self.requests.push(stream, Instant::now());
         }
         match &mut self.worker {
-            Some(worker) if worker.sealed.is_some() => worker.ask_report(),
+            Some(worker) if worker.confined.is_some() => worker.ask_report(),
             _ => self.answer_requests(),
         }
     }
@@ -518,7 +518,7 @@ impl<'a> Supervisor<'a> {
     }
 
     fn status(&self) -> Status {
-        let worker = self.worker.as_ref().filter(|worker| worker.sealed.is_some());
+        let worker = self.worker.as_ref().filter(|worker| worker.confined.is_some());
         status::collect(status::Facts {
             tunnel: self.tunnel,
             interface: &self.interface,

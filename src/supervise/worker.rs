@@ -21,8 +21,8 @@ use crate::log;
 const LATE: Duration = Duration::from_millis(1200);
 /// Time until it is later still.
 const LATER: Duration = Duration::from_millis(900);
-/// Longest time from a worker's start to its seal.
-const SEALING: Duration = Duration::from_secs(5);
+/// Longest time from a worker's start to its confinement.
+const CONFINING: Duration = Duration::from_secs(5);
 /// How many times in a row it may be late: then it counts as frozen, three seconds after its last report.
 const MISSED: u32 = 3;
 /// Longest time from the end of a worker's channel to its own.
@@ -30,7 +30,7 @@ const ENDING: Duration = Duration::from_millis(200);
 /// Other messages between the reports of two ticks beyond which a worker counts as hostile.
 const UNASKED: u32 = 20;
 
-/// A worker that runs, sealed or not yet.
+/// A worker that runs, confined or not yet.
 pub struct Worker {
     child: Child,
     /// The conversation with it.
@@ -40,7 +40,7 @@ pub struct Worker {
     /// When it was started.
     pub started: Instant,
     /// Since when it forwards.
-    pub sealed: Option<Instant>,
+    pub confined: Option<Instant>,
     /// A report has been asked for, and none has come since.
     report_pending: bool,
     /// How many may come without a tick: they have been asked for.
@@ -58,7 +58,7 @@ pub struct Worker {
 /// What a message of the worker means for the tunnel.
 pub enum Event {
     /// It forwards, confined like this.
-    Sealed(Confinement),
+    Confined(Confinement),
     /// Health of a path.
     Health(usize, PathHealth),
     /// Frames now leave by this path.
@@ -86,12 +86,12 @@ impl Worker {
             channel: Channel::new(ours),
             first_tick: parts.state.tick,
             started: now,
-            sealed: None,
+            confined: None,
             report_pending: false,
             reports_owed: 0,
             reports: Reports::default(),
             tick: parts.state.tick,
-            late_at: now + SEALING,
+            late_at: now + CONFINING,
             missed: 0,
             unasked: 0,
         };
@@ -117,17 +117,17 @@ impl Worker {
     /// Whether it can have run all its ticks up to this one: the first at once, each further one a second later.
     pub fn has_run(&self, ticks: u64) -> bool {
         let own = ticks.saturating_sub(self.first_tick).saturating_sub(1);
-        self.sealed.is_some() && self.started.elapsed().as_secs() >= own
+        self.confined.is_some() && self.started.elapsed().as_secs() >= own
     }
 
-    /// When its next report is late, or its seal.
+    /// When its next report is late, or its confinement.
     pub fn late_at(&self) -> Instant {
         self.late_at
     }
 
-    /// Takes note that it is late; whether it has been silent, or not sealed, for too long.
+    /// Takes note that it is late; whether it has been silent, or not confined, for too long.
     pub fn is_frozen(&mut self, now: Instant) -> bool {
-        if self.sealed.is_none() {
+        if self.confined.is_none() {
             return true;
         }
         // Only time in which we ran ourselves counts: after a stop of the whole service nobody is frozen.
@@ -181,23 +181,23 @@ impl Worker {
             return if self.child.ends_within(ENDING) { Ok(None) } else { Err(goes_on) };
         };
         // There are no more reports than ticks and questions, so only the rest needs a limit.
-        if !matches!(message, FromWorker::Sealed(_) | FromWorker::Report(_)) {
+        if !matches!(message, FromWorker::Confined(_) | FromWorker::Report(_)) {
             self.unasked += 1;
             if self.unasked > UNASKED {
                 return Err(ipc::Error::Violation("too many messages"));
             }
         }
         Ok(Some(match message {
-            FromWorker::Sealed(confinement) if self.sealed.is_none() => {
+            FromWorker::Confined(confinement) if self.confined.is_none() => {
                 let now = Instant::now();
-                (self.sealed, self.late_at) = (Some(now), now + LATE);
-                Event::Sealed(confinement)
+                (self.confined, self.late_at) = (Some(now), now + LATE);
+                Event::Confined(confinement)
             }
-            FromWorker::Report(piece) if self.sealed.is_some() => match self.reports.take(piece)? {
+            FromWorker::Report(piece) if self.confined.is_some() => match self.reports.take(piece)? {
                 None => Event::Nothing,
                 Some(state) => self.on_report(state, paths)?,
             },
-            FromWorker::Health(path, health) if usize::from(path) < paths && self.sealed.is_some() => {
+            FromWorker::Health(path, health) if usize::from(path) < paths && self.confined.is_some() => {
                 Event::Health(path.into(), health)
             }
             FromWorker::Active(path) if usize::from(path) < paths => Event::Active(path.into()),
@@ -214,7 +214,7 @@ impl Worker {
 
     /// Kills the worker if it still runs, waits for its end and says how it died.
     pub fn end(self) -> Death {
-        let (pid, forwarded) = (self.pid(), self.sealed.map(|since| since.elapsed()));
+        let (pid, forwarded) = (self.pid(), self.confined.map(|since| since.elapsed()));
         let (how, crash) = cause(self.child.end(), forwarded.is_some());
         log::warning(&format!("worker {pid} ended: {how}"));
         Death { forwarded, crash }

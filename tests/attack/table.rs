@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ethudp_worker::seal::ALLOWED;
+use ethudp_worker::confine::ALLOWED;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -186,7 +186,7 @@ impl Stage {
         self.say(&ToWorker::Start { protocol: PROTOCOL, settings, state, drain: false })
             && self.say(&ToWorker::Secrets(Secrets { key: secret(b"0123456789abcdef"), password: secret(b"secret") }))
             && self.handles.send(&handles, &[self.port.as_fd(), self.path.as_fd()]).is_ok()
-            && self.hear(|message| matches!(message, FromWorker::Sealed(_)))
+            && self.hear(|message| matches!(message, FromWorker::Confined(_)))
     }
 
     /// Waits until the worker says this; false when it has died.

@@ -101,7 +101,7 @@ impl Clock {
     }
 }
 
-/// Wakes a loop that sleeps. Made before the seal; eventfd(2).
+/// Wakes a loop that sleeps. Made before the worker is confined; eventfd(2).
 pub struct Waker(EventFd);
 
 impl Waker {

@@ -2,10 +2,11 @@
 //!
 //! [`wire`] is the protocol, state machines without I/O; [`frame`] and [`rules`] are pure functions on frames. [`port`] is the
 //! local side, [`path`] the remote one; [`forward`] joins them in two loops; [`control`] talks to the supervisor. [`start`] makes
-//! all of it, and [`seal`] confines the process before any of it runs.
+//! all of it, and [`confine`] confines the process before any of it runs.
 
 pub mod batch;
 mod benchmark;
+pub mod confine;
 mod control;
 mod forward;
 pub mod frame;
@@ -15,7 +16,6 @@ mod path;
 mod port;
 mod published;
 mod rules;
-pub mod seal;
 mod start;
 pub mod wire;
 

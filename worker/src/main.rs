@@ -1,7 +1,7 @@
 //! The unprivileged worker: all of it is in the library.
 
-use ethudp_worker::{run, seal};
+use ethudp_worker::{confine, run};
 
 fn main() -> std::process::ExitCode {
-    run(seal::ALLOWED)
+    run(confine::ALLOWED)
 }

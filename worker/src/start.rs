@@ -1,4 +1,4 @@
-//! The start of a worker: what it is told, its handles, its threads, its seal.
+//! The start of a worker: what it is told, its handles, its threads, its confinement.
 
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
@@ -21,14 +21,14 @@ use crate::port::{Sink, Source};
 use crate::published::Published;
 use crate::rules::Rules;
 use crate::wire::{self, Counters};
-use crate::{benchmark, seal};
+use crate::{benchmark, confine};
 
 /// Longest text of last words in bytes.
 const LAST_WORDS: usize = 500;
 
-/// The whole worker, sealed with this table of system calls. Ends when the supervisor does, with the process.
+/// The whole worker, confined to this table of system calls. Ends when the supervisor does, with the process.
 pub fn run(table: &[Allowed]) -> ExitCode {
-    let supervisor = match seal::before_reading().and_then(|()| process::inherited(process::SUPERVISOR_FD)) {
+    let supervisor = match confine::before_reading().and_then(|()| process::inherited(process::SUPERVISOR_FD)) {
         Ok(socket) => Arc::new(Supervisor::new(socket)),
         // Not started by the supervisor: there is somebody to read this.
         Err(error) => {
@@ -63,7 +63,7 @@ fn work(supervisor: &Supervisor, table: &[Allowed]) -> Result<(), Error> {
     let (settings, state, drain) = match message {
         ToWorker::Start { protocol: PROTOCOL, settings, state, drain } => (settings, state, drain),
         ToWorker::Benchmark(PROTOCOL, classic, sizes) => {
-            seal::for_good(seal::before_threads()?, table)?;
+            confine::for_good(confine::before_threads()?, table)?;
             let results = benchmark::measure(classic, &secrets, &sizes);
             return supervisor.send(&FromWorker::Benchmark(results), &[]);
         }
@@ -72,14 +72,14 @@ fn work(supervisor: &Supervisor, table: &[Allowed]) -> Result<(), Error> {
     let Some((port, paths)) = receive_handles(&settings)? else { return Ok(()) };
     let (outward, mut inward) = loops(&settings, &secrets, &state, port, paths)?;
     drop(secrets);
-    let confinement = seal::before_threads()?;
+    let confinement = confine::before_threads()?;
     let gate = start_thread(outward, drain)?;
-    let confinement = seal::for_good(confinement, table)?;
+    let confinement = confine::for_good(confinement, table)?;
     gate.wait();
     if drain {
         inward.drain();
     }
-    supervisor.send(&FromWorker::Sealed(confinement), &[])?;
+    supervisor.send(&FromWorker::Confined(confinement), &[])?;
     Control::new(supervisor, inward, *state).run()
 }
 
@@ -130,8 +130,8 @@ fn loops(
     Ok((outward, Inward::new(shared, session, inlets, Sink::new(settings.port, port))))
 }
 
-/// Starts the outward loop and returns the gate behind which it waits: all its own start is done by then, so that the seal needs
-/// no call that only starting threads make.
+/// Starts the outward loop and returns the gate behind which it waits: all its own start is done by then, so that the table of a
+/// confined worker needs no call that only starting threads make.
 fn start_thread(mut outward: Outward, drain: bool) -> io::Result<Arc<Barrier>> {
     let (ready, gate) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
     let (is_ready, wait) = (Arc::clone(&ready), Arc::clone(&gate));

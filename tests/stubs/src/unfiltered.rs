@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
 
-use ethudp_worker::seal::MEMORY;
+use ethudp_worker::confine::MEMORY;
 use privsep::ipc::FromWorker;
 
 use crate::memory::WAYS;

@@ -61,7 +61,7 @@ pub struct Confinement {
     pub landlock_abi: u32,
     /// Memory-deny-write-execute.
     pub mdwe: bool,
-    /// The seccomp allow-list; always true for a worker that is sealed.
+    /// The seccomp allow-list; always true for a worker that is confined.
     pub seccomp: bool,
 }
 
@@ -114,7 +114,7 @@ impl Reports {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum FromWorker {
     /// Confined, and all loops run.
-    Sealed(Confinement),
+    Confined(Confinement),
     /// Counters and health: once in each tick, and when asked for. Every loop has passed since the tick, or the question; so this
     /// is the sign of life, too.
     Report(Report),

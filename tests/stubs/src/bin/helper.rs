@@ -7,7 +7,7 @@ use std::env;
 use std::io;
 use std::process::ExitCode;
 
-use ethudp_helper::seal;
+use ethudp_helper::confine;
 use ethudp_stubs::SURVIVED;
 use ethudp_stubs::helper::{ATTEMPTS, DENIED, Tools};
 use ethudp_stubs::memory::WAYS;
@@ -20,9 +20,9 @@ fn main() -> ExitCode {
     }
     let attempt = ATTEMPTS.iter().find(|attempt| attempt.name == name).expect("no such attempt");
     let tools = Tools::new().expect("tools");
-    seal::before_plan().expect("before the plan");
+    confine::before_plan().expect("before the plan");
     if stage == "serving" {
-        seal::for_good().expect("for good");
+        confine::for_good().expect("for good");
     }
     status((attempt.run)(&tools).map(drop))
 }
@@ -30,8 +30,8 @@ fn main() -> ExitCode {
 /// Without its filter, but within its limits, tries to fill more memory than it may have.
 fn limited(name: &str) -> ExitCode {
     let (_, way) = WAYS.iter().find(|(way, _)| *way == name).expect("no such way");
-    seal::limit().expect("limits");
-    status(way(seal::MEMORY))
+    confine::limit().expect("limits");
+    status(way(confine::MEMORY))
 }
 
 fn status(result: io::Result<()>) -> ExitCode {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use ethudp_worker::{run, seal};
+use ethudp_worker::{confine, run};
 
 /// Time for which it behaves, its start in a slow machine included.
 const QUIET: Duration = Duration::from_secs(6);
@@ -20,5 +20,5 @@ fn main() -> ExitCode {
             taken.push(vec![1_u8; PIECE]);
         }
     });
-    run(seal::ALLOWED)
+    run(confine::ALLOWED)
 }

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use ethudp_stubs::{Attack, Loot, Needs, SURVIVED, attacks, raw, sleep};
-use ethudp_worker::{run, seal};
+use ethudp_worker::{confine, run};
 use privsep::ipc::{Channel, Confinement, Error, FromWorker, Handles, Never, ToWorker};
 use privsep::sys::process;
 
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
         return run_without(call, end.to_owned());
     }
     match order() {
-        None => run(seal::ALLOWED),
+        None => run(confine::ALLOWED),
         Some((attack, pids)) => match be_taken_over(attack, pids) {
             Ok(()) => ExitCode::from(SURVIVED),
             Err(_) => ExitCode::FAILURE,
@@ -49,7 +49,7 @@ fn order() -> Option<(&'static Attack, [i32; 2])> {
 
 /// The real worker with one line missing in its table. A thread that is there before the seal ends it in this way.
 fn run_without(call: &str, end: String) -> ExitCode {
-    let table: Vec<_> = seal::ALLOWED.iter().filter(|allowed| allowed.name != call).copied().collect();
+    let table: Vec<_> = confine::ALLOWED.iter().filter(|allowed| allowed.name != call).copied().collect();
     if !end.is_empty() {
         let (started, runs) = mpsc::channel();
         thread::spawn(move || {
@@ -76,7 +76,7 @@ fn overflow(depth: u64) -> u64 {
 /// All that the real worker does up to its seal, by the same code, and then the attack, in a thread as the real one's.
 fn be_taken_over(attack: &'static Attack, [supervisor_pid, helper_pid]: [i32; 2]) -> Result<(), Error> {
     let executable = env::current_exe()?;
-    seal::before_reading()?;
+    confine::before_reading()?;
     let supervisor = Channel::<FromWorker, ToWorker>::new(process::inherited(process::SUPERVISOR_FD)?);
     let Some((ToWorker::Start { state, .. }, _)) = supervisor.recv()? else { return Ok(()) };
     let Some((ToWorker::Secrets(_), _)) = supervisor.recv()? else { return Ok(()) };
@@ -85,7 +85,8 @@ fn be_taken_over(attack: &'static Attack, [supervisor_pid, helper_pid]: [i32; 2]
     let Some((_, handles)) = channel.recv()? else { return Ok(()) };
     let mut handles = handles.into_iter();
     let (Some(port), Some(path)) = (handles.next(), handles.next()) else { return Ok(()) };
-    let confinement = if attack.needs == Needs::Supervisor { Confinement::default() } else { seal::before_threads()? };
+    let confinement =
+        if attack.needs == Needs::Supervisor { Confinement::default() } else { confine::before_threads()? };
     let loot =
         Arc::new(Loot { supervisor, helper, port, path, executable, tick: state.tick, supervisor_pid, helper_pid });
     let (ready, gate) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
@@ -106,12 +107,12 @@ fn be_taken_over(attack: &'static Attack, [supervisor_pid, helper_pid]: [i32; 2]
     let confinement = if attack.needs == Needs::Supervisor {
         confinement
     } else if matches!(attack.needs, Needs::NoFilter | Needs::Landlock) {
-        seal::limit()?;
+        confine::limit()?;
         confinement
     } else {
-        seal::for_good(confinement, seal::ALLOWED)?
+        confine::for_good(confinement, confine::ALLOWED)?
     };
-    loot.supervisor.send(&FromWorker::Sealed(confinement), &[])?;
+    loot.supervisor.send(&FromWorker::Confined(confinement), &[])?;
     gate.wait();
     let _ = attacker.join();
     Ok(())

@@ -5,6 +5,7 @@ use std::io;
 
 use privsep::confine::seccomp::{self, Allowed, Arguments, allow};
 use privsep::confine::{self, Access};
+use privsep::ipc::Identity;
 
 /// All that it can open, ever: the device that makes a TAP, and where duplicate address detection is switched off.
 const FILES: [&str; 2] = ["/dev/net/tun", "/proc/sys/net/ipv6/conf"];
@@ -22,6 +23,19 @@ pub fn before_plan() -> io::Result<()> {
 /// What it may have of memory, and start, from now on.
 pub fn limit() -> io::Result<()> {
     confine::limit_resources(MEMORY)
+}
+
+/// Nothing of the plan is ever opened again, so no capability is kept.
+pub fn give_up_privileges(become_user: Option<Identity>) -> io::Result<()> {
+    if let Some(identity) = become_user {
+        confine::drop_bounding_set()?;
+        confine::become_user(identity)?;
+    }
+    confine::drop_capabilities()?;
+    // The change of identity has undone both.
+    confine::not_dumpable()?;
+    confine::die_with_parent()?;
+    for_good()
 }
 
 /// When every handle is open and every privilege given up.

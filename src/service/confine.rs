@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use nix::libc;
 use privsep::confine::seccomp::{self, Allowed, Arguments, allow};
 use privsep::confine::{self, Access};
+use privsep::ipc::Identity;
 
 use Arguments::{Any, Both, KillOne, NoNamespace, OneOf, SocketOption, WriteOrExecute};
 
@@ -28,8 +29,25 @@ pub struct Keeps<'a> {
     pub system_log: bool,
 }
 
+/// Gives up everything for good; returns whether this process, and so every worker, is in an empty network namespace.
+pub fn give_up_privileges(identity: Option<Identity>, keeps: &Keeps) -> io::Result<bool> {
+    let mut empty_network = false;
+    if let Some(identity) = identity {
+        // A container's root may not be allowed to; that is reported in the status, not fatal.
+        empty_network = confine::enter_empty_network().is_ok();
+        confine::drop_bounding_set()?;
+        confine::become_user(identity)?;
+    }
+    // The change of identity has made it dumpable again, where it was one.
+    confine::not_dumpable()?;
+    confine::drop_capabilities()?;
+    confine::no_new_privileges()?;
+    restrict(keeps)?;
+    Ok(empty_network)
+}
+
 /// From now on, for this process and all that it starts.
-pub fn for_good(keeps: &Keeps) -> io::Result<()> {
+fn restrict(keeps: &Keeps) -> io::Result<()> {
     let mut files = vec![
         (PathBuf::from("/dev/null"), Access::Use),
         // The file that was opened, whatever its path holds by now.
@@ -100,7 +118,7 @@ pub const ALLOWED: &[Allowed] = &[
     allow("close_range", libc::SYS_close_range, Any, "a worker gets nothing but its channels"),
     allow("unlinkat", libc::SYS_unlinkat, Any, "portable: its control socket, at the end, on other architectures"),
     allow("ioctl", libc::SYS_ioctl, OneOf(1, NONBLOCK), "whoever asks for the status is not waited for"),
-    // A worker until it is sealed: loading, confinement, threads.
+    // A worker until it is confined: loading, confinement, threads.
     allow("openat", libc::SYS_openat, Any, "/dev/null; libraries of a worker; what Landlock leaves"),
     allow("newfstatat", libc::SYS_newfstatat, Any, "loading"),
     allow("fstat", libc::SYS_fstat, Any, "portable: loading, by an older C library"),
@@ -127,7 +145,7 @@ pub const ALLOWED: &[Allowed] = &[
     allow("landlock_restrict_self", libc::SYS_landlock_restrict_self, Any, "confinement of a worker"),
     allow("seccomp", libc::SYS_seccomp, Both(0, FILTER, 1, ALL_THREADS), "confinement of a worker"),
     allow("getrandom", libc::SYS_getrandom, Any, "hash tables"),
-    // Both, and all that a sealed worker may do.
+    // Both, and all that a confined worker may do.
     allow("read", libc::SYS_read, Any, "signals; frames from the TAP"),
     allow("write", libc::SYS_write, Any, "log and status; frames to the TAP"),
     allow("recvmsg", libc::SYS_recvmsg, Any, "messages on the channels"),

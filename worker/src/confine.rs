@@ -45,7 +45,7 @@ use Arguments::{Any, OnlyFlags, OwnProcess, PlainMemory, SocketOption};
 /// What a message may be sent with.
 const SEND: &[i32] = &[libc::MSG_DONTWAIT, libc::MSG_NOSIGNAL];
 
-/// Everything the sealed worker may call; the rest kills it. Of the calls that are made per batch only `sendmmsg` has its
+/// Everything the confined worker may call; the rest kills it. Of the calls that are made per batch only `sendmmsg` has its
 /// arguments checked: the kernel answers the others from a bitmap. Each line is needed, as `tests/attack/table.rs` shows by leaving it out; a
 /// reason that begins with "portable" is one of other machines or libraries than those the tests run on.
 pub const ALLOWED: &[Allowed] = &[
