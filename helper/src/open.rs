@@ -40,8 +40,8 @@ pub struct Handles {
 pub fn everything(plan: &Plan, stored: Option<(OwnedFd, String)>) -> Result<Handles, String> {
     let paths = plan.paths.iter().map(path).collect::<Result<_, _>>()?;
     let (port, interface, index) = match &plan.port {
-        PortPlan::Tap { name, addresses, bridge, mtu } => {
-            tap_interface(stored, name.as_deref(), addresses, bridge.as_deref(), *mtu)?
+        PortPlan::Tap { name, addresses, bridge, interface_mtu } => {
+            tap_interface(stored, name.as_deref(), addresses, bridge.as_deref(), *interface_mtu)?
         }
         PortPlan::Raw { interface, promiscuous } => raw(interface, *promiscuous, &[])?,
         PortPlan::Mirror { interface, filter } => raw(interface, false, filter)?,

@@ -288,11 +288,11 @@ fn port(mode: Mode, options: &Options, own: &[String]) -> Result<Port, String> {
             let address: IpAddr =
                 own[0].parse().map_err(|_| format!("address {:?}: must be an IPv4 or IPv6 address", own[0]))?;
             let addresses = vec![(address, tunnel::prefix(address, &own[1])?)];
-            Port::Tap { name, addresses, mtu: None, bridge: None }
+            Port::Tap { name, addresses, interface_mtu: None, bridge: None }
         }
         Mode::Bridge => {
             let bridge = Some(tunnel::interface("bridge", &own[0])?);
-            Port::Tap { name, addresses: Vec::new(), mtu: None, bridge }
+            Port::Tap { name, addresses: Vec::new(), interface_mtu: None, bridge }
         }
     })
 }

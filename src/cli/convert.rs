@@ -70,7 +70,7 @@ fn header(text: &mut String, tunnel: &Tunnel) {
 
 fn port(text: &mut String, port: &Port) {
     match port {
-        Port::Tap { name, addresses, mtu, bridge } => {
+        Port::Tap { name, addresses, interface_mtu, bridge } => {
             text.push_str("\n[tap]\n");
             if let Some(name) = name {
                 let _ = writeln!(text, "name = {}", quoted(name));
@@ -83,7 +83,7 @@ fn port(text: &mut String, port: &Port) {
             if let Some(bridge) = bridge {
                 let _ = writeln!(text, "bridge = {}", quoted(bridge));
             }
-            if let Some(mtu) = mtu {
+            if let Some(mtu) = interface_mtu {
                 let _ = writeln!(text, "mtu = {mtu}");
             }
         }

@@ -87,7 +87,8 @@ pub struct PathStatus {
     #[serde(default)]
     pub last_rx_ms: Option<u64>,
     /// MTU of the underlay in bytes at the start; none where it cannot be told.
-    pub mtu: Option<u32>,
+    #[serde(rename = "mtu")]
+    pub underlay_mtu: Option<u32>,
     #[serde(flatten)]
     pub counters: PathCounters,
     /// Sum of everything that went wrong on this path.
@@ -106,7 +107,7 @@ pub struct Facts<'a> {
     /// Local and remote address of each path.
     pub addresses: Vec<(String, String)>,
     /// MTU of each path's underlay.
-    pub mtus: Vec<Option<u32>>,
+    pub underlay_mtus: Vec<Option<u32>>,
     pub state: &'a State,
     pub uptime: Duration,
     /// What is wrong with the local side.
@@ -155,10 +156,10 @@ pub fn collect(facts: Facts<'_>) -> Status {
     let active = usize::from(facts.state.active);
     let reports = facts.state.paths.iter().copied().chain(std::iter::repeat(PathReport::default()));
     let seen = |index| facts.seen.get(index).copied().unwrap_or_default();
-    let mtu = |index| facts.mtus.get(index).copied().flatten();
+    let underlay_mtu = |index| facts.underlay_mtus.get(index).copied().flatten();
     let paths = facts.addresses.into_iter().zip(reports).enumerate().map(|(index, (addresses, report))| PathStatus {
         active: index == active,
-        mtu: mtu(index),
+        underlay_mtu: underlay_mtu(index),
         ..path(addresses, &report, seen(index))
     });
     let paths: Vec<_> = paths.collect();
@@ -213,7 +214,7 @@ pub fn before_start(tunnel: &Tunnel, waits: bool) -> Status {
         confinement: Confinement::default(),
         in_empty_network: false,
         addresses,
-        mtus: Vec::new(),
+        underlay_mtus: Vec::new(),
         state: &State::default(),
         uptime: Duration::ZERO,
         local: None,
@@ -236,7 +237,7 @@ fn path((local, remote): (String, String), report: &PathReport, seen: Seen) -> P
         active: false,
         rtt_ms,
         last_rx_ms: seen.last_rx.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
-        mtu: None,
+        underlay_mtu: None,
         counters,
         errors: [tx_errors, tx_dropped_oversize, rx_errors, rx_dropped_invalid, rx_dropped_oversize]
             .into_iter()

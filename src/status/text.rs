@@ -101,7 +101,7 @@ impl Status {
         for path in &self.paths {
             let rtt = path.rtt_ms.map_or_else(|| "-".into(), |rtt| format!("{rtt:.2} ms"));
             let active = if path.active { ", active" } else { "" };
-            let mtu = path.mtu.map_or_else(|| "-".into(), |mtu| mtu.to_string());
+            let mtu = path.underlay_mtu.map_or_else(|| "-".into(), |mtu| mtu.to_string());
             let (PathStatus { local, remote, .. }, state) = (path, self.path_state(path));
             let _ = writeln!(text, "  path        {local} to {remote}: {state}{active}, rtt {rtt}, MTU {mtu}");
             if let Some(age) = path.last_rx_ms {

@@ -33,7 +33,7 @@ pub fn report(packet: &[u8]) {
     let address = |text: &str| text.parse().unwrap();
     let fixed = Remote::Fixed(ipc::Address(address("192.0.2.2:6000")));
     let learned = Remote::Learned { address: None, port: None };
-    let path = |local, remote| Resolved { local: address(local), remote, mtu: None };
+    let path = |local, remote| Resolved { local: address(local), remote, underlay_mtu: None };
     let paths = [path("192.0.2.1:6000", fixed), path("192.0.2.1:6001", learned)];
     let names = paths.map(|path| (path.local.to_string(), String::new()));
     let (now, mut state) = (Instant::now(), State::default());

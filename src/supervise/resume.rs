@@ -88,7 +88,7 @@ mod tests {
     }
 
     fn paths(remotes: &[Remote]) -> Vec<Resolved> {
-        remotes.iter().map(|&remote| Resolved { local: socket("192.0.2.1:6000"), remote, mtu: None }).collect()
+        remotes.iter().map(|&remote| Resolved { local: socket("192.0.2.1:6000"), remote, underlay_mtu: None }).collect()
     }
 
     /// What a worker that lies in every field says of `paths` paths.

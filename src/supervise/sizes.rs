@@ -7,7 +7,7 @@ use crate::tunnel::resolve::Resolved;
 use crate::tunnel::{Port, Tunnel};
 
 /// MTU of a TAP for which none is given.
-const DEFAULT_MTU: u32 = 1500;
+const DEFAULT_INTERFACE_MTU: u32 = 1500;
 
 /// What has been said of frames and datagrams that were too long.
 #[derive(Debug, Default)]
@@ -36,18 +36,18 @@ impl Sizes {
 
 /// Whether frames that fill a TAP's MTU go through the underlay in one piece; a line for the first path where they do not.
 pub fn fragments(tunnel: &Tunnel, paths: &[Resolved]) -> Option<String> {
-    let Port::Tap { mtu, bridge, .. } = &tunnel.port else { return None };
-    let (own, classic) = (mtu.unwrap_or(DEFAULT_MTU), tunnel.classic.settings());
+    let Port::Tap { interface_mtu, bridge, .. } = &tunnel.port else { return None };
+    let (own, classic) = (interface_mtu.unwrap_or(DEFAULT_INTERFACE_MTU), tunnel.classic.settings());
     // What TCP sends is made to fit, and what is split by us is not split by others.
     if tunnel.auto_mss || tunnel.rules.mss.is_some() || classic.fragment_mtu.is_some() {
         return None;
     }
-    let known = paths.iter().filter_map(|path| Some((path.local, path.mtu?)));
-    let mut short =
-        known.map(|(local, mtu)| (local, mtu, underlay::largest_mtu(classic, local, mtu, bridge.is_some())));
-    let (local, mtu, fits) = short.find(|(_, _, fits)| *fits < own)?;
+    let known = paths.iter().filter_map(|path| Some((path.local, path.underlay_mtu?)));
+    let mut short = known
+        .map(|(local, under)| (local, under, underlay::largest_interface_mtu(classic, local, under, bridge.is_some())));
+    let (local, under, fits) = short.find(|(_, _, fits)| *fits < own)?;
     Some(format!(
-        "frames of up to {own} bytes (MTU) become IP fragments on path {local}, whose underlay carries {mtu}: what fits is an \
+        "frames of up to {own} bytes (MTU) become IP fragments on path {local}, whose underlay carries {under}: what fits is an \
          MTU of {fits} at both ends (tap.mtu), or for TCP mss = \"auto\" (-mss {})",
         fits.saturating_sub(40)
     ))
@@ -81,11 +81,11 @@ mod tests {
             );
             crate::tunnel::file::from_text(&file, "a", std::path::Path::new("")).unwrap()
         };
-        let line = |text: &str, mtu| fragments(&with(text), &[Resolved { local, remote, mtu }]);
+        let line = |text: &str, underlay_mtu| fragments(&with(text), &[Resolved { local, remote, underlay_mtu }]);
         // 1500 less 20 of IPv4, 8 of UDP, 14 of Ethernet.
         assert!(line("", Some(1500)).unwrap().contains("an MTU of 1458 at both ends"));
         assert!(line("[tap]\nmtu = 1459", Some(1500)).is_some());
-        for (text, mtu) in [
+        for (text, underlay_mtu) in [
             ("[tap]\nmtu = 1458", Some(1500)),
             ("", Some(1542)),
             ("", None),
@@ -93,7 +93,7 @@ mod tests {
             ("[rules]\nmss = \"auto\"", Some(1500)),
             ("[classic]\nfragment-mtu = 1400", Some(1500)),
         ] {
-            assert_eq!(line(text, mtu), None, "{text}");
+            assert_eq!(line(text, underlay_mtu), None, "{text}");
         }
     }
 }

@@ -528,7 +528,7 @@ impl<'a> Supervisor<'a> {
             confinement: self.confinement,
             in_empty_network: self.parts.in_empty_network,
             addresses: (0..self.parts.paths.len()).map(|path| self.addresses(path)).collect(),
-            mtus: self.parts.paths.iter().map(|path| path.mtu).collect(),
+            underlay_mtus: self.parts.paths.iter().map(|path| path.underlay_mtu).collect(),
             state: &self.parts.state,
             uptime: self.observer.uptime(),
             local: self.parts.link.trouble().map(Trouble::to_string),

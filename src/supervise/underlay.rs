@@ -26,7 +26,7 @@ const TCP: u16 = 20;
 /// no path.
 pub fn look_at(tunnel: &Tunnel, paths: &mut [Resolved], own: &str) {
     for (path, resolved) in tunnel.paths.iter().zip(paths) {
-        resolved.mtu = mtu(path, resolved.local, resolved.remote, own).ok();
+        resolved.underlay_mtu = mtu(path, resolved.local, resolved.remote, own).ok();
     }
 }
 
@@ -85,23 +85,23 @@ pub fn mss(classic: Classic, paths: &[Resolved]) -> Result<(u16, u16), String> {
     // What is longer leaves as two fragments.
     let whole = classic.whole().map_or(u32::MAX, u32::from);
     let mut frame = u32::MAX;
-    for Resolved { local, mtu, .. } in paths {
+    for Resolved { local, underlay_mtu, .. } in paths {
         let unknown = || format!("rules.mss = \"auto\": the MTU of path {local} is not known; give a number");
-        frame = frame.min(classic.largest_frame(whole.min(payload(*local, mtu.ok_or_else(unknown)?))));
+        frame = frame.min(classic.largest_frame(whole.min(payload(*local, underlay_mtu.ok_or_else(unknown)?))));
     }
     let mss = |ip: u16| u16::try_from(frame.saturating_sub(ETHERNET + u32::from(ip + TCP)).max(1)).unwrap_or(u16::MAX);
     Ok((mss(header::IPV4), mss(header::IPV6)))
 }
 
-/// The greatest MTU of a local side whose frames go through an underlay of this MTU in one datagram.
-pub fn largest_mtu(classic: Classic, local: SocketAddr, mtu: u32, tagged: bool) -> u32 {
+/// The greatest MTU of a local side whose frames go through an underlay of this one in one datagram.
+pub fn largest_interface_mtu(classic: Classic, local: SocketAddr, underlay_mtu: u32, tagged: bool) -> u32 {
     let ethernet = if tagged { ETHERNET } else { UNTAGGED };
-    classic.largest_frame(payload(local, mtu)).saturating_sub(ethernet)
+    classic.largest_frame(payload(local, underlay_mtu)).saturating_sub(ethernet)
 }
 
-/// Bytes of a datagram that fit into a packet of this MTU.
-fn payload(local: SocketAddr, mtu: u32) -> u32 {
-    mtu.saturating_sub(header::datagram(local.ip()).into())
+/// Bytes of a datagram that fit into a packet of the underlay.
+fn payload(local: SocketAddr, underlay_mtu: u32) -> u32 {
+    underlay_mtu.saturating_sub(header::datagram(local.ip()).into())
 }
 
 #[cfg(test)]
@@ -112,9 +112,9 @@ mod tests {
 
     #[test]
     fn the_mss_leaves_room_for_every_header() {
-        let path = |local: &str, mtu| {
+        let path = |local: &str, underlay_mtu| {
             let remote = Remote::Learned { address: None, port: None };
-            Resolved { local: local.parse().unwrap(), remote, mtu }
+            Resolved { local: local.parse().unwrap(), remote, underlay_mtu }
         };
         let v4 = |mtu| path("192.0.2.1:1", Some(mtu));
         let v6 = |mtu| path("[2001:db8::1]:1", mtu);

@@ -7,8 +7,8 @@ use privsep::ipc::MAX_FRAME;
 /// Bytes of a frame.
 pub const FRAME: RangeInclusive<u64> = 1..=MAX_FRAME as u64;
 /// MTU of a TAP in bytes: from IPv4's least (RFC 791) to what makes the longest frame with Ethernet's header and a VLAN tag.
-pub const TAP_MTU: RangeInclusive<u64> = 68..=MAX_FRAME as u64 - 18;
-/// MTU over which datagrams become fragments, in bytes: EthUDP's bounds.
+pub const INTERFACE_MTU: RangeInclusive<u64> = 68..=MAX_FRAME as u64 - 18;
+/// MTU over which the classic wire makes two datagrams of one, in bytes: EthUDP's bounds.
 pub const FRAGMENT_MTU: RangeInclusive<u64> = 1036..=1500;
 /// LZ4 level: EthUDP's bounds.
 pub const LZ4: RangeInclusive<u64> = 0..=9;

@@ -82,7 +82,7 @@ pub struct Classic {
     pub password: Secret,
     /// LZ4 level of the original, 0 to 9; 0 is off, and all others are one to us.
     pub lz4: u8,
-    /// `-mtu`.
+    /// `-mtu`: the MTU in bytes over which a datagram leaves as two.
     pub fragment_mtu: Option<u16>,
 }
 
@@ -103,8 +103,8 @@ pub enum Port {
         name: Option<String>,
         /// Addresses with prefix length.
         addresses: Vec<(IpAddr, u8)>,
-        /// MTU in bytes.
-        mtu: Option<u32>,
+        /// MTU of that interface in bytes.
+        interface_mtu: Option<u32>,
         /// The bridge that it joins.
         bridge: Option<String>,
     },

@@ -27,9 +27,12 @@ pub fn plan(
     });
     let paths = paths.collect();
     let port = match &tunnel.port {
-        Port::Tap { name, addresses, mtu, bridge } => {
-            PortPlan::Tap { name: name.clone(), addresses: addresses.clone(), bridge: bridge.clone(), mtu: *mtu }
-        }
+        Port::Tap { name, addresses, interface_mtu, bridge } => PortPlan::Tap {
+            name: name.clone(),
+            addresses: addresses.clone(),
+            bridge: bridge.clone(),
+            interface_mtu: *interface_mtu,
+        },
         Port::Raw { interface, promiscuous } => {
             PortPlan::Raw { interface: interface.clone(), promiscuous: *promiscuous }
         }

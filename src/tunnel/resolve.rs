@@ -21,12 +21,12 @@ pub struct Resolved {
     /// The peer's.
     pub remote: Remote,
     /// MTU in bytes of what is under it, as far as that can be told, once it has been looked at.
-    pub mtu: Option<u32>,
+    pub underlay_mtu: Option<u32>,
 }
 
 impl Resolved {
     fn new(local: SocketAddr, remote: Remote) -> Self {
-        Self { local, remote, mtu: None }
+        Self { local, remote, underlay_mtu: None }
     }
 }
 

@@ -66,7 +66,7 @@ pub enum PortPlan {
         /// The bridge that the interface joins.
         bridge: Option<String>,
         /// Interface MTU in bytes; `None` leaves the kernel's 1500.
-        mtu: Option<u32>,
+        interface_mtu: Option<u32>,
     },
     /// A packet socket on an interface that exists.
     Raw {

@@ -273,7 +273,7 @@ fn port(mode: &str, tap: Option<Tap>, raw: Option<Raw>, mirror: Option<Mirror>) 
             filter: mirror.filter.unwrap_or_default(),
             udp: mode == "mirror-udp",
         }),
-        _ if mode == "tap" => Ok(Port::Tap { name: None, addresses: Vec::new(), mtu: None, bridge: None }),
+        _ if mode == "tap" => Ok(Port::Tap { name: None, addresses: Vec::new(), interface_mtu: None, bridge: None }),
         _ => Err(format!("{own} is missing: mode {mode:?} needs it")),
     }
 }
@@ -285,11 +285,11 @@ fn tap_port(mode: &str, tap: Tap) -> Result<Port, String> {
         (_, bridge) => bridge.map(|name| tunnel::interface("tap.bridge", &name)).transpose()?,
     };
     if let Some(mtu) = tap.mtu {
-        bounds::check("tap.mtu", mtu, &bounds::TAP_MTU)?;
+        bounds::check("tap.mtu", mtu, &bounds::INTERFACE_MTU)?;
     }
     let addresses = tap.address.iter().map(|text| address(text)).collect::<Result<_, _>>()?;
     let name = tap.name.map(|name| tunnel::interface("tap.name", &name)).transpose()?;
-    Ok(Port::Tap { name, addresses, mtu: tap.mtu, bridge })
+    Ok(Port::Tap { name, addresses, interface_mtu: tap.mtu, bridge })
 }
 
 fn address(text: &str) -> Result<(IpAddr, u8), String> {
@@ -372,8 +372,8 @@ mod tests {
     #[test]
     fn a_tap_tunnel() {
         let tunnel = read(TAP).unwrap();
-        let Port::Tap { name, addresses, mtu, bridge } = tunnel.port else { panic!() };
-        assert_eq!((name.as_deref(), addresses.len(), mtu, bridge), (Some("eu0"), 2, Some(1400), None));
+        let Port::Tap { name, addresses, interface_mtu, bridge } = tunnel.port else { panic!() };
+        assert_eq!((name.as_deref(), addresses.len(), interface_mtu, bridge), (Some("eu0"), 2, Some(1400), None));
         assert_eq!(tunnel.paths[0].remote.to_string(), "[2001:db8::1]:6001");
     }
 
