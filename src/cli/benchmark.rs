@@ -10,7 +10,8 @@ use privsep::sys::process;
 use crate::error::Context;
 use crate::service::confine::{self, Keeps};
 use crate::service::{executables, identity};
-use crate::{Error, log, supervise, tunnel};
+use crate::tunnel::cipher;
+use crate::{Error, log, supervise};
 
 /// Sizes that are always measured, in bytes: the smallest frame, one of an old phone call, the usual largest, a jumbo.
 const SIZES: [u16; 4] = [64, 200, 1514, 9000];
@@ -33,7 +34,7 @@ pub fn run(classic: Classic, secrets: Secrets, length: u16) -> Result<(), Error>
     channel.send(&ToWorker::Secrets(secrets), &[]).context(say)?;
     match channel.recv().context(say)? {
         Some((FromWorker::Benchmark(results), _)) if !results.is_empty() => {
-            let (name, lz4) = (tunnel::cipher_name(classic.cipher), if classic.compress { "on" } else { "off" });
+            let (name, lz4) = (cipher::name(classic.cipher), if classic.compress { "on" } else { "off" });
             log::print(&format!("enc_algorithm = {name}, lz4 = {lz4}, one thread\n"))?;
             log::print(&table(&results))
         }

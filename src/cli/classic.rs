@@ -9,7 +9,10 @@ use super::{Command, Foreground};
 use crate::Error;
 use crate::log::{self, Level};
 use crate::service::files;
-use crate::tunnel::{self, Classic, DEFAULT_KEY, Endpoint, Origin, Path, Port, Remote, Tunnel, advice, bounds};
+use crate::tunnel::cipher::{self, DEFAULT_KEY};
+use crate::tunnel::{
+    self, Classic, Endpoint, Origin, Path, Port, Remote, Tunnel, address, advice, bounds, names, vlan_map,
+};
 
 /// What help says of it.
 pub const HELP: &str = "\
@@ -143,10 +146,10 @@ fn option(options: &mut Options, name: &str, rest: &mut impl Iterator<Item = Str
         "-q" => log::least(Level::Warning),
         "--verbose" => log::least(Level::Debug),
         "-nopromisc" => options.no_promiscuous = true,
-        "-enc" => options.cipher = Some(tunnel::cipher("option -enc", &operand()?).map_err(Error::Usage)?),
+        "-enc" => options.cipher = Some(cipher::parse("option -enc", &operand()?).map_err(Error::Usage)?),
         "-k" => options.key = Some(Secret::new(operand()?.into_bytes())),
-        "-dev" => options.device = Some(tunnel::interface("option -dev", &operand()?).map_err(Error::Usage)?),
-        "-n" => options.name = Some(tunnel::name(&operand()?).map_err(Error::Usage)?),
+        "-dev" => options.device = Some(names::interface("option -dev", &operand()?).map_err(Error::Usage)?),
+        "-n" => options.name = Some(names::tunnel(&operand()?).map_err(Error::Usage)?),
         "--user" => options.user = Some(operand()?),
         "-r" => (options.read_only, options.loop_check) = (true, true),
         "-w" => options.write_only = true,
@@ -177,17 +180,17 @@ fn set_mode(options: &mut Options, mode: Mode) -> Result<(), Error> {
 /// Options whose operand has bounds.
 fn wire_option(options: &mut Options, name: &str, value: String) -> Result<(), String> {
     let what = format!("option {name}");
-    let small = |bounds| tunnel::number(&what, &value, bounds).map(|number| u16::try_from(number).unwrap_or(u16::MAX));
+    let small = |bounds| bounds::number(&what, &value, bounds).map(|number| u16::try_from(number).unwrap_or(u16::MAX));
     match name {
-        "-p" => options.password = Some(tunnel::password(&what, value.into_bytes())?),
+        "-p" => options.password = Some(cipher::password(&what, value.into_bytes())?),
         "-lz4" => options.lz4 = u8::try_from(small(bounds::LZ4)?).unwrap_or(u8::MAX),
         "-mtu" => options.fragment_mtu = Some(small(bounds::FRAGMENT_MTU)?),
         "-l" => options.length = Some(small(bounds::FRAME)?),
         "-mss" => options.mss = Some(small(0..=65535)?).filter(|&mss| mss > 0),
-        "-x" => options.exit_after = Some(tunnel::number(&what, &value, 0..=u64::from(u32::MAX))?).filter(|&n| n > 0),
+        "-x" => options.exit_after = Some(bounds::number(&what, &value, 0..=u64::from(u32::MAX))?).filter(|&n| n > 0),
         _ => {
             let text = files::text(value.as_ref()).map_err(|error| format!("VLAN map {value}: {error}"))?.0;
-            options.vlan_map = tunnel::vlan_map(&format!("VLAN map {value}"), &text)?;
+            options.vlan_map = vlan_map::parse(&format!("VLAN map {value}"), &text)?;
         }
     }
     Ok(())
@@ -264,13 +267,13 @@ fn missing(all: &[&str], operands: &[String]) -> String {
 }
 
 fn path(local: &str, local_port: &str, remote: &str, remote_port: &str) -> Result<Path, String> {
-    let local = Endpoint { host: local.into(), port: tunnel::port("local port", local_port)? };
-    let port = if remote_port == "0" { 0 } else { tunnel::port("remote port", remote_port)? };
+    let local = Endpoint { host: local.into(), port: address::port("local port", local_port)? };
+    let port = if remote_port == "0" { 0 } else { address::port("remote port", remote_port)? };
     if local.host.is_empty() || remote.is_empty() {
         return Err("empty address: must be an IP address or a name".into());
     }
-    tunnel::host("local address", &local.host)?;
-    tunnel::host("remote address", remote)?;
+    address::host("local address", &local.host)?;
+    address::host("remote address", remote)?;
     Ok(Path { local, remote: Remote::classic(remote, port), device: None, mark: None })
 }
 
@@ -278,20 +281,20 @@ fn port(mode: Mode, options: &Options, own: &[String]) -> Result<Port, String> {
     let name = options.device.clone();
     Ok(match mode {
         Mode::Raw => {
-            Port::Raw { interface: tunnel::interface("interface", &own[0])?, promiscuous: !options.no_promiscuous }
+            Port::Raw { interface: names::interface("interface", &own[0])?, promiscuous: !options.no_promiscuous }
         }
         Mode::Mirror { udp } => {
-            let interface = tunnel::interface("interface", &own[0])?;
+            let interface = names::interface("interface", &own[0])?;
             Port::Mirror { interface, filter: own[1..].join(" "), udp }
         }
         Mode::Tap => {
             let address: IpAddr =
                 own[0].parse().map_err(|_| format!("address {:?}: must be an IPv4 or IPv6 address", own[0]))?;
-            let addresses = vec![(address, tunnel::prefix(address, &own[1])?)];
+            let addresses = vec![(address, address::prefix(address, &own[1])?)];
             Port::Tap { name, addresses, interface_mtu: None, bridge: None }
         }
         Mode::Bridge => {
-            let bridge = Some(tunnel::interface("bridge", &own[0])?);
+            let bridge = Some(names::interface("bridge", &own[0])?);
             Port::Tap { name, addresses: Vec::new(), interface_mtu: None, bridge }
         }
     })
@@ -304,8 +307,8 @@ fn cipher_and_key(cipher: Option<Cipher>, key: Option<Secret>) -> Result<(Cipher
     match (cipher, given) {
         (None | Some(Cipher::None), None) => Ok((Cipher::None, Secret::default())),
         (Some(Cipher::None), Some(_)) => Err("option -k: a key is of no use with -enc none".into()),
-        (None, Some(key)) => Ok((Cipher::Aes128, tunnel::key("option -k", key)?)),
-        (Some(cipher), Some(key)) if !key.is_empty() => Ok((cipher, tunnel::key("option -k", key)?)),
+        (None, Some(key)) => Ok((Cipher::Aes128, cipher::key("option -k", key)?)),
+        (Some(cipher), Some(key)) if !key.is_empty() => Ok((cipher, cipher::key("option -k", key)?)),
         (Some(cipher), _) => Ok((cipher, Secret::new(DEFAULT_KEY.into()))),
     }
 }

@@ -11,7 +11,7 @@ use privsep::ipc::Secret;
 
 use crate::Error;
 use crate::error::Context;
-use crate::tunnel::{self, Port, Tunnel};
+use crate::tunnel::{self, Port, Tunnel, address, cipher, names};
 
 /// The file that describes `tunnel`. Secrets go to files of mode 0600 in `directory`, or their place is named.
 pub fn text(tunnel: &Tunnel, directory: Option<&Path>) -> Result<String, Error> {
@@ -29,8 +29,8 @@ pub fn text(tunnel: &Tunnel, directory: Option<&Path>) -> Result<String, Error> 
 
 /// Refuses the few classic tunnels that a file would not describe, or describe as another one.
 fn expressible(tunnel: &Tunnel) -> Result<(), String> {
-    tunnel::name(&tunnel.name).map_err(|error| format!("{error}; option -n gives another"))?;
-    let changed = |path: &&tunnel::Path| tunnel::remote(&path.remote.to_string()).as_ref() != Ok(&path.remote);
+    names::tunnel(&tunnel.name).map_err(|error| format!("{error}; option -n gives another"))?;
+    let changed = |path: &&tunnel::Path| address::remote(&path.remote.to_string()).as_ref() != Ok(&path.remote);
     match tunnel.paths.iter().find(changed) {
         Some(path) => Err(format!("remote \"{}\": means something else in a file; give another name", path.remote)),
         None => Ok(()),
@@ -105,7 +105,7 @@ fn port(text: &mut String, port: &Port) {
 fn classic(text: &mut String, tunnel: &Tunnel, directory: Option<&Path>) -> Result<(), Error> {
     let classic = &tunnel.classic;
     text.push_str("\n[classic]\n");
-    let _ = writeln!(text, "cipher = {}", quoted(tunnel::cipher_name(classic.cipher)));
+    let _ = writeln!(text, "cipher = {}", quoted(cipher::name(classic.cipher)));
     if classic.cipher != Cipher::None {
         let file = format!("{}.key", tunnel.name);
         let _ = writeln!(text, "key-file = {}", quoted(place(&file, &classic.key, directory)?));

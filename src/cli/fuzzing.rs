@@ -11,7 +11,7 @@ use privsep::netlink::{self, Link};
 
 use crate::cli::{Command, classic, convert};
 use crate::supervise::fuzzing as supervise;
-use crate::tunnel::{self, file};
+use crate::tunnel::{file, vlan_map};
 
 /// The text as classic arguments (a line each), as a VLAN map and as a file.
 pub fn text(data: &[u8]) {
@@ -29,7 +29,7 @@ pub fn text(data: &[u8]) {
             Err(error) => assert!(!error.to_string().contains('\n'), "{error}"),
         }
     }
-    if let Err(error) = tunnel::vlan_map("map", text) {
+    if let Err(error) = vlan_map::parse("map", text) {
         assert!(!error.contains('\n'), "{error}");
     }
     if let Err(error) = file::from_text(text, "name", Path::new("/nonexistent")) {

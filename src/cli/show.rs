@@ -4,13 +4,14 @@ use crate::error::Context;
 use crate::service::control_socket;
 use crate::status::Status;
 use crate::status::ask::{self, Unknown};
-use crate::{Error, log, tunnel};
+use crate::tunnel::names;
+use crate::{Error, log};
 
 /// Shows one tunnel, or all that run.
 pub fn show(name: Option<&str>, json: bool) -> Result<(), Error> {
     let directory = control_socket::directory()?;
     if let Some(name) = name {
-        tunnel::name(name).map_err(Error::Usage)?;
+        names::tunnel(name).map_err(Error::Usage)?;
         let status = ask::one(&directory, name).map_err(|unknown| match unknown {
             Unknown::NotRunning => {
                 Error::failure(format!("tunnel {name:?}: does not run; `ethudp show` lists those that do"))

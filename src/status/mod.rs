@@ -1,16 +1,15 @@
 //! What `ethudp show` shows. The field names are a contract with those who read the JSON.
 
 pub mod ask;
+mod collect;
 mod text;
+mod words;
 
-use std::time::Duration;
-
-use nix::unistd::Pid;
-use privsep::ipc::{Cipher, Confinement, PathCounters, PathHealth, PathReport, PortCounters, SealCounters, State};
+use privsep::ipc::{PathCounters, PortCounters, SealCounters};
 use serde::{Deserialize, Serialize};
 
-use crate::log;
-use crate::tunnel::{self, Tunnel};
+pub use collect::{Facts, Seen, before_start, collect};
+pub use words::{Mismatch, health, lacks};
 
 /// Version of the fields (docs/STATUS.md): it grows when one of them changes its meaning or goes, not when one comes.
 const SCHEMA: u32 = 1;
@@ -95,185 +94,6 @@ pub struct PathStatus {
     pub errors: u64,
 }
 
-/// What a status is made from.
-pub struct Facts<'a> {
-    pub tunnel: &'a Tunnel,
-    pub interface: &'a str,
-    pub helper: Option<Pid>,
-    pub worker: Option<Pid>,
-    pub restarts: u64,
-    pub confinement: Confinement,
-    pub in_empty_network: bool,
-    /// Local and remote address of each path.
-    pub addresses: Vec<(String, String)>,
-    /// MTU of each path's underlay.
-    pub underlay_mtus: Vec<Option<u32>>,
-    pub state: &'a State,
-    pub uptime: Duration,
-    /// What is wrong with the local side.
-    pub local: Option<String>,
-    /// What is known of each path besides its report.
-    pub seen: Vec<Seen>,
-    /// Of frames that go round in a circle.
-    pub storm: Option<&'static str>,
-}
-
-/// What the supervisor has seen of a path.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Seen {
-    pub last_rx: Option<Duration>,
-    pub mismatch: Option<Mismatch>,
-}
-
-/// What the two ends do not agree about, while what comes makes no sense.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mismatch {
-    /// How frames are coded: cipher, key, lz4.
-    Coding,
-    /// Who may be the peer.
-    Password,
-}
-
-impl Mismatch {
-    /// In a sentence; frames that are noise may be `written` to the local side.
-    pub fn sentence(self, written: bool) -> &'static str {
-        match self {
-            Self::Password => "whoever sends does not tell our password: is it the same at both ends?",
-            Self::Coding if written => {
-                "what comes cannot be decoded, or is no frame when it is: are cipher, key and lz4 the same at both ends? \
-                 What can be decoded is written to the local side even so, as by EthUDP"
-            }
-            Self::Coding => {
-                "what comes cannot be decoded, or is no frame when it is: are cipher, key and lz4 the same at both ends?"
-            }
-        }
-    }
-}
-
-/// Puts a status together.
-pub fn collect(facts: Facts<'_>) -> Status {
-    let Confinement { landlock_abi, mdwe, seccomp } = facts.confinement;
-    let active = usize::from(facts.state.active);
-    let reports = facts.state.paths.iter().copied().chain(std::iter::repeat(PathReport::default()));
-    let seen = |index| facts.seen.get(index).copied().unwrap_or_default();
-    let underlay_mtu = |index| facts.underlay_mtus.get(index).copied().flatten();
-    let paths = facts.addresses.into_iter().zip(reports).enumerate().map(|(index, (addresses, report))| PathStatus {
-        active: index == active,
-        underlay_mtu: underlay_mtu(index),
-        ..path(addresses, &report, seen(index))
-    });
-    let paths: Vec<_> = paths.collect();
-    let written = facts.tunnel.rules.receive;
-    let (state, reason) = match (facts.worker, facts.helper, paths.get(active)) {
-        (None, ..) => ("starting", None),
-        (_, None, _) => ("degraded", Some("the helper has ended: a worker that dies cannot be replaced".into())),
-        _ if facts.local.is_some() => ("local-down", facts.local),
-        // Nobody need answer a mirror.
-        _ if facts.tunnel.port.is_mirror() => ("up", facts.storm.map(Into::into)),
-        (.., path) => {
-            let mismatch = seen(active).mismatch.map(|mismatch| mismatch.sentence(written));
-            let reason = mismatch.or(facts.storm).map(Into::into);
-            (path.map_or("connecting", |path| path.state.as_str()), reason)
-        }
-    };
-    Status {
-        schema: SCHEMA,
-        name: facts.tunnel.name.clone(),
-        mode: facts.tunnel.port.mode().into(),
-        wire: "classic".into(),
-        version: env!("CARGO_PKG_VERSION").into(),
-        state: state.into(),
-        reason,
-        uptime_s: facts.uptime.as_secs(),
-        cipher: tunnel::cipher_name(facts.tunnel.classic.cipher).into(),
-        protection: protection(facts.tunnel.classic.cipher).into(),
-        lz4: facts.tunnel.classic.lz4 > 0,
-        last_error: log::last_error(),
-        pids: Pids {
-            supervisor: std::process::id().cast_signed(),
-            helper: facts.helper.map(Pid::as_raw),
-            worker: facts.worker.map(Pid::as_raw),
-        },
-        worker_restarts: facts.restarts,
-        confinement: ConfinementStatus { netns: facts.in_empty_network, landlock_abi, mdwe, seccomp },
-        port: PortStatus { interface: facts.interface.into(), counters: facts.state.port },
-        seal: facts.state.seal,
-        paths,
-    }
-}
-
-/// The status of a tunnel that looks up the names of its paths, or waits because one does not resolve.
-pub fn before_start(tunnel: &Tunnel, waits: bool) -> Status {
-    let addresses = tunnel.paths.iter().map(|path| (path.local.to_string(), path.remote.to_string())).collect();
-    let status = collect(Facts {
-        tunnel,
-        interface: "",
-        helper: None,
-        worker: None,
-        restarts: 0,
-        confinement: Confinement::default(),
-        in_empty_network: false,
-        addresses,
-        underlay_mtus: Vec::new(),
-        state: &State::default(),
-        uptime: Duration::ZERO,
-        local: None,
-        seen: Vec::new(),
-        storm: None,
-    });
-    Status { state: if waits { "connecting" } else { "starting" }.into(), ..status }
-}
-
-fn path((local, remote): (String, String), report: &PathReport, seen: Seen) -> PathStatus {
-    let PathReport { health: state, rtt_us, counters, .. } = *report;
-    #[allow(clippy::cast_precision_loss)] // Exact for any time below 285 years.
-    let rtt_ms = (rtt_us > 0).then_some(rtt_us as f64 / 1000.0);
-    let PathCounters { tx_errors, tx_dropped_oversize, rx_errors, rx_dropped_invalid, rx_dropped_oversize, .. } =
-        counters;
-    PathStatus {
-        local,
-        remote,
-        state: seen.mismatch.map_or(health(state), |_| "mismatch").into(),
-        active: false,
-        rtt_ms,
-        last_rx_ms: seen.last_rx.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
-        underlay_mtu: None,
-        counters,
-        errors: [tx_errors, tx_dropped_oversize, rx_errors, rx_dropped_invalid, rx_dropped_oversize]
-            .into_iter()
-            .fold(0, u64::saturating_add),
-    }
-}
-
-/// What a cipher of the classic wire means.
-fn protection(cipher: Cipher) -> &'static str {
-    match cipher {
-        Cipher::None => "clear",
-        Cipher::Xor => "obfuscated, not encrypted",
-        Cipher::Aes128 | Cipher::Aes192 | Cipher::Aes256 => "encrypted, not authenticated",
-    }
-}
-
-/// What of a worker's confinement could not be had. A network namespace can be expected only `by_root`.
-pub fn lacks(confinement: &ConfinementStatus, by_root: bool) -> Vec<&'static str> {
-    let ConfinementStatus { netns, landlock_abi, mdwe, seccomp } = *confinement;
-    let lacks = [
-        (landlock_abi == 0, "Landlock"),
-        (!mdwe, "memory-deny-write-execute"),
-        (!seccomp, "seccomp"),
-        (by_root && !netns, "an empty network namespace"),
-    ];
-    lacks.into_iter().filter_map(|(lacks, what)| lacks.then_some(what)).collect()
-}
-
-/// The word for a path's health.
-pub fn health(health: PathHealth) -> &'static str {
-    match health {
-        PathHealth::Connecting => "connecting",
-        PathHealth::Up => "up",
-        PathHealth::Down => "down",
-    }
-}
 
 impl Status {
     /// The exit status of `ethudp show NAME`: 0 is up, 3 not or no longer up, 4 up only in part or wrongly set up.

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use privsep::ipc::PathHealth;
 
-use super::{PathStatus, Status, health, lacks};
+use super::words::{health, lacks};
+use super::{PathStatus, Status};
 
 impl Status {
     /// A path's state in words: nobody need answer a mirror, so that it does not connect.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use privsep::ipc::Cipher;
 
-use crate::tunnel::{self, Path, Port, Remote, Tunnel};
+use super::{Path, Port, Remote, Tunnel, cipher};
 
 /// Lines for the log, and for `ethudp check`.
 pub fn of(tunnel: &Tunnel) -> Vec<String> {
@@ -28,10 +28,10 @@ fn of_the_wire(cipher: Cipher) -> String {
 }
 
 fn of_the_key(tunnel: &Tunnel) -> Option<String> {
-    let (key, size) = (tunnel.classic.key.expose(), tunnel::key_size(tunnel.classic.cipher));
-    let (length, cipher) = (key.len(), tunnel::cipher_name(tunnel.classic.cipher));
-    if key == tunnel::DEFAULT_KEY.as_bytes() {
-        Some(format!("the key is EthUDP's default {:?}, which everybody knows", tunnel::DEFAULT_KEY))
+    let (key, size) = (tunnel.classic.key.expose(), cipher::key_size(tunnel.classic.cipher));
+    let (length, cipher) = (key.len(), cipher::name(tunnel.classic.cipher));
+    if key == cipher::DEFAULT_KEY.as_bytes() {
+        Some(format!("the key is EthUDP's default {:?}, which everybody knows", cipher::DEFAULT_KEY))
     } else if length < size {
         Some(format!("the key has {length} bytes, {cipher} takes {size}: the rest are zeros"))
     } else if size > 0 && length > size {
@@ -138,7 +138,7 @@ mod tests {
         assert!(!warns(&open, "whoever"));
         open.classic.cipher = Cipher::Xor;
         assert!(warns(&open, "whoever"));
-        open.classic.password = tunnel::password("password", b"secret".to_vec()).unwrap();
+        open.classic.password = cipher::password("password", b"secret".to_vec()).unwrap();
         assert!(!warns(&open, "whoever"));
         assert!(!warns(&tunnel(TAP, &[(HERE, "192.0.2.2:6000")]), "whoever"));
     }
@@ -178,10 +178,10 @@ mod tests {
             ("fifteen-bytes-k", "has 15 bytes, aes-128 takes 16: the rest are zeros"),
             ("seventeen-bytes-k", "has 17 bytes, aes-128 takes 16: the others are not used"),
         ] {
-            aes.classic.key = tunnel::key("key", key.into()).unwrap();
+            aes.classic.key = cipher::key("key", key.into()).unwrap();
             assert!(warns(&aes, words), "{key}: {:?}", of(&aes));
         }
-        aes.classic.key = tunnel::key("key", b"sixteen-bytes-ke".to_vec()).unwrap();
+        aes.classic.key = cipher::key("key", b"sixteen-bytes-ke".to_vec()).unwrap();
         assert_eq!(of(&aes).len(), 1, "{:?}", of(&aes));
         (aes.rules.send, aes.rules.receive) = (false, false);
         assert!(warns(&aes, "no frame is forwarded"));

@@ -15,6 +15,13 @@ pub const LZ4: RangeInclusive<u64> = 0..=9;
 /// Paths of the classic wire: master and slave.
 pub const CLASSIC_PATHS: usize = 2;
 
+/// Parses a whole number within bounds.
+pub fn number(what: &str, value: &str, bounds: RangeInclusive<u64>) -> Result<u64, String> {
+    let (least, most) = bounds.clone().into_inner();
+    let number = value.parse::<u64>().ok().filter(|number| bounds.contains(number));
+    number.ok_or_else(|| format!("{what} {value:?}: must be a number from {least} to {most}"))
+}
+
 /// Checks a number of a file.
 pub fn check(what: &str, number: impl Into<u64>, bounds: &RangeInclusive<u64>) -> Result<(), String> {
     let number = number.into();

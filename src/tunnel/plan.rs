@@ -2,9 +2,9 @@
 
 use privsep::ipc::{Address, Identity, PathPlan, Plan, PortPlan, Remote};
 
+use super::resolve::Resolved;
+use super::{Port, Tunnel, filter};
 use crate::Error;
-use crate::tunnel::resolve::Resolved;
-use crate::tunnel::{Port, Tunnel, filter};
 
 /// The plan for the helper: every handle that this tunnel will ever need.
 ///

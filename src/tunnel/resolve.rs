@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use privsep::ipc::{Address, Remote};
 
-use crate::Error;
-use crate::tunnel::{self, Endpoint, Path, Tunnel};
+use super::{Endpoint, Path, Tunnel};
+use crate::{Error, tunnel};
 
 /// Longest wait for the resolver.
 pub const LIMIT: Duration = Duration::from_secs(10);

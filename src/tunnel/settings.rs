@@ -2,8 +2,8 @@
 
 use privsep::ipc::{Classic, PortKind, Secrets, Settings, Wire};
 
-use crate::tunnel::resolve::Resolved;
-use crate::tunnel::{Port, Tunnel};
+use super::resolve::Resolved;
+use super::{Port, Tunnel};
 
 /// What every worker is told.
 pub fn settings(tunnel: &Tunnel, paths: &[Resolved]) -> Settings {

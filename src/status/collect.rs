@@ -1,0 +1,136 @@
+//! A status put together from what the supervisor knows.
+
+use std::time::Duration;
+
+use nix::unistd::Pid;
+use privsep::ipc::{Confinement, PathCounters, PathReport, State};
+
+use super::words::{Mismatch, health, protection};
+use super::{ConfinementStatus, PathStatus, Pids, PortStatus, SCHEMA, Status};
+use crate::log;
+use crate::tunnel::{Tunnel, cipher};
+
+/// What a status is made from.
+pub struct Facts<'a> {
+    pub tunnel: &'a Tunnel,
+    pub interface: &'a str,
+    pub helper: Option<Pid>,
+    pub worker: Option<Pid>,
+    pub restarts: u64,
+    pub confinement: Confinement,
+    pub in_empty_network: bool,
+    /// Local and remote address of each path.
+    pub addresses: Vec<(String, String)>,
+    /// MTU of each path's underlay.
+    pub underlay_mtus: Vec<Option<u32>>,
+    pub state: &'a State,
+    pub uptime: Duration,
+    /// What is wrong with the local side.
+    pub local: Option<String>,
+    /// What is known of each path besides its report.
+    pub seen: Vec<Seen>,
+    /// Of frames that go round in a circle.
+    pub storm: Option<&'static str>,
+}
+
+/// What the supervisor has seen of a path.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Seen {
+    pub last_rx: Option<Duration>,
+    pub mismatch: Option<Mismatch>,
+}
+
+/// Puts a status together.
+pub fn collect(facts: Facts<'_>) -> Status {
+    let Confinement { landlock_abi, mdwe, seccomp } = facts.confinement;
+    let active = usize::from(facts.state.active);
+    let reports = facts.state.paths.iter().copied().chain(std::iter::repeat(PathReport::default()));
+    let seen = |index| facts.seen.get(index).copied().unwrap_or_default();
+    let underlay_mtu = |index| facts.underlay_mtus.get(index).copied().flatten();
+    let paths = facts.addresses.into_iter().zip(reports).enumerate().map(|(index, (addresses, report))| PathStatus {
+        active: index == active,
+        underlay_mtu: underlay_mtu(index),
+        ..path(addresses, &report, seen(index))
+    });
+    let paths: Vec<_> = paths.collect();
+    let written = facts.tunnel.rules.receive;
+    let (state, reason) = match (facts.worker, facts.helper, paths.get(active)) {
+        (None, ..) => ("starting", None),
+        (_, None, _) => ("degraded", Some("the helper has ended: a worker that dies cannot be replaced".into())),
+        _ if facts.local.is_some() => ("local-down", facts.local),
+        // Nobody need answer a mirror.
+        _ if facts.tunnel.port.is_mirror() => ("up", facts.storm.map(Into::into)),
+        (.., path) => {
+            let mismatch = seen(active).mismatch.map(|mismatch| mismatch.sentence(written));
+            let reason = mismatch.or(facts.storm).map(Into::into);
+            (path.map_or("connecting", |path| path.state.as_str()), reason)
+        }
+    };
+    Status {
+        schema: SCHEMA,
+        name: facts.tunnel.name.clone(),
+        mode: facts.tunnel.port.mode().into(),
+        wire: "classic".into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        state: state.into(),
+        reason,
+        uptime_s: facts.uptime.as_secs(),
+        cipher: cipher::name(facts.tunnel.classic.cipher).into(),
+        protection: protection(facts.tunnel.classic.cipher).into(),
+        lz4: facts.tunnel.classic.lz4 > 0,
+        last_error: log::last_error(),
+        pids: Pids {
+            supervisor: std::process::id().cast_signed(),
+            helper: facts.helper.map(Pid::as_raw),
+            worker: facts.worker.map(Pid::as_raw),
+        },
+        worker_restarts: facts.restarts,
+        confinement: ConfinementStatus { netns: facts.in_empty_network, landlock_abi, mdwe, seccomp },
+        port: PortStatus { interface: facts.interface.into(), counters: facts.state.port },
+        seal: facts.state.seal,
+        paths,
+    }
+}
+
+/// The status of a tunnel that looks up the names of its paths, or waits because one does not resolve.
+pub fn before_start(tunnel: &Tunnel, waits: bool) -> Status {
+    let addresses = tunnel.paths.iter().map(|path| (path.local.to_string(), path.remote.to_string())).collect();
+    let status = collect(Facts {
+        tunnel,
+        interface: "",
+        helper: None,
+        worker: None,
+        restarts: 0,
+        confinement: Confinement::default(),
+        in_empty_network: false,
+        addresses,
+        underlay_mtus: Vec::new(),
+        state: &State::default(),
+        uptime: Duration::ZERO,
+        local: None,
+        seen: Vec::new(),
+        storm: None,
+    });
+    Status { state: if waits { "connecting" } else { "starting" }.into(), ..status }
+}
+
+fn path((local, remote): (String, String), report: &PathReport, seen: Seen) -> PathStatus {
+    let PathReport { health: state, rtt_us, counters, .. } = *report;
+    #[allow(clippy::cast_precision_loss)] // Exact for any time below 285 years.
+    let rtt_ms = (rtt_us > 0).then_some(rtt_us as f64 / 1000.0);
+    let PathCounters { tx_errors, tx_dropped_oversize, rx_errors, rx_dropped_invalid, rx_dropped_oversize, .. } =
+        counters;
+    PathStatus {
+        local,
+        remote,
+        state: seen.mismatch.map_or(health(state), |_| "mismatch").into(),
+        active: false,
+        rtt_ms,
+        last_rx_ms: seen.last_rx.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+        underlay_mtu: None,
+        counters,
+        errors: [tx_errors, tx_dropped_oversize, rx_errors, rx_dropped_invalid, rx_dropped_oversize]
+            .into_iter()
+            .fold(0, u64::saturating_add),
+    }
+}

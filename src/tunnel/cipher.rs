@@ -1,0 +1,60 @@
+//! Ciphers of the classic wire by their names, and what a key or a password of it may be.
+
+use privsep::ipc::{Cipher, Secret};
+
+/// The key that EthUDP uses when a cipher is given without one.
+pub const DEFAULT_KEY: &str = "123456";
+/// Longest key in bytes, EthUDP's limit.
+pub const MAX_KEY: usize = 2047;
+
+/// Parses a cipher's name.
+pub fn parse(what: &str, name: &str) -> Result<Cipher, String> {
+    match name {
+        "none" => Ok(Cipher::None),
+        "xor" => Ok(Cipher::Xor),
+        "aes-128" => Ok(Cipher::Aes128),
+        "aes-192" => Ok(Cipher::Aes192),
+        "aes-256" => Ok(Cipher::Aes256),
+        _ => Err(format!("{what} {name:?}: unknown cipher; must be xor, aes-128, aes-192 or aes-256")),
+    }
+}
+
+/// The name of a cipher.
+pub fn name(cipher: Cipher) -> &'static str {
+    match cipher {
+        Cipher::None => "none",
+        Cipher::Xor => "xor",
+        Cipher::Aes128 => "aes-128",
+        Cipher::Aes192 => "aes-192",
+        Cipher::Aes256 => "aes-256",
+    }
+}
+
+/// Bytes of key that a cipher takes, 0 where any number will do.
+pub fn key_size(cipher: Cipher) -> usize {
+    match cipher {
+        Cipher::None | Cipher::Xor => 0,
+        Cipher::Aes128 => 16,
+        Cipher::Aes192 => 24,
+        Cipher::Aes256 => 32,
+    }
+}
+
+/// Checks the length of a key.
+pub fn key(what: &str, bytes: Vec<u8>) -> Result<Secret, String> {
+    match bytes.len() {
+        0 => Err(format!("{what}: empty key; must have 1 to {MAX_KEY} bytes")),
+        length if length > MAX_KEY => Err(format!("{what}: key of {length} bytes; must have 1 to {MAX_KEY}")),
+        _ => Ok(Secret::new(bytes)),
+    }
+}
+
+/// Checks the length of a password.
+pub fn password(what: &str, bytes: Vec<u8>) -> Result<Secret, String> {
+    match bytes.len() {
+        0 => Err(format!("{what}: empty password; must have 1 to {MAX_KEY} bytes")),
+        length if length > MAX_KEY => Err(format!("{what}: password of {length} bytes; must have 1 to {MAX_KEY}")),
+        _ if bytes.contains(&0) => Err(format!("{what}: password with a NUL byte, which the format cannot carry")),
+        _ => Ok(Secret::new(bytes)),
+    }
+}

@@ -1,0 +1,94 @@
+//! A file, word for word: its tables and keys.
+//!
+//! Every key of the format is known here. One that this version does not support is refused by name, never ignored.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+/// A file, word for word.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Document {
+    pub mode: Option<String>,
+    pub wire: Option<String>,
+    pub tap: Option<Tap>,
+    pub raw: Option<Raw>,
+    #[serde(default)]
+    pub path: Vec<PathTable>,
+    pub classic: Option<Classic>,
+    pub direction: Option<String>,
+    pub run: Option<String>,
+    pub exit_after_s: Option<u64>,
+    pub mirror: Option<Mirror>,
+    pub secure: Option<toml::Value>,
+    #[serde(default)]
+    pub require_confinement: bool,
+    pub repair: Option<String>,
+    pub rules: Option<RulesTable>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct RulesTable {
+    pub mss: Option<toml::Value>,
+    pub loop_check: Option<bool>,
+    pub vlan_map: Option<BTreeMap<String, u16>>,
+    pub vlan_map_file: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Tap {
+    pub name: Option<String>,
+    #[serde(default)]
+    pub address: Vec<String>,
+    pub bridge: Option<String>,
+    pub mtu: Option<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Raw {
+    pub interface: String,
+    pub promiscuous: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Mirror {
+    pub interface: String,
+    pub filter: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct PathTable {
+    pub local: String,
+    pub remote: String,
+    pub device: Option<String>,
+    pub mark: Option<u32>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Classic {
+    pub cipher: Option<String>,
+    pub key_file: Option<PathBuf>,
+    pub password_file: Option<PathBuf>,
+    pub lz4: Option<u8>,
+    pub fragment_mtu: Option<u16>,
+}
+
+/// Reads the words of a file.
+pub fn parse(text: &str) -> Result<Document, String> {
+    toml::from_str(text).map_err(|error| {
+        if toml::from_str::<toml::Table>(text).is_ok_and(|table| table.get("path").is_some_and(toml::Value::is_table)) {
+            return "[path]: write [[path]], as there can be several".into();
+        }
+        let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
+        let message = error.message().replace('\n', " ");
+        line.map_or_else(|| message.clone(), |line| format!("line {line}: {message}"))
+    })
+}

@@ -1,0 +1,189 @@
+//! From the words of a file to the tunnel that they mean.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use privsep::ipc::{Cipher, Rules, Secret};
+
+use super::document::{Classic, Document, Mirror, PathTable, Raw, RulesTable, Tap};
+use super::secret::secret;
+use crate::service::files;
+use crate::tunnel::bounds::{self, CLASSIC_PATHS};
+use crate::tunnel::{self, Origin, Port, Repair, Tunnel, address, cipher, names, repair, vlan_map};
+
+/// What a mode can be.
+const MODES: &str = "\"raw\", \"tap\", \"bridge\", \"mirror\" or \"mirror-udp\"";
+
+/// The tunnel of this name; the files that are named are relative to `directory`.
+pub fn assemble(file: Document, name: &str, directory: &Path) -> Result<Tunnel, String> {
+    let mode = file.mode.as_deref().ok_or_else(|| format!("mode is missing: must be {MODES}"))?;
+    if !["raw", "tap", "bridge", "mirror", "mirror-udp"].contains(&mode) {
+        return Err(format!("mode = {mode:?}: must be {MODES}"));
+    }
+    match file.wire.as_deref() {
+        Some("classic") => {}
+        Some("secure") | None => {
+            return Err(
+                "wire = \"secure\", the default, is not supported by this version yet: write wire = \"classic\"".into(),
+            );
+        }
+        Some(other) => return Err(format!("wire = {other:?}: must be \"classic\"")),
+    }
+    refuse(&[("[secure]", &file.secure)])?;
+    let (send, receive) = match file.direction.as_deref() {
+        None | Some("both") => (true, true),
+        Some("send") => (true, false),
+        Some("receive") => (false, true),
+        Some("none") => (false, false),
+        Some(other) => {
+            return Err(format!("direction = {other:?}: must be \"both\", \"send\", \"receive\" or \"none\""));
+        }
+    };
+    let port = port(mode, file.tap, file.raw, file.mirror)?;
+    // A mirror gives nothing back.
+    let receive = receive && !port.is_mirror();
+    if file.path.is_empty() {
+        return Err("[[path]] is missing: at least one, with local and remote".into());
+    }
+    if file.path.len() > CLASSIC_PATHS {
+        return Err(format!("[[path]]: there are {}; at most {CLASSIC_PATHS} are possible", file.path.len()));
+    }
+    let paths = file.path.into_iter().map(path).collect::<Result<_, _>>()?;
+    let classic = classic(file.classic.unwrap_or_default(), directory)?;
+    let checks = port.checks_loops(receive);
+    let (rules, auto_mss) = rules(file.rules.unwrap_or_default(), directory, send, receive, checks)?;
+    let (name, run) = (name.to_owned(), file.run);
+    Ok(Tunnel {
+        name,
+        port,
+        paths,
+        classic,
+        rules,
+        auto_mss,
+        run,
+        exit_after: file.exit_after_s.filter(|&ticks| ticks > 0),
+        require_confinement: file.require_confinement,
+        repair: file.repair.map_or(Ok(Repair::default()), |text| repair::parse("repair", &text))?,
+        user: None,
+        origin: Origin::File,
+    })
+}
+
+/// What is done to frames, and whether the MSS is to be what fits.
+fn rules(
+    table: RulesTable,
+    directory: &Path,
+    send: bool,
+    receive: bool,
+    checks: bool,
+) -> Result<(Rules, bool), String> {
+    let (mss, auto_mss) = match table.mss {
+        None => (None, false),
+        Some(toml::Value::String(auto)) if auto == "auto" => (None, true),
+        Some(value) => {
+            let mss = value.as_integer().and_then(|mss| u16::try_from(mss).ok()).filter(|&mss| mss > 0);
+            let mss = mss.ok_or_else(|| format!("rules.mss = {value}: must be 1 to 65535, or \"auto\""))?;
+            (Some((mss, mss)), false)
+        }
+    };
+    let mut vlan_map = Vec::new();
+    for (local, remote) in table.vlan_map.unwrap_or_default() {
+        let id = |id: Option<u16>| id.filter(|&id| id < 4096);
+        let (Some(local), Some(remote)) = (id(local.parse().ok()), id(Some(remote))) else {
+            return Err(format!("rules.vlan-map: {local} = {remote}: both must be VLAN ids, 0 to 4095"));
+        };
+        vlan_map::add(&mut vlan_map, (local, remote)).map_err(|error| format!("rules.vlan-map: {error}"))?;
+    }
+    if let Some(file) = table.vlan_map_file {
+        if !vlan_map.is_empty() {
+            return Err("rules.vlan-map and rules.vlan-map-file: only one of them is possible".into());
+        }
+        let what = format!("VLAN map {}", directory.join(&file).display());
+        let (text, _) = files::text(&directory.join(&file)).map_err(|error| format!("{what}: {error}"))?;
+        vlan_map = vlan_map::parse(&what, &text)?;
+    }
+    let loop_check = table.loop_check.unwrap_or(checks);
+    Ok((Rules { send, receive, loop_check, mss, vlan_map }, auto_mss))
+}
+
+/// Refuses by name what this version does not support.
+fn refuse(keys: &[(&str, &Option<toml::Value>)]) -> Result<(), String> {
+    match keys.iter().find(|(_, value)| value.is_some()) {
+        Some((name, _)) => Err(format!("{name}: is not supported by this version yet")),
+        None => Ok(()),
+    }
+}
+
+fn port(mode: &str, tap: Option<Tap>, raw: Option<Raw>, mirror: Option<Mirror>) -> Result<Port, String> {
+    let own = match mode {
+        "raw" => "[raw]",
+        "tap" | "bridge" => "[tap]",
+        _ => "[mirror]",
+    };
+    let given = [("[tap]", tap.is_some()), ("[raw]", raw.is_some()), ("[mirror]", mirror.is_some())];
+    if let Some((name, _)) = given.iter().find(|(name, given)| *given && *name != own) {
+        return Err(format!("{name}: is of no use in mode {mode:?}"));
+    }
+    match (tap, raw, mirror) {
+        (Some(tap), ..) => tap_port(mode, tap),
+        (_, Some(raw), _) => Ok(Port::Raw {
+            interface: names::interface("raw.interface", &raw.interface)?,
+            promiscuous: raw.promiscuous.unwrap_or(true),
+        }),
+        (.., Some(mirror)) => Ok(Port::Mirror {
+            interface: names::interface("mirror.interface", &mirror.interface)?,
+            filter: mirror.filter.unwrap_or_default(),
+            udp: mode == "mirror-udp",
+        }),
+        _ if mode == "tap" => Ok(Port::Tap { name: None, addresses: Vec::new(), interface_mtu: None, bridge: None }),
+        _ => Err(format!("{own} is missing: mode {mode:?} needs it")),
+    }
+}
+
+fn tap_port(mode: &str, tap: Tap) -> Result<Port, String> {
+    let bridge = match (mode, tap.bridge) {
+        ("bridge", None) => return Err("tap.bridge is missing: mode \"bridge\" needs it".into()),
+        ("tap", Some(_)) => return Err("tap.bridge: is of use only in mode \"bridge\"".into()),
+        (_, bridge) => bridge.map(|name| names::interface("tap.bridge", &name)).transpose()?,
+    };
+    if let Some(mtu) = tap.mtu {
+        bounds::check("tap.mtu", mtu, &bounds::INTERFACE_MTU)?;
+    }
+    let addresses = tap.address.iter().map(|text| address(text)).collect::<Result<_, _>>()?;
+    let name = tap.name.map(|name| names::interface("tap.name", &name)).transpose()?;
+    Ok(Port::Tap { name, addresses, interface_mtu: tap.mtu, bridge })
+}
+
+fn address(text: &str) -> Result<(IpAddr, u8), String> {
+    let form = || format!("tap.address {text:?}: must be ADDRESS/PREFIX, as in \"10.8.0.1/24\"");
+    let (address, prefix) = text.split_once('/').ok_or_else(form)?;
+    let address = address.parse().map_err(|_| form())?;
+    Ok((address, address::prefix(address, prefix).map_err(|error| format!("tap.address {text:?}: {error}"))?))
+}
+
+fn path(table: PathTable) -> Result<tunnel::Path, String> {
+    let local = address::endpoint("local", &table.local)?;
+    let remote = address::remote(&table.remote)?;
+    let device = table.device.map(|name| names::interface("device", &name)).transpose()?;
+    Ok(tunnel::Path { local, remote, device, mark: table.mark })
+}
+
+fn classic(table: Classic, directory: &Path) -> Result<tunnel::Classic, String> {
+    let cipher = cipher::parse("classic.cipher", table.cipher.as_deref().unwrap_or("none"))?;
+    let lz4 = table.lz4.unwrap_or(0);
+    bounds::check("classic.lz4", lz4, &bounds::LZ4)?;
+    if let Some(mtu) = table.fragment_mtu {
+        bounds::check("classic.fragment-mtu", mtu, &bounds::FRAGMENT_MTU)?;
+    }
+    let key = match (cipher, table.key_file) {
+        (Cipher::None, None) => Secret::default(),
+        (Cipher::None, Some(_)) => return Err("classic.key-file: is of no use without a cipher".into()),
+        (_, None) => return Err("classic.key-file is missing: the cipher needs a key".into()),
+        (_, Some(file)) => secret("key file", &file, directory, cipher::key)?,
+    };
+    let password = match table.password_file {
+        None => Secret::default(),
+        Some(file) => secret("password file", &file, directory, cipher::password)?,
+    };
+    Ok(tunnel::Classic { cipher, key, password, lz4, fragment_mtu: table.fragment_mtu })
+}

@@ -1,0 +1,42 @@
+//! Names of tunnels and of interfaces.
+
+/// Checks a tunnel's name, which becomes a file name.
+pub fn tunnel(name: &str) -> Result<String, String> {
+    let bad = |b: u8| b == b'/' || b.is_ascii_control() || b.is_ascii_whitespace();
+    if name.is_empty() || name.len() > 64 || name.starts_with(['.', '-']) || name.bytes().any(bad) {
+        return Err(format!(
+            "tunnel name {name:?}: must have 1 to 64 bytes, no '/' and no space, and not begin with '.' or '-'"
+        ));
+    }
+    Ok(name.to_owned())
+}
+
+/// Checks an interface name by the kernel's rules (`dev_valid_name`).
+pub fn interface(what: &str, name: &str) -> Result<String, String> {
+    if name.is_empty() || name.len() > 15 {
+        return Err(format!("{what} {name:?}: has {} bytes; an interface name has 1 to 15", name.len()));
+    }
+    if matches!(name, "." | "..")
+        || name.bytes().any(|b| b.is_ascii_whitespace() || b.is_ascii_control() || b"/:%".contains(&b))
+    {
+        return Err(format!("{what} {name:?}: an interface name has no space, '/', ':' or '%'"));
+    }
+    Ok(name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_the_kernel_or_the_file_system_would_not_take() {
+        for bad in ["", "sixteen-byte-nam", "a/b", "a b", "a:b", "tap%d", ".", ".."] {
+            assert!(interface("interface", bad).is_err(), "{bad:?}");
+        }
+        for bad in ["", "a/b", "../x", "-x", "a b", &"x".repeat(65)] {
+            assert!(tunnel(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(interface("interface", "fifteen-byte-na"), Ok("fifteen-byte-na".into()));
+        assert_eq!(tunnel("site-a.1"), Ok("site-a.1".into()));
+    }
+}

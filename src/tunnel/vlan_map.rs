@@ -1,0 +1,51 @@
+//! VLAN maps: which id of the local side is which on the other.
+
+/// Parses the pairs of a VLAN map file: a local and a remote id on each line, what follows them is not looked at. Empty
+/// lines and those that begin with `#` are left out.
+pub fn parse(what: &str, text: &str) -> Result<Vec<(u16, u16)>, String> {
+    let mut pairs = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let mut words = line.split_whitespace();
+        let Some(first) = words.next().filter(|word| !word.starts_with('#')) else { continue };
+        let id = |word: Option<&str>| word.and_then(|word| word.parse::<u16>().ok()).filter(|&id| id < 4096);
+        let (Some(local), Some(remote)) = (id(Some(first)), id(words.next())) else {
+            return Err(format!(
+                "{what}, line {number}: {line:?}: must be a local and a remote VLAN id, each 0 to 4095"
+            ));
+        };
+        add(&mut pairs, (local, remote)).map_err(|error| format!("{what}, line {number}: {error}"))?;
+    }
+    Ok(pairs)
+}
+
+/// Adds a pair to a VLAN map, unless it contradicts one that is there.
+pub fn add(pairs: &mut Vec<(u16, u16)>, (local, remote): (u16, u16)) -> Result<(), String> {
+    match pairs.iter().find(|pair| pair.0 == local || pair.1 == remote) {
+        Some(&pair) if pair == (local, remote) => {}
+        Some(pair) => return Err(format!("VLAN {local} to {remote} contradicts {} to {}", pair.0, pair.1)),
+        None => pairs.push((local, remote)),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vlan_maps() {
+        let read = |text: &str| parse("map", text);
+        assert_eq!(read("# a comment\n\n  7\t4000 more words\r\n100 200"), Ok(vec![(7, 4000), (100, 200)]));
+        assert_eq!(read("1 2\n1 2\n"), Ok(vec![(1, 2)]));
+        for (text, words) in [
+            ("1 2\n1 3\n", "map, line 2: VLAN 1 to 3 contradicts 1 to 2"),
+            ("1 2\n\n3 2\n", "map, line 3: VLAN 3 to 2 contradicts 1 to 2"),
+            ("50,60", "map, line 1: \"50,60\""),
+            ("x 9 9", "map, line 1"),
+            ("7", "map, line 1"),
+            ("4096 1", "each 0 to 4095"),
+        ] {
+            assert!(read(text).unwrap_err().contains(words), "{text:?}: {:?}", read(text));
+        }
+    }
+}
