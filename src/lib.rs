@@ -31,7 +31,7 @@ pub fn run() -> ExitCode {
         None
     });
     let result = cli::parse().and_then(|command| match command {
-        Command::Run(tunnel, foreground) => cli::run::run(&tunnel, foreground, stored_tap),
+        Command::Run(tunnel, policies) => cli::run::run(&tunnel, policies, stored_tap),
         Command::Benchmark(classic, secrets, length) => benchmark::run(classic, secrets, length),
         Command::Check(files) => check::check(&files),
         Command::Show { name, json } => show::show(name.as_deref(), json),

@@ -5,14 +5,13 @@ use std::net::IpAddr;
 
 use privsep::ipc::{self, Cipher, Rules, Secret, Secrets};
 
-use super::{Command, Foreground};
+use super::Command;
 use crate::Error;
 use crate::log::{self, Level};
 use crate::service::files;
+use crate::supervise::policy::{Place, Policies, Request, TicksOver, Unresolved};
 use crate::tunnel::cipher::{self, DEFAULT_KEY};
-use crate::tunnel::{
-    self, Classic, Endpoint, Origin, Path, Port, Remote, Tunnel, address, advice, bounds, names, vlan_map,
-};
+use crate::tunnel::{self, Classic, Endpoint, Path, Port, Remote, Tunnel, address, advice, bounds, names, vlan_map};
 
 /// What help says of it.
 pub const HELP: &str = "\
@@ -128,10 +127,17 @@ pub fn parse(arguments: &[OsString], secrets: &mut Vec<usize>) -> Result<Command
         let secrets = Secrets { key, ..Secrets::default() };
         return Ok(Command::Benchmark(classic, secrets, options.length.unwrap_or(1500)));
     }
-    let foreground = if options.foreground { Foreground::Yes } else { Foreground::No };
+    let policies = policies(options.foreground);
     let tunnel = tunnel(options, &operands).map_err(Error::Usage)?;
     advice::refuse(&tunnel).map_err(Error::Usage)?;
-    Ok(Command::Run(Box::new(tunnel), foreground))
+    Ok(Command::Run(Box::new(tunnel), policies))
+}
+
+/// What EthUDP does, but that a name which does not resolve is an error.
+fn policies(foreground: bool) -> Policies {
+    let (place, ticks_over) =
+        if foreground { (Place::Foreground, TicksOver::End) } else { (Place::Background, TicksOver::Replace) };
+    Policies { place, unresolved: Unresolved::End, on_hangup: Request::Statistics, on_user: Request::Reset, ticks_over }
 }
 
 fn option(options: &mut Options, name: &str, rest: &mut impl Iterator<Item = String>) -> Result<(), Error> {
@@ -258,7 +264,6 @@ fn tunnel(options: Options, operands: &[String]) -> Result<Tunnel, String> {
         run,
         exit_after,
         user,
-        origin: Origin::Classic,
     })
 }
 

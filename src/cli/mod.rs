@@ -16,13 +16,14 @@ use std::path::PathBuf;
 
 use privsep::ipc::{Classic, Secrets};
 
+use crate::supervise::policy::Policies;
 use crate::tunnel::Tunnel;
 use crate::{Error, log};
 
 /// What the user wants.
 pub enum Command {
-    /// Run a tunnel; in the foreground, or in the background once it is ready.
-    Run(Box<Tunnel>, Foreground),
+    /// Run a tunnel, with what is expected of it.
+    Run(Box<Tunnel>, Policies),
     /// Measure cipher and compression, with frames of this size and some others.
     Benchmark(Classic, Secrets, u16),
     /// Check files.
@@ -36,15 +37,6 @@ pub enum Command {
     },
     /// Print this and end.
     Text(String),
-}
-
-/// Whether to stay in the foreground.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Foreground {
-    /// Log to standard error.
-    Yes,
-    /// Go to the background when ready, log to the system log.
-    No,
 }
 
 /// Parses this process's arguments.

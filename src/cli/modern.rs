@@ -7,13 +7,23 @@ use std::path::{Path, PathBuf};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
-use super::{Command, Foreground, classic, convert};
+use super::{Command, classic, convert};
 use crate::Error;
 use crate::log::{self, Level};
+use crate::supervise::policy::{Place, Policies, Request, TicksOver, Unresolved};
 use crate::tunnel;
 
 /// Where `ethudp up NAME` looks for NAME.toml.
 const DIRECTORY: &str = "/etc/ethudp";
+
+/// What a service manager expects, and whoever runs it in a terminal.
+const POLICIES: Policies = Policies {
+    place: Place::Foreground,
+    unresolved: Unresolved::Wait,
+    on_hangup: Request::Reload,
+    on_user: Request::Statistics,
+    ticks_over: TicksOver::End,
+};
 
 /// Ethernet frames between two sites in UDP datagrams.
 #[derive(Parser)]
@@ -92,7 +102,7 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Command, Error> {
             });
             let mut tunnel = tunnel::file::load(&file(&tunnel))?;
             tunnel.user = user;
-            Ok(Command::Run(Box::new(tunnel), Foreground::Yes))
+            Ok(Command::Run(Box::new(tunnel), POLICIES))
         }
         Action::Check { tunnels } => Ok(Command::Check(tunnels.iter().map(|tunnel| file(tunnel)).collect())),
         Action::Convert { dir, arguments } => match classic::parse(behind_the_program(&arguments), &mut Vec::new())? {

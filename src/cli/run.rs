@@ -9,17 +9,17 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 use privsep::sys::process::fork_background;
 
-use crate::cli::Foreground;
 use crate::error::Context;
 use crate::log::{self, SystemLog};
+use crate::supervise::policy::{Place, Policies};
 use crate::tunnel::Tunnel;
 use crate::{Error, supervise};
 
 /// Runs a tunnel until it is told to end.
-pub fn run(tunnel: &Tunnel, foreground: Foreground, stored_tap: Option<OwnedFd>) -> Result<(), Error> {
+pub fn run(tunnel: &Tunnel, policies: Policies, stored_tap: Option<OwnedFd>) -> Result<(), Error> {
     log::name(&tunnel.name);
-    if foreground == Foreground::Yes {
-        return supervise::run(tunnel, foreground, stored_tap, || Ok(()));
+    if policies.place == Place::Foreground {
+        return supervise::run(tunnel, policies, stored_tap, || Ok(()));
     }
     let going = || "going to the background".to_owned();
     let (mut ready, signal) = io::pipe().context(going)?;
@@ -30,7 +30,7 @@ pub fn run(tunnel: &Tunnel, foreground: Foreground, stored_tap: Option<OwnedFd>)
     drop(ready);
     setsid().context(going)?;
     let system_log = log::connect(&tunnel.name);
-    supervise::run(tunnel, foreground, stored_tap, || detach(system_log, signal).context(going))
+    supervise::run(tunnel, policies, stored_tap, || detach(system_log, signal).context(going))
 }
 
 /// How the child ended that was to go to the background.

@@ -12,6 +12,7 @@ mod mismatch;
 mod names;
 mod not_up;
 mod observe;
+pub mod policy;
 mod repair;
 mod requests;
 mod restart;
@@ -34,7 +35,6 @@ use nix::sys::socket::SockaddrStorage;
 use privsep::ipc::State;
 use privsep::sys::supervisor::ethtool;
 
-use crate::cli::Foreground;
 use crate::error::Context;
 use crate::service::confine::{self, Keeps};
 use crate::service::control_socket::ControlSocket;
@@ -47,12 +47,13 @@ use crate::{Error, log};
 use helper::Helper;
 use link::LinkWatch;
 use memory::Shortage;
+use policy::{Place, Policies};
 use supervisor::{Parts, Supervisor};
 
 /// Runs a tunnel until it is told to end; calls `ready` once, when the first worker forwards.
 pub fn run(
     tunnel: &Tunnel,
-    foreground: Foreground,
+    policies: Policies,
     stored_tap: Option<OwnedFd>,
     ready: impl FnOnce() -> Result<(), Error>,
 ) -> Result<(), Error> {
@@ -62,7 +63,9 @@ pub fn run(
     let signals = signals().context(|| "signals".into())?;
     let control = ControlSocket::bind(&tunnel.name, identity)?;
     let notify = Notify::connect();
-    let Some(mut paths) = names::paths(tunnel, &signals, &control, &notify)? else { return Ok(()) };
+    let Some(mut paths) = names::paths(tunnel, policies.unresolved, &signals, &control, &notify)? else {
+        return Ok(());
+    };
     warn_of_loop(tunnel, &paths);
     let stored_tap = stored_tap.filter(|_| matches!(tunnel.port, Port::Tap { .. }));
     let stored = stored_tap.is_some();
@@ -88,17 +91,19 @@ pub fn run(
     if tunnel.auto_mss {
         settings.rules.mss = Some(underlay::mss(tunnel.classic.settings(), &paths).map_err(Error::Failure)?);
     }
-    let keeps =
-        Keeps { worker: &executables.worker, runtime: control.directory(), system_log: foreground == Foreground::No };
+    let keeps = Keeps {
+        worker: &executables.worker,
+        runtime: control.directory(),
+        system_log: policies.place == Place::Background,
+    };
     let found: Vec<_> = sizes::fragments(tunnel, &paths).into_iter().chain(offloads(tunnel)).collect();
     let shortage = Shortage::watch();
     let in_empty_network = confine::give_up_privileges(identity, &keeps).context(|| "giving up privileges".into())?;
     for line in advice::of(tunnel).into_iter().chain(found) {
         log::warning(&line);
     }
-    let ends_with_worker = foreground == Foreground::Yes;
     let parts = Parts {
-        ends_with_worker,
+        policies,
         shortage,
         link,
         by_root: identity.is_some(),

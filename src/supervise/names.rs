@@ -7,12 +7,13 @@ use nix::sys::signalfd::SignalFd;
 use sd_notify::NotifyState;
 
 use super::events::{Readable, to_end, wait};
+use super::policy::Unresolved;
 use super::requests::Requests;
 use crate::error::Context;
 use crate::service::control_socket::ControlSocket;
 use crate::service::notify::Notify;
+use crate::tunnel::Tunnel;
 use crate::tunnel::resolve::{self, LookUp, Resolved};
-use crate::tunnel::{Origin, Tunnel};
 use crate::{Error, log, status};
 
 /// Time between two attempts of a tunnel that waits for its names.
@@ -21,6 +22,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// All paths with their addresses; `None` when a signal asks to end meanwhile.
 pub fn paths(
     tunnel: &Tunnel,
+    unresolved: Unresolved,
     signals: &SignalFd,
     control: &ControlSocket,
     notify: &Notify,
@@ -38,7 +40,7 @@ pub fn paths(
             }
         };
         let error = match result {
-            Err(error) if tunnel.origin == Origin::File => error.to_string(),
+            Err(error) if unresolved == Unresolved::Wait => error.to_string(),
             result => return result.map(Some),
         };
         if error != said {

@@ -13,6 +13,7 @@ use super::helper::Helper;
 use super::link::{Fate, LinkWatch, Trouble};
 use super::memory::Shortage;
 use super::observe::Observer;
+use super::policy::{Policies, Request, TicksOver};
 use super::repair::{self, Need};
 use super::requests::Requests;
 use super::restart::{Death, History, Verdict};
@@ -25,8 +26,8 @@ use crate::error::Context;
 use crate::service::control_socket::ControlSocket;
 use crate::service::notify::Notify;
 use crate::status::{self, Status};
+use crate::tunnel::Tunnel;
 use crate::tunnel::resolve::Resolved;
-use crate::tunnel::{Origin, Tunnel};
 use crate::{Error, log};
 
 /// Frames that have waited longer than this are not delivered any more.
@@ -38,7 +39,6 @@ const IDLE: Duration = Duration::from_secs(5);
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// What every worker is started with, and where.
-#[allow(clippy::struct_excessive_bools)] // Each is a fact of its own.
 pub struct Parts {
     /// The worker's executable, opened at the start.
     pub executable: File,
@@ -60,8 +60,8 @@ pub struct Parts {
     pub link: LinkWatch,
     /// Tells when the kernel kills for want of memory.
     pub shortage: Shortage,
-    /// Whether the tunnel ends when a worker has run its ticks.
-    pub ends_with_worker: bool,
+    /// What whoever runs the tunnel expects of it.
+    pub policies: Policies,
 }
 
 impl Parts {
@@ -333,7 +333,7 @@ impl<'a> Supervisor<'a> {
                 log::error(&format!("worker {}: message out of place", worker.pid()));
                 self.worker_ended(Blame::Worker)?;
             }
-            Ok(Some(Event::Finished)) if self.parts.ends_with_worker => return Ok(Flow::End),
+            Ok(Some(Event::Finished)) if self.parts.policies.ticks_over == TicksOver::End => return Ok(Flow::End),
             Ok(Some(Event::Finished)) => self.worker_finished(),
             Ok(Some(Event::Nothing)) => {}
             Ok(None) => self.worker_ended(Blame::Nobody)?,
@@ -461,16 +461,16 @@ impl<'a> Supervisor<'a> {
             log::info("ends, as a signal asks");
             return Flow::End;
         }
-        match self.tunnel.origin {
-            Origin::Classic if asked.user => self.reset(Counts::Traffic),
-            Origin::File if asked.hangup => {
-                log::warning("a reload (SIGHUP) is not supported by this version yet: restart instead");
+        let Policies { on_user, on_hangup, .. } = self.parts.policies;
+        for (comes, request) in [(asked.user, on_user), (asked.hangup, on_hangup)] {
+            match request {
+                _ if !comes => {}
+                Request::Statistics => self.want_statistics(),
+                Request::Reset => self.reset(Counts::Traffic),
+                Request::Reload => {
+                    log::warning("a reload (SIGHUP) is not supported by this version yet: restart instead");
+                }
             }
-            _ => {}
-        }
-        if (asked.hangup && self.tunnel.origin == Origin::Classic) || (asked.user && self.tunnel.origin == Origin::File)
-        {
-            self.want_statistics();
         }
         Flow::Continue
     }

@@ -40,7 +40,7 @@ pub struct Tunnel {
     pub auto_mss: bool,
     /// A command to run when everything is open.
     pub run: Option<String>,
-    /// Ticks, about seconds, after which the worker is replaced; in the foreground the program ends.
+    /// Ticks, about seconds, after which a worker has run long enough.
     pub exit_after: Option<u64>,
     /// Whether a worker that is less confined than this program can have it ends the tunnel.
     pub require_confinement: bool,
@@ -48,17 +48,6 @@ pub struct Tunnel {
     pub repair: Repair,
     /// The user that all processes become when started by root.
     pub user: Option<String>,
-    /// How it was described.
-    pub origin: Origin,
-}
-
-/// How a tunnel was described, on which a few habits depend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
-    /// By EthUDP's command line: a name that does not resolve is an error, HUP prints and USR1 resets statistics.
-    Classic,
-    /// By a file: names are waited for, USR1 prints statistics.
-    File,
 }
 
 /// The classic wire format.

@@ -9,7 +9,7 @@ use super::document::{Classic, Document, Mirror, PathTable, Raw, RulesTable, Tap
 use super::secret::secret;
 use crate::service::files;
 use crate::tunnel::bounds::{self, CLASSIC_PATHS};
-use crate::tunnel::{self, Origin, Port, Repair, Tunnel, address, cipher, names, repair, vlan_map};
+use crate::tunnel::{self, Port, Repair, Tunnel, address, cipher, names, repair, vlan_map};
 
 /// What a mode can be.
 const MODES: &str = "\"raw\", \"tap\", \"bridge\", \"mirror\" or \"mirror-udp\"";
@@ -65,7 +65,6 @@ pub fn assemble(file: Document, name: &str, directory: &Path) -> Result<Tunnel, 
         require_confinement: file.require_confinement,
         repair: file.repair.map_or(Ok(Repair::default()), |text| repair::parse("repair", &text))?,
         user: None,
-        origin: Origin::File,
     })
 }
 

@@ -1,0 +1,55 @@
+//! What whoever runs a tunnel expects of it. The two command lines differ in this and choose it; what a tunnel is, they describe
+//! alike.
+
+/// How a tunnel behaves towards whoever runs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policies {
+    /// Where it runs.
+    pub place: Place,
+    /// What becomes of it when a name does not resolve.
+    pub unresolved: Unresolved,
+    /// What SIGHUP asks for.
+    pub on_hangup: Request,
+    /// What SIGUSR1 asks for.
+    pub on_user: Request,
+    /// What becomes of it when a worker has run its ticks.
+    pub ticks_over: TicksOver,
+}
+
+/// Where a tunnel runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Where it was started; it logs to standard error.
+    Foreground,
+    /// In the background once it is ready; it logs to the system log.
+    Background,
+}
+
+/// What becomes of a tunnel one of whose names does not resolve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unresolved {
+    /// It ends, with an error.
+    End,
+    /// It waits and asks again.
+    Wait,
+}
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Request {
+    /// To log statistics.
+    Statistics,
+    /// To count traffic from zero.
+    Reset,
+    /// To read the file again, which this version does not.
+    Reload,
+}
+
+/// What becomes of a tunnel whose worker has run its ticks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TicksOver {
+    /// It ends.
+    End,
+    /// It goes on with another worker.
+    Replace,
+}
