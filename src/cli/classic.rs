@@ -9,7 +9,7 @@ use super::Command;
 use crate::Error;
 use crate::log::{self, Level};
 use crate::service::files;
-use crate::supervise::policy::{Place, Policies, Request, TicksOver, Unresolved};
+use crate::supervise::policy::{OnSignal, Place, Policies, TicksOver, Unresolved};
 use crate::tunnel::cipher::{self, DEFAULT_KEY};
 use crate::tunnel::{self, Classic, Endpoint, Path, Port, Remote, Tunnel, address, advice, bounds, names, vlan_map};
 
@@ -133,11 +133,17 @@ pub fn parse(arguments: &[OsString], secrets: &mut Vec<usize>) -> Result<Command
     Ok(Command::Run(Box::new(tunnel), policies))
 }
 
-/// What EthUDP does, but that a name which does not resolve is an error.
+/// What users of EthUDP expect.
 fn policies(foreground: bool) -> Policies {
     let (place, ticks_over) =
         if foreground { (Place::Foreground, TicksOver::End) } else { (Place::Background, TicksOver::Replace) };
-    Policies { place, unresolved: Unresolved::End, on_hangup: Request::Statistics, on_user: Request::Reset, ticks_over }
+    Policies {
+        place,
+        unresolved: Unresolved::End,
+        on_hangup: OnSignal::LogStatistics,
+        on_user: OnSignal::ResetCounts,
+        ticks_over,
+    }
 }
 
 fn option(options: &mut Options, name: &str, rest: &mut impl Iterator<Item = String>) -> Result<(), Error> {

@@ -10,7 +10,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use super::{Command, classic, convert};
 use crate::Error;
 use crate::log::{self, Level};
-use crate::supervise::policy::{Place, Policies, Request, TicksOver, Unresolved};
+use crate::supervise::policy::{OnSignal, Place, Policies, TicksOver, Unresolved};
 use crate::tunnel;
 
 /// Where `ethudp up NAME` looks for NAME.toml.
@@ -20,8 +20,8 @@ const DIRECTORY: &str = "/etc/ethudp";
 const POLICIES: Policies = Policies {
     place: Place::Foreground,
     unresolved: Unresolved::Wait,
-    on_hangup: Request::Reload,
-    on_user: Request::Statistics,
+    on_hangup: OnSignal::Reload,
+    on_user: OnSignal::LogStatistics,
     ticks_over: TicksOver::End,
 };
 

@@ -8,10 +8,10 @@ pub struct Policies {
     pub place: Place,
     /// What becomes of it when a name does not resolve.
     pub unresolved: Unresolved,
-    /// What SIGHUP asks for.
-    pub on_hangup: Request,
-    /// What SIGUSR1 asks for.
-    pub on_user: Request,
+    /// On SIGHUP.
+    pub on_hangup: OnSignal,
+    /// On SIGUSR1.
+    pub on_user: OnSignal,
     /// What becomes of it when a worker has run its ticks.
     pub ticks_over: TicksOver,
 }
@@ -34,14 +34,14 @@ pub enum Unresolved {
     Wait,
 }
 
-/// What a signal asks for.
+/// What a signal has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Request {
-    /// To log statistics.
-    Statistics,
-    /// To count traffic from zero.
-    Reset,
-    /// To read the file again, which this version does not.
+pub enum OnSignal {
+    /// Statistics are logged.
+    LogStatistics,
+    /// Traffic is counted from zero.
+    ResetCounts,
+    /// The file would be read again; this version says that it does not.
     Reload,
 }
 

@@ -13,7 +13,7 @@ use super::helper::Helper;
 use super::link::{Fate, LinkWatch, Trouble};
 use super::memory::Shortage;
 use super::observe::Observer;
-use super::policy::{Policies, Request, TicksOver};
+use super::policy::{OnSignal, Policies, TicksOver};
 use super::repair::{self, Need};
 use super::requests::Requests;
 use super::restart::{Death, History, Verdict};
@@ -462,12 +462,12 @@ impl<'a> Supervisor<'a> {
             return Flow::End;
         }
         let Policies { on_user, on_hangup, .. } = self.parts.policies;
-        for (comes, request) in [(asked.user, on_user), (asked.hangup, on_hangup)] {
-            match request {
+        for (comes, answer) in [(asked.user, on_user), (asked.hangup, on_hangup)] {
+            match answer {
                 _ if !comes => {}
-                Request::Statistics => self.want_statistics(),
-                Request::Reset => self.reset(Counts::Traffic),
-                Request::Reload => {
+                OnSignal::LogStatistics => self.want_statistics(),
+                OnSignal::ResetCounts => self.reset(Counts::Traffic),
+                OnSignal::Reload => {
                     log::warning("a reload (SIGHUP) is not supported by this version yet: restart instead");
                 }
             }
