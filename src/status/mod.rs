@@ -94,7 +94,6 @@ pub struct PathStatus {
     pub errors: u64,
 }
 
-
 impl Status {
     /// The exit status of `ethudp show NAME`: 0 is up, 3 not or no longer up, 4 up only in part or wrongly set up.
     pub fn exit_status(&self) -> u8 {
