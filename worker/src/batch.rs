@@ -45,7 +45,7 @@ pub struct Checksum {
 pub struct Superframe {
     /// What it carries.
     pub kind: Segments,
-    /// Bytes of header that each segment begins with.
+    /// Bytes of header that each segment begins with, or more: of what the kernel gives it is a hint.
     pub header: u16,
     /// Bytes of payload in each segment but the last.
     pub segment: u16,
@@ -60,6 +60,19 @@ pub enum Segments {
     Tcp6,
     /// UDP datagrams.
     Udp,
+}
+
+impl Facts {
+    /// The headers are `count` bytes, which is less than the headroom, farther from the beginning of the frame.
+    fn move_back(&mut self, count: usize) {
+        let count = u16::try_from(count).unwrap_or(u16::MAX);
+        if let Some(checksum) = &mut self.checksum {
+            checksum.start = checksum.start.saturating_add(count);
+        }
+        if let Some(superframe) = &mut self.superframe {
+            superframe.header = superframe.header.saturating_add(count);
+        }
+    }
 }
 
 /// A frame in the batch's memory.
@@ -199,7 +212,8 @@ impl Batch {
         self.spans.iter().map(|span| span.length as u64).sum()
     }
 
-    /// Makes room for `count` bytes in front of frame `index` and returns the longer frame.
+    /// Makes room for `count` bytes in front of frame `index` and returns the longer frame. What is known of its headers moves
+    /// with them: they are taken to be behind what is put in.
     ///
     /// # Panics
     /// When the headroom is used up.
@@ -208,6 +222,7 @@ impl Batch {
         assert!(span.start - span.room.start >= count);
         span.start -= count;
         span.length += count;
+        span.facts.move_back(count);
         self.frame_mut(index)
     }
 
@@ -343,6 +358,11 @@ mod tests {
         batch.retain(|_| !std::mem::replace(&mut first, false));
         assert_eq!(batch.span(0).origin, Some(([192, 0, 2, 1], 1).into()));
         assert_eq!(batch.span(0).facts.superframe, Some(superframe));
+        // A tag that is put back moves the headers.
+        batch.spans[0].facts.checksum = Some(Checksum { start: 34, offset: 16 });
+        batch.grow_front(0, 4);
+        assert_eq!(batch.span(0).facts.checksum, Some(Checksum { start: 38, offset: 16 }));
+        assert_eq!(batch.span(0).facts.superframe, Some(Superframe { header: 58, ..superframe }));
     }
 
     #[test]

@@ -3,11 +3,16 @@
 #![allow(clippy::missing_panics_doc)] // To panic is what they are for.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 
 use privsep::ipc::Cipher;
 
 use crate::batch::{Batch, MAX_DATAGRAM, MAX_FRAME};
-use crate::frame::{loops, mss, udp, vlan};
+use crate::frame::checksum::Sum;
+use crate::frame::coalesce::Coalescer;
+use crate::frame::ethernet::{self, IPV4, IPV6, TCP, TPID_8021AD, TPID_8021Q, UDP, word};
+use crate::frame::segment::Segmenter;
+use crate::frame::{ipv6, loops, mss, offload, udp, vlan};
 use crate::wire::classic::codec::{Codec, Scratch, kind};
 use crate::wire::classic::fragment::{self, Outcome, Reassembly, Splitter};
 
@@ -77,4 +82,139 @@ pub fn fragment(mut data: &[u8]) {
         }
         data = next;
     }
+}
+
+/// Offload: a header that the kernel would put in front, and a frame; and the same bytes as frames that follow each other, each
+/// behind two bytes of length. What is cut is joined to what it was, and what is joined is cut to what it was.
+pub fn offload(data: &[u8]) {
+    if let Some((header, frame)) = data.split_first_chunk::<{ offload::LONG }>() {
+        superframe(header, frame);
+    }
+    let (mut frames, mut rest) = (Vec::new(), data);
+    while let [high, low, next @ ..] = rest {
+        let length = u16::from_be_bytes([*high & 0x7f, *low]);
+        let (frame, next) = next.split_at(usize::from(length).min(next.len()));
+        let mut frame = frame.to_vec();
+        if *high & 0x80 == 0 {
+            repair(&mut frame);
+        }
+        frames.push(frame);
+        rest = next;
+    }
+    coalesce(&frames);
+}
+
+/// What is said of a frame is said again, its checksum completed, and when it is one, it is cut.
+fn superframe(header: &[u8], frame: &[u8]) {
+    let Ok(facts) = offload::parse(header, frame) else { return };
+    assert_eq!(offload::parse(&offload::write(&facts), frame), Ok(facts));
+    if let Some(checksum) = facts.checksum {
+        let mut complete = frame.to_vec();
+        offload::complete_checksum(&mut complete, checksum).unwrap();
+        assert_eq!(complete.len(), frame.len());
+    }
+    if let Ok(mut segmenter) = Segmenter::new(frame, &facts) {
+        let (mut payloads, mut frames) = (Vec::new(), Vec::new());
+        while let Some((headers, payload)) = segmenter.cut() {
+            assert!(headers.len() + payloads.len() + payload.len() <= frame.len());
+            payloads.extend_from_slice(payload);
+            frames.push([headers, payload].concat());
+        }
+        assert!(frame.ends_with(&payloads) && !frames.is_empty());
+        coalesce(&frames[..frames.len().min(200)]);
+    }
+}
+
+/// Coalesces frames, and returns which are sent as one. Each is sent once, in order within its flow, and what the kernel would
+/// cut a superframe into are the same frames; but for the identification, where it means nothing.
+pub fn coalesce(frames: &[Vec<u8>]) -> Vec<Vec<usize>> {
+    let mut coalescer = Coalescer::new(true);
+    coalescer.plan(frames.len(), |index| &frames[index]);
+    let (mut runs, mut sent) = (Vec::new(), vec![false; frames.len()]);
+    for planned in coalescer.planned() {
+        let run: Vec<usize> = planned.parts().map(|(index, _)| index).collect();
+        assert_eq!(run.len(), planned.count());
+        let mut whole = planned.headers().to_vec();
+        planned.parts().for_each(|(index, from)| whole.extend_from_slice(&frames[index][from..]));
+        if run.len() == 1 {
+            assert!(whole == frames[run[0]] && planned.facts() == crate::batch::Facts::default());
+        } else {
+            let facts = planned.facts();
+            assert_eq!(offload::parse(&offload::write(&facts), &whole), Ok(facts));
+            let mut segmenter = Segmenter::new(&whole, &facts).unwrap();
+            for &index in &run {
+                let (headers, payload) = segmenter.cut().unwrap();
+                assert!(is_same(&[headers, payload].concat(), &frames[index]), "{index} of {run:?}");
+            }
+            assert!(segmenter.cut().is_none());
+        }
+        for &index in &run {
+            assert!(!std::mem::replace(&mut sent[index], true));
+            let flow = flow(&frames[index]);
+            let earlier = |&earlier: &usize| !sent[earlier] && self::flow(&frames[earlier]) == flow;
+            assert!(flow.is_none() || !(0..index).any(|index| earlier(&index)), "{index} overtakes in {run:?}");
+        }
+        runs.push(run);
+    }
+    assert!(sent.iter().all(|&sent| sent));
+    runs
+}
+
+/// Whether two frames are the same to whoever receives them: IPv4 that may not be fragmented needs no identification.
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let without_id = |frame: &[u8]| {
+        let mut frame = frame.to_vec();
+        if let Some((IPV4, at)) = ethernet::payload(&frame, 8, &[TPID_8021Q, TPID_8021AD])
+            && frame[at + 6..at + 8] == [0x40, 0]
+        {
+            assert!(Sum::of(&frame[at..at + 20]).is_right());
+            frame[at + 4..at + 6].fill(0);
+            frame[at + 10..at + 12].fill(0);
+        }
+        frame
+    };
+    one == other || without_id(one) == without_id(other)
+}
+
+/// Where packet, addresses and transport header of TCP or UDP are, and its protocol.
+fn transport(frame: &[u8]) -> Option<(usize, Range<usize>, usize, u8)> {
+    const OFFSET: u16 = 0x1fff;
+    let (kind, at) = ethernet::payload(frame, 8, &[TPID_8021Q, TPID_8021AD])?;
+    let packet = frame.get(at..)?;
+    let (protocol, behind, addresses) = match kind {
+        IPV4 if packet.first()? >> 4 == 4 && word(packet, 6)? & OFFSET == 0 => {
+            (*packet.get(9)?, usize::from(packet[0] % 16) * 4, at + 12..at + 20)
+        }
+        IPV6 => {
+            let content = ipv6::content(packet).filter(|content| content.first)?;
+            (content.protocol, content.at, at + 8..at + 40)
+        }
+        _ => return None,
+    };
+    let right = [TCP, UDP].contains(&protocol) && behind >= 20 && packet.len() >= behind + 8;
+    right.then_some((at, addresses, at + behind, protocol))
+}
+
+/// Tags, protocol, addresses and ports.
+fn flow(frame: &[u8]) -> Option<Vec<u8>> {
+    let (packet, addresses, at, protocol) = transport(frame)?;
+    Some([&frame[12..packet], &[protocol], &frame[addresses], &frame[at..at + 4]].concat())
+}
+
+/// Makes the checksums of a frame right, so that something comes of it.
+fn repair(frame: &mut [u8]) {
+    let Some((packet, addresses, at, protocol)) = transport(frame) else { return };
+    let field = at + if protocol == TCP { 16 } else { 6 };
+    if frame.len() < field + 2 {
+        return;
+    }
+    if frame[packet] >> 4 == 4 {
+        frame[packet + 10..packet + 12].fill(0);
+        let checksum = Sum::of(&frame[packet..at]).checksum();
+        frame[packet + 10..packet + 12].copy_from_slice(&checksum);
+    }
+    frame[field..field + 2].fill(0);
+    let pseudo = Sum::of(&frame[addresses]).plus(Sum::word(protocol.into())).plus(Sum::number(frame.len() - at));
+    let checksum = pseudo.plus(Sum::of(&frame[at..])).nonzero_checksum();
+    frame[field..field + 2].copy_from_slice(&checksum);
 }

@@ -1,10 +1,14 @@
 //! Ethernet frames: pure functions on slices.
 
+pub mod checksum;
+pub mod coalesce;
 pub mod ethernet;
 pub mod ipv6;
 pub mod loops;
 pub mod mss;
+pub mod offload;
 pub mod plausible;
+pub mod segment;
 pub mod udp;
 pub mod vlan;
 

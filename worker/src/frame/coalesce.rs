@@ -1,0 +1,311 @@
+//! Makes superframes of frames that came one by one, as the kernel does for a real interface (`net/core/gro.c`): only of such
+//! that it cuts into the same frames again. Nothing is copied but headers: which frames follow each other in a superframe is a
+//! plan, and the frames stay as they are, so that they can still be sent singly.
+
+use super::checksum::Sum;
+use super::ethernet::{IPV4, IPV6, TCP, TPID_8021AD, TPID_8021Q, UDP, payload, word};
+use super::ipv6;
+use super::segment::{FLAGS, PACKET, PSH, TAGS, sequence, short, transport_header};
+use crate::batch::{Checksum, Facts, Segments, Superframe};
+
+/// Flows of which a superframe can grow at the same time.
+const FLOWS: usize = 8;
+/// Bytes of headers at most: two tags, IPv6, TCP with all options.
+const HEADERS: usize = 14 + 2 * 4 + ipv6::HEADER + 60;
+/// The bit of an IPv4 header's fragment field that forbids fragments; all others are zero in what is merged.
+const DF: u16 = 0x4000;
+const ACK: u8 = 0x10;
+
+/// Where the headers of a frame are that is of a flow.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    kind: Segments,
+    network: usize,
+    transport: usize,
+    payload: usize,
+    /// Whether it could be part of a superframe.
+    fit: bool,
+}
+
+/// What a frame is to the flows.
+enum Sight {
+    /// Of none.
+    Other,
+    /// Perhaps of any, as a fragment is.
+    Unclear,
+    /// Of one.
+    Flow(Shape),
+}
+
+/// Frames that are sent as one, or one that is sent as it is.
+#[derive(Debug)]
+struct Run {
+    first: usize,
+    last: usize,
+    count: usize,
+    /// Payload in all frames.
+    length: usize,
+    /// Whether the first frame's checksums have been found right.
+    checked: bool,
+    /// How much the identification grows from frame to frame, once there are two.
+    step: usize,
+    facts: Facts,
+    headers: [u8; HEADERS],
+}
+
+/// Plans superframes; its memory is used again for each batch.
+#[derive(Debug, Default)]
+pub struct Coalescer {
+    udp: bool,
+    runs: Vec<Run>,
+    /// Of each frame, the one that follows it in its run.
+    next: Vec<usize>,
+    /// Runs that may grow, the oldest first, and the shape of their frames.
+    open: Vec<(usize, Shape)>,
+}
+
+/// One frame to send, in parts.
+#[derive(Debug, Clone, Copy)]
+pub struct Planned<'a> {
+    run: &'a Run,
+    next: &'a [usize],
+}
+
+impl<'a> Planned<'a> {
+    /// What the kernel is to be told of it.
+    pub fn facts(&self) -> Facts {
+        self.run.facts
+    }
+
+    /// How many frames it is made of.
+    pub fn count(&self) -> usize {
+        self.run.count
+    }
+
+    /// What it begins with: the headers of a superframe; nothing when it is a frame as it came.
+    pub fn headers(&self) -> &'a [u8] {
+        let length = self.run.facts.superframe.map_or(0, |superframe| superframe.header);
+        &self.run.headers[..usize::from(length)]
+    }
+
+    /// What follows: the index of a frame, and from which byte on it is part of this.
+    pub fn parts(&self) -> impl Iterator<Item = (usize, usize)> + use<'a> {
+        let (next, from) = (self.next, self.headers().len());
+        let following = std::iter::successors(Some(self.run.first), |&index| next.get(index).copied());
+        following.take(self.run.count).map(move |index| (index, from))
+    }
+}
+
+impl Coalescer {
+    /// For TCP, and for UDP where the kernel takes superframes of that (`TUN_F_USO4` and `TUN_F_USO6`).
+    pub fn new(udp: bool) -> Self {
+        Self { udp, ..Self::default() }
+    }
+
+    /// Plans how `count` frames are sent, in an order in which those of one flow follow each other as before.
+    pub fn plan<'a>(&mut self, count: usize, frame: impl Fn(usize) -> &'a [u8]) {
+        self.runs.clear();
+        self.open.clear();
+        self.next.clear();
+        self.next.resize(count, 0);
+        for index in 0..count {
+            match look(frame(index)) {
+                Sight::Other => self.push(index, 0),
+                Sight::Unclear => {
+                    self.open.clear();
+                    self.push(index, 0);
+                }
+                Sight::Flow(shape) => self.take(index, shape, &frame),
+            }
+        }
+        for run in self.runs.iter_mut().filter(|run| run.count > 1) {
+            if let Sight::Flow(shape) = look(frame(run.first)) {
+                run.finish(frame(run.first), frame(run.last), &shape);
+            }
+        }
+    }
+
+    /// What was planned, in the order to send it.
+    pub fn planned(&self) -> impl Iterator<Item = Planned<'_>> {
+        self.runs.iter().map(|run| Planned { run, next: &self.next })
+    }
+
+    fn push(&mut self, index: usize, length: usize) {
+        let facts = Facts::default();
+        let headers = [0; HEADERS];
+        self.runs.push(Run { first: index, last: index, count: 1, length, checked: false, step: 0, facts, headers });
+    }
+
+    /// Adds a frame of a flow to the run of that, or ends it.
+    fn take<'a>(&mut self, index: usize, shape: Shape, frame: &impl Fn(usize) -> &'a [u8]) {
+        let bytes = frame(index);
+        let of_flow =
+            |&(run, ref open): &(usize, Shape)| same_flow((frame(self.runs[run].first), open), (bytes, &shape));
+        if let Some(at) = self.open.iter().position(of_flow) {
+            let (run, open) = self.open[at];
+            let run = &mut self.runs[run];
+            let first = frame(run.first);
+            let goes_on = shape.fit && run.goes_on((first, &open), (bytes, &shape));
+            if goes_on {
+                self.next[run.last] = index;
+                run.last = index;
+                run.count += 1;
+                run.length += bytes.len() - shape.payload;
+            }
+            if !goes_on || bytes.len() < first.len() || pushes(bytes, &shape) {
+                self.open.remove(at);
+            }
+            if goes_on {
+                return;
+            }
+        }
+        if shape.fit && !pushes(bytes, &shape) && (self.udp || shape.kind != Segments::Udp) {
+            if self.open.len() == FLOWS {
+                self.open.remove(0);
+            }
+            self.open.push((self.runs.len(), shape));
+        }
+        self.push(index, bytes.len() - shape.payload.min(bytes.len()));
+    }
+}
+
+impl Run {
+    /// Whether `frame` is what the kernel would cut off behind the frames of this run, which begins with `first`.
+    fn goes_on(&mut self, first: (&[u8], &Shape), frame: (&[u8], &Shape)) -> bool {
+        let (length, shape) = (frame.0.len() - frame.1.payload, frame.1);
+        let fits = frame.0.len() <= first.0.len() && shape.payload - shape.network + self.length + length <= PACKET;
+        if !fits || first.1.payload != shape.payload || first.0[..12] != frame.0[..12] {
+            return false;
+        }
+        let header = |bytes: &'_ [u8]| -> Option<[u8; 20]> { bytes[shape.network..].first_chunk().copied() };
+        let (Some(old), Some(new)) = (header(first.0), header(frame.0)) else { return false };
+        let same_network = if old[0] >> 4 == 4 {
+            // Type of service, fragment field, time to live.
+            old[1] == new[1] && old[6..9] == new[6..9] && self.counts_on(&old, &new)
+        } else {
+            old[..4] == new[..4] && old[7] == new[7]
+        };
+        let (old, new) = (&first.0[shape.transport..shape.payload], &frame.0[shape.transport..shape.payload]);
+        let same_transport = shape.kind == Segments::Udp || {
+            let expected = sequence(old).wrapping_add(u32::try_from(self.length).unwrap_or(u32::MAX));
+            // Acknowledgement and length, window, urgent pointer and options.
+            let same = |from: usize, to: usize| old[from..to] == new[from..to];
+            sequence(new) == expected && same(8, FLAGS) && same(14, 16) && same(18, old.len())
+        };
+        // What is wrong would be right afterwards.
+        let mut right = || {
+            self.checked = self.checked || is_right(first.0, first.1);
+            self.checked && is_right(frame.0, shape)
+        };
+        same_network && same_transport && right()
+    }
+
+    /// Whether the identification of IPv4 goes on: by one as the kernel counts, or not at all where nobody may fragment, so
+    /// that it means nothing (RFC 6864).
+    fn counts_on(&mut self, first: &[u8; 20], new: &[u8; 20]) -> bool {
+        let id = |header: &[u8; 20]| u16::from_be_bytes([header[4], header[5]]);
+        let grown = usize::from(id(new).wrapping_sub(id(first)));
+        if self.count == 1 {
+            self.step = usize::from(grown != 0);
+        }
+        grown == self.step * self.count && (self.step != 0 || u16::from_be_bytes([first[6], first[7]]) == DF)
+    }
+
+    /// Writes the headers and facts of a superframe: those of its first frame, with the lengths of all, and of the last that it
+    /// is the last.
+    fn finish(&mut self, first: &[u8], last: &[u8], shape: &Shape) {
+        let (network, transport, payload) = (shape.network, shape.transport, shape.payload);
+        self.headers[..payload].copy_from_slice(&first[..payload]);
+        let (header, content) = self.headers[network..payload].split_at_mut(transport - network);
+        let length = content.len() + self.length;
+        if header[0] >> 4 == 4 {
+            let total = header.len() + length;
+            header[2..4].copy_from_slice(&short(total));
+            header[10..12].fill(0);
+            let checksum = Sum::of(header).checksum();
+            header[10..12].copy_from_slice(&checksum);
+        } else {
+            header[4..6].copy_from_slice(&short(length));
+        }
+        match shape.kind {
+            Segments::Udp => content[4..6].copy_from_slice(&short(length)),
+            Segments::Tcp4 | Segments::Tcp6 => content[FLAGS] = last[transport + FLAGS],
+        }
+        let (_, _, offset) = shape.kind.transport();
+        content[usize::from(offset)..][..2].copy_from_slice(&pseudo_header(first, shape, length).folded());
+        let number = |at: usize| u16::try_from(at).unwrap_or(u16::MAX);
+        let segment = number(first.len() - payload);
+        self.facts.checksum = Some(Checksum { start: number(transport), offset });
+        self.facts.superframe = Some(Superframe { kind: shape.kind, header: number(payload), segment });
+    }
+}
+
+/// What a frame is, by its headers.
+fn look(frame: &[u8]) -> Sight {
+    let Some((ethertype, network)) = payload(frame, TAGS, &[TPID_8021Q, TPID_8021AD]) else { return Sight::Other };
+    let Some(packet) = frame.get(network..) else { return Sight::Other };
+    // Protocol, length of the header and of the packet, and whether it has nothing but that header.
+    let (protocol, header, total, plain) = match (ethertype, packet) {
+        (IPV4, [first, _, high, low, _, _, _, _, _, protocol, ..]) => {
+            let plain = *first == 0x45 && word(packet, 6).is_some_and(|fragment| fragment & !DF == 0);
+            (*protocol, 20, usize::from(u16::from_be_bytes([*high, *low])), plain)
+        }
+        (IPV6, [first, _, _, _, high, low, next, ..]) => {
+            let length = usize::from(u16::from_be_bytes([*high, *low]));
+            (*next, ipv6::HEADER, ipv6::HEADER + length, first >> 4 == 6)
+        }
+        _ => return Sight::Other,
+    };
+    let kind = match (protocol, ethertype) {
+        (TCP, IPV4) => Segments::Tcp4,
+        (TCP, _) => Segments::Tcp6,
+        (UDP, _) => Segments::Udp,
+        // Extension headers, behind which there may be anything.
+        (0 | 43 | 44 | 51 | 60, IPV6) => return Sight::Unclear,
+        _ => return Sight::Other,
+    };
+    let content = packet.get(header..total).filter(|_| plain);
+    let Some((content, length)) = content.and_then(|content| Some((content, transport_header(content, kind)?))) else {
+        return Sight::Unclear;
+    };
+    let transport = network + header;
+    let payload = transport + length;
+    // Not padded, not empty, and with a header that the kernel would write as it is.
+    let whole = total == packet.len() && length < content.len() && payload <= HEADERS;
+    let usual = match kind {
+        Segments::Udp => word(content, 6) != Some(0),
+        Segments::Tcp4 | Segments::Tcp6 => {
+            content[12] % 16 == 0 && content[FLAGS] & !PSH == ACK && word(content, 16) != Some(u16::MAX)
+        }
+    };
+    let fit = whole && usual && (ethertype == IPV6 || word(packet, 10) != Some(u16::MAX));
+    Sight::Flow(Shape { kind, network, transport, payload, fit })
+}
+
+/// Whether two frames have the same tags, protocol, addresses and ports.
+fn same_flow((one, a): (&[u8], &Shape), (other, b): (&[u8], &Shape)) -> bool {
+    let same = |from: usize, to: usize| one[from..to] == other[from..to];
+    // Addresses and ports stand beside each other.
+    let addresses = if a.transport - a.network == ipv6::HEADER { 32 } else { 8 };
+    let alike = a.kind == b.kind && a.network == b.network && a.transport == b.transport;
+    alike && same(a.transport - addresses, a.transport + 4) && same(12, a.network)
+}
+
+/// Whether this is the last frame of a run.
+fn pushes(frame: &[u8], shape: &Shape) -> bool {
+    shape.kind != Segments::Udp && frame[shape.transport + FLAGS] & PSH != 0
+}
+
+/// The sum of a pseudo header.
+fn pseudo_header(frame: &[u8], shape: &Shape, length: usize) -> Sum {
+    let addresses = if shape.transport - shape.network == ipv6::HEADER { 32 } else { 8 };
+    let addresses = Sum::of(&frame[shape.transport - addresses..shape.transport]);
+    addresses.plus(Sum::word(shape.kind.transport().0.into())).plus(Sum::number(length))
+}
+
+/// Whether a frame without padding has the right checksums.
+fn is_right(frame: &[u8], shape: &Shape) -> bool {
+    let (header, content) = frame[shape.network..].split_at(shape.transport - shape.network);
+    let pseudo = pseudo_header(frame, shape, content.len());
+    (header.len() == ipv6::HEADER || Sum::of(header).is_right()) && pseudo.plus(Sum::of(content)).is_right()
+}

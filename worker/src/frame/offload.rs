@@ -1,0 +1,242 @@
+//! What the kernel says of a frame beside its bytes: the `virtio_net_hdr` in front of it (`linux/virtio_net.h`).
+
+use std::fmt;
+
+use super::HEADER;
+use super::checksum::Sum;
+use super::ethernet::{TCP, UDP};
+use crate::batch::{Checksum, Facts, Segments, Superframe};
+
+/// Length of that header in bytes, without the number of buffers: what a TAP and a packet socket begin with.
+pub const SHORT: usize = 10;
+/// Length of it with them.
+pub const LONG: usize = 12;
+
+/// Least length of a TCP header in bytes.
+pub const TCP_HEADER: usize = 20;
+/// Length of a UDP header in bytes.
+pub const UDP_HEADER: usize = 8;
+
+const NEEDS_CHECKSUM: u8 = 1;
+/// The kernel has seen that the checksum is right; nothing follows from it here.
+const VALID: u8 = 2;
+const NONE: u8 = 0;
+const TCP4: u8 = 1;
+const TCP6: u8 = 4;
+const UDP_DATAGRAMS: u8 = 5;
+/// The first segment has CWR, which its header says, too.
+const ECN: u8 = 0x80;
+
+/// Why a frame is not taken with what is said of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// The header in front of the frame is cut: its length in bytes.
+    NoHeader(usize),
+    /// It has flags that are not known.
+    Flags(u8),
+    /// Its kind of superframe is not known.
+    Kind(u8),
+    /// Segments would have no payload, or more than a packet holds.
+    SegmentSize(u16),
+    /// Its headers end behind the frame: their length, and the frame's.
+    HeaderLength(u16, usize),
+    /// The checksum is not in what it sums, or that not in the frame.
+    Checksum(Checksum, usize),
+    /// A superframe's checksum is not to be completed, or not that of its kind.
+    NotPartial(Segments),
+    /// No IPv4 or IPv6 that leads to what the superframe claims to carry; as of a superframe inside a tunnel's headers.
+    NotTransport(Segments),
+    /// A packet or segment is not as long as its header says: where that is, in bytes.
+    Length(usize),
+    /// It is a fragment.
+    Fragment,
+    /// More bytes of headers than are copied to each segment.
+    LongHeaders(usize),
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoHeader(length) => write!(f, "offload header of {length} bytes, less than {SHORT}"),
+            Self::Flags(flags) => write!(f, "offload flags {flags:#04x}, known are {NEEDS_CHECKSUM} and {VALID}"),
+            Self::Kind(kind) => {
+                write!(
+                    f,
+                    "superframe of kind {kind:#04x}, known are {TCP4}, {TCP6}, {UDP_DATAGRAMS} and bit {ECN:#04x}"
+                )
+            }
+            Self::SegmentSize(size) => write!(f, "superframe of segments of {size} bytes, which make no packet"),
+            Self::HeaderLength(header, frame) => write!(f, "headers of {header} bytes in a frame of {frame}"),
+            Self::Checksum(Checksum { start, offset }, frame) => {
+                write!(f, "checksum from {start} on, to be put {offset} behind that, in a frame of {frame} bytes")
+            }
+            Self::NotPartial(kind) => write!(f, "superframe {kind:?} without its checksum to be completed"),
+            Self::NotTransport(kind) => write!(f, "superframe {kind:?} whose headers do not lead there"),
+            Self::Length(at) => write!(f, "superframe whose header at {at} has a length that is not its own"),
+            Self::Fragment => write!(f, "superframe that is a fragment"),
+            Self::LongHeaders(length) => write!(f, "superframe with {length} bytes of headers"),
+        }
+    }
+}
+
+impl Segments {
+    /// Protocol number, least length of its header, and where in it the checksum is.
+    pub(super) fn transport(self) -> (u8, usize, u16) {
+        match self {
+            Self::Tcp4 | Self::Tcp6 => (TCP, TCP_HEADER, 16),
+            Self::Udp => (UDP, UDP_HEADER, 6),
+        }
+    }
+}
+
+/// What the header in front of `frame` says, in the machine's byte order; bytes behind [`SHORT`] do not matter. Its length of
+/// headers is a hint only, which may be that of the whole frame.
+///
+/// # Errors
+/// What is not known, or cannot be true of this frame.
+pub fn parse(header: &[u8], frame: &[u8]) -> Result<Facts, Refused> {
+    let &[flags, kind, ref numbers @ ..] = header.first_chunk::<SHORT>().ok_or(Refused::NoHeader(header.len()))?;
+    let number = |index: usize| u16::from_ne_bytes([numbers[2 * index], numbers[2 * index + 1]]);
+    let (header, segment, start, offset) = (number(0), number(1), number(2), number(3));
+    if flags & !(NEEDS_CHECKSUM | VALID) != 0 {
+        return Err(Refused::Flags(flags));
+    }
+    let checksum = (flags & NEEDS_CHECKSUM != 0).then_some(Checksum { start, offset });
+    let kind = match kind & !ECN {
+        NONE if kind == NONE => None,
+        TCP4 => Some(Segments::Tcp4),
+        TCP6 => Some(Segments::Tcp6),
+        UDP_DATAGRAMS if kind & ECN == 0 => Some(Segments::Udp),
+        _ => return Err(Refused::Kind(kind)),
+    };
+    let facts = Facts { checksum, superframe: kind.map(|kind| Superframe { kind, header, segment }), vlan: None };
+    check(&facts, frame.len()).map(|()| facts)
+}
+
+/// Whether facts can be true of a frame of `length` bytes.
+pub(super) fn check(facts: &Facts, length: usize) -> Result<(), Refused> {
+    if let Some(checksum @ Checksum { start, offset }) = facts.checksum
+        && (usize::from(start) < HEADER || usize::from(start) + usize::from(offset) + 2 > length)
+    {
+        return Err(Refused::Checksum(checksum, length));
+    }
+    let Some(Superframe { kind, header, segment }) = facts.superframe else { return Ok(()) };
+    let (_, least, offset) = kind.transport();
+    match facts.checksum {
+        _ if segment == 0 || segment == u16::MAX => Err(Refused::SegmentSize(segment)),
+        _ if usize::from(header) > length => Err(Refused::HeaderLength(header, length)),
+        Some(checksum) if usize::from(checksum.start) + least > length => Err(Refused::Checksum(checksum, length)),
+        Some(checksum) if checksum.offset == offset => Ok(()),
+        _ => Err(Refused::NotPartial(kind)),
+    }
+}
+
+/// The header to put in front of a frame, in the machine's byte order. Its first [`SHORT`] bytes are the one without a number
+/// of buffers. A VLAN tag has no place in it.
+pub fn write(facts: &Facts) -> [u8; LONG] {
+    let mut header = [0; LONG];
+    let mut put = |at: usize, value: u16| header[at..at + 2].copy_from_slice(&value.to_ne_bytes());
+    if let Some(superframe) = facts.superframe {
+        put(2, superframe.header);
+        put(4, superframe.segment);
+    }
+    if let Some(checksum) = facts.checksum {
+        put(6, checksum.start);
+        put(8, checksum.offset);
+    }
+    header[0] = if facts.checksum.is_some() { NEEDS_CHECKSUM } else { 0 };
+    header[1] = match facts.superframe.map(|superframe| superframe.kind) {
+        None => NONE,
+        Some(Segments::Tcp4) => TCP4,
+        Some(Segments::Tcp6) => TCP6,
+        Some(Segments::Udp) => UDP_DATAGRAMS,
+    };
+    header
+}
+
+/// Completes a checksum in its place: what stands there is the sum of what is not in the frame. As the kernel does, it is never
+/// zero, which in UDP would say that there is none and is the same number everywhere else.
+///
+/// # Errors
+/// When its place is not in the frame, which then stays as it is.
+pub fn complete_checksum(frame: &mut [u8], checksum: Checksum) -> Result<(), Refused> {
+    check(&Facts { checksum: Some(checksum), ..Facts::default() }, frame.len())?;
+    let summed = &mut frame[usize::from(checksum.start)..];
+    let complete = Sum::of(summed).nonzero_checksum();
+    summed[usize::from(checksum.offset)..][..2].copy_from_slice(&complete);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(flags: u8, kind: u8, numbers: [u16; 4]) -> Vec<u8> {
+        [&[flags, kind][..], &numbers.map(u16::to_ne_bytes).concat()].concat()
+    }
+
+    const FRAME: [u8; 200] = [0; 200];
+
+    #[test]
+    fn what_the_kernel_says_becomes_facts_and_the_header_again() {
+        let checksum = |start, offset| Some(Checksum { start, offset });
+        let of = |kind, header, segment| Some(Superframe { kind, header, segment });
+        for (bytes, checksum, superframe) in [
+            (header(0, 0, [0; 4]), None, None),
+            (header(1, 0, [0, 0, 34, 16]), checksum(34, 16), None),
+            (header(1, 1, [66, 10, 34, 16]), checksum(34, 16), of(Segments::Tcp4, 66, 10)),
+            (header(1, 4, [200, 10, 54, 16]), checksum(54, 16), of(Segments::Tcp6, 200, 10)),
+            (header(1, 5, [0, 10, 34, 6]), checksum(34, 6), of(Segments::Udp, 0, 10)),
+        ] {
+            let facts = parse(&bytes, &FRAME).unwrap();
+            assert_eq!(facts, Facts { checksum, superframe, vlan: None });
+            assert_eq!(write(&facts)[..SHORT], bytes);
+            assert_eq!(parse(&write(&facts), &FRAME), Ok(facts));
+        }
+        let ecn = parse(&header(1, 0x81, [66, 10, 34, 16]), &FRAME).unwrap();
+        assert_eq!(ecn.superframe, of(Segments::Tcp4, 66, 10), "said in the header of the segment, too");
+        assert_eq!(parse(&header(2, 0, [0, 9, 9, 9]), &FRAME), Ok(Facts::default()));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let checksum = |start, offset| Refused::Checksum(Checksum { start, offset }, 200);
+        for (flags, kind, numbers, refused) in [
+            (4, 0, [0; 4], Refused::Flags(4)),
+            (1, 3, [66, 10, 34, 16], Refused::Kind(3)),
+            (1, 0x80, [66, 10, 34, 16], Refused::Kind(0x80)),
+            (1, 0x85, [66, 10, 34, 6], Refused::Kind(0x85)),
+            (1, 0x21, [66, 10, 34, 16], Refused::Kind(0x21)),
+            (1, 1, [66, 0, 34, 16], Refused::SegmentSize(0)),
+            (1, 1, [66, 65535, 34, 16], Refused::SegmentSize(65535)),
+            (1, 1, [201, 10, 34, 16], Refused::HeaderLength(201, 200)),
+            (1, 0, [0, 0, 200, 0], checksum(200, 0)),
+            (1, 0, [0, 0, 183, 16], checksum(183, 16)),
+            (1, 0, [0, 0, 65535, 65535], checksum(65535, 65535)),
+            (1, 0, [0, 0, 13, 16], checksum(13, 16)),
+            (1, 1, [66, 10, 181, 16], checksum(181, 16)),
+            (0, 1, [66, 10, 34, 16], Refused::NotPartial(Segments::Tcp4)),
+            (1, 4, [66, 10, 34, 6], Refused::NotPartial(Segments::Tcp6)),
+            (1, 5, [66, 10, 34, 16], Refused::NotPartial(Segments::Udp)),
+        ] {
+            assert_eq!(parse(&header(flags, kind, numbers), &FRAME), Err(refused), "{refused}");
+        }
+        for length in 0..SHORT {
+            assert_eq!(parse(&[0; SHORT][..length], &FRAME), Err(Refused::NoHeader(length)));
+        }
+    }
+
+    #[test]
+    fn a_checksum_is_completed_in_place() {
+        for (rest, expected) in [(&[1, 2, 3][..], [0xe9, 0xc9]), (&[0xed, 0xcb, 0, 0], [0xff, 0xff])] {
+            let mut frame = [&[9; 14][..], &[0, 0, 0x12, 0x34], rest].concat();
+            // 0x1234 stands where the sum goes: it is that of a pseudo header.
+            complete_checksum(&mut frame, Checksum { start: 14, offset: 2 }).unwrap();
+            assert_eq!(frame, [&[9; 14][..], &[0, 0], &expected, rest].concat());
+        }
+        let mut frame = [7; 20];
+        let outside = Checksum { start: 18, offset: 1 };
+        assert_eq!(complete_checksum(&mut frame, outside), Err(Refused::Checksum(outside, 20)));
+        assert_eq!(frame, [7; 20]);
+    }
+}

@@ -1,0 +1,204 @@
+//! Cuts a superframe into frames, as the kernel does it for an interface without offload (`net/ipv4/tcp_offload.c`,
+//! `udp_offload.c`): nothing is allocated, and no payload copied.
+
+use super::checksum::Sum;
+use super::ethernet::{IPV4, IPV6, TPID_8021AD, TPID_8021Q, payload, word};
+use super::ipv6;
+use super::offload::{Refused, check};
+use crate::batch::{Facts, Segments};
+
+/// Bytes of headers in a superframe at most: two tags, IPv6 with extension headers of 134 bytes, and TCP with all options.
+pub const HEADERS: usize = 256;
+/// VLAN tags in front of a packet at most, as in the kernel.
+pub(super) const TAGS: usize = 8;
+/// Longest packet.
+pub(super) const PACKET: usize = u16::MAX as usize;
+
+/// Where in a TCP header the sequence number and the flags are.
+pub(super) const SEQUENCE: usize = 4;
+pub(super) const FLAGS: usize = 13;
+const FIN: u8 = 0x01;
+pub(super) const PSH: u8 = 0x08;
+const CWR: u8 = 0x80;
+
+/// What is left of a superframe.
+pub struct Segmenter<'a> {
+    /// Those of the next frame, but for the fields of which each has its own.
+    headers: [u8; HEADERS],
+    length: usize,
+    network: usize,
+    transport: usize,
+    kind: Segments,
+    /// Identification of the next frame, in IPv4.
+    id: u16,
+    /// Sequence number and flags of the next frame, in TCP.
+    sequence: u32,
+    flags: u8,
+    /// The pseudo header without a length.
+    pseudo: Sum,
+    /// Payload of each frame but the last.
+    segment: u16,
+    /// Payload of all frames to come; `None` when there is none.
+    rest: Option<&'a [u8]>,
+}
+
+impl<'a> Segmenter<'a> {
+    /// Begins to cut a frame of which the kernel says `facts`. The field of its checksum holds the sum of a pseudo header with
+    /// the length of the whole: when that is wrong, so is the checksum of every frame.
+    ///
+    /// # Errors
+    /// What is not understood, and so not cut.
+    pub fn new(frame: &'a [u8], facts: &Facts) -> Result<Self, Refused> {
+        check(facts, frame.len())?;
+        let (Some(superframe), Some(checksum)) = (facts.superframe, facts.checksum) else {
+            return Err(Refused::Kind(0));
+        };
+        let kind = superframe.kind;
+        let (network, transport) = locate(frame, kind)?;
+        if transport != usize::from(checksum.start) {
+            return Err(Refused::NotTransport(kind));
+        }
+        let length = transport + transport_header(&frame[transport..], kind).ok_or(Refused::Length(transport))?;
+        if length > HEADERS {
+            return Err(Refused::LongHeaders(length));
+        }
+        let (first, rest) = frame.split_at(length);
+        if length - network + usize::from(superframe.segment).min(rest.len()) > PACKET {
+            return Err(Refused::SegmentSize(superframe.segment));
+        }
+        let mut headers = [0; HEADERS];
+        headers[..length].copy_from_slice(first);
+        let at = transport + usize::from(checksum.offset);
+        let pseudo = Sum::of(&headers[at..at + 2]).minus(Sum::number(frame.len() - transport));
+        headers[at..at + 2].fill(0);
+        let id = word(frame, network + 4).unwrap_or(0);
+        let sequence = sequence(&frame[transport..]);
+        let flags = frame.get(transport + FLAGS).copied().unwrap_or(0);
+        let (segment, rest) = (superframe.segment, Some(rest));
+        Ok(Self { headers, length, network, transport, kind, id, sequence, flags, pseudo, segment, rest })
+    }
+
+    /// The next frame, as its headers and its payload.
+    pub fn cut(&mut self) -> Option<(&[u8], &'a [u8])> {
+        let rest = self.rest?;
+        let (payload, rest) = rest.split_at(usize::from(self.segment).min(rest.len()));
+        self.rest = Some(rest).filter(|rest| !rest.is_empty());
+        self.write_network(payload.len());
+        self.write_transport(payload);
+        Some((&self.headers[..self.length], payload))
+    }
+
+    fn write_network(&mut self, payload: usize) {
+        let packet = &mut self.headers[self.network..self.length];
+        let length = packet.len() + payload;
+        if packet[0] >> 4 == 4 {
+            packet[2..4].copy_from_slice(&short(length));
+            packet[4..6].copy_from_slice(&self.id.to_be_bytes());
+            self.id = self.id.wrapping_add(1);
+            packet[10..12].fill(0);
+            let checksum = Sum::of(&packet[..self.transport - self.network]).checksum();
+            packet[10..12].copy_from_slice(&checksum);
+        } else {
+            packet[4..6].copy_from_slice(&short(length - ipv6::HEADER));
+        }
+    }
+
+    fn write_transport(&mut self, payload: &[u8]) {
+        let header = &mut self.headers[self.transport..self.length];
+        let length = header.len() + payload.len();
+        let (_, _, offset) = self.kind.transport();
+        let field = usize::from(offset)..usize::from(offset) + 2;
+        header[field.clone()].fill(0);
+        if self.kind == Segments::Udp {
+            header[4..6].copy_from_slice(&short(length));
+        } else {
+            header[SEQUENCE..SEQUENCE + 4].copy_from_slice(&self.sequence.to_be_bytes());
+            // The end is in the last, and an answer to congestion is given once.
+            header[FLAGS] = if self.rest.is_some() { self.flags & !(FIN | PSH) } else { self.flags };
+            self.flags &= !CWR;
+            self.sequence = self.sequence.wrapping_add(u32::from(self.segment));
+        }
+        let sum = self.pseudo.plus(Sum::number(length)).plus(Sum::of(header)).plus(Sum::of(payload));
+        let checksum = if self.kind == Segments::Udp { sum.nonzero_checksum() } else { sum.checksum() };
+        header[field].copy_from_slice(&checksum);
+    }
+}
+
+/// A length that is known to fit.
+pub(super) fn short(length: usize) -> [u8; 2] {
+    u16::try_from(length).unwrap_or(u16::MAX).to_be_bytes()
+}
+
+/// Sequence number of a TCP header.
+pub(super) fn sequence(header: &[u8]) -> u32 {
+    let bytes = header.get(SEQUENCE..).and_then(|rest| rest.first_chunk()).copied();
+    bytes.map_or(0, u32::from_be_bytes)
+}
+
+/// Length of the header that `content` begins with; `None` when it is cut, or says another length than the content has.
+pub(super) fn transport_header(content: &[u8], kind: Segments) -> Option<usize> {
+    let (_, least, _) = kind.transport();
+    let header = match kind {
+        Segments::Udp if usize::from(word(content, 4)?) == content.len() => least,
+        Segments::Udp => return None,
+        Segments::Tcp4 | Segments::Tcp6 => usize::from(content.get(12)? >> 4) * 4,
+    };
+    (header >= least && header <= content.len()).then_some(header)
+}
+
+/// Where packet and transport header of a superframe are.
+fn locate(frame: &[u8], kind: Segments) -> Result<(usize, usize), Refused> {
+    let not = Refused::NotTransport(kind);
+    let (ethertype, network) = payload(frame, TAGS, &[TPID_8021Q, TPID_8021AD]).ok_or(not)?;
+    let packet = frame.get(network..).ok_or(not)?;
+    let transport = match (ethertype, kind) {
+        (IPV4, Segments::Tcp4 | Segments::Udp) => behind_v4(packet, network, kind)?,
+        (IPV6, Segments::Tcp6 | Segments::Udp) => behind_v6(packet, network, kind)?,
+        _ => return Err(not),
+    };
+    Ok((network, network + transport))
+}
+
+/// Length of an IPv4 header.
+fn behind_v4(packet: &[u8], at: usize, kind: Segments) -> Result<usize, Refused> {
+    let not = Refused::NotTransport(kind);
+    let header = packet.first_chunk::<20>().ok_or(not)?;
+    let length = usize::from(header[0] & 0x0f) * 4;
+    if header[0] >> 4 != 4 || header[9] != kind.transport().0 {
+        return Err(not);
+    }
+    // Zero is what the kernel writes when it does not fit.
+    if length < 20 || length > packet.len() || ![0, packet.len()].contains(&total(header[2], header[3])) {
+        return Err(Refused::Length(at));
+    }
+    if total(header[6], header[7]) & 0x3fff != 0 {
+        return Err(Refused::Fragment);
+    }
+    Ok(length)
+}
+
+fn total(high: u8, low: u8) -> usize {
+    usize::from(u16::from_be_bytes([high, low]))
+}
+
+/// Length of an IPv6 header and of the extension headers that each segment may repeat: hop-by-hop, routing, destination.
+fn behind_v6(packet: &[u8], at: usize, kind: Segments) -> Result<usize, Refused> {
+    let not = Refused::NotTransport(kind);
+    let header = packet.first_chunk::<{ ipv6::HEADER }>().ok_or(not)?;
+    if header[0] >> 4 != 6 {
+        return Err(not);
+    }
+    if total(header[4], header[5]) != packet.len() - ipv6::HEADER {
+        return Err(Refused::Length(at));
+    }
+    let (mut next, mut length) = (header[6], ipv6::HEADER);
+    while [0, 43, 60].contains(&next) {
+        let &[following, words] = packet.get(length..).and_then(|rest| rest.first_chunk()).ok_or(not)?;
+        (next, length) = (following, length + (usize::from(words) + 1) * 8);
+    }
+    match next {
+        44 => Err(Refused::Fragment),
+        next if next == kind.transport().0 => Ok(length),
+        _ => Err(not),
+    }
+}
