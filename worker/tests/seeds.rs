@@ -25,3 +25,8 @@ fn frame() {
 fn fragment() {
     replay("fragment", fuzzing::fragment);
 }
+
+#[test]
+fn offload() {
+    replay("offload", fuzzing::offload);
+}
