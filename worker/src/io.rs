@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::time::TimeSpec;
-use privsep::sys::worker::mmsg::{Receiver, Sender};
+use privsep::sys::worker::mmsg::{MAX_SEGMENTS, Receiver, Sender};
 
 use crate::batch::Batch;
 
@@ -34,9 +34,11 @@ pub struct Sent {
 }
 
 /// Sends the packets of the batch from number `next` to before `end` to `target`, or where the socket is connected or bound, past
-/// those that fail. `next` is behind what is done with: where it is not `end`, the socket's queue is full.
+/// those that fail; runs of them as one where `runs` allows it. `next` is behind what is done with: where it is not `end`, the
+/// socket's queue is full.
 pub fn send_from(
     sender: &mut Sender,
+    runs: &mut Runs,
     socket: BorrowedFd<'_>,
     batch: &Batch,
     next: &mut usize,
@@ -46,15 +48,17 @@ pub fn send_from(
     let mut sent = Sent::default();
     let mut retried = usize::MAX;
     while *next < end {
-        let packets = || batch.frames(*next).take(end - *next);
-        match sender.send(socket, packets(), target) {
+        match sender.send(socket, runs.packets(batch, *next, end), target) {
             Ok(count) => {
-                sent.packets += count as u64;
-                sent.bytes += packets().take(count).map(|packet| packet.len() as u64).sum::<u64>();
-                *next += count;
+                let first = *next;
+                *next = (0..count).fold(first, |next, _| runs.end(batch, next, end));
+                runs.went(*next - first);
+                sent.packets += (*next - first) as u64;
+                sent.bytes += batch.frames(first).take(*next - first).map(|packet| packet.len() as u64).sum::<u64>();
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => return sent,
+            Err(error) if runs.end(batch, *next, end) > *next + 1 && runs.refuse(&error, batch.frame(*next).len()) => {}
             // Perhaps not about this packet, but an ICMP answer to an earlier one, which this call has taken off the socket.
             Err(_) if retried != *next => retried = *next,
             Err(error) => {
@@ -65,6 +69,87 @@ pub fn send_from(
         }
     }
     sent
+}
+
+/// Which datagrams of a batch leave as one message, that the kernel or the interface cuts (`UDP_SEGMENT`): equal ones, of which
+/// the last may be shorter.
+#[derive(Debug)]
+pub struct Runs {
+    /// Those of this length or more leave alone.
+    longest: usize,
+    /// How many more packets it stays so.
+    pause: usize,
+}
+
+impl Runs {
+    /// Bytes in one message at most: what an IPv4 packet has room for.
+    const BYTES: usize = 65_507;
+    /// Packets after which it is tried again what was refused.
+    const PAUSE: usize = 10_000;
+
+    /// For a UDP socket.
+    pub fn new() -> Self {
+        Self { longest: usize::MAX, pause: 0 }
+    }
+
+    /// For a socket that cannot: each packet is alone.
+    pub fn never() -> Self {
+        Self { longest: 0, pause: usize::MAX }
+    }
+
+    /// Where the run ends that begins with packet `first`.
+    fn end(&self, batch: &Batch, first: usize, end: usize) -> usize {
+        let each = batch.frame(first).len();
+        if each == 0 || each >= self.longest {
+            return first + 1;
+        }
+        let most = end.min(first + MAX_SEGMENTS.min(Self::BYTES / each));
+        let mut next = first + 1;
+        while next < most && batch.frame(next).len() == each {
+            next += 1;
+        }
+        // One that is shorter.
+        let shorter = next < most && (1..each).contains(&batch.frame(next).len());
+        next + usize::from(shorter)
+    }
+
+    /// Messages of the packets from `first` to before `end`, each with the size of its datagrams.
+    fn packets<'a>(
+        &self,
+        batch: &'a Batch,
+        mut first: usize,
+        end: usize,
+    ) -> impl Iterator<Item = (impl Iterator<Item = &'a [u8]> + use<'a>, Option<u16>)> {
+        std::iter::from_fn(move || {
+            let count = (first < end).then(|| self.end(batch, first, end) - first)?;
+            let each = batch.frame(first).len();
+            let packet = (batch.frames(first).take(count), u16::try_from(each).ok().filter(|_| count > 1));
+            first += count;
+            Some(packet)
+        })
+    }
+
+    /// Takes note of an error for a run of packets of this length; whether it means that they must leave alone. The kernel cannot
+    /// both segment and fragment, and not every device, route or kernel segments at all.
+    fn refuse(&mut self, error: &std::io::Error, length: usize) -> bool {
+        self.longest = match error.raw_os_error() {
+            Some(libc::EMSGSIZE) => length,
+            Some(libc::EIO | libc::EINVAL | libc::EOPNOTSUPP) => 0,
+            _ => return false,
+        };
+        self.pause = Self::PAUSE;
+        true
+    }
+
+    /// Takes note of packets that went.
+    fn went(&mut self, packets: usize) {
+        if self.pause != usize::MAX && self.longest != usize::MAX {
+            self.pause = self.pause.saturating_sub(packets);
+            if self.pause == 0 {
+                self.longest = usize::MAX;
+            }
+        }
+    }
 }
 
 /// Empties a socket's error queue. We ask for nothing that would come there, but a worker before us may have, with a message
@@ -141,6 +226,31 @@ mod tests {
         waker.clear();
         let short = Some(Duration::from_millis(1));
         assert_eq!(wait([(waker.as_fd(), PollFlags::POLLIN)], short), [PollFlags::empty()]);
+    }
+
+    #[test]
+    fn equal_packets_leave_together_with_one_that_is_shorter() {
+        let mut batch = Batch::with_slots(200);
+        let lengths: Vec<usize> = [100, 100, 50, 50, 60, 0, 0, 7].into_iter().chain([1400; 80]).collect();
+        lengths.iter().for_each(|&length| batch.append_copy(&vec![0; length]));
+        let all = |runs: &Runs| -> Vec<(usize, Option<u16>)> {
+            runs.packets(&batch, 0, batch.len()).map(|(pieces, size)| (pieces.count(), size)).collect()
+        };
+        let begin = [(3, Some(100)), (1, None), (1, None), (1, None), (1, None), (1, None)];
+        let together = [&begin[..], &[(46, Some(1400)), (34, Some(1400))]].concat();
+        let mut runs = Runs::new();
+        assert_eq!(all(&runs), together);
+        // What is too long for the way is alone for a while, and what is not leaves as before.
+        assert!(runs.refuse(&std::io::Error::from_raw_os_error(libc::EMSGSIZE), 1400));
+        assert_eq!(all(&runs), [&begin[..], &[(1, None); 80]].concat());
+        runs.went(Runs::PAUSE - 1);
+        assert_ne!(all(&runs), together);
+        runs.went(1);
+        assert_eq!(all(&runs), together);
+        assert!(runs.refuse(&std::io::Error::from_raw_os_error(libc::EIO), 1400));
+        assert_eq!(all(&runs), vec![(1, None); lengths.len()]);
+        assert!(!runs.refuse(&std::io::Error::from_raw_os_error(libc::ECONNREFUSED), 1400));
+        assert_eq!(all(&Runs::never()), vec![(1, None); lengths.len()]);
     }
 
     #[test]

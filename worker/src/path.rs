@@ -9,17 +9,20 @@ use privsep::ipc::SharedPath;
 use privsep::sys::worker::mmsg::{Receiver, Sender};
 
 use crate::batch::{BATCH, Batch, MAX_DATAGRAM};
-use crate::io::{Received, forget_errors, send_from};
+use crate::io::{Received, Runs, forget_errors, send_from};
 
 /// Errors of a socket in a row, without one empty or successful call between them, from which on it counts as broken.
 const LASTING: u32 = 1000;
 
 /// Sends datagrams, by any path.
-pub struct Outlet(Sender);
+pub struct Outlet {
+    sender: Sender,
+    runs: Runs,
+}
 
 impl Default for Outlet {
     fn default() -> Self {
-        Self(Sender::new(BATCH))
+        Self { sender: Sender::new(BATCH, 2 * BATCH), runs: Runs::new() }
     }
 }
 
@@ -34,7 +37,7 @@ impl Outlet {
         end: usize,
         target: Option<SocketAddr>,
     ) {
-        let sent = send_from(&mut self.0, socket, batch, next, end, target);
+        let sent = send_from(&mut self.sender, &mut self.runs, socket, batch, next, end, target);
         counters.tx_datagrams.add(sent.packets);
         counters.tx_bytes.add(sent.bytes);
         counters.tx_dropped_oversize.add(sent.oversize);
@@ -53,7 +56,8 @@ pub struct Inlet {
 impl Inlet {
     /// `learns` tells that it matters where a datagram comes from.
     pub fn new(socket: Arc<OwnedFd>, learns: bool) -> Self {
-        let receiver = if learns { Receiver::with_sources(BATCH) } else { Receiver::new(BATCH) };
+        let receiver = Receiver::new(BATCH);
+        let receiver = if learns { receiver.with_sources() } else { receiver };
         Self { socket, receiver, errors: 0 }
     }
 

@@ -12,7 +12,7 @@ use privsep::sys::worker::mmsg::{Receiver, Sender, VlanTag};
 
 use crate::batch::{BATCH, Batch, MAX_FRAME};
 use crate::frame::{HEADER, vlan};
-use crate::io::{Received, forget_errors, send_from};
+use crate::io::{Received, Runs, forget_errors, send_from};
 
 /// How often the kernel is asked how many frames it had to drop.
 const DROPS_EVERY: Duration = Duration::from_secs(1);
@@ -25,7 +25,7 @@ pub struct Source {
 
 impl Source {
     pub fn new(handle: Arc<OwnedFd>) -> Self {
-        Self { handle, receiver: Receiver::with_auxdata(BATCH), drops_asked: Instant::now() }
+        Self { handle, receiver: Receiver::with_control(BATCH), drops_asked: Instant::now() }
     }
 
     pub fn receive(&mut self, counters: &SharedPort, batch: &mut Batch) -> Received {
@@ -90,11 +90,12 @@ pub struct Sink {
 
 impl Sink {
     pub fn new(handle: Arc<OwnedFd>) -> Self {
-        Self { handle, sender: Sender::new(BATCH) }
+        Self { handle, sender: Sender::new(BATCH, BATCH) }
     }
 
     pub fn send(&mut self, counters: &SharedPort, batch: &Batch, next: &mut usize) {
-        let sent = send_from(&mut self.sender, self.handle.as_fd(), batch, next, batch.len(), None);
+        let (sender, runs) = (&mut self.sender, &mut Runs::never());
+        let sent = send_from(sender, runs, self.handle.as_fd(), batch, next, batch.len(), None);
         counters.tx_frames.add(sent.packets);
         counters.tx_bytes.add(sent.bytes);
         counters.tx_dropped_oversize.add(sent.oversize);

@@ -9,8 +9,14 @@ use libc::{c_void, iovec, mmsghdr, msghdr, sockaddr_storage};
 
 use super::address;
 
-/// Room for one `tpacket_auxdata` control message: `CMSG_SPACE(20)` is 40 bytes, aligned as a `cmsghdr`.
+/// Room for one control message, aligned as a `cmsghdr`: of `tpacket_auxdata` with its 20 bytes, or a size, which takes less.
 type Control = [u64; 5];
+/// What the kernel puts into one datagram at most (`UDP_MAX_SEGMENTS`).
+pub const MAX_SEGMENTS: usize = 64;
+/// Packets in one call at most.
+pub const MAX_BATCH: usize = 64;
+/// Pieces of one message at most (`UIO_MAXIOV`).
+const MAX_PIECES: usize = 1024;
 
 const EMPTY: mmsghdr = mmsghdr {
     msg_hdr: msghdr {
@@ -34,28 +40,39 @@ pub struct VlanTag {
     pub tci: u16,
 }
 
-/// Message headers with one I/O vector each. The pointers in them are set anew in every call and not used after it.
+/// Message headers and I/O vectors. The pointers in them are set anew in every call and not used after it.
 struct Headers {
     headers: Box<[mmsghdr]>,
     slices: Box<[iovec]>,
+    control: Box<[Control]>,
 }
 
 // SAFETY: the raw pointers inside are dead between calls; see `Headers`.
 unsafe impl Send for Headers {}
 
 impl Headers {
-    fn new(batch: usize) -> Self {
-        let empty = iovec { iov_base: ptr::null_mut(), iov_len: 0 };
-        Self { headers: vec![EMPTY; batch].into(), slices: vec![empty; batch].into() }
+    /// `control` is 0 where there are no control messages.
+    fn new(batch: usize, pieces: usize, control: usize) -> Self {
+        let slice = iovec { iov_base: ptr::null_mut(), iov_len: 0 };
+        let (headers, slices) = (vec![EMPTY; batch].into(), vec![slice; pieces].into());
+        Self { headers, slices, control: vec![Control::default(); control].into() }
     }
 
-    /// Points the first headers to the given memory and returns how many there are.
-    fn fill(&mut self, buffers: impl Iterator<Item = (*mut c_void, usize)>) -> libc::c_uint {
-        let mut count = 0;
-        for ((header, slice), (base, length)) in self.headers.iter_mut().zip(self.slices.iter_mut()).zip(buffers) {
-            *slice = iovec { iov_base: base, iov_len: length };
-            header.msg_hdr.msg_iov = slice;
-            header.msg_hdr.msg_iovlen = 1;
+    /// Points the first headers to the memory of one packet each, one or more pieces of it, and returns how many there are: no
+    /// more than fit.
+    fn fill(&mut self, packets: impl Iterator<Item = impl Iterator<Item = (*mut c_void, usize)>>) -> libc::c_uint {
+        let (mut count, mut used) = (0, 0);
+        for (header, packet) in self.headers.iter_mut().zip(packets) {
+            let first = used;
+            for (base, length) in packet {
+                if used == self.slices.len() || used - first == MAX_PIECES {
+                    return count;
+                }
+                self.slices[used] = iovec { iov_base: base, iov_len: length };
+                used += 1;
+            }
+            header.msg_hdr.msg_iov = self.slices[first..used].as_mut_ptr();
+            header.msg_hdr.msg_iovlen = used - first;
             count += 1;
         }
         count
@@ -65,8 +82,6 @@ impl Headers {
 /// Receives batches.
 pub struct Receiver {
     headers: Headers,
-    /// Empty when no control messages are wanted.
-    control: Box<[Control]>,
     /// Empty when no source addresses are wanted.
     sources: Box<[sockaddr_storage]>,
 }
@@ -74,17 +89,19 @@ pub struct Receiver {
 impl Receiver {
     /// For up to `batch` packets a call of which only the bytes count.
     pub fn new(batch: usize) -> Self {
-        Self { headers: Headers::new(batch), control: Box::default(), sources: Box::default() }
+        Self { headers: Headers::new(batch, batch, 0), sources: Box::default() }
     }
 
-    /// As [`Receiver::new`], on a packet socket with `PACKET_AUXDATA`: with [`Receiver::vlan_tag`].
-    pub fn with_auxdata(batch: usize) -> Self {
-        Self { control: vec![Control::default(); batch].into(), ..Self::new(batch) }
+    /// As [`Receiver::new`], with a control message for each: on a packet socket with `PACKET_AUXDATA` for
+    /// [`Receiver::vlan_tag`], on a UDP socket with `UDP_GRO` for [`Receiver::segment`].
+    pub fn with_control(batch: usize) -> Self {
+        Self { headers: Headers::new(batch, batch, batch), sources: Box::default() }
     }
 
-    /// As [`Receiver::new`], on a UDP socket that is not connected: with [`Receiver::source`].
-    pub fn with_sources(batch: usize) -> Self {
-        Self { sources: vec![address::EMPTY; batch].into(), ..Self::new(batch) }
+    /// Also asks for [`Receiver::source`], on a UDP socket that is not connected.
+    #[must_use]
+    pub fn with_sources(self) -> Self {
+        Self { sources: vec![address::EMPTY; self.headers.headers.len()].into(), ..self }
     }
 
     /// Receives what is waiting, one packet into each buffer, without blocking, and returns how many came.
@@ -118,8 +135,10 @@ impl Receiver {
         buffers: impl Iterator<Item = &'a mut [u8]>,
         from: libc::c_int,
     ) -> io::Result<usize> {
-        let count = self.headers.fill(buffers.map(|buffer| (buffer.as_mut_ptr().cast(), buffer.len())));
-        for (header, control) in self.headers.headers.iter_mut().zip(self.control.iter_mut()) {
+        let packet = |buffer: &'a mut [u8]| std::iter::once((buffer.as_mut_ptr().cast(), buffer.len()));
+        let count = self.headers.fill(buffers.map(packet));
+        let Headers { headers, control, .. } = &mut self.headers;
+        for (header, control) in headers.iter_mut().zip(control) {
             header.msg_hdr.msg_control = control.as_mut_ptr().cast();
             header.msg_hdr.msg_controllen = size_of::<Control>();
         }
@@ -148,28 +167,44 @@ impl Receiver {
     /// The tag that the kernel took out of packet `index` of the last batch.
     pub fn vlan_tag(&self, index: usize) -> Option<VlanTag> {
         const TPID_8021Q: u16 = 0x8100;
-        let header = &self.headers.headers[index].msg_hdr;
-        if self.control.is_empty() || header.msg_controllen == 0 {
-            return None;
-        }
-        // SAFETY: msg_control points to a block in self.control, which the kernel has filled to msg_controllen.
-        let first = unsafe { libc::CMSG_FIRSTHDR(header).as_ref() }?;
-        #[allow(clippy::cast_possible_truncation)] // 20 bytes.
-        let size = size_of::<libc::tpacket_auxdata>() as libc::c_uint;
-        // SAFETY: CMSG_LEN only computes.
-        let expected = unsafe { libc::CMSG_LEN(size) } as usize;
-        if first.cmsg_level != libc::SOL_PACKET || first.cmsg_type != libc::PACKET_AUXDATA || first.cmsg_len < expected
-        {
-            return None;
-        }
-        // SAFETY: the message holds a whole tpacket_auxdata; it is read unaligned from initialised memory.
-        let data = unsafe { libc::CMSG_DATA(first).cast::<libc::tpacket_auxdata>().read_unaligned() };
+        let data: libc::tpacket_auxdata = self.control(index, libc::SOL_PACKET, libc::PACKET_AUXDATA)?;
         let valid = data.tp_status & libc::TP_STATUS_VLAN_VALID != 0;
         let tpid_valid = data.tp_status & libc::TP_STATUS_VLAN_TPID_VALID != 0;
         let tpid = if tpid_valid { data.tp_vlan_tpid } else { TPID_8021Q };
         (valid || data.tp_vlan_tci != 0).then_some(VlanTag { tpid, tci: data.tp_vlan_tci })
     }
+
+    /// How long the datagrams are that the kernel has put into packet `index` of the last batch, all but the last of them
+    /// (udp(7), `UDP_GRO`); `None` when it is one.
+    pub fn segment(&self, index: usize) -> Option<usize> {
+        let size: libc::c_int = self.control(index, libc::SOL_UDP, libc::UDP_GRO)?;
+        usize::try_from(size).ok().filter(|&size| size > 0)
+    }
+
+    /// The control message that came with packet `index`, if it is this one.
+    fn control<T: Plain>(&self, index: usize, level: libc::c_int, kind: libc::c_int) -> Option<T> {
+        let header = &self.headers.headers[index].msg_hdr;
+        if self.headers.control.is_empty() || header.msg_controllen == 0 {
+            return None;
+        }
+        // SAFETY: msg_control points to a block in self, which the kernel has filled to msg_controllen.
+        let first = unsafe { libc::CMSG_FIRSTHDR(header).as_ref() }?;
+        #[allow(clippy::cast_possible_truncation)] // Some bytes.
+        let size = size_of::<T>() as libc::c_uint;
+        // SAFETY: CMSG_LEN only computes.
+        let expected = unsafe { libc::CMSG_LEN(size) } as usize;
+        if first.cmsg_level != level || first.cmsg_type != kind || first.cmsg_len < expected {
+            return None;
+        }
+        // SAFETY: the message holds a whole T, for which any bytes are a value; it is read unaligned from initialised memory.
+        Some(unsafe { libc::CMSG_DATA(first).cast::<T>().read_unaligned() })
+    }
 }
+
+/// Numbers alone, for which any bytes are a value.
+trait Plain {}
+impl Plain for libc::tpacket_auxdata {}
+impl Plain for libc::c_int {}
 
 /// Sends batches.
 pub struct Sender {
@@ -178,34 +213,116 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// For up to `batch` packets a call.
-    pub fn new(batch: usize) -> Self {
-        Self { headers: Headers::new(batch), target: Box::new(address::EMPTY) }
+    /// For up to `batch` packets a call, of up to `pieces` in all.
+    pub fn new(batch: usize, pieces: usize) -> Self {
+        Self { headers: Headers::new(batch, pieces, batch), target: Box::new(address::EMPTY) }
     }
 
-    /// Sends each buffer as one packet to `target`, or without one to where the socket is connected or bound, without
-    /// blocking, and returns how many were taken.
+    /// Sends packets to `target`, or without one to where the socket is connected or bound, without blocking, and returns how
+    /// many were taken. A packet is what its pieces are one after the other; with a size it leaves as datagrams of that size,
+    /// [`MAX_SEGMENTS`] at most, of which the last may be shorter (udp(7), `UDP_SEGMENT`).
     ///
     /// # Errors
     /// What sendmmsg(2) says of the *first* packet, `WouldBlock` when the socket's queue is full; an error of a later
     /// packet shows in the next call.
-    pub fn send<'a>(
+    pub fn send<'a, P: Iterator<Item = &'a [u8]>>(
         &mut self,
         socket: BorrowedFd<'_>,
-        buffers: impl Iterator<Item = &'a [u8]>,
+        packets: impl Iterator<Item = (P, Option<u16>)>,
         target: Option<SocketAddr>,
     ) -> io::Result<usize> {
         let length = target.map_or(0, |target| address::encode(target, &mut self.target));
         let name = if length > 0 { (&raw mut *self.target).cast() } else { ptr::null_mut() };
-        for header in &mut self.headers.headers {
+        let mut sizes = [None; MAX_BATCH];
+        let packets = packets.zip(&mut sizes).map(|((pieces, segment), size)| {
+            *size = segment;
+            pieces.map(|piece| (piece.as_ptr().cast_mut().cast(), piece.len()))
+        });
+        let count = self.headers.fill(packets);
+        let Headers { headers, control, .. } = &mut self.headers;
+        for ((header, control), size) in headers.iter_mut().zip(control).zip(sizes) {
             (header.msg_hdr.msg_name, header.msg_hdr.msg_namelen) = (name, length);
+            let control = size.map(|size| segment_size(control, size));
+            (header.msg_hdr.msg_control, header.msg_hdr.msg_controllen) = control.unwrap_or((ptr::null_mut(), 0));
         }
-        let count = self.headers.fill(buffers.map(|buffer| (buffer.as_ptr().cast_mut().cast(), buffer.len())));
         let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
         let headers = self.headers.headers.as_mut_ptr();
         // SAFETY: `fill` has pointed `count` headers to vectors that live in self, those to buffers that are borrowed
-        // through this call; the address is in self; sendmmsg reads them and writes only msg_len.
+        // through this call; address and control messages are in self; sendmmsg reads them and writes only msg_len.
         let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), headers, count, flags) };
         usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+    }
+}
+
+/// Writes the control message of a segment size, and returns where it is and how long.
+fn segment_size(control: &mut Control, size: u16) -> (*mut c_void, usize) {
+    let header = control.as_mut_ptr().cast::<libc::cmsghdr>();
+    // SAFETY: the block is aligned as a cmsghdr and larger than CMSG_SPACE(2), within which both writes are; the macros compute.
+    unsafe {
+        (*header).cmsg_level = libc::SOL_UDP;
+        (*header).cmsg_type = libc::UDP_SEGMENT;
+        (*header).cmsg_len = libc::CMSG_LEN(2) as usize;
+        libc::CMSG_DATA(header).cast::<u16>().write_unaligned(size);
+        (header.cast(), libc::CMSG_SPACE(2) as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::sys::option;
+
+    fn pair() -> (UdpSocket, UdpSocket) {
+        let sockets = [0; 2].map(|_| UdpSocket::bind(("127.0.0.1", 0)).unwrap());
+        let addresses = [0, 1].map(|number: usize| sockets[number].local_addr().unwrap());
+        let [one, other] = sockets;
+        one.connect(addresses[1]).unwrap();
+        other.connect(addresses[0]).unwrap();
+        (one, other)
+    }
+
+    /// Sends one packet of these pieces.
+    fn send(socket: &UdpSocket, pieces: &[&[u8]], segment: Option<u16>) -> io::Result<usize> {
+        Sender::new(4, 8).send(socket.as_fd(), std::iter::once((pieces.iter().copied(), segment)), None)
+    }
+
+    #[test]
+    fn pieces_are_one_packet_and_a_size_makes_it_many() {
+        let (one, other) = pair();
+        assert_eq!(send(&one, &[b"ab", b"", b"cde"], None).unwrap(), 1);
+        assert_eq!(send(&one, &[b"abc", b"defg", b"h"], Some(3)).unwrap(), 1);
+        let mut buffer = [0; 10];
+        for expected in ["abcde", "abc", "def", "gh"] {
+            let length = other.recv(&mut buffer).unwrap();
+            assert_eq!(&buffer[..length], expected.as_bytes());
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_has_put_together_tells_its_size() {
+        let (one, other) = pair();
+        option::set_int(other.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1).unwrap();
+        send(&one, &[&[7; 250]], Some(100)).unwrap();
+        send(&one, &[b"alone"], None).unwrap();
+        let (mut receiver, mut memory) = (Receiver::with_control(4).with_sources(), [[0; 1000]; 4]);
+        // The loopback interface passes on what is sent as one.
+        let count = receiver.receive(other.as_fd(), memory.iter_mut().map(|buffer| &mut buffer[..])).unwrap();
+        let came: Vec<_> = (0..count).map(|index| (receiver.length(index), receiver.segment(index))).collect();
+        assert_eq!(came, [(250, Some(100)), (5, None)]);
+        assert_eq!(receiver.source(1), Some(one.local_addr().unwrap()));
+        assert_eq!(receiver.vlan_tag(0), None);
+    }
+
+    #[test]
+    fn what_does_not_fit_into_one_call_is_left_for_the_next() {
+        let (one, _other) = pair();
+        let mut sender = Sender::new(4, 5);
+        let packets = [2, 2, 2].map(|count| (std::iter::repeat_n(&b"x"[..], count), None));
+        assert_eq!(sender.send(one.as_fd(), packets.into_iter(), None).unwrap(), 2);
+        let packets = [1; 6].map(|count| (std::iter::repeat_n(&b"x"[..], count), None));
+        assert_eq!(sender.send(one.as_fd(), packets.into_iter(), None).unwrap(), 4);
     }
 }
