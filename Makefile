@@ -8,6 +8,8 @@
 #                where the executables are (target/release, or in CARGO_TARGET_DIR). make uninstall
 
 CARGO ?= cargo
+# Where rustup puts cargo; and ip, which not every user finds.
+export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin:/sbin
 # Root for what needs network namespaces; nothing where we are root already.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 AS_ROOT := --config 'target."cfg(unix)".runner = ["sudo", "--preserve-env"]'
@@ -62,7 +64,11 @@ uninstall:
 	rm -rf $(DESTDIR)$(LIBEXECDIR) $(DESTDIR)$(DOCDIR)
 
 demo:
-	demo/demo.sh
+	tests/install-deps demo
+	@command -v $(firstword $(CARGO)) >/dev/null || { echo "demo: $(CARGO) is not there: install Rust (https://rustup.rs), or run this" \
+	    "as the user who has it, without sudo" >&2; exit 1; }
+	@$(MAKE) --no-print-directory build
+	@$(SUDO) demo/demo.sh $(RELEASE)
 
 check: check-deps check-style check-tests check-vectors check-selinux check-unit
 

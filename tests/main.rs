@@ -10,6 +10,7 @@ mod bridge;
 mod check;
 mod confinement;
 mod datagrams;
+mod demo;
 mod failover;
 mod files;
 mod idle;
