@@ -70,7 +70,9 @@ demo:
 	@$(MAKE) --no-print-directory build
 	@$(SUDO) demo/demo.sh $(RELEASE)
 
-check: check-deps check-style check-tests check-vectors check-selinux check-unit
+# Each part can be run by itself; the last line says what was not run.
+check:
+	@tests/parts "$(MAKE)" $@ check-deps check-style check-tests check-vectors check-selinux check-unit
 
 check-deps:
 	tests/install-deps
@@ -83,10 +85,10 @@ check-style:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
-# Built as the caller; only what cargo then runs goes through sudo.
+# Built as the caller; only what cargo then runs goes through sudo. The tests against the original need ETHUDP_REFERENCE, its path.
 check-tests:
 	$(CARGO) build --workspace --locked
-	$(CARGO) test --workspace --locked $(if $(SUDO),$(AS_ROOT))
+	$(CARGO) test --workspace --locked $(if $(SUDO),$(AS_ROOT)) $(if $(ETHUDP_REFERENCE),-- --include-ignored)
 
 REPLAY := $(SUDO) /usr/bin/python3 tests/vectors/replay $(or $(CARGO_TARGET_DIR),target)/debug/ethudp tests/vectors/classic.jsonl \
     tests/vectors/bugs.jsonl --deviations tests/vectors/deviations.json
@@ -107,29 +109,34 @@ check-selinux:
 
 # What systemd thinks of the unit, without starting it: at most 2.1.
 check-unit:
-	@command -v systemd-analyze >/dev/null || { echo "NOT RUN: systemd-analyze is not here"; exit 0; }; \
+	@command -v systemd-analyze >/dev/null || { echo "NOT RUN: check-unit: systemd-analyze is not here"; exit 0; }; \
 	    text=$$(systemd-analyze security --offline=yes --no-pager --threshold=21 dist/ethudp@.service); \
 	    status=$$?; echo "$$text" | tail -n 1; exit $$status
 
 # CHECKS names some, as in CHECKS="10-start 30-recovery"; all without.
-check-vm: check-deps-vm check-selinux
+check-vm:
+	@tests/parts "$(MAKE)" $@ check-deps-vm check-selinux check-guest
+
+.PHONY: check-guest
+check-guest:
 	$(CARGO) build --workspace --locked
 	$(SUDO) env BUILT=$(or $(CARGO_TARGET_DIR),target)/debug tests/vm/run $(CHECKS)
 
 # Longer than anybody wants to wait for.
-check-long: check-vectors-both check-simulation check-kills check-deny check-miri check-fuzz
+check-long:
+	@tests/parts "$(MAKE)" $@ check-vectors-both check-simulation check-kills check-deny check-miri check-fuzz
 
 # Licences, bans, sources; advisories where their database can be fetched.
 .PHONY: check-deny check-miri
 check-deny:
-	@command -v cargo-deny >/dev/null || { echo "NOT RUN: cargo-deny is not here (cargo install cargo-deny)"; exit 0; }; \
-	    $(CARGO) deny check licenses bans sources && \
-	    { $(CARGO) deny fetch >/dev/null 2>&1 && $(CARGO) deny check advisories || \
-	    echo "NOT RUN: the database of advisories cannot be fetched"; }
+	@command -v cargo-deny >/dev/null || { echo "NOT RUN: check-deny: cargo-deny is not here, cargo install cargo-deny"; exit 0; }; \
+	    $(CARGO) deny check licenses bans sources || exit; \
+	    if $(CARGO) deny fetch >/dev/null 2>&1; then $(CARGO) deny check advisories; \
+	    else echo "NOT RUN: advisories of check-deny: their database cannot be fetched"; fi
 
 # What of privsep needs no system call that Miri lacks.
 check-miri:
-	@$(CARGO) +nightly miri --version >/dev/null 2>&1 || { echo "NOT RUN: miri is not here (rustup component add miri)"; exit 0; }; \
+	@$(CARGO) +nightly miri --version >/dev/null 2>&1 || { echo "NOT RUN: check-miri: miri is not here, rustup +nightly component add miri"; exit 0; }; \
 	    MIRIFLAGS=-Zmiri-disable-isolation $(CARGO) +nightly miri test -p privsep --locked -- sys::worker::address attributes_end a_table_compiles
 
 SEEDS ?= 10000

@@ -26,8 +26,6 @@ trap 'fail "line $LINENO has failed: $BASH_COMMAND"' ERR
 
 say() { printf '%-16s%s\n' "$1" "$2"; }
 
-# ---------------------------------------------------------------- outside of the namespaces
-
 # With its own group of processes, so that a signal to this one ends what is inside, and only then this.
 outside() {
     local file tool
@@ -57,7 +55,7 @@ interrupted() {
     exit 130
 }
 
-# ---------------------------------------------------------------- inside
+# What follows runs inside.
 
 ethudp() { "$built/ethudp" "$@"; }
 in_site() { ip netns exec "$@"; }

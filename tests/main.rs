@@ -21,6 +21,7 @@ mod mirror;
 mod mss;
 mod nat;
 mod overload;
+mod parts;
 mod raw;
 mod recovery;
 mod service;

@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use privsep::sys::scm;
 
-use crate::lab::{Background, ETHUDP, Namespace, Running, Scratch, Sites, assert_udp, wait_for};
+use crate::lab::{Background, ETHUDP, Namespace, Running, Scratch, Sites, assert_udp, not_run, wait_for};
 
 /// The test in the place of systemd.
 struct Manager {
@@ -273,5 +273,7 @@ fn what_cannot_be_had_is_fatal_where_confinement_is_required() {
     drop(b);
     if all {
         Running::up(&sites.a, "a", &text);
+    } else {
+        not_run("start with require-confinement", "the kernel lacks Landlock or MDWE");
     }
 }

@@ -8,7 +8,7 @@ use ethudp_stubs::helper::{ATTEMPTS, DENIED, Outcome};
 use ethudp_stubs::memory::WAYS;
 use ethudp_stubs::{SURVIVED, raw};
 
-use crate::lab::{Namespace, built};
+use crate::lab::{Namespace, built, not_run};
 
 /// Since when Landlock knows TCP ports.
 const PORTS: i64 = 4;
@@ -39,7 +39,11 @@ fn whatever_a_helper_tries_that_it_need_not_do_is_denied() {
     let mut wrong = Vec::new();
     for attempt in ATTEMPTS {
         let stages = [("opening", attempt.opening), ("serving", attempt.serving)];
-        for (stage, expected) in stages.into_iter().filter(|(_, expected)| known(*expected)) {
+        for (stage, expected) in stages {
+            if !known(expected) {
+                not_run(&format!("attack {}-while-{stage}", attempt.name), "Landlock knows too little here");
+                continue;
+            }
             let mut command = Command::new(built("stub-helper"));
             command.args([stage, attempt.name]);
             let output = namespace.inside(|| command.output()).unwrap();

@@ -2,7 +2,6 @@
 //! has changed. The attacks are in `tests/stubs`.
 
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,7 +10,7 @@ use ethudp_stubs::{Attack, Needs, attacks};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{User, chown};
 
-use crate::lab::{Namespace, Running, Scratch, Sites, assert_udp, wait_for};
+use crate::lab::{Namespace, Running, Scratch, Sites, assert_udp, not_run, wait_for};
 
 const LIMIT: Duration = Duration::from_secs(10);
 /// Tunnels that are attacked at a time. Each attack begins with a second of peace.
@@ -148,8 +147,7 @@ fn all(lab: &Lab, attacks: &[&Attack]) {
     let landlock = lab.a.count("/confinement/landlock_abi") >= 6;
     for attack in attacks {
         if matches!(attack.needs, Needs::Landlock | Needs::Supervisor) && !landlock {
-            let said = format!("NOT RUN: {}: Landlock does not know signals here\n", attack.name);
-            std::io::stderr().write_all(said.as_bytes()).unwrap();
+            not_run(&format!("attack {}", attack.name), "Landlock does not know signals here");
             continue;
         }
         worker = one(lab, attack, lasting, &worker);

@@ -8,8 +8,9 @@ use super::CIPHERS;
 use super::ends::{Lab, ROLES, carry, frames, wait_interface};
 
 #[test]
+#[ignore = "they need the original, which ETHUDP_REFERENCE names"]
 fn every_cipher_with_and_without_lz4() {
-    let Some(mut lab) = Lab::new() else { return };
+    let mut lab = Lab::new();
     let some = (100..1514).step_by(61);
     // The original loses longer ones with lz4 and AES.
     let every = frames((14..=80).chain(some).chain([1500, 1514, 1518, 4000, 9000, 9214]));
@@ -31,8 +32,9 @@ fn seen(underlay: &mut Wire) -> (usize, [bool; 2]) {
 }
 
 #[test]
+#[ignore = "they need the original, which ETHUDP_REFERENCE names"]
 fn fragments() {
-    let Some(mut lab) = Lab::new() else { return };
+    let mut lab = Lab::new();
     // A datagram of 2000 bytes is not sent; each of these takes so many of the 1999 that are left.
     let options = [("", 0), ("-lz4 1", 1), ("-k 0123456789abcdef", 16), ("-lz4 9 -enc aes-256 -k x", 17)];
     for (ours, (options, more)) in ROLES.iter().flat_map(|&ours| options.map(|options| (ours, options))) {
@@ -66,8 +68,9 @@ fn fragments() {
 }
 
 #[test]
+#[ignore = "they need the original, which ETHUDP_REFERENCE names"]
 fn fragments_in_mode_tap() {
-    let Some(mut lab) = Lab::new() else { return };
+    let mut lab = Lab::new();
     let address = |site: &Namespace, host| wait_interface(site, &format!("10.8.0.{host}"));
     for ours in ROLES {
         for options in ["-mtu 1036", "-mtu 1200 -lz4 1 -k key", "-mtu 1400 -enc xor -k key"] {

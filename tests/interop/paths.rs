@@ -14,7 +14,7 @@ fn behind_nat(lab: &Lab, ours: Ours, server: &str, client: &str) -> Tunnel {
 }
 
 fn a_peer_behind_nat_moves(ours: Ours) {
-    let Some(mut lab) = Lab::new() else { return };
+    let mut lab = Lab::new();
     let frames = frames([14, 60, 100, 1000, 1514, 9000]);
     let nat = Nat::new(&lab.sites.b);
     for options in ["", "-p secret", "-p secret -k key -lz4 1"] {
@@ -36,17 +36,19 @@ fn a_peer_behind_nat_moves(ours: Ours) {
 }
 
 #[test]
+#[ignore = "they need the original, which ETHUDP_REFERENCE names"]
 fn a_peer_behind_nat_moves_and_we_learn_it() {
     a_peer_behind_nat_moves(Ours::A);
 }
 
 #[test]
+#[ignore = "they need the original, which ETHUDP_REFERENCE names"]
 fn we_move_behind_nat_and_are_learned() {
     a_peer_behind_nat_moves(Ours::B);
 }
 
 fn a_wrong_password(ours: Ours) {
-    let Some(mut lab) = Lab::new() else { return };
+    let mut lab = Lab::new();
     let _nat = Nat::new(&lab.sites.b);
     for (server, client) in
         [("-p secret", "-p secre"), ("-p secret", ""), ("-p secret -k key -lz4 1", "-p other -k key -lz4 1")]
@@ -71,11 +73,13 @@ fn a_wrong_password(ours: Ours) {
 }
 
 #[test]
+#[ignore = "they need the original, which ETHUDP_REFERENCE names"]
 fn a_wrong_password_does_not_open_our_end() {
     a_wrong_password(Ours::A);
 }
 
 #[test]
+#[ignore = "they need the original, which ETHUDP_REFERENCE names"]
 fn our_wrong_password_does_not_open_the_original() {
     a_wrong_password(Ours::B);
 }
@@ -95,7 +99,7 @@ fn wait_master(lab: &mut Lab, master: &mut Wire) {
 }
 
 fn a_cut_path(ours: Ours) {
-    let Some(mut lab) = Lab::new() else { return };
+    let mut lab = Lab::new();
     let (a, b) = (&lab.sites.a, &lab.sites.b);
     join((a, "wan2"), (b, "wan2"), 9600);
     for (site, host) in [(a, 1), (b, 2)] {
@@ -120,11 +124,13 @@ fn a_cut_path(ours: Ours) {
 }
 
 #[test]
+#[ignore = "they need the original, which ETHUDP_REFERENCE names"]
 fn a_cut_path_with_our_end_at_a() {
     a_cut_path(Ours::A);
 }
 
 #[test]
+#[ignore = "they need the original, which ETHUDP_REFERENCE names"]
 fn a_cut_path_with_our_end_at_b() {
     a_cut_path(Ours::B);
 }

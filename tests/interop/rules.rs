@@ -5,8 +5,9 @@ use crate::lab::{Scratch, frame};
 use super::ends::{Lab, Ours, ROLES, carry};
 
 #[test]
+#[ignore = "they need the original, which ETHUDP_REFERENCE names"]
 fn vlan_maps() {
-    let Some(mut lab) = Lab::new() else { return };
+    let mut lab = Lab::new();
     let scratch = Scratch::new();
     let a = scratch.write("a", "10 20\n20 10\n100 4000\n", 0o644);
     let b = scratch.write("b", "30 20\n31 4000\n", 0o644);
@@ -94,8 +95,9 @@ fn segment(ipv6: bool, tags: &[u8], flags: u8, mss: u16, data: u8) -> Vec<u8> {
 }
 
 #[test]
+#[ignore = "they need the original, which ETHUDP_REFERENCE names"]
 fn the_mss_is_lowered_and_the_checksum_is_right() {
-    let Some(mut lab) = Lab::new() else { return };
+    let mut lab = Lab::new();
     for ours in ROLES {
         // Only A does it: to what it sends and to what it receives.
         let _tunnel = lab.join(ours, "-mss 1300", "");

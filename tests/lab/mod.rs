@@ -10,6 +10,7 @@ mod stream;
 mod traffic;
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -23,6 +24,11 @@ pub use processes::{children, crash, freeze, resources, thread};
 pub use program::{Background, ETHUDP, Running, Scratch, built, copy_built, ethudp};
 pub use stream::{Arrived, Stream};
 pub use traffic::{assert_tcp, assert_udp};
+
+/// Says that something is not run here, past the test harness, which would swallow it; `tests/parts` collects these lines.
+pub fn not_run(what: &str, why: &str) {
+    std::io::stderr().write_all(format!("NOT RUN: {what}: {why}\n").as_bytes()).unwrap();
+}
 
 /// A network namespace of its own, with the loopback interface up.
 pub struct Namespace {
