@@ -33,7 +33,7 @@ impl Wire {
         option::set_int(socket.as_fd(), libc::SOL_PACKET, libc::PACKET_AUXDATA, 1).unwrap();
         option::set_int(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, 64 << 20).unwrap();
         packet::bind(socket.as_fd(), index).unwrap();
-        Self { socket, receiver: Receiver::with_auxdata(1) }
+        Self { socket, receiver: Receiver::with_control(1) }
     }
 
     pub fn send(&self, frame: &[u8]) {

@@ -42,7 +42,7 @@ pub struct VlanTag {
 
 /// Message headers and I/O vectors. The pointers in them are set anew in every call and not used after it.
 struct Headers {
-    headers: Box<[mmsghdr]>,
+    messages: Box<[mmsghdr]>,
     slices: Box<[iovec]>,
     control: Box<[Control]>,
 }
@@ -54,15 +54,15 @@ impl Headers {
     /// `control` is 0 where there are no control messages.
     fn new(batch: usize, pieces: usize, control: usize) -> Self {
         let slice = iovec { iov_base: ptr::null_mut(), iov_len: 0 };
-        let (headers, slices) = (vec![EMPTY; batch].into(), vec![slice; pieces].into());
-        Self { headers, slices, control: vec![Control::default(); control].into() }
+        let (messages, slices) = (vec![EMPTY; batch].into(), vec![slice; pieces].into());
+        Self { messages, slices, control: vec![Control::default(); control].into() }
     }
 
     /// Points the first headers to the memory of one packet each, one or more pieces of it, and returns how many there are: no
     /// more than fit.
     fn fill(&mut self, packets: impl Iterator<Item = impl Iterator<Item = (*mut c_void, usize)>>) -> libc::c_uint {
         let (mut count, mut used) = (0, 0);
-        for (header, packet) in self.headers.iter_mut().zip(packets) {
+        for (header, packet) in self.messages.iter_mut().zip(packets) {
             let first = used;
             for (base, length) in packet {
                 if used == self.slices.len() || used - first == MAX_PIECES {
@@ -101,7 +101,7 @@ impl Receiver {
     /// Also asks for [`Receiver::source`], on a UDP socket that is not connected.
     #[must_use]
     pub fn with_sources(self) -> Self {
-        Self { sources: vec![address::EMPTY; self.headers.headers.len()].into(), ..self }
+        Self { sources: vec![address::EMPTY; self.headers.messages.len()].into(), ..self }
     }
 
     /// Receives what is waiting, one packet into each buffer, without blocking, and returns how many came.
@@ -137,17 +137,17 @@ impl Receiver {
     ) -> io::Result<usize> {
         let packet = |buffer: &'a mut [u8]| std::iter::once((buffer.as_mut_ptr().cast(), buffer.len()));
         let count = self.headers.fill(buffers.map(packet));
-        let Headers { headers, control, .. } = &mut self.headers;
-        for (header, control) in headers.iter_mut().zip(control) {
+        let Headers { messages, control, .. } = &mut self.headers;
+        for (header, control) in messages.iter_mut().zip(control) {
             header.msg_hdr.msg_control = control.as_mut_ptr().cast();
             header.msg_hdr.msg_controllen = size_of::<Control>();
         }
-        for (header, source) in self.headers.headers.iter_mut().zip(self.sources.iter_mut()) {
+        for (header, source) in self.headers.messages.iter_mut().zip(self.sources.iter_mut()) {
             header.msg_hdr.msg_name = (&raw mut *source).cast();
             header.msg_hdr.msg_namelen = address::LENGTH;
         }
         let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC | from;
-        let headers = self.headers.headers.as_mut_ptr();
+        let headers = self.headers.messages.as_mut_ptr();
         // SAFETY: `fill` has pointed `count` headers to vectors that live in self, those to distinct buffers that are
         // mutably borrowed through this call; control blocks and addresses are in self and of the length given.
         let received = unsafe { libc::recvmmsg(socket.as_raw_fd(), headers, count, flags, ptr::null_mut()) };
@@ -156,7 +156,7 @@ impl Receiver {
 
     /// Length of packet `index` of the last batch as it was sent: more than its buffer's when it did not fit.
     pub fn length(&self, index: usize) -> usize {
-        self.headers.headers[index].msg_len as usize
+        self.headers.messages[index].msg_len as usize
     }
 
     /// Where packet `index` of the last batch came from; `None` without [`Receiver::with_sources`].
@@ -183,7 +183,7 @@ impl Receiver {
 
     /// The control message that came with packet `index`, if it is this one.
     fn control<T: Plain>(&self, index: usize, level: libc::c_int, kind: libc::c_int) -> Option<T> {
-        let header = &self.headers.headers[index].msg_hdr;
+        let header = &self.headers.messages[index].msg_hdr;
         if self.headers.control.is_empty() || header.msg_controllen == 0 {
             return None;
         }
@@ -239,14 +239,14 @@ impl Sender {
             pieces.map(|piece| (piece.as_ptr().cast_mut().cast(), piece.len()))
         });
         let count = self.headers.fill(packets);
-        let Headers { headers, control, .. } = &mut self.headers;
-        for ((header, control), size) in headers.iter_mut().zip(control).zip(sizes) {
+        let Headers { messages, control, .. } = &mut self.headers;
+        for ((header, control), size) in messages.iter_mut().zip(control).zip(sizes) {
             (header.msg_hdr.msg_name, header.msg_hdr.msg_namelen) = (name, length);
             let control = size.map(|size| segment_size(control, size));
             (header.msg_hdr.msg_control, header.msg_hdr.msg_controllen) = control.unwrap_or((ptr::null_mut(), 0));
         }
         let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
-        let headers = self.headers.headers.as_mut_ptr();
+        let headers = self.headers.messages.as_mut_ptr();
         // SAFETY: `fill` has pointed `count` headers to vectors that live in self, those to buffers that are borrowed
         // through this call; address and control messages are in self; sendmmsg reads them and writes only msg_len.
         let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), headers, count, flags) };
