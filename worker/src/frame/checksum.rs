@@ -8,8 +8,8 @@ pub struct Sum(u64);
 impl Sum {
     /// Of bytes that begin at an even distance from the first that is summed; an odd one at the end counts as if zero followed.
     pub fn of(bytes: &[u8]) -> Self {
-        // Eight sums of 32 bits each in lanes of 64: what every compiler makes vector instructions of, without an overflow for
-        // 2^32 rounds.
+        // Words of 32 bits in eight lanes of 64: what a compiler makes vector instructions of. All lanes together do not overflow
+        // below 16 GiB.
         let mut lanes = [0_u64; 8];
         let (blocks, rest) = bytes.as_chunks::<32>();
         for block in blocks {
@@ -21,7 +21,7 @@ impl Sum {
         let mut last = [0; 4];
         last[..rest.len()].copy_from_slice(rest);
         let rest: u64 = words.iter().chain([&last]).map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
-        Self(lanes.iter().fold(Self(rest), |sum, &lane| sum.plus(Self(lane))).0)
+        Self(lanes.iter().sum::<u64>() + rest)
     }
 
     /// Of one number of 16 bits.
@@ -31,7 +31,7 @@ impl Sum {
 
     /// Of a number, such as a length, with as many words as it needs.
     pub fn number(number: usize) -> Self {
-        Self::of(&(number as u64).to_be_bytes())
+        Self((number as u64).to_be())
     }
 
     /// Of both.
@@ -50,8 +50,9 @@ impl Sum {
     /// As two bytes, not complemented: 0xffff over a whole packet whose checksum is right.
     pub fn folded(self) -> [u8; 2] {
         let mut sum = self.0;
-        while sum > 0xffff {
-            sum = (sum & 0xffff) + (sum >> 16);
+        // At most 33 bits are left, then 18, 17, 16.
+        for width in [32, 16, 16, 16] {
+            sum = (sum & ((1 << width) - 1)) + (sum >> width);
         }
         #[allow(clippy::cast_possible_truncation)] // Folded.
         let sum = sum as u16;

@@ -165,7 +165,7 @@ impl Coalescer {
             }
             self.open.push((self.runs.len(), shape));
         }
-        self.push(index, bytes.len() - shape.payload.min(bytes.len()));
+        self.push(index, bytes.len() - shape.payload);
     }
 }
 

@@ -5,6 +5,7 @@ use ethudp_worker::frame::offload::{self, Refused};
 use ethudp_worker::frame::segment::Segmenter;
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::sample::Index;
 
 use super::reference::Flow;
 
@@ -77,7 +78,7 @@ proptest! {
     }
 
     #[test]
-    fn a_superframe_cut_short_or_changed_does_no_harm(flow in flows(), at: prop::sample::Index, to: u8, length: prop::sample::Index) {
+    fn a_superframe_cut_short_or_changed_does_no_harm(flow in flows(), at: Index, to: u8, length: Index) {
         let mut frame = flow.superframe(1, 2, 0x10, &[5; 4000]);
         let at = at.index(flow.layout().2);
         frame[at] = to;
@@ -151,7 +152,7 @@ fn what_is_not_understood_is_refused() {
 #[test]
 fn segments_that_make_no_packet_are_refused() {
     let flow = Flow::new(false, false);
-    let mut frame = flow.superframe(1, 2, 0x10, &[1; 60_000]);
+    let mut frame = flow.superframe(1, 2, 0x10, &vec![1; 60_000]);
     frame[16..18].fill(0);
     frame.extend_from_slice(&[1; 10_000]);
     assert_eq!(cut(&frame, &facts(&flow, 65_500)), Err(Refused::SegmentSize(65_500)));

@@ -19,7 +19,9 @@ fn rate(what: &str, bytes: usize, mut work: impl FnMut()) {
         rounds += 16;
     }
     let seconds = start.elapsed().as_secs_f64() / f64::from(rounds);
-    println!("{what}: {:.1} GB/s, {:.0} ns", bytes as f64 / seconds / 1e9, seconds * 1e9);
+    #[allow(clippy::cast_precision_loss)] // For people.
+    let bytes = bytes as f64;
+    println!("{what}: {:.1} GB/s, {:.0} ns", bytes / seconds / 1e9, seconds * 1e9);
 }
 
 #[test]
