@@ -232,7 +232,9 @@ mod tests {
     fn equal_packets_leave_together_with_one_that_is_shorter() {
         let mut batch = Batch::with_slots(200);
         let lengths: Vec<usize> = [100, 100, 50, 50, 60, 0, 0, 7].into_iter().chain([1400; 80]).collect();
-        lengths.iter().for_each(|&length| batch.append_copy(&vec![0; length]));
+        for &length in &lengths {
+            batch.append_copy(&vec![0; length]);
+        }
         let all = |runs: &Runs| -> Vec<(usize, Option<u16>)> {
             runs.packets(&batch, 0, batch.len()).map(|(pieces, size)| (pieces.count(), size)).collect()
         };
