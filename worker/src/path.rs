@@ -100,3 +100,81 @@ impl AsFd for Inlet {
         self.socket.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixDatagram;
+
+    use privsep::sys::option;
+
+    use super::*;
+
+    fn inlet(socket: impl Into<OwnedFd>) -> Inlet {
+        Inlet::new(Arc::new(socket.into()), false)
+    }
+
+    #[test]
+    fn datagrams_over_the_limit_are_dropped_and_what_is_counted_is_what_is_left() {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        let (mut inlet, mut batch, counters) = (inlet(ours), Batch::default(), SharedPath::default());
+        assert_eq!(inlet.receive(&counters, &mut batch), Received::Nothing);
+        let datagrams = [vec![1; 100], vec![2; MAX_DATAGRAM + 1], vec![3; MAX_DATAGRAM], vec![4; 20_000], vec![]];
+        for datagram in &datagrams {
+            theirs.send(datagram).unwrap();
+        }
+        assert_eq!(inlet.receive(&counters, &mut batch), Received::Batch);
+        assert!(batch.frames(0).eq([&datagrams[0][..], &datagrams[2], &datagrams[4]]));
+        let counted = counters.snapshot();
+        let expected = (3, 100 + MAX_DATAGRAM as u64, 2, 0);
+        assert_eq!((counted.rx_datagrams, counted.rx_bytes, counted.rx_dropped_oversize, counted.rx_errors), expected);
+    }
+
+    #[test]
+    fn only_an_error_that_does_not_go_away_is_one_of_the_socket() {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        let (broken, ours) =
+            (Arc::new(OwnedFd::from(std::fs::File::open("/dev/null").unwrap())), Arc::new(ours.into()));
+        let (mut inlet, mut batch, counters) =
+            (inlet(theirs.try_clone().unwrap()), Batch::default(), SharedPath::default());
+        for something in [true, false] {
+            inlet.socket = Arc::clone(&broken);
+            for number in 0..LASTING {
+                assert_eq!(inlet.receive(&counters, &mut batch), Received::Batch, "error {number}");
+                assert!(batch.is_empty());
+            }
+            inlet.socket = Arc::clone(&ours);
+            if something {
+                theirs.send(b"x").unwrap();
+            }
+            let expected = if something { Received::Batch } else { Received::Nothing };
+            assert_eq!((inlet.receive(&counters, &mut batch), batch.len()), (expected, usize::from(something)));
+        }
+        inlet.socket = broken;
+        let results: Vec<_> = (0..=LASTING).map(|_| inlet.receive(&counters, &mut batch)).collect();
+        assert!(results[..LASTING as usize].iter().all(|result| *result == Received::Batch));
+        assert_eq!((results.last(), counters.rx_errors.get()), (Some(&Received::Error), 3 * u64::from(LASTING) + 1));
+    }
+
+    #[test]
+    fn a_datagram_that_is_too_long_is_passed_over_and_a_full_socket_ends_the_sending() {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        option::set_int(ours.as_fd(), libc::SOL_SOCKET, libc::SO_SNDBUF, 4096).unwrap();
+        let (mut outlet, mut batch, counters) = (Outlet::default(), Batch::default(), SharedPath::default());
+        for datagram in [&[1; 100][..], &[2; MAX_DATAGRAM], &[3; 50], &[4; 10]] {
+            batch.append_copy(datagram);
+        }
+        let mut next = 0;
+        outlet.send(ours.as_fd(), &counters, &batch, &mut next, 3, None);
+        let counted = counters.snapshot();
+        assert_eq!((next, counted.tx_datagrams, counted.tx_bytes, counted.tx_dropped_oversize), (3, 2, 150, 1));
+        let mut buffer = [0; 200];
+        for expected in [&[1; 100][..], &[3; 50]] {
+            assert_eq!(theirs.recv(&mut buffer).map(|length| &buffer[..length]).unwrap(), expected);
+        }
+        ours.set_nonblocking(true).unwrap();
+        while ours.send(b"full").is_ok() {}
+        let mut next = 2;
+        outlet.send(ours.as_fd(), &counters, &batch, &mut next, 4, None);
+        assert_eq!((next, counters.tx_datagrams.get(), counters.tx_errors.get()), (2, 2, 0));
+    }
+}

@@ -46,4 +46,20 @@ mod tests {
         look(&mut seen);
         assert_eq!(looked, [9]);
     }
+
+    /// Each version is told with its value or a later one: with an earlier one, the change would be missed for good.
+    #[test]
+    fn no_change_is_missed_by_who_looks_meanwhile() {
+        const LAST: u64 = 200_000;
+        let published = Published::new(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| (1..=LAST).for_each(|value| published.set(&value)));
+            let (mut seen, mut has) = (0, 0);
+            while seen < LAST {
+                published.look(&mut seen, |&value| has = value);
+                assert!(has >= seen, "version {seen} with value {has}");
+            }
+            assert_eq!(has, LAST);
+        });
+    }
 }

@@ -83,3 +83,92 @@ impl Rules {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: (u16, u16) = (1360, 1340);
+
+    fn batch(frames: &[&[u8]]) -> Batch {
+        let mut batch = Batch::with_slots(frames.len());
+        frames.iter().for_each(|frame| batch.append_copy(frame));
+        batch
+    }
+
+    /// Forwards both ways, with nothing else to do.
+    fn both() -> privsep::ipc::Rules {
+        privsep::ipc::Rules { send: true, receive: true, ..Default::default() }
+    }
+
+    /// A SYN over IPv4 behind a tag of this VLAN that announces an MSS of 1460, and where that stands.
+    fn syn(vlan: u8) -> (Vec<u8>, std::ops::Range<usize>) {
+        let ip = [0x45, 0, 0, 44, 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+        let tcp = [0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0x60, 2, 0, 0, 0, 0, 0, 0, 2, 4, 5, 180];
+        ([&[1; 12][..], &[0x81, 0, 0, vlan, 8, 0], &ip, &tcp].concat(), 60..62)
+    }
+
+    /// A UDP datagram over IPv4 from 192.0.2.9 to this host and port.
+    fn datagram(to: u8, port: u8) -> Vec<u8> {
+        let ip = [0x45, 0, 0, 33, 0, 0, 0, 0, 64, 17, 0, 0, 192, 0, 2, 9, 192, 0, 2, to];
+        [&[1; 12][..], &[8, 0], &ip, &[0, 9, 0, port, 0, 13, 0, 0], b"hello"].concat()
+    }
+
+    #[test]
+    fn the_mss_is_lowered_both_ways_but_not_in_a_tunnel_of_one_direction() {
+        for (send, receive, lowered) in [(true, true, true), (true, false, false), (false, true, false)] {
+            let rules = Rules::new(&privsep::ipc::Rules { send, receive, mss: Some(LIMITS), ..both() }, false);
+            let (frame, at) = syn(7);
+            let expected = if lowered { LIMITS.0 } else { 1460 }.to_be_bytes();
+            let (mut outward, mut inward) = (batch(&[&frame]), batch(&[&frame]));
+            rules.outward(&mut outward, &[], &SharedPort::default());
+            rules.inward(&mut inward);
+            assert_eq!(outward.frame(0)[at.clone()], expected, "outward of {send}, {receive}");
+            assert_eq!(inward.frame(0)[at], expected, "inward of {send}, {receive}");
+        }
+    }
+
+    #[test]
+    fn a_vlan_is_mapped_one_way_out_and_back_in() {
+        let rules = Rules::new(&privsep::ipc::Rules { vlan_map: vec![(7, 9), (9, 11)], ..both() }, false);
+        let vlan = |batch: &Batch| (0..batch.len()).map(|index| batch.frame(index)[15]).collect::<Vec<_>>();
+        let mut frames = batch(&[&syn(7).0, &syn(9).0, &syn(8).0]);
+        rules.outward(&mut frames, &[], &SharedPort::default());
+        assert_eq!(vlan(&frames), [9, 11, 8]);
+        rules.inward(&mut frames);
+        assert_eq!(vlan(&frames), [7, 9, 8]);
+    }
+
+    #[test]
+    fn datagrams_of_the_tunnel_are_dropped_by_the_check_and_counted_without_it() {
+        let peers = [SocketAddr::from(([192, 0, 2, 2], 60))];
+        // To the peer and its port, to another of its ports, to somebody else.
+        let (own, beside, other) = (datagram(2, 60), datagram(2, 61), datagram(3, 60));
+        for (loop_check, left, dropped, counted) in
+            [(true, vec![&other], 2, 0), (false, vec![&own, &beside, &other], 0, 1)]
+        {
+            let rules = Rules::new(&privsep::ipc::Rules { loop_check, ..both() }, false);
+            let (mut frames, counters) = (batch(&[&own, &beside, &other]), SharedPort::default());
+            rules.outward(&mut frames, &peers, &counters);
+            assert!(frames.frames(0).eq(left.iter().map(|frame| &frame[..])), "{loop_check}");
+            assert_eq!((counters.rx_dropped_loop.get(), counters.rx_own.get()), (dropped, counted), "{loop_check}");
+        }
+    }
+
+    #[test]
+    fn broadcasts_are_counted_and_pass() {
+        let (rules, counters) = (Rules::new(&both(), false), SharedPort::default());
+        let broadcast = [&[0xff; 6][..], &[1; 54]].concat();
+        let mut frames = batch(&[&broadcast, &[1; 60], &[0xff, 0xff, 0xff, 0xff, 0xff, 0xfe, 1], &broadcast]);
+        rules.outward(&mut frames, &[], &counters);
+        assert_eq!((frames.len(), counters.rx_broadcast.get()), (4, 2));
+    }
+
+    #[test]
+    fn of_datagrams_only_the_payload_is_sent_where_that_is_asked_and_all_else_is_dropped() {
+        let rules = Rules::new(&both(), true);
+        let mut frames = batch(&[&syn(7).0, &datagram(2, 60), &[1; 60]]);
+        rules.outward(&mut frames, &[], &SharedPort::default());
+        assert!(frames.frames(0).eq([b"hello"]));
+    }
+}

@@ -103,7 +103,8 @@ fn receive_handles(settings: &Settings) -> Result<Option<(OwnedFd, Vec<OwnedFd>)
     Ok(handles.next().map(|port| (port, handles.collect())))
 }
 
-fn loops(
+/// Both loops of a tunnel around its handles.
+pub(crate) fn loops(
     settings: &Settings,
     secrets: &Secrets,
     state: &State,

@@ -169,3 +169,148 @@ impl Inward {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::forward::rig::{Rig, both, fill, frame, polled, waiting};
+    use crate::io::wait;
+
+    const SECOND: u64 = 1_000_000;
+
+    /// Whether the outward loop has been woken since it was asked last.
+    fn woken(inward: &Inward) -> bool {
+        let waker = &inward.shared.outward;
+        let [found] = wait([(waker.as_fd(), PollFlags::POLLIN)], Some(Duration::ZERO));
+        waker.clear();
+        !found.is_empty()
+    }
+
+    #[test]
+    fn frames_go_to_the_port_and_answers_back_by_the_path_that_was_asked() {
+        let Rig { port, paths, mut inward, .. } = Rig::plain(2);
+        assert!(!inward.turn(0));
+        paths[1].send(b"PING:PING:").unwrap();
+        paths[1].send(&frame(1)).unwrap();
+        paths[0].send(&frame(2)).unwrap();
+        assert!(inward.turn(0) && !inward.turn(0));
+        assert_eq!(waiting(&port), [frame(2), frame(1)]);
+        assert_eq!([waiting(&paths[0]), waiting(&paths[1])], [vec![], vec![b"PONG:PONG:".to_vec()]]);
+    }
+
+    #[test]
+    fn what_is_due_is_done_once_and_then_a_tick_later() {
+        let Rig { paths, mut inward, .. } = Rig::plain(1);
+        let pings = || std::iter::from_fn(|| paths[0].recv(&mut [0; 20]).ok()).count();
+        for (now_us, due, due_us) in
+            [(7, true, SECOND), (8, false, SECOND), (SECOND, true, 2 * SECOND), (SECOND + 1, false, 2 * SECOND)]
+        {
+            assert_eq!((inward.on_time(now_us), pings()), (due, usize::from(due)), "at {now_us}");
+            assert_eq!(inward.due_us(now_us), due_us, "at {now_us}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_gives_nothing_but_errors_rests_and_the_others_go_on() {
+        let Rig { port, paths, mut inward, .. } = Rig::new(2, both(), false, Some(0));
+        assert!(inward.on_time(0));
+        let errors = |inward: &Inward| inward.shared.counters.paths[0].rx_errors.get();
+        let asked = |inward: &Inward, now_us| polled(inward, now_us).iter().map(|polled| polled.0).collect::<Vec<_>>();
+        let [main, first, second] =
+            [inward.shared.main.as_fd(), inward.inlets[0].inlet.as_fd(), inward.inlets[1].inlet.as_fd()]
+                .map(|descriptor| descriptor.as_raw_fd());
+        assert_eq!(asked(&inward, 5), [first, second]);
+        // Each of them could be a single one.
+        while inward.turn(5) {}
+        let (before, rested) = (errors(&inward), 5 + REST_US);
+        for now_us in [6, rested - 1] {
+            assert_eq!((asked(&inward, now_us), inward.due_us(now_us)), (vec![main, second], rested));
+            paths[1].send(&frame(1)).unwrap();
+            assert!(inward.turn(now_us));
+            assert_eq!((waiting(&port), errors(&inward)), (vec![frame(1)], before));
+        }
+        assert_eq!((asked(&inward, rested), inward.due_us(rested)), (vec![first, second], SECOND));
+        assert!(!inward.turn(rested));
+        assert_eq!((errors(&inward), inward.due_us(rested)), (before + 1, rested + REST_US));
+    }
+
+    /// A loop whose port has been filled, with three frames that have come when it was `now_us`; how many packets filled it.
+    fn stuck(now_us: u64) -> (Rig, usize) {
+        let mut rig = Rig::plain(1);
+        assert!(rig.inward.on_time(0));
+        let before = fill(rig.inward.sink.as_fd());
+        for byte in 1..=3 {
+            rig.paths[0].send(&frame(byte)).unwrap();
+        }
+        assert!(!rig.inward.turn(now_us));
+        (rig, before)
+    }
+
+    #[test]
+    fn while_the_port_is_full_only_it_is_waited_for_and_what_waits_goes_first() {
+        let (Rig { port, paths, mut inward, .. }, before) = stuck(100);
+        paths[0].send(&frame(4)).unwrap();
+        let (main, sink) = (inward.shared.main.as_fd().as_raw_fd(), inward.sink.as_fd().as_raw_fd());
+        assert_eq!(polled(&inward, 200), [(main, PollFlags::POLLIN), (sink, PollFlags::POLLOUT)]);
+        assert_eq!(inward.due_us(200), 100 + QUEUE_WAIT_US);
+        assert!(!inward.turn(200));
+        // A datagram that is not looked at could be an error that is not.
+        inward.forget_errors(0);
+        assert_eq!(waiting(&port), vec![b"full".to_vec(); before]);
+        assert!(inward.turn(300) && !inward.turn(300));
+        assert_eq!(waiting(&port), [frame(1), frame(2), frame(3), frame(4)]);
+        assert_eq!((inward.shared.counters.port.tx_errors.get(), inward.due_us(300)), (0, SECOND));
+        assert_eq!(polled(&inward, 300)[0].0, inward.inlets[0].inlet.as_fd().as_raw_fd());
+    }
+
+    #[test]
+    fn what_the_port_has_had_no_room_for_too_long_is_dropped_and_counted() {
+        let (Rig { port, paths, mut inward, .. }, before) = stuck(100);
+        // Room for one of three, late: that begins no new wait.
+        port.recv(&mut [0; 10]).unwrap();
+        assert!(!inward.turn(100 + QUEUE_WAIT_US - 1));
+        let gone = inward.shared.counters.port.tx_frames.get();
+        assert_eq!(inward.due_us(100 + QUEUE_WAIT_US - 1), 100 + QUEUE_WAIT_US);
+        assert!(!inward.turn(100 + QUEUE_WAIT_US));
+        assert_eq!(inward.shared.counters.port.tx_errors.get(), 3 - gone);
+        // And the next ones get a wait of their own.
+        paths[0].send(&frame(4)).unwrap();
+        assert!(!inward.turn(100 + QUEUE_WAIT_US));
+        assert_eq!(inward.due_us(100 + QUEUE_WAIT_US), 100 + 2 * QUEUE_WAIT_US);
+        let left: Vec<_> = (1..=u8::try_from(gone).unwrap()).map(frame).collect();
+        assert_eq!(waiting(&port), [vec![b"full".to_vec(); before - 1], left].concat());
+    }
+
+    #[test]
+    fn the_other_loop_is_told_and_woken_when_frames_go_elsewhere_and_only_then() {
+        let Rig { paths, mut inward, .. } = Rig::plain(2);
+        let (mut seen, mut told) = (0, Vec::new());
+        for tick in 0..8 {
+            paths[1].send(b"PONG:PONG:").unwrap();
+            inward.turn(tick * SECOND);
+            inward.on_time(tick * SECOND);
+            let before = told.len();
+            inward.shared.route.look(&mut seen, |route| told.push((tick, route.active)));
+            assert_eq!(woken(&inward), told.len() > before, "at {tick}");
+        }
+        // The slave, when the master has had its five ticks.
+        assert_eq!(told, [(5, 1)]);
+    }
+
+    #[test]
+    fn what_waited_for_a_worker_before_is_counted_and_goes_nowhere() {
+        let Rig { port, paths, mut inward, .. } = Rig::plain(2);
+        for path in [0, 1, 1] {
+            paths[path].send(&frame(1)).unwrap();
+        }
+        paths[0].send(b"PING:PING:").unwrap();
+        inward.drain();
+        assert!(!inward.turn(0));
+        let stale = |path: usize| inward.shared.counters.paths[path].rx_dropped_stale.get();
+        assert_eq!((stale(0), stale(1)), (2, 2));
+        assert_eq!((waiting(&port), waiting(&paths[0]), waiting(&paths[1])), (vec![], vec![], vec![]));
+    }
+}

@@ -4,6 +4,8 @@
 
 mod inward;
 mod outward;
+#[cfg(test)]
+mod rig;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;

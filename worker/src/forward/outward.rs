@@ -45,19 +45,24 @@ impl Outward {
 
     pub fn run(mut self) -> ! {
         loop {
-            self.shared.passes.fetch_add(1, Relaxed);
-            let rests = self.rests_until_us > 0 && self.shared.clock.now_us() < self.rests_until_us;
-            let received = if rests {
-                Received::Nothing
-            } else {
-                self.rests_until_us = 0;
-                self.source.receive(&self.shared.counters.port, &mut self.batch)
-            };
-            match received {
-                Received::Batch => self.forward(),
-                Received::Nothing => self.sleep(),
-                Received::Error => self.rests_until_us = self.shared.clock.now_us() + REST_US,
-            }
+            self.turn();
+        }
+    }
+
+    /// Takes a batch from the port, or sleeps where there is none.
+    fn turn(&mut self) {
+        self.shared.passes.fetch_add(1, Relaxed);
+        let rests = self.rests_until_us > 0 && self.shared.clock.now_us() < self.rests_until_us;
+        let received = if rests {
+            Received::Nothing
+        } else {
+            self.rests_until_us = 0;
+            self.source.receive(&self.shared.counters.port, &mut self.batch)
+        };
+        match received {
+            Received::Batch => self.forward(),
+            Received::Nothing => self.sleep(),
+            Received::Error => self.rests_until_us = self.shared.clock.now_us() + REST_US,
         }
     }
 
@@ -125,5 +130,154 @@ impl Outward {
                 shared.woken();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use privsep::ipc::Rules;
+
+    use super::*;
+    use crate::forward::rig::{Rig, both, fill, frame, waiting};
+    use crate::wire::Route;
+
+    const WAIT: Duration = Duration::from_micros(QUEUE_WAIT_US);
+
+    /// Whether the main thread has been woken since it was asked last.
+    fn main_woken(outward: &Outward) -> bool {
+        let waker = &outward.shared.main;
+        let [found] = wait([(waker.as_fd(), PollFlags::POLLIN)], Some(Duration::ZERO));
+        waker.clear();
+        !found.is_empty()
+    }
+
+    #[test]
+    fn frames_leave_by_the_path_that_was_told_last() {
+        let Rig { port, paths, mut outward, .. } = Rig::plain(2);
+        let first = outward.sealer.route().clone();
+        let second = Route { active: 1, ..first.clone() };
+        for (told, path) in [(None, 0), (Some(&second), 1), (None, 1), (Some(&first), 0)] {
+            if let Some(route) = told {
+                outward.shared.route.set(route);
+            }
+            port.send(&frame(1)).unwrap();
+            outward.turn();
+            assert_eq!([waiting(&paths[path]), waiting(&paths[1 - path])], [vec![frame(1)], vec![]]);
+        }
+        let counters = &outward.shared.counters;
+        assert_eq!((counters.port.rx_frames.get(), counters.port.rx_bytes.get()), (4, 240));
+        assert_eq!(counters.paths[1].tx_datagrams.get(), 2);
+    }
+
+    #[test]
+    fn who_only_receives_reads_the_port_and_neither_counts_nor_sends() {
+        let Rig { port, paths, mut outward, .. } = Rig::new(1, Rules { send: false, ..both() }, false, None);
+        port.send(&frame(1)).unwrap();
+        outward.turn();
+        assert_eq!((outward.shared.counters.port.rx_frames.get(), waiting(&paths[0])), (0, vec![]));
+        outward.shared.outward.wake();
+        outward.turn();
+        assert!(main_woken(&outward), "did not sleep: the frame still waits");
+    }
+
+    #[test]
+    fn who_asks_whether_it_passes_is_told_while_it_sleeps() {
+        let Rig { mut outward, .. } = Rig::plain(1);
+        outward.shared.outward.wake();
+        outward.turn();
+        assert_eq!((outward.shared.passes.load(Relaxed), main_woken(&outward)), (2, true));
+    }
+
+    #[test]
+    fn a_port_that_fails_rests_and_is_not_polled_before_it_is_asked_again() {
+        let Rig { mut outward, .. } = Rig::new(1, both(), true, None);
+        let errors = |outward: &Outward| outward.shared.counters.port.rx_errors.get();
+        let start = Instant::now();
+        outward.turn();
+        assert_eq!((errors(&outward), main_woken(&outward)), (1, false));
+        // One sleep for all of it.
+        outward.turn();
+        assert!(start.elapsed() >= Duration::from_micros(REST_US), "{:?}", start.elapsed());
+        assert_eq!(errors(&outward), 1);
+        outward.turn();
+        assert_eq!(errors(&outward), 2);
+        // Who wakes it meanwhile is answered, and does not end the rest.
+        outward.shared.outward.wake();
+        outward.turn();
+        assert_eq!((errors(&outward), main_woken(&outward), outward.rests_until_us > 0), (2, true, true));
+    }
+
+    #[test]
+    fn a_path_that_stays_full_is_waited_for_and_then_what_is_left_is_dropped_and_counted() {
+        let Rig { port, paths, mut outward, .. } = Rig::plain(1);
+        let before = fill(outward.shared.sockets[0].as_fd());
+        port.send(&frame(1)).unwrap();
+        port.send(&frame(2)).unwrap();
+        // A heartbeat is answered while it waits.
+        outward.shared.outward.wake();
+        let start = Instant::now();
+        outward.turn();
+        assert!(start.elapsed() >= WAIT, "{:?}", start.elapsed());
+        assert_eq!((outward.shared.passes.load(Relaxed), main_woken(&outward)), (2, true));
+        let counters = &outward.shared.counters.paths[0];
+        assert_eq!((counters.tx_datagrams.get(), counters.tx_errors.get()), (0, 2));
+        assert_eq!(waiting(&paths[0]).len(), before);
+    }
+
+    #[test]
+    fn a_path_that_has_room_again_gets_the_rest_in_order() {
+        let Rig { port, paths, mut outward, .. } = Rig::plain(1);
+        let before = fill(outward.shared.sockets[0].as_fd());
+        for byte in 1..=3 {
+            port.send(&frame(byte)).unwrap();
+        }
+        let received = std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                // It waits by now, most likely; where it does not, there is nothing to wait for.
+                std::thread::sleep(WAIT / 10);
+                let mut all = Vec::new();
+                while all.len() < before + 3 {
+                    all.extend(waiting(&paths[0]));
+                }
+                all.split_off(before)
+            });
+            outward.turn();
+            assert_eq!(outward.shared.counters.paths[0].tx_datagrams.get(), 3);
+            reader.join().unwrap()
+        });
+        assert_eq!(received, [frame(1), frame(2), frame(3)]);
+    }
+
+    #[test]
+    fn nobody_waits_for_room_on_a_path_that_is_no_longer_used() {
+        let took = || {
+            let Rig { port, mut outward, .. } = Rig::plain(2);
+            fill(outward.shared.sockets[0].as_fd());
+            port.send(&frame(1)).unwrap();
+            outward.source.receive(&outward.shared.counters.port, &mut outward.batch);
+            let route = Route { active: 1, ..outward.sealer.route().clone() };
+            outward.shared.route.set(&route);
+            let start = Instant::now();
+            outward.send();
+            assert_eq!(outward.shared.counters.paths[0].tx_errors.get(), 1);
+            start.elapsed()
+        };
+        // Three times, for a machine that has other things to do.
+        assert!((0..3).any(|_| took() < WAIT / 2));
+    }
+
+    #[test]
+    fn what_waited_for_a_worker_before_is_counted_and_goes_nowhere() {
+        let Rig { port, paths, mut outward, .. } = Rig::plain(1);
+        port.send(&frame(1)).unwrap();
+        port.send(&frame(2)).unwrap();
+        outward.drain();
+        let counters = &outward.shared.counters.port;
+        assert_eq!((counters.rx_dropped_stale.get(), counters.rx_frames.get()), (2, 0));
+        outward.shared.outward.wake();
+        outward.turn();
+        assert!(main_woken(&outward) && waiting(&paths[0]).is_empty());
     }
 }

@@ -1,0 +1,95 @@
+//! Both loops of a tunnel around Unix sockets, for their tests: what is sent into one comes out of the other as whole packets,
+//! and one whose other end is not read fills, like a device's queue.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+
+use nix::poll::PollFlags;
+use privsep::ipc::{Address, Classic, PortKind, Remote, Rules, Secrets, Settings, State, Wire};
+
+use super::{Inward, Outward};
+use crate::start;
+
+/// What the network and the local side do.
+pub struct Rig {
+    pub port: UnixDatagram,
+    pub paths: Vec<UnixDatagram>,
+    pub inward: Inward,
+    pub outward: Outward,
+}
+
+/// A handle that gives nothing but errors.
+pub fn broken() -> OwnedFd {
+    File::open("/dev/null").unwrap().into()
+}
+
+/// Where the peer of a path is.
+pub fn peer(path: u8) -> SocketAddr {
+    ([192, 0, 2, 1], 6000 + u16::from(path)).into()
+}
+
+/// Both ends of a handle, of which the second is in our hands.
+fn pair() -> (OwnedFd, UnixDatagram) {
+    let (theirs, ours) = UnixDatagram::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    (theirs.into(), ours)
+}
+
+impl Rig {
+    /// With this many paths and these rules, and with a broken handle in the place of those that are named.
+    pub fn new(count: u8, rules: Rules, broken_port: bool, broken_path: Option<usize>) -> Self {
+        let settings = Settings {
+            port: PortKind::Raw,
+            wire: Wire::Classic(Classic { keepalive: true, ..Classic::default() }),
+            remotes: (0..count).map(|path| Remote::Fixed(Address(peer(path)))).collect(),
+            rules,
+            exit_after: None,
+        };
+        let (mut port, ours) = pair();
+        let (mut handles, paths): (Vec<_>, Vec<_>) = (0..count).map(|_| pair()).unzip();
+        if broken_port {
+            port = broken();
+        }
+        if let Some(path) = broken_path {
+            handles[path] = broken();
+        }
+        let (outward, inward) = start::loops(&settings, &Secrets::default(), &State::default(), port, handles).unwrap();
+        Self { port: ours, paths, inward, outward }
+    }
+
+    /// One that forwards both ways.
+    pub fn plain(paths: u8) -> Self {
+        Self::new(paths, both(), false, None)
+    }
+}
+
+/// Both ways, and nothing else.
+pub fn both() -> Rules {
+    Rules { send: true, receive: true, ..Rules::default() }
+}
+
+/// A frame with this byte in it.
+pub fn frame(byte: u8) -> Vec<u8> {
+    vec![byte; 60]
+}
+
+/// What waits at our end of a handle, but for PINGs.
+pub fn waiting(end: &UnixDatagram) -> Vec<Vec<u8>> {
+    let mut buffer = [0; 10_000];
+    let all = std::iter::from_fn(|| end.recv(&mut buffer).ok().map(|length| buffer[..length].to_vec()));
+    all.filter(|datagram| datagram != b"PING:PING:").collect()
+}
+
+/// Fills the queue towards our end from the other one, and returns how many packets that took.
+pub fn fill(socket: BorrowedFd<'_>) -> usize {
+    let socket = UnixDatagram::from(socket.try_clone_to_owned().unwrap());
+    socket.set_nonblocking(true).unwrap();
+    std::iter::from_fn(|| socket.send(b"full").ok()).count()
+}
+
+/// The descriptors that an inward loop has polled.
+pub fn polled(inward: &Inward, now_us: u64) -> Vec<(i32, PollFlags)> {
+    inward.interests(now_us).map(|(descriptor, events)| (descriptor.as_raw_fd(), events)).collect()
+}
