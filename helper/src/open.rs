@@ -144,18 +144,25 @@ fn tap_interface(
     // The address that the kernel adds by itself need not be pending, either. Under a unit that protects the kernel's tunables
     // this cannot be written, and without IPv6 it is not there.
     let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_dad"), "0");
-    let master = bridge.or((link.master != 0).then_some(0));
-    let change = LinkChange { master, up: true, ..LinkChange::default() };
+    let change = LinkChange { master: new_master(link.master, bridge), up: true, ..LinkChange::default() };
     netlink.change(link.index, &change).map_err(|e| format!("bringing up interface {name:?}: {e}"))?;
     Ok((tap, name, link.index))
+}
+
+/// The bridge to join by its index, 0 for none; `None` where nothing changes. A stored TAP may be in one that it is to leave.
+fn new_master(now: u32, bridge: Option<u32>) -> Option<u32> {
+    bridge.or((now != 0).then_some(0))
+}
+
+/// Whether an address that an interface has is to go, where these are wanted. The link-local one is the kernel's.
+fn goes(address: &(IpAddr, u8), wanted: &[(IpAddr, u8)]) -> bool {
+    !wanted.contains(address) && !matches!(address.0, IpAddr::V6(ip) if ip.is_unicast_link_local())
 }
 
 /// Gives an interface these addresses and takes other permanent ones away, as a stored TAP may have.
 fn give_addresses(netlink: &mut Netlink, index: u32, wanted: &[(IpAddr, u8)]) -> Result<(), String> {
     let list = |netlink: &mut Netlink| netlink.addresses(index).map_err(|e| format!("its addresses: {e}"));
-    // The link-local one is the kernel's.
-    let goes = |(ip, _): &(IpAddr, u8)| !matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
-    for address in list(netlink)?.into_iter().filter(|address| !wanted.contains(address) && goes(address)) {
+    for address in list(netlink)?.into_iter().filter(|address| goes(address, wanted)) {
         match netlink.remove_address(index, address.0, address.1) {
             // The kernel takes secondary addresses away with their primary one.
             Err(error) if error.raw_os_error() != Some(libc::EADDRNOTAVAIL) => {
@@ -246,4 +253,120 @@ fn raw(interface: &str, promiscuous: bool, filter: &[BpfInstruction]) -> Result<
     }
     packet::bind(socket.as_fd(), link.index).map_err(|e| fail("bind", e))?;
     Ok((socket, interface.to_owned(), link.index))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(local: &str, remote: Option<SocketAddr>) -> PathPlan {
+        PathPlan { local: Address(local.parse().unwrap()), remote: remote.map(Address), device: None, mark: None }
+    }
+
+    fn int(socket: &OwnedFd, level: i32, name: i32) -> i32 {
+        option::int(socket.as_fd(), level, name).unwrap()
+    }
+
+    /// A plan whose port cannot be opened by anybody.
+    fn without_port(paths: Vec<PathPlan>) -> Plan {
+        let port = PortPlan::Raw { interface: "lo".into(), promiscuous: false };
+        Plan { become_user: None, port, paths, stored: false, store: false }
+    }
+
+    #[test]
+    fn a_path_is_bound_and_connected_as_planned_and_may_be_fragmented() {
+        let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        for (remote, connected) in [(Some(peer), Ok(peer)), (None, Err(Some(libc::ENOTCONN)))] {
+            let udp = path(&plan("127.0.0.1:0", remote)).unwrap();
+            let fragments = int(&udp, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER);
+            assert_eq!(fragments, libc::IP_PMTUDISC_DONT);
+            let plain = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into();
+            for buffer in [libc::SO_RCVBUF, libc::SO_SNDBUF] {
+                assert!(int(&udp, libc::SOL_SOCKET, buffer) > int(&plain, libc::SOL_SOCKET, buffer));
+            }
+            let flags = OFlag::from_bits_retain(fcntl(&udp, FcntlArg::F_GETFL).unwrap());
+            assert!(flags.contains(OFlag::O_NONBLOCK), "a worker would block");
+            let udp = std::net::UdpSocket::from(udp);
+            assert_eq!(udp.local_addr().unwrap().ip(), peer.ip());
+            assert_eq!(udp.peer_addr().map_err(|error| error.raw_os_error()), connected);
+        }
+    }
+
+    #[test]
+    fn an_ipv6_path_hears_no_ipv4() {
+        let udp = path(&plan("[::]:0", None)).unwrap();
+        assert_eq!(int(&udp, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY), 1);
+        assert_eq!(int(&udp, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER), libc::IP_PMTUDISC_DONT);
+    }
+
+    #[test]
+    fn paths_come_first_in_their_order_so_that_nothing_is_made_for_one_that_cannot_be() {
+        let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let here = taken.local_addr().unwrap();
+        let device = PathPlan { device: Some("no-such-device".into()), ..plan("127.0.0.1:0", None) };
+        let fails = |paths: Vec<PathPlan>| everything(&without_port(paths), None).map(|_| ()).unwrap_err();
+        let busy = plan(&here.to_string(), None);
+        assert!(
+            fails(vec![busy.clone(), device.clone()]).starts_with(&format!("local address {here}: already in use"))
+        );
+        assert!(fails(vec![device, busy]).starts_with("device \"no-such-device\": no such interface"));
+        let port = fails(vec![plan("127.0.0.1:0", None)]);
+        assert_eq!(port, "interface \"lo\": does not carry Ethernet frames; name an Ethernet interface");
+    }
+
+    #[test]
+    fn what_the_kernel_says_is_told_with_the_value_and_what_would_be_right() {
+        let (v4, v6): (SocketAddr, SocketAddr) = ("192.0.2.1:80".parse().unwrap(), "[fd00::1]:80".parse().unwrap());
+        for (text, words) in [
+            (
+                bind_error(v6, nix::Error::EADDRNOTAVAIL),
+                "fd00::1: not an address of this host; use one that `ip addr` shows, or ::",
+            ),
+            (
+                bind_error(v4, nix::Error::EACCES),
+                "local port 80: ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher one",
+            ),
+            (bind_error(v4, nix::Error::ENOBUFS), "local address 192.0.2.1:80: No buffer space available"),
+            (
+                connect_error(v4, v6, nix::Error::EINVAL),
+                "[fd00::1]:80: cannot be reached from local address 192.0.2.1:80",
+            ),
+            (connect_error(v4, v6, nix::Error::EPERM), "remote address [fd00::1]:80: Operation not permitted"),
+        ] {
+            assert!(text.ends_with(words) && !text.contains('\n'), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_stored_tap_leaves_a_bridge_that_is_not_planned_and_a_new_one_stays_without() {
+        for (now, bridge, change) in [(0, None, None), (7, None, Some(0)), (0, Some(9), Some(9)), (7, Some(9), Some(9))]
+        {
+            assert_eq!(new_master(now, bridge), change, "{now} to {bridge:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_go_that_are_not_planned_but_for_the_kernels_own() {
+        let address = |text: &str, prefix| (text.parse::<IpAddr>().unwrap(), prefix);
+        let wanted = [address("10.8.0.1", 24), address("fd00::1", 64)];
+        for (present, expected) in [
+            (address("10.8.0.1", 24), false),
+            (address("10.8.0.1", 16), true),
+            (address("10.8.0.2", 24), true),
+            (address("fd00::1", 64), false),
+            (address("fd00::2", 64), true),
+            (address("fe80::1", 64), false),
+            (address("169.254.0.1", 16), true),
+        ] {
+            assert_eq!(goes(&present, &wanted), expected, "{present:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_tap_or_not_asked_for_is_not_taken_as_the_stored_one() {
+        let (one, other) = std::os::unix::net::UnixDatagram::pair().unwrap();
+        let tap = PortPlan::Tap { name: None, addresses: Vec::new(), bridge: None, mtu: None };
+        assert!(same_tap(&tap, one.into()).is_none());
+        assert!(same_tap(&without_port(Vec::new()).port, other.into()).is_none());
+    }
 }
