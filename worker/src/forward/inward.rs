@@ -223,8 +223,8 @@ mod tests {
             [inward.shared.main.as_fd(), inward.inlets[0].inlet.as_fd(), inward.inlets[1].inlet.as_fd()]
                 .map(|descriptor| descriptor.as_raw_fd());
         assert_eq!(asked(&inward, 5), [first, second]);
-        // Each of them could be a single one.
-        while inward.turn(5) {}
+        // Each of the first could be a single one.
+        assert!((0..5000).any(|_| !inward.turn(5)));
         let (before, rested) = (errors(&inward), 5 + REST_US);
         for now_us in [6, rested - 1] {
             assert_eq!((asked(&inward, now_us), inward.due_us(now_us)), (vec![main, second], rested));
