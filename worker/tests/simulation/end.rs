@@ -36,7 +36,15 @@ impl Frame {
     }
 }
 
+/// Number of the end that is none: who has the key, hears what end 1 says, and does not know the password.
+pub const STRANGER: usize = 2;
+/// Ticks in which a path that does not answer still counts as up.
+const UP: u64 = 5;
+
+const CIPHERS: [Cipher; 5] = [Cipher::None, Cipher::Xor, Cipher::Aes128, Cipher::Aes192, Cipher::Aes256];
+
 /// What kind of tunnel it is.
+#[derive(Clone, Copy)]
 pub struct Shape {
     pub paths: usize,
     /// End 0 is behind NAT.
@@ -47,7 +55,7 @@ pub struct Shape {
 
 impl Shape {
     pub fn any(random: &mut Random) -> Self {
-        let cipher = [Cipher::None, Cipher::Xor, Cipher::Aes128][random.below(3) as usize];
+        let cipher = CIPHERS[random.below(CIPHERS.len() as u64) as usize];
         let compress = random.chance(2);
         let fragment_mtu = random.chance(2).then_some(1100);
         Self {
@@ -58,23 +66,35 @@ impl Shape {
         }
     }
 
+    /// Whether a stranger is to be told from the peer: where its address is learned from who tells the password.
+    pub fn has_stranger(&self) -> bool {
+        self.nat && self.password
+    }
+
     fn settings(&self, which: usize) -> Settings {
         let remote = |path| match (which, self.nat) {
             (1, true) => Remote::Learned { address: None, port: None },
-            _ => Remote::Fixed(Address(address(1 - which, path))),
+            (0 | STRANGER, _) => Remote::Fixed(Address(address(1, path))),
+            _ => Remote::Fixed(Address(address(0, path))),
         };
+        // Halves are joined before it is looked at who sent them, so a stranger's could spoil those of the peer: the format's
+        // weakness, and none of what is tested here.
+        let fragment_mtu = self.classic.fragment_mtu.filter(|_| which != STRANGER);
         Settings {
-            wire: Wire::Classic(self.classic),
+            wire: Wire::Classic(Classic { fragment_mtu, ..self.classic }),
             remotes: (0..self.paths).map(remote).collect(),
             rules: Rules { send: true, receive: true, ..Rules::default() },
             ..Settings::default()
         }
     }
 
-    fn secrets(&self) -> Secrets {
+    fn secrets(&self, which: usize) -> Secrets {
         let secret = |text: &str| Secret::new(text.as_bytes().to_vec());
         // Long enough to leave as two fragments.
-        let password = if self.password { "p".repeat(1500) } else { String::new() };
+        let mut password = if self.password { "p".repeat(1500) } else { String::new() };
+        if which == STRANGER {
+            password.replace_range(1499.., "q");
+        }
         Secrets { key: secret("0123456789abcdef"), password: secret(&password) }
     }
 }
@@ -98,6 +118,8 @@ pub struct End {
     pub stopped_until: u64,
     /// What a supervisor has been told last.
     state: State,
+    /// Tick in which each path last gave an answer.
+    answered: Vec<Option<u64>>,
     next_frame: u64,
     frame_at: u64,
     pub frames: HashMap<u64, Frame>,
@@ -105,14 +127,21 @@ pub struct End {
     pub sent: Vec<Datagram>,
     /// Answers for which the outbox had no room.
     pub refused: u64,
+    /// Datagrams that have come, passes that were ticks, and datagrams that were sent besides those of frames.
+    received: u64,
+    ticks: u64,
+    said: u64,
+    /// Workers before this one.
+    restarts: u64,
 }
 
 impl End {
     pub fn new(which: usize, shape: &Shape) -> Self {
-        let (settings, secrets, state) = (shape.settings(which), shape.secrets(), State::default());
+        let (settings, secrets, state) = (shape.settings(which), shape.secrets(which), State::default());
         let (session, sealer) = machines(&settings, &secrets, &state);
         Self {
             counters: Counters::new(&state, settings.remotes.len()),
+            answered: vec![None; settings.remotes.len()],
             which,
             settings,
             secrets,
@@ -123,11 +152,15 @@ impl End {
             started: 0,
             stopped_until: 0,
             state,
-            next_frame: which as u64 + 2,
+            next_frame: which as u64 + 3,
             frame_at: 0,
             frames: HashMap::new(),
             sent: Vec::new(),
             refused: 0,
+            received: 0,
+            ticks: 0,
+            said: 0,
+            restarts: 0,
         }
     }
 
@@ -141,6 +174,7 @@ impl End {
         (self.session, self.sealer) = machines(&self.settings, &self.secrets, &state);
         self.counters = Counters::new(&state, self.settings.remotes.len());
         self.started = now;
+        self.restarts += 1;
     }
 
     pub fn is_stopped(&self, now: u64) -> bool {
@@ -162,9 +196,42 @@ impl End {
     }
 
     pub fn on_time(&mut self, now: u64) {
+        let tick = self.state.tick;
         self.session.on_time(now - self.started, &self.counters, &mut self.outbox);
         self.post();
         self.state = self.session.report(now - self.started);
+        self.ticks += self.state.tick - tick.min(self.state.tick);
+    }
+
+    /// Path that frames leave by.
+    pub fn active(&self) -> usize {
+        self.state.active.into()
+    }
+
+    /// Whether a path may have become the one in use: it has given an answer, and not too many ticks ago.
+    pub fn answers(&self, path: usize) -> bool {
+        self.answered[path].is_some_and(|tick| self.state.tick <= tick + UP)
+    }
+
+    /// Whether some path leads to this end.
+    pub fn has_learned(&self, which: usize) -> bool {
+        let is = |path: usize, learned: Address| learned.0 == address(which, path);
+        self.state
+            .paths
+            .iter()
+            .enumerate()
+            .any(|(path, report)| report.learned.is_some_and(|learned| is(path, learned)))
+    }
+
+    /// Whether what it has said besides frames is no more than a PING and a password, in halves, by each path a tick, and an answer
+    /// to what has come.
+    pub fn says_no_more_than_it_must(&self) -> bool {
+        self.said <= self.ticks * 3 * self.settings.remotes.len() as u64 + self.received
+    }
+
+    /// Whether there were no more ticks than seconds, and one at the start of each worker.
+    pub fn keeps_time(&self, now: u64) -> bool {
+        self.ticks <= now / SECOND + 1 + self.restarts
     }
 
     /// A datagram that has come; the frame in it.
@@ -176,9 +243,15 @@ impl End {
         if learned {
             self.batch.set_origin(0, datagram.source);
         }
+        self.received += 1;
         let (path, time) = (datagram.path, now - self.started);
+        let answers = |counters: &Counters| counters.paths[path].pongs_received.get();
+        let before = answers(&self.counters);
         self.session.receive(path, &mut self.batch, time, &self.counters, &mut self.outbox);
         self.post();
+        if answers(&self.counters) > before {
+            self.answered[path] = Some(self.state.tick);
+        }
         (!self.batch.is_empty()).then(|| self.batch.frame(0).to_vec())
     }
 
@@ -190,7 +263,7 @@ impl End {
     pub fn send_frame(&mut self, now: u64, random: &mut Random) {
         self.frame_at = now + SECOND / 4 + random.below(SECOND / 2);
         let (number, length) = (self.next_frame, 60 + random.below(1455) as usize);
-        self.next_frame += 2;
+        self.next_frame += 3;
         let mut bytes = vec![0; length];
         bytes[12..14].copy_from_slice(&[0x88, 0xb5]);
         bytes[14..22].copy_from_slice(&number.to_be_bytes());
@@ -211,6 +284,7 @@ impl End {
         for (path, target, numbers) in self.outbox.runs() {
             for number in numbers {
                 self.sent.push(datagram(self.which, path, target, self.outbox.batch().frame(number), None));
+                self.said += 1;
             }
         }
         self.refused += u64::from(self.outbox.batch().is_full());

@@ -4,12 +4,15 @@
 //! What must hold, whatever the seed:
 //!
 //! 1. No frame is invented: what is delivered was sent, byte for byte, by the other end.
-//! 2. No frame is doubled by us: it is delivered at most once for each copy that the network has made.
+//! 2. No frame is doubled by us: it is delivered at most as often as all that it left as, one datagram or both halves, arrives.
 //! 3. A preferred path that has worked for [`SETTLED`] ticks is up and used at both ends; while it does not, and the other does,
-//!    that one is.
+//!    that one is. None is taken that has never answered, or not for five ticks.
 //! 4. Where nothing is lost on the path in use, everything arrives.
-//! 5. Nothing grows: no answer finds the outbox full, and no end has more to send than the network and its ticks explain.
-//! 6. Time goes on: after each call the next deadline lies ahead, and ticks never go back.
+//! 5. Nothing grows: no answer finds the outbox full, and no end says more than its PINGs, its password and its answers.
+//! 6. Time goes on: after each call the next deadline lies ahead, ticks never go back, and there are no more of them than seconds.
+//! 7. A number stands on one fragment, and on no other of the next minute, whatever becomes of the worker.
+//! 8. Where there is a password, who does not know it is never the peer, and nothing of his is delivered or answered, even if he
+//!    has the key and hears what is said.
 //!
 //! `ETHUDP_SEEDS` says how many seeds (200), `ETHUDP_SEED` names one.
 
@@ -18,13 +21,17 @@
 mod end;
 mod net;
 
-use end::{End, Frame};
+use std::collections::HashMap;
+
+use end::{Datagram, End, Frame, STRANGER};
 use net::{Net, Random, Sky};
 
 /// Ticks after which a path that works, or has ceased to, has been noticed at both ends: five without an answer, one of phase, and
 /// where a password must be told again one more each.
 const SETTLED: u64 = 12;
 const SECOND: u64 = 1_000_000;
+/// Time in which a fragment's number does not come again: far more than halves wait and the network delays.
+const UNIQUE: u64 = 60 * SECOND;
 /// Phases of a run, each with a sky of its own.
 const PHASES: usize = 12;
 
@@ -34,7 +41,10 @@ struct World {
     now: u64,
     random: Random,
     ends: [End; 2],
+    stranger: Option<End>,
     net: Net,
+    /// When each end last used a number for a fragment.
+    numbers: [HashMap<u16, u64>; 2],
 }
 
 impl World {
@@ -42,7 +52,9 @@ impl World {
         let mut random = Random::new(seed);
         let shape = end::Shape::any(&mut random);
         let net = Net::new(shape.paths, shape.nat);
-        Self { seed, now: 0, ends: [End::new(0, &shape), End::new(1, &shape)], net, random }
+        let ends = [End::new(0, &shape), End::new(1, &shape)];
+        let stranger = shape.has_stranger().then(|| End::new(STRANGER, &shape));
+        Self { seed, now: 0, ends, stranger, net, random, numbers: Default::default() }
     }
 
     /// Says which seed has failed, and in what.
@@ -104,7 +116,7 @@ impl World {
         let until = self.now + time;
         loop {
             let stopped = [0, 1].map(|which: usize| self.ends[which].stopped_until);
-            let due = self.ends.iter().map(End::due).fold(self.net.due(stopped), u64::min);
+            let due = self.ends.iter().chain(&self.stranger).map(End::due).fold(self.net.due(stopped), u64::min);
             if due > until {
                 self.now = until;
                 return;
@@ -126,16 +138,58 @@ impl World {
                     self.on_delivery(which, &bytes);
                 }
             }
-            let before = self.ends[which].tick();
-            self.ends[which].on_time(now);
-            self.check(self.ends[which].tick() >= before, "a tick went back");
+            self.on_time(which);
             if self.ends[which].frame_due(now) {
                 self.ends[which].send_frame(now, &mut self.random);
             }
             self.check(self.ends[which].due() > now, "what was due still is");
-            for datagram in self.ends[which].sent.drain(..) {
+            for datagram in std::mem::take(&mut self.ends[which].sent) {
+                self.check_number(which, &datagram);
+                self.overhear(which, &datagram);
                 self.net.send(which, datagram, now, &mut self.random);
             }
+        }
+        self.intrude();
+    }
+
+    /// Does what an end has due: invariants 3, 5, 6 and 8.
+    fn on_time(&mut self, which: usize) {
+        let now = self.now;
+        let (tick, active) = (self.ends[which].tick(), self.ends[which].active());
+        self.ends[which].on_time(now);
+        let end = &self.ends[which];
+        self.check(end.tick() >= tick, "a tick went back");
+        self.check(end.keeps_time(now), "there were more ticks than seconds");
+        self.check(end.active() == active || end.answers(end.active()), "a path was taken that does not answer");
+        self.check(end.says_no_more_than_it_must(), "more was said than is due");
+        self.check(!end.has_learned(STRANGER), "a stranger is the peer");
+    }
+
+    /// Invariant 7.
+    fn check_number(&mut self, which: usize, datagram: &Datagram) {
+        if let Some([first, second]) = datagram.bytes.strip_prefix(b"UDPFRG").and_then(|rest| rest.first_chunk()) {
+            let before = self.numbers[which].insert(u16::from_be_bytes([*first, *second]), self.now);
+            let again = before.is_some_and(|before| self.now < before + UNIQUE);
+            self.check(!again, "a fragment has the number of another");
+        }
+    }
+
+    /// The stranger answers what end 1 says.
+    fn overhear(&mut self, from: usize, datagram: &Datagram) {
+        if let Some(stranger) = self.stranger.as_mut().filter(|_| from == 1) {
+            stranger.receive(datagram, self.now);
+        }
+    }
+
+    /// What the stranger has to say reaches end 1 as if it were the peer's.
+    fn intrude(&mut self) {
+        let Some(stranger) = &mut self.stranger else { return };
+        stranger.on_time(self.now);
+        if stranger.frame_due(self.now) {
+            stranger.send_frame(self.now, &mut self.random);
+        }
+        for datagram in stranger.sent.drain(..) {
+            self.net.put(1, datagram, self.now + 1);
         }
     }
 

@@ -85,8 +85,8 @@ pub struct Net {
     /// For each end, by time and number.
     under_way: [BTreeMap<(u64, u64), Datagram>; 2],
     number: u64,
-    /// Copies that have been made of each frame's datagrams, by sender.
-    copies: [HashMap<u64, u64>; 2],
+    /// How many copies of each of a frame's datagrams, one or both its halves, reach the other end, by sender.
+    copies: [HashMap<u64, Vec<u64>>; 2],
 }
 
 impl Net {
@@ -134,19 +134,23 @@ impl Net {
         }
         let sky = self.skies[path];
         let copies = 1 + u64::from(random.below(1000) < sky.double);
-        if let Some(frame) = datagram.frame {
-            // Each half of a frame that leaves as two may be doubled by itself.
-            let count = self.copies[from].entry(frame).or_insert(0);
-            *count = (*count).max(1) + copies - 1;
-        }
+        let mut arrive = 0;
         for _ in 0..copies {
             if sky.cut[from] || random.below(1000) < sky.loss {
                 continue;
             }
-            let arrives = now + sky.delay + random.below(sky.jitter + 1);
-            self.number += 1;
-            self.under_way[1 - from].insert((arrives, self.number), datagram.clone());
+            self.put(1 - from, datagram.clone(), now + sky.delay + random.below(sky.jitter + 1));
+            arrive += 1;
         }
+        if let Some(frame) = datagram.frame {
+            self.copies[from].entry(frame).or_default().push(arrive);
+        }
+    }
+
+    /// Has a datagram, whoever sent it, arrive at an end.
+    pub fn put(&mut self, end: usize, datagram: Datagram, arrives: u64) {
+        self.number += 1;
+        self.under_way[end].insert((arrives, self.number), datagram);
     }
 
     /// When the next datagram can be taken, by ends that are stopped until then.
@@ -161,9 +165,9 @@ impl Net {
         (first.key().0 <= now).then(|| first.remove())
     }
 
-    /// How often a frame may be delivered.
+    /// How often a frame may be delivered: as often as all that it left as arrives.
     pub fn copies(&self, sender: usize, frame: u64) -> u64 {
-        self.copies[sender].get(&frame).copied().unwrap_or(0)
+        self.copies[sender].get(&frame).and_then(|halves| halves.iter().min()).copied().unwrap_or(0)
     }
 
     /// Forgets what no end remembers.
