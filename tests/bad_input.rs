@@ -35,28 +35,9 @@ fn usage_errors_have_status_2() {
         ("convert -B", "option -B: measures and ends"),
         ("show --frob", "--frob"),
         ("show a/b", "\"a/b\""),
-        ("-frob", "option \"-frob\": unknown"),
-        ("-d", "no mode given: must be -e, -i, -b, -t or -u"),
         ("-i -enc rot13 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24", "\"rot13\": unknown cipher; must be xor"),
-        ("-i -k", "option -k: its operand is missing"),
-        ("-i 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1", "operand MASK is missing"),
-        ("-i 192.0.2.1 0 192.0.2.2 6000 10.8.0.1 24", "local port \"0\": must be a number from 1 to 65535"),
-        ("-i 192.0.2.1 6000 192.0.2.2 70000 10.8.0.1 24", "remote port \"70000\": must be"),
-        (
-            "-i 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 33",
-            "mask \"33\" of 10.8.0.1: must be a prefix length from 0 to 32",
-        ),
-        ("-i -dev an-interface-name 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24", "has 17 bytes"),
-        ("-i -e 192.0.2.1 6000 192.0.2.2 6000 lan", "options -i and -e: only one mode is possible"),
-        ("-e 192.0.2.1 6000 192.0.2.2 6000 lan 24", "operand \"24\": too many; mode -e needs LOCAL-IP LOCAL-PORT"),
-        ("-e 192.0.2.1 6000 192.0.2.2 6000 lan 192.0.2.1 6001", "slave: operand REMOTE-IP is missing"),
-        ("-i 192.0.2.1 6000 192.0.2.300 6000 10.8.0.1 24", "remote address \"192.0.2.300\": is no IPv4 address"),
-        ("-i fd00::x 6000 fd00::1 6000 10.8.0.1 24", "local address \"fd00::x\": is no IPv6 address"),
         ("-e 192.0.2.1 6000 192.0.2.2 6000 lan -k", "option \"-k\": stands behind the operands"),
-        ("-e 192.0.2.1 6000 192.0.2.1 6000 lan", "path 192.0.2.1:6000: its remote is its local address"),
         ("-e 192.0.2.1 6000 192.0.2.2 6000 lan 192.0.2.1 6000 192.0.2.2 6001", "two paths have this local address"),
-        ("-e -lz4 10 192.0.2.1 6000 192.0.2.2 6000 lan", "option -lz4 \"10\": must be a number from 0 to 9"),
-        ("-e -map /none 192.0.2.1 6000 192.0.2.2 6000 lan", "VLAN map /none: No such file"),
     ] {
         for mode in ["-d", ""] {
             // Also when it would go to the background.
@@ -68,7 +49,6 @@ fn usage_errors_have_status_2() {
             }
         }
     }
-    fails(&sites.a, &["-i", "-k", "", "192.0.2.1", "6000", "192.0.2.2", "6000", "10.8.0.1", "24"], &[], 2, "empty key");
 }
 
 #[test]
@@ -78,14 +58,9 @@ fn other_failures_have_status_1() {
     let taken = sites.a.inside(|| UdpSocket::bind("192.0.2.1:6001").unwrap());
     let tap = "192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24";
     for (line, words) in [
-        ("-e 192.0.2.1 6000 192.0.2.2 6000 eth9".into(), "interface \"eth9\": no such interface"),
         ("-b 192.0.2.1 6000 192.0.2.2 6000 br9".into(), "bridge \"br9\": no such interface; create it"),
         ("-b 192.0.2.1 6000 192.0.2.2 6000 wan".into(), "bridge \"wan\": this interface is not a bridge"),
         ("-i 192.0.2.1 6001 192.0.2.2 6000 10.8.0.1 24".into(), "`ss -ulpn 'sport = :6001'` shows by whom"),
-        (
-            "-i 192.0.2.99 6000 192.0.2.2 6000 10.8.0.1 24".into(),
-            "local address 192.0.2.99: not an address of this host",
-        ),
         ("-i 192.0.2.1 6000 198.51.100.1 6000 10.8.0.1 24".into(), "remote address 198.51.100.1:6000: no route"),
         ("-i 192.0.2.1 6000 2001:db8::2 6000 10.8.0.1 24".into(), "both must be of one family"),
         ("-i 192.0.2.1 6000 no-such-name.invalid 6000 10.8.0.1 24".into(), "remote name \"no-such-name.invalid\""),
@@ -123,17 +98,19 @@ fn what_no_retry_mends_has_status_78() {
     let mirror =
         "mode = \"mirror\"\nwire = \"classic\"\n[[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"192.0.2.2:6000\"\n";
     for (content, words, status) in [
-        (String::new(), "mode is missing", 78),
         ("mode = \"tap".into(), "line 1: ", 78),
         (mirror.to_owned(), "[mirror] is missing", 78),
-        (format!("{mirror}[mirror]\ninterface = \"dummy\"\nfilter = \"udp porg 9\"\n"), "filter \"udp porg 9\": ", 78),
         (
             format!("{mirror}[classic]\ncipher = \"xor\"\nkey-file = \"none\"\n[mirror]\ninterface = \"dummy\"\n"),
             "key file ",
             78,
         ),
         // These may come later than we do.
-        (format!("{mirror}[mirror]\ninterface = \"eth9\"\n"), "interface \"eth9\": no such interface", 1),
+        (
+            format!("{mirror}[mirror]\ninterface = \"eth9\"\nfilter = \"udp\"\n"),
+            "interface \"eth9\": no such interface",
+            1,
+        ),
         (
             format!("{mirror}[mirror]\ninterface = \"dummy\"\n").replace("192.0.2.1", "192.0.2.99"),
             "not an address of this host",

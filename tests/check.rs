@@ -34,10 +34,6 @@ fn what_would_only_show_at_the_start_is_found() {
                   [[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"192.0.2.2:6000\"\n";
     for (content, words) in [
         (slave, "line 9: path 192.0.2.1:6000: two paths have this local address"),
-        (
-            TAP.replace("192.0.2.2:6000", "192.0.2.1:6000"),
-            "line 6: path 192.0.2.1:6000: its remote is its local address",
-        ),
         (mirror.to_owned(), "filter \"udp porg 514\": "),
     ] {
         let (status, text) = check(&[("a.toml", &content)]);
@@ -52,7 +48,6 @@ fn what_is_likely_not_meant_is_warned_of() {
     let aes = |key: &str| format!("{TAP}[classic]\ncipher = \"aes-128\"\nkey-file = \"{key}\"\n");
     for (content, words) in [
         (TAP.replace("192.0.2.2:6000", "any"), "path 192.0.2.1:6000: whoever sends a datagram to it is the peer"),
-        (TAP.replace("192.0.2.2", "10.8.0.2"), "10.8.0.2 of path 192.0.2.1:6000 is in that network"),
         (aes("a.key"), "a.key: the user of ethudp@a cannot read it; a drop-in with `LoadCredential=a.key:/"),
     ] {
         let (status, text) = check(&[("a.toml", &content)]);
