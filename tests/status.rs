@@ -122,6 +122,8 @@ fn a_path_that_comes_up_or_goes_down_is_logged_once() {
     drop(b);
     a.wait_state("down", Duration::from_secs(9));
     assert_eq!((lines("is up"), lines("is down")), (1, 1));
+    assert!(a.status()["paths"][0]["last_rx_ms"].as_u64().unwrap() > 3000, "{}", a.status());
+    assert_eq!(Background::run(&sites.a, &a.scratch, &[], &["show", "a"]).status.code(), Some(3));
     let _b = Running::classic(&sites.b, "b", PEER);
     a.wait_state("up", LIMIT);
     assert_eq!((lines("is up"), lines("is down")), (2, 1));
