@@ -253,16 +253,17 @@ mod tests {
     #[test]
     fn nobody_waits_for_room_on_a_path_that_is_no_longer_used() {
         let took = || {
-            let Rig { port, mut outward, .. } = Rig::plain(2);
-            fill(outward.shared.sockets[0].as_fd());
+            let Rig { port, paths, mut outward, .. } = Rig::plain(2);
+            let before = fill(outward.shared.sockets[0].as_fd());
             port.send(&frame(1)).unwrap();
             outward.source.receive(&outward.shared.counters.port, &mut outward.batch);
             let route = Route { active: 1, ..outward.sealer.route().clone() };
             outward.shared.route.set(&route);
             let start = Instant::now();
             outward.send();
-            assert_eq!(outward.shared.counters.paths[0].tx_errors.get(), 1);
-            start.elapsed()
+            let took = start.elapsed();
+            assert_eq!((outward.shared.counters.paths[0].tx_errors.get(), waiting(&paths[0]).len()), (1, before));
+            took
         };
         // Three times, for a machine that has other things to do.
         assert!((0..3).any(|_| took() < WAIT / 2));
