@@ -238,7 +238,8 @@ mod tests {
                 // It waits by now, most likely; where it does not, there is nothing to wait for.
                 std::thread::sleep(WAIT / 10);
                 let mut all = Vec::new();
-                while all.len() < before + 3 {
+                let start = Instant::now();
+                while all.len() < before + 3 && start.elapsed() < 20 * WAIT {
                     all.extend(waiting(&paths[0]));
                 }
                 all.split_off(before)

@@ -5,11 +5,13 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use nix::poll::PollFlags;
 use privsep::ipc::{Address, Classic, PortKind, Remote, Rules, Secrets, Settings, State, Wire};
 
-use super::{Inward, Outward};
+use super::{Inward, Outward, Shared};
 use crate::start;
 
 /// What the network and the local side do.
@@ -56,6 +58,7 @@ impl Rig {
             handles[path] = broken();
         }
         let (outward, inward) = start::loops(&settings, &Secrets::default(), &State::default(), port, handles).unwrap();
+        bound(Arc::downgrade(&inward.shared));
         Self { port: ours, paths, inward, outward }
     }
 
@@ -63,6 +66,17 @@ impl Rig {
     pub fn plain(paths: u8) -> Self {
         Self::new(paths, both(), false, None)
     }
+}
+
+/// Ends all tests where a loop is still in one after ten seconds: it would sleep or turn for ever.
+fn bound(shared: Weak<Shared>) {
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_secs(10));
+        if shared.strong_count() > 0 {
+            eprintln!("a loop did not come back to its test");
+            std::process::abort();
+        }
+    });
 }
 
 /// Both ways, and nothing else.
