@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pcap::BpfProgram;
 
-use crate::lab::{Background, CAPTURES, Running, Scratch, Sites, Wire, capture, frame, offline};
+use crate::lab::{CAPTURES, Running, Sites, Wire, capture, frame, offline};
 
 const LIMIT: Duration = Duration::from_secs(3);
 const SILENCE: Duration = Duration::from_millis(300);
