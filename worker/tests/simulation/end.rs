@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 
 use ethudp_worker::batch::Batch;
 use ethudp_worker::wire::{Counters, Outbox, Sealer, Session, Target, machines};
-use privsep::ipc::{Address, Cipher, Classic, Remote, Rules, Secret, Secrets, Settings, State, Wire};
+use privsep::ipc::{
+    Address, Cipher, Classic, PathHealth, PathReport, Remote, Rules, Secret, Secrets, Settings, SharedPath, State, Wire,
+};
 
 use crate::SECOND;
 use crate::net::Random;
@@ -38,7 +40,7 @@ impl Frame {
 
 /// Number of the end that is none: who has the key, hears what end 1 says, and does not know the password.
 pub const STRANGER: usize = 2;
-/// Ticks in which a path that does not answer still counts as up.
+/// Ticks in which a path that does not answer still counts as up, and in which the first one of a new tunnel has its time.
 const UP: u64 = 5;
 
 const CIPHERS: [Cipher; 5] = [Cipher::None, Cipher::Xor, Cipher::Aes128, Cipher::Aes192, Cipher::Aes256];
@@ -127,12 +129,15 @@ pub struct End {
     pub sent: Vec<Datagram>,
     /// Answers for which the outbox had no room.
     pub refused: u64,
-    /// Datagrams that have come, passes that were ticks, and datagrams that were sent besides those of frames.
-    received: u64,
+    /// PINGs that have come, ticks, and datagrams that were sent besides those of frames.
+    asked: u64,
     ticks: u64,
     said: u64,
     /// Workers before this one.
     restarts: u64,
+    /// How often it was stopped, and for how long in all.
+    stops: u64,
+    stopped: u64,
 }
 
 impl End {
@@ -157,15 +162,18 @@ impl End {
             frames: HashMap::new(),
             sent: Vec::new(),
             refused: 0,
-            received: 0,
+            asked: 0,
             ticks: 0,
             said: 0,
             restarts: 0,
+            stops: 0,
+            stopped: 0,
         }
     }
 
-    /// As a supervisor does it: with what was reported last, and without what a password must tell anew.
-    pub fn restart(&mut self, now: u64) {
+    /// As a supervisor does it: with what was reported last, and without what a password must tell anew. Whether frames go where
+    /// they went, as far as that may be known.
+    pub fn restart(&mut self, now: u64) -> bool {
         let mut state = self.state.clone();
         state.fragment = state.fragment.wrapping_add(0x4000) & !1;
         if !self.secrets.password.expose().is_empty() {
@@ -175,6 +183,8 @@ impl End {
         self.counters = Counters::new(&state, self.settings.remotes.len());
         self.started = now;
         self.restarts += 1;
+        let goes = |state: &State| (state.active, state.paths.iter().map(|path| path.learned).collect::<Vec<_>>());
+        goes(&self.session.report(0)) == goes(&state)
     }
 
     pub fn is_stopped(&self, now: u64) -> bool {
@@ -208,9 +218,20 @@ impl End {
         self.state.active.into()
     }
 
-    /// Whether a path may have become the one in use: it has given an answer, and not too many ticks ago.
+    /// Whether a path has given an answer, and not too many ticks ago.
     pub fn answers(&self, path: usize) -> bool {
         self.answered[path].is_some_and(|tick| self.state.tick <= tick + UP)
+    }
+
+    /// Whether the first path has had its time, or is used.
+    pub fn waits_for_the_first(&self) -> bool {
+        self.active() == 0 || self.state.tick > UP
+    }
+
+    /// The paths that count as up.
+    pub fn up(&self) -> impl Iterator<Item = usize> {
+        let up = |(path, report): (usize, &PathReport)| (report.health == PathHealth::Up).then_some(path);
+        self.state.paths.iter().enumerate().filter_map(up)
     }
 
     /// Whether some path leads to this end.
@@ -224,14 +245,22 @@ impl End {
     }
 
     /// Whether what it has said besides frames is no more than a PING and a password, in halves, by each path a tick, and an answer
-    /// to what has come.
+    /// to each PING.
     pub fn says_no_more_than_it_must(&self) -> bool {
-        self.said <= self.ticks * 3 * self.settings.remotes.len() as u64 + self.received
+        self.said <= self.ticks * 3 * self.settings.remotes.len() as u64 + self.asked
     }
 
-    /// Whether there were no more ticks than seconds, and one at the start of each worker.
+    /// Whether there were as many ticks as seconds in which it was not stopped, give or take one for each start and each stop.
     pub fn keeps_time(&self, now: u64) -> bool {
-        self.ticks <= now / SECOND + 1 + self.restarts
+        let (most, least) = (now / SECOND + 1 + self.restarts, (now - self.stopped) / SECOND);
+        (least..=most + self.stops).contains(&(self.ticks + self.stops))
+    }
+
+    /// Does nothing for a while: what comes waits for it.
+    pub fn stop(&mut self, now: u64, time: u64) {
+        self.stopped_until = now + time;
+        self.stopped += time;
+        self.stops += 1;
     }
 
     /// A datagram that has come; the frame in it.
@@ -243,13 +272,17 @@ impl End {
         if learned {
             self.batch.set_origin(0, datagram.source);
         }
-        self.received += 1;
         let (path, time) = (datagram.path, now - self.started);
-        let answers = |counters: &Counters| counters.paths[path].pongs_received.get();
-        let before = answers(&self.counters);
+        let control = |counters: &Counters| {
+            let SharedPath { pings_received, pongs_received, .. } = &counters.paths[path];
+            (pings_received.get(), pongs_received.get())
+        };
+        let (pings, pongs) = control(&self.counters);
         self.session.receive(path, &mut self.batch, time, &self.counters, &mut self.outbox);
         self.post();
-        if answers(&self.counters) > before {
+        let (pings_now, pongs_now) = control(&self.counters);
+        self.asked += pings_now - pings;
+        if pongs_now > pongs {
             self.answered[path] = Some(self.state.tick);
         }
         (!self.batch.is_empty()).then(|| self.batch.frame(0).to_vec())

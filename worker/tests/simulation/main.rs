@@ -6,13 +6,14 @@
 //! 1. No frame is invented: what is delivered was sent, byte for byte, by the other end.
 //! 2. No frame is doubled by us: it is delivered at most as often as all that it left as, one datagram or both halves, arrives.
 //! 3. A preferred path that has worked for [`SETTLED`] ticks is up and used at both ends; while it does not, and the other does,
-//!    that one is. None is taken that has never answered, or not for five ticks.
+//!    that one is. None is up, or taken, that has never answered, or not for five ticks; none but the preferred one in the first
+//!    five. A new worker goes on with the path of the one before.
 //! 4. Where nothing is lost on the path in use, everything arrives.
 //! 5. Nothing grows: no answer finds the outbox full, and no end says more than its PINGs, its password and its answers.
-//! 6. Time goes on: after each call the next deadline lies ahead, ticks never go back, and there are no more of them than seconds.
+//! 6. Time goes on: after each call the next deadline lies ahead, ticks never go back, and there is one a second.
 //! 7. A number stands on one fragment, and on no other of the next minute, whatever becomes of the worker.
 //! 8. Where there is a password, who does not know it is never the peer, and nothing of his is delivered or answered, even if he
-//!    has the key and hears what is said.
+//!    has the key and hears what is said. Where there is none, a new worker knows the peer that was learned.
 //!
 //! `ETHUDP_SEEDS` says how many seeds (200), `ETHUDP_SEED` names one.
 
@@ -98,7 +99,8 @@ impl World {
     fn restart(&mut self) {
         let which = usize::from(self.random.chance(2));
         let now = self.now;
-        self.ends[which].restart(now);
+        let goes_on = self.ends[which].restart(now);
+        self.check(goes_on, "a new worker does not know where frames went");
         let moment = self.random.below(SECOND / 10);
         self.advance(moment);
     }
@@ -107,7 +109,7 @@ impl World {
     fn stop(&mut self) {
         let which = usize::from(self.random.chance(2));
         let time = self.random.below(8) * SECOND;
-        self.ends[which].stopped_until = self.now + time;
+        self.ends[which].stop(self.now, time);
         self.advance(time);
     }
 
@@ -159,7 +161,9 @@ impl World {
         self.ends[which].on_time(now);
         let end = &self.ends[which];
         self.check(end.tick() >= tick, "a tick went back");
-        self.check(end.keeps_time(now), "there were more ticks than seconds");
+        self.check(end.keeps_time(now), "there were not as many ticks as seconds");
+        self.check(end.up().all(|path| end.answers(path)), "a path is up that does not answer");
+        self.check(end.waits_for_the_first(), "the preferred path has not had its time");
         self.check(end.active() == active || end.answers(end.active()), "a path was taken that does not answer");
         self.check(end.says_no_more_than_it_must(), "more was said than is due");
         self.check(!end.has_learned(STRANGER), "a stranger is the peer");
