@@ -145,6 +145,12 @@ mod tests {
 
     const WAIT: Duration = Duration::from_micros(QUEUE_WAIT_US);
 
+    /// Asks it to pass, as the main thread does.
+    fn ask(outward: &Outward) {
+        outward.shared.asked.store(true, Relaxed);
+        outward.shared.outward.wake();
+    }
+
     /// Whether the main thread has been woken since it was asked last.
     fn main_woken(outward: &Outward) -> bool {
         let waker = &outward.shared.main;
@@ -177,7 +183,7 @@ mod tests {
         port.send(&frame(1)).unwrap();
         outward.turn();
         assert_eq!((outward.shared.counters.port.rx_frames.get(), waiting(&paths[0])), (0, vec![]));
-        outward.shared.outward.wake();
+        ask(&outward);
         outward.turn();
         assert!(main_woken(&outward), "did not sleep: the frame still waits");
     }
@@ -185,9 +191,13 @@ mod tests {
     #[test]
     fn who_asks_whether_it_passes_is_told_while_it_sleeps() {
         let Rig { mut outward, .. } = Rig::plain(1);
-        outward.shared.outward.wake();
+        ask(&outward);
         outward.turn();
         assert_eq!((outward.shared.passes.load(Relaxed), main_woken(&outward)), (2, true));
+        // Who only wants it to pass is not woken for that.
+        outward.shared.outward.wake();
+        outward.turn();
+        assert_eq!((outward.shared.passes.load(Relaxed), main_woken(&outward)), (4, false));
     }
 
     #[test]
@@ -204,7 +214,7 @@ mod tests {
         outward.turn();
         assert_eq!(errors(&outward), 2);
         // Who wakes it meanwhile is answered, and does not end the rest.
-        outward.shared.outward.wake();
+        ask(&outward);
         outward.turn();
         assert_eq!((errors(&outward), main_woken(&outward), outward.rests_until_us > 0), (2, true, true));
     }
@@ -216,7 +226,7 @@ mod tests {
         port.send(&frame(1)).unwrap();
         port.send(&frame(2)).unwrap();
         // A heartbeat is answered while it waits.
-        outward.shared.outward.wake();
+        ask(&outward);
         let start = Instant::now();
         outward.turn();
         assert!(start.elapsed() >= WAIT, "{:?}", start.elapsed());
@@ -278,7 +288,7 @@ mod tests {
         outward.drain();
         let counters = &outward.shared.counters.port;
         assert_eq!((counters.rx_dropped_stale.get(), counters.rx_frames.get()), (2, 0));
-        outward.shared.outward.wake();
+        ask(&outward);
         outward.turn();
         assert!(main_woken(&outward) && waiting(&paths[0]).is_empty());
     }
