@@ -92,7 +92,9 @@ mod tests {
 
     fn batch(frames: &[&[u8]]) -> Batch {
         let mut batch = Batch::with_slots(frames.len());
-        frames.iter().for_each(|frame| batch.append_copy(frame));
+        for frame in frames {
+            batch.append_copy(frame);
+        }
         batch
     }
 
