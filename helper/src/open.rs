@@ -365,7 +365,7 @@ mod tests {
     #[test]
     fn what_is_no_tap_or_not_asked_for_is_not_taken_as_the_stored_one() {
         let (one, other) = std::os::unix::net::UnixDatagram::pair().unwrap();
-        let tap = PortPlan::Tap { name: None, addresses: Vec::new(), bridge: None, mtu: None };
+        let tap = PortPlan::Tap { name: None, addresses: Vec::new(), bridge: None, interface_mtu: None };
         assert!(same_tap(&tap, one.into()).is_none());
         assert!(same_tap(&without_port(Vec::new()).port, other.into()).is_none());
     }
