@@ -376,7 +376,6 @@ mod tests {
             ("-e", "LOCAL-IP is missing"),
             ("-d", "no mode given"),
             ("-e 1.2.3.4 0 1.2.3.5 1 eth1", "local port \"0\": must be a number from 1 to 65535"),
-            ("-e 1.2.3.4 70000 1.2.3.5 1 eth1", "\"70000\": must be"),
             ("-i 1.2.3.4 1 1.2.3.5 1 10.8.0.1 33", "mask \"33\""),
             ("-i 1.2.3.4 1 1.2.3.5 1 10.8.0.300 24", "address \"10.8.0.300\""),
             ("-e 1.2.3.4 1 1.2.3.5 1 an-interface-name", "has 17 bytes"),
