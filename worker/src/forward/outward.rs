@@ -173,7 +173,7 @@ mod tests {
             assert_eq!([waiting(&paths[path]), waiting(&paths[1 - path])], [vec![frame(1)], vec![]]);
         }
         let counters = &outward.shared.counters;
-        assert_eq!((counters.port.rx_frames.get(), counters.port.rx_bytes.get()), (4, 240));
+        assert_eq!((counters.port.rx_frames.get(), counters.port.rx_bytes.get()), (4, 4 * 61));
         assert_eq!(counters.paths[1].tx_datagrams.get(), 2);
     }
 

@@ -84,9 +84,10 @@ pub fn both() -> Rules {
     Rules { send: true, receive: true, ..Rules::default() }
 }
 
-/// A frame with this byte in it.
+/// A frame with this byte in it, one byte longer than that of the byte before: what is equal leaves as one message, which only a
+/// UDP socket cuts again.
 pub fn frame(byte: u8) -> Vec<u8> {
-    vec![byte; 60]
+    vec![byte; 60 + usize::from(byte)]
 }
 
 /// What waits at our end of a handle, but for PINGs.
