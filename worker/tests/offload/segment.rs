@@ -3,6 +3,7 @@
 use ethudp_worker::batch::{Checksum, Facts, Segments, Superframe};
 use ethudp_worker::frame::offload::{self, Refused};
 use ethudp_worker::frame::segment::Segmenter;
+use ethudp_worker::fuzzing;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -101,6 +102,29 @@ fn the_largest_superframe_is_cut() {
         let frames = cut(&frame, &facts(&flow, 1400)).unwrap();
         assert_eq!(frames.len(), 47);
         assert!(frames == flow.cut(65_500, u32::MAX - 5, 0x99, &payload, 1400));
+    }
+}
+
+/// In UDP zero says that there is no checksum, so the other zero stands for it; in TCP it is one like any other.
+#[test]
+fn a_checksum_of_zero_is_written_as_the_protocol_wants_it() {
+    for (v6, udp, zero) in
+        [(false, true, [0xff; 2]), (true, true, [0xff; 2]), (false, false, [0; 2]), (true, false, [0; 2])]
+    {
+        let flow = Flow::new(v6, udp);
+        let (_, transport, _) = flow.layout();
+        let field = transport + if udp { 6 } else { 16 };
+        let payload = |word: u16| [&word.to_be_bytes()[..], &[1; 98]].concat();
+        let sum_is_zero = |word: &u16| flow.frame(1, 2, 0x10, &payload(*word)[..50])[field..field + 2] == zero;
+        let payload = payload((0..=u16::MAX).find(sum_is_zero).unwrap());
+        let frames = cut(&flow.superframe(1, 2, 0x10, &payload), &facts(&flow, 50)).unwrap();
+        assert_eq!(frames[0][field..field + 2], zero);
+        assert_eq!(frames, flow.cut(1, 2, 0x10, &payload, 50));
+        assert_eq!(fuzzing::coalesce(&frames), [[0, 1]]);
+        // The other zero sums up as well, but would not be written again.
+        let mut other = frames;
+        other[0][field..field + 2].copy_from_slice(&zero.map(|byte: u8| !byte));
+        assert_eq!(fuzzing::coalesce(&other), [[0], [1]]);
     }
 }
 
