@@ -15,7 +15,9 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 fn start() -> Child {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/demo.sh");
-    let mut command = Command::new(script);
+    // What is ignored when a shell starts, as in the background of another, no trap of it hears.
+    let mut command = Command::new("env");
+    command.arg("--default-signal=INT,TERM").arg(script);
     command.arg(Path::new(ETHUDP).parent().unwrap());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
