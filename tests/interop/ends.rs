@@ -74,6 +74,10 @@ impl Lab {
     pub fn new() -> Self {
         let program = original();
         let sites = Sites::with_mtu(9600);
+        // So that what is looked at are datagrams, and not many of them in one.
+        for site in [&sites.a, &sites.b] {
+            site.run("ethtool", "-K wan tx-udp-segmentation off");
+        }
         let lans = sites.lans(9300);
         let (a, b) = (Wire::new(&lans.0, "eth0"), Wire::new(&lans.1, "eth0"));
         Self { program, sites, _lans: lans, a, b, probes: 0 }
