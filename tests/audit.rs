@@ -31,7 +31,7 @@ impl Source {
     /// Whether it lies in a folder of `privsep` for those that are not the helper.
     fn is_for_others(&self) -> bool {
         let mut folders = self.path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap().iter();
-        folders.any(|folder| folder == "worker" || folder == "supervisor")
+        folders.any(|folder| folder == "worker")
     }
 
     /// Names that others can use of this file.
@@ -160,9 +160,9 @@ fn constants(source: &str, list: &str) -> String {
     let text = if list.starts_with('[') {
         list
     } else {
-        let at = source.find(&format!("const {list}: &[i32] = &")).unwrap_or_else(|| panic!("no list {list}"));
-        let text = &source[at..];
-        &text[text.find("= &").unwrap() + 3..]
+        let start = format!("const {list}: &[i32] =");
+        let at = source.find(&start).unwrap_or_else(|| panic!("no list {list}")) + start.len();
+        &source[at + source[at..].find('[').unwrap()..]
     };
     let list = &text[1..text.find(']').unwrap()];
     let words = list.split(',').map(|word| word.trim().trim_start_matches("libc::").trim_end_matches(" as i32"));

@@ -20,6 +20,7 @@ mod kills;
 mod mirror;
 mod mss;
 mod nat;
+mod offload;
 mod overload;
 mod parts;
 mod raw;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::lab::{CAPTURES, Namespace, Running, Scratch, Sites, Wire, assert_tcp, assert_udp, capture, frame};
+use crate::lab::{CAPTURES, Namespace, Running, Scratch, Sites, Wire, capture, frame};
 
 const SHORT: Duration = Duration::from_millis(300);
 const LIMIT: Duration = Duration::from_secs(3);
@@ -138,22 +138,6 @@ fn frames_for_other_stations_are_taken_unless_told_otherwise() {
 }
 
 #[test]
-fn tcp_passes_between_the_lans() {
-    let lab = Lab::with_mtu(1500);
-    // Until frames carry their offload, the LAN's interfaces must do without.
-    for (namespace, interface) in
-        [(&lab.lan_a, "eth0"), (&lab.lan_b, "eth0"), (&lab.sites.a, "lan"), (&lab.sites.b, "lan")]
-    {
-        namespace.run("ethtool", &format!("-K {interface} tx off tso off gso off gro off"));
-    }
-    lab.lan_a.ip("addr add 10.9.0.1/24 dev eth0");
-    lab.lan_b.ip("addr add 10.9.0.2/24 dev eth0");
-    let _tunnel = lab.tunnel("-k key");
-    assert_udp(&lab.lan_a, &lab.lan_b, "10.9.0.2");
-    assert_tcp(&lab.lan_a, &lab.lan_b, "10.9.0.2", 500_000);
-}
-
-#[test]
 fn it_works_without_root_given_two_ambient_capabilities() {
     let lab = Lab::new();
     let capabilities = "+net_admin,+net_raw";
@@ -186,19 +170,4 @@ fn when_its_interface_is_removed_a_tunnel_ends_and_says_so() {
     let said = || a.log().contains("interface \"lan\": has been removed").then_some(());
     crate::lab::wait_for("last words", LIMIT, said);
     assert!(!a.stop().success());
-}
-
-#[test]
-fn offloads_that_a_packet_socket_cannot_bear_are_warned_of_with_the_command() {
-    let sites = Sites::new();
-    let _lans = sites.lans(1400);
-    let log = || Running::classic(&sites.a, "a", "-e 192.0.2.1 6000 192.0.2.2 6000 lan").log();
-    let command = |log: &str| Some(log.split_once("run `ethtool ")?.1.split_once('`')?.0.to_owned());
-    sites.a.run("ethtool", "-K lan gro on tso on");
-    let said = log();
-    let arguments = command(&said).unwrap_or_else(|| panic!("{said}"));
-    assert!(arguments.starts_with("-K lan gro off") && arguments.contains(" tso off"), "{said}");
-    // As said, that ends it.
-    sites.a.run("ethtool", &arguments);
-    assert_eq!(command(&log()), None, "{}", log());
 }

@@ -13,7 +13,7 @@ use privsep::sys::scm;
 use crate::lab::{Background, ETHUDP, Namespace, Running, Scratch, Sites, assert_udp, not_run, wait_for};
 
 /// The test in the place of systemd.
-struct Manager {
+pub struct Manager {
     scratch: Scratch,
     socket: UnixDatagram,
     /// Whether what the service logs is the journal's.
@@ -21,7 +21,7 @@ struct Manager {
 }
 
 /// A service that runs; ended like by `systemctl stop`.
-struct Service(Child);
+pub struct Service(Child);
 
 impl Drop for Service {
     fn drop(&mut self) {
@@ -31,7 +31,7 @@ impl Drop for Service {
 }
 
 impl Manager {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let scratch = Scratch::new();
         let socket = UnixDatagram::bind(scratch.path().join("notify")).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
@@ -75,7 +75,7 @@ impl Manager {
     }
 
     /// Starts it and waits for READY; also returns what it has given to store, and all that it has said till then.
-    fn start(&self, site: &Namespace, file: &str, stored: Option<OwnedFd>) -> (Service, Option<OwnedFd>, String) {
+    pub fn start(&self, site: &Namespace, file: &str, stored: Option<OwnedFd>) -> (Service, Option<OwnedFd>, String) {
         let service = self.launch(site, file, stored);
         let (mut to_store, mut said) = (None, String::new());
         while !said.contains("READY=1") {
@@ -91,7 +91,7 @@ impl Manager {
     }
 }
 
-fn file(tap: &str) -> String {
+pub fn file(tap: &str) -> String {
     format!(
         "mode = \"{}\"\nwire = \"classic\"\n[tap]\nname = \"eu0\"\n{tap}\n[[path]]\nlocal = \"192.0.2.1:6000\"\n\
          remote = \"192.0.2.2:6000\"\n",

@@ -48,7 +48,8 @@ pub fn for_good() -> io::Result<()> {
 use Arguments::{Any, OneOf, OwnProcess, PlainMemory, Socket, SocketOption};
 
 #[allow(clippy::cast_possible_truncation)] // The kernel looks at 32 bits, too.
-const TAP: &[i32] = &[libc::TUNSETIFF as i32, libc::TUNGETIFF as i32, libc::SIOCGIFHWADDR as i32];
+const TAP: &[i32] =
+    &[libc::TUNSETIFF as i32, libc::TUNSETOFFLOAD as i32, libc::TUNGETIFF as i32, libc::SIOCGIFHWADDR as i32];
 /// Bounding and ambient set; who may look at this process; what ends it.
 const PRIVILEGES: &[i32] = &[
     libc::PR_CAPBSET_READ,
@@ -69,7 +70,8 @@ const SOCKET: &[i32] = &[
 const FILTER: &[i32] = &[libc::SO_ATTACH_FILTER, libc::SO_DETACH_FILTER, libc::SO_LOCK_FILTER];
 const IPV4: &[i32] = &[libc::IP_MTU_DISCOVER];
 const IPV6: &[i32] = &[libc::IPV6_V6ONLY, libc::IPV6_MTU_DISCOVER];
-const PACKET: &[i32] = &[libc::PACKET_AUXDATA, libc::PACKET_ADD_MEMBERSHIP];
+const UDP: &[i32] = &[libc::UDP_GRO];
+const PACKET: &[i32] = &[libc::PACKET_AUXDATA, libc::PACKET_VNET_HDR, libc::PACKET_ADD_MEMBERSHIP];
 
 /// From before the plan is read until everything is open.
 pub const OPENING: &[Allowed] = &[
@@ -91,14 +93,20 @@ pub const OPENING: &[Allowed] = &[
     allow("setsockopt", libc::SYS_setsockopt, SocketOption(libc::SOL_SOCKET, FILTER), "what may be heard, and when"),
     allow("setsockopt", libc::SYS_setsockopt, SocketOption(libc::IPPROTO_IP, IPV4), "fragments may be made"),
     allow("setsockopt", libc::SYS_setsockopt, SocketOption(libc::IPPROTO_IPV6, IPV6), "the same, and no IPv4"),
-    allow("setsockopt", libc::SYS_setsockopt, SocketOption(libc::SOL_PACKET, PACKET), "VLAN tags, promiscuity"),
+    allow("setsockopt", libc::SYS_setsockopt, SocketOption(libc::SOL_UDP, UDP), "datagrams come in runs"),
+    allow(
+        "setsockopt",
+        libc::SYS_setsockopt,
+        SocketOption(libc::SOL_PACKET, PACKET),
+        "VLAN tags, superframes, promiscuity",
+    ),
     allow("bind", libc::SYS_bind, Any, "UDP and packet sockets"),
     allow("connect", libc::SYS_connect, Any, "UDP sockets with a fixed remote"),
     allow("fcntl", libc::SYS_fcntl, OneOf(1, &[libc::F_SETFL]), "a stored TAP must not block"),
     allow("sendto", libc::SYS_sendto, Any, "netlink requests"),
     allow("recvfrom", libc::SYS_recvfrom, Any, "netlink replies"),
     allow("openat", libc::SYS_openat, Any, "the two files that Landlock leaves"),
-    allow("ioctl", libc::SYS_ioctl, OneOf(1, TAP), "makes a TAP, or asks which a stored one is"),
+    allow("ioctl", libc::SYS_ioctl, OneOf(1, TAP), "makes a TAP with offload, or asks which a stored one is"),
     allow("prctl", libc::SYS_prctl, OneOf(0, PRIVILEGES), "gives up the bounding set, stays out of others' reach"),
     allow("capget", libc::SYS_capget, Any, "gives up capabilities"),
     allow("capset", libc::SYS_capset, Any, "gives up capabilities"),

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -43,7 +44,12 @@ pub fn everything(plan: &Plan, stored: Option<(OwnedFd, String)>) -> Result<Hand
         PortPlan::Tap { name, addresses, bridge, interface_mtu } => {
             tap_interface(stored, name.as_deref(), addresses, bridge.as_deref(), *interface_mtu)?
         }
-        PortPlan::Raw { interface, promiscuous } => raw(interface, *promiscuous, &[])?,
+        PortPlan::Raw { interface, promiscuous } => {
+            let mark = own_mark();
+            let (socket, name, index) = raw(interface, *promiscuous, &all_but_own(mark))?;
+            setsockopt(&socket, sockopt::Mark, &mark).map_err(|e| format!("mark of its frames: {}", e.desc()))?;
+            (socket, name, index)
+        }
         PortPlan::Mirror { interface, filter } => raw(interface, false, filter)?,
     };
     Ok(Handles { port, interface, index, paths })
@@ -74,6 +80,10 @@ fn path(plan: &PathPlan) -> Result<OwnedFd, String> {
     };
     option::set_int(udp.as_fd(), level, name, libc::IP_PMTUDISC_DONT).map_err(|e| fail("path MTU", &e))?;
     buffers(&udp);
+    if plan.runs {
+        // Without it each datagram comes alone, as before.
+        let _ = option::set_int(udp.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1);
+    }
     // Between bind and connect anybody's datagram would be queued: none is accepted until the remote is fixed.
     option::reject_all(udp.as_fd()).map_err(|e| fail("filter", &e))?;
     bind(udp.as_raw_fd(), &SockaddrStorage::from(local)).map_err(|e| bind_error(local, e))?;
@@ -134,6 +144,7 @@ fn tap_interface(
     let mut netlink = Netlink::open().map_err(|e| format!("netlink socket: {e}"))?;
     let bridge = bridge.map(|name| bridge_index(&mut netlink, name)).transpose()?;
     let (tap, name) = stored.map_or_else(|| create_tap(name.unwrap_or("tap%d")), Ok)?;
+    tap::offload(tap.as_fd()).map_err(|e| format!("offload of interface {name:?}: {e}"))?;
     let link = link_of(&mut netlink, tap.as_fd()).map_err(|e| format!("interface {name:?}: {e}"))?;
     let mtu = mtu.unwrap_or(DEFAULT_MTU);
     if link.mtu != mtu {
@@ -178,14 +189,24 @@ fn give_addresses(netlink: &mut Netlink, index: u32, wanted: &[(IpAddr, u8)]) ->
     Ok(())
 }
 
-/// The stored queue and the name of its interface, if that is what the plan asks for.
+/// The stored queue and the name of its interface, if that is what the plan asks for. One that is only made otherwise, by another
+/// version, goes with its interface: whoever keeps it may let it go later than the new one is made.
 pub fn same_tap(plan: &PortPlan, tap: OwnedFd) -> Option<(OwnedFd, String)> {
     let PortPlan::Tap { name: wanted, .. } = plan else { return None };
-    let (name, _) = tap::identify(tap.as_fd()).ok()?;
-    let here = Netlink::open().and_then(|mut netlink| link_of(&mut netlink, tap.as_fd())).is_ok();
+    let queue = tap::identify(tap.as_fd()).ok()?;
+    let mut netlink = Netlink::open().ok()?;
+    let link = link_of(&mut netlink, tap.as_fd()).ok()?;
+    if wanted.as_ref().is_some_and(|wanted| *wanted != queue.name) {
+        return None;
+    }
+    if !queue.ours {
+        // What cannot be removed shows when the new one is made.
+        let _ = netlink.remove(link.index);
+        return None;
+    }
     // Whoever has held it meanwhile may have changed this, and the worker must not block.
     fcntl(&tap, FcntlArg::F_SETFL(OFlag::O_NONBLOCK | OFlag::O_RDWR)).ok()?;
-    (here && wanted.as_ref().is_none_or(|wanted| *wanted == name)).then_some((tap, name))
+    Some((tap, queue.name))
 }
 
 /// The interface whose queue this is. The queue itself knows its name and MAC address, but not its index; and by the time that
@@ -193,9 +214,9 @@ pub fn same_tap(plan: &PortPlan, tap: OwnedFd) -> Option<(OwnedFd, String)> {
 fn link_of(netlink: &mut Netlink, queue: BorrowedFd<'_>) -> io::Result<Link> {
     // Somebody may just be giving it another address, as udev does.
     for _ in 0..5 {
-        let (name, address) = tap::identify(queue)?;
-        let link = netlink.link(&name)?;
-        if link.address == address {
+        let queue = tap::identify(queue)?;
+        let link = netlink.link(&queue.name)?;
+        if link.address == queue.address {
             return Ok(link);
         }
     }
@@ -232,6 +253,31 @@ fn create_tap(name: &str) -> Result<(OwnedFd, String), String> {
     })
 }
 
+/// A mark that nobody else's frames have, most likely: a socket hears nothing of what it sends, but for superframes that the
+/// kernel has cut, of which it no longer knows who sent them. The mark is on each part.
+fn own_mark() -> u32 {
+    let random = RandomState::new().build_hasher().finish();
+    u32::try_from(random >> 32).unwrap_or(u32::MAX) | 1 << 31
+}
+
+/// A program of classic BPF (`linux/filter.h`) that takes everything but outgoing frames with this mark.
+fn all_but_own(mark: u32) -> [BpfInstruction; 6] {
+    const LOAD: u16 = 0x20;
+    const IS: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    const KIND: u32 = libc::SKF_AD_OFF.wrapping_add(libc::SKF_AD_PKTTYPE).cast_unsigned();
+    const MARK: u32 = libc::SKF_AD_OFF.wrapping_add(libc::SKF_AD_MARK).cast_unsigned();
+    let instruction = |code, jt, jf, k| BpfInstruction { code, jt, jf, k };
+    [
+        instruction(LOAD, 0, 0, KIND),
+        instruction(IS, 0, 2, libc::PACKET_OUTGOING.into()),
+        instruction(LOAD, 0, 0, MARK),
+        instruction(IS, 1, 0, mark),
+        instruction(RETURN, 0, 0, u32::MAX),
+        instruction(RETURN, 0, 0, 0),
+    ]
+}
+
 /// A packet socket on an Ethernet interface. Bound last: a passed socket must not hear before all else is set.
 fn raw(interface: &str, promiscuous: bool, filter: &[BpfInstruction]) -> Result<(OwnedFd, String, u32), String> {
     let mut netlink = Netlink::open().map_err(|e| format!("netlink socket: {e}"))?;
@@ -247,6 +293,8 @@ fn raw(interface: &str, promiscuous: bool, filter: &[BpfInstruction]) -> Result<
     option::lock_filter(socket.as_fd(), filter).map_err(|e| fail("filter", e))?;
     // The kernel takes VLAN tags out of frames, and then reports them.
     option::set_int(socket.as_fd(), libc::SOL_PACKET, libc::PACKET_AUXDATA, 1).map_err(|e| fail("VLAN tags", e))?;
+    // Superframes come and go as one, and checksums may be left to others.
+    option::set_int(socket.as_fd(), libc::SOL_PACKET, libc::PACKET_VNET_HDR, 1).map_err(|e| fail("offload", e))?;
     buffers(&socket);
     if promiscuous {
         packet::promiscuous(socket.as_fd(), link.index).map_err(|e| fail("promiscuous mode", e))?;
@@ -260,7 +308,13 @@ mod tests {
     use super::*;
 
     fn plan(local: &str, remote: Option<SocketAddr>) -> PathPlan {
-        PathPlan { local: Address(local.parse().unwrap()), remote: remote.map(Address), device: None, mark: None }
+        PathPlan {
+            local: Address(local.parse().unwrap()),
+            remote: remote.map(Address),
+            device: None,
+            mark: None,
+            runs: false,
+        }
     }
 
     fn int(socket: &OwnedFd, level: i32, name: i32) -> i32 {

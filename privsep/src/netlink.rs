@@ -123,6 +123,15 @@ impl Netlink {
         self.transact(request, 0).map(drop)
     }
 
+    /// Removes a virtual interface.
+    pub fn remove(&mut self, index: u32) -> io::Result<()> {
+        let mut request = Request::new(libc::RTM_DELLINK, libc::NLM_F_ACK);
+        request.extend(&[0; 4]);
+        request.extend(&index.to_ne_bytes());
+        request.extend(&[0; 8]);
+        self.transact(request, 0).map(drop)
+    }
+
     /// Gives an interface an address that is usable at once: duplicate address detection is left out.
     pub fn add_address(&mut self, index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
         let flags = libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_EXCL;

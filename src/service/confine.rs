@@ -147,7 +147,8 @@ pub const ALLOWED: &[Allowed] = &[
     allow("getrandom", libc::SYS_getrandom, Any, "hash tables"),
     // Both, and all that a confined worker may do.
     allow("read", libc::SYS_read, Any, "signals; frames from the TAP"),
-    allow("write", libc::SYS_write, Any, "log and status; frames to the TAP"),
+    allow("write", libc::SYS_write, Any, "log and status; waking a loop"),
+    allow("writev", libc::SYS_writev, Any, "a worker's frames to the TAP"),
     allow("recvmsg", libc::SYS_recvmsg, Any, "messages on the channels"),
     allow("sendmsg", libc::SYS_sendmsg, Any, "messages on the channels"),
     allow("recvmmsg", libc::SYS_recvmmsg, Any, "a worker's batches"),

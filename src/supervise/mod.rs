@@ -25,15 +25,14 @@ mod underlay;
 mod words;
 mod worker;
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, OwnedFd};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 
 use nix::ifaddrs::getifaddrs;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::SockaddrStorage;
 use privsep::ipc::State;
-use privsep::sys::supervisor::ethtool;
 
 use crate::error::Context;
 use crate::service::confine::{self, Keeps};
@@ -96,7 +95,7 @@ pub fn run(
         runtime: control.directory(),
         system_log: policies.place == Place::Background,
     };
-    let found: Vec<_> = sizes::fragments(tunnel, &paths).into_iter().chain(offloads(tunnel)).collect();
+    let found = sizes::fragments(tunnel, &paths);
     let shortage = Shortage::watch();
     let in_empty_network = confine::give_up_privileges(identity, &keeps).context(|| "giving up privileges".into())?;
     for line in advice::of(tunnel).into_iter().chain(found) {
@@ -140,20 +139,6 @@ fn warn_of_loop(tunnel: &Tunnel, paths: &[Resolved]) {
             local.ip()
         ));
     }
-}
-
-/// A packet socket hears frames as they are in memory: several in one, or without their checksum.
-fn offloads(tunnel: &Tunnel) -> Option<String> {
-    let (Port::Raw { interface, .. } | Port::Mirror { interface, .. }) = &tunnel.port else { return None };
-    let on = UdpSocket::bind(("127.0.0.1", 0)).and_then(|any| ethtool::offloads(any.as_fd(), interface));
-    let on = on.ok().filter(|on| !on.is_empty())?;
-    let off: Vec<_> = on.iter().map(|feature| format!("{feature} off")).collect();
-    Some(format!(
-        "interface {interface:?} has {} on, so TCP passes badly or not at all; run `ethtool -K {interface} {}`, and on a virtual \
-         interface also at its other end",
-        on.join(", "),
-        off.join(" ")
-    ))
 }
 
 fn same_address(own: &SockaddrStorage, local: &SocketAddr) -> bool {

@@ -24,6 +24,7 @@ pub fn plan(
         },
         device: path.device.clone(),
         mark: path.mark,
+        runs: tunnel.classic.settings().in_place(),
     });
     let paths = paths.collect();
     let port = match &tunnel.port {

@@ -103,7 +103,13 @@ fn plan() -> Plan {
     Plan {
         become_user: Some(Identity { uid: user.uid.as_raw(), gid: user.gid.as_raw() }),
         port: PortPlan::Tap { name: Some("eu0".into()), addresses: Vec::new(), bridge: None, interface_mtu: None },
-        paths: vec![PathPlan { local: Address(LOCAL.parse().unwrap()), remote: None, device: None, mark: None }],
+        paths: vec![PathPlan {
+            local: Address(LOCAL.parse().unwrap()),
+            remote: None,
+            device: None,
+            mark: None,
+            runs: true,
+        }],
         stored: false,
         store: false,
     }

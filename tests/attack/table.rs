@@ -104,13 +104,13 @@ fn the_worker_needs_every_line_of_its_table_and_no_other() {
 }
 
 #[test]
-fn a_damaged_heap_ends_the_worker_by_the_filter() {
+fn a_damaged_heap_ends_the_worker() {
     let scenario = Scenario {
         name: "damage",
         run: wait,
         port: PortKind::Tap,
         last: ", then damage",
-        end: |end| signaled(end, Signal::SIGSYS),
+        end: |end| signaled(end, Signal::SIGABRT),
     };
     let end = scenario.play("nothing");
     assert!((scenario.end)(end), "{end:?}");
@@ -261,7 +261,9 @@ fn a_packet_socket(namespace: &Namespace) -> OwnedFd {
     let index = namespace.index("lan");
     namespace.inside(|| {
         let socket = packet::open().unwrap();
-        option::set_int(socket.as_fd(), libc::SOL_PACKET, libc::PACKET_AUXDATA, 1).unwrap();
+        for option in [libc::PACKET_AUXDATA, libc::PACKET_VNET_HDR] {
+            option::set_int(socket.as_fd(), libc::SOL_PACKET, option, 1).unwrap();
+        }
         packet::bind(socket.as_fd(), index).unwrap();
         socket
     })

@@ -8,7 +8,7 @@
 use std::net::SocketAddr;
 use std::ops::Range;
 
-use privsep::sys::worker::mmsg::VlanTag;
+use privsep::sys::worker::mmsg::{MAX_SEGMENTS, VlanTag};
 
 /// Frames in one batch at most.
 pub const BATCH: usize = 64;
@@ -20,6 +20,12 @@ pub const MAX_DATAGRAM: usize = MAX_FRAME / 16 * 16 + 16;
 const HEADROOM: usize = 64;
 /// Bytes kept free behind a packed one: padding of a cipher, mark of a compression.
 const TAILROOM: usize = 64;
+/// Slots of a batch of runs.
+const RUNS: usize = 32;
+/// Superframes that are read at a time at most.
+const SUPERFRAMES: usize = 4;
+/// Bytes in a superframe or a run of datagrams: a packet of 65,535 and its Ethernet header with tags.
+const MAX_RUN: usize = 65_536 + 64;
 /// Bytes that one slot can receive: more than any limit, so that what is too long is seen to be.
 const CAPACITY: usize = 9408;
 
@@ -92,6 +98,14 @@ pub struct Span {
 }
 
 impl Span {
+    /// How many packets it is on the wire, and how many bytes they have in all.
+    pub fn packets(&self) -> (u64, u64) {
+        let Some(Superframe { header, segment, .. }) = self.facts.superframe else { return (1, self.length as u64) };
+        let (header, segment) = (usize::from(header), usize::from(segment).max(1));
+        let packets = self.length.saturating_sub(header).div_ceil(segment).max(1);
+        (packets as u64, (self.length + (packets - 1) * header) as u64)
+    }
+
     /// The frame's bytes as a range of the batch's memory.
     pub fn range(&self) -> Range<usize> {
         self.start..self.start + self.length
@@ -120,11 +134,28 @@ impl Batch {
         Self::with_room(slots, CAPACITY)
     }
 
+    /// An empty batch to receive runs of datagrams into.
+    pub fn for_runs() -> Self {
+        let mut batch = Self::with_room(RUNS, MAX_RUN);
+        batch.spans.reserve_exact(RUNS * MAX_SEGMENTS);
+        batch
+    }
+
+    /// An empty batch to read frames into of which any may be a superframe: memory for some of these.
+    pub fn for_superframes() -> Self {
+        Self::with_room(SUPERFRAMES, MAX_RUN)
+    }
+
     /// An empty batch of `slots` slots, each of which can receive `capacity` bytes.
     pub fn with_room(slots: usize, capacity: usize) -> Self {
         let slot = HEADROOM + capacity;
         let slot = slot.next_multiple_of(64);
         Self { memory: vec![0; slots * slot].into(), slot, filled: 0, spans: Vec::with_capacity(slots.max(BATCH)) }
+    }
+
+    /// Bytes that a slot can receive.
+    pub fn capacity(&self) -> usize {
+        self.slot - HEADROOM
     }
 
     /// Forgets all frames and gives out every slot to receive into.
@@ -138,17 +169,17 @@ impl Batch {
     /// # Panics
     /// When there is no such slot, or `length` is larger than it.
     pub fn push(&mut self, index: usize, length: usize) -> &mut Span {
-        self.push_run(index, length, length);
+        self.push_run(index, length, length, None);
         let last = self.spans.len() - 1;
         &mut self.spans[last]
     }
 
     /// Takes what was received into slot `index` as frames of `each` bytes and one that is shorter, `length` bytes in all.
-    /// Each but the last has no room behind it but its own. An empty run is one empty frame.
+    /// Each but the last has no room behind it but its own. An empty run is one empty frame. All are from `origin`.
     ///
     /// # Panics
     /// When there is no such slot, or `length` is larger than it.
-    pub fn push_run(&mut self, index: usize, length: usize, each: usize) {
+    pub fn push_run(&mut self, index: usize, length: usize, each: usize, origin: Option<SocketAddr>) {
         assert!(HEADROOM + length <= self.slot && (index + 1) * self.slot <= self.memory.len());
         let (slot, first) = (index * self.slot, index * self.slot + HEADROOM);
         let (end, each) = (first + length, each.max(1));
@@ -157,13 +188,18 @@ impl Batch {
             let next = end.min(start + each);
             let last = next == end;
             let room = if start == first { slot } else { start }..if last { slot + self.slot } else { next };
-            self.spans.push(Span { start, length: next - start, room, origin: None, facts: Facts::default() });
+            self.spans.push(Span { start, length: next - start, room, origin, facts: Facts::default() });
             if last {
                 break;
             }
             start = next;
         }
         self.filled = self.filled.max((index + 1) * self.slot);
+    }
+
+    /// Whether one of the frames is several in one.
+    pub fn has_superframe(&self) -> bool {
+        self.spans.iter().any(|span| span.facts.superframe.is_some())
     }
 
     /// Number of frames.
@@ -206,6 +242,11 @@ impl Batch {
         self.spans[first..].iter().map(|span| &self.memory[span.range()])
     }
 
+    /// How many packets all frames are on the wire, and how many bytes those have.
+    pub fn packets(&self) -> (u64, u64) {
+        self.spans.iter().map(Span::packets).fold((0, 0), |sum, each| (sum.0 + each.0, sum.1 + each.1))
+    }
+
     /// Bytes in all frames.
     pub fn bytes(&self) -> u64 {
         self.spans.iter().map(|span| span.length as u64).sum()
@@ -223,6 +264,13 @@ impl Batch {
         span.length += count;
         span.facts.move_back(count);
         self.frame_mut(index)
+    }
+
+    /// Takes `count` bytes off the front of frame `index`, or all it has.
+    pub fn trim_front(&mut self, index: usize, count: usize) {
+        let span = &mut self.spans[index];
+        let count = count.min(span.length);
+        (span.start, span.length) = (span.start + count, span.length - count);
     }
 
     /// Makes frame `index` longer by `count` bytes of any value, or as long as its room, and returns it.
@@ -254,6 +302,16 @@ impl Batch {
     /// Keeps the frames that `keep` says, in order.
     pub fn retain(&mut self, mut keep: impl FnMut(&mut [u8]) -> bool) {
         self.filter_map(|_, slot, length| keep(&mut slot[..length]).then_some(length));
+    }
+
+    /// Says what is known of frame `index`.
+    pub fn set_facts(&mut self, index: usize, facts: Facts) {
+        self.spans[index].facts = facts;
+    }
+
+    /// Forgets the last frame, whose memory stays used.
+    pub fn pop(&mut self) {
+        self.spans.pop();
     }
 
     /// Forgets all frames.
@@ -288,6 +346,20 @@ impl Batch {
         self.put(start, length, (start + length + TAILROOM).min(self.filled + self.slot));
         let last = self.spans.len() - 1;
         &mut self.spans[last]
+    }
+
+    /// Packs a copy of a frame that is in parts.
+    ///
+    /// # Panics
+    /// When the batch is full, or the frame larger than a slot.
+    pub fn pack_copy(&mut self, parts: &[&[u8]]) {
+        let start = self.filled + HEADROOM;
+        let mut end = start;
+        for part in parts {
+            self.memory[end..end + part.len()].copy_from_slice(part);
+            end += part.len();
+        }
+        self.pack(end - start);
     }
 
     /// Adds a frame behind all others.
@@ -352,7 +424,7 @@ mod tests {
         slot[..30].fill(1);
         slot[30..60].fill(2);
         slot[60..70].fill(3);
-        batch.push_run(0, 70, 30);
+        batch.push_run(0, 70, 30, None);
         assert_eq!(batch.frames(0).map(<[u8]>::len).collect::<Vec<_>>(), [30, 30, 10]);
         // The first may grow to the front, the last to the back, and in between none.
         assert_eq!(batch.grow_front(0, 4).len(), 34);
@@ -393,7 +465,7 @@ mod tests {
     #[test]
     fn an_empty_datagram_is_a_frame_too() {
         let mut batch = Batch::default();
-        batch.push_run(0, 0, 0);
+        batch.push_run(0, 0, 0, None);
         assert_eq!((batch.len(), batch.bytes()), (1, 0));
     }
 }

@@ -51,7 +51,8 @@ const SEND: &[i32] = &[libc::MSG_DONTWAIT, libc::MSG_NOSIGNAL];
 pub const ALLOWED: &[Allowed] = &[
     // Forwarding.
     allow("read", libc::SYS_read, Any, "frames from the TAP; having been woken"),
-    allow("write", libc::SYS_write, Any, "frames to the TAP; waking the other loop"),
+    allow("writev", libc::SYS_writev, Any, "frames to the TAP"),
+    allow("write", libc::SYS_write, Any, "waking the other loop"),
     allow("recvmmsg", libc::SYS_recvmmsg, Any, "batches from packet socket and UDP"),
     allow(
         "sendmmsg",

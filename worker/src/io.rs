@@ -92,11 +92,6 @@ impl Runs {
         Self { longest: usize::MAX, pause: 0 }
     }
 
-    /// For a socket that cannot: each packet is alone.
-    pub fn never() -> Self {
-        Self { longest: 0, pause: usize::MAX }
-    }
-
     /// Where the run ends that begins with packet `first`.
     fn end(&self, batch: &Batch, first: usize, end: usize) -> usize {
         let each = batch.frame(first).len();
@@ -143,7 +138,7 @@ impl Runs {
 
     /// Takes note of packets that went.
     fn went(&mut self, packets: usize) {
-        if self.pause != usize::MAX && self.longest != usize::MAX {
+        if self.longest != usize::MAX {
             self.pause = self.pause.saturating_sub(packets);
             if self.pause == 0 {
                 self.longest = usize::MAX;
@@ -252,7 +247,6 @@ mod tests {
         assert!(runs.refuse(&std::io::Error::from_raw_os_error(libc::EIO), 1400));
         assert_eq!(all(&runs), vec![(1, None); lengths.len()]);
         assert!(!runs.refuse(&std::io::Error::from_raw_os_error(libc::ECONNREFUSED), 1400));
-        assert_eq!(all(&Runs::never()), vec![(1, None); lengths.len()]);
     }
 
     #[test]

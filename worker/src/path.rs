@@ -54,9 +54,9 @@ pub struct Inlet {
 }
 
 impl Inlet {
-    /// `learns` tells that it matters where a datagram comes from.
+    /// `learns` tells that it matters where a datagram comes from. Runs of datagrams come where the helper has asked for them.
     pub fn new(socket: Arc<OwnedFd>, learns: bool) -> Self {
-        let receiver = Receiver::new(BATCH);
+        let receiver = Receiver::with_control(BATCH);
         let receiver = if learns { receiver.with_sources() } else { receiver };
         Self { socket, receiver, errors: 0 }
     }
@@ -84,9 +84,12 @@ impl Inlet {
         };
         self.errors = 0;
         for index in 0..count {
-            match self.receiver.length(index) {
-                length if length > MAX_DATAGRAM => counters.rx_dropped_oversize.add(1),
-                length => batch.push(index, length).origin = self.receiver.source(index),
+            let length = self.receiver.length(index);
+            let each = self.receiver.segment(index).unwrap_or(length);
+            if each > MAX_DATAGRAM {
+                counters.rx_dropped_oversize.add(length.div_ceil(each) as u64);
+            } else {
+                batch.push_run(index, length, each, self.receiver.source(index));
             }
         }
         counters.rx_datagrams.add(batch.len() as u64);

@@ -39,6 +39,11 @@ impl Rules {
         }
     }
 
+    /// Whether a superframe can be treated as one frame.
+    pub fn takes_superframes(&self) -> bool {
+        !self.udp_payload
+    }
+
     /// On the way from the port to the wire; `peers` are the addresses of all paths' remotes.
     pub fn outward(&self, batch: &mut Batch, peers: &[SocketAddr], counters: &SharedPort) {
         // Counted for the supervisor, which tells by it that frames go round in a circle.

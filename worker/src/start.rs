@@ -9,7 +9,7 @@ use std::{io, thread};
 use privsep::PROTOCOL;
 use privsep::confine::seccomp::Allowed;
 use privsep::ipc::{
-    Channel, Error, FromWorker, Handle, Handles, Never, PortKind, Remote, Secrets, Settings, State, ToWorker,
+    Channel, Error, FromWorker, Handle, Handles, Never, PortKind, Remote, Secrets, Settings, State, ToWorker, Wire,
 };
 use privsep::sys::process;
 
@@ -128,7 +128,9 @@ pub(crate) fn loops(
     });
     let source = Source::new(settings.port, Arc::clone(&port));
     let outward = Outward::new(Arc::clone(&shared), source, sealer);
-    Ok((outward, Inward::new(shared, session, inlets, Sink::new(settings.port, port))))
+    let Wire::Classic(classic) = &settings.wire;
+    let sink = Sink::new(settings.port, port);
+    Ok((outward, Inward::new(shared, session, inlets, sink, classic.in_place())))
 }
 
 /// Starts the outward loop and returns the gate behind which it waits: all its own start is done by then, so that the table of a

@@ -108,6 +108,8 @@ pub struct PathPlan {
     pub device: Option<String>,
     /// `SO_MARK`.
     pub mark: Option<u32>,
+    /// Datagrams come in runs (`UDP_GRO`).
+    pub runs: bool,
 }
 
 /// Supervisor to helper.

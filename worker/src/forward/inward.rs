@@ -34,7 +34,8 @@ struct Resting {
 }
 
 impl Inward {
-    pub fn new(shared: Arc<Shared>, session: Session, inlets: Vec<Inlet>, sink: Sink) -> Self {
+    /// `runs` tells that datagrams may come in runs.
+    pub fn new(shared: Arc<Shared>, session: Session, inlets: Vec<Inlet>, sink: Sink, runs: bool) -> Self {
         Self {
             route: session.route().clone(),
             shared,
@@ -43,7 +44,7 @@ impl Inward {
             sink,
             outlet: Outlet::default(),
             outbox: Outbox::default(),
-            batch: Batch::default(),
+            batch: if runs { Batch::for_runs() } else { Batch::default() },
             stuck: None,
         }
     }
@@ -176,7 +177,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::forward::rig::{Rig, both, fill, frame, polled, waiting};
+    use crate::forward::rig::{Rig, both, fill, frame, local, polled, waiting};
     use crate::io::wait;
 
     const SECOND: u64 = 1_000_000;
@@ -197,7 +198,7 @@ mod tests {
         paths[1].send(&frame(1)).unwrap();
         paths[0].send(&frame(2)).unwrap();
         assert!(inward.turn(0) && !inward.turn(0));
-        assert_eq!(waiting(&port), [frame(2), frame(1)]);
+        assert_eq!(waiting(&port), [local(2), local(1)]);
         assert_eq!([waiting(&paths[0]), waiting(&paths[1])], [vec![], vec![b"PONG:PONG:".to_vec()]]);
     }
 
@@ -230,7 +231,7 @@ mod tests {
             assert_eq!((asked(&inward, now_us), inward.due_us(now_us)), (vec![main, second], rested));
             paths[1].send(&frame(1)).unwrap();
             assert!(inward.turn(now_us));
-            assert_eq!((waiting(&port), errors(&inward)), (vec![frame(1)], before));
+            assert_eq!((waiting(&port), errors(&inward)), (vec![local(1)], before));
         }
         assert_eq!((asked(&inward, rested), inward.due_us(rested)), (vec![first, second], SECOND));
         assert!(!inward.turn(rested));
@@ -261,7 +262,7 @@ mod tests {
         inward.forget_errors(0);
         assert_eq!(waiting(&port), vec![b"full".to_vec(); before]);
         assert!(inward.turn(300) && !inward.turn(300));
-        assert_eq!(waiting(&port), [frame(1), frame(2), frame(3), frame(4)]);
+        assert_eq!(waiting(&port), [local(1), local(2), local(3), local(4)]);
         assert_eq!((inward.shared.counters.port.tx_errors.get(), inward.due_us(300)), (0, SECOND));
         assert_eq!(polled(&inward, 300)[0].0, inward.inlets[0].inlet.as_fd().as_raw_fd());
     }
@@ -280,7 +281,7 @@ mod tests {
         paths[0].send(&frame(4)).unwrap();
         assert!(!inward.turn(100 + QUEUE_WAIT_US));
         assert_eq!(inward.due_us(100 + QUEUE_WAIT_US), 100 + 2 * QUEUE_WAIT_US);
-        let left: Vec<_> = (1..=u8::try_from(gone).unwrap()).map(frame).collect();
+        let left: Vec<_> = (1..=u8::try_from(gone).unwrap()).map(local).collect();
         assert_eq!(waiting(&port), [vec![b"full".to_vec(); before - 1], left].concat());
     }
 

@@ -8,7 +8,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use nix::poll::PollFlags;
 
 use super::{DRAINING_US, QUEUE_WAIT_US, REST_US, Shared};
-use crate::batch::Batch;
+use crate::batch::{BATCH, Batch};
+use crate::frame::segment::Segmenter;
 use crate::io::{Received, wait};
 use crate::path::Outlet;
 use crate::port::Source;
@@ -24,14 +25,16 @@ pub struct Outward {
     route: u64,
     outlet: Outlet,
     batch: Batch,
+    /// What superframes are cut into.
+    packets: Batch,
     /// The port is left alone until then.
     rests_until_us: u64,
 }
 
 impl Outward {
     pub fn new(shared: Arc<Shared>, source: Source, sealer: Sealer) -> Self {
-        let (outlet, batch) = (Outlet::default(), Batch::default());
-        Self { shared, source, sealer, route: 0, outlet, batch, rests_until_us: 0 }
+        let (outlet, batch, packets) = (Outlet::default(), source.batch(), Batch::default());
+        Self { shared, source, sealer, route: 0, outlet, batch, packets, rests_until_us: 0 }
     }
 
     /// Forgets what waits already.
@@ -39,7 +42,7 @@ impl Outward {
         let (clock, counters) = (self.shared.clock, &self.shared.counters.port);
         let deadline = clock.now_us() + DRAINING_US;
         while self.source.receive(counters, &mut self.batch) == Received::Batch && clock.now_us() < deadline {
-            counters.rx_dropped_stale.add(self.batch.len() as u64);
+            counters.rx_dropped_stale.add(self.batch.packets().0);
         }
     }
 
@@ -90,45 +93,91 @@ impl Outward {
         if !rules.send {
             return;
         }
-        counters.port.rx_frames.add(batch.len() as u64);
-        counters.port.rx_bytes.add(batch.bytes());
+        let (frames, bytes) = batch.packets();
+        counters.port.rx_frames.add(frames);
+        counters.port.rx_bytes.add(bytes);
         shared.route.look(&mut self.route, |route| sealer.set_route(route));
         let mut peers = [SocketAddr::from(([0; 4], 0)); PEERS];
         let known = peers.iter_mut().zip(sealer.route().peers()).map(|(peer, address)| *peer = address).count();
-        rules.outward(batch, &peers[..known], &counters.port);
-        self.send();
+        let peers = &peers[..known];
+        if !batch.has_superframe() {
+            rules.outward(batch, peers, &counters.port);
+            self.send();
+        } else if rules.takes_superframes() {
+            rules.outward(batch, peers, &counters.port);
+            self.send_cut(|_| {});
+        } else {
+            let shared = Arc::clone(shared);
+            self.send_cut(|packets| shared.rules.outward(packets, peers, &shared.counters.port));
+        }
     }
 
-    /// Seals what is in the batch and sends it, waiting for room while the route stays the same.
+    /// Sends what is in the batch.
     fn send(&mut self) {
         let Self { shared, sealer, outlet, batch, route, .. } = self;
-        let (datagrams, path, target) = sealer.seal(batch, &shared.counters);
-        let (Some(socket), Some(counters)) = (shared.sockets.get(path), shared.counters.paths.get(path)) else {
-            return;
+        seal_and_send(shared, sealer, outlet, batch, *route);
+    }
+
+    /// Cuts what is in the batch into packets and sends them, as many at a time as there is room for, after what is still to be
+    /// done to them.
+    fn send_cut(&mut self, finish: impl Fn(&mut Batch)) {
+        let Self { shared, sealer, outlet, batch, packets, route, .. } = self;
+        packets.clear();
+        let mut send = |packets: &mut Batch| {
+            finish(packets);
+            seal_and_send(shared, sealer, outlet, packets, *route);
+            packets.clear();
         };
-        if target == Target::Nobody {
+        for index in 0..batch.len() {
+            let (frame, span) = (batch.frame(index), batch.span(index));
+            // What is cut from one superframe leaves together, where it is not too much.
+            if packets.is_full() || !packets.is_empty() && packets.len() as u64 + span.packets().0 > BATCH as u64 {
+                send(packets);
+            }
+            // It was cut before to see whether it can be, when it came.
+            let Ok(mut segmenter) = Segmenter::new(frame, &span.facts) else {
+                packets.pack_copy(&[frame]);
+                continue;
+            };
+            while let Some((headers, payload)) = segmenter.cut() {
+                if packets.is_full() {
+                    send(packets);
+                }
+                packets.pack_copy(&[headers, payload]);
+            }
+        }
+        send(packets);
+    }
+}
+
+/// Seals what is in the batch and sends it, waiting for room while the route stays the same.
+fn seal_and_send(shared: &Shared, sealer: &mut Sealer, outlet: &mut Outlet, batch: &mut Batch, route: u64) {
+    let (datagrams, path, target) = sealer.seal(batch, &shared.counters);
+    let (Some(socket), Some(counters)) = (shared.sockets.get(path), shared.counters.paths.get(path)) else {
+        return;
+    };
+    if target == Target::Nobody {
+        return;
+    }
+    let (mut next, end, mut deadline) = (0, datagrams.len(), None);
+    loop {
+        outlet.send(socket.as_fd(), counters, datagrams, &mut next, end, target.named());
+        if next == end {
             return;
         }
-        let (mut next, end, mut deadline) = (0, datagrams.len(), None);
-        loop {
-            outlet.send(socket.as_fd(), counters, datagrams, &mut next, end, target.named());
-            if next == end {
-                return;
-            }
-            let now = shared.clock.now_us();
-            let until = *deadline.get_or_insert(now + QUEUE_WAIT_US);
-            let mut moved = false;
-            let mut seen = *route;
-            shared.route.look(&mut seen, |_| moved = true);
-            if now >= until || moved {
-                counters.tx_errors.add((end - next) as u64);
-                return;
-            }
-            let room = (socket.as_fd(), PollFlags::POLLOUT);
-            let [_, woken] = wait([room, (shared.outward.as_fd(), PollFlags::POLLIN)], shared.clock.until(until));
-            if !woken.is_empty() {
-                shared.woken();
-            }
+        let now = shared.clock.now_us();
+        let until = *deadline.get_or_insert(now + QUEUE_WAIT_US);
+        let mut moved = false;
+        let mut seen = route;
+        shared.route.look(&mut seen, |_| moved = true);
+        if now >= until || moved {
+            counters.tx_errors.add((end - next) as u64);
+            return;
+        }
+        let room = (socket.as_fd(), PollFlags::POLLOUT);
+        let [_, woken] = wait([room, (shared.outward.as_fd(), PollFlags::POLLIN)], shared.clock.until(until));
+        if !woken.is_empty() {
+            shared.woken();
         }
     }
 }
@@ -140,7 +189,7 @@ mod tests {
     use privsep::ipc::Rules;
 
     use super::*;
-    use crate::forward::rig::{Rig, both, fill, frame, waiting};
+    use crate::forward::rig::{Rig, both, fill, frame, local, waiting};
     use crate::wire::Route;
 
     const WAIT: Duration = Duration::from_micros(QUEUE_WAIT_US);
@@ -168,7 +217,7 @@ mod tests {
             if let Some(route) = told {
                 outward.shared.route.set(route);
             }
-            port.send(&frame(1)).unwrap();
+            port.send(&local(1)).unwrap();
             outward.turn();
             assert_eq!([waiting(&paths[path]), waiting(&paths[1 - path])], [vec![frame(1)], vec![]]);
         }
@@ -180,7 +229,7 @@ mod tests {
     #[test]
     fn who_only_receives_reads_the_port_and_neither_counts_nor_sends() {
         let Rig { port, paths, mut outward, .. } = Rig::new(1, Rules { send: false, ..both() }, false, None);
-        port.send(&frame(1)).unwrap();
+        port.send(&local(1)).unwrap();
         outward.turn();
         assert_eq!((outward.shared.counters.port.rx_frames.get(), waiting(&paths[0])), (0, vec![]));
         ask(&outward);
@@ -223,8 +272,8 @@ mod tests {
     fn a_path_that_stays_full_is_waited_for_and_then_what_is_left_is_dropped_and_counted() {
         let Rig { port, paths, mut outward, .. } = Rig::plain(1);
         let before = fill(outward.shared.sockets[0].as_fd());
-        port.send(&frame(1)).unwrap();
-        port.send(&frame(2)).unwrap();
+        port.send(&local(1)).unwrap();
+        port.send(&local(2)).unwrap();
         // A heartbeat is answered while it waits.
         ask(&outward);
         let start = Instant::now();
@@ -241,7 +290,7 @@ mod tests {
         let Rig { port, paths, mut outward, .. } = Rig::plain(1);
         let before = fill(outward.shared.sockets[0].as_fd());
         for byte in 1..=3 {
-            port.send(&frame(byte)).unwrap();
+            port.send(&local(byte)).unwrap();
         }
         let received = std::thread::scope(|scope| {
             let reader = scope.spawn(|| {
@@ -266,7 +315,7 @@ mod tests {
         let took = || {
             let Rig { port, paths, mut outward, .. } = Rig::plain(2);
             let before = fill(outward.shared.sockets[0].as_fd());
-            port.send(&frame(1)).unwrap();
+            port.send(&local(1)).unwrap();
             outward.source.receive(&outward.shared.counters.port, &mut outward.batch);
             let route = Route { active: 1, ..outward.sealer.route().clone() };
             outward.shared.route.set(&route);
@@ -283,8 +332,8 @@ mod tests {
     #[test]
     fn what_waited_for_a_worker_before_is_counted_and_goes_nowhere() {
         let Rig { port, paths, mut outward, .. } = Rig::plain(1);
-        port.send(&frame(1)).unwrap();
-        port.send(&frame(2)).unwrap();
+        port.send(&local(1)).unwrap();
+        port.send(&local(2)).unwrap();
         outward.drain();
         let counters = &outward.shared.counters.port;
         assert_eq!((counters.rx_dropped_stale.get(), counters.rx_frames.get()), (2, 0));

@@ -108,3 +108,8 @@ pub fn fill(socket: BorrowedFd<'_>) -> usize {
 pub fn polled(inward: &Inward, now_us: u64) -> Vec<(i32, PollFlags)> {
     inward.interests(now_us).map(|(descriptor, events)| (descriptor.as_raw_fd(), events)).collect()
 }
+
+/// A [`frame`] as it passes a packet socket, with nothing said of it in front.
+pub fn local(byte: u8) -> Vec<u8> {
+    [&[0; crate::frame::offload::SHORT][..], &frame(byte)].concat()
+}

@@ -10,6 +10,8 @@ use crate::batch::{Checksum, Facts, Segments, Superframe};
 
 /// Flows of which a superframe can grow at the same time.
 const FLOWS: usize = 8;
+/// Frames in a superframe at most.
+pub const FRAMES: usize = 128;
 /// Bytes of headers at most: two tags, IPv6, TCP with all options.
 const HEADERS: usize = 14 + 2 * 4 + ipv6::HEADER + 60;
 /// The bit of an IPv4 header's fragment field that forbids fragments; all others are zero in what is merged.
@@ -125,6 +127,14 @@ impl Coalescer {
         }
     }
 
+    /// Number `number` of what was planned.
+    ///
+    /// # Panics
+    /// When there are not so many.
+    pub fn get(&self, number: usize) -> Planned<'_> {
+        Planned { run: &self.runs[number], next: &self.next }
+    }
+
     /// What was planned, in the order to send it.
     pub fn planned(&self) -> impl Iterator<Item = Planned<'_>> {
         self.runs.iter().map(|run| Planned { run, next: &self.next })
@@ -173,7 +183,9 @@ impl Run {
     /// Whether `frame` is what the kernel would cut off behind the frames of this run, which begins with `first`.
     fn goes_on(&mut self, first: (&[u8], &Shape), frame: (&[u8], &Shape)) -> bool {
         let (length, shape) = (frame.0.len() - frame.1.payload, frame.1);
-        let fits = frame.0.len() <= first.0.len() && shape.payload - shape.network + self.length + length <= PACKET;
+        let fits = self.count < FRAMES
+            && frame.0.len() <= first.0.len()
+            && shape.payload - shape.network + self.length + length <= PACKET;
         if !fits || first.1.payload != shape.payload || first.0[..12] != frame.0[..12] {
             return false;
         }

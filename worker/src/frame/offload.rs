@@ -70,7 +70,9 @@ impl fmt::Display for Refused {
             Self::Checksum(Checksum { start, offset }, frame) => {
                 write!(f, "checksum from {start} on, to be put {offset} behind that, in a frame of {frame} bytes")
             }
-            Self::NotPartial(kind) => write!(f, "superframe {kind:?} without its checksum to be completed"),
+            Self::NotPartial(kind) => {
+                write!(f, "superframe {kind:?} with another checksum to be completed than its own")
+            }
             Self::NotTransport(kind) => write!(f, "superframe {kind:?} whose headers do not lead there"),
             Self::Length(at) => write!(f, "superframe whose header at {at} has a length that is not its own"),
             Self::Fragment => write!(f, "superframe that is a fragment"),
@@ -126,8 +128,8 @@ pub(super) fn check(facts: &Facts, length: usize) -> Result<(), Refused> {
         _ if segment == 0 || segment == u16::MAX => Err(Refused::SegmentSize(segment)),
         _ if usize::from(header) > length => Err(Refused::HeaderLength(header, length)),
         Some(checksum) if usize::from(checksum.start) + least > length => Err(Refused::Checksum(checksum, length)),
-        Some(checksum) if checksum.offset == offset => Ok(()),
-        _ => Err(Refused::NotPartial(kind)),
+        Some(checksum) if checksum.offset != offset => Err(Refused::NotPartial(kind)),
+        _ => Ok(()),
     }
 }
 
@@ -215,7 +217,6 @@ mod tests {
             (1, 0, [0, 0, 65535, 65535], checksum(65535, 65535)),
             (1, 0, [0, 0, 13, 16], checksum(13, 16)),
             (1, 1, [66, 10, 181, 16], checksum(181, 16)),
-            (0, 1, [66, 10, 34, 16], Refused::NotPartial(Segments::Tcp4)),
             (1, 4, [66, 10, 34, 6], Refused::NotPartial(Segments::Tcp6)),
             (1, 5, [66, 10, 34, 16], Refused::NotPartial(Segments::Udp)),
         ] {

@@ -5,7 +5,7 @@ use super::checksum::Sum;
 use super::ethernet::{IPV4, IPV6, TPID_8021AD, TPID_8021Q, payload, word};
 use super::ipv6;
 use super::offload::{Refused, check};
-use crate::batch::{Facts, Segments};
+use crate::batch::{Checksum, Facts, Segments, Superframe};
 
 /// Bytes of headers in a superframe at most: two tags, IPv6 with extension headers of 134 bytes, and TCP with all options.
 pub const HEADERS: usize = 256;
@@ -43,19 +43,18 @@ pub struct Segmenter<'a> {
 }
 
 impl<'a> Segmenter<'a> {
-    /// Begins to cut a frame of which the kernel says `facts`. The field of its checksum holds the sum of a pseudo header with
-    /// the length of the whole: when that is wrong, so is the checksum of every frame.
+    /// Begins to cut a frame of which the kernel says `facts`. Where the checksum is to be completed, its field holds the sum of a
+    /// pseudo header with the length of the whole: when that is wrong, so is the checksum of every frame. Where it is not, an
+    /// interface has put the frame together of such whose checksums were right.
     ///
     /// # Errors
     /// What is not understood, and so not cut.
     pub fn new(frame: &'a [u8], facts: &Facts) -> Result<Self, Refused> {
         check(facts, frame.len())?;
-        let (Some(superframe), Some(checksum)) = (facts.superframe, facts.checksum) else {
-            return Err(Refused::Kind(0));
-        };
+        let Some(superframe) = facts.superframe else { return Err(Refused::Kind(0)) };
         let kind = superframe.kind;
         let (network, transport) = locate(frame, kind)?;
-        if transport != usize::from(checksum.start) {
+        if facts.checksum.is_some_and(|checksum| transport != usize::from(checksum.start)) {
             return Err(Refused::NotTransport(kind));
         }
         let length = transport + transport_header(&frame[transport..], kind).ok_or(Refused::Length(transport))?;
@@ -68,14 +67,38 @@ impl<'a> Segmenter<'a> {
         }
         let mut headers = [0; HEADERS];
         headers[..length].copy_from_slice(first);
-        let at = transport + usize::from(checksum.offset);
-        let pseudo = Sum::of(&headers[at..at + 2]).minus(Sum::number(frame.len() - transport));
+        let (protocol, _, offset) = kind.transport();
+        let at = transport + usize::from(offset);
+        let pseudo = match (facts.checksum, transport - network) {
+            (Some(_), _) => Sum::of(&headers[at..at + 2]).minus(Sum::number(frame.len() - transport)),
+            // The addresses, where no header behind them says others.
+            (None, ipv6::HEADER) if headers[network] >> 4 == 6 => Sum::of(&headers[network + 8..transport]),
+            (None, _) if headers[network] >> 4 == 4 => Sum::of(&headers[network + 12..network + 20]),
+            (None, _) => return Err(Refused::NotTransport(kind)),
+        };
+        let pseudo = if facts.checksum.is_some() { pseudo } else { pseudo.plus(Sum::word(protocol.into())) };
         headers[at..at + 2].fill(0);
         let id = word(frame, network + 4).unwrap_or(0);
         let sequence = sequence(&frame[transport..]);
         let flags = frame.get(transport + FLAGS).copied().unwrap_or(0);
         let (segment, rest) = (superframe.segment, Some(rest));
         Ok(Self { headers, length, network, transport, kind, id, sequence, flags, pseudo, segment, rest })
+    }
+
+    /// What is known of the superframe, the length of its headers exactly.
+    pub fn facts(&self) -> Facts {
+        let number = |at: usize| u16::try_from(at).unwrap_or(u16::MAX);
+        let (_, _, offset) = self.kind.transport();
+        Facts {
+            checksum: Some(Checksum { start: number(self.transport), offset }),
+            superframe: Some(Superframe { kind: self.kind, header: number(self.length), segment: self.segment }),
+            vlan: None,
+        }
+    }
+
+    /// Bytes in the longest frame that is left.
+    pub fn longest(&self) -> usize {
+        self.length + usize::from(self.segment).min(self.rest.map_or(0, <[u8]>::len))
     }
 
     /// The next frame, as its headers and its payload.

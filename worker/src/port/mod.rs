@@ -1,5 +1,6 @@
 //! The local side: where frames come from and go to.
 
+mod outgoing;
 mod raw;
 mod tap;
 
@@ -8,7 +9,10 @@ use std::sync::Arc;
 
 use privsep::ipc::{PortKind, SharedPort};
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Facts, MAX_FRAME};
+use crate::frame::HEADER;
+use crate::frame::offload;
+use crate::frame::segment::Segmenter;
 use crate::io::Received;
 
 /// Takes frames from the port's handle, which the helper has opened.
@@ -22,6 +26,14 @@ impl Source {
         match kind {
             PortKind::Tap => Self::Tap(tap::Source::new(handle)),
             PortKind::Raw | PortKind::Mirror { .. } => Self::Raw(raw::Source::new(handle)),
+        }
+    }
+
+    /// A batch to receive into.
+    pub fn batch(&self) -> Batch {
+        match self {
+            Self::Tap(_) => Batch::for_superframes(),
+            Self::Raw(_) => Batch::for_runs(),
         }
     }
 
@@ -47,6 +59,36 @@ impl AsFd for Source {
             Self::Tap(tap) => tap.as_fd(),
             Self::Raw(raw) => raw.as_fd(),
         }
+    }
+}
+
+/// Looks at the frame that was put into the batch last, with what the kernel says of it, or drops and counts it. Only a superframe
+/// has facts from then on: what is one packet is made as it would be on the wire.
+fn settle(batch: &mut Batch, counters: &SharedPort) {
+    let Some(last) = batch.len().checked_sub(1) else { return };
+    let Facts { checksum, superframe, .. } = batch.span(last).facts;
+    let longest = if superframe.is_some() {
+        let Ok(segmenter) = Segmenter::new(batch.frame(last), &batch.span(last).facts) else {
+            counters.rx_dropped_offload.add(1);
+            return batch.pop();
+        };
+        let (longest, facts) = (segmenter.longest(), segmenter.facts());
+        batch.set_facts(last, facts);
+        longest
+    } else {
+        if let Some(checksum) = checksum {
+            // Where it goes has been looked at before.
+            let _ = offload::complete_checksum(batch.frame_mut(last), checksum);
+            batch.set_facts(last, Facts::default());
+        }
+        batch.frame(last).len()
+    };
+    if longest > MAX_FRAME {
+        counters.rx_dropped_oversize.add(batch.span(last).packets().0);
+        batch.pop();
+    } else if longest < HEADER {
+        counters.rx_dropped_short.add(1);
+        batch.pop();
     }
 }
 

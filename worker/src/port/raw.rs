@@ -10,10 +10,15 @@ use privsep::ipc::SharedPort;
 use privsep::sys::packet;
 use privsep::sys::worker::mmsg::{Receiver, Sender, VlanTag};
 
-use crate::batch::{BATCH, Batch, MAX_FRAME};
+use super::outgoing::{Outgoing, Packet};
+use super::settle;
+use crate::batch::{BATCH, Batch};
+use crate::frame::offload::{self, SHORT};
 use crate::frame::{HEADER, vlan};
-use crate::io::{Received, Runs, forget_errors, send_from};
+use crate::io::{Received, Sent, forget_errors};
 
+/// Errors of a handle in a row from which on it counts as broken.
+const LASTING: u32 = 1000;
 /// How often the kernel is asked how many frames it had to drop.
 const DROPS_EVERY: Duration = Duration::from_secs(1);
 
@@ -21,11 +26,13 @@ pub struct Source {
     handle: Arc<OwnedFd>,
     receiver: Receiver,
     drops_asked: Instant,
+    /// Superframes in a row that the kernel could not say.
+    refused: u32,
 }
 
 impl Source {
     pub fn new(handle: Arc<OwnedFd>) -> Self {
-        Self { handle, receiver: Receiver::with_control(BATCH), drops_asked: Instant::now() }
+        Self { handle, receiver: Receiver::with_control(BATCH), drops_asked: Instant::now(), refused: 0 }
     }
 
     pub fn receive(&mut self, counters: &SharedPort, batch: &mut Batch) -> Received {
@@ -35,11 +42,19 @@ impl Source {
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
                 return Received::Nothing;
             }
+            // A superframe of a kind that cannot be said in the header, which the kernel has dropped.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) && self.refused < LASTING => {
+                self.refused += 1;
+                counters.rx_dropped_offload.add(1);
+                batch.clear();
+                return Received::Batch;
+            }
             Err(_) => {
                 counters.rx_errors.add(1);
                 return Received::Error;
             }
         };
+        self.refused = 0;
         for index in 0..count {
             accept(batch, index, self.receiver.length(index), self.receiver.vlan_tag(index), counters);
         }
@@ -61,19 +76,26 @@ impl Source {
     }
 }
 
-/// Takes what was received into slot `index`, `length` bytes on the wire without the tag that the kernel has taken out, as a
-/// frame with that tag in its place; or drops and counts it.
+/// Takes what was received into slot `index`, `length` bytes in all: what the kernel says of the frame, and the frame without the
+/// tag that it has taken out, which comes back into its place; or drops and counts it.
 fn accept(batch: &mut Batch, index: usize, length: usize, tag: Option<VlanTag>, counters: &SharedPort) {
-    if length + tag.map_or(0, |_| vlan::TAG) > MAX_FRAME {
-        counters.rx_dropped_oversize.add(1);
-    } else if length < HEADER {
-        counters.rx_dropped_short.add(1);
-    } else {
-        batch.push(index, length);
-        if let Some(tag) = tag {
-            vlan::restore(batch.grow_front(batch.len() - 1, vlan::TAG), tag);
-        }
+    if length > batch.capacity() {
+        return counters.rx_dropped_oversize.add(1);
     }
+    batch.push(index, length);
+    let last = batch.len() - 1;
+    let (header, frame) = batch.frame(last).split_at(length.min(SHORT));
+    let Ok(facts) = offload::parse(header, frame) else {
+        counters.rx_dropped_offload.add(1);
+        return batch.pop();
+    };
+    let tag = tag.filter(|_| frame.len() >= HEADER);
+    batch.trim_front(last, SHORT);
+    batch.set_facts(last, facts);
+    if let Some(tag) = tag {
+        vlan::restore(batch.grow_front(last, vlan::TAG), tag);
+    }
+    settle(batch, counters);
 }
 
 impl AsFd for Source {
@@ -82,19 +104,67 @@ impl AsFd for Source {
     }
 }
 
+/// How many batches it is trusted that the interface takes frames of a length.
+const TRUSTED: u32 = 1000;
+
+/// Sends frames, those of a flow as superframes that the kernel or the interface cuts.
 pub struct Sink {
     handle: Arc<OwnedFd>,
     sender: Sender,
+    outgoing: Outgoing,
+    /// Frames of up to this length have gone alone: nothing else holds those of a superframe to the MTU.
+    longest: usize,
+    /// Batches until that is tried again, for the MTU may change.
+    trusted: u32,
 }
 
 impl Sink {
     pub fn new(handle: Arc<OwnedFd>) -> Self {
-        Self { handle, sender: Sender::new(BATCH, BATCH) }
+        let sender = Sender::new(BATCH, BATCH * 4);
+        Self { handle, sender, outgoing: Outgoing::new(true), longest: 0, trusted: 0 }
     }
 
+    /// Gives away the frames of the batch from number `next` on, or what is left of them: those of a flow in their order. Where
+    /// `next` is not their number then, the queue is full.
     pub fn send(&mut self, counters: &SharedPort, batch: &Batch, next: &mut usize) {
-        let (sender, runs) = (&mut self.sender, &mut Runs::never());
-        let sent = send_from(sender, runs, self.handle.as_fd(), batch, next, batch.len(), None);
+        if *next == 0 {
+            self.trusted = self.trusted.checked_sub(1).unwrap_or_else(|| {
+                self.longest = 0;
+                TRUSTED
+            });
+            self.outgoing.begin(batch, 0, self.longest);
+        }
+        let Self { handle, sender, outgoing, longest, .. } = self;
+        let (mut sent, mut retried) = (Sent::default(), usize::MAX);
+        while *next < batch.len() {
+            let mut packets: [Option<Packet<'_>>; BATCH] = [const { None }; BATCH];
+            packets.iter_mut().zip(outgoing.packets(batch)).for_each(|(to, packet)| *to = Some(packet));
+            let messages = packets.iter().flatten().map(|packet| (packet.pieces(), None));
+            match sender.send(handle.as_fd(), messages, None) {
+                Ok(count) => {
+                    for packet in packets.iter().flatten().take(count) {
+                        let alone = packet.frames().count() == 1;
+                        for frame in packet.frames() {
+                            *next += 1;
+                            sent.packets += 1;
+                            sent.bytes += frame.len() as u64;
+                            *longest = if alone { frame.len().max(*longest) } else { *longest };
+                        }
+                    }
+                    outgoing.advance(count);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(_) if outgoing.refuse().is_some() => {}
+                Err(_) if retried != *next => retried = *next,
+                Err(error) => {
+                    let oversize = error.raw_os_error() == Some(libc::EMSGSIZE);
+                    *(if oversize { &mut sent.oversize } else { &mut sent.errors }) += 1;
+                    *next += 1;
+                    outgoing.advance(1);
+                }
+            }
+        }
         counters.tx_frames.add(sent.packets);
         counters.tx_bytes.add(sent.bytes);
         counters.tx_dropped_oversize.add(sent.oversize);
@@ -114,6 +184,8 @@ mod tests {
 
     use super::*;
 
+    use crate::batch::MAX_FRAME;
+
     const TAGGED: VlanTag = VlanTag { tpid: 0x88a8, tci: 0xe063 };
 
     #[test]
@@ -130,8 +202,8 @@ mod tests {
             (HEADER - 1, Some(TAGGED), 0, 1),
             (0, None, 0, 1),
         ] {
-            let (mut batch, counters) = (Batch::with_slots(1), SharedPort::default());
-            accept(&mut batch, 0, length, tag, &counters);
+            let (mut batch, counters) = (Batch::for_runs(), SharedPort::default());
+            accept(&mut batch, 0, SHORT + length, tag, &counters);
             let counted = (counters.rx_dropped_oversize.get(), counters.rx_dropped_short.get());
             assert_eq!(counted, (oversize, short), "{length}, {tag:?}");
             let expected = length + tag.map_or(0, |_| vlan::TAG);
@@ -144,12 +216,12 @@ mod tests {
     fn each_tag_goes_into_its_own_frame_also_behind_one_that_was_dropped() {
         let (mut batch, counters) = (Batch::with_slots(3), SharedPort::default());
         for (slot, byte) in batch.slots().zip(1..) {
-            slot[..12].fill(byte);
-            slot[12..20].copy_from_slice(b"\x08\x00within");
+            slot[SHORT..SHORT + 12].fill(byte);
+            slot[SHORT + 12..SHORT + 20].copy_from_slice(b"\x08\x00within");
         }
-        accept(&mut batch, 0, 20, None, &counters);
-        accept(&mut batch, 1, 3, Some(VlanTag { tpid: 0x8100, tci: 1 }), &counters);
-        accept(&mut batch, 2, 20, Some(TAGGED), &counters);
+        accept(&mut batch, 0, SHORT + 20, None, &counters);
+        accept(&mut batch, 1, SHORT + 3, Some(VlanTag { tpid: 0x8100, tci: 1 }), &counters);
+        accept(&mut batch, 2, SHORT + 20, Some(TAGGED), &counters);
         assert_eq!(batch.frame(0), [&[1; 12][..], b"\x08\x00within"].concat());
         assert_eq!(batch.frame(1), [&[3; 12][..], b"\x88\xa8\xe0\x63\x08\x00within"].concat());
         // And may grow behind as if it had come so.
@@ -163,7 +235,7 @@ mod tests {
             (Source::new(Arc::new(ours.into())), Batch::default(), SharedPort::default());
         assert_eq!(source.receive(&counters, &mut batch), Received::Nothing);
         for frame in [&[1; 60][..], &[2; 13], &[3; 14]] {
-            theirs.send(frame).unwrap();
+            theirs.send(&[&[0; SHORT][..], frame].concat()).unwrap();
         }
         assert_eq!(source.receive(&counters, &mut batch), Received::Batch);
         assert!(batch.frames(0).eq([&[1; 60][..], &[3; 14]]));

@@ -1,13 +1,20 @@
-//! A TAP interface: one frame a read, one a write.
+//! A TAP interface: one frame a read, one a write. In front of each is what the kernel says of it, or is to be told: it gives and
+//! takes superframes, and leaves checksums to whoever sends the frame on.
 
+use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::unistd::{read, write};
+use nix::sys::uio::writev;
+use nix::unistd::read;
 use privsep::ipc::SharedPort;
 
-use crate::batch::{Batch, MAX_FRAME};
+use super::outgoing::{Outgoing, Packet};
+use super::settle;
+use crate::batch::{Batch, Segments};
+use crate::frame::coalesce::FRAMES;
+use crate::frame::offload::{self, SHORT};
 use crate::io::Received;
 
 pub struct Source {
@@ -20,28 +27,27 @@ impl Source {
     }
 
     pub fn receive(&mut self, counters: &SharedPort, batch: &mut Batch) -> Received {
-        // Lengths first: the slots are borrowed while they are read into.
-        let mut lengths = [0; crate::batch::BATCH];
-        let (mut count, mut end) = (0, Received::Batch);
-        for (slot, length) in batch.slots().zip(&mut lengths) {
+        batch.clear();
+        let mut end = Received::Nothing;
+        while let Some(slot) = batch.next_slot(SHORT) {
             match read(&self.handle, slot) {
-                Ok(read) => *length = read,
-                Err(Errno::EAGAIN | Errno::EINTR) if count == 0 => return Received::Nothing,
+                Ok(length) => {
+                    let (header, frame) = slot[..length].split_at(length.min(SHORT));
+                    let (facts, length) = (offload::parse(header, frame), frame.len());
+                    match facts {
+                        Ok(facts) => {
+                            batch.pack(length).facts = facts;
+                            settle(batch, counters);
+                        }
+                        Err(_) => counters.rx_dropped_offload.add(1),
+                    }
+                }
                 Err(Errno::EAGAIN | Errno::EINTR) => break,
                 Err(_) => {
                     counters.rx_errors.add(1);
                     end = Received::Error;
                     break;
                 }
-            }
-            count += 1;
-        }
-        for (index, &length) in lengths[..count].iter().enumerate() {
-            // A frame longer than the slot is cut by the kernel to the slot, which is over the limit.
-            if length <= MAX_FRAME {
-                batch.push(index, length);
-            } else {
-                counters.rx_dropped_oversize.add(1);
             }
         }
         if batch.is_empty() { end } else { Received::Batch }
@@ -56,29 +62,54 @@ impl AsFd for Source {
 
 pub struct Sink {
     handle: Arc<OwnedFd>,
+    outgoing: Outgoing,
 }
 
 impl Sink {
     pub fn new(handle: Arc<OwnedFd>) -> Self {
-        Self { handle }
+        Self { handle, outgoing: Outgoing::new(true) }
     }
 
+    /// Gives away all frames from `next` on, whatever becomes of them: a TAP has no queue that could be full.
     pub fn send(&mut self, counters: &SharedPort, batch: &Batch, next: &mut usize) {
-        let (mut frames, mut bytes, mut errors) = (0, 0, 0);
-        for frame in batch.frames(*next) {
-            match write(&self.handle, frame) {
-                Ok(_) => {
+        let Self { handle, outgoing } = self;
+        let (mut frames, mut bytes, mut errors, mut refuses_udp) = (0, 0, 0, false);
+        outgoing.begin(batch, *next, usize::MAX);
+        loop {
+            let Some(packet) = outgoing.packets(batch).next() else { break };
+            if write(handle, &packet).is_ok() {
+                for frame in packet.frames() {
                     frames += 1;
                     bytes += frame.len() as u64;
                 }
-                Err(_) => errors += 1,
+                outgoing.advance(1);
+            } else if let Some(facts) = outgoing.refuse() {
+                // A kernel before 6.2 knows none of UDP.
+                refuses_udp |= facts.superframe.is_some_and(|superframe| superframe.kind == Segments::Udp);
+            } else {
+                errors += 1;
+                outgoing.advance(1);
             }
+        }
+        if refuses_udp {
+            *outgoing = Outgoing::new(false);
         }
         *next = batch.len();
         counters.tx_frames.add(frames);
         counters.tx_bytes.add(bytes);
         counters.tx_errors.add(errors);
     }
+}
+
+/// Writes one.
+fn write(handle: &OwnedFd, packet: &Packet<'_>) -> nix::Result<usize> {
+    let mut slices = [IoSlice::new(&[]); FRAMES + 2];
+    let mut count = 0;
+    for (slice, piece) in slices.iter_mut().zip(packet.pieces()) {
+        *slice = IoSlice::new(piece);
+        count += 1;
+    }
+    writev(handle, &slices[..count])
 }
 
 impl AsFd for Sink {
@@ -93,6 +124,7 @@ mod tests {
     use std::os::unix::net::UnixDatagram;
 
     use super::*;
+    use crate::batch::MAX_FRAME;
 
     /// A handle that gives and takes one frame a call, and the other end of it.
     fn pair() -> (Arc<OwnedFd>, UnixDatagram) {
@@ -102,18 +134,39 @@ mod tests {
         (Arc::new(ours.into()), theirs)
     }
 
+    /// A frame as the kernel gives it, of which it says nothing.
+    fn plain(frame: &[u8]) -> Vec<u8> {
+        [&[0; SHORT][..], frame].concat()
+    }
+
     #[test]
-    fn frames_come_in_their_order_without_those_that_are_too_long() {
+    fn frames_come_in_their_order_without_those_that_are_too_long_or_make_no_sense() {
         let (handle, theirs) = pair();
-        let (mut source, mut batch, counters) = (Source::new(handle), Batch::default(), SharedPort::default());
+        let mut source = Source::new(handle);
+        let (mut batch, counters) = (Batch::for_superframes(), SharedPort::default());
         assert_eq!(source.receive(&counters, &mut batch), Received::Nothing);
-        let frames = [vec![1; 60], vec![2; MAX_FRAME + 1], vec![3; MAX_FRAME], vec![4; 20_000], vec![5; 14]];
+        let frames = [vec![1; 60], vec![2; MAX_FRAME + 1], vec![3; MAX_FRAME], vec![4; 13], vec![5; 14]];
         for frame in &frames {
-            theirs.send(frame).unwrap();
+            theirs.send(&plain(frame)).unwrap();
         }
+        theirs.send(&[0; SHORT - 1]).unwrap();
+        theirs.send(&[&[1, 1, 0, 0, 9, 0, 34, 0, 16, 0][..], &[7; 100]].concat()).unwrap();
         assert_eq!(source.receive(&counters, &mut batch), Received::Batch);
         assert!(batch.frames(0).eq([&frames[0][..], &frames[2], &frames[4]]));
-        assert_eq!((counters.rx_dropped_oversize.get(), counters.rx_errors.get()), (2, 0));
+        let dropped = [&counters.rx_dropped_oversize, &counters.rx_dropped_short, &counters.rx_dropped_offload];
+        assert_eq!((dropped.map(privsep::ipc::Counter::get), counters.rx_errors.get()), ([1, 1, 2], 0));
+    }
+
+    #[test]
+    fn a_checksum_that_is_left_to_us_is_completed() {
+        let (handle, theirs) = pair();
+        let (mut source, mut batch) = (Source::new(handle), Batch::for_superframes());
+        let frame = [&[0; 14][..], &[0x12, 0x34, 0, 0, 0x56, 0x78]].concat();
+        let header: Vec<u8> = [0x0001_u16, 0, 0, 14, 2].into_iter().flat_map(u16::to_ne_bytes).collect();
+        theirs.send(&[&header[..], &frame].concat()).unwrap();
+        assert_eq!(source.receive(&SharedPort::default(), &mut batch), Received::Batch);
+        assert_eq!(batch.frame(0)[14..], [0x12, 0x34, 0x97, 0x53, 0x56, 0x78]);
+        assert_eq!(batch.span(0).facts, crate::batch::Facts::default());
     }
 
     #[test]
@@ -135,7 +188,7 @@ mod tests {
         sink.send(&counters, &batch, &mut next);
         let mut buffer = [0; 200];
         for expected in [&[2; 14][..], &[3; 100]] {
-            assert_eq!(theirs.recv(&mut buffer).map(|length| &buffer[..length]).unwrap(), expected);
+            assert_eq!(theirs.recv(&mut buffer).map(|length| &buffer[..length]).unwrap(), plain(expected));
         }
         assert_eq!((next, counters.tx_frames.get(), counters.tx_bytes.get()), (3, 2, 114));
         drop(theirs);

@@ -97,6 +97,7 @@ counters! {
         rx_dropped_short: -,
         rx_dropped_kernel: -,
         rx_dropped_loop: -,
+        rx_dropped_offload: -,
         rx_dropped_stale: -,
         rx_errors: -,
         tx_frames: Traffic,

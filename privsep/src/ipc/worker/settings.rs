@@ -107,6 +107,11 @@ impl Classic {
         self.fragment_mtu.map(|mtu| mtu.saturating_sub(header::IPV4 + header::UDP))
     }
 
+    /// Whether a datagram is opened within its own bytes, so that many can lie side by side: it neither inflates nor is joined.
+    pub fn in_place(&self) -> bool {
+        !self.compress && self.fragment_mtu.is_none()
+    }
+
     /// The longest frame in bytes that is sealed into `payload` bytes whatever is in it.
     pub fn largest_frame(&self, payload: u32) -> u32 {
         const BLOCK: u32 = 16;

@@ -1,3 +1,0 @@
-//! What only the supervisor calls; nothing of it is in the helper.
-
-pub mod ethtool;

@@ -1,0 +1,151 @@
+//! Superframes and checksums that are left to others: whatever the interfaces around do for their users, TCP passes, no receiver
+//! sees a wrong checksum, and nobody needs `ethtool`.
+
+use std::fs::{self, File};
+use std::net::UdpSocket;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
+
+use ethudp_stubs::raw::call;
+use privsep::sys::option;
+
+use crate::lab::{Namespace, Running, Sites, Wire, assert_tcp, assert_udp};
+
+const BYTES: usize = 3_000_000;
+/// Longest frame on an interface with an MTU of 1500.
+const FRAME: usize = 1514;
+
+/// Segments and datagrams that a host has refused for their checksum.
+fn bad_checksums(host: &Namespace) -> u64 {
+    host.inside(|| {
+        let text = fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
+        let table = |name: &str| -> u64 {
+            let mut lines = text.lines().filter_map(|line| line.strip_prefix(name)).map(str::split_whitespace);
+            let (mut names, mut values) = (lines.next().unwrap(), lines.next().unwrap());
+            let at = names.position(|name| name == "InCsumErrors").unwrap();
+            values.nth(at).unwrap().parse().unwrap()
+        };
+        table("Tcp: ") + table("Udp: ")
+    })
+}
+
+/// Sends 16 datagrams of 1000 bytes as one to the kernel, and receives them one by one at `address`.
+fn datagrams_pass(from: &Namespace, to: &Namespace, address: &str) {
+    let server = to.inside(|| UdpSocket::bind((address, 0)).unwrap());
+    server.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    let client = from.inside(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+    client.connect(server.local_addr().unwrap()).unwrap();
+    option::set_int(client.as_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, 1000).unwrap();
+    let data: Vec<u8> = (0..16_000_u32).map(|at| (at / 1000 * 7 + at % 251).to_le_bytes()[0]).collect();
+    assert_eq!(client.send(&data).unwrap(), data.len());
+    let mut received = Vec::new();
+    let mut buffer = [0; 2000];
+    for _ in 0..16 {
+        let length = server.recv(&mut buffer).unwrap();
+        assert_eq!(length, 1000);
+        received.extend_from_slice(&buffer[..length]);
+    }
+    received.sort_unstable();
+    let mut data = data;
+    data.sort_unstable();
+    assert!(received == data);
+}
+
+#[test]
+fn a_tap_gives_and_takes_superframes_with_every_cipher() {
+    let sites = Sites::new();
+    let kinds = ["", "-enc aes-128 -k key", "-enc aes-256 -k key -lz4 1", "-mtu 1200 -enc xor -k key"];
+    for (number, options) in kinds.into_iter().enumerate() {
+        let (net, port) = (8 + number, 6000 + number);
+        let end = |here, there| {
+            format!("-i {options} -dev eu{number} 192.0.2.{here} {port} 192.0.2.{there} {port} 10.{net}.0.{here} 24")
+        };
+        let (a, b) = (Running::classic(&sites.a, "a", &end(1, 2)), Running::classic(&sites.b, "b", &end(2, 1)));
+        let (address, device) = (format!("10.{net}.0.2"), format!("eu{number}"));
+        assert_udp(&sites.a, &sites.b, &address);
+        let (mut given, mut taken) = (Wire::new(&sites.a, &device), Wire::new(&sites.b, &device));
+        assert_tcp(&sites.a, &sites.b, &address, BYTES);
+        let longest = |wire: &mut Wire| wire.receive_all(Duration::from_millis(50)).iter().map(Vec::len).max().unwrap();
+        assert!(longest(&mut given) > FRAME && longest(&mut taken) > FRAME, "{options}: no superframe");
+        datagrams_pass(&sites.a, &sites.b, &address);
+        for end in [&a, &b] {
+            assert_eq!(end.count("/port/rx_dropped_offload") + end.count("/port/tx_errors"), 0, "{options}");
+            assert_eq!(end.count("/worker_restarts"), 0);
+        }
+    }
+    assert_eq!((bad_checksums(&sites.a), bad_checksums(&sites.b)), (0, 0));
+}
+
+/// What the interfaces at both ends of a cable do, and the tunnel's end of it.
+const OFFLOADS: [(&str, &str); 4] = [
+    // Nothing at all.
+    ("tx off tso off gso off gro off tx-udp-segmentation off", "tx off tso off gso off gro off"),
+    // A host somewhere behind a real card, which puts together what comes.
+    ("tx off tso off gso off gro on tx-udp-segmentation off", "tso off gso off gro on tx-udp-segmentation off"),
+    // One that also cuts.
+    ("tx off tso off gso off gro on tx-udp-segmentation off", "tso on gso on gro on"),
+    // A virtual machine.
+    ("tx on tso on gso on gro on tx-udp-segmentation on", "tso on gso on gro on tx-udp-segmentation on"),
+];
+
+#[test]
+fn raw_mode_bears_whatever_the_interfaces_do_and_hears_nothing_of_its_own() {
+    for (host, end) in OFFLOADS {
+        let sites = Sites::with_mtu(1600);
+        let lans = sites.lans(1500);
+        for (number, (lan, site)) in [(&lans.0, &sites.a), (&lans.1, &sites.b)].into_iter().enumerate() {
+            lan.run("ethtool", &format!("-K eth0 {host}"));
+            site.run("ethtool", &format!("-K lan {end}"));
+            lan.ip(&format!("addr add 10.9.0.{}/24 dev eth0", number + 1));
+        }
+        let start = |site, here, there| {
+            Running::classic(site, "t", &format!("-e -k key 192.0.2.{here} 6000 192.0.2.{there} 6000 lan"))
+        };
+        let ends = [start(&sites.a, 1, 2), start(&sites.b, 2, 1)];
+        assert!(ends.iter().all(|end| !end.log().contains("ethtool")));
+        assert_udp(&lans.0, &lans.1, "10.9.0.2");
+        assert_tcp(&lans.0, &lans.1, "10.9.0.2", BYTES);
+        datagrams_pass(&lans.0, &lans.1, "10.9.0.2");
+        let bad: u64 = [&lans.0, &lans.1].map(bad_checksums).into_iter().sum();
+        assert_eq!(bad, 0, "{end}");
+        // What one end has heard is what the other has sent, and nobody hears himself: that would go round for ever.
+        std::thread::sleep(Duration::from_millis(200));
+        let count = |name: &str| ends.each_ref().map(|end| end.count(&format!("/port/{name}")));
+        let (heard, sent, dropped) = (count("rx_frames"), count("tx_frames"), count("rx_dropped_offload"));
+        let differ = |number: usize| heard[number].abs_diff(sent[1 - number]);
+        assert!(differ(0) <= 20 && differ(1) <= 20 && dropped == [0, 0], "{end}: {heard:?} {sent:?} {dropped:?}");
+        assert!(heard.iter().sum::<u64>() < 4 * (BYTES as u64 / 1000), "{end}: {heard:?}");
+    }
+}
+
+/// A queue as another version has made it, without what the kernel says of a frame.
+fn other_tap(site: &Namespace, name: &str) -> File {
+    let device = site.inside(|| File::options().read(true).write(true).open("/dev/net/tun").unwrap());
+    let mut request = [0_u8; 40];
+    request[..name.len()].copy_from_slice(name.as_bytes());
+    let flags = u16::try_from(libc::IFF_TAP | libc::IFF_NO_PI).unwrap();
+    request[16..18].copy_from_slice(&flags.to_ne_bytes());
+    #[allow(clippy::cast_possible_wrap)]
+    let arguments = [device.as_raw_fd().into(), libc::TUNSETIFF as i64, request.as_mut_ptr() as i64];
+    site.inside(|| call(libc::SYS_ioctl, &arguments).unwrap());
+    device
+}
+
+#[test]
+fn a_stored_tap_of_another_kind_is_replaced_in_the_same_start() {
+    let sites = Sites::new();
+    let manager = crate::service::Manager::new();
+    let other = other_tap(&sites.a, "eu0");
+    let index = sites.a.index("eu0");
+    // The manager keeps its own copy until it has read that it is let go.
+    let (service, stored, said) = manager.start(
+        &sites.a,
+        &crate::service::file("address = [\"10.8.0.1/24\"]"),
+        Some(other.try_clone().unwrap().into()),
+    );
+    assert!(said.contains("FDSTOREREMOVE=1\nFDNAME=tap-0\n") && said.contains("FDSTORE=1"), "{said}");
+    assert_ne!(sites.a.index("eu0"), index);
+    let _b = Running::classic(&sites.b, "b", "-i 192.0.2.2 6000 192.0.2.1 6000 10.8.0.2 24");
+    assert_udp(&sites.a, &sites.b, "10.8.0.2");
+    drop((service, stored, other));
+}

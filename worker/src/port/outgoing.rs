@@ -1,0 +1,155 @@
+//! What is given to the local side of a batch: frames, and superframes of those of one flow that follow each other.
+
+use crate::batch::{Batch, Facts};
+use crate::frame::coalesce::{Coalescer, Planned};
+use crate::frame::offload::{self, LONG, SHORT};
+
+/// One batch at a time; its memory is used again.
+pub struct Outgoing {
+    coalescer: Coalescer,
+    /// Number of the first frame that was planned.
+    first: usize,
+    items: Vec<Item>,
+    /// Items that are done with.
+    done: usize,
+}
+
+/// One thing to write or send.
+#[derive(Debug, Clone, Copy)]
+enum Item {
+    /// By its number in the plan.
+    Superframe(usize),
+    /// By its number in the batch.
+    Frame(usize),
+}
+
+/// The same, as it is written: what the kernel is told of it stands in front.
+pub struct Packet<'a> {
+    batch: &'a Batch,
+    first: usize,
+    content: Result<Planned<'a>, usize>,
+    header: [u8; LONG],
+}
+
+impl Packet<'_> {
+    /// What is to be written.
+    pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        let (superframe, frame) = (self.content.ok(), self.content.err());
+        let headers = superframe.map(|planned| planned.headers());
+        let parts = superframe.into_iter().flat_map(|planned| planned.parts());
+        let parts = parts.map(|(index, from)| &self.batch.frame(self.first + index)[from..]);
+        let frame = frame.map(|index| self.batch.frame(index));
+        std::iter::once(&self.header[..SHORT]).chain(headers).chain(parts).chain(frame)
+    }
+
+    /// The frames that it is.
+    pub fn frames(&self) -> impl Iterator<Item = &[u8]> {
+        let planned = self.content.ok().into_iter().flat_map(|planned| planned.parts());
+        let planned = planned.map(|(index, _)| self.first + index);
+        planned.chain(self.content.err()).map(|index| self.batch.frame(index))
+    }
+}
+
+impl Outgoing {
+    /// Superframes of UDP are made where `udp` says so.
+    pub fn new(udp: bool) -> Self {
+        Self { coalescer: Coalescer::new(udp), first: 0, items: Vec::new(), done: 0 }
+    }
+
+    /// Begins with the frames of a batch from number `first` on; those longer than `longest` stay alone.
+    pub fn begin(&mut self, batch: &Batch, first: usize, longest: usize) {
+        let Self { coalescer, items, .. } = self;
+        (self.first, self.done) = (first, 0);
+        items.clear();
+        coalescer.plan(batch.len() - first, |index| batch.frame(first + index));
+        for (number, planned) in coalescer.planned().enumerate() {
+            let frames = || planned.parts().map(|(index, _)| first + index);
+            if planned.count() > 1 && frames().all(|index| batch.frame(index).len() <= longest) {
+                items.push(Item::Superframe(number));
+            } else {
+                items.extend(frames().map(Item::Frame));
+            }
+        }
+    }
+
+    /// What is left to write.
+    pub fn packets<'a>(&'a self, batch: &'a Batch) -> impl Iterator<Item = Packet<'a>> {
+        self.items[self.done..].iter().map(move |&item| {
+            let (content, facts) = match item {
+                Item::Superframe(number) => {
+                    let planned = self.coalescer.get(number);
+                    (Ok(planned), planned.facts())
+                }
+                Item::Frame(index) => (Err(index), Facts::default()),
+            };
+            Packet { batch, first: self.first, content, header: offload::write(&facts) }
+        })
+    }
+
+    /// Is done with this many.
+    pub fn advance(&mut self, count: usize) {
+        self.done += count;
+    }
+
+    /// The next one is refused. Where it is a superframe, its frames come in its place, and it is told which kind of it.
+    pub fn refuse(&mut self) -> Option<Facts> {
+        let Some(&Item::Superframe(number)) = self.items.get(self.done) else { return None };
+        let planned = self.coalescer.get(number);
+        let frames = planned.parts().map(|(index, _)| Item::Frame(self.first + index));
+        self.items.splice(self.done..=self.done, frames);
+        Some(planned.facts())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A frame of TCP, with number, checksums and a payload of this length.
+    fn segment(sequence: u32, payload: usize) -> Vec<u8> {
+        let mut frame = vec![0; 54 + payload];
+        frame[12..14].copy_from_slice(&[8, 0]);
+        let total = u16::try_from(40 + payload).unwrap().to_be_bytes();
+        frame[14..34]
+            .copy_from_slice(&[0x45, 0, total[0], total[1], 0, 0, 0x40, 0, 64, 6, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2]);
+        frame[38..42].copy_from_slice(&sequence.to_be_bytes());
+        (frame[46], frame[47]) = (0x50, 0x10);
+        let sum = crate::frame::checksum::Sum::of(&frame[14..34]).checksum();
+        frame[24..26].copy_from_slice(&sum);
+        let pseudo = [&frame[26..34], &[0, 6], &u16::try_from(20 + payload).unwrap().to_be_bytes()].concat();
+        let sum =
+            crate::frame::checksum::Sum::of(&pseudo).plus(crate::frame::checksum::Sum::of(&frame[34..])).checksum();
+        frame[50..52].copy_from_slice(&sum);
+        frame
+    }
+
+    fn written(outgoing: &Outgoing, batch: &Batch) -> Vec<(usize, usize)> {
+        outgoing
+            .packets(batch)
+            .map(|packet| (packet.frames().count(), packet.pieces().map(<[u8]>::len).sum()))
+            .collect()
+    }
+
+    #[test]
+    fn frames_of_a_flow_are_one_and_when_that_is_refused_they_are_themselves() {
+        let mut batch = Batch::default();
+        for frame in [vec![9; 60], segment(0, 100), vec![7; 60], segment(100, 100), segment(200, 50)] {
+            batch.append_copy(&frame);
+        }
+        let (mut outgoing, alone) = (Outgoing::new(true), [(1, 70), (1, 164), (1, 164), (1, 114), (1, 70)]);
+        outgoing.begin(&batch, 0, usize::MAX);
+        assert_eq!(written(&outgoing, &batch), [(1, 70), (3, 10 + 54 + 250), (1, 70)]);
+        assert_eq!(outgoing.refuse(), None);
+        outgoing.advance(1);
+        assert_eq!(outgoing.refuse().unwrap().superframe.unwrap().segment, 100);
+        assert_eq!(written(&outgoing, &batch), alone[1..]);
+        outgoing.advance(4);
+        assert_eq!((written(&outgoing, &batch), outgoing.refuse()), (vec![], None));
+        // What is longer than what was asked for is never put together; and what is done with is left out.
+        outgoing.begin(&batch, 0, 153);
+        assert_eq!(written(&outgoing, &batch), alone);
+        outgoing.begin(&batch, 3, 154);
+        assert_eq!(written(&outgoing, &batch), [(2, 10 + 54 + 150)]);
+        assert!(outgoing.packets(&batch).next().unwrap().frames().eq([batch.frame(3), batch.frame(4)]));
+    }
+}
