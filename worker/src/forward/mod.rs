@@ -2,6 +2,8 @@
 //! from the paths and gives to the port, in the main thread, which also keeps time and talks to the supervisor. Each polls
 //! all that it owns until the next deadline, and either can wake the other.
 
+#[cfg(test)]
+mod allocations;
 mod inward;
 mod outward;
 #[cfg(test)]

@@ -53,7 +53,7 @@ impl Outward {
     }
 
     /// Takes a batch from the port, or sleeps where there is none.
-    fn turn(&mut self) {
+    pub(super) fn turn(&mut self) {
         self.shared.passes.fetch_add(1, Relaxed);
         let rests = self.rests_until_us > 0 && self.shared.clock.now_us() < self.rests_until_us;
         let received = if rests {

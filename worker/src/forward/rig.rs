@@ -42,9 +42,26 @@ fn pair() -> (OwnedFd, UnixDatagram) {
 impl Rig {
     /// With this many paths and these rules, and with a broken handle in the place of those that are named.
     pub fn new(count: u8, rules: Rules, broken_port: bool, broken_path: Option<usize>) -> Self {
+        let wire = Classic { keepalive: true, ..Classic::default() };
+        Self::make(count, rules, wire, &Secrets::default(), broken_port, broken_path)
+    }
+
+    /// One path, and this wire.
+    pub fn with(rules: Rules, wire: Classic, secrets: &Secrets) -> Self {
+        Self::make(1, rules, wire, secrets, false, None)
+    }
+
+    fn make(
+        count: u8,
+        rules: Rules,
+        wire: Classic,
+        secrets: &Secrets,
+        broken_port: bool,
+        broken_path: Option<usize>,
+    ) -> Self {
         let settings = Settings {
             port: PortKind::Raw,
-            wire: Wire::Classic(Classic { keepalive: true, ..Classic::default() }),
+            wire: Wire::Classic(wire),
             remotes: (0..count).map(|path| Remote::Fixed(Address(peer(path)))).collect(),
             rules,
             exit_after: None,
@@ -57,7 +74,7 @@ impl Rig {
         if let Some(path) = broken_path {
             handles[path] = broken();
         }
-        let (outward, inward) = start::loops(&settings, &Secrets::default(), &State::default(), port, handles).unwrap();
+        let (outward, inward) = start::loops(&settings, secrets, &State::default(), port, handles).unwrap();
         bound(Arc::downgrade(&inward.shared));
         Self { port: ours, paths, inward, outward }
     }
