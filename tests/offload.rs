@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use ethudp_stubs::raw::call;
+use ethudp_worker::frame::checksum::Sum;
 use privsep::sys::option;
 
 use crate::lab::{Namespace, Running, Sites, Wire, assert_tcp, assert_udp};
@@ -116,6 +117,39 @@ fn raw_mode_bears_whatever_the_interfaces_do_and_hears_nothing_of_its_own() {
         assert!(differ(0) <= 20 && differ(1) <= 20 && dropped == [0, 0], "{end}: {heard:?} {sent:?} {dropped:?}");
         assert!(heard.iter().sum::<u64>() < 4 * (BYTES as u64 / 1000), "{end}: {heard:?}");
     }
+}
+
+/// Whether a frame is a packet of TCP over IPv4; if so, its checksums are to be right.
+fn is_whole_tcp(frame: &[u8]) -> bool {
+    if frame.len() < 54 || frame[12..15] != [8, 0, 0x45] || frame[23] != 6 {
+        return false;
+    }
+    let length = usize::from(u16::from_be_bytes([frame[16], frame[17]]));
+    let (header, content) = frame[14..14 + length].split_at(20);
+    let pseudo = Sum::of(&header[12..20]).plus(Sum::word(6)).plus(Sum::number(content.len()));
+    assert!(Sum::of(header).is_right() && pseudo.plus(Sum::of(content)).is_right(), "{frame:02x?}");
+    true
+}
+
+#[test]
+fn a_mirror_shows_frames_as_they_would_be_on_the_wire() {
+    let sites = Sites::new();
+    let lans = sites.lans(1500);
+    lans.0.ip("addr add 10.9.0.1/24 dev eth0");
+    sites.a.ip("addr add 10.9.0.2/24 dev lan");
+    let collector = sites.b.inside(|| UdpSocket::bind("192.0.2.2:6000").unwrap());
+    collector.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    option::set_int(collector.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, 32 << 20).unwrap();
+    let _mirror = Running::classic(&sites.a, "m", "-t 192.0.2.1 6000 192.0.2.2 6000 lan tcp");
+    assert_tcp(&lans.0, &sites.a, "10.9.0.2", BYTES);
+    let (mut buffer, mut longest, mut seen) = (vec![0; 70_000], 0, 0);
+    while let Ok(length) = collector.recv(&mut buffer) {
+        if is_whole_tcp(&buffer[..length]) {
+            longest = longest.max(length);
+            seen += length;
+        }
+    }
+    assert!(longest <= FRAME && seen > 2 * BYTES, "{seen} bytes, the longest frame has {longest}");
 }
 
 /// A queue as another version has made it, without what the kernel says of a frame.
