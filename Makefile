@@ -3,6 +3,7 @@
 # make check-vm     the unit and the SELinux policy in a virtual machine; Debian, minutes
 # make check-long   all recorded cases both ways, ten thousand seeds of the simulation, a thousand kills of workers under traffic (ten minutes), then minutes
 #                   of fuzzing (FUZZ_SECONDS each target); that needs cargo-fuzz and a nightly toolchain
+# make bench      how fast it is, beside others that do the same work: tables and a picture in docs/BENCHMARKS.md (BENCH=OPTIONS)
 # make build  the three executables, in target/release
 # make install   what `make build` made with the same PREFIX, the unit and its surroundings; DESTDIR as usual, BUILT says
 #                where the executables are (target/release, or in CARGO_TARGET_DIR). make uninstall
@@ -121,6 +122,11 @@ check-vm:
 check-guest:
 	$(CARGO) build --workspace --locked
 	$(SUDO) env BUILT=$(or $(CARGO_TARGET_DIR),target)/debug tests/vm/run $(CHECKS)
+
+.PHONY: bench
+bench: check-deps
+	$(CARGO) build --release --workspace --exclude ethudp-stubs --locked
+	$(SUDO) env ETHUDP_REFERENCE=$$ETHUDP_REFERENCE benches/bench $(RELEASE)/ethudp --write docs $(BENCH)
 
 # Longer than anybody wants to wait for.
 check-long:
