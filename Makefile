@@ -53,7 +53,7 @@ install: check-built
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/sysusers.d dist/sysusers.d/ethudp.conf
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/tmpfiles.d dist/tmpfiles.d/ethudp.conf
 	install -D -m 0644 -t $(DESTDIR)$(DOCDIR) README.md CHANGELOG.md SECURITY.md LICENSE-APACHE LICENSE-MIT
-	install -D -m 0644 -t $(DESTDIR)$(DOCDIR)/docs docs/*.md
+	install -D -m 0644 -t $(DESTDIR)$(DOCDIR)/docs docs/*.md docs/*.svg
 	install -D -m 0644 -t $(DESTDIR)$(DOCDIR)/docs/decisions docs/decisions/*.md
 	install -D -m 0644 -t $(DESTDIR)$(DOCDIR)/selinux selinux/README.md
 	install -D -m 0644 -t $(DESTDIR)$(DOCDIR)/examples dist/examples/example.toml dist/examples/ethudp@.service.d/*
