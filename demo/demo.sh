@@ -190,7 +190,7 @@ processes() {
 
     supervisor -------- plan -------> helper
         ^                               |
-        | heartbeat, counters           | open handles, one way
+        | reports, counters             | open handles, one way
         v                               v
         +--------------------------- worker ====== UDP ====== site b
 

@@ -274,7 +274,7 @@ mod tests {
         let before = fill(outward.shared.sockets[0].as_fd());
         port.send(&local(1)).unwrap();
         port.send(&local(2)).unwrap();
-        // A heartbeat is answered while it waits.
+        // It passes, as it is asked to, while it waits.
         ask(&outward);
         let start = Instant::now();
         outward.turn();
