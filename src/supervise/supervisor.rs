@@ -237,7 +237,8 @@ impl<'a> Supervisor<'a> {
         if let Some(worker) = &mut self.worker
             && silent(worker)
         {
-            log::error(&format!("worker {}: has not reported for three seconds", worker.pid()));
+            let what = if worker.confined.is_some() { "reported for three seconds" } else { "confined itself in time" };
+            log::error(&format!("worker {}: has not {what}", worker.pid()));
             self.worker_ended(Blame::Worker)?;
         }
         if let Some(count) = self.words.left_out(now) {

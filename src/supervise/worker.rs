@@ -127,11 +127,13 @@ impl Worker {
 
     /// Takes note that it is late; whether it has been silent, or not confined, for too long.
     pub fn is_frozen(&mut self, now: Instant) -> bool {
-        if self.confined.is_none() {
-            return true;
-        }
         // Only time in which we ran ourselves counts: after a stop of the whole service nobody is frozen.
-        if now.duration_since(self.late_at) < LATER {
+        let on_time = now.duration_since(self.late_at) < LATER;
+        if self.confined.is_none() {
+            self.late_at = now + CONFINING;
+            return on_time;
+        }
+        if on_time {
             self.missed += 1;
             log::debug(&format!("worker {}: its report is late, {} times in a row", self.pid(), self.missed));
         }

@@ -49,6 +49,8 @@ pub fn send_from(
     let mut retried = usize::MAX;
     while *next < end {
         match sender.send(socket, runs.packets(batch, *next, end), target) {
+            // More pieces than there is room for, which is not made: as if the queue were full.
+            Ok(0) => return sent,
             Ok(count) => {
                 let first = *next;
                 *next = (0..count).fold(first, |next, _| runs.end(batch, next, end));
@@ -58,7 +60,9 @@ pub fn send_from(
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => return sent,
-            Err(error) if runs.end(batch, *next, end) > *next + 1 && runs.refuse(&error, batch.frame(*next).len()) => {}
+            Err(error)
+                if runs.end(batch, *next, end) > *next + 1
+                    && runs.refuse(&error, batch.frame(*next).len(), retried == *next) => {}
             // Perhaps not about this packet, but an ICMP answer to an earlier one, which this call has taken off the socket.
             Err(_) if retried != *next => retried = *next,
             Err(error) => {
@@ -125,11 +129,13 @@ impl Runs {
     }
 
     /// Takes note of an error for a run of packets of this length; whether it means that they must leave alone. The kernel cannot
-    /// both segment and fragment, and not every device, route or kernel segments at all.
-    fn refuse(&mut self, error: &std::io::Error, length: usize) -> bool {
+    /// both segment and fragment, and not every device, route or kernel segments at all; what fails `again`, whatever the error,
+    /// may be refused for being many (a firewall that looks at lengths).
+    fn refuse(&mut self, error: &std::io::Error, length: usize, again: bool) -> bool {
         self.longest = match error.raw_os_error() {
             Some(libc::EMSGSIZE) => length,
             Some(libc::EIO | libc::EINVAL | libc::EOPNOTSUPP) => 0,
+            _ if again => 0,
             _ => return false,
         };
         self.pause = Self::PAUSE;
@@ -238,15 +244,19 @@ mod tests {
         let mut runs = Runs::new();
         assert_eq!(all(&runs), together);
         // What is too long for the way is alone for a while, and what is not leaves as before.
-        assert!(runs.refuse(&std::io::Error::from_raw_os_error(libc::EMSGSIZE), 1400));
+        assert!(runs.refuse(&std::io::Error::from_raw_os_error(libc::EMSGSIZE), 1400, false));
         assert_eq!(all(&runs), [&begin[..], &[(1, None); 80]].concat());
         runs.went(Runs::PAUSE - 1);
         assert_ne!(all(&runs), together);
         runs.went(1);
         assert_eq!(all(&runs), together);
-        assert!(runs.refuse(&std::io::Error::from_raw_os_error(libc::EIO), 1400));
+        assert!(runs.refuse(&std::io::Error::from_raw_os_error(libc::EIO), 1400, false));
         assert_eq!(all(&runs), vec![(1, None); lengths.len()]);
-        assert!(!runs.refuse(&std::io::Error::from_raw_os_error(libc::ECONNREFUSED), 1400));
+        let mut runs = Runs::new();
+        let filtered = std::io::Error::from_raw_os_error(libc::EPERM);
+        assert!(!runs.refuse(&filtered, 1400, false) && all(&runs) == together);
+        assert!(runs.refuse(&filtered, 1400, true));
+        assert_eq!(all(&runs), vec![(1, None); lengths.len()]);
     }
 
     #[test]
