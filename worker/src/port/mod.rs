@@ -72,8 +72,9 @@ fn settle(batch: &mut Batch, counters: &SharedPort) {
             counters.rx_dropped_offload.add(1);
             return batch.pop();
         };
+        // A checksum that is whole already must not be taken for a partial one when it is cut.
         let (longest, facts) = (segmenter.longest(), segmenter.facts());
-        batch.set_facts(last, facts);
+        batch.set_facts(last, Facts { checksum: facts.checksum.filter(|_| checksum.is_some()), ..facts });
         longest
     } else {
         if let Some(checksum) = checksum {
@@ -123,5 +124,38 @@ impl AsFd for Sink {
             Self::Tap(tap) => tap.as_fd(),
             Self::Raw(raw) => raw.as_fd(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::{Checksum, Segments, Superframe};
+
+    /// A superframe of TCP of three segments, of which the kernel says this, settled and cut.
+    fn cut(checksum: Option<Checksum>, field: [u8; 2]) -> Vec<Vec<u8>> {
+        let mut frame = vec![7; 54 + 300];
+        frame[12..34].copy_from_slice(&[8, 0, 0x45, 0, 1, 84, 0, 0, 0x40, 0, 64, 6, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2]);
+        frame[46..48].copy_from_slice(&[0x50, 0x10]);
+        frame[50..52].copy_from_slice(&field);
+        let mut batch = Batch::for_runs();
+        batch.append_copy(&frame);
+        let superframe = Some(Superframe { kind: Segments::Tcp4, header: 0, segment: 100 });
+        batch.set_facts(0, Facts { checksum, superframe, vlan: None });
+        settle(&mut batch, &SharedPort::default());
+        let mut segmenter = Segmenter::new(batch.frame(0), &batch.span(0).facts).unwrap();
+        let mut all = Vec::new();
+        while let Some((headers, payload)) = segmenter.cut() {
+            all.push([headers, payload].concat());
+        }
+        all
+    }
+
+    #[test]
+    fn a_checksum_that_is_whole_stays_so_until_the_frame_is_cut() {
+        let pseudo = crate::frame::checksum::Sum::of(&[192, 0, 2, 1, 192, 0, 2, 2, 0, 6, 1, 64]).folded();
+        let partial = cut(Some(Checksum { start: 34, offset: 16 }), pseudo);
+        assert_eq!(partial.len(), 3);
+        assert_eq!(cut(None, [0xab, 0xcd]), partial);
     }
 }
