@@ -62,20 +62,26 @@ impl Headers {
     /// more than fit.
     fn fill(&mut self, packets: impl Iterator<Item = impl Iterator<Item = (*mut c_void, usize)>>) -> libc::c_uint {
         let (mut count, mut used) = (0, 0);
-        for (header, packet) in self.messages.iter_mut().zip(packets) {
+        'packets: for (header, packet) in self.messages.iter_mut().zip(packets) {
             let first = used;
             for (base, length) in packet {
                 if used == self.slices.len() || used - first == MAX_PIECES {
-                    return count;
+                    break 'packets;
                 }
                 self.slices[used] = iovec { iov_base: base, iov_len: length };
                 used += 1;
             }
-            header.msg_hdr.msg_iov = self.slices[first..used].as_mut_ptr();
             header.msg_hdr.msg_iovlen = used - first;
             count += 1;
         }
-        count
+        // From one pointer to all of them, and when nobody writes them any more: each is good for what it points to.
+        let mut next = self.slices.as_mut_ptr();
+        for header in &mut self.messages[..count] {
+            header.msg_hdr.msg_iov = next;
+            next = next.wrapping_add(header.msg_hdr.msg_iovlen);
+        }
+        // As many as there are headers at most.
+        libc::c_uint::try_from(count).unwrap_or(0)
     }
 }
 
@@ -187,13 +193,19 @@ impl Receiver {
         if self.headers.control.is_empty() || header.msg_controllen == 0 {
             return None;
         }
-        // SAFETY: msg_control points to a block in self, which the kernel has filled to msg_controllen.
-        let first = unsafe { libc::CMSG_FIRSTHDR(header).as_ref() }?;
+        // SAFETY: it only computes, from a header that recvmmsg has filled.
+        let first = unsafe { libc::CMSG_FIRSTHDR(header) };
+        if first.is_null() {
+            return None;
+        }
+        // SAFETY: msg_control points to a block in self, aligned as a cmsghdr, which the kernel has filled to msg_controllen: that
+        // is a whole header at least. Numbers alone are read, so that the pointer stays good for what is behind it.
+        let (found, length) = unsafe { (((*first).cmsg_level, (*first).cmsg_type), (*first).cmsg_len) };
         #[allow(clippy::cast_possible_truncation)] // Some bytes.
         let size = size_of::<T>() as libc::c_uint;
         // SAFETY: CMSG_LEN only computes.
         let expected = unsafe { libc::CMSG_LEN(size) } as usize;
-        if first.cmsg_level != level || first.cmsg_type != kind || first.cmsg_len < expected {
+        if found != (level, kind) || length < expected {
             return None;
         }
         // SAFETY: the message holds a whole T, for which any bytes are a value; it is read unaligned from initialised memory.
