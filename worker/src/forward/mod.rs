@@ -49,6 +49,15 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// The outward loop passes, in the middle of its work.
+    fn pass(&self) {
+        if self.asked.load(Relaxed) {
+            self.woken()
+        } else {
+            self.passes.fetch_add(1, Relaxed);
+        }
+    }
+
     /// The outward loop has been woken: who wakes it wants to see that it passes.
     fn woken(&self) {
         self.outward.clear();

@@ -124,6 +124,9 @@ impl Outward {
         let Self { shared, sealer, outlet, batch, packets, route, .. } = self;
         packets.clear();
         let mut send = |packets: &mut Batch| {
+            // A few superframes are thousands of packets: meanwhile somebody may wait for us to pass, or want them elsewhere.
+            shared.pass();
+            shared.route.look(route, |route| sealer.set_route(route));
             finish(packets);
             seal_and_send(shared, sealer, outlet, packets, *route);
             packets.clear();
@@ -247,6 +250,34 @@ mod tests {
         outward.shared.outward.wake();
         outward.turn();
         assert_eq!((outward.shared.passes.load(Relaxed), main_woken(&outward)), (4, false));
+    }
+
+    /// A superframe of TCP over IPv4 as it comes from the port, of this many packets of one byte each.
+    fn superframe(packets: u16) -> Vec<u8> {
+        let header = [1 | 1 << 8, 54, 1, 34, 16].into_iter().flat_map(u16::to_ne_bytes);
+        let mut frame: Vec<u8> = header.chain(vec![7; 54 + usize::from(packets)]).collect();
+        frame[22..44].copy_from_slice(&[8, 0, 0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 6, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2]);
+        frame[26..28].copy_from_slice(&(40 + packets).to_be_bytes());
+        frame[56..58].copy_from_slice(&[0x50, 0x10]);
+        frame
+    }
+
+    #[test]
+    fn it_passes_between_the_parts_of_a_large_superframe_and_lets_it_go_where_that_is_told() {
+        let Rig { port, paths, mut outward, .. } = Rig::plain(2);
+        port.send(&superframe(300)).unwrap();
+        outward.shared.asked.store(true, Relaxed);
+        outward.turn();
+        assert_eq!(outward.shared.counters.port.rx_frames.get(), 300);
+        let (passes, woken) = (outward.shared.passes.load(Relaxed), main_woken(&outward));
+        assert!(passes > 300 / BATCH as u64 && woken, "{passes} {woken}");
+        port.send(&superframe(300)).unwrap();
+        outward.source.receive(&outward.shared.counters.port, &mut outward.batch);
+        outward.shared.route.set(&Route { active: 1, ..outward.sealer.route().clone() });
+        waiting(&paths[0]);
+        outward.send_cut(|_| {});
+        // Each message is up to 64 datagrams, which a Unix socket does not cut.
+        assert_eq!([waiting(&paths[0]).len(), waiting(&paths[1]).len()], [0, 5]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::fmt;
 use super::HEADER;
 use super::checksum::Sum;
 use super::ethernet::{TCP, UDP};
+use super::segment::PACKETS;
 use crate::batch::{Checksum, Facts, Segments, Superframe};
 
 /// Length of that header in bytes, without the number of buffers: what a TAP and a packet socket begin with.
@@ -52,6 +53,8 @@ pub enum Refused {
     Fragment,
     /// More bytes of headers than are copied to each segment.
     LongHeaders(usize),
+    /// More packets than a superframe of sound mind has.
+    Packets(usize),
 }
 
 impl fmt::Display for Refused {
@@ -77,6 +80,7 @@ impl fmt::Display for Refused {
             Self::Length(at) => write!(f, "superframe whose header at {at} has a length that is not its own"),
             Self::Fragment => write!(f, "superframe that is a fragment"),
             Self::LongHeaders(length) => write!(f, "superframe with {length} bytes of headers"),
+            Self::Packets(packets) => write!(f, "superframe of {packets} packets, more than {PACKETS}"),
         }
     }
 }

@@ -11,6 +11,9 @@ use crate::batch::{Checksum, Facts, Segments, Superframe};
 pub const HEADERS: usize = 256;
 /// VLAN tags in front of a packet at most, as in the kernel.
 pub(super) const TAGS: usize = 8;
+/// Packets that a superframe is cut into at most. The kernel's own have segments of 36 bytes at least, with the usual options
+/// (`TCP_MIN_SND_MSS`), which makes 1,820; a virtual machine can say one byte.
+pub const PACKETS: usize = 2048;
 /// Longest packet.
 pub(super) const PACKET: usize = u16::MAX as usize;
 
@@ -64,6 +67,10 @@ impl<'a> Segmenter<'a> {
         let (first, rest) = frame.split_at(length);
         if length - network + usize::from(superframe.segment).min(rest.len()) > PACKET {
             return Err(Refused::SegmentSize(superframe.segment));
+        }
+        let packets = rest.len().div_ceil(superframe.segment.into());
+        if packets > PACKETS {
+            return Err(Refused::Packets(packets));
         }
         let mut headers = [0; HEADERS];
         headers[..length].copy_from_slice(first);

@@ -131,17 +131,25 @@ impl AsFd for Sink {
 mod tests {
     use super::*;
     use crate::batch::{Checksum, Segments, Superframe};
+    use crate::frame::segment::PACKETS;
 
-    /// A superframe of TCP of three segments, of which the kernel says this, settled and cut.
-    fn cut(checksum: Option<Checksum>, field: [u8; 2]) -> Vec<Vec<u8>> {
-        let mut frame = vec![7; 54 + 300];
-        frame[12..34].copy_from_slice(&[8, 0, 0x45, 0, 1, 84, 0, 0, 0x40, 0, 64, 6, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2]);
+    /// A superframe of TCP over IPv4 with this payload, in segments of that size, of which the kernel says this.
+    fn superframe(payload: usize, segment: u16, checksum: Option<Checksum>, field: [u8; 2]) -> Batch {
+        let mut frame = vec![7; 54 + payload];
+        frame[12..34].copy_from_slice(&[8, 0, 0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 6, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2]);
+        frame[16..18].copy_from_slice(&u16::try_from(40 + payload).unwrap().to_be_bytes());
         frame[46..48].copy_from_slice(&[0x50, 0x10]);
         frame[50..52].copy_from_slice(&field);
         let mut batch = Batch::for_runs();
         batch.append_copy(&frame);
-        let superframe = Some(Superframe { kind: Segments::Tcp4, header: 0, segment: 100 });
+        let superframe = Some(Superframe { kind: Segments::Tcp4, header: 0, segment });
         batch.set_facts(0, Facts { checksum, superframe, vlan: None });
+        batch
+    }
+
+    /// One of three segments, settled and cut.
+    fn cut(checksum: Option<Checksum>, field: [u8; 2]) -> Vec<Vec<u8>> {
+        let mut batch = superframe(300, 100, checksum, field);
         settle(&mut batch, &SharedPort::default());
         let mut segmenter = Segmenter::new(batch.frame(0), &batch.span(0).facts).unwrap();
         let mut all = Vec::new();
@@ -157,5 +165,17 @@ mod tests {
         let partial = cut(Some(Checksum { start: 34, offset: 16 }), pseudo);
         assert_eq!(partial.len(), 3);
         assert_eq!(cut(None, [0xab, 0xcd]), partial);
+    }
+
+    #[test]
+    fn a_superframe_of_very_many_packets_is_dropped_and_counted() {
+        for (payload, segment, dropped) in
+            [(PACKETS, 1, 0), (PACKETS + 1, 1, 1), (65_495, 1, 1), (65_483, 36, 0), (65_495, 31, 1), (65_495, 32, 0)]
+        {
+            let (mut batch, counters) = (superframe(payload, segment, None, [0; 2]), SharedPort::default());
+            settle(&mut batch, &counters);
+            assert_eq!(counters.rx_dropped_offload.get(), dropped, "{payload} bytes in segments of {segment}");
+            assert_eq!(batch.len() as u64, 1 - dropped);
+        }
     }
 }
