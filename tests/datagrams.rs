@@ -133,12 +133,7 @@ fn forged_icmp_messages_do_not_slow_the_tunnel_down() {
     let sites = Sites::new();
     let (end, peer) = end(&sites, "");
     let (underlay, mut wire) = (Wire::new(&sites.b, "wan"), Wire::new(&sites.a, "eu0"));
-    let mac = |site: &Namespace| {
-        let link = site.ip("-o link show wan");
-        let mac = link.split("link/ether ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
-        mac.split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect::<Vec<_>>()
-    };
-    let header = [mac(&sites.a), mac(&sites.b), vec![8, 0]].concat();
+    let header = [sites.a.mac("wan"), sites.b.mac("wan"), vec![8, 0]].concat();
     let start = std::time::Instant::now();
     for number in 0..200 {
         // Protocol, port, source route, network and host unknown, host isolated, ...

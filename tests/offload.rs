@@ -10,7 +10,7 @@ use ethudp_stubs::raw::call;
 use ethudp_worker::frame::checksum::Sum;
 use privsep::sys::option;
 
-use crate::lab::{Namespace, Running, Sites, Wire, assert_tcp, assert_udp};
+use crate::lab::{Namespace, Running, Sites, Wire, assert_tcp, assert_udp, wait_for};
 
 const BYTES: usize = 3_000_000;
 /// Longest frame on an interface with an MTU of 1500.
@@ -150,6 +150,62 @@ fn a_mirror_shows_frames_as_they_would_be_on_the_wire() {
         }
     }
     assert!(longest <= FRAME && seen > 2 * BYTES, "{seen} bytes, the longest frame has {longest}");
+}
+
+/// What the kernel is told of a frame: flags and kind, then length of the headers, size of segments, and the checksum's place.
+fn header(flags: u8, kind: u8, numbers: [u16; 4]) -> Vec<u8> {
+    [&[flags, kind][..], &numbers.map(u16::to_ne_bytes).concat()].concat()
+}
+
+/// A packet of IPv4 in a frame with these addresses in front.
+fn packet(macs: [&[u8]; 2], protocol: u8, content: &[u8]) -> Vec<u8> {
+    let mut ip = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, protocol, 0, 0, 192, 0, 2, 2, 192, 0, 2, 1];
+    ip[2..4].copy_from_slice(&u16::try_from(20 + content.len()).unwrap().to_be_bytes());
+    let sum = Sum::of(&ip).checksum();
+    ip[10..12].copy_from_slice(&sum);
+    [macs[0], macs[1], &[8, 0], &ip, content].concat()
+}
+
+#[test]
+fn the_checksum_of_sctp_is_completed_as_its_own() {
+    let sites = Sites::new();
+    let lans = sites.lans(1500);
+    let start =
+        |site, here, there| Running::classic(site, "t", &format!("-e 192.0.2.{here} 6000 192.0.2.{there} 6000 lan"));
+    let _ends = [start(&sites.a, 1, 2), start(&sites.b, 2, 1)];
+    let (station, mut other) = (Wire::new(&lans.0, "eth0").with_offload(), Wire::new(&lans.1, "eth0"));
+    // As of an interface that completes it (`NETIF_F_SCTP_CRC`): 32 zeros but for the sum, as in RFC 3720.
+    let frame = packet([&[2; 6], &[4; 6]], 132, &[0; 32]);
+    station.send(&[header(1, 0, [0, 0, 34, 8]), frame.clone()].concat());
+    let got =
+        std::iter::from_fn(|| other.receive(Duration::from_secs(2))).find(|got| got[..12] == frame[..12]).unwrap();
+    assert_eq!(got, [&frame[..42], &[0xaa, 0x36, 0x91, 0x8a], &frame[46..]].concat());
+}
+
+#[test]
+fn a_run_of_as_many_datagrams_as_the_kernel_allows_is_taken() {
+    let sites = Sites::new();
+    let end = Running::classic(&sites.a, "a", "-i -dev eu0 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24");
+    let peer = sites.b.inside(|| UdpSocket::bind("192.0.2.2:6000").unwrap());
+    peer.send_to(b"PING:PING:", "192.0.2.1:6000").unwrap();
+    let underlay = Wire::new(&sites.b, "wan").with_offload();
+    let (to, from) = (sites.a.mac("wan"), sites.b.mac("wan"));
+    let received = || end.count("/paths/0/rx_datagrams") + end.count("/paths/0/rx_dropped_invalid");
+    let mut expected = 1;
+    // Older kernels know 64 at most, and newer ones refuse what is more than 128, as of a virtual machine.
+    for (datagrams, worth) in [(64_u16, 64), (128, 128), (60_000, 0)] {
+        let length = 8 + datagrams;
+        let mut content = vec![7; length.into()];
+        content[..8].copy_from_slice(&[0x17, 0x70, 0x17, 0x70, 0, 0, 0, 0]);
+        content[4..6].copy_from_slice(&length.to_be_bytes());
+        let pseudo = Sum::of(&[192, 0, 2, 2, 192, 0, 2, 1, 0, 17]).plus(Sum::number(length.into())).folded();
+        content[6..8].copy_from_slice(&pseudo);
+        let frame = [header(1, 5, [42, 1, 34, 6]), packet([&to, &from], 17, &content)].concat();
+        let taken = (0..100).filter(|_| underlay.accepts(&frame)).count() as u64;
+        expected += if worth > 0 { worth * taken } else { 60_000 * taken };
+        wait_for("all of it", Duration::from_secs(5), || (received() >= expected).then_some(()));
+    }
+    assert_eq!((end.count("/worker_restarts"), received()), (0, expected));
 }
 
 /// A queue as another version has made it, without what the kernel says of a frame.

@@ -36,6 +36,12 @@ impl Wire {
         Self { socket, receiver: Receiver::with_control(1) }
     }
 
+    /// From now on what is sent begins with what the kernel is told of it (`virtio_net_hdr`), and what is received, too.
+    pub fn with_offload(self) -> Self {
+        option::set_int(self.socket.as_fd(), libc::SOL_PACKET, libc::PACKET_VNET_HDR, 1).unwrap();
+        self
+    }
+
     pub fn send(&self, frame: &[u8]) {
         assert!(self.offer(frame), "a frame of {} bytes is not taken", frame.len());
     }
@@ -46,6 +52,11 @@ impl Wire {
             Err(Errno::ENOBUFS) => false,
             sent => sent.unwrap() == frame.len(),
         }
+    }
+
+    /// Sends what the kernel may refuse; whether it was taken.
+    pub fn accepts(&self, frame: &[u8]) -> bool {
+        send(self.socket.as_raw_fd(), frame, MsgFlags::empty()) == Ok(frame.len())
     }
 
     /// The next frame, its VLAN tag in place, that comes within `limit`.

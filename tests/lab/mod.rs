@@ -110,6 +110,13 @@ impl Namespace {
     pub fn index(&self, interface: &str) -> u32 {
         self.inside(|| nix::net::if_::if_nametoindex(interface).unwrap())
     }
+
+    /// Its MAC address.
+    pub fn mac(&self, interface: &str) -> Vec<u8> {
+        let link = self.ip(&format!("-o link show {interface}"));
+        let mac = link.split("link/ether ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+        mac.split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect()
+    }
 }
 
 /// Joins two namespaces by a veth pair that is up, with the given MTU.

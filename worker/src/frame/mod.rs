@@ -2,6 +2,7 @@
 
 pub mod checksum;
 pub mod coalesce;
+pub mod crc32c;
 pub mod ethernet;
 pub mod ipv6;
 pub mod loops;

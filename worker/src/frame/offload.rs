@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::HEADER;
 use super::checksum::Sum;
+use super::crc32c::crc32c;
 use super::ethernet::{TCP, UDP};
 use super::segment::PACKETS;
 use crate::batch::{Checksum, Facts, Segments, Superframe};
@@ -160,14 +161,24 @@ pub fn write(facts: &Facts) -> [u8; LONG] {
     header
 }
 
+/// Where SCTP has its checksum, a CRC32c, and no protocol whose checksum is left to an interface has another: the kernel does not
+/// say which of both is to be completed.
+const SCTP: u16 = 8;
+
 /// Completes a checksum in its place: what stands there is the sum of what is not in the frame. As the kernel does, it is never
-/// zero, which in UDP would say that there is none and is the same number everywhere else.
+/// zero, which in UDP would say that there is none and is the same number everywhere else. That of SCTP begins anew.
 ///
 /// # Errors
 /// When its place is not in the frame, which then stays as it is.
 pub fn complete_checksum(frame: &mut [u8], checksum: Checksum) -> Result<(), Refused> {
     check(&Facts { checksum: Some(checksum), ..Facts::default() }, frame.len())?;
     let summed = &mut frame[usize::from(checksum.start)..];
+    if let (SCTP, Some((before, [first, second, third, fourth, behind @ ..]))) =
+        (checksum.offset, summed.split_at_mut_checked(SCTP.into()))
+    {
+        [*first, *second, *third, *fourth] = crc32c(&[before, &[0; 4], behind]);
+        return Ok(());
+    }
     let complete = Sum::of(summed).nonzero_checksum();
     summed[usize::from(checksum.offset)..][..2].copy_from_slice(&complete);
     Ok(())
@@ -239,6 +250,14 @@ mod tests {
             complete_checksum(&mut frame, Checksum { start: 14, offset: 2 }).unwrap();
             assert_eq!(frame, [&[9; 14][..], &[0, 0], &expected, rest].concat());
         }
+        // A chunk of SCTP, in whose place stands anything: the sum is that of RFC 3720 over 32 zeros.
+        let mut frame = [&[9; 14][..], &[0; 8], &[1, 2, 3, 4], &[0; 20]].concat();
+        complete_checksum(&mut frame, Checksum { start: 14, offset: 8 }).unwrap();
+        assert_eq!(frame, [&[9; 14][..], &[0; 8], &[0xaa, 0x36, 0x91, 0x8a], &[0; 20]].concat());
+        // Too short for one, so that it is something else.
+        let mut frame = [&[9; 14][..], &[0; 8], &[0x12, 0x34, 0]].concat();
+        complete_checksum(&mut frame, Checksum { start: 14, offset: 8 }).unwrap();
+        assert_eq!(frame[22..], [0xed, 0xcb, 0]);
         let mut frame = [7; 20];
         let outside = Checksum { start: 18, offset: 1 };
         assert_eq!(complete_checksum(&mut frame, outside), Err(Refused::Checksum(outside, 20)));
