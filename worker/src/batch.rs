@@ -8,7 +8,7 @@
 use std::net::SocketAddr;
 use std::ops::Range;
 
-use privsep::sys::worker::mmsg::{MAX_SEGMENTS, VlanTag};
+use privsep::sys::worker::mmsg::VlanTag;
 
 /// Frames in one batch at most.
 pub const BATCH: usize = 64;
@@ -22,6 +22,8 @@ const HEADROOM: usize = 64;
 const TAILROOM: usize = 64;
 /// Slots of a batch of runs.
 const RUNS: usize = 32;
+/// Datagrams in one run at most: what newer kernels put into one message (`UDP_MAX_SEGMENTS`), older ones half of it.
+pub const RUN: usize = 128;
 /// Superframes that are read at a time at most.
 const SUPERFRAMES: usize = 4;
 /// Bytes in a superframe or a run of datagrams: a packet of 65,535 and its Ethernet header with tags.
@@ -137,7 +139,7 @@ impl Batch {
     /// An empty batch to receive runs of datagrams into.
     pub fn for_runs() -> Self {
         let mut batch = Self::with_room(RUNS, MAX_RUN);
-        batch.spans.reserve_exact(RUNS * MAX_SEGMENTS);
+        batch.spans.reserve_exact(RUNS * RUN);
         batch
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use privsep::ipc::SharedPath;
 use privsep::sys::worker::mmsg::{Receiver, Sender};
 
-use crate::batch::{BATCH, Batch, MAX_DATAGRAM};
+use crate::batch::{BATCH, Batch, MAX_DATAGRAM, RUN};
 use crate::io::{Received, Runs, forget_errors, send_from};
 
 /// Errors of a socket in a row, without one empty or successful call between them, from which on it counts as broken.
@@ -86,15 +86,30 @@ impl Inlet {
         for index in 0..count {
             let length = self.receiver.length(index);
             let each = self.receiver.segment(index).unwrap_or(length);
-            if each > MAX_DATAGRAM {
-                counters.rx_dropped_oversize.add(length.div_ceil(each) as u64);
-            } else {
-                batch.push_run(index, length, each, self.receiver.source(index));
-            }
+            accept(batch, index, (length, each), self.receiver.source(index), counters);
         }
         counters.rx_datagrams.add(batch.len() as u64);
         counters.rx_bytes.add(batch.bytes());
         Received::Batch
+    }
+}
+
+/// Takes what was received into slot `index`: its length, and that of each datagram in it but the last; or drops and counts it.
+fn accept(
+    batch: &mut Batch,
+    index: usize,
+    (length, each): (usize, usize),
+    origin: Option<SocketAddr>,
+    counters: &SharedPath,
+) {
+    let count = length.div_ceil(each.max(1));
+    if each > MAX_DATAGRAM {
+        counters.rx_dropped_oversize.add(count as u64);
+    } else if count > RUN {
+        // As of a virtual machine that says so, where the kernel does not look: there is no memory for so many.
+        counters.rx_dropped_invalid.add(count as u64);
+    } else {
+        batch.push_run(index, length, each, origin);
     }
 }
 
@@ -130,6 +145,23 @@ mod tests {
         let counted = counters.snapshot();
         let expected = (3, 100 + MAX_DATAGRAM as u64, 2, 0);
         assert_eq!((counted.rx_datagrams, counted.rx_bytes, counted.rx_dropped_oversize, counted.rx_errors), expected);
+    }
+
+    #[test]
+    fn a_run_is_as_many_datagrams_as_a_kernel_makes_one_of_or_is_dropped() {
+        for (length, each, taken, oversize, invalid) in [
+            (RUN, 1, RUN, 0, 0),
+            (RUN + 1, 1, 0, 0, RUN + 1),
+            (65_000, 1, 0, 0, 65_000),
+            (65_000, 508, RUN, 0, 0),
+            (65_000, MAX_DATAGRAM + 1, 0, 8, 0),
+            (0, 0, 1, 0, 0),
+        ] {
+            let (mut batch, counters) = (Batch::for_runs(), SharedPath::default());
+            accept(&mut batch, 1, (length, each), None, &counters);
+            let dropped = (counters.rx_dropped_oversize.get(), counters.rx_dropped_invalid.get());
+            assert_eq!((batch.len(), dropped), (taken, (oversize, invalid as u64)), "{length} in {each}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::address;
 
 /// Room for one control message, aligned as a `cmsghdr`: of `tpacket_auxdata` with its 20 bytes, or a size, which takes less.
 type Control = [u64; 5];
-/// What the kernel puts into one datagram at most (`UDP_MAX_SEGMENTS`).
+/// What every kernel cuts one message into at most (`UDP_MAX_SEGMENTS`; newer ones twice as many).
 pub const MAX_SEGMENTS: usize = 64;
 /// Packets in one call at most.
 pub const MAX_BATCH: usize = 64;
