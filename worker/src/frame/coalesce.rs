@@ -12,6 +12,8 @@ use crate::batch::{Checksum, Facts, Segments, Superframe};
 const FLOWS: usize = 8;
 /// Frames in a superframe at most.
 pub const FRAMES: usize = 128;
+/// The same of UDP: what every kernel cuts (`UDP_MAX_SEGMENTS`).
+const DATAGRAMS: usize = 64;
 /// Bytes of headers at most: two tags, IPv6, TCP with all options.
 const HEADERS: usize = 14 + 2 * 4 + ipv6::HEADER + 60;
 /// The bit of an IPv4 header's fragment field that forbids fragments; all others are zero in what is merged.
@@ -104,6 +106,11 @@ impl Coalescer {
         Self { udp, ..Self::default() }
     }
 
+    /// From the next plan on, superframes of UDP are made or not.
+    pub fn make_udp(&mut self, udp: bool) {
+        self.udp = udp;
+    }
+
     /// Plans how `count` frames are sent, in an order in which those of one flow follow each other as before.
     pub fn plan<'a>(&mut self, count: usize, frame: impl Fn(usize) -> &'a [u8]) {
         self.runs.clear();
@@ -183,7 +190,8 @@ impl Run {
     /// Whether `frame` is what the kernel would cut off behind the frames of this run, which begins with `first`.
     fn goes_on(&mut self, first: (&[u8], &Shape), frame: (&[u8], &Shape)) -> bool {
         let (length, shape) = (frame.0.len() - frame.1.payload, frame.1);
-        let fits = self.count < FRAMES
+        let most = if shape.kind == Segments::Udp { DATAGRAMS } else { FRAMES };
+        let fits = self.count < most
             && frame.0.len() <= first.0.len()
             && shape.payload - shape.network + self.length + length <= PACKET;
         if !fits || first.1.payload != shape.payload || first.0[..12] != frame.0[..12] {

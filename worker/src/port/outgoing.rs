@@ -1,5 +1,7 @@
 //! What is given to the local side of a batch: frames, and superframes of those of one flow that follow each other.
 
+use nix::errno::Errno;
+
 use crate::batch::{Batch, Facts};
 use crate::frame::coalesce::{Coalescer, Planned};
 use crate::frame::offload::{self, LONG, SHORT};
@@ -51,20 +53,24 @@ impl Packet<'_> {
 }
 
 impl Outgoing {
-    /// Superframes of UDP are made where `udp` says so.
-    pub fn new(udp: bool) -> Self {
-        Self { coalescer: Coalescer::new(udp), first: 0, items: Vec::new(), done: 0 }
+    pub fn new() -> Self {
+        Self { coalescer: Coalescer::new(true), first: 0, items: Vec::new(), done: 0 }
     }
 
-    /// Begins with the frames of a batch from number `first` on; those longer than `longest` stay alone.
-    pub fn begin(&mut self, batch: &Batch, first: usize, longest: usize) {
+    /// From the next batch on, superframes of UDP are made or not.
+    pub fn make_udp(&mut self, udp: bool) {
+        self.coalescer.make_udp(udp);
+    }
+
+    /// Begins with the frames of a batch from number `first` on; those that do not `fit` stay alone.
+    pub fn begin(&mut self, batch: &Batch, first: usize, fit: impl Fn(&[u8]) -> bool) {
         let Self { coalescer, items, .. } = self;
         (self.first, self.done) = (first, 0);
         items.clear();
         coalescer.plan(batch.len() - first, |index| batch.frame(first + index));
         for (number, planned) in coalescer.planned().enumerate() {
             let frames = || planned.parts().map(|(index, _)| first + index);
-            if planned.count() > 1 && frames().all(|index| batch.frame(index).len() <= longest) {
+            if planned.count() > 1 && frames().all(|index| fit(batch.frame(index))) {
                 items.push(Item::Superframe(number));
             } else {
                 items.extend(frames().map(Item::Frame));
@@ -91,9 +97,12 @@ impl Outgoing {
         self.done += count;
     }
 
-    /// The next one is refused. Where it is a superframe, its frames come in its place, and it is told which kind of it.
-    pub fn refuse(&mut self) -> Option<Facts> {
-        let Some(&Item::Superframe(number)) = self.items.get(self.done) else { return None };
+    /// The next one is refused, for this reason. Where it is a superframe, and that may be why, its frames come in its place, and it is
+    /// told which kind of it. For other reasons, as an interface that is down or a queue that is full, they would fare no better.
+    pub fn refuse(&mut self, error: Errno) -> Option<Facts> {
+        // Not known or too long; or it could not be cut, for which packet sockets have no other word than want of memory.
+        let singly = matches!(error, Errno::EINVAL | Errno::EMSGSIZE | Errno::ENOMEM);
+        let Some(&Item::Superframe(number)) = self.items.get(self.done).filter(|_| singly) else { return None };
         let planned = self.coalescer.get(number);
         let frames = planned.parts().map(|(index, _)| Item::Frame(self.first + index));
         self.items.splice(self.done..=self.done, frames);
@@ -102,11 +111,11 @@ impl Outgoing {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
     /// A frame of TCP, with number, checksums and a payload of this length.
-    fn segment(sequence: u32, payload: usize) -> Vec<u8> {
+    pub fn segment(sequence: u32, payload: usize) -> Vec<u8> {
         let mut frame = vec![0; 54 + payload];
         frame[12..14].copy_from_slice(&[8, 0]);
         let total = u16::try_from(40 + payload).unwrap().to_be_bytes();
@@ -136,19 +145,23 @@ mod tests {
         for frame in [vec![9; 60], segment(0, 100), vec![7; 60], segment(100, 100), segment(200, 50)] {
             batch.append_copy(&frame);
         }
-        let (mut outgoing, alone) = (Outgoing::new(true), [(1, 70), (1, 164), (1, 164), (1, 114), (1, 70)]);
-        outgoing.begin(&batch, 0, usize::MAX);
+        let (mut outgoing, alone) = (Outgoing::new(), [(1, 70), (1, 164), (1, 164), (1, 114), (1, 70)]);
+        outgoing.begin(&batch, 0, |_| true);
         assert_eq!(written(&outgoing, &batch), [(1, 70), (3, 10 + 54 + 250), (1, 70)]);
-        assert_eq!(outgoing.refuse(), None);
+        assert_eq!(outgoing.refuse(Errno::EINVAL), None);
         outgoing.advance(1);
-        assert_eq!(outgoing.refuse().unwrap().superframe.unwrap().segment, 100);
+        for error in [Errno::ENOBUFS, Errno::ENETDOWN, Errno::EIO, Errno::ECONNREFUSED] {
+            assert_eq!(outgoing.refuse(error), None, "{error}: each of its frames would fail, too");
+        }
+        assert_eq!(written(&outgoing, &batch), [(3, 10 + 54 + 250), (1, 70)]);
+        assert_eq!(outgoing.refuse(Errno::EINVAL).unwrap().superframe.unwrap().segment, 100);
         assert_eq!(written(&outgoing, &batch), alone[1..]);
         outgoing.advance(4);
-        assert_eq!((written(&outgoing, &batch), outgoing.refuse()), (vec![], None));
+        assert_eq!((written(&outgoing, &batch), outgoing.refuse(Errno::EINVAL)), (vec![], None));
         // What is longer than what was asked for is never put together; and what is done with is left out.
-        outgoing.begin(&batch, 0, 153);
+        outgoing.begin(&batch, 0, |frame| frame.len() <= 153);
         assert_eq!(written(&outgoing, &batch), alone);
-        outgoing.begin(&batch, 3, 154);
+        outgoing.begin(&batch, 3, |frame| frame.len() <= 154);
         assert_eq!(written(&outgoing, &batch), [(2, 10 + 54 + 150)]);
         assert!(outgoing.packets(&batch).next().unwrap().frames().eq([batch.frame(3), batch.frame(4)]));
     }

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use privsep::ipc::SharedPort;
 use privsep::sys::packet;
 use privsep::sys::worker::mmsg::{Receiver, Sender, VlanTag};
@@ -13,6 +14,7 @@ use privsep::sys::worker::mmsg::{Receiver, Sender, VlanTag};
 use super::outgoing::{Outgoing, Packet};
 use super::settle;
 use crate::batch::{BATCH, Batch};
+use crate::frame::ethernet::{TPID_8021Q, word};
 use crate::frame::offload::{self, SHORT};
 use crate::frame::{HEADER, vlan};
 use crate::io::{Received, Sent, forget_errors};
@@ -112,7 +114,7 @@ pub struct Sink {
     handle: Arc<OwnedFd>,
     sender: Sender,
     outgoing: Outgoing,
-    /// Frames of up to this length have gone alone: nothing else holds those of a superframe to the MTU.
+    /// Frames of up to this length, as [`length`] counts, have gone alone: nothing else holds those of a superframe to the MTU.
     longest: usize,
     /// Batches until that is tried again, for the MTU may change.
     trusted: u32,
@@ -121,7 +123,7 @@ pub struct Sink {
 impl Sink {
     pub fn new(handle: Arc<OwnedFd>) -> Self {
         let sender = Sender::new(BATCH, BATCH * 4);
-        Self { handle, sender, outgoing: Outgoing::new(true), longest: 0, trusted: 0 }
+        Self { handle, sender, outgoing: Outgoing::new(), longest: 0, trusted: 0 }
     }
 
     /// Gives away the frames of the batch from number `next` on, or what is left of them: those of a flow in their order. Where
@@ -132,7 +134,7 @@ impl Sink {
                 self.longest = 0;
                 TRUSTED
             });
-            self.outgoing.begin(batch, 0, self.longest);
+            self.outgoing.begin(batch, 0, |frame| length(frame) <= self.longest);
         }
         let Self { handle, sender, outgoing, longest, .. } = self;
         let (mut sent, mut retried) = (Sent::default(), usize::MAX);
@@ -148,19 +150,26 @@ impl Sink {
                             *next += 1;
                             sent.packets += 1;
                             sent.bytes += frame.len() as u64;
-                            *longest = if alone { frame.len().max(*longest) } else { *longest };
+                            *longest = if alone { length(frame).max(*longest) } else { *longest };
                         }
                     }
                     outgoing.advance(count);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(_) if outgoing.refuse().is_some() => {}
-                Err(_) if retried != *next => retried = *next,
                 Err(error) => {
-                    let oversize = error.raw_os_error() == Some(libc::EMSGSIZE);
-                    *(if oversize { &mut sent.oversize } else { &mut sent.errors }) += 1;
-                    *next += 1;
+                    let error = Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+                    let frames = packets[0].as_ref().map_or(1, |packet| packet.frames().count());
+                    if outgoing.refuse(error).is_some() {
+                        continue;
+                    }
+                    // Perhaps one of before, which this call has taken off the socket; but not where a queue is full.
+                    if retried != *next && error != Errno::ENOBUFS {
+                        retried = *next;
+                        continue;
+                    }
+                    *(if error == Errno::EMSGSIZE { &mut sent.oversize } else { &mut sent.errors }) += frames as u64;
+                    *next += frames;
                     outgoing.advance(1);
                 }
             }
@@ -170,6 +179,12 @@ impl Sink {
         counters.tx_dropped_oversize.add(sent.oversize);
         counters.tx_errors.add(sent.errors);
     }
+}
+
+/// Length of a frame as the kernel holds it to the MTU, which does not count a tag of 802.1Q (`packet_extra_vlan_len_allowed`).
+fn length(frame: &[u8]) -> usize {
+    let tagged = word(frame, 12) == Some(TPID_8021Q);
+    frame.len() - if tagged { vlan::TAG } else { 0 }
 }
 
 impl AsFd for Sink {
@@ -184,6 +199,7 @@ mod tests {
 
     use super::*;
 
+    use super::super::outgoing::tests::segment;
     use crate::batch::MAX_FRAME;
 
     const TAGGED: VlanTag = VlanTag { tpid: 0x88a8, tci: 0xe063 };
@@ -210,6 +226,51 @@ mod tests {
             let left: Vec<_> = batch.frames(0).map(<[u8]>::len).collect();
             assert_eq!(left, vec![expected; 1 - usize::try_from(oversize + short).unwrap()], "{length}, {tag:?}");
         }
+    }
+
+    #[test]
+    fn what_may_be_in_a_superframe_is_told_by_a_frame_that_went_alone_its_tag_not_counted() {
+        let tagged = |mut frame: Vec<u8>| {
+            frame.splice(12..12, *b"\x81\x00\x00\x07");
+            frame
+        };
+        let run = |payload: usize| [7, 7 + u32::try_from(payload).unwrap()].map(|number| segment(number, payload));
+        let longer = tagged(vec![1; 154]);
+        for (alone, two, together) in [
+            (vec![1; 154], run(100), true),
+            (vec![1; 154], run(100).map(tagged), true),
+            (vec![1; 154], run(101), false),
+            (longer.clone(), run(100), true),
+            (longer.clone(), run(104), false),
+            (longer, run(100).map(tagged), true),
+        ] {
+            let (ours, theirs) = UnixDatagram::pair().unwrap();
+            theirs.set_nonblocking(true).unwrap();
+            let (mut sink, mut next) = (Sink::new(Arc::new(ours.into())), 0);
+            for frames in [&[alone][..], &two] {
+                let mut batch = Batch::default();
+                frames.iter().for_each(|frame| batch.append_copy(frame));
+                next = 0;
+                sink.send(&SharedPort::default(), &batch, &mut next);
+            }
+            let sent = std::iter::from_fn(|| theirs.recv(&mut [0; 1000]).ok()).count() - 1;
+            assert_eq!((next, sent), (2, if together { 1 } else { 2 }), "{} bytes", two[0].len());
+        }
+    }
+
+    #[test]
+    fn where_nothing_can_be_sent_a_superframe_is_all_of_its_frames() {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        drop(theirs);
+        let (mut sink, mut batch, counters) =
+            (Sink::new(Arc::new(ours.into())), Batch::default(), SharedPort::default());
+        for number in 0..3 {
+            batch.append_copy(&segment(number * 100, 100));
+        }
+        (sink.longest, sink.trusted) = (1000, 1);
+        let mut next = 0;
+        sink.send(&counters, &batch, &mut next);
+        assert_eq!((next, counters.tx_frames.get(), counters.tx_errors.get()), (3, 0, 3));
     }
 
     #[test]

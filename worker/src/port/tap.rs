@@ -60,40 +60,49 @@ impl AsFd for Source {
     }
 }
 
+/// Frames given after which it is tried again what was refused.
+const PAUSE: u64 = 10_000;
+
 pub struct Sink {
     handle: Arc<OwnedFd>,
     outgoing: Outgoing,
+    /// For how many more frames no superframes of UDP are made.
+    pause: u64,
 }
 
 impl Sink {
     pub fn new(handle: Arc<OwnedFd>) -> Self {
-        Self { handle, outgoing: Outgoing::new(true) }
+        Self { handle, outgoing: Outgoing::new(), pause: 0 }
     }
 
     /// Gives away all frames from `next` on, whatever becomes of them: a TAP has no queue that could be full.
     pub fn send(&mut self, counters: &SharedPort, batch: &Batch, next: &mut usize) {
-        let Self { handle, outgoing } = self;
-        let (mut frames, mut bytes, mut errors, mut refuses_udp) = (0, 0, 0, false);
-        outgoing.begin(batch, *next, usize::MAX);
+        let Self { handle, outgoing, pause } = self;
+        let (mut frames, mut bytes, mut errors) = (0, 0, 0);
+        outgoing.make_udp(*pause == 0);
+        outgoing.begin(batch, *next, |_| true);
         loop {
             let Some(packet) = outgoing.packets(batch).next() else { break };
-            if write(handle, &packet).is_ok() {
-                for frame in packet.frames() {
-                    frames += 1;
-                    bytes += frame.len() as u64;
+            let written = write(handle, &packet);
+            let count = packet.frames().count() as u64;
+            match written {
+                Ok(_) => {
+                    frames += count;
+                    bytes += packet.frames().map(|frame| frame.len() as u64).sum::<u64>();
                 }
-                outgoing.advance(1);
-            } else if let Some(facts) = outgoing.refuse() {
-                // A kernel before 6.2 knows none of UDP.
-                refuses_udp |= facts.superframe.is_some_and(|superframe| superframe.kind == Segments::Udp);
-            } else {
-                errors += 1;
-                outgoing.advance(1);
+                Err(error) => match outgoing.refuse(error) {
+                    // A kernel before 6.2 knows none of UDP.
+                    Some(facts) => {
+                        let udp = facts.superframe.is_some_and(|superframe| superframe.kind == Segments::Udp);
+                        *pause = if udp && error == Errno::EINVAL { PAUSE } else { *pause };
+                        continue;
+                    }
+                    None => errors += count,
+                },
             }
+            outgoing.advance(1);
         }
-        if refuses_udp {
-            *outgoing = Outgoing::new(false);
-        }
+        *pause = pause.saturating_sub(frames);
         *next = batch.len();
         counters.tx_frames.add(frames);
         counters.tx_bytes.add(bytes);
@@ -123,8 +132,11 @@ mod tests {
     use std::fs::File;
     use std::os::unix::net::UnixDatagram;
 
+    use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
+
     use super::*;
     use crate::batch::MAX_FRAME;
+    use crate::frame::checksum::Sum;
 
     /// A handle that gives and takes one frame a call, and the other end of it.
     fn pair() -> (Arc<OwnedFd>, UnixDatagram) {
@@ -175,6 +187,50 @@ mod tests {
         let mut source = Source::new(Arc::new(no_reader.into()));
         let (mut batch, counters) = (Batch::default(), SharedPort::default());
         assert_eq!((source.receive(&counters, &mut batch), counters.rx_errors.get()), (Received::Error, 1));
+    }
+
+    /// How many writes two datagrams are that can be one superframe.
+    fn writes(sink: &mut Sink, theirs: &UnixDatagram) -> usize {
+        let mut batch = Batch::default();
+        for _ in 0..2 {
+            batch.append_copy(&datagram());
+        }
+        sink.send(&SharedPort::default(), &batch, &mut 0);
+        std::iter::from_fn(|| theirs.recv(&mut [0; 200]).ok()).count()
+    }
+
+    /// A frame of UDP over IPv4 with the right checksums.
+    fn datagram() -> Vec<u8> {
+        let mut frame = vec![7; 54];
+        frame[12..34].copy_from_slice(&[8, 0, 0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 17, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2]);
+        frame[38..42].copy_from_slice(&[0, 20, 0, 0]);
+        let header = Sum::of(&frame[14..34]).checksum();
+        frame[24..26].copy_from_slice(&header);
+        let sum = Sum::of(&frame[26..54]).plus(Sum::word(17)).plus(Sum::word(20)).checksum();
+        frame[40..42].copy_from_slice(&sum);
+        frame
+    }
+
+    #[test]
+    fn superframes_of_udp_pause_only_where_the_kernel_knows_none_and_are_tried_again() {
+        let (handle, theirs) = pair();
+        // Cannot be written to at all, which is said in the same word; and one that is, whose reader has gone.
+        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::empty()).unwrap();
+        let refuses: Arc<OwnedFd> = Arc::new(timer.as_fd().try_clone_to_owned().unwrap());
+        let gone = pair().0;
+        let mut sink = Sink::new(Arc::clone(&handle));
+        let with = |sink: &mut Sink, handle: &Arc<OwnedFd>| {
+            sink.handle = Arc::clone(handle);
+            writes(sink, &theirs)
+        };
+        assert_eq!(with(&mut sink, &handle), 1);
+        with(&mut sink, &gone);
+        assert_eq!(with(&mut sink, &handle), 1);
+        with(&mut sink, &refuses);
+        for frames in (0..PAUSE).step_by(2) {
+            assert_eq!(with(&mut sink, &handle), 2, "after {frames} frames");
+        }
+        assert_eq!(with(&mut sink, &handle), 1);
     }
 
     #[test]
