@@ -47,15 +47,13 @@ impl Rules {
     /// On the way from the port to the wire; `peers` are the addresses of all paths' remotes.
     pub fn outward(&self, batch: &mut Batch, peers: &[SocketAddr], counters: &SharedPort) {
         // Counted for the supervisor, which tells by it that frames go round in a circle.
-        let count = |counted: &dyn Fn(&[u8]) -> bool| batch.frames(0).filter(|frame| counted(frame)).count() as u64;
-        counters.rx_broadcast.add(count(&|frame| frame.starts_with(&[0xff; 6])));
-        if !self.loop_check {
-            counters.rx_own.add(count(&|frame| loops::is_datagram(frame, peers)));
-        }
+        counters.rx_broadcast.add(packets(batch, |frame| frame.starts_with(&[0xff; 6])));
         if self.loop_check {
-            let before = batch.len();
+            let before = batch.packets().0;
             batch.retain(|frame| !loops::is_own(frame, peers));
-            counters.rx_dropped_loop.add((before - batch.len()) as u64);
+            counters.rx_dropped_loop.add(before - batch.packets().0);
+        } else {
+            counters.rx_own.add(packets(batch, |frame| loops::is_datagram(frame, peers)));
         }
         self.change(batch, self.to_remote.as_ref());
         if self.udp_payload {
@@ -89,9 +87,16 @@ impl Rules {
     }
 }
 
+/// How many packets of the batch those frames are that are counted.
+fn packets(batch: &Batch, counted: impl Fn(&[u8]) -> bool) -> u64 {
+    let numbers = (0..batch.len()).filter(|&index| counted(batch.frame(index)));
+    numbers.map(|index| batch.span(index).packets().0).sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::{Facts, Segments, Superframe};
 
     const LIMITS: (u16, u16) = (1360, 1340);
 
@@ -169,6 +174,25 @@ mod tests {
         let mut frames = batch(&[&broadcast, &[1; 60], &[0xff, 0xff, 0xff, 0xff, 0xff, 0xfe, 1], &broadcast]);
         rules.outward(&mut frames, &[], &counters);
         assert_eq!((frames.len(), counters.rx_broadcast.get()), (4, 2));
+    }
+
+    #[test]
+    fn a_superframe_counts_as_the_packets_that_it_is() {
+        let peers = [SocketAddr::from(([192, 0, 2, 2], 60))];
+        let (own, broadcast) = (datagram(2, 60), [&[0xff; 6][..], &[1; 54]].concat());
+        for loop_check in [true, false] {
+            let rules = Rules::new(&privsep::ipc::Rules { loop_check, ..both() }, false);
+            let (mut frames, counters) = (batch(&[&own, &broadcast, &own]), SharedPort::default());
+            for (index, header, segment) in [(0, 42, 2), (1, 50, 4)] {
+                let superframe = Some(Superframe { kind: Segments::Udp, header, segment });
+                frames.set_facts(index, Facts { superframe, ..Facts::default() });
+            }
+            rules.outward(&mut frames, &peers, &counters);
+            // Five bytes in segments of two, ten in those of four, and one that is single.
+            let own = if loop_check { (4, 0) } else { (0, 4) };
+            let counted = (counters.rx_dropped_loop.get(), counters.rx_own.get());
+            assert_eq!((counted, counters.rx_broadcast.get()), (own, 3), "{loop_check}");
+        }
     }
 
     #[test]
