@@ -8,7 +8,9 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 use privsep::PROTOCOL;
-use privsep::ipc::{self, Address, Channel, Confinement, Counts, FromWorker, PathHealth, Reports, State, ToWorker};
+use privsep::ipc::{
+    self, Address, Channel, Confinement, Counts, FromWorker, MAX_UNASKED, PathHealth, Reports, State, ToWorker,
+};
 use privsep::sys::process;
 
 use super::child::Child;
@@ -27,8 +29,8 @@ const CONFINING: Duration = Duration::from_secs(5);
 const MISSED: u32 = 3;
 /// Longest time from the end of a worker's channel to its own.
 const ENDING: Duration = Duration::from_millis(200);
-/// Other messages between the reports of two ticks beyond which a worker counts as hostile.
-const UNASKED: u32 = 20;
+/// How many reports may come later than that of a tick that answered for them too: no more are kept in mind.
+const OWED: u64 = 64;
 
 /// A worker that runs, confined or not yet.
 pub struct Worker {
@@ -146,7 +148,7 @@ impl Worker {
         if !self.report_pending {
             // A queue that is full belongs to a worker that does not read, which is told by its silence.
             self.report_pending = self.channel.try_send(&ToWorker::Report).is_ok();
-            self.reports_owed += u64::from(self.report_pending);
+            self.reports_owed = OWED.min(self.reports_owed + u64::from(self.report_pending));
         }
     }
 
@@ -185,7 +187,7 @@ impl Worker {
         // There are no more reports than ticks and questions, so only the rest needs a limit.
         if !matches!(message, FromWorker::Confined(_) | FromWorker::Report(_)) {
             self.unasked += 1;
-            if self.unasked > UNASKED {
+            if self.unasked > MAX_UNASKED {
                 return Err(ipc::Error::Violation("too many messages"));
             }
         }
@@ -242,6 +244,34 @@ mod tests {
     use nix::errno::Errno;
 
     use super::*;
+
+    #[test]
+    fn questions_that_the_report_of_a_tick_has_answered_are_no_leave_for_any_number_of_reports() {
+        let child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let ((ours, theirs), now) = (ipc::pair().unwrap(), Instant::now());
+        let theirs = Channel::<FromWorker, ToWorker>::new(theirs);
+        let mut worker = Worker {
+            child: Child::new(Pid::from_raw(child.id().cast_signed())),
+            channel: Channel::new(ours),
+            first_tick: 1000,
+            started: now,
+            confined: Some(now),
+            report_pending: false,
+            reports_owed: 0,
+            reports: Reports::default(),
+            tick: 0,
+            late_at: now,
+            missed: 0,
+            unasked: 0,
+        };
+        let report = |worker: &mut Worker, tick| worker.on_report(State { tick, ..State::default() }, 0).is_ok();
+        for tick in 1..1000 {
+            worker.ask_report();
+            theirs.recv().unwrap();
+            assert!(report(&mut worker, tick));
+        }
+        assert_eq!((0..1000).take_while(|_| report(&mut worker, 999)).count() as u64, OWED);
+    }
 
     #[test]
     fn an_end_that_is_not_known_to_be_somebody_elses_doing_is_a_crash() {

@@ -7,7 +7,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use nix::poll::PollFlags;
-use privsep::ipc::{Channel, Counts, Error, FromWorker, MAX_PATHS, PathReport, Report, Reports, State, ToWorker};
+use privsep::ipc::{
+    Channel, Counts, Error, FromWorker, MAX_PATHS, MAX_UNASKED, PathReport, Report, Reports, State, ToWorker,
+};
 
 use crate::forward::Inward;
 use crate::io::wait;
@@ -19,6 +21,10 @@ const ANSWER: Duration = Duration::from_millis(50);
 /// Descriptors that are polled: supervisor, waker, each path, the port.
 const POLLED: usize = 3 + MAX_PATHS;
 
+/// Changes told from the report of one tick to that of the next: more would be taken for an attack. Two are left for the end and
+/// last words.
+const CHANGES: u32 = MAX_UNASKED - 2;
+
 pub type Supervisor = Channel<FromWorker, ToWorker>;
 
 /// What the main thread works with.
@@ -27,6 +33,10 @@ pub struct Control<'a> {
     inward: Inward,
     /// What the supervisor has been told of health, active path and learned addresses.
     said: State,
+    /// How many messages that took since the report of a tick.
+    changes: u32,
+    /// The tick of the last report that was told whole, and of the one that is being told.
+    reported: (u64, u64),
     /// Passes of the outward loop when a report became due, while that waits for one more.
     due: Option<u64>,
     /// What of a report the supervisor has had no room for.
@@ -43,7 +53,8 @@ enum Flow {
 impl<'a> Control<'a> {
     /// `state` is what the supervisor has told.
     pub fn new(supervisor: &'a Supervisor, inward: Inward, state: State) -> Self {
-        Self { supervisor, inward, said: state, due: None, unsent: VecDeque::new() }
+        let reported = (state.tick, state.tick);
+        Self { supervisor, inward, said: state, changes: 0, reported, due: None, unsent: VecDeque::new() }
     }
 
     /// Forwards, and answers the supervisor until it ends.
@@ -136,7 +147,15 @@ impl<'a> Control<'a> {
         }
     }
 
-    /// Tells what has changed since it was told: once a tick, however often the network changes it.
+    /// Tells a change, unless there have been too many; it is told later then.
+    fn try_say_change(&mut self, message: &FromWorker) -> Result<bool, Error> {
+        let said = self.changes < CHANGES && self.try_say(message)?;
+        self.changes += u32::from(said);
+        Ok(said)
+    }
+
+    /// Tells what has changed since it was told: in each tick, and before a report that was asked for, so that what the network
+    /// changes and whoever asks decide how often.
     fn say_changes(&mut self, now_us: u64) -> Result<(), Error> {
         let state = self.inward.session.report(now_us);
         self.inward.after_session();
@@ -145,11 +164,11 @@ impl<'a> Control<'a> {
             let number = u8::try_from(path).unwrap_or(u8::MAX);
             let said = self.said.paths[path];
             if let Some(address) = now.learned.filter(|_| now.learned != said.learned)
-                && self.try_say(&FromWorker::Learned(number, address))?
+                && self.try_say_change(&FromWorker::Learned(number, address))?
             {
                 self.said.paths[path].learned = now.learned;
             }
-            if now.health != said.health && self.try_say(&FromWorker::Health(number, now.health))? {
+            if now.health != said.health && self.try_say_change(&FromWorker::Health(number, now.health))? {
                 self.said.paths[path].health = now.health;
             }
         }
@@ -157,7 +176,7 @@ impl<'a> Control<'a> {
             self.said.tick = state.tick;
             self.want_report();
         }
-        if state.active != self.said.active && self.try_say(&FromWorker::Active(state.active))? {
+        if state.active != self.said.active && self.try_say_change(&FromWorker::Active(state.active))? {
             self.said.active = state.active;
         }
         Ok(())
@@ -174,12 +193,17 @@ impl<'a> Control<'a> {
             path.counters = counters.snapshot();
         }
         if self.unsent.is_empty() {
+            self.reported.1 = state.tick;
             self.unsent.extend(Reports::pieces(state));
         }
         while let Some(piece) = self.unsent.front()
             && self.try_say(&FromWorker::Report(piece.clone()))?
         {
             self.unsent.pop_front();
+        }
+        let (whole, told) = &mut self.reported;
+        if self.unsent.is_empty() && told > whole {
+            (*whole, self.changes) = (*told, 0);
         }
         Ok(())
     }
@@ -189,5 +213,40 @@ impl<'a> Control<'a> {
         counters.port.reset(counts);
         counters.seal.reset(counts);
         counters.paths.iter().for_each(|path| path.reset(counts));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use privsep::ipc::{self, PathHealth};
+
+    use super::*;
+    use crate::forward::rig::Rig;
+
+    #[test]
+    fn however_often_it_is_asked_it_says_no_more_than_is_borne() {
+        let (ours, theirs) = ipc::pair().unwrap();
+        let (ours, theirs) = (Supervisor::new(ours), Channel::<ToWorker, FromWorker>::new(theirs));
+        let Rig { inward, .. } = Rig::plain(2);
+        let mut control = Control::new(&ours, inward, State::default());
+        for tick in 0..3 {
+            control.inward.on_time(tick * 1_000_000);
+            // As in a network that changes faster than anybody looks.
+            for _ in 0..30 {
+                for path in &mut control.said.paths {
+                    path.health = PathHealth::Down;
+                }
+                control.report().unwrap();
+            }
+            let (mut seen, mut reported, mut ticks) = (0, Reports::default(), Vec::new());
+            for _ in 0..CHANGES + 30 * 3 {
+                match theirs.recv().unwrap().unwrap().0 {
+                    FromWorker::Report(piece) => ticks.extend(reported.take(piece).unwrap().map(|state| state.tick)),
+                    FromWorker::Health(..) => seen += 1,
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert_eq!((seen, ticks), (CHANGES, vec![tick + 1; 30]), "{tick}");
+        }
     }
 }

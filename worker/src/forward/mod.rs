@@ -7,7 +7,7 @@ mod allocations;
 mod inward;
 mod outward;
 #[cfg(test)]
-mod rig;
+pub(crate) mod rig;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;

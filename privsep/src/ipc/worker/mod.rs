@@ -110,6 +110,9 @@ impl Reports {
     }
 }
 
+/// Messages of a worker besides its reports, from the report of one tick to that of the next, beyond which it counts as hostile.
+pub const MAX_UNASKED: u32 = 20;
+
 /// Worker to supervisor. The supervisor takes all of it as hostile.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum FromWorker {
