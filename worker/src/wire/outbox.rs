@@ -5,11 +5,11 @@ use crate::batch::{BATCH, Batch};
 
 /// Bytes that a datagram of a session may have: the longest password, sealed.
 const CAPACITY: usize = 2112;
-/// Room for an answer to each datagram of a batch, and what is due on all paths.
+/// Room for what is due on all paths, which is never added to anything else, and for 64 answers more. A peer asks once a second; who
+/// puts more PINGs into one batch gets fewer answers.
 const DATAGRAMS: usize = BATCH + 4 * privsep::ipc::MAX_PATHS;
 
-/// Datagrams with their destination. It is emptied after each call of a session, so that it is never full: one that is drops
-/// what does not fit.
+/// Datagrams with their destination. It is emptied after each call of a session; what does not fit is dropped.
 pub struct Outbox {
     batch: Batch,
     to: Vec<(usize, Target)>,
