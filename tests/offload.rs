@@ -152,6 +152,38 @@ fn a_mirror_shows_frames_as_they_would_be_on_the_wire() {
     assert!(longest <= FRAME && seen > 2 * BYTES, "{seen} bytes, the longest frame has {longest}");
 }
 
+#[test]
+fn what_cannot_be_cut_is_said_once_with_what_helps() {
+    let sites = Sites::with_mtu(1600);
+    let lans = sites.lans(1500);
+    for (number, lan) in [(1, &lans.0), (2, &lans.1)] {
+        lan.ip(&format!("addr add 10.9.0.{number}/24 dev eth0"));
+        // Superframes leave as such, and come back from nobody.
+        lan.run("ethtool", "-K eth0 gro off");
+        lan.ip(&format!(
+            "link add inner type vxlan id 5 dstport 4789 local 10.9.0.{number} remote 10.9.0.{}",
+            3 - number
+        ));
+        lan.ip(&format!("addr add 10.10.0.{number}/24 dev inner"));
+        lan.ip("link set inner up");
+    }
+    let start =
+        |site, here, there| Running::classic(site, "t", &format!("-e 192.0.2.{here} 6000 192.0.2.{there} 6000 lan"));
+    let ends = [start(&sites.a, 1, 2), start(&sites.b, 2, 1)];
+    assert_udp(&lans.0, &lans.1, "10.10.0.2");
+    // Slowly, because what is sent again is sent singly.
+    assert_tcp(&lans.0, &lans.1, "10.10.0.2", 30_000);
+    let said = || ends[0].log().lines().filter(|line| line.contains("ethtool -K lan gro off")).count();
+    wait_for("a line", Duration::from_secs(3), || (said() > 0).then_some(()));
+    let dropped = || ends.each_ref().map(|end| end.count("/port/rx_dropped_offload"));
+    for lan in [&lans.0, &lans.1] {
+        lan.run("ethtool", "-K inner gso off tso off");
+    }
+    let before = dropped();
+    assert_tcp(&lans.0, &lans.1, "10.10.0.2", BYTES);
+    assert_eq!((dropped(), said()), (before, 1));
+}
+
 /// What the kernel is told of a frame: flags and kind, then length of the headers, size of segments, and the checksum's place.
 fn header(flags: u8, kind: u8, numbers: [u16; 4]) -> Vec<u8> {
     [&[flags, kind][..], &numbers.map(u16::to_ne_bytes).concat()].concat()

@@ -45,7 +45,7 @@ pub fn report(packet: &[u8]) {
         let lines = observer.note(now + Duration::from_secs(second), &state);
         assert!(lines.iter().all(|(path, line)| *path < paths.len() && !line.contains('\n')));
         let _ = storm.note(now + Duration::from_secs(second), &state.port);
-        assert!(sizes.note(&state, "eu0").len() <= 2);
+        assert!(sizes.note(&state, "eu0").len() <= 3);
         assert!(statistics::lines(&state, &names).iter().all(|line| !line.contains('\n')));
     }
     resume::carry_over(&mut state, resume::Lasting { peer: true, health: false });

@@ -1,4 +1,5 @@
-//! What is too long for the local side or the underlay: said at the start where it can be seen, and once when it happens. Pure.
+//! What is too long for the local side or the underlay, or comes in a form that cannot be sent on: said at the start where it can be
+//! seen, and once when it happens. Pure.
 
 use privsep::ipc::State;
 
@@ -9,11 +10,12 @@ use crate::tunnel::{Port, Tunnel};
 /// MTU of a TAP for which none is given.
 const DEFAULT_INTERFACE_MTU: u32 = 1500;
 
-/// What has been said of frames and datagrams that were too long.
+/// What has been said of frames and datagrams that were too long, or too many in one.
 #[derive(Debug, Default)]
 pub struct Sizes {
     port: bool,
     path: bool,
+    offload: bool,
 }
 
 impl Sizes {
@@ -24,6 +26,13 @@ impl Sizes {
             lines.push(format!(
                 "interface {interface:?}: frames came that are longer than the MTU it has; they are dropped and counted \
                  (tx_dropped_oversize). Give it the MTU of the other end's local side, 4 bytes more for 802.1ad tags"
+            ));
+        }
+        if state.port.rx_dropped_offload > 0 && !std::mem::replace(&mut self.offload, true) {
+            lines.push(format!(
+                "interface {interface:?}: superframes came that cannot be cut, as of TCP inside of GRE, IPIP or VXLAN, or of SCTP; \
+                 they are dropped and counted (rx_dropped_offload). Switch them off here, `ethtool -K {interface} gro off`, and on \
+                 the device of the inner tunnel, `ethtool -K DEVICE gso off tso off`"
             ));
         }
         let path = state.paths.iter().any(|path| path.counters.tx_dropped_oversize > 0);
@@ -68,6 +77,9 @@ mod tests {
         assert!(sizes.note(&state, "lan")[0].contains("\"lan\": frames came that are longer than the MTU"));
         state.paths[0].counters.tx_dropped_oversize = 7;
         assert_eq!(sizes.note(&state, "lan").len(), 1);
+        assert!(sizes.note(&state, "lan").is_empty());
+        state.port.rx_dropped_offload = 1;
+        assert!(sizes.note(&state, "lan")[0].contains("`ethtool -K lan gro off`"));
         assert!(sizes.note(&state, "lan").is_empty());
     }
 
