@@ -35,7 +35,7 @@ fn threads(pid: nix::unistd::Pid) -> Vec<String> {
 }
 
 #[test]
-fn no_process_has_root_or_a_capability_and_the_worker_is_sealed() {
+fn no_process_has_root_or_a_capability_and_the_worker_is_confined() {
     let sites = Sites::new();
     let a = Running::classic(&sites.a, "a", "-i 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24");
     let user = nix::unistd::User::from_name("ethudp").unwrap().unwrap().uid.to_string();

@@ -1,4 +1,4 @@
-//! An attacker in a sealed worker: each attack is denied and named in the log, the next worker forwards, and nobody else
+//! An attacker in a confined worker: each attack is denied and named in the log, the next worker forwards, and nobody else
 //! has changed. The attacks are in `tests/stubs`.
 
 use std::fs;
@@ -21,7 +21,7 @@ const WAITING: u64 = 1 << 20;
 const MEMORY: u64 = 40_000;
 
 #[test]
-fn whatever_a_sealed_worker_tries_is_denied_and_the_tunnel_goes_on() {
+fn whatever_a_confined_worker_tries_is_denied_and_the_tunnel_goes_on() {
     let raw = attacks().filter(|attack| attack.needs == Needs::Raw);
     let apart = [Needs::Raw, Needs::Ipv6, Needs::Endurance, Needs::Haste];
     let others: Vec<_> = attacks().filter(|attack| !apart.contains(&attack.needs)).collect();

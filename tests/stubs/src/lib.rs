@@ -26,7 +26,7 @@ use privsep::ipc::{Channel, FromWorker, ToWorker};
 /// Exit status of a stub that nothing has stopped.
 pub const SURVIVED: u8 = 66;
 
-/// What an attacker in a sealed worker has in its hands, and whom it is after.
+/// What an attacker in a confined worker has in its hands, and whom it is after.
 pub struct Loot {
     /// The channel to the supervisor.
     pub supervisor: Channel<FromWorker, ToWorker>,
@@ -81,7 +81,7 @@ pub struct Attack {
     pub run: fn(&Loot),
 }
 
-/// Sleeps by the one call that a sealed worker has for it.
+/// Sleeps by the one call that a confined worker has for it.
 pub fn sleep(time: Duration) {
     let _ = ppoll(&mut [], Some(TimeSpec::from_duration(time)), None);
 }

@@ -47,7 +47,7 @@ pub const LIES: &[Attack] = &[
     lie("health-of-path-9", OUT_OF_PLACE, |loot| say(loot, &FromWorker::Health(9, PathHealth::Up))),
     lie("active-path-9", OUT_OF_PLACE, |loot| say(loot, &FromWorker::Active(9))),
     lie("learned-on-path-9", OUT_OF_PLACE, |loot| say(loot, &FromWorker::Learned(9, somebody()))),
-    lie("sealed-twice", OUT_OF_PLACE, |loot| say(loot, &FromWorker::Confined(Confinement::default()))),
+    lie("confined-twice", OUT_OF_PLACE, |loot| say(loot, &FromWorker::Confined(Confinement::default()))),
     lie("finished-without-an-end", OUT_OF_PLACE, |loot| say(loot, &FromWorker::Finished)),
     lie("benchmark-unasked", OUT_OF_PLACE, |loot| say(loot, &FromWorker::Benchmark(Vec::new()))),
     lie("report-of-no-path", OUT_OF_PLACE, |loot| answer_report(loot, &State { paths: Vec::new(), ..honest() })),
