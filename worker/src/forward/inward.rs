@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use nix::poll::PollFlags;
 
-use super::{DRAINING_US, QUEUE_WAIT_US, REST_US, Shared};
+use super::{DRAINING_US, FULL_US, QUEUE_WAIT_US, REST_US, Shared};
 use crate::batch::Batch;
 use crate::io::Received;
 use crate::path::{Inlet, Outlet};
@@ -23,6 +23,8 @@ pub struct Inward {
     batch: Batch,
     /// The port has no room for the frames of the batch from this number on, since then.
     stuck: Option<(usize, u64)>,
+    /// Since when every batch has had to wait for room.
+    full_us: Option<u64>,
     /// What the other loop has been told.
     route: Route,
 }
@@ -46,6 +48,7 @@ impl Inward {
             outbox: Outbox::default(),
             batch: if runs { Batch::for_runs() } else { Batch::default() },
             stuck: None,
+            full_us: None,
         }
     }
 
@@ -108,17 +111,29 @@ impl Inward {
         self.give(0, now_us, now_us);
     }
 
-    /// Gives the frames of the batch from number `next` on to the port; what has no room for too long is dropped.
+    /// Gives the frames of the batch from number `next` on to the port, which has tried since then; what has no room for too long is
+    /// dropped. So is what has none at once where all have waited for long: paths must be read, or they seem to be down.
     fn give(&mut self, mut next: usize, since_us: u64, now_us: u64) {
         let counters = &self.shared.counters.port;
         self.sink.send(counters, &self.batch, &mut next);
         let left = self.batch.len() - next;
         self.stuck = None;
-        if left > 0 && now_us < since_us + QUEUE_WAIT_US {
+        if left > 0 {
+            self.full_us.get_or_insert(now_us);
             self.stuck = Some((next, since_us));
-        } else {
-            counters.tx_errors.add(left as u64);
+            if self.waits_until_us().is_some_and(|until| now_us >= until) {
+                counters.tx_errors.add(left as u64);
+                self.stuck = None;
+            }
+        } else if since_us == now_us && !self.batch.is_empty() {
+            self.full_us = None;
         }
+    }
+
+    /// Until when there is a wait for room at the port.
+    fn waits_until_us(&self) -> Option<u64> {
+        let (_, since_us) = self.stuck?;
+        Some((since_us + QUEUE_WAIT_US).min(self.full_us.unwrap_or(since_us) + FULL_US))
     }
 
     /// Sends what the session has put into the outbox, and tells the other loop where frames go when that has changed.
@@ -159,8 +174,7 @@ impl Inward {
     /// When something is due next.
     pub fn due_us(&self, now_us: u64) -> u64 {
         let rests = self.inlets.iter().map(|inlet| inlet.until_us).filter(|&until| until > now_us);
-        let stuck = self.stuck.map(|(_, since_us)| since_us + QUEUE_WAIT_US);
-        rests.chain(stuck).fold(self.session.due_us(), u64::min)
+        rests.chain(self.waits_until_us()).fold(self.session.due_us(), u64::min)
     }
 
     /// Takes the errors off the socket of a path that polling has shown to have some.
@@ -283,6 +297,42 @@ mod tests {
         assert_eq!(inward.due_us(100 + QUEUE_WAIT_US), 100 + 2 * QUEUE_WAIT_US);
         let left: Vec<_> = (1..=u8::try_from(gone).unwrap()).map(local).collect();
         assert_eq!(waiting(&port), [vec![b"full".to_vec(); before - 1], left].concat());
+    }
+
+    #[test]
+    fn a_port_that_stays_full_keeps_no_path_from_being_read() {
+        let (Rig { port, paths, mut inward, .. }, before) = stuck(100);
+        let errors = |inward: &Inward| inward.shared.counters.port.tx_errors.get();
+        let full_us = 100 + FULL_US;
+        // Each batch has a wait of its own, and while it waits nothing is read.
+        for now_us in (100 + QUEUE_WAIT_US..full_us).step_by(usize::try_from(QUEUE_WAIT_US).unwrap()) {
+            assert!(!inward.turn(now_us));
+            paths[0].send(&frame(4)).unwrap();
+            assert!(!inward.turn(now_us));
+            assert_eq!(inward.waits_until_us(), Some((now_us + QUEUE_WAIT_US).min(full_us)));
+        }
+        paths[0].send(b"PING:PING:").unwrap();
+        assert!(!inward.turn(full_us - 1));
+        assert!(waiting(&paths[0]).is_empty());
+        // But not for ever.
+        for round in 0..100 {
+            let dropped = errors(&inward);
+            paths[0].send(b"PING:PING:").unwrap();
+            assert!(inward.turn(full_us + round));
+            paths[0].send(&frame(5)).unwrap();
+            assert!(inward.turn(full_us + round));
+            assert_eq!(waiting(&paths[0]).concat(), b"PONG:PONG:".repeat(if round == 0 { 2 } else { 1 }));
+            assert!(errors(&inward) > dropped);
+        }
+        // There is room for all of a batch: from now on it is waited for again.
+        assert_eq!(waiting(&port), vec![b"full".to_vec(); before]);
+        paths[0].send(&frame(6)).unwrap();
+        assert!(inward.turn(full_us + 200));
+        assert_eq!(waiting(&port), [local(6)]);
+        fill(inward.sink.as_fd());
+        paths[0].send(&frame(7)).unwrap();
+        assert!(!inward.turn(full_us + 300));
+        assert_eq!(inward.waits_until_us(), Some(full_us + 300 + QUEUE_WAIT_US));
     }
 
     #[test]
