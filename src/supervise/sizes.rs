@@ -1,5 +1,5 @@
-//! What is too long for the local side or the underlay, or comes in a form that cannot be sent on: said at the start where it can be
-//! seen, and once when it happens. Pure.
+//! What is too long for the local side or the underlay, or comes in a form that cannot be sent on: said at the start where it can
+//! be seen, and once when it happens. Pure.
 
 use privsep::ipc::State;
 
@@ -30,9 +30,9 @@ impl Sizes {
         }
         if state.port.rx_dropped_offload > 0 && !std::mem::replace(&mut self.offload, true) {
             lines.push(format!(
-                "interface {interface:?}: superframes came that cannot be cut, as of TCP inside of GRE, IPIP or VXLAN, or of SCTP; \
-                 they are dropped and counted (rx_dropped_offload). Switch them off here, `ethtool -K {interface} gro off`, and on \
-                 the device of the inner tunnel, `ethtool -K DEVICE gso off tso off`"
+                "interface {interface:?}: superframes came that cannot be cut, as of TCP inside of GRE, IPIP or VXLAN, or of \
+                 SCTP; they are dropped and counted (rx_dropped_offload). Switch them off here, `ethtool -K {interface} gro \
+                 off`, and on the device of the inner tunnel, `ethtool -K DEVICE gso off tso off`"
             ));
         }
         let path = state.paths.iter().any(|path| path.counters.tx_dropped_oversize > 0);

@@ -247,6 +247,7 @@ mod tests {
 
     #[test]
     fn questions_that_the_report_of_a_tick_has_answered_are_no_leave_for_any_number_of_reports() {
+        #[allow(clippy::zombie_processes)] // The handle of ours waits for it.
         let child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let ((ours, theirs), now) = (ipc::pair().unwrap(), Instant::now());
         let theirs = Channel::<FromWorker, ToWorker>::new(theirs);

@@ -111,8 +111,8 @@ impl Inward {
         self.give(0, now_us, now_us);
     }
 
-    /// Gives the frames of the batch from number `next` on to the port, which has tried since then; what has no room for too long is
-    /// dropped. So is what has none at once where all have waited for long: paths must be read, or they seem to be down.
+    /// Gives the frames of the batch from number `next` on to the port, which has tried since then; what has no room for too long
+    /// is dropped. So is what has none at once where all have waited for long: paths must be read, or they seem to be down.
     fn give(&mut self, mut next: usize, since_us: u64, now_us: u64) {
         let counters = &self.shared.counters.port;
         self.sink.send(counters, &self.batch, &mut next);

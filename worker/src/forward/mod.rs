@@ -54,7 +54,7 @@ impl Shared {
     /// The outward loop passes, in the middle of its work.
     fn pass(&self) {
         if self.asked.load(Relaxed) {
-            self.woken()
+            self.woken();
         } else {
             self.passes.fetch_add(1, Relaxed);
         }

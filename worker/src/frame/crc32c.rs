@@ -1,4 +1,4 @@
-//! CRC32c (RFC 9260 appendix A): the checksum of SCTP, which is not the internet checksum but is left to an interface like it.
+//! The CRC of SCTP (RFC 9260 appendix A), which is not the internet checksum but is left to an interface like it.
 
 /// The polynomial, its bits reversed.
 const POLYNOMIAL: u32 = 0x82f6_3b78;

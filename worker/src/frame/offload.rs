@@ -161,7 +161,7 @@ pub fn write(facts: &Facts) -> [u8; LONG] {
     header
 }
 
-/// Where SCTP has its checksum, a CRC32c, and no protocol whose checksum is left to an interface has another: the kernel does not
+/// Where SCTP has its checksum, a CRC, and no protocol whose checksum is left to an interface has another: the kernel does not
 /// say which of both is to be completed.
 const SCTP: u16 = 8;
 

@@ -97,8 +97,9 @@ impl Outgoing {
         self.done += count;
     }
 
-    /// The next one is refused, for this reason. Where it is a superframe, and that may be why, its frames come in its place, and it is
-    /// told which kind of it. For other reasons, as an interface that is down or a queue that is full, they would fare no better.
+    /// The next one is refused, for this reason. Where it is a superframe, and that may be why, its frames come in its place, and
+    /// it is told which kind of it. For other reasons, as an interface that is down or a queue that is full, they would fare no
+    /// better.
     pub fn refuse(&mut self, error: Errno) -> Option<Facts> {
         // Not known or too long; or it could not be cut, for which packet sockets have no other word than want of memory.
         let singly = matches!(error, Errno::EINVAL | Errno::EMSGSIZE | Errno::ENOMEM);

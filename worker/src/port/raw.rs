@@ -249,7 +249,9 @@ mod tests {
             let (mut sink, mut next) = (Sink::new(Arc::new(ours.into())), 0);
             for frames in [&[alone][..], &two] {
                 let mut batch = Batch::default();
-                frames.iter().for_each(|frame| batch.append_copy(frame));
+                for frame in frames {
+                    batch.append_copy(frame);
+                }
                 next = 0;
                 sink.send(&SharedPort::default(), &batch, &mut next);
             }

@@ -5,8 +5,8 @@ use crate::batch::{BATCH, Batch};
 
 /// Bytes that a datagram of a session may have: the longest password, sealed.
 const CAPACITY: usize = 2112;
-/// Room for what is due on all paths, which is never added to anything else, and for 64 answers more. A peer asks once a second; who
-/// puts more PINGs into one batch gets fewer answers.
+/// Room for what is due on all paths, which is never added to anything else, and for 64 answers more. A peer asks once a second;
+/// who puts more PINGs into one batch gets fewer answers.
 const DATAGRAMS: usize = BATCH + 4 * privsep::ipc::MAX_PATHS;
 
 /// Datagrams with their destination. It is emptied after each call of a session; what does not fit is dropped.
