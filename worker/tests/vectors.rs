@@ -154,32 +154,100 @@ fn what_is_empty_or_over_the_limit_is_not_opened() {
     }
 }
 
+/// AES, one block at a time, with a key of 16, 24 or 32 bytes.
+fn aes(key: &[u8], block: &mut aes::Block, encrypt: bool) {
+    use aes::cipher::{BlockCipherDecrypt, BlockCipherEncrypt, KeyInit};
+    macro_rules! with {
+        ($cipher:ty) => {{
+            let cipher = <$cipher>::new_from_slice(key).unwrap();
+            if encrypt { cipher.encrypt_block(block) } else { cipher.decrypt_block(block) }
+        }};
+    }
+    match key.len() {
+        16 => with!(aes::Aes128),
+        24 => with!(aes::Aes192),
+        _ => with!(aes::Aes256),
+    }
+}
+
+fn xor(block: &mut aes::Block, with: &[u8]) {
+    block.iter_mut().zip(with).for_each(|(byte, with)| *byte ^= with);
+}
+
 /// CBC by definition, one block at a time: what the work across frames must equal.
-fn cbc_by_definition(key: [u8; 16], frame: &[u8]) -> Vec<u8> {
-    use aes::cipher::{BlockCipherEncrypt, KeyInit};
-    let cipher = aes::Aes128Enc::new(&key.into());
+fn cbc_by_definition(key: &[u8], frame: &[u8]) -> Vec<u8> {
     let padding = 16 - frame.len() % 16;
     let padded = [frame, &vec![u8::try_from(padding).unwrap(); padding]].concat();
     let mut chained = aes::Block::default();
     let mut sealed = Vec::new();
     for block in padded.chunks_exact(16) {
-        chained.iter_mut().zip(block).for_each(|(chained, byte)| *chained ^= byte);
-        cipher.encrypt_block(&mut chained);
+        xor(&mut chained, block);
+        aes(key, &mut chained, true);
         sealed.extend_from_slice(&chained);
     }
     sealed
 }
+
+/// The reverse; `None` where length or padding is wrong.
+fn opened_by_definition(key: &[u8], datagram: &[u8]) -> Option<Vec<u8>> {
+    let (mut before, mut opened) = ([0; 16], Vec::new());
+    for sealed in datagram.chunks(16) {
+        let sealed: [u8; 16] = sealed.try_into().ok()?;
+        let mut block = sealed.into();
+        aes(key, &mut block, false);
+        xor(&mut block, &before);
+        opened.extend_from_slice(&block);
+        before = sealed;
+    }
+    let (&padding, length) = (opened.last()?, opened.len());
+    let is_padded = (1..=16).contains(&padding) && opened.ends_with(&vec![padding; padding.into()]);
+    opened.truncate(length - usize::from(padding).min(length));
+    is_padded.then_some(opened)
+}
+
+const AES: [(usize, Cipher); 3] = [(16, Cipher::Aes128), (24, Cipher::Aes192), (32, Cipher::Aes256)];
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_batch_of_any_lengths_is_sealed_frame_by_frame(
-        frames in vec(vec(any::<u8>(), 0..700), 0..=BATCH), key: [u8; 16]
+        frames in vec(vec(any::<u8>(), 0..700), 0..=BATCH), key: [u8; 32]
     ) {
-        let codec = Codec::new(Cipher::Aes128, &key, false);
-        let expected: Vec<_> = frames.iter().map(|frame| cbc_by_definition(key, frame)).collect();
-        prop_assert_eq!(seal(&codec, &frames), expected);
+        for (size, cipher) in AES {
+            let codec = Codec::new(cipher, &key[..size], false);
+            let expected: Vec<_> = frames.iter().map(|frame| cbc_by_definition(&key[..size], frame)).collect();
+            prop_assert_eq!(seal(&codec, &frames), expected);
+        }
+    }
+
+    #[test]
+    fn a_full_batch_of_one_length_is_sealed_frame_by_frame(length in 0_usize..200, count in 0..=BATCH, key: [u8; 32]) {
+        let frames: Vec<_> = (0..count).map(|number| vec![u8::try_from(number).unwrap(); length]).collect();
+        for (size, cipher) in AES {
+            let codec = Codec::new(cipher, &key[..size], false);
+            let expected: Vec<_> = frames.iter().map(|frame| cbc_by_definition(&key[..size], frame)).collect();
+            prop_assert_eq!(seal(&codec, &frames), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_opened_is_what_it_is_by_definition(
+        frame in vec(any::<u8>(), 1..3000), padding in vec(any::<u8>(), 16), wrong in 0..4_usize, key: [u8; 32]
+    ) {
+        for (size, cipher) in AES {
+            let (codec, key) = (Codec::new(cipher, &key[..size], false), &key[..size]);
+            let mut sealed = cbc_by_definition(key, &frame);
+            prop_assert_eq!(open(&codec, &sealed), Some(frame.clone()));
+            // Other bytes in the place of the padding, and too few.
+            let whole = frame.len() / 16 * 16;
+            for last in [padding.clone(), vec![0; 16], vec![17; 16], [&padding[..14], &[3, 3]].concat()] {
+                sealed = cbc_by_definition(key, &[&frame[..whole], &last].concat());
+                sealed.truncate(whole + 16 - wrong);
+                let expected = opened_by_definition(key, &sealed).filter(|opened| !opened.is_empty());
+                prop_assert_eq!(open(&codec, &sealed), expected);
+            }
+        }
     }
 
     #[test]

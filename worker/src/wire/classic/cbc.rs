@@ -1,18 +1,30 @@
 //! AES-CBC with a zero IV and PKCS#7 padding, as the classic wire has it (NIST SP 800-38A, RFC 5652 section 6.3).
 //!
-//! CBC encryption is a chain inside one frame, so a batch is encrypted block by block *across* frames: eight chains at a
-//! time fill the pipeline of the CPU's AES unit. Decryption has no such chain and is left to the `cbc` crate.
+//! CBC encryption is a chain inside one frame, so a batch is encrypted block by block *across* frames, in as many lanes as
+//! the AES unit takes blocks at once: 64 or 30 with VAES, 8 with AES-NI. Decryption has no such chain.
+//!
+//! All that runs for each block is `inline(always)`: only inside the closure that the `aes` crate calls is it compiled for the
+//! instructions that this crate has found the processor to have.
+#![allow(clippy::inline_always)]
 
-use aes::cipher::block_padding::Pkcs7;
-use aes::cipher::{Block, BlockCipherDecrypt, BlockCipherEncrypt, BlockModeDecrypt, InnerIvInit, KeyInit, KeySizeUser};
+use std::ops::Range;
+
+use aes::cipher::array::Array;
+use aes::cipher::consts::U16;
+use aes::cipher::{
+    BlockCipherDecBackend, BlockCipherDecClosure, BlockCipherDecrypt, BlockCipherEncBackend, BlockCipherEncClosure,
+    BlockCipherEncrypt, BlockSizeUser, KeyInit, KeySizeUser, ParBlocks,
+};
 use zeroize::Zeroizing;
 
 use crate::batch::{Batch, Span};
 
 /// AES block size in bytes.
 pub const BLOCK: usize = 16;
-/// Chains that are encrypted at a time.
-const LANES: usize = 8;
+/// Lanes that cost nothing when they are idle: that many blocks take hardly longer than one.
+const FREE: usize = 8;
+
+type Block = Array<u8, U16>;
 
 /// Both directions of one AES key.
 pub struct Key<E, D> {
@@ -22,8 +34,8 @@ pub struct Key<E, D> {
 
 impl<E, D> Key<E, D>
 where
-    E: KeyInit + KeySizeUser + BlockCipherEncrypt<BlockSize = aes::cipher::consts::U16>,
-    D: KeyInit + KeySizeUser + BlockCipherDecrypt<BlockSize = aes::cipher::consts::U16>,
+    E: KeyInit + KeySizeUser + BlockCipherEncrypt<BlockSize = U16>,
+    D: KeyInit + KeySizeUser + BlockCipherDecrypt<BlockSize = U16>,
 {
     /// From a key of any length, which is cut or padded with zeros.
     pub fn new(key: &[u8]) -> Self {
@@ -48,51 +60,242 @@ where
             batch.grow_back(index, padding)[length..].fill(padding as u8);
         }
         let (memory, spans) = batch.parts_mut();
-        self.encrypt_chains(memory, spans);
-    }
-
-    /// Encrypts the spans, each a chain of whole blocks of its own.
-    fn encrypt_chains(&self, memory: &mut [u8], spans: &[Span]) {
-        let mut waiting = spans.iter().map(Span::range).filter(|range| range.len() >= BLOCK);
-        let mut lanes: [_; LANES] = std::array::from_fn(|_| waiting.next().unwrap_or(0..0));
-        let mut state: [Block<E>; LANES] = Default::default();
-        // Lanes 0..active are in use; one that ends takes the next chain, or is closed up by the last.
-        let mut active = lanes.iter().filter(|range| !range.is_empty()).count();
-        while active > 0 {
-            for (block, range) in state.iter_mut().zip(&lanes[..active]) {
-                let plain = &memory[range.start..range.start + BLOCK];
-                block.iter_mut().zip(plain).for_each(|(chained, byte)| *chained ^= byte);
-            }
-            if active == 1 {
-                self.encrypt.encrypt_block(&mut state[0]);
-            } else {
-                // All lanes, even idle ones: eight at once take hardly longer than one.
-                self.encrypt.encrypt_blocks(&mut state);
-            }
-            let mut lane = 0;
-            while lane < active {
-                let range = &mut lanes[lane];
-                memory[range.start..range.start + BLOCK].copy_from_slice(&state[lane]);
-                range.start += BLOCK;
-                if range.start == range.end {
-                    if let Some(next) = waiting.next() {
-                        (lanes[lane], state[lane]) = (next, Block::<E>::default());
-                    } else {
-                        active -= 1;
-                        lanes.swap(lane, active);
-                        state.swap(lane, active);
-                        // What was moved here has not been written yet.
-                        continue;
-                    }
-                }
-                lane += 1;
-            }
-        }
+        self.encrypt.encrypt_with_backend(Chains { memory, spans });
     }
 
     /// Decrypts a datagram in place and returns the length of the frame, `None` where length or padding is wrong.
     pub fn open(&self, datagram: &mut [u8]) -> Option<usize> {
-        let decryptor = cbc::Decryptor::inner_iv_init(&self.decrypt, &Block::<D>::default());
-        decryptor.decrypt_padded::<Pkcs7>(datagram).ok().map(<[u8]>::len)
+        let (blocks, []) = Block::slice_as_chunks_mut(datagram) else { return None };
+        self.decrypt.decrypt_with_backend(Chain(blocks));
+        let padding = usize::from(*datagram.last()?);
+        let length = datagram.len().checked_sub(padding)?;
+        let is_padded =
+            (1..=BLOCK).contains(&padding) && datagram[length..].iter().all(|&byte| usize::from(byte) == padding);
+        is_padded.then_some(length)
     }
+}
+
+/// Chains of whole blocks, to be encrypted in memory.
+struct Chains<'a> {
+    memory: &'a mut [u8],
+    spans: &'a [Span],
+}
+
+impl BlockSizeUser for Chains<'_> {
+    type BlockSize = U16;
+}
+
+impl BlockCipherEncClosure for Chains<'_> {
+    #[inline(always)]
+    fn call<B: BlockCipherEncBackend<BlockSize = U16>>(self, backend: &B) {
+        let Self { memory, spans } = self;
+        let mut waiting = spans.iter().map(Span::range).filter(|range| range.len() >= BLOCK);
+        let mut lanes = Lanes::<B>::default();
+        loop {
+            lanes.fill(&mut waiting);
+            let (active, all) = (lanes.active, lanes.at.len());
+            match active {
+                0 => return,
+                1 => lanes.one(backend, memory),
+                _ if all <= FREE || active * 4 >= all * 3 => lanes.at_once(backend, memory),
+                _ => lanes.in_turn(backend, memory),
+            }
+            lanes.retire();
+        }
+    }
+}
+
+/// As many chains as the backend can encrypt at once, of which the first `active` are in use.
+#[repr(align(64))] // No part of the state lies across two cache lines.
+struct Lanes<B: BlockCipherEncBackend<BlockSize = U16>> {
+    /// The last block of each, encrypted; while `at_once` runs, what is to be encrypted.
+    state: ParBlocks<B>,
+    /// Where the next block of each begins. A sum of this type and a small number cannot overflow, which saves a check.
+    at: Array<u32, B::ParBlocksSize>,
+    /// How many blocks each still has.
+    left: Array<u32, B::ParBlocksSize>,
+    active: usize,
+}
+
+impl<B: BlockCipherEncBackend<BlockSize = U16>> Default for Lanes<B> {
+    #[inline(always)]
+    fn default() -> Self {
+        Self { state: Array::default(), at: Array::default(), left: Array::default(), active: 0 }
+    }
+}
+
+impl<B: BlockCipherEncBackend<BlockSize = U16>> Lanes<B> {
+    /// Begins chains in all free lanes.
+    #[inline(always)]
+    #[allow(clippy::cast_possible_truncation)] // A batch is some megabytes at most.
+    fn fill(&mut self, waiting: &mut impl Iterator<Item = Range<usize>>) {
+        while self.active < self.at.len() {
+            let Some(range) = waiting.next() else { return };
+            self.state[self.active] = Block::default();
+            (self.at[self.active], self.left[self.active]) = (range.start as u32, (range.len() / BLOCK) as u32);
+            self.active += 1;
+        }
+    }
+
+    /// Frees the lanes whose chains have ended.
+    #[inline(always)]
+    fn retire(&mut self) {
+        let mut lane = 0;
+        while lane < self.active {
+            if self.left[lane] > 0 {
+                lane += 1;
+            } else {
+                self.active -= 1;
+                self.state.swap(lane, self.active);
+                self.at.swap(lane, self.active);
+                self.left.swap(lane, self.active);
+            }
+        }
+    }
+
+    /// How many blocks the shortest chain still has.
+    #[inline(always)]
+    fn steps(&self) -> u32 {
+        self.left[..self.active].iter().copied().min().unwrap_or(0)
+    }
+
+    /// That many blocks of each chain are encrypted.
+    #[inline(always)]
+    fn advance(&mut self, steps: u32) {
+        for (at, left) in self.at.iter_mut().zip(&mut self.left).take(self.active) {
+            *at += steps * 16;
+            *left -= steps;
+        }
+    }
+
+    /// Runs the only chain to its end; its state stays in a register.
+    #[inline(always)]
+    fn one(&mut self, backend: &B, memory: &mut [u8]) {
+        let (mut block, start, steps) = (self.state[0], self.at[0] as usize, self.left[0]);
+        for memory in memory[start..].chunks_exact_mut(BLOCK).take(steps as usize) {
+            xor(&mut block, memory);
+            backend.encrypt_block_inplace(&mut block);
+            memory.copy_from_slice(&block);
+        }
+        self.advance(steps);
+    }
+
+    /// Runs all chains until one ends, one block after the other. They do not depend on each other, so that the processor
+    /// works on several by itself; where most lanes are idle this is faster than to encrypt them all.
+    #[inline(always)]
+    fn in_turn(&mut self, backend: &B, memory: &mut [u8]) {
+        let steps = self.steps();
+        for step in 0..steps as usize {
+            let rest = &mut memory[step * BLOCK..];
+            for (state, &at) in self.state.iter_mut().zip(&self.at[..self.active]) {
+                let memory = &mut rest[at as usize..at as usize + BLOCK];
+                let mut block = *state;
+                xor(&mut block, memory);
+                backend.encrypt_block_inplace(&mut block);
+                memory.copy_from_slice(&block);
+                *state = block;
+            }
+        }
+        self.advance(steps);
+    }
+
+    /// Runs all chains until one ends, all lanes in one go.
+    #[inline(always)]
+    fn at_once(&mut self, backend: &B, memory: &mut [u8]) {
+        let steps = self.steps();
+        for (state, &at) in self.state.iter_mut().zip(&self.at[..self.active]) {
+            xor(state, &memory[at as usize..at as usize + BLOCK]);
+        }
+        backend.encrypt_par_blocks_inplace(&mut self.state);
+        for step in 1..steps as usize {
+            self.exchange(&mut memory[(step - 1) * BLOCK..]);
+            backend.encrypt_par_blocks_inplace(&mut self.state);
+        }
+        self.advance(steps);
+        for (state, &at) in self.state.iter().zip(&self.at[..self.active]) {
+            memory[at as usize - BLOCK..at as usize].copy_from_slice(state);
+        }
+    }
+
+    /// Writes what is encrypted to where it belongs in `memory`, and takes what follows there. Four at a time, which the
+    /// compiler then gives to the backend in one register: blocks that are stored singly would be waited for.
+    #[inline(always)]
+    fn exchange(&mut self, memory: &mut [u8]) {
+        let (fours, others) = self.state[..self.active].as_chunks_mut::<4>();
+        let (at_fours, at_others) = self.at[..self.active].as_chunks::<4>();
+        fours.iter_mut().zip(at_fours).for_each(|(state, at)| exchange(memory, state, at));
+        others.iter_mut().zip(at_others).for_each(|(state, at)| exchange(memory, array_of(state), &[*at]));
+    }
+}
+
+#[inline(always)]
+fn exchange<const N: usize>(memory: &mut [u8], state: &mut [Block; N], at: &[u32; N]) {
+    let mut next = [[0; 2]; N];
+    for ((state, &at), next) in state.iter().zip(at).zip(&mut next) {
+        let (this, following) = memory[at as usize..at as usize + 2 * BLOCK].split_at_mut(BLOCK);
+        this.copy_from_slice(state);
+        *next = words(following);
+    }
+    state.iter_mut().zip(next).for_each(|(state, next)| xor_words(state, next));
+}
+
+fn array_of(block: &mut Block) -> &mut [Block; 1] {
+    std::array::from_mut(block)
+}
+
+/// The blocks of one datagram, to be decrypted in place.
+struct Chain<'a>(&'a mut [Block]);
+
+impl BlockSizeUser for Chain<'_> {
+    type BlockSize = U16;
+}
+
+impl BlockCipherDecClosure for Chain<'_> {
+    #[inline(always)]
+    fn call<B: BlockCipherDecBackend<BlockSize = U16>>(self, backend: &B) {
+        let mut before = Block::default();
+        let (groups, rest) = ParBlocks::<B>::slice_as_chunks_mut(self.0);
+        for group in groups {
+            let mut plain = ParBlocks::<B>::default();
+            backend.decrypt_par_blocks((&*group, &mut plain).into());
+            let last = group[group.len() - 1];
+            // Backwards, so that the block before is still what was received.
+            for index in (1..group.len()).rev() {
+                let mut block = group[index - 1];
+                xor(&mut block, &plain[index]);
+                group[index] = block;
+            }
+            xor(&mut before, &plain[0]);
+            (group[0], before) = (before, last);
+        }
+        for block in rest {
+            let (sealed, mut plain) = (*block, *block);
+            backend.decrypt_block_inplace(&mut plain);
+            xor(&mut plain, &before);
+            (*block, before) = (plain, sealed);
+        }
+    }
+}
+
+#[inline(always)]
+fn xor(block: &mut Block, with: &[u8]) {
+    xor_words(block, words(with));
+}
+
+#[inline(always)]
+fn xor_words(block: &mut Block, with: [u64; 2]) {
+    let words = words(block);
+    block[..8].copy_from_slice(&(words[0] ^ with[0]).to_ne_bytes());
+    block[8..].copy_from_slice(&(words[1] ^ with[1]).to_ne_bytes());
+}
+
+/// The halves of a block.
+#[inline(always)]
+fn words(block: &[u8]) -> [u64; 2] {
+    let half = |at| {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&block[at..at + 8]);
+        u64::from_ne_bytes(bytes)
+    };
+    [half(0), half(8)]
 }
