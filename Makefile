@@ -4,6 +4,7 @@
 # make check-long   all recorded cases both ways, ten thousand seeds of the simulation, a thousand kills of workers under traffic (ten minutes), then minutes
 #                   of fuzzing (FUZZ_SECONDS each target); that needs cargo-fuzz and a nightly toolchain
 # make bench      how fast it is, beside others that do the same work: tables and a picture in docs/BENCHMARKS.md (BENCH=OPTIONS)
+# make bench-micro   what a frame costs in our own code, AES beside OpenSSL: tables in docs/BENCHMARKS.md (MICRO=OPTIONS)
 # make build  the three executables, in target/release
 # make install   what `make build` made with the same PREFIX, the unit and its surroundings; DESTDIR as usual, BUILT says
 #                where the executables are (target/release, or in CARGO_TARGET_DIR). make uninstall
@@ -128,9 +129,20 @@ bench: check-deps
 	$(CARGO) build --release --workspace --exclude ethudp-stubs --locked
 	$(SUDO) env ETHUDP_REFERENCE=$$ETHUDP_REFERENCE benches/bench $(RELEASE)/ethudp --write docs $(BENCH)
 
+.PHONY: bench-micro
+bench-micro:
+	tests/install-deps micro
+	CARGO="$(CARGO)" benches/micro/run --write docs $(MICRO)
+
 # Longer than anybody wants to wait for.
 check-long:
-	@tests/parts "$(MAKE)" $@ check-vectors-both check-simulation check-kills check-deny check-miri check-fuzz
+	@tests/parts "$(MAKE)" $@ check-vectors-both check-simulation check-kills check-micro check-deny check-miri check-fuzz
+
+# That the benchmarks still build and run, each once.
+.PHONY: check-micro
+check-micro:
+	tests/install-deps micro
+	$(CARGO) bench --locked --manifest-path benches/micro/Cargo.toml -- --test
 
 # Licences, bans, sources; advisories where their database can be fetched.
 .PHONY: check-deny check-miri

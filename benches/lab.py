@@ -20,6 +20,23 @@ def run(command, check=True):
     return done.stdout
 
 
+def machine():
+    cpu = re.search(r"model name\s*: (.*)", open("/proc/cpuinfo").read())
+    return (f"{os.cpu_count()} processors ({cpu.group(1) if cpu else os.uname().machine}); "
+            f"Linux {os.uname().release.split('-')[0]}; {time.strftime('%Y-%m-%d')}")
+
+
+def insert(path, name, lines):
+    """Replaces what stands between `<!-- NAME -->` and `<!-- end of NAME -->` in a file."""
+    first, last = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+    text = open(path).read()
+    if text.count(first) != 1 or text.count(last) != 1:
+        raise RuntimeError(f"{path}: {first.strip()} and {last} must each be there once")
+    before, rest = text.split(first)[0], text.split(last)[1]
+    with open(path, "w") as file:
+        file.write(before + first + "\n" + "\n".join(lines) + last + rest)
+
+
 class Host:
     """A network namespace."""
 

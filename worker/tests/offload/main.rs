@@ -3,4 +3,3 @@
 mod coalesce;
 mod reference;
 mod segment;
-mod speed;
