@@ -2,8 +2,10 @@
 
 The underlay is like a plain network card: it cuts no superframe (TSO and USO off) and puts together what comes (GRO on)."""
 
+import glob
 import os
 import re
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -103,6 +105,12 @@ class Lab:
         self.hosts.append(Host(name, number))
         return self.hosts[-1]
 
+    def listen(self):
+        """An iperf3 that answers at the second user."""
+        listener = self.users[1].start(["iperf3", "-s"])
+        wait(lambda: "5201" in self.users[1].run("ss -Hltn"))
+        return listener
+
     def remove(self):
         for host in self.hosts:
             host.remove()
@@ -124,27 +132,25 @@ class Tunnel:
         reach = "ping -c 1 -W 1 10.8.0.2 >/dev/null && echo yes"
         wait(lambda: lab.users[0].run(f"sh -c '{reach}'", False))
 
-    def pids(self):
-        """All processes of both ends."""
-        found = [process.pid for process in self.processes]
-        for pid in found:
-            children = f"/proc/{pid}/task/{pid}/children"
-            if os.path.exists(children):
-                found += [int(child) for child in open(children).read().split()]
-        return found
+    def ends(self):
+        """The processes of each end."""
+        def family(pid):
+            children = open(f"/proc/{pid}/task/{pid}/children").read().split()
+            return [pid] + [each for child in children for each in family(int(child))]
+        return [family(process.pid) for process in self.processes]
 
     def cpu(self):
         """Seconds of processor time so far."""
         def of(pid):
             fields = open(f"/proc/{pid}/stat").read().rsplit(") ", 1)[1].split()
             return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        return sum(of(pid) for pid in self.pids())
+        return sum(of(pid) for end in self.ends() for pid in end)
 
     def memory(self):
-        """Sum of Pss in MB, of one end."""
+        """Sum of Pss in MiB, of each end."""
         def of(pid):
             return int(re.search(r"Pss:\s+(\d+)", open(f"/proc/{pid}/smaps_rollup").read()).group(1))
-        return sum(of(pid) for pid in self.pids()) / 1024 / 2
+        return [sum(of(pid) for pid in end) / 1024 for end in self.ends()]
 
     def stop(self):
         for process in self.processes:
@@ -164,6 +170,18 @@ def wait(ready, limit=10):
         time.sleep(0.1)
 
 
+def own(lab, site, program):
+    """A copy of an executable and of those that are named after it. Both ends would share the file in memory, as two machines do
+    not."""
+    directory = os.path.join(lab.scratch.name, f"{site.name}.bin")
+    os.chmod(lab.scratch.name, 0o755)
+    os.makedirs(directory, exist_ok=True)
+    for path in glob.glob(f"{program}*"):
+        if os.access(path, os.X_OK):
+            shutil.copy(path, directory)
+    return os.path.join(directory, os.path.basename(program))
+
+
 def ethudp(program, mode, options=""):
     """Ours or the original: the same command line."""
     def start(lab, site, other):
@@ -171,9 +189,8 @@ def ethudp(program, mode, options=""):
         side = f"-i -dev eu0 {ends} 10.8.0.{site.number} 24" if mode == "tap" else f"-e {ends} lan"
         directory = os.path.join(lab.scratch.name, site.name)
         os.makedirs(directory, exist_ok=True)
-        os.chmod(lab.scratch.name, 0o755)
         os.chmod(directory, 0o777)
-        return [site.start([program, "-d"] + options.split() + side.split(), RUNTIME_DIRECTORY=directory)]
+        return [site.start([own(lab, site, program), "-d"] + options.split() + side.split(), RUNTIME_DIRECTORY=directory)]
     return start
 
 
@@ -205,14 +222,15 @@ def fastd(method):
         path = os.path.join(lab.scratch.name, f"{site.name}.conf")
         with open(path, "w") as file:
             file.write(text)
-        return [site.start(["fastd", "--config", path])]
+        return [site.start([own(lab, site, shutil.which("fastd")), "--config", path])]
     return start
 
 
 def openvpn(cipher):
     """OpenVPN with a static key, mode tap."""
     def start(lab, site, other):
-        words = (f"openvpn --dev eu0 --dev-type tap --proto udp --local 192.0.2.{site.number} --remote 192.0.2.{other.number} "
+        program = own(lab, site, shutil.which("openvpn"))
+        words = (f"{program} --dev eu0 --dev-type tap --proto udp --local 192.0.2.{site.number} --remote 192.0.2.{other.number} "
                  f"--port {PORT} --tun-mtu 1400 --sndbuf 1048576 --rcvbuf 1048576 --verb 0 --auth none ").split()
         if cipher == "none":
             words += ["--cipher", "none"]
