@@ -23,11 +23,10 @@ pub fn word(bytes: &[u8], at: usize) -> Option<u16> {
 pub fn payload(frame: &[u8], tags: usize, types: &[u16]) -> Option<(u16, usize)> {
     let mut at = 12;
     let mut kind = word(frame, at)?;
-    for _ in 0..tags {
-        if types.contains(&kind) {
-            at += 4;
-            kind = word(frame, at)?;
-        }
+    let last = at + 4 * tags;
+    while at < last && types.contains(&kind) {
+        at += 4;
+        kind = word(frame, at)?;
     }
     Some((kind, at + 2))
 }
