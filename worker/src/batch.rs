@@ -26,6 +26,9 @@ const RUNS: usize = 32;
 pub const RUN: usize = 128;
 /// Superframes that are read at a time at most.
 const SUPERFRAMES: usize = 4;
+/// Packets that are cut and sent at a time at most: those of some superframes, so that what leaves as one message does not end where
+/// a superframe does.
+pub const PACKETS: usize = SUPERFRAMES * BATCH;
 /// Bytes in a superframe or a run of datagrams: a packet of 65,535 and its Ethernet header with tags.
 const MAX_RUN: usize = 65_536 + 64;
 /// Bytes that one slot can receive: more than any limit, so that what is too long is seen to be.
@@ -146,6 +149,13 @@ impl Batch {
     /// An empty batch to read frames into of which any may be a superframe: memory for some of these.
     pub fn for_superframes() -> Self {
         Self::with_room(SUPERFRAMES, MAX_RUN)
+    }
+
+    /// An empty batch of up to [`PACKETS`] packets to pack.
+    pub fn for_packets() -> Self {
+        let mut batch = Self::default();
+        batch.spans.reserve_exact(PACKETS);
+        batch
     }
 
     /// An empty batch of `slots` slots, each of which can receive `capacity` bytes.

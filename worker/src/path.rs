@@ -8,7 +8,7 @@ use std::sync::Arc;
 use privsep::ipc::SharedPath;
 use privsep::sys::worker::mmsg::{Receiver, Sender};
 
-use crate::batch::{BATCH, Batch, MAX_DATAGRAM, RUN};
+use crate::batch::{BATCH, Batch, MAX_DATAGRAM, PACKETS, RUN};
 use crate::io::{Received, Runs, forget_errors, send_from};
 
 /// Errors of a socket in a row, without one empty or successful call between them, from which on it counts as broken.
@@ -22,7 +22,7 @@ pub struct Outlet {
 
 impl Default for Outlet {
     fn default() -> Self {
-        Self { sender: Sender::new(BATCH, 2 * BATCH), runs: Runs::new() }
+        Self { sender: Sender::new(BATCH, PACKETS), runs: Runs::new() }
     }
 }
 

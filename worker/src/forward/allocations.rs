@@ -3,31 +3,8 @@
 use allocation_counter::measure;
 use privsep::ipc::{Cipher, Classic, Rules, Secret, Secrets};
 
-use super::rig::{Rig, both, waiting};
-use crate::frame::checksum::Sum;
+use super::rig::{Rig, both, header, segment, waiting};
 use crate::frame::offload::SHORT;
-
-/// A segment of TCP over IPv4 with this sequence number, all in it but the checksum of TCP.
-fn segment(sequence: usize, payload: usize) -> Vec<u8> {
-    let mut frame = vec![5; 54 + payload];
-    let total = u16::try_from(40 + payload).unwrap().to_be_bytes();
-    frame[12..14].copy_from_slice(&[8, 0]);
-    frame[14..34]
-        .copy_from_slice(&[0x45, 0, total[0], total[1], 0, 0, 0x40, 0, 64, 6, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2]);
-    frame[34..54].copy_from_slice(&[0, 9, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 0x10, 1, 0, 0, 0, 0, 0]);
-    frame[38..42].copy_from_slice(&u32::try_from(sequence).unwrap().to_be_bytes());
-    let header = Sum::of(&frame[14..34]).checksum();
-    frame[24..26].copy_from_slice(&header);
-    let pseudo = [&frame[26..34], &[0, 6], &u16::try_from(20 + payload).unwrap().to_be_bytes()].concat();
-    let partial = Sum::of(&pseudo).folded();
-    frame[50..52].copy_from_slice(&partial);
-    frame
-}
-
-/// What stands in front: a checksum to be completed, and how large the segments are of a superframe.
-fn header(kind: u16, size: u16) -> impl Iterator<Item = u8> {
-    [1 | kind << 8, 54, size, 34, 16].into_iter().flat_map(u16::to_ne_bytes)
-}
 
 /// One of 20 segments, as the kernel gives it.
 fn superframe() -> Vec<u8> {

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use nix::poll::PollFlags;
 
 use super::{DRAINING_US, QUEUE_WAIT_US, REST_US, Shared};
-use crate::batch::{BATCH, Batch};
+use crate::batch::{Batch, PACKETS};
 use crate::frame::segment::Segmenter;
 use crate::io::{Received, wait};
 use crate::path::Outlet;
@@ -33,7 +33,7 @@ pub struct Outward {
 
 impl Outward {
     pub fn new(shared: Arc<Shared>, source: Source, sealer: Sealer) -> Self {
-        let (outlet, batch, packets) = (Outlet::default(), source.batch(), Batch::default());
+        let (outlet, batch, packets) = (Outlet::default(), source.batch(), Batch::for_packets());
         Self { shared, source, sealer, route: 0, outlet, batch, packets, rests_until_us: 0 }
     }
 
@@ -134,7 +134,7 @@ impl Outward {
         for index in 0..batch.len() {
             let (frame, span) = (batch.frame(index), batch.span(index));
             // What is cut from one superframe leaves together, where it is not too much.
-            if packets.is_full() || !packets.is_empty() && packets.len() as u64 + span.packets().0 > BATCH as u64 {
+            if packets.is_full() || !packets.is_empty() && packets.len() as u64 + span.packets().0 > PACKETS as u64 {
                 send(packets);
             }
             // It was cut before to see whether it can be, when it came.
@@ -192,7 +192,7 @@ mod tests {
     use privsep::ipc::Rules;
 
     use super::*;
-    use crate::forward::rig::{Rig, both, fill, frame, local, waiting};
+    use crate::forward::rig::{Rig, both, fill, frame, header, local, segment, waiting};
     use crate::wire::Route;
 
     const WAIT: Duration = Duration::from_micros(QUEUE_WAIT_US);
@@ -227,6 +227,18 @@ mod tests {
         let counters = &outward.shared.counters;
         assert_eq!((counters.port.rx_frames.get(), counters.port.rx_bytes.get()), (4, 4 * 61));
         assert_eq!(counters.paths[1].tx_datagrams.get(), 2);
+    }
+
+    #[test]
+    fn a_message_does_not_end_where_a_superframe_does_but_where_it_is_full() {
+        let Rig { port, paths, mut outward, .. } = Rig::plain(1);
+        let superframe = |number: usize| header(1, 50).chain(segment(number * 2000, 2000)).collect::<Vec<_>>();
+        for number in 0..4 {
+            port.send(&superframe(number)).unwrap();
+        }
+        outward.turn();
+        // Of 160 frames; a Unix socket does not cut what UDP would.
+        assert_eq!(waiting(&paths[0]).iter().map(Vec::len).collect::<Vec<_>>(), [64, 64, 32].map(|count| count * 104));
     }
 
     #[test]
@@ -265,19 +277,20 @@ mod tests {
     #[test]
     fn it_passes_between_the_parts_of_a_large_superframe_and_lets_it_go_where_that_is_told() {
         let Rig { port, paths, mut outward, .. } = Rig::plain(2);
-        port.send(&superframe(300)).unwrap();
+        port.send(&superframe(520)).unwrap();
         outward.shared.asked.store(true, Relaxed);
         outward.turn();
-        assert_eq!(outward.shared.counters.port.rx_frames.get(), 300);
+        assert_eq!(outward.shared.counters.port.rx_frames.get(), 520);
         let (passes, woken) = (outward.shared.passes.load(Relaxed), main_woken(&outward));
-        assert!(passes > 300 / BATCH as u64 && woken, "{passes} {woken}");
-        port.send(&superframe(300)).unwrap();
+        // Once a turn, and before each of three parts.
+        assert!(520 > 2 * PACKETS && passes >= 4 && woken, "{passes} {woken}");
+        port.send(&superframe(520)).unwrap();
         outward.source.receive(&outward.shared.counters.port, &mut outward.batch);
         outward.shared.route.set(&Route { active: 1, ..outward.sealer.route().clone() });
         waiting(&paths[0]);
         outward.send_cut(|_| {});
         // Each message is up to 64 datagrams, which a Unix socket does not cut.
-        assert_eq!([waiting(&paths[0]).len(), waiting(&paths[1]).len()], [0, 5]);
+        assert_eq!([waiting(&paths[0]).len(), waiting(&paths[1]).len()], [0, 9]);
     }
 
     #[test]

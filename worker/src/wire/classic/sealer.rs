@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::codec::{Codec, Scratch};
 use super::fragment::{self, Splitter};
-use crate::batch::{BATCH, Batch};
+use crate::batch::{Batch, PACKETS};
 use crate::wire::{Counters, Route, Target};
 
 /// One loop's.
@@ -20,7 +20,7 @@ pub struct Sealer {
 impl Sealer {
     /// One that begins with this route.
     pub fn new(codec: Arc<Codec>, splitter: Option<Splitter>, route: Route) -> Self {
-        let pieces = splitter.as_ref().map(|splitter| Batch::with_room(2 * BATCH, splitter.longest()));
+        let pieces = splitter.as_ref().map(|splitter| Batch::with_room(2 * PACKETS, splitter.longest()));
         Self { codec, scratch: Scratch::default(), splitter, pieces, route }
     }
 
@@ -62,5 +62,31 @@ impl Sealer {
     /// Where frames go.
     pub fn route(&self) -> &Route {
         &self.route
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use privsep::ipc::Cipher;
+
+    use super::*;
+
+    #[test]
+    fn there_is_room_for_both_fragments_of_as_many_packets_as_are_sent_at_a_time() {
+        let address = ([192, 0, 2, 1], 6000).into();
+        let route = Route { active: 0, targets: vec![Target::Connected(address)] };
+        let codec = Arc::new(Codec::new(Cipher::None, b"", false));
+        let mut sealer = Sealer::new(codec, Some(Splitter::new(1200, 0)), route);
+        let mut packets = Batch::for_packets();
+        while !packets.is_full() {
+            packets.pack_copy(&[&[7; 1300]]);
+        }
+        assert!(packets.len() >= PACKETS);
+        let counters = Counters { paths: vec![privsep::ipc::SharedPath::default()], ..Counters::default() };
+        let (pieces, ..) = sealer.seal(&mut packets, &counters);
+        assert_eq!(
+            (pieces.len(), pieces.bytes()),
+            (2 * PACKETS, (1300 + 2 * fragment::HEADER) as u64 * PACKETS as u64)
+        );
     }
 }
