@@ -125,7 +125,10 @@ impl Status {
                 (counters.tx_errors, "could not be sent"),
                 (counters.tx_dropped_oversize, "were too long to be sent, even in fragments"),
                 (counters.tx_dropped_unfragmentable, "were too long for two fragments"),
-                (counters.tx_dropped_unlearned, "had nobody to go to: the peer's address is not known yet"),
+                (
+                    counters.tx_dropped_unlearned,
+                    "had nobody to go to: the peer's address is not known yet, or no session made",
+                ),
             ] {
                 if count > 0 {
                     let _ = writeln!(text, "              {count} {what}");

@@ -31,6 +31,8 @@ const SUPERFRAMES: usize = 4;
 pub const PACKETS: usize = SUPERFRAMES * BATCH;
 /// Bytes in a superframe or a run of datagrams: a packet of 65,535 and its Ethernet header with tags.
 const MAX_RUN: usize = 65_536 + 64;
+/// Frames that one batch of datagrams can hold at most.
+const FOUND: usize = 4 * RUNS * RUN;
 /// Bytes that one slot can receive: more than any limit, so that what is too long is seen to be.
 const CAPACITY: usize = 9408;
 
@@ -100,6 +102,8 @@ pub struct Span {
     pub origin: Option<SocketAddr>,
     /// What is to be known of it besides its bytes.
     pub facts: Facts,
+    /// It is one of several of one size, and stays a datagram of its own.
+    pub alone: bool,
 }
 
 impl Span {
@@ -122,9 +126,13 @@ pub struct Batch {
     memory: Box<[u8]>,
     /// Distance of the slots.
     slot: usize,
+    /// Slots that are given out to receive into.
+    given: usize,
     /// Bytes of the memory in use.
     filled: usize,
     spans: Vec<Span>,
+    /// Memory for the spans of [`Batch::expand`].
+    expanded: Vec<Span>,
 }
 
 impl Default for Batch {
@@ -141,8 +149,11 @@ impl Batch {
 
     /// An empty batch to receive runs of datagrams into.
     pub fn for_runs() -> Self {
-        let mut batch = Self::with_room(RUNS, MAX_RUN);
+        // One more for frames that are put together of pieces.
+        let mut batch = Self::with_room(RUNS + 1, MAX_RUN);
+        batch.given = RUNS;
         batch.spans.reserve_exact(RUNS * RUN);
+        batch.expanded.reserve_exact(RUNS * RUN);
         batch
     }
 
@@ -162,7 +173,8 @@ impl Batch {
     pub fn with_room(slots: usize, capacity: usize) -> Self {
         let slot = HEADROOM + capacity;
         let slot = slot.next_multiple_of(64);
-        Self { memory: vec![0; slots * slot].into(), slot, filled: 0, spans: Vec::with_capacity(slots.max(BATCH)) }
+        let (memory, spans) = (vec![0; slots * slot].into(), Vec::with_capacity(slots.max(BATCH)));
+        Self { memory, slot, given: slots, filled: 0, spans, expanded: Vec::new() }
     }
 
     /// Bytes that a slot can receive.
@@ -173,7 +185,7 @@ impl Batch {
     /// Forgets all frames and gives out every slot to receive into.
     pub fn slots(&mut self) -> impl Iterator<Item = &mut [u8]> {
         self.clear();
-        self.memory.chunks_exact_mut(self.slot).map(|slot| &mut slot[HEADROOM..])
+        self.memory.chunks_exact_mut(self.slot).take(self.given).map(|slot| &mut slot[HEADROOM..])
     }
 
     /// Takes what was received into slot `index` as a frame of `length` bytes.
@@ -200,7 +212,7 @@ impl Batch {
             let next = end.min(start + each);
             let last = next == end;
             let room = if start == first { slot } else { start }..if last { slot + self.slot } else { next };
-            self.spans.push(Span { start, length: next - start, room, origin, facts: Facts::default() });
+            self.spans.push(Span { start, length: next - start, room, origin, facts: Facts::default(), alone: false });
             if last {
                 break;
             }
@@ -316,6 +328,50 @@ impl Batch {
         self.filter_map(|_, slot, length| keep(&mut slot[..length]).then_some(length));
     }
 
+    /// Replaces each datagram by the frames that `open` finds in it. That gets where it comes from, the memory from what was kept
+    /// last to the end of the datagram's room, and where in it the datagram is; what is before it is free.
+    pub fn expand(&mut self, mut open: impl FnMut(Option<SocketAddr>, &mut [u8], Range<usize>, &mut Found<'_>)) {
+        let Self { memory, spans, expanded, filled, .. } = self;
+        let (memory, spare) = memory.split_at_mut(*filled);
+        expanded.clear();
+        let mut found =
+            Found { spans: expanded, origin: None, base: 0, kept: 0, spare_base: *filled, spare, spare_used: 0 };
+        for span in &*spans {
+            (found.base, found.origin) = (found.kept, span.origin);
+            let range = span.start - found.base..span.start + span.length - found.base;
+            open(span.origin, &mut memory[found.base..span.room.end], range, &mut found);
+        }
+        *filled += found.spare_used;
+        std::mem::swap(spans, expanded);
+    }
+
+    /// Makes one frame of `count` that follow each other, in place, each behind a header of its own. Each has room in front for that,
+    /// and all lie in the memory in their order.
+    ///
+    /// # Panics
+    /// When one has not, or there are not so many.
+    pub fn join<const N: usize>(&mut self, first: usize, count: usize, header: impl Fn(&Span) -> [u8; N]) {
+        let Self { memory, spans, .. } = self;
+        let mut end = spans[first].start - N;
+        assert!(end >= spans[first].room.start);
+        let start = end;
+        for span in &spans[first..first + count] {
+            assert!(end + N <= span.start);
+            memory[end..end + N].copy_from_slice(&header(span));
+            memory.copy_within(span.range(), end + N);
+            end += N + span.length;
+        }
+        let room = spans[first].room.start..spans[first + count - 1].room.end;
+        let facts = Facts::default();
+        spans[first] = Span { start, length: end - start, room, facts, ..spans[first].clone() };
+        spans.drain(first + 1..first + count);
+    }
+
+    /// Says that frame `index` is one of several of one size.
+    pub fn set_alone(&mut self, index: usize) {
+        self.spans[index].alone = true;
+    }
+
     /// Says what is known of frame `index`.
     pub fn set_facts(&mut self, index: usize, facts: Facts) {
         self.spans[index].facts = facts;
@@ -378,7 +434,7 @@ impl Batch {
     fn put(&mut self, start: usize, length: usize, end: usize) {
         let room = self.filled..end;
         assert!(start + length <= end && end <= self.memory.len());
-        self.spans.push(Span { start, length, room, origin: None, facts: Facts::default() });
+        self.spans.push(Span { start, length, room, origin: None, facts: Facts::default(), alone: false });
         // Where a cache line begins, if the memory does.
         self.filled = end.next_multiple_of(64);
     }
@@ -400,9 +456,106 @@ impl Batch {
     }
 }
 
+/// What [`Batch::expand`] collects. Frames are as long as they are: none has room.
+pub struct Found<'a> {
+    spans: &'a mut Vec<Span>,
+    origin: Option<SocketAddr>,
+    /// Where the memory begins that is looked at.
+    base: usize,
+    /// Where all that was kept ends.
+    kept: usize,
+    spare: &'a mut [u8],
+    spare_base: usize,
+    spare_used: usize,
+}
+
+impl Found<'_> {
+    /// Keeps a frame at this range of the memory that was given, behind all that were kept of it before; false where there are too
+    /// many.
+    pub fn frame(&mut self, range: Range<usize>, checksum: Option<Checksum>) -> bool {
+        self.kept = self.base + range.end;
+        self.push(self.base + range.start, range.len(), checksum)
+    }
+
+    /// Keeps a copy of a frame, in free memory before `end`, which is where the datagram ends, or else behind all others; false
+    /// where that is full.
+    pub fn copy(&mut self, memory: &mut [u8], end: usize, frame: &[u8], checksum: Option<Checksum>) -> bool {
+        let from = self.kept - self.base;
+        if let Some(to) = memory[..end].get_mut(from..from + frame.len()) {
+            to.copy_from_slice(frame);
+            return self.frame(from..from + frame.len(), checksum);
+        }
+        let Some(to) = self.spare.get_mut(self.spare_used..self.spare_used + frame.len()) else { return false };
+        to.copy_from_slice(frame);
+        let start = self.spare_base + self.spare_used;
+        self.spare_used += frame.len();
+        self.push(start, frame.len(), checksum)
+    }
+
+    fn push(&mut self, start: usize, length: usize, checksum: Option<Checksum>) -> bool {
+        let room = start..start + length;
+        let facts = Facts { checksum, ..Facts::default() };
+        let fits = self.spans.len() < FOUND;
+        if fits {
+            self.spans.push(Span { start, length, room, origin: self.origin, facts, alone: false });
+        }
+        fits
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_datagram_can_be_several_frames_or_none_and_one_of_pieces_takes_their_place() {
+        let mut batch = Batch::with_room(3, 100);
+        for (slot, byte) in batch.slots().zip(1..=2) {
+            slot[..100].fill(byte);
+        }
+        batch.push_run(0, 100, 25, None);
+        batch.push(1, 100);
+        let mut number = 0;
+        batch.expand(|_, memory, datagram, found| {
+            number += 1;
+            match number {
+                // Two frames; nothing twice; then one that takes the place of all three; and one for which there is none here.
+                1 => {
+                    assert!(found.frame(datagram.start + 2..datagram.start + 12, None));
+                    assert!(found.frame(datagram.end - 5..datagram.end, None));
+                }
+                2 | 3 => {}
+                4 => assert!(found.copy(memory, datagram.end, &[9; 75], None)),
+                _ => {
+                    assert!(found.frame(datagram.clone(), None));
+                    assert!(found.copy(memory, datagram.end, &[8; 150], None));
+                    assert!(!found.copy(memory, datagram.end, &[8; 150], None));
+                }
+            }
+        });
+        let lengths: Vec<_> = batch.frames(0).map(<[u8]>::len).collect();
+        assert_eq!(lengths, [10, 5, 75, 100, 150]);
+        let expected = [(0, 1), (1, 1), (2, 9), (3, 2), (4, 8)];
+        assert!(expected.into_iter().all(|(index, byte)| batch.frame(index).iter().all(|&is| is == byte)));
+    }
+
+    #[test]
+    fn frames_become_one_in_place_each_behind_its_header() {
+        for packed in [false, true] {
+            let mut batch = Batch::for_runs();
+            for byte in 1..=4 {
+                if packed { batch.pack_copy(&[&[byte; 30]]) } else { batch.append_copy(&[byte; 30]) }
+            }
+            batch.join(1, 2, |span| [span.range().len().to_le_bytes()[0], 0xff]);
+            assert_eq!(batch.len(), 3);
+            let joined = [&[30, 0xff][..], &[2; 30], &[30, 0xff], &[3; 30]].concat();
+            assert_eq!(batch.frame(1), joined);
+            batch.grow_front(1, 20)[..20].fill(7);
+            batch.grow_back(1, 16)[84..].fill(7);
+            assert_eq!((batch.frame(0), batch.frame(2)), (&[1; 30][..], &[4; 30][..]));
+            assert_eq!(batch.frame(1)[20..84], joined);
+        }
+    }
 
     #[test]
     fn frames_grow_in_place_and_can_be_dropped() {

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use privsep::ipc::Cipher;
 
-use crate::batch::{Batch, MAX_DATAGRAM, MAX_FRAME};
+use crate::batch::{Batch, Checksum, Facts, MAX_DATAGRAM, MAX_FRAME};
 use crate::frame::checksum::Sum;
 use crate::frame::coalesce::Coalescer;
 use crate::frame::ethernet::{self, IPV4, IPV6, TCP, TPID_8021AD, TPID_8021Q, UDP, word};
@@ -15,6 +15,7 @@ use crate::frame::segment::Segmenter;
 use crate::frame::{ipv6, loops, mss, offload, udp, vlan};
 use crate::wire::classic::codec::{Codec, Scratch, kind};
 use crate::wire::classic::fragment::{self, Outcome, Reassembly, Splitter};
+use crate::wire::secure::content::{self, Content, Fragment};
 
 /// Decoding: the first byte chooses cipher and compression, the rest is a datagram. What is opened is never empty or
 /// larger than a frame, and can be sealed and opened again.
@@ -45,9 +46,9 @@ pub fn frame(data: &[u8]) {
     assert!(!loops::is_datagram(&frame, &peers) || loops::is_own(&frame, &peers));
     assert!(udp::inner(&frame).is_none_or(|range| range.start <= range.end && range.end <= frame.len()));
     let length = frame.len();
-    mss::clamp(&mut frame, (1360, 1340));
+    mss::clamp(&mut frame, (1360, 1340), None);
     let clamped = frame.clone();
-    assert!(!mss::clamp(&mut frame, (1360, 1340)) && frame == clamped && frame.len() == length);
+    assert!(!mss::clamp(&mut frame, (1360, 1340), None) && frame == clamped && frame.len() == length);
     let swap = |from, to| vlan::Map::new([(from, to), (to, from)].into_iter());
     swap(100, 200).apply(&mut frame);
     swap(100, 200).apply(&mut frame);
@@ -81,6 +82,31 @@ pub fn fragment(mut data: &[u8]) {
             assert_eq!(&first[..length], piece);
         }
         data = next;
+    }
+}
+
+/// The content of a datagram that was opened: whatever it says lies in it, and what is written of it is read again.
+pub fn content(data: &[u8]) {
+    match content::parse(data) {
+        Some(Content::Frame(frame)) => {
+            assert_eq!(data[..content::FRAME_HEADER], content::frame_header(frame.checksum));
+            assert!(frame.range.end == data.len() && frame.range.len() <= MAX_FRAME);
+        }
+        Some(Content::Bundle(bundle)) => {
+            let mut again = content::bundle_header().to_vec();
+            for frame in bundle.frames() {
+                again.extend_from_slice(&content::item_header(frame.range.len(), frame.checksum));
+                again.extend_from_slice(&data[frame.range]);
+            }
+            assert_eq!(again, data);
+        }
+        Some(Content::Fragment(Fragment { number, each, whole, identification, range })) => {
+            assert_eq!(data[..range.start], content::fragment_header(number, each, whole, identification));
+            assert!(range.end == data.len() && number * each + range.len() <= whole && whole <= content::WHOLE);
+        }
+        Some(Content::Ping(token)) => assert_eq!(data, content::ping(token)),
+        Some(Content::Pong(token)) => assert_eq!(data, content::pong(token)),
+        None => {}
     }
 }
 
@@ -128,8 +154,13 @@ fn superframe(header: &[u8], frame: &[u8]) {
 /// Coalesces frames, and returns which are sent as one. Each is sent once, in order within its flow, and what the kernel would
 /// cut a superframe into are the same frames; but for the identification, where it means nothing.
 pub fn coalesce(frames: &[Vec<u8>]) -> Vec<Vec<usize>> {
+    coalesce_partial(frames, |_| None)
+}
+
+/// The same of frames of which some have a checksum that is still to be completed.
+pub fn coalesce_partial(frames: &[Vec<u8>], checksum: impl Fn(usize) -> Option<Checksum>) -> Vec<Vec<usize>> {
     let mut coalescer = Coalescer::new(true);
-    coalescer.plan(frames.len(), |index| &frames[index]);
+    coalescer.plan_partial(frames.len(), |index| &frames[index], &checksum);
     let (mut runs, mut sent) = (Vec::new(), vec![false; frames.len()]);
     for planned in coalescer.planned() {
         let run: Vec<usize> = planned.parts().map(|(index, _)| index).collect();
@@ -137,12 +168,18 @@ pub fn coalesce(frames: &[Vec<u8>]) -> Vec<Vec<usize>> {
         let mut whole = planned.headers().to_vec();
         planned.parts().for_each(|(index, from)| whole.extend_from_slice(&frames[index][from..]));
         if run.len() == 1 {
-            assert!(whole == frames[run[0]] && planned.facts() == crate::batch::Facts::default());
+            let facts = Facts { checksum: checksum(run[0]), ..Facts::default() };
+            assert!(whole == frames[run[0]] && planned.facts() == facts);
         } else {
             let facts = planned.facts();
             assert_eq!(offload::parse(&offload::write(&facts), &whole), Ok(facts));
             let mut segmenter = Segmenter::new(&whole, &facts).unwrap();
+            if let Some(checksum) = checksum(run[0]) {
+                assert_eq!(facts.checksum, Some(checksum));
+                segmenter = segmenter.leave_partial();
+            }
             for &index in &run {
+                assert_eq!(checksum(index).is_some(), checksum(run[0]).is_some());
                 let (headers, payload) = segmenter.cut().unwrap();
                 assert!(is_same(&[headers, payload].concat(), &frames[index]), "{index} of {run:?}");
             }

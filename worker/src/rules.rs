@@ -76,9 +76,10 @@ impl Rules {
             return;
         }
         for index in 0..batch.len() {
+            let partial = batch.span(index).facts.checksum;
             let frame = batch.frame_mut(index);
             if let Some(limits) = self.mss {
-                mss::clamp(frame, limits);
+                mss::clamp(frame, limits, partial);
             }
             if let Some(map) = map {
                 map.apply(frame);

@@ -14,7 +14,7 @@ use privsep::ipc::{
 use privsep::sys::process;
 
 use crate::control::{Control, Supervisor};
-use crate::forward::{Inward, Outward, Shared};
+use crate::forward::{Inward, Outward, Shared, leaves_partial};
 use crate::io::{Clock, Waker};
 use crate::path::Inlet;
 use crate::port::{Sink, Source};
@@ -126,7 +126,7 @@ pub(crate) fn loops(
         outward: Waker::new()?,
         main: Waker::new()?,
     });
-    let source = Source::new(settings.port, Arc::clone(&port));
+    let source = Source::new(settings.port, Arc::clone(&port), leaves_partial(&shared, &sealer));
     let outward = Outward::new(Arc::clone(&shared), source, sealer);
     let Wire::Classic(classic) = &settings.wire;
     let sink = Sink::new(settings.port, port);

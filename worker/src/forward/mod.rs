@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 pub use inward::Inward;
-pub use outward::Outward;
+pub use outward::{Outward, leaves_partial};
 
 use crate::io::{Clock, Waker};
 use crate::published::Published;

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use nix::poll::PollFlags;
 
 use super::{DRAINING_US, QUEUE_WAIT_US, REST_US, Shared};
-use crate::batch::{Batch, PACKETS};
+use crate::batch::{Batch, Facts, PACKETS};
 use crate::frame::segment::Segmenter;
 use crate::io::{Received, wait};
 use crate::path::Outlet;
@@ -123,6 +123,7 @@ impl Outward {
     fn send_cut(&mut self, finish: impl Fn(&mut Batch)) {
         let Self { shared, sealer, outlet, batch, packets, route, .. } = self;
         packets.clear();
+        let partial = leaves_partial(shared, sealer);
         let mut send = |packets: &mut Batch| {
             // A few superframes are thousands of packets: meanwhile somebody may wait for us to pass, or want them elsewhere.
             shared.pass();
@@ -140,17 +141,30 @@ impl Outward {
             // It was cut before to see whether it can be, when it came.
             let Ok(mut segmenter) = Segmenter::new(frame, &span.facts) else {
                 packets.pack_copy(&[frame]);
+                packets.set_facts(packets.len() - 1, span.facts);
                 continue;
             };
+            let mut facts = Facts::default();
+            if partial {
+                facts.checksum = segmenter.facts().checksum;
+                segmenter = segmenter.leave_partial();
+            }
             while let Some((headers, payload)) = segmenter.cut() {
                 if packets.is_full() {
                     send(packets);
                 }
                 packets.pack_copy(&[headers, payload]);
+                packets.set_facts(packets.len() - 1, facts);
+                packets.set_alone(packets.len() - 1);
             }
         }
         send(packets);
     }
+}
+
+/// Whether checksums stay to be completed: where the wire can say so, and nothing but whole frames is sent.
+pub fn leaves_partial(shared: &Shared, sealer: &Sealer) -> bool {
+    sealer.carries_facts() && shared.rules.takes_superframes()
 }
 
 /// Seals what is in the batch and sends it, waiting for room while the route stays the same.
@@ -194,6 +208,8 @@ mod tests {
     use super::*;
     use crate::forward::rig::{Rig, both, fill, frame, header, local, segment, waiting};
     use crate::wire::Route;
+    use crate::wire::secure;
+    use crate::wire::secure::crypt::tests::{CIPHERS, pair};
 
     const WAIT: Duration = Duration::from_micros(QUEUE_WAIT_US);
 
@@ -291,6 +307,46 @@ mod tests {
         outward.send_cut(|_| {});
         // Each message is up to 64 datagrams, which a Unix socket does not cut.
         assert_eq!([waiting(&paths[0]).len(), waiting(&paths[1]).len()], [0, 9]);
+    }
+
+    #[test]
+    fn where_the_wire_can_say_so_no_checksum_is_computed_and_segments_keep_one_size() {
+        let Rig { paths, outward, .. } = Rig::plain(1);
+        let (sending, mut opening) = pair(CIPHERS[0]);
+        let route = Route { sending: Some(Arc::new(sending)), ..outward.sealer.route().clone() };
+        let sealer = Sealer::Secure(secure::Sealer::new(1472, route.clone()));
+        assert!(leaves_partial(&outward.shared, &sealer) && !leaves_partial(&outward.shared, &outward.sealer));
+        outward.shared.route.set(&route);
+        let (ours, port) = std::os::unix::net::UnixDatagram::pair().unwrap();
+        let source = Source::new(privsep::ipc::PortKind::Raw, Arc::new(ours.into()), true);
+        let mut outward = Outward::new(Arc::clone(&outward.shared), source, sealer);
+        // Ten segments of one byte, each of which could be in a bundle.
+        port.send(&superframe(10)).unwrap();
+        outward.turn();
+        let message = waiting(&paths[0]).concat();
+        assert_eq!(message.len(), 10 * (36 + 55));
+        for (datagram, number) in message.chunks(36 + 55).zip(0..) {
+            let mut datagram = datagram.to_vec();
+            let content = opening.open(&mut datagram, 36 + 55).unwrap();
+            let content = &datagram[content];
+            assert_eq!(content[..4], [0, 16, 0, 34]);
+            assert_eq!(content[42..46], (u32::from_be_bytes([7; 4]) + number).to_be_bytes()[..], "sequence");
+            // The field's word less the length of the whole, and more that of one.
+            assert_eq!(content[54..56], (0x0707_u16 - 30 + 21).to_be_bytes(), "the pseudo header's sum");
+        }
+        // One packet: as it came, but for SCTP's checksum, which is none that could wait.
+        for (offset, left) in [(16, true), (8, false)] {
+            let mut packet = superframe(100);
+            packet[1] = 0;
+            packet[8..10].copy_from_slice(&u16::to_ne_bytes(offset));
+            port.send(&packet).unwrap();
+            outward.turn();
+            let mut datagram = waiting(&paths[0]).concat();
+            let length = datagram.len();
+            let content = opening.open(&mut datagram, length).unwrap();
+            assert_eq!(datagram[content.clone()][..4] == [0, 16, 0, 34], left);
+            assert_eq!(datagram[content][4..] == packet[10..], left);
+        }
     }
 
     #[test]

@@ -27,6 +27,8 @@ struct Shape {
     network: usize,
     transport: usize,
     payload: usize,
+    /// Whether its checksum is still to be completed.
+    partial: bool,
     /// Whether it could be part of a superframe.
     fit: bool,
 }
@@ -113,22 +115,34 @@ impl Coalescer {
 
     /// Plans how `count` frames are sent, in an order in which those of one flow follow each other as before.
     pub fn plan<'a>(&mut self, count: usize, frame: impl Fn(usize) -> &'a [u8]) {
+        self.plan_partial(count, frame, |_| None);
+    }
+
+    /// The same where of each frame it is told which checksum is still to be completed: those of which one is are put together only
+    /// with their like, and no payload is summed.
+    pub fn plan_partial<'a>(
+        &mut self,
+        count: usize,
+        frame: impl Fn(usize) -> &'a [u8],
+        checksum: impl Fn(usize) -> Option<Checksum>,
+    ) {
         self.runs.clear();
         self.open.clear();
         self.next.clear();
         self.next.resize(count, 0);
         for index in 0..count {
-            match look(frame(index)) {
-                Sight::Other => self.push(index, 0),
+            let checksum = checksum(index);
+            match look(frame(index), checksum) {
+                Sight::Other => self.push(index, 0, checksum),
                 Sight::Unclear => {
                     self.open.clear();
-                    self.push(index, 0);
+                    self.push(index, 0, checksum);
                 }
-                Sight::Flow(shape) => self.take(index, shape, &frame),
+                Sight::Flow(shape) => self.take(index, shape, checksum, &frame),
             }
         }
         for run in self.runs.iter_mut().filter(|run| run.count > 1) {
-            if let Sight::Flow(shape) = look(frame(run.first)) {
+            if let Sight::Flow(shape) = look(frame(run.first), checksum(run.first)) {
                 run.finish(frame(run.first), frame(run.last), &shape);
             }
         }
@@ -147,14 +161,14 @@ impl Coalescer {
         self.runs.iter().map(|run| Planned { run, next: &self.next })
     }
 
-    fn push(&mut self, index: usize, length: usize) {
-        let facts = Facts::default();
+    fn push(&mut self, index: usize, length: usize, checksum: Option<Checksum>) {
+        let facts = Facts { checksum, ..Facts::default() };
         let headers = [0; HEADERS];
         self.runs.push(Run { first: index, last: index, count: 1, length, checked: false, step: 0, facts, headers });
     }
 
     /// Adds a frame of a flow to the run of that, or ends it.
-    fn take<'a>(&mut self, index: usize, shape: Shape, frame: &impl Fn(usize) -> &'a [u8]) {
+    fn take<'a>(&mut self, index: usize, shape: Shape, checksum: Option<Checksum>, frame: &impl Fn(usize) -> &'a [u8]) {
         let bytes = frame(index);
         let of_flow =
             |&(run, ref open): &(usize, Shape)| same_flow((frame(self.runs[run].first), open), (bytes, &shape));
@@ -182,7 +196,7 @@ impl Coalescer {
             }
             self.open.push((self.runs.len(), shape));
         }
-        self.push(index, bytes.len() - shape.payload);
+        self.push(index, bytes.len() - shape.payload, checksum);
     }
 }
 
@@ -194,7 +208,11 @@ impl Run {
         let fits = self.count < most
             && frame.0.len() <= first.0.len()
             && shape.payload - shape.network + self.length + length <= PACKET;
-        if !fits || first.1.payload != shape.payload || first.0[..12] != frame.0[..12] {
+        if !fits
+            || first.1.payload != shape.payload
+            || first.1.partial != shape.partial
+            || first.0[..12] != frame.0[..12]
+        {
             return false;
         }
         let header = |bytes: &'_ [u8]| -> Option<[u8; 20]> { bytes[shape.network..].first_chunk().copied() };
@@ -260,8 +278,8 @@ impl Run {
     }
 }
 
-/// What a frame is, by its headers.
-fn look(frame: &[u8]) -> Sight {
+/// What a frame is, by its headers, and by which checksum of it is still to be completed.
+fn look(frame: &[u8], checksum: Option<Checksum>) -> Sight {
     let Some((ethertype, network)) = payload(frame, TAGS, &[TPID_8021Q, TPID_8021AD]) else { return Sight::Other };
     let Some(packet) = frame.get(network..) else { return Sight::Other };
     // Protocol, length of the header and of the packet, and whether it has nothing but that header.
@@ -292,14 +310,19 @@ fn look(frame: &[u8]) -> Sight {
     let payload = transport + length;
     // Not padded, not empty, and with a header that the kernel would write as it is.
     let whole = total == packet.len() && length < content.len() && payload <= HEADERS;
-    let usual = match kind {
-        Segments::Udp => word(content, 6) != Some(0),
-        Segments::Tcp4 | Segments::Tcp6 => {
-            content[12] % 16 == 0 && content[FLAGS] & !PSH == ACK && word(content, 16) != Some(u16::MAX)
-        }
-    };
+    let ((_, _, offset), partial) = (kind.transport(), checksum.is_some());
+    let own = |checksum: Checksum| usize::from(checksum.start) == transport && checksum.offset == offset;
+    let usual = checksum.is_none_or(own)
+        && match kind {
+            Segments::Udp => word(content, 6) != Some(0),
+            Segments::Tcp4 | Segments::Tcp6 => {
+                content[12] % 16 == 0
+                    && content[FLAGS] & !PSH == ACK
+                    && (partial || word(content, 16) != Some(u16::MAX))
+            }
+        };
     let fit = whole && usual && (ethertype == IPV6 || word(packet, 10) != Some(u16::MAX));
-    Sight::Flow(Shape { kind, network, transport, payload, fit })
+    Sight::Flow(Shape { kind, network, transport, payload, partial, fit })
 }
 
 /// Whether two frames have the same tags, protocol, addresses and ports.
@@ -323,9 +346,15 @@ fn pseudo_header(frame: &[u8], shape: &Shape, length: usize) -> Sum {
     addresses.plus(Sum::word(shape.kind.transport().0.into())).plus(Sum::number(length))
 }
 
-/// Whether a frame without padding has the right checksums.
+/// Whether a frame without padding has the right checksums, or where that is to be completed the right sum of its pseudo header.
 fn is_right(frame: &[u8], shape: &Shape) -> bool {
     let (header, content) = frame[shape.network..].split_at(shape.transport - shape.network);
     let pseudo = pseudo_header(frame, shape, content.len());
-    (header.len() == ipv6::HEADER || Sum::of(header).is_right()) && pseudo.plus(Sum::of(content)).is_right()
+    let (_, _, offset) = shape.kind.transport();
+    let right = if shape.partial {
+        content[usize::from(offset)..][..2] == pseudo.folded()
+    } else {
+        pseudo.plus(Sum::of(content)).is_right()
+    };
+    right && (header.len() == ipv6::HEADER || Sum::of(header).is_right())
 }

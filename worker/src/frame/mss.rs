@@ -3,21 +3,24 @@
 
 use super::ethernet::{IPV4, IPV6, TCP, TPID_8021AD, TPID_8021Q, payload, word};
 use super::ipv6;
+use crate::batch::Checksum;
 
 /// Least length of a TCP header in bytes.
 const TCP_HEADER: usize = 20;
 /// Where in it the checksum is.
 const CHECKSUM: usize = 16;
 
-/// Lowers the MSS in `frame` to one of `limits`, for IPv4 and for IPv6, behind at most two VLAN tags; tells whether it did.
-pub fn clamp(frame: &mut [u8], limits: (u16, u16)) -> bool {
+/// Lowers the MSS in `frame` to one of `limits`, for IPv4 and for IPv6, behind at most two VLAN tags; tells whether it did. The
+/// checksum of TCP changes with it, but where that is what is still to be completed, so that nothing but the pseudo header is in it.
+pub fn clamp(frame: &mut [u8], limits: (u16, u16), partial: Option<Checksum>) -> bool {
     let segment = payload(frame, 2, &[TPID_8021Q, TPID_8021AD]).and_then(|(kind, at)| match kind {
         IPV4 => Some((segment_v4(frame, at)?, limits.0)),
         IPV6 => Some((segment_v6(frame, at)?, limits.1)),
         _ => None,
     });
     let Some(((start, end), limit)) = segment else { return false };
-    lower(&mut frame[start..end], limit).is_some()
+    let whole = partial.is_none_or(|partial| usize::from(partial.start) != start);
+    lower(&mut frame[start..end], limit, whole).is_some()
 }
 
 /// Where the TCP segment of an IPv4 packet is (RFC 791).
@@ -39,7 +42,7 @@ fn segment_v6(frame: &[u8], at: usize) -> Option<(usize, usize)> {
 }
 
 /// Lowers the MSS of a SYN; `None` when there is nothing to lower.
-fn lower(segment: &mut [u8], limit: u16) -> Option<()> {
+fn lower(segment: &mut [u8], limit: u16, whole: bool) -> Option<()> {
     const SYN: u8 = 0x02;
     let header = usize::from(segment.get(12)? >> 4) * 4;
     if segment.get(13)? & SYN == 0 || header < TCP_HEADER || header > segment.len() {
@@ -51,6 +54,9 @@ fn lower(segment: &mut [u8], limit: u16) -> Option<()> {
         return None;
     }
     segment[at..at + 2].copy_from_slice(&limit.to_be_bytes());
+    if !whole {
+        return Some(());
+    }
     let checksum = word(segment, CHECKSUM)?;
     // A value at an odd offset stands in two words of the sum, its bytes exchanged.
     let swap = |value: u16| if at % 2 == 0 { value } else { value.swap_bytes() };
@@ -130,15 +136,31 @@ mod tests {
                     let mut frame = syn(&header, end.clone(), options, data);
                     assert_eq!(sum(&frame[end.clone()], &frame[at..]), 0xffff);
                     let limits = (1360, 1360);
-                    assert!(clamp(&mut frame, limits) && !clamp(&mut frame, limits), "{options:?} {data:?}");
+                    assert!(
+                        clamp(&mut frame, limits, None) && !clamp(&mut frame, limits, None),
+                        "{options:?} {data:?}"
+                    );
                     assert_eq!(sum(&frame[end.clone()], &frame[at..]), 0xffff, "{options:?} {data:?} {tags:?}");
                     // One that was wrong stays wrong by as much: we do not vouch for what we did not check.
                     frame[at + 5] ^= 1;
                     let before = sum(&frame[end.clone()], &frame[at..]);
-                    assert!(before != 0xffff && clamp(&mut frame, (1000, 1000)));
+                    assert!(before != 0xffff && clamp(&mut frame, (1000, 1000), None));
                     assert_eq!(sum(&frame[end], &frame[at..]), before, "{options:?} {data:?} {tags:?}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_checksum_that_is_still_to_be_completed_stays_the_sum_of_the_pseudo_header() {
+        let frame = syn(&ipv4_header(&[], 28), 26..34, &[1, 2, 4, 5, 180, 0, 0, 0], b"");
+        for (start, offset, whole) in [(34, 16, false), (54, 6, true)] {
+            let (mut partial, mut complete) = (frame.clone(), frame.clone());
+            assert!(clamp(&mut partial, (1360, 1360), Some(Checksum { start, offset })));
+            assert!(clamp(&mut complete, (1360, 1360), None));
+            assert_eq!(partial[50..52] == frame[50..52], !whole);
+            partial[50..52].copy_from_slice(&complete[50..52]);
+            assert_eq!(partial, complete);
         }
     }
 
@@ -160,7 +182,7 @@ mod tests {
                 header.extend_from_slice(&[next, 0, 1, 4, 0, 0, 0, 0]);
             }
             let mut frame = syn(&header, 22..54, &[2, 4, 5, 180], b"");
-            assert_eq!(clamp(&mut frame, (1400, 1360)), lowered, "{extensions:?}");
+            assert_eq!(clamp(&mut frame, (1400, 1360), None), lowered, "{extensions:?}");
         }
     }
 
@@ -174,7 +196,7 @@ mod tests {
             [1, 1, 1, 1, 9, 99, 2, 4],
         ] {
             let mut frame = syn(&header, 26..34, &options, b"");
-            assert!(!clamp(&mut frame, (1, 1)), "{options:?}");
+            assert!(!clamp(&mut frame, (1, 1), None), "{options:?}");
         }
     }
 
@@ -183,7 +205,7 @@ mod tests {
         let whole = syn(&ipv4_header(&[0x81, 0, 0, 7], 24), 30..38, &[2, 4, 5, 180], b"");
         for length in 0..whole.len() {
             let mut cut = whole[..length].to_vec();
-            assert!(!clamp(&mut cut, (1, 1)) && cut == whole[..length], "{length}");
+            assert!(!clamp(&mut cut, (1, 1), None) && cut == whole[..length], "{length}");
         }
     }
 }

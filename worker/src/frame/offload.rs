@@ -165,6 +165,11 @@ pub fn write(facts: &Facts) -> [u8; LONG] {
 /// say which of both is to be completed.
 const SCTP: u16 = 8;
 
+/// Whether a checksum can be left to somebody else: a sum, and its place told by one byte behind where it begins.
+pub fn travels(checksum: Checksum) -> bool {
+    checksum.offset != SCTP && checksum.offset <= u8::MAX.into()
+}
+
 /// Completes a checksum in its place: what stands there is the sum of what is not in the frame. As the kernel does, it is never
 /// zero, which in UDP would say that there is none and is the same number everywhere else. That of SCTP begins anew.
 ///

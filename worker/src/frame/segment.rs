@@ -43,6 +43,8 @@ pub struct Segmenter<'a> {
     segment: u16,
     /// Payload of all frames to come; `None` when there is none.
     rest: Option<&'a [u8]>,
+    /// The checksum of each frame is left to be completed.
+    partial: bool,
 }
 
 impl<'a> Segmenter<'a> {
@@ -89,7 +91,20 @@ impl<'a> Segmenter<'a> {
         let sequence = sequence(&frame[transport..]);
         let flags = frame.get(transport + FLAGS).copied().unwrap_or(0);
         let (segment, rest) = (superframe.segment, Some(rest));
-        Ok(Self { headers, length, network, transport, kind, id, sequence, flags, pseudo, segment, rest })
+        Ok(Self {
+            headers,
+            length,
+            network,
+            transport,
+            kind,
+            id,
+            sequence,
+            flags,
+            pseudo,
+            segment,
+            rest,
+            partial: false,
+        })
     }
 
     /// What is known of the superframe, the length of its headers exactly.
@@ -101,6 +116,14 @@ impl<'a> Segmenter<'a> {
             superframe: Some(Superframe { kind: self.kind, header: number(self.length), segment: self.segment }),
             vlan: None,
         }
+    }
+
+    /// From now on each frame has the sum of its pseudo header in the place of the checksum, which is still to be completed: what
+    /// [`Segmenter::facts`] says of it is true of each.
+    #[must_use]
+    pub fn leave_partial(mut self) -> Self {
+        self.partial = true;
+        self
     }
 
     /// Bytes in the longest frame that is left.
@@ -148,7 +171,12 @@ impl<'a> Segmenter<'a> {
             self.flags &= !CWR;
             self.sequence = self.sequence.wrapping_add(u32::from(self.segment));
         }
-        let sum = self.pseudo.plus(Sum::number(length)).plus(Sum::of(header)).plus(Sum::of(payload));
+        let pseudo = self.pseudo.plus(Sum::number(length));
+        if self.partial {
+            header[field].copy_from_slice(&pseudo.folded());
+            return;
+        }
+        let sum = pseudo.plus(Sum::of(header)).plus(Sum::of(payload));
         let checksum = if self.kind == Segments::Udp { sum.nonzero_checksum() } else { sum.checksum() };
         header[field].copy_from_slice(&checksum);
     }

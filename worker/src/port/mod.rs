@@ -22,10 +22,11 @@ pub enum Source {
 }
 
 impl Source {
-    pub fn new(kind: PortKind, handle: Arc<OwnedFd>) -> Self {
+    /// `partial` tells that a checksum may be left as it is, still to be completed.
+    pub fn new(kind: PortKind, handle: Arc<OwnedFd>, partial: bool) -> Self {
         match kind {
-            PortKind::Tap => Self::Tap(tap::Source::new(handle)),
-            PortKind::Raw | PortKind::Mirror { .. } => Self::Raw(raw::Source::new(handle)),
+            PortKind::Tap => Self::Tap(tap::Source::new(handle, partial)),
+            PortKind::Raw | PortKind::Mirror { .. } => Self::Raw(raw::Source::new(handle, partial)),
         }
     }
 
@@ -62,9 +63,9 @@ impl AsFd for Source {
     }
 }
 
-/// Looks at the frame that was put into the batch last, with what the kernel says of it, or drops and counts it. Only a superframe
-/// has facts from then on: what is one packet is made as it would be on the wire.
-fn settle(batch: &mut Batch, counters: &SharedPort) {
+/// Looks at the frame that was put into the batch last, with what the kernel says of it, or drops and counts it. What is one packet
+/// is made as it would be on the wire, but for a checksum that may stay `partial`; so only a superframe has other facts.
+fn settle(batch: &mut Batch, partial: bool, counters: &SharedPort) {
     let Some(last) = batch.len().checked_sub(1) else { return };
     let Facts { checksum, superframe, .. } = batch.span(last).facts;
     let longest = if superframe.is_some() {
@@ -77,7 +78,7 @@ fn settle(batch: &mut Batch, counters: &SharedPort) {
         batch.set_facts(last, Facts { checksum: facts.checksum.filter(|_| checksum.is_some()), ..facts });
         longest
     } else {
-        if let Some(checksum) = checksum {
+        if let Some(checksum) = checksum.filter(|&checksum| !partial || !offload::travels(checksum)) {
             // Where it goes has been looked at before.
             let _ = offload::complete_checksum(batch.frame_mut(last), checksum);
             batch.set_facts(last, Facts::default());
@@ -150,7 +151,7 @@ mod tests {
     /// One of three segments, settled and cut.
     fn cut(checksum: Option<Checksum>, field: [u8; 2]) -> Vec<Vec<u8>> {
         let mut batch = superframe(300, 100, checksum, field);
-        settle(&mut batch, &SharedPort::default());
+        settle(&mut batch, false, &SharedPort::default());
         let mut segmenter = Segmenter::new(batch.frame(0), &batch.span(0).facts).unwrap();
         let mut all = Vec::new();
         while let Some((headers, payload)) = segmenter.cut() {
@@ -173,7 +174,7 @@ mod tests {
             [(PACKETS, 1, 0), (PACKETS + 1, 1, 1), (65_495, 1, 1), (65_483, 36, 0), (65_495, 31, 1), (65_495, 32, 0)]
         {
             let (mut batch, counters) = (superframe(payload, segment, None, [0; 2]), SharedPort::default());
-            settle(&mut batch, &counters);
+            settle(&mut batch, false, &counters);
             assert_eq!(counters.rx_dropped_offload.get(), dropped, "{payload} bytes in segments of {segment}");
             assert_eq!(batch.len() as u64, 1 - dropped);
         }

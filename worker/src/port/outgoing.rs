@@ -67,7 +67,8 @@ impl Outgoing {
         let Self { coalescer, items, .. } = self;
         (self.first, self.done) = (first, 0);
         items.clear();
-        coalescer.plan(batch.len() - first, |index| batch.frame(first + index));
+        let checksum = |index: usize| batch.span(first + index).facts.checksum;
+        coalescer.plan_partial(batch.len() - first, |index| batch.frame(first + index), checksum);
         for (number, planned) in coalescer.planned().enumerate() {
             let frames = || planned.parts().map(|(index, _)| first + index);
             if planned.count() > 1 && frames().all(|index| fit(batch.frame(index))) {
@@ -86,7 +87,9 @@ impl Outgoing {
                     let planned = self.coalescer.get(number);
                     (Ok(planned), planned.facts())
                 }
-                Item::Frame(index) => (Err(index), Facts::default()),
+                Item::Frame(index) => {
+                    (Err(index), Facts { checksum: batch.span(index).facts.checksum, ..Facts::default() })
+                }
             };
             Packet { batch, first: self.first, content, header: offload::write(&facts) }
         })
@@ -138,6 +141,32 @@ pub mod tests {
             .packets(batch)
             .map(|packet| (packet.frames().count(), packet.pieces().map(<[u8]>::len).sum()))
             .collect()
+    }
+
+    #[test]
+    fn a_checksum_that_is_to_be_completed_is_told_of_a_frame_as_of_a_superframe() {
+        let checksum = Some(crate::batch::Checksum { start: 34, offset: 16 });
+        let facts = Facts { checksum, ..Facts::default() };
+        let mut batch = Batch::default();
+        for number in 0..3_u32 {
+            let mut frame = segment(number * 100, 100);
+            let pseudo = crate::frame::checksum::Sum::of(&[&frame[26..34], &[0, 6, 0, 120]].concat()).folded();
+            frame[50..52].copy_from_slice(&pseudo);
+            batch.append_copy(&frame);
+            batch.set_facts(batch.len() - 1, facts);
+        }
+        // One whose checksum is whole stays apart, in its order.
+        batch.append_copy(&segment(300, 100));
+        let mut outgoing = Outgoing::new();
+        outgoing.begin(&batch, 0, |_| true);
+        let header = |outgoing: &Outgoing| -> Vec<_> {
+            outgoing.packets(&batch).map(|packet| offload::parse(&packet.header, &[0; 1000]).unwrap()).collect()
+        };
+        let told = header(&outgoing);
+        assert_eq!((told.len(), told[0].checksum, told[1]), (2, checksum, Facts::default()));
+        assert!(told[0].superframe.is_some_and(|superframe| superframe.segment == 100));
+        assert!(outgoing.refuse(Errno::EINVAL).is_some());
+        assert_eq!(header(&outgoing), [facts, facts, facts, Facts::default()]);
     }
 
     #[test]

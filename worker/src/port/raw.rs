@@ -26,6 +26,8 @@ const DROPS_EVERY: Duration = Duration::from_secs(1);
 
 pub struct Source {
     handle: Arc<OwnedFd>,
+    /// Checksums may stay to be completed.
+    partial: bool,
     receiver: Receiver,
     drops_asked: Instant,
     /// Superframes in a row that the kernel could not say.
@@ -33,8 +35,8 @@ pub struct Source {
 }
 
 impl Source {
-    pub fn new(handle: Arc<OwnedFd>) -> Self {
-        Self { handle, receiver: Receiver::with_control(BATCH), drops_asked: Instant::now(), refused: 0 }
+    pub fn new(handle: Arc<OwnedFd>, partial: bool) -> Self {
+        Self { handle, partial, receiver: Receiver::with_control(BATCH), drops_asked: Instant::now(), refused: 0 }
     }
 
     pub fn receive(&mut self, counters: &SharedPort, batch: &mut Batch) -> Received {
@@ -58,7 +60,8 @@ impl Source {
         };
         self.refused = 0;
         for index in 0..count {
-            accept(batch, index, self.receiver.length(index), self.receiver.vlan_tag(index), counters);
+            let (length, tag) = (self.receiver.length(index), self.receiver.vlan_tag(index));
+            accept(batch, index, length, tag, self.partial, counters);
         }
         Received::Batch
     }
@@ -80,7 +83,7 @@ impl Source {
 
 /// Takes what was received into slot `index`, `length` bytes in all: what the kernel says of the frame, and the frame without the
 /// tag that it has taken out, which comes back into its place; or drops and counts it.
-fn accept(batch: &mut Batch, index: usize, length: usize, tag: Option<VlanTag>, counters: &SharedPort) {
+fn accept(batch: &mut Batch, index: usize, length: usize, tag: Option<VlanTag>, partial: bool, counters: &SharedPort) {
     if length > batch.capacity() {
         return counters.rx_dropped_oversize.add(1);
     }
@@ -97,7 +100,7 @@ fn accept(batch: &mut Batch, index: usize, length: usize, tag: Option<VlanTag>, 
     if let Some(tag) = tag {
         vlan::restore(batch.grow_front(last, vlan::TAG), tag);
     }
-    settle(batch, counters);
+    settle(batch, partial, counters);
 }
 
 impl AsFd for Source {
@@ -219,7 +222,7 @@ mod tests {
             (0, None, 0, 1),
         ] {
             let (mut batch, counters) = (Batch::for_runs(), SharedPort::default());
-            accept(&mut batch, 0, SHORT + length, tag, &counters);
+            accept(&mut batch, 0, SHORT + length, tag, false, &counters);
             let counted = (counters.rx_dropped_oversize.get(), counters.rx_dropped_short.get());
             assert_eq!(counted, (oversize, short), "{length}, {tag:?}");
             let expected = length + tag.map_or(0, |_| vlan::TAG);
@@ -282,9 +285,9 @@ mod tests {
             slot[SHORT..SHORT + 12].fill(byte);
             slot[SHORT + 12..SHORT + 20].copy_from_slice(b"\x08\x00within");
         }
-        accept(&mut batch, 0, SHORT + 20, None, &counters);
-        accept(&mut batch, 1, SHORT + 3, Some(VlanTag { tpid: 0x8100, tci: 1 }), &counters);
-        accept(&mut batch, 2, SHORT + 20, Some(TAGGED), &counters);
+        accept(&mut batch, 0, SHORT + 20, None, false, &counters);
+        accept(&mut batch, 1, SHORT + 3, Some(VlanTag { tpid: 0x8100, tci: 1 }), false, &counters);
+        accept(&mut batch, 2, SHORT + 20, Some(TAGGED), false, &counters);
         assert_eq!(batch.frame(0), [&[1; 12][..], b"\x08\x00within"].concat());
         assert_eq!(batch.frame(1), [&[3; 12][..], b"\x88\xa8\xe0\x63\x08\x00within"].concat());
         // And may grow behind as if it had come so.
@@ -295,7 +298,7 @@ mod tests {
     fn what_waits_is_one_batch_and_a_handle_that_fails_is_no_empty_one() {
         let (ours, theirs) = UnixDatagram::pair().unwrap();
         let (mut source, mut batch, counters) =
-            (Source::new(Arc::new(ours.into())), Batch::default(), SharedPort::default());
+            (Source::new(Arc::new(ours.into()), false), Batch::default(), SharedPort::default());
         assert_eq!(source.receive(&counters, &mut batch), Received::Nothing);
         for frame in [&[1; 60][..], &[2; 13], &[3; 14]] {
             theirs.send(&[&[0; SHORT][..], frame].concat()).unwrap();
@@ -304,7 +307,7 @@ mod tests {
         assert!(batch.frames(0).eq([&[1; 60][..], &[3; 14]]));
         assert_eq!((counters.rx_dropped_short.get(), counters.rx_errors.get()), (1, 0));
         let no_socket = std::fs::File::open("/dev/null").unwrap();
-        let mut source = Source::new(Arc::new(no_socket.into()));
+        let mut source = Source::new(Arc::new(no_socket.into()), false);
         assert_eq!((source.receive(&counters, &mut batch), counters.rx_errors.get()), (Received::Error, 1));
     }
 }

@@ -19,11 +19,13 @@ use crate::io::Received;
 
 pub struct Source {
     handle: Arc<OwnedFd>,
+    /// Checksums may stay to be completed.
+    partial: bool,
 }
 
 impl Source {
-    pub fn new(handle: Arc<OwnedFd>) -> Self {
-        Self { handle }
+    pub fn new(handle: Arc<OwnedFd>, partial: bool) -> Self {
+        Self { handle, partial }
     }
 
     pub fn receive(&mut self, counters: &SharedPort, batch: &mut Batch) -> Received {
@@ -37,7 +39,7 @@ impl Source {
                     match facts {
                         Ok(facts) => {
                             batch.pack(length).facts = facts;
-                            settle(batch, counters);
+                            settle(batch, self.partial, counters);
                         }
                         Err(_) => counters.rx_dropped_offload.add(1),
                     }
@@ -154,7 +156,7 @@ mod tests {
     #[test]
     fn frames_come_in_their_order_without_those_that_are_too_long_or_make_no_sense() {
         let (handle, theirs) = pair();
-        let mut source = Source::new(handle);
+        let mut source = Source::new(handle, false);
         let (mut batch, counters) = (Batch::for_superframes(), SharedPort::default());
         assert_eq!(source.receive(&counters, &mut batch), Received::Nothing);
         let frames = [vec![1; 60], vec![2; MAX_FRAME + 1], vec![3; MAX_FRAME], vec![4; 13], vec![5; 14]];
@@ -172,7 +174,7 @@ mod tests {
     #[test]
     fn a_checksum_that_is_left_to_us_is_completed() {
         let (handle, theirs) = pair();
-        let (mut source, mut batch) = (Source::new(handle), Batch::for_superframes());
+        let (mut source, mut batch) = (Source::new(handle, false), Batch::for_superframes());
         let frame = [&[0; 14][..], &[0x12, 0x34, 0, 0, 0x56, 0x78]].concat();
         let header: Vec<u8> = [0x0001_u16, 0, 0, 14, 2].into_iter().flat_map(u16::to_ne_bytes).collect();
         theirs.send(&[&header[..], &frame].concat()).unwrap();
@@ -184,7 +186,7 @@ mod tests {
     #[test]
     fn an_error_is_told_from_nothing_and_counted() {
         let no_reader = File::options().write(true).open("/dev/null").unwrap();
-        let mut source = Source::new(Arc::new(no_reader.into()));
+        let mut source = Source::new(Arc::new(no_reader.into()), false);
         let (mut batch, counters) = (Batch::default(), SharedPort::default());
         assert_eq!((source.receive(&counters, &mut batch), counters.rx_errors.get()), (Received::Error, 1));
     }

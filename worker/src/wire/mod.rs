@@ -6,9 +6,13 @@
 //! side has one of its own. What a sealer must know of the session is its [`Route`], a copy that is replaced when it changes.
 
 pub mod classic;
+pub mod health;
 mod outbox;
+pub mod remote;
+pub mod secure;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use privsep::ipc::{Secrets, Settings, SharedPath, SharedPort, SharedSeal, State, Wire};
 
@@ -51,6 +55,8 @@ pub struct Route {
     pub active: usize,
     /// Where each path leads; never none.
     pub targets: Vec<Target>,
+    /// What seals frames, where a session does; the same only as itself.
+    pub sending: Option<Arc<secure::Sending>>,
 }
 
 impl Route {
@@ -112,6 +118,8 @@ pub enum Session {
 pub enum Sealer {
     /// `EthUDP`'s.
     Classic(classic::Sealer),
+    /// Our own.
+    Secure(secure::Sealer),
 }
 
 impl Session {
@@ -164,6 +172,7 @@ impl Sealer {
     pub fn seal<'a>(&'a mut self, frames: &'a mut Batch, counters: &Counters) -> (&'a Batch, usize, Target) {
         match self {
             Self::Classic(sealer) => sealer.seal(frames, counters),
+            Self::Secure(sealer) => sealer.seal(frames, counters),
         }
     }
 
@@ -171,6 +180,7 @@ impl Sealer {
     pub fn set_route(&mut self, route: &Route) {
         match self {
             Self::Classic(sealer) => sealer.set_route(route),
+            Self::Secure(sealer) => sealer.set_route(route),
         }
     }
 
@@ -178,6 +188,12 @@ impl Sealer {
     pub fn route(&self) -> &Route {
         match self {
             Self::Classic(sealer) => sealer.route(),
+            Self::Secure(sealer) => sealer.route(),
         }
+    }
+
+    /// Whether a frame's checksum can travel as it is, still to be completed.
+    pub fn carries_facts(&self) -> bool {
+        matches!(self, Self::Secure(_))
     }
 }

@@ -1,7 +1,9 @@
 //! Joining.
 
+use ethudp_worker::batch::Checksum;
 use ethudp_worker::frame::coalesce::Coalescer;
 use ethudp_worker::frame::offload;
+use ethudp_worker::frame::segment::Segmenter;
 use ethudp_worker::fuzzing;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -52,6 +54,74 @@ proptest! {
         prop_assert_eq!(frame, whole);
         prop_assert_eq!(planned[0].facts(), facts(&flow, u16::try_from(size).unwrap()));
         runs(&cut);
+    }
+
+    /// The same where each still needs its checksum; and where one of them does and the others do not, those stay apart.
+    #[test]
+    fn a_superframe_that_was_cut_with_partial_checksums_is_made_again(
+        flow in flows(), id: u16, sequence: u32, push: bool, other: Index,
+        count in 2..40_usize, size in 1..1500_usize, last in 1..=1500_usize,
+    ) {
+        let tags = flow.tags[..flow.tags.len().min(8)].to_vec();
+        let flow = Flow { tags, extensions: Vec::new(), ip_options: Vec::new(), ..flow };
+        let length = (count - 1) * size + last.min(size);
+        let payload: Vec<u8> = (0..length).map(|at| at.to_le_bytes()[0]).collect();
+        let flags = if push { ACK | PSH } else { ACK };
+        let whole = flow.superframe(id, sequence, flags, &payload);
+        let facts = facts(&flow, u16::try_from(size).unwrap());
+        let mut segmenter = Segmenter::new(&whole, &facts).unwrap().leave_partial();
+        let mut cut = Vec::new();
+        while let Some((headers, payload)) = segmenter.cut() {
+            cut.push([headers, payload].concat());
+        }
+        // But for that checksum they are what the reference cuts, and with it completed, too.
+        let checksum = facts.checksum.unwrap();
+        let complete = flow.cut(id, sequence, flags, &payload, size);
+        prop_assume!(!complete.iter().any(|frame| unusual(&flow, frame)));
+        for (frame, complete) in cut.iter().zip(&complete) {
+            let mut completed = frame.clone();
+            offload::complete_checksum(&mut completed, checksum).unwrap();
+            let (mut expected, field) = (complete.clone(), usize::from(checksum.start + checksum.offset));
+            // Who completes one writes the other zero, as the kernel does.
+            if expected[field..field + 2] == [0, 0] {
+                expected[field..field + 2].fill(0xff);
+            }
+            prop_assert!(completed == expected);
+        }
+        let mut coalescer = Coalescer::new(true);
+        coalescer.plan_partial(cut.len(), |index| &cut[index], |_| Some(checksum));
+        let planned: Vec<_> = coalescer.planned().collect();
+        prop_assert_eq!(planned.len(), 1);
+        let mut frame = planned[0].headers().to_vec();
+        planned[0].parts().for_each(|(index, from)| frame.extend_from_slice(&cut[index][from..]));
+        prop_assert_eq!(frame, whole);
+        prop_assert_eq!(planned[0].facts(), facts);
+        let other = other.index(count);
+        cut[other].clone_from(&complete[other]);
+        let runs = fuzzing::coalesce_partial(&cut, |index| (index != other).then_some(checksum));
+        prop_assert!(runs.contains(&vec![other]));
+    }
+
+    /// A pseudo header's sum that is wrong, or a checksum elsewhere, is not made right by being joined.
+    #[test]
+    fn a_partial_checksum_that_is_wrong_is_not_joined(v6: bool, udp: bool, wrong in 1..=u16::MAX, at in 0..2_usize) {
+        let flow = Flow::new(v6, udp);
+        let told = facts(&flow, 100);
+        let checksum = told.checksum.unwrap();
+        let whole = flow.superframe(1, 2, ACK, &[3; 200]);
+        let mut segmenter = Segmenter::new(&whole, &told).unwrap().leave_partial();
+        let mut cut = Vec::new();
+        while let Some((headers, payload)) = segmenter.cut() {
+            cut.push([headers, payload].concat());
+        }
+        prop_assert_eq!(fuzzing::coalesce_partial(&cut, |_| Some(checksum)), [[0, 1]]);
+        let elsewhere = Checksum { start: checksum.start - 2, ..checksum };
+        let runs = fuzzing::coalesce_partial(&cut, |index| Some(if index == at { elsewhere } else { checksum }));
+        prop_assert_eq!(runs, [[0], [1]]);
+        let field = usize::from(checksum.start + checksum.offset);
+        let word = u16::from_be_bytes([cut[at][field], cut[at][field + 1]]) ^ wrong;
+        cut[at][field..field + 2].copy_from_slice(&word.to_be_bytes());
+        prop_assert_eq!(fuzzing::coalesce_partial(&cut, |_| Some(checksum)), [[0], [1]]);
     }
 
     /// Streams of several flows in one batch, in any order, with frames of any length and flags between them.

@@ -59,6 +59,12 @@ impl Sky {
         Self { cut, loss, double, delay, jitter }
     }
 
+    /// The same, and farther: up to a second there and back.
+    pub fn far(random: &mut Random) -> Self {
+        let near = Self::any(random);
+        Self { delay: near.delay + random.below(7 * SECOND / 20), ..near }
+    }
+
     /// Whether an answer can come.
     pub fn works(&self) -> bool {
         self.cut == [false, false]

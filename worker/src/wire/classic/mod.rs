@@ -2,15 +2,13 @@
 //! a path that is left when no PONG comes, a peer that may be learned. It has no authentication of any kind.
 //!
 //! [`codec`] is the form of a datagram (with [`lz4`] and [`cbc`]), [`fragment`] that of one which is too long, [`password`] and
-//! [`remote`] tell who is the peer, [`health`] which path is used; [`Session`] and [`Sealer`] put it together.
+//! [`remote`](super::remote) tell who is the peer, [`health`](super::health) which path is used; [`Session`] and [`Sealer`] put it together.
 
 mod cbc;
 pub mod codec;
 pub mod fragment;
-pub mod health;
 mod lz4;
 pub mod password;
-pub mod remote;
 mod sealer;
 mod session;
 

@@ -6,7 +6,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::codec::{Kind, PASSWORD, kind};
-use super::remote::Remote;
+use crate::wire::remote::Remote;
 
 /// The whole message that has the right password: word, password, NUL.
 pub struct Password(Zeroizing<Vec<u8>>);

@@ -7,13 +7,13 @@ use zeroize::Zeroizing;
 
 use super::codec::{Codec, Kind, PING, PONG, Scratch, kind};
 use super::fragment::{self, Outcome, Reassembly, Splitter};
-use super::health;
 use super::password::{self, Password};
-use super::remote::Remote;
+
 use crate::batch::Batch;
 use crate::frame::HEADER;
 use crate::frame::plausible::is_plausible;
-use crate::wire::{Counters, Outbox, Route, Target};
+use crate::wire::remote::Remote;
+use crate::wire::{Counters, Outbox, Route, Target, health};
 
 /// Length of a tick in microseconds.
 pub const TICK_US: u64 = 1_000_000;
@@ -100,7 +100,11 @@ impl Session {
             last_tick: settings.exit_after,
             tick: state.tick,
             next_tick_us: 0,
-            route: Route { active: usize::from(state.active).min(paths.len().saturating_sub(1)), targets },
+            route: Route {
+                active: usize::from(state.active).min(paths.len().saturating_sub(1)),
+                targets,
+                sending: None,
+            },
             paths,
         }
     }

@@ -67,10 +67,14 @@ impl Learned {
         self.current
     }
 
+    /// Whether `source` is within the limits.
+    pub fn admits(&self, source: SocketAddr) -> bool {
+        self.address.is_none_or(|address| address == source.ip()) && self.port.is_none_or(|port| port == source.port())
+    }
+
     /// Learns `source`, the last one wins; false when it is outside the limits.
     pub fn learn(&mut self, source: SocketAddr) -> bool {
-        let right = self.address.is_none_or(|address| address == source.ip())
-            && self.port.is_none_or(|port| port == source.port());
+        let right = self.admits(source);
         if right {
             self.current = Some(source);
         }

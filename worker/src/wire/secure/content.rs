@@ -1,0 +1,351 @@
+//! What is sealed in a datagram: a frame, a bundle of them, a piece of one, a ping or a pong. Ranges are in bytes of the content.
+
+use std::ops::Range;
+
+use crate::batch::{Checksum, MAX_FRAME};
+use crate::frame;
+use crate::frame::offload::travels;
+
+/// Bytes in front of a frame.
+pub const FRAME_HEADER: usize = 4;
+/// Bytes in front of the frames of a bundle.
+pub const BUNDLE_HEADER: usize = 4;
+/// Bytes in front of each frame of a bundle, its own header included.
+pub const ITEM_HEADER: usize = 2 + FRAME_HEADER;
+/// Bytes in front of a piece.
+pub const FRAGMENT_HEADER: usize = 12;
+/// Pieces of a frame.
+pub const PIECES: std::ops::RangeInclusive<usize> = 2..=16;
+/// Least length of all pieces but the last.
+pub const PIECE: usize = 64;
+/// Longest content of kind 0.
+pub const WHOLE: usize = FRAME_HEADER + MAX_FRAME;
+/// Length of a ping or pong.
+pub const CONTROL: usize = 12;
+
+const FRAME: u8 = 0;
+const BUNDLE: u8 = 1;
+const FRAGMENT: u8 = 2;
+const PING: u8 = 3;
+const PONG: u8 = 4;
+
+/// A content that is well formed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content<'a> {
+    /// One frame.
+    Frame(Frame),
+    /// Several small ones.
+    Bundle(Bundle<'a>),
+    /// A piece of one.
+    Fragment(Fragment),
+    /// With its token.
+    Ping([u8; 8]),
+    /// With the token of the ping.
+    Pong([u8; 8]),
+}
+
+/// A frame, and what is still to be done to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// Its bytes.
+    pub range: Range<usize>,
+    /// The checksum that is to be completed.
+    pub checksum: Option<Checksum>,
+}
+
+/// Frames that are well formed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bundle<'a>(&'a [u8]);
+
+/// A piece of a content of kind 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fragment {
+    /// Which it is, from zero.
+    pub number: usize,
+    /// Length of all pieces but the last.
+    pub each: usize,
+    /// Length of what they are pieces of.
+    pub whole: usize,
+    /// Which frame it is of.
+    pub identification: u32,
+    /// Its bytes.
+    pub range: Range<usize>,
+}
+
+impl Fragment {
+    /// How many pieces there are.
+    pub fn count(&self) -> usize {
+        self.whole.div_ceil(self.each)
+    }
+}
+
+/// Reads a content; `None` for what is none.
+pub fn parse(content: &[u8]) -> Option<Content<'_>> {
+    let token = || content.split_first_chunk::<4>().and_then(|(_, token)| <[u8; 8]>::try_from(token).ok());
+    match content {
+        [FRAME, ..] => frame(content).map(Content::Frame),
+        [BUNDLE, 0, 0, 0, ..] => {
+            let bundle = Bundle(content);
+            let mut at = BUNDLE_HEADER;
+            let mut count = 0;
+            while at < content.len() {
+                at = bundle.item(at)?.range.end;
+                count += 1;
+            }
+            (count >= 2).then_some(Content::Bundle(bundle))
+        }
+        [FRAGMENT, ..] => fragment(content).map(Content::Fragment),
+        [PING, 0, 0, 0, ..] => token().map(Content::Ping),
+        [PONG, 0, 0, 0, ..] => token().map(Content::Pong),
+        _ => None,
+    }
+}
+
+/// Reads a content of kind 0.
+pub fn frame(content: &[u8]) -> Option<Frame> {
+    let ([FRAME, offset, start @ ..], bytes) = content.split_first_chunk::<FRAME_HEADER>()? else { return None };
+    if !(frame::HEADER..=MAX_FRAME).contains(&bytes.len()) {
+        return None;
+    }
+    let (start, offset) = (u16::from_be_bytes(*start), u16::from(*offset));
+    let checksum = (start != 0 || offset != 0).then_some(Checksum { start, offset });
+    let lies = |checksum: Checksum| {
+        let (start, offset) = (usize::from(checksum.start), usize::from(checksum.offset));
+        start >= frame::HEADER && start + offset + 2 <= bytes.len() && travels(checksum)
+    };
+    let range = FRAME_HEADER..content.len();
+    checksum.is_none_or(lies).then_some(Frame { range, checksum })
+}
+
+fn fragment(content: &[u8]) -> Option<Fragment> {
+    let (&[_, number, e0, e1, w0, w1, 0, 0, i0, i1, i2, i3], piece) = content.split_first_chunk::<FRAGMENT_HEADER>()?
+    else {
+        return None;
+    };
+    let fragment = Fragment {
+        number: number.into(),
+        each: u16::from_be_bytes([e0, e1]).into(),
+        whole: u16::from_be_bytes([w0, w1]).into(),
+        identification: u32::from_be_bytes([i0, i1, i2, i3]),
+        range: FRAGMENT_HEADER..content.len(),
+    };
+    if fragment.each < PIECE || fragment.whole > WHOLE || !PIECES.contains(&fragment.count()) {
+        return None;
+    }
+    let before = fragment.number * fragment.each;
+    (before < fragment.whole && piece.len() == fragment.each.min(fragment.whole - before)).then_some(fragment)
+}
+
+impl Bundle<'_> {
+    /// The frames in it, in order.
+    pub fn frames(&self) -> impl Iterator<Item = Frame> {
+        let mut at = BUNDLE_HEADER;
+        std::iter::from_fn(move || {
+            let frame = self.item(at)?;
+            at = frame.range.end;
+            Some(frame)
+        })
+    }
+
+    /// The frame whose length is at `at`.
+    fn item(&self, at: usize) -> Option<Frame> {
+        let (length, rest) = self.0.get(at..)?.split_first_chunk()?;
+        let found = frame(rest.get(..u16::from_be_bytes(*length).into())?)?;
+        let from = at + length.len();
+        Some(Frame { range: from + found.range.start..from + found.range.end, ..found })
+    }
+}
+
+/// What stands in front of a frame. The checksum is one that [`travels`].
+pub fn frame_header(checksum: Option<Checksum>) -> [u8; FRAME_HEADER] {
+    let Some(Checksum { start, offset }) = checksum else { return [FRAME, 0, 0, 0] };
+    let [high, low] = start.to_be_bytes();
+    [FRAME, offset.to_be_bytes()[1], high, low]
+}
+
+/// What stands in front of a bundle.
+pub fn bundle_header() -> [u8; BUNDLE_HEADER] {
+    [BUNDLE, 0, 0, 0]
+}
+
+/// What stands in front of a frame of `length` bytes in a bundle.
+pub fn item_header(length: usize, checksum: Option<Checksum>) -> [u8; ITEM_HEADER] {
+    let [high, low] = short(length + FRAME_HEADER);
+    let [kind, offset, start, end] = frame_header(checksum);
+    [high, low, kind, offset, start, end]
+}
+
+/// What stands in front of a piece.
+pub fn fragment_header(number: usize, each: usize, whole: usize, identification: u32) -> [u8; FRAGMENT_HEADER] {
+    let ([e0, e1], [w0, w1], [i0, i1, i2, i3]) = (short(each), short(whole), identification.to_be_bytes());
+    [FRAGMENT, short(number)[1], e0, e1, w0, w1, 0, 0, i0, i1, i2, i3]
+}
+
+/// A ping.
+pub fn ping(token: [u8; 8]) -> [u8; CONTROL] {
+    control(PING, token)
+}
+
+/// A pong.
+pub fn pong(token: [u8; 8]) -> [u8; CONTROL] {
+    control(PONG, token)
+}
+
+fn control(kind: u8, token: [u8; 8]) -> [u8; CONTROL] {
+    let mut content = [kind, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    content[4..].copy_from_slice(&token);
+    content
+}
+
+/// A length that is known to fit.
+fn short(length: usize) -> [u8; 2] {
+    u16::try_from(length).unwrap_or(u16::MAX).to_be_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[allow(clippy::unnecessary_wraps)] // Beside None.
+    fn checksum(start: u16, offset: u16) -> Option<Checksum> {
+        Some(Checksum { start, offset })
+    }
+
+    /// Bytes that begin so, and are that many.
+    fn bytes(begin: &[u8], length: usize) -> Vec<u8> {
+        let mut bytes = begin.to_vec();
+        bytes.resize(length, 7);
+        bytes
+    }
+
+    #[test]
+    fn a_frame_is_as_long_as_one_can_be_and_its_checksum_lies_in_it() {
+        let whole = |length: usize, checksum| Some(Content::Frame(Frame { range: 4..length, checksum }));
+        for (content, expected) in [
+            (bytes(&[0, 0, 0, 0], 18), whole(18, None)),
+            (bytes(&[0, 0, 0, 0], 17), None),
+            (bytes(&[0, 0, 0, 0], 4 + MAX_FRAME), whole(4 + MAX_FRAME, None)),
+            (bytes(&[0, 0, 0, 0], 5 + MAX_FRAME), None),
+            (bytes(&[0, 16, 0, 34], 4 + 52), whole(56, checksum(34, 16))),
+            (bytes(&[0, 16, 0, 34], 4 + 51), None),
+            (bytes(&[0, 0, 0, 14], 4 + 16), whole(20, checksum(14, 0))),
+            (bytes(&[0, 0, 0, 13], 100), None),
+            (bytes(&[0, 16, 0, 0], 100), None),
+            (bytes(&[0, 8, 0, 34], 100), None),
+            (bytes(&[0, 255, 0xff, 0xff], 1000), None),
+            (bytes(&[5, 0, 0, 0], 100), None),
+            (vec![], None),
+        ] {
+            assert_eq!(parse(&content), expected, "{} bytes: {:?}", content.len(), content.first_chunk::<4>());
+        }
+        assert_eq!(frame_header(None), [0; 4]);
+        assert_eq!(frame_header(checksum(0x0122, 16)), [0, 16, 1, 0x22]);
+    }
+
+    #[test]
+    fn pings_and_pongs_have_one_length() {
+        let token = [1, 2, 3, 4, 5, 6, 7, 8];
+        for (content, kind) in [(ping(token), 3), (pong(token), 4)] {
+            assert_eq!(content, [kind, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]);
+            assert_eq!(parse(&content), Some(if kind == 3 { Content::Ping(token) } else { Content::Pong(token) }));
+            assert!((0..12).all(|length| parse(&content[..length]).is_none()));
+            assert_eq!(parse(&[&content[..], &[0]].concat()), None);
+            for at in 1..4 {
+                let mut other = content;
+                other[at] = 1;
+                assert_eq!(parse(&other), None);
+            }
+        }
+    }
+
+    #[test]
+    fn a_bundle_is_two_frames_or_more_and_nothing_left_over() {
+        let item = |length: usize, checksum| bytes(&item_header(length, checksum), 6 + length);
+        let (first, second) = (item(60, checksum(34, 16)), item(14, None));
+        assert_eq!(first[..6], [0, 64, 0, 16, 0, 34]);
+        let content = [&bundle_header()[..], &first, &second].concat();
+        let Some(Content::Bundle(bundle)) = parse(&content) else { panic!() };
+        let expected = [Frame { range: 10..70, checksum: checksum(34, 16) }, Frame { range: 76..90, checksum: None }];
+        assert!(bundle.frames().eq(expected));
+        // Cut, longer, of one frame or none, or with any lie in a length or a zero.
+        assert!((0..content.len()).all(|length| parse(&content[..length]).is_none()));
+        assert_eq!(parse(&[&content[..], &[0]].concat()), None);
+        assert_eq!(parse(&[&bundle_header()[..], &first].concat()), None);
+        assert_eq!(parse(&bundle_header()), None);
+        for at in [0, 1, 2, 3, 4, 5, 70, 71, 72] {
+            for bit in 0..8 {
+                let mut other = content.clone();
+                other[at] ^= 1 << bit;
+                // Of another kind it is a frame.
+                assert_eq!(parse(&other).is_some(), (at, bit) == (0, 0), "byte {at}");
+            }
+        }
+        // No bundle or fragment in one.
+        let mut other = content.clone();
+        other[6] = 1;
+        assert_eq!(parse(&other), None);
+    }
+
+    #[test]
+    fn a_piece_has_the_length_that_it_says() {
+        let piece =
+            |number, each, whole, length: usize| bytes(&fragment_header(number, each, whole, 0x0102_0304), 12 + length);
+        let content = piece(1, 1000, 1518, 518);
+        assert_eq!(content[..12], [2, 1, 0x03, 0xe8, 0x05, 0xee, 0, 0, 1, 2, 3, 4]);
+        let expected = Fragment { number: 1, each: 1000, whole: 1518, identification: 0x0102_0304, range: 12..530 };
+        assert_eq!(parse(&content), Some(Content::Fragment(expected)));
+        assert!((0..content.len()).all(|length| parse(&content[..length]).is_none()));
+        for (number, each, whole, length, right) in [
+            (0, 1000, 1518, 1000, true),
+            (0, 1000, 1518, 999, false),
+            (0, 1000, 1518, 1001, false),
+            (1, 1000, 1518, 519, false),
+            (2, 1000, 1518, 518, false),
+            (1, 1000, 2000, 1000, true),
+            (2, 1000, 2000, 0, false),
+            (1, 1000, 1001, 1, true),
+            (0, 1000, 1000, 1000, false), // one piece
+            (0, 64, 1024, 64, true),
+            (15, 64, 1024, 64, true),
+            (16, 64, 1025, 1, false), // seventeen
+            (0, 64, 1025, 64, false),
+            (0, 63, 126, 63, false),
+            (0, 0, 100, 0, false),
+            (0, 5000, WHOLE, 5000, true),
+            (0, 5000, WHOLE + 1, 5000, false),
+            (0, 1000, 0, 1000, false),
+            (255, 1000, 1518, 518, false),
+        ] {
+            let parsed = parse(&piece(number, each, whole, length)).is_some();
+            assert_eq!(parsed, right, "{number} {each} {whole} {length}");
+        }
+        for at in [6, 7] {
+            let mut other = content.clone();
+            other[at] = 1;
+            assert_eq!(parse(&other), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_read_lies_in_what_was_given(mut content in proptest::collection::vec(any::<u8>(), 0..300), kind in 0..6_u8) {
+            if let Some(first) = content.first_mut() {
+                *first = kind;
+            }
+            crate::fuzzing::content(&content);
+        }
+
+        #[test]
+        fn a_bundle_of_any_frames_is_read_again(lengths in proptest::collection::vec(14..200_usize, 2..20)) {
+            let mut content = bundle_header().to_vec();
+            for &length in &lengths {
+                content.extend(item_header(length, None));
+                content.extend(vec![length.to_le_bytes()[0]; length]);
+            }
+            let Some(Content::Bundle(bundle)) = parse(&content) else { panic!() };
+            prop_assert!(bundle.frames().map(|frame| frame.range.len()).eq(lengths));
+        }
+    }
+}

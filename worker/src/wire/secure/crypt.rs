@@ -1,0 +1,343 @@
+//! What seals and opens the datagrams of a session: the header, the nonce, the tag and the replay window.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+
+use super::window::Window;
+use super::{CipherKind, Keys};
+
+/// First byte of a datagram of data.
+pub const DATA: u8 = 5;
+/// Length of the header in bytes.
+pub const HEADER: usize = 16;
+/// Length of the tag in bytes.
+pub const TAG: usize = 16;
+/// Queues of a session, each with counters of its own.
+pub const QUEUES: usize = 4;
+/// Datagrams of a queue after which a session is to be replaced.
+pub const REKEY: u64 = 1 << 29;
+/// Datagrams of a queue after which it sends no more.
+pub const STOP: u64 = 1 << 30;
+
+/// Seals what this end sends by one session. Shared by all that send: each queue counts for itself, whoever uses it, so that no
+/// nonce comes twice as long as there is one of these for a key.
+pub struct Sending {
+    their_index: u32,
+    key: LessSafeKey,
+    used: [AtomicU64; QUEUES],
+}
+
+impl fmt::Debug for Sending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sending")
+            .field("their_index", &self.their_index)
+            .field("used", &self.used)
+            .finish_non_exhaustive()
+    }
+}
+
+/// It is the same only as itself: keys are not compared.
+impl PartialEq for Sending {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl Eq for Sending {}
+
+/// A queue has sent as many datagrams as it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spent;
+
+impl Sending {
+    /// Made once for these keys: another one would count from zero again.
+    pub fn new(keys: &Keys) -> Self {
+        let used = [const { AtomicU64::new(0) }; QUEUES];
+        Self { their_index: keys.their_index, key: key(keys.cipher, &keys.sending), used }
+    }
+
+    /// Datagrams that a queue has sent.
+    ///
+    /// # Panics
+    /// When there is no such queue.
+    pub fn used(&self, queue: u8) -> u64 {
+        self.used[usize::from(queue)].load(Relaxed)
+    }
+
+    /// Whether a queue has sent so many that the session is to be replaced.
+    pub fn is_worn(&self) -> bool {
+        self.used.iter().any(|used| used.load(Relaxed) >= REKEY)
+    }
+
+    /// Makes `datagram` one, in place: it has its content behind [`HEADER`] bytes and before [`TAG`] bytes of any value.
+    ///
+    /// # Errors
+    /// When the queue may send no more; the datagram is then as it was.
+    ///
+    /// # Panics
+    /// When there is no such queue, or no room for header and tag.
+    pub fn seal(&self, queue: u8, datagram: &mut [u8]) -> Result<(), Spent> {
+        let used = &self.used[usize::from(queue)];
+        if used.load(Relaxed) >= STOP {
+            return Err(Spent);
+        }
+        let counter = used.fetch_add(1, Relaxed);
+        let (header, rest) = datagram.split_at_mut(HEADER);
+        let (content, tag) = rest.split_at_mut(rest.len() - TAG);
+        header[..4].copy_from_slice(&[DATA, queue, 0, 0]);
+        header[4..8].copy_from_slice(&self.their_index.to_be_bytes());
+        header[8..].copy_from_slice(&counter.to_be_bytes());
+        // Fails for what is longer than 2^36 bytes.
+        let made = self.key.seal_in_place_separate_tag(nonce(queue, counter), Aad::from(&*header), content);
+        tag.copy_from_slice(made.map_err(|_| Spent)?.as_ref());
+        Ok(())
+    }
+}
+
+/// Why a datagram was not opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dropped {
+    /// It is none of this session, by its length or its header.
+    Malformed,
+    /// Its counter has been seen, or is too old.
+    Replay,
+    /// Its tag is wrong.
+    Forged,
+}
+
+/// Opens what the other end sends by one session.
+pub struct Opening {
+    our_index: u32,
+    key: LessSafeKey,
+    windows: Box<[Window; QUEUES]>,
+    newest: bool,
+}
+
+/// The receiver index of a datagram of data.
+pub fn receiver(datagram: &[u8]) -> Option<u32> {
+    match datagram {
+        [DATA, _, _, _, a, b, c, d, ..] => Some(u32::from_be_bytes([*a, *b, *c, *d])),
+        _ => None,
+    }
+}
+
+impl Opening {
+    /// With windows that are empty.
+    pub fn new(keys: &Keys) -> Self {
+        let (our_index, key) = (keys.our_index, key(keys.cipher, &keys.receiving));
+        Self { our_index, key, windows: Box::default(), newest: false }
+    }
+
+    /// Opens the datagram in `buffer[..length]` in place and returns where in it the content is. What is not opened but looked
+    /// like it has no value any more.
+    ///
+    /// # Errors
+    /// What is to be dropped.
+    ///
+    /// # Panics
+    /// When `buffer` is shorter.
+    pub fn open(&mut self, buffer: &mut [u8], length: usize) -> Result<Range<usize>, Dropped> {
+        let (header, rest) = buffer[..length].split_first_chunk_mut::<HEADER>().ok_or(Dropped::Malformed)?;
+        let [DATA, queue, 0, 0, index @ .., _, _, _, _, _, _, _, _] = &*header else { return Err(Dropped::Malformed) };
+        let (queue, index): (u8, [u8; 4]) = (*queue, *index);
+        let counter = header[8..].iter().fold(0, |counter, &byte| counter << 8 | u64::from(byte));
+        let window = self.windows.get_mut(usize::from(queue)).ok_or(Dropped::Malformed)?;
+        if u32::from_be_bytes(index) != self.our_index || rest.len() < TAG {
+            return Err(Dropped::Malformed);
+        }
+        if !window.is_fresh(counter) {
+            return Err(Dropped::Replay);
+        }
+        let opened = self.key.open_in_place(nonce(queue, counter), Aad::from(&*header), rest);
+        opened.map_err(|_| Dropped::Forged)?;
+        self.newest = window.is_newest(counter);
+        window.take(counter);
+        Ok(HEADER..length - TAG)
+    }
+
+    /// Whether what was opened last had a greater counter than all before on its queue.
+    pub fn was_newest(&self) -> bool {
+        self.newest
+    }
+}
+
+/// The queue as 4 bytes and the counter.
+fn nonce(queue: u8, counter: u64) -> Nonce {
+    let mut nonce = [0; 12];
+    nonce[3] = queue;
+    nonce[4..].copy_from_slice(&counter.to_be_bytes());
+    Nonce::assume_unique_for_key(nonce)
+}
+
+fn key(cipher: CipherKind, bytes: &[u8; 32]) -> LessSafeKey {
+    let algorithm: &'static Algorithm = match cipher {
+        CipherKind::ChaCha20Poly1305 => &CHACHA20_POLY1305,
+        CipherKind::Aes256Gcm => &AES_256_GCM,
+    };
+    // Both take keys of 32 bytes, and nothing else can be wrong with one.
+    LessSafeKey::new(UnboundKey::new(algorithm, bytes).expect("a key of the cipher's length"))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    pub const CIPHERS: [CipherKind; 2] = [CipherKind::ChaCha20Poly1305, CipherKind::Aes256Gcm];
+
+    /// What one end sends by, and the other opens with.
+    pub fn pair(cipher: CipherKind) -> (Sending, Opening) {
+        let ours =
+            Keys { sending: [1; 32], receiving: [2; 32], cipher, our_index: 0x0102_0304, their_index: 0xa0b0_c0d0 };
+        let theirs = Keys {
+            sending: [2; 32],
+            receiving: [1; 32],
+            cipher,
+            our_index: ours.their_index,
+            their_index: ours.our_index,
+        };
+        (Sending::new(&ours), Opening::new(&theirs))
+    }
+
+    /// A datagram with this content.
+    pub fn sealed(sending: &Sending, queue: u8, content: &[u8]) -> Vec<u8> {
+        let mut datagram = [&[0xee; HEADER][..], content, &[0xee; TAG]].concat();
+        sending.seal(queue, &mut datagram).unwrap();
+        datagram
+    }
+
+    fn open(opening: &mut Opening, datagram: &[u8]) -> Result<Vec<u8>, Dropped> {
+        let mut buffer = [datagram, &[7; 9]].concat();
+        let range = opening.open(&mut buffer, datagram.len())?;
+        assert_eq!(buffer[datagram.len()..], [7; 9]);
+        Ok(buffer[range].to_vec())
+    }
+
+    /// The header by the diagram, and what is sealed by another reading of the same RFCs: tag and key stream of a datagram are
+    /// those of the cipher with this nonce and these authenticated bytes, and no others.
+    #[test]
+    fn a_datagram_is_byte_for_byte_as_specified() {
+        for cipher in CIPHERS {
+            let (sending, _) = pair(cipher);
+            for (queue, counter) in [(0_u8, 0_u64), (0, 1), (3, 0), (0, 2)] {
+                let datagram = sealed(&sending, queue, b"content");
+                assert_eq!(datagram.len(), 32 + 7);
+                let header = [&[5, queue, 0, 0, 0xa0, 0xb0, 0xc0, 0xd0][..], &counter.to_be_bytes()].concat();
+                assert_eq!(datagram[..16], header);
+                let mut expected = b"content".to_vec();
+                let nonce = [&[0, 0, 0, queue][..], &counter.to_be_bytes()].concat();
+                key(cipher, &[1; 32])
+                    .seal_in_place_append_tag(
+                        Nonce::try_assume_unique_for_key(&nonce).unwrap(),
+                        Aad::from(header),
+                        &mut expected,
+                    )
+                    .unwrap();
+                assert_eq!(datagram[16..], expected, "{cipher:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_sealed_is_opened_once() {
+        for cipher in CIPHERS {
+            let (sending, mut opening) = pair(cipher);
+            let all: Vec<_> =
+                (0..40_u8).map(|byte| sealed(&sending, byte % 4, &vec![byte; usize::from(byte)])).collect();
+            for (datagram, byte) in all.iter().zip(0..40_u8).rev() {
+                assert_eq!(open(&mut opening, datagram), Ok(vec![byte; usize::from(byte)]));
+                assert_eq!(opening.was_newest(), byte >= 36, "{byte}");
+                assert_eq!(open(&mut opening, datagram), Err(Dropped::Replay));
+            }
+        }
+    }
+
+    #[test]
+    fn any_bit_that_was_changed_and_any_other_length_is_seen_and_moves_nothing() {
+        for cipher in CIPHERS {
+            let (sending, mut opening) = pair(cipher);
+            let datagram = sealed(&sending, 1, b"some content");
+            for bit in 0..datagram.len() * 8 {
+                let mut changed = datagram.clone();
+                changed[bit / 8] ^= 1 << (bit % 8);
+                // The queue can be another that there is, the counter any.
+                let expected = match bit / 8 {
+                    0 | 2..=7 => Dropped::Malformed,
+                    1 if changed[1] > 3 => Dropped::Malformed,
+                    _ => Dropped::Forged,
+                };
+                assert_eq!(open(&mut opening, &changed), Err(expected), "bit {bit}");
+            }
+            for length in 0..datagram.len() {
+                let expected = if length < 32 { Dropped::Malformed } else { Dropped::Forged };
+                assert_eq!(open(&mut opening, &datagram[..length]), Err(expected), "{length} bytes");
+            }
+            assert_eq!(open(&mut opening, &[&datagram[..], &[0]].concat()), Err(Dropped::Forged));
+            assert_eq!(open(&mut opening, &datagram), Ok(b"some content".to_vec()));
+        }
+    }
+
+    #[test]
+    fn neither_the_other_direction_nor_the_other_cipher_opens() {
+        let (sending, _) = pair(CIPHERS[0]);
+        let datagram = sealed(&sending, 0, b"content");
+        let mut mirrored = datagram.clone();
+        mirrored[4..8].copy_from_slice(&0x0102_0304_u32.to_be_bytes());
+        let keys =
+            |cipher, receiving| Keys { sending: [9; 32], receiving, cipher, our_index: 0x0102_0304, their_index: 1 };
+        assert_eq!(open(&mut Opening::new(&keys(CIPHERS[0], [2; 32])), &mirrored), Err(Dropped::Forged));
+        assert_eq!(open(&mut Opening::new(&keys(CIPHERS[1], [1; 32])), &mirrored), Err(Dropped::Forged));
+        assert_eq!(open(&mut Opening::new(&keys(CIPHERS[0], [2; 32])), &datagram), Err(Dropped::Malformed));
+        assert_eq!(
+            (receiver(&datagram), receiver(&datagram[..7]), receiver(b"\x01...1234")),
+            (Some(0xa0b0_c0d0), None, None)
+        );
+    }
+
+    #[test]
+    fn a_queue_wears_out_and_then_stops_for_itself() {
+        let (sending, mut opening) = pair(CIPHERS[0]);
+        sending.used[2].store(REKEY - 1, Relaxed);
+        assert!(!sending.is_worn());
+        sealed(&sending, 2, b"");
+        assert!(sending.is_worn());
+        sending.used[2].store(STOP - 1, Relaxed);
+        let last = sealed(&sending, 2, b"last");
+        let mut more = vec![0; 40];
+        assert_eq!(sending.seal(2, &mut more), Err(Spent));
+        assert_eq!((more, sending.used(2)), (vec![0; 40], STOP));
+        assert_eq!(open(&mut opening, &last), Ok(b"last".to_vec()));
+        assert_eq!(open(&mut opening, &sealed(&sending, 0, b"other")), Ok(b"other".to_vec()));
+    }
+
+    /// Not a test: `cargo test --release -p ethudp-worker -- --ignored --nocapture how_fast`.
+    #[test]
+    #[ignore = "measures, and wants a release build"]
+    fn how_fast_datagrams_are_sealed_and_opened() {
+        for cipher in CIPHERS {
+            for size in [64, 1400, 9000] {
+                let (sending, mut opening) = pair(cipher);
+                let mut datagram = vec![0; HEADER + size + TAG];
+                let (start, mut count, mut open) = (Instant::now(), 0_u32, Duration::ZERO);
+                while start.elapsed() < Duration::from_secs(1) {
+                    for _ in 0..64 {
+                        sending.seal(0, &mut datagram).unwrap();
+                        let before = Instant::now();
+                        let length = datagram.len();
+                        opening.open(&mut datagram, length).unwrap();
+                        open += before.elapsed();
+                        count += 1;
+                    }
+                }
+                let seal = start.elapsed().saturating_sub(open);
+                #[allow(clippy::cast_precision_loss)] // A number for people.
+                let rate = |time: Duration| f64::from(count) * (size * 8) as f64 / time.as_secs_f64() / 1e9;
+                println!("{cipher:?} {size}: seal {:.2} Gbit/s, open {:.2} Gbit/s", rate(seal), rate(open));
+            }
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Frames that are too long for a path leave in pieces, and are put together again.
+
+use super::content::{FRAGMENT_HEADER, Fragment, PIECES, WHOLE, fragment_header};
+
+/// Frames that are put together at a time.
+const WAITING: usize = 16;
+/// Microseconds after which a frame that is not whole is dropped.
+const AGE_US: u64 = 1_000_000;
+
+/// How a content of `whole` bytes is cut into pieces of `most` bytes at most: the length of all but the last, as even as can be, so
+/// that as many datagrams as possible are of one size. `None` when these would be too many.
+pub fn piece(whole: usize, most: usize) -> Option<usize> {
+    let count = whole.div_ceil(most.max(1));
+    PIECES.contains(&count).then(|| whole.div_ceil(count))
+}
+
+/// The pieces of a content, each as its header and its part.
+pub fn split(content: &[u8], each: usize, identification: u32) -> impl Iterator<Item = ([u8; FRAGMENT_HEADER], &[u8])> {
+    let pieces = content.chunks(each).enumerate();
+    pieces.map(move |(number, part)| (fragment_header(number, each, content.len(), identification), part))
+}
+
+/// What tells the frames of a receiver apart: index of the session, queue, identification.
+type Key = (u32, u8, u32);
+
+/// Pieces that wait for the others: the memory for all is allocated at once, whatever the network sends.
+pub struct Reassembly {
+    waiting: Box<[Waiting]>,
+}
+
+struct Waiting {
+    /// `None` when the place is free.
+    key: Option<Key>,
+    since_us: u64,
+    each: usize,
+    whole: usize,
+    /// A bit for each piece that has come.
+    came: u16,
+    bytes: Box<[u8]>,
+}
+
+/// What has become of a piece.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome<'a> {
+    /// It was the last, and this the content.
+    Whole(&'a [u8]),
+    /// It waits for others.
+    Waits,
+    /// It came already, or does not fit those that came before, which are then dropped, too.
+    Wrong,
+}
+
+impl Default for Reassembly {
+    fn default() -> Self {
+        let free =
+            || Waiting { key: None, since_us: 0, each: 0, whole: 0, came: 0, bytes: vec![0; WHOLE].into_boxed_slice() };
+        Self { waiting: (0..WAITING).map(|_| free()).collect() }
+    }
+}
+
+impl Reassembly {
+    /// Takes a piece that came at `now_us`, of a session and by a queue of it.
+    pub fn take(&mut self, (session, queue): (u32, u8), fragment: &Fragment, piece: &[u8], now_us: u64) -> Outcome<'_> {
+        let key = (session, queue, fragment.identification);
+        for waiting in &mut self.waiting {
+            if now_us.saturating_sub(waiting.since_us) > AGE_US {
+                waiting.key = None;
+            }
+        }
+        let known = self.waiting.iter().position(|waiting| waiting.key == Some(key));
+        // Free places are before all that are in use.
+        let oldest =
+            || self.waiting.iter().enumerate().min_by_key(|(_, waiting)| waiting.key.map(|_| waiting.since_us));
+        let Some(at) = known.or_else(|| oldest().map(|(at, _)| at)) else { return Outcome::Wrong };
+        let waiting = &mut self.waiting[at];
+        if known.is_none() {
+            let (each, whole) = (fragment.each, fragment.whole);
+            (waiting.key, waiting.since_us, waiting.came) = (Some(key), now_us, 0);
+            (waiting.each, waiting.whole) = (each, whole);
+        } else if (waiting.each, waiting.whole) != (fragment.each, fragment.whole) {
+            waiting.key = None;
+            return Outcome::Wrong;
+        }
+        let bit = 1_u16 << fragment.number;
+        if waiting.came & bit != 0 {
+            return Outcome::Wrong;
+        }
+        waiting.came |= bit;
+        waiting.bytes[fragment.number * fragment.each..][..piece.len()].copy_from_slice(piece);
+        if waiting.came.count_ones() as usize == fragment.count() {
+            waiting.key = None;
+            return Outcome::Whole(&waiting.bytes[..waiting.whole]);
+        }
+        Outcome::Waits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::content::{Content, parse};
+    use super::*;
+
+    fn pieces(content: &[u8], most: usize, identification: u32) -> Vec<Vec<u8>> {
+        let each = piece(content.len(), most).unwrap();
+        split(content, each, identification).map(|(header, part)| [&header[..], part].concat()).collect()
+    }
+
+    fn take<'a>(table: &'a mut Reassembly, from: (u32, u8), piece: &[u8], now_us: u64) -> Outcome<'a> {
+        let Some(Content::Fragment(fragment)) = parse(piece) else { panic!("{piece:02x?}") };
+        table.take(from, &fragment, &piece[fragment.range.clone()], now_us)
+    }
+
+    proptest! {
+        #[test]
+        fn any_frame_is_put_together_again_in_any_order(
+            length in 200..=WHOLE, most in 64..1500_usize, order in Just((0..16_usize).collect::<Vec<_>>()).prop_shuffle(),
+        ) {
+            let content: Vec<u8> = (0..length).map(|at| (at % 251).to_le_bytes()[0]).collect();
+            prop_assume!(length > most && piece(length, most).is_some_and(|each| each >= 64));
+            let all = pieces(&content, most, 9);
+            prop_assert!(all.iter().all(|piece| piece.len() <= 12 + most));
+            let (mut table, mut left) = (Reassembly::default(), all.len());
+            for number in order.into_iter().filter(|&number| number < all.len()) {
+                left -= 1;
+                let outcome = take(&mut table, (1, 0), &all[number], 7);
+                prop_assert_eq!(outcome, if left == 0 { Outcome::Whole(&content) } else { Outcome::Waits });
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_that_needs_more_than_sixteen_pieces_is_not_cut() {
+        assert_eq!(piece(1600, 100), Some(100));
+        assert_eq!(piece(1601, 100), None);
+        assert_eq!(piece(100, 100), None);
+        assert_eq!(piece(1518, 1428), Some(759));
+        assert_eq!(piece(1518, 0), None);
+    }
+
+    #[test]
+    fn only_pieces_of_one_session_queue_and_number_are_joined_while_they_are_young() {
+        for (from, identification, later, joined) in [
+            ((1, 0), 9, 0, true),
+            ((1, 0), 9, AGE_US, true),
+            ((1, 0), 9, AGE_US + 1, false),
+            ((2, 0), 9, 0, false),
+            ((1, 1), 9, 0, false),
+            ((1, 0), 8, 0, false),
+        ] {
+            let (content, mut table) = (vec![3; 300], Reassembly::default());
+            assert_eq!(take(&mut table, (1, 0), &pieces(&content, 200, 9)[0], 5), Outcome::Waits);
+            let outcome = take(&mut table, from, &pieces(&content, 200, identification)[1], 5 + later);
+            assert_eq!(outcome, if joined { Outcome::Whole(&content) } else { Outcome::Waits });
+        }
+    }
+
+    #[test]
+    fn a_lie_drops_its_frame_and_a_repetition_only_itself() {
+        let (content, mut table) = (vec![3; 300], Reassembly::default());
+        let all = pieces(&content, 100, 9);
+        assert_eq!(take(&mut table, (1, 0), &all[0], 0), Outcome::Waits);
+        assert_eq!(take(&mut table, (1, 0), &all[0], 0), Outcome::Wrong);
+        assert_eq!(take(&mut table, (1, 0), &all[1], 0), Outcome::Waits);
+        assert_eq!(take(&mut table, (1, 0), &all[2], 0), Outcome::Whole(&content));
+        assert_eq!(take(&mut table, (1, 0), &all[0], 0), Outcome::Waits);
+        assert_eq!(take(&mut table, (1, 0), &pieces(&[4; 301], 101, 9)[1], 0), Outcome::Wrong);
+        assert_eq!(take(&mut table, (1, 0), &all[1], 0), Outcome::Waits);
+        assert_eq!(take(&mut table, (1, 0), &all[2], 0), Outcome::Waits);
+    }
+
+    #[test]
+    fn the_oldest_makes_room_for_one_that_is_too_many() {
+        let (content, mut table) = (vec![3; 300], Reassembly::default());
+        let all: Vec<_> = (0..18).map(|number| pieces(&content, 200, number)).collect();
+        for (now_us, pieces) in (0..).zip(&all) {
+            assert_eq!(take(&mut table, (1, 0), &pieces[0], now_us), Outcome::Waits);
+        }
+        // The first two are gone; what comes of them is a new frame, in the place of the oldest again.
+        for (number, pieces) in all.iter().enumerate().rev() {
+            let outcome = take(&mut table, (1, 0), &pieces[1], 20);
+            assert_eq!(outcome, if number >= 2 { Outcome::Whole(&content) } else { Outcome::Waits }, "{number}");
+        }
+        assert_eq!(table.waiting.len(), WAITING);
+    }
+}

@@ -1,0 +1,333 @@
+//! A handshake: what each end makes of the other's messages, and the keys that it comes to.
+
+use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::kem::{Ciphertext, DecapsulationKey, EncapsulationKey, ML_KEM_768};
+use aws_lc_rs::{digest, hkdf};
+use snow::HandshakeState;
+use subtle::ConstantTimeEq;
+use zeroize::{Zeroize, Zeroizing};
+
+use super::keys::{KEY, MACS, Pair};
+use super::message::{
+    self, CIPHERTEXT, Form, INITIATION_HEADER, Initiation, KEM_CIPHERTEXT, KEM_HEADER, KEM_KEY, Kem, PUBLIC,
+    RESPONSE_HEADER, Response, offer,
+};
+use super::noise::{self, TAG};
+use super::{CipherKind, Keys, Timestamp};
+
+/// Where random bytes come from. ML-KEM draws its own, from the library.
+pub type Random = Box<dyn FnMut(&mut [u8]) + Send>;
+
+/// Before the first bytes of the initiation in Noise's prologue.
+const PROLOGUE: &[u8] = b"ethudp secure wire";
+
+/// Why a handshake does not go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// What Noise has sealed does not open.
+    Sealed,
+    /// The initiator's static key is not that of the peer.
+    Stranger,
+    /// A cipher or a form that was not asked for.
+    NotOffered,
+    /// A KEM key that is none.
+    Kem,
+    /// The library fails.
+    Library,
+}
+
+/// What an initiator has sent, and waits for the answer to.
+pub struct Initiator {
+    noise: Box<HandshakeState>,
+    /// Of the KEM: the secret key, and the public one.
+    kem: DecapsulationKey,
+    kem_public: Vec<u8>,
+    form: Form,
+    offer: u8,
+    our_index: u32,
+    bytes: Vec<u8>,
+}
+
+/// What a response leads to.
+pub enum Answered {
+    /// The keys.
+    Keys(Keys),
+    /// In the short form a KEM key.
+    Kem(Box<KemInitiator>),
+}
+
+/// What an initiator of the short form has sent behind the response.
+pub struct KemInitiator {
+    kem: DecapsulationKey,
+    kem_public: Vec<u8>,
+    bare: Bare,
+    bytes: Vec<u8>,
+}
+
+/// What a responder is left with.
+pub enum Responded {
+    /// The keys.
+    Keys(Keys),
+    /// In the short form it waits for a KEM key.
+    Kem(Box<KemResponder>),
+}
+
+/// What a responder of the short form waits with.
+pub struct KemResponder(Bare);
+
+impl Initiator {
+    /// Makes an initiation.
+    ///
+    /// # Errors
+    /// When the library fails.
+    pub fn new(
+        pair: &Pair,
+        form: Form,
+        offer: u8,
+        our_index: u32,
+        timestamp: Timestamp,
+        random: &mut Random,
+    ) -> Result<Self, Refused> {
+        let mut bytes = message::begin_initiation(form, offer, our_index, timestamp);
+        let mut noise = begin(pair, &bytes, random, true)?;
+        let kem = DecapsulationKey::generate(&ML_KEM_768).map_err(|_| Refused::Library)?;
+        let kem_public = kem.encapsulation_key().and_then(|key| key.key_bytes()).map_err(|_| Refused::Library)?;
+        let kem_public = kem_public.as_ref().to_vec();
+        let payload = if form == Form::Long { &kem_public[..] } else { &[] };
+        let end = bytes.len() - MACS;
+        noise.write_message(payload, &mut bytes[INITIATION_HEADER..end]).map_err(|_| Refused::Library)?;
+        pair.put_macs(&mut bytes);
+        Ok(Self { noise, kem, kem_public, form, offer, our_index, bytes })
+    }
+
+    /// The initiation.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The index by which answers come.
+    pub fn our_index(&self) -> u32 {
+        self.our_index
+    }
+
+    /// Takes the response, whose MACs are right.
+    ///
+    /// # Errors
+    /// Why it is none; the initiator is as before.
+    pub fn take(&mut self, response: &Response) -> Result<Answered, Refused> {
+        if response.form != self.form || !offer::has(self.offer, response.cipher) {
+            return Err(Refused::NotOffered);
+        }
+        let mut payload = [0; CIPHERTEXT];
+        let length = self.noise.read_message(response.noise(), &mut payload).map_err(|_| Refused::Sealed)?;
+        let agreed = Agreed { cipher: response.cipher, initiator: self.our_index, responder: response.sender };
+        let bare = Bare::new(&mut self.noise, agreed)?;
+        // It answers once.
+        let kem = DecapsulationKey::generate(&ML_KEM_768).map_err(|_| Refused::Library)?;
+        let (kem, kem_public) = (std::mem::replace(&mut self.kem, kem), std::mem::take(&mut self.kem_public));
+        if self.form == Form::Long {
+            let ciphertext = payload.get(..length).ok_or(Refused::Sealed)?;
+            return Ok(Answered::Keys(bare.decapsulate(&kem, &kem_public, ciphertext)?));
+        }
+        let bytes = bare.seal(KEM_KEY, response.sender, &kem_public)?;
+        Ok(Answered::Kem(Box::new(KemInitiator { kem, kem_public, bare, bytes })))
+    }
+}
+
+impl KemInitiator {
+    /// The KEM key.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Takes the ciphertext.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub fn take(&self, answer: &Kem) -> Result<Keys, Refused> {
+        let ciphertext = self.bare.open(answer)?;
+        self.bare.decapsulate(&self.kem, &self.kem_public, &ciphertext)
+    }
+}
+
+/// Answers an initiation whose MACs are right, with an offer of this end's own. Returns the response, too.
+///
+/// # Errors
+/// Why there is no answer.
+pub fn respond(
+    pair: &Pair,
+    initiation: &Initiation,
+    offer: u8,
+    our_index: u32,
+    random: &mut Random,
+) -> Result<(Vec<u8>, Responded), Refused> {
+    let mut noise = begin(pair, initiation.bytes, random, false)?;
+    let mut key = [0; PUBLIC];
+    let length = noise.read_message(initiation.noise(), &mut key).map_err(|_| Refused::Sealed)?;
+    // Noise takes any.
+    let theirs = noise.get_remote_static().ok_or(Refused::Stranger)?;
+    if !bool::from(theirs.ct_eq(&pair.peer)) {
+        return Err(Refused::Stranger);
+    }
+    let cipher = offer::best(offer & initiation.offer);
+    let agreed = Agreed { cipher, initiator: initiation.sender, responder: our_index };
+    let mut bytes = message::begin_response(initiation.form, cipher, our_index, initiation.sender);
+    let encapsulated = match initiation.form {
+        Form::Long => Some(encapsulate(key.get(..length).ok_or(Refused::Kem)?)?),
+        Form::Short => None,
+    };
+    let payload = encapsulated.as_ref().map_or(&[][..], |(ciphertext, _)| ciphertext);
+    let end = bytes.len() - MACS;
+    noise.write_message(payload, &mut bytes[RESPONSE_HEADER..end]).map_err(|_| Refused::Library)?;
+    pair.put_macs(&mut bytes);
+    let bare = Bare::new(&mut noise, agreed)?;
+    let responded = match encapsulated {
+        Some((ciphertext, secret)) => Responded::Keys(bare.keys(&key[..length], &ciphertext, &secret, false)?),
+        None => Responded::Kem(Box::new(KemResponder(bare))),
+    };
+    Ok((bytes, responded))
+}
+
+impl KemResponder {
+    /// Takes the KEM key and answers it.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub fn take(&self, message: &Kem) -> Result<(Vec<u8>, Keys), Refused> {
+        let key = self.0.open(message)?;
+        let (ciphertext, secret) = encapsulate(&key)?;
+        let keys = self.0.keys(&key, &ciphertext, &secret, false)?;
+        Ok((self.0.seal(KEM_CIPHERTEXT, self.0.agreed.initiator, &ciphertext)?, keys))
+    }
+}
+
+fn begin(pair: &Pair, initiation: &[u8], random: &mut Random, initiator: bool) -> Result<Box<HandshakeState>, Refused> {
+    let mut ephemeral = Zeroizing::new([0; KEY]);
+    random(&mut *ephemeral);
+    let prologue = [PROLOGUE, &initiation[..INITIATION_HEADER]].concat();
+    noise::begin(pair, &prologue, ephemeral, initiator).map_err(|_| Refused::Library)
+}
+
+/// Ciphertext and secret for a KEM key. The library makes the check of FIPS 203 (7.2).
+fn encapsulate(key: &[u8]) -> Result<(Vec<u8>, Zeroizing<[u8; KEY]>), Refused> {
+    let key = EncapsulationKey::new(&ML_KEM_768, key).map_err(|_| Refused::Kem)?;
+    let (ciphertext, secret) = key.encapsulate().map_err(|_| Refused::Kem)?;
+    let secret = Zeroizing::new(secret.as_ref().try_into().map_err(|_| Refused::Library)?);
+    Ok((ciphertext.as_ref().to_vec(), secret))
+}
+
+/// What the keys are bound to.
+#[derive(Debug, Clone, Copy)]
+pub struct Agreed {
+    /// The cipher.
+    pub cipher: CipherKind,
+    /// The initiator's index.
+    pub initiator: u32,
+    /// The responder's.
+    pub responder: u32,
+}
+
+impl Agreed {
+    fn bytes(self) -> [u8; 9] {
+        let mut bytes = [0; 9];
+        bytes[0] = self.cipher as u8;
+        bytes[1..5].copy_from_slice(&self.initiator.to_be_bytes());
+        bytes[5..].copy_from_slice(&self.responder.to_be_bytes());
+        bytes
+    }
+}
+
+/// What Noise has come to, to which the KEM is still to be added.
+pub struct Bare {
+    /// Its transcript hash.
+    hash: [u8; KEY],
+    /// Its raw split, k1 and k2.
+    split: Zeroizing<[u8; 2 * KEY]>,
+    agreed: Agreed,
+}
+
+fn expand(secret: &hkdf::Prk, info: &[&[u8]]) -> Result<Zeroizing<[u8; KEY]>, Refused> {
+    let mut key = Zeroizing::new([0; KEY]);
+    let filled = secret.expand(info, hkdf::HKDF_SHA256).and_then(|okm| okm.fill(&mut *key));
+    filled.map(|()| key).map_err(|_| Refused::Library)
+}
+
+impl Bare {
+    fn new(noise: &mut HandshakeState, agreed: Agreed) -> Result<Self, Refused> {
+        let (mut first, mut second) = noise.dangerously_get_raw_split();
+        let mut split = Zeroizing::new([0; 2 * KEY]);
+        split[..KEY].copy_from_slice(&first);
+        split[KEY..].copy_from_slice(&second);
+        first.zeroize();
+        second.zeroize();
+        let hash = noise.get_handshake_hash().try_into().map_err(|_| Refused::Library)?;
+        Ok(Self { hash, split, agreed })
+    }
+
+    /// From its parts.
+    pub fn from_parts(hash: [u8; KEY], split: [u8; 2 * KEY], agreed: Agreed) -> Self {
+        Self { hash, split: Zeroizing::new(split), agreed }
+    }
+
+    /// The keys, by the secret `m` of a KEM with this public key and ciphertext.
+    ///
+    /// # Errors
+    /// When the library fails.
+    pub fn keys(&self, public: &[u8], ciphertext: &[u8], m: &[u8; KEY], initiator: bool) -> Result<Keys, Refused> {
+        let mut salt = digest::Context::new(&digest::SHA256);
+        for part in [&self.hash, public, ciphertext] {
+            salt.update(part);
+        }
+        let mut together = Zeroizing::new([0; 3 * KEY]);
+        together[..2 * KEY].copy_from_slice(&*self.split);
+        together[2 * KEY..].copy_from_slice(m);
+        let secret = hkdf::Salt::new(hkdf::HKDF_SHA256, salt.finish().as_ref()).extract(&*together);
+        let agreed = self.agreed.bytes();
+        let to_responder = expand(&secret, &[b"ethudp data 1 initiator", &agreed])?;
+        let to_initiator = expand(&secret, &[b"ethudp data 1 responder", &agreed])?;
+        let Agreed { cipher, initiator: first, responder: second } = self.agreed;
+        let (sending, receiving, our_index, their_index) = if initiator {
+            (to_responder, to_initiator, first, second)
+        } else {
+            (to_initiator, to_responder, second, first)
+        };
+        Ok(Keys { sending: *sending, receiving: *receiving, cipher, our_index, their_index })
+    }
+
+    fn decapsulate(&self, kem: &DecapsulationKey, public: &[u8], ciphertext: &[u8]) -> Result<Keys, Refused> {
+        let secret = kem.decapsulate(Ciphertext::from(ciphertext)).map_err(|_| Refused::Kem)?;
+        let secret = Zeroizing::new(secret.as_ref().try_into().map_err(|_| Refused::Library)?);
+        self.keys(public, ciphertext, &secret, true)
+    }
+
+    /// The key of message 3 or 4, which seals nothing else.
+    fn kem_key(&self, kind: u8) -> Result<LessSafeKey, Refused> {
+        let bare = hkdf::Salt::new(hkdf::HKDF_SHA256, &self.hash).extract(&*self.split);
+        let info: &[u8] = if kind == KEM_KEY { b"ethudp kem 1 initiator" } else { b"ethudp kem 1 responder" };
+        let key = expand(&bare, &[info])?;
+        Ok(LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, &*key).map_err(|_| Refused::Library)?))
+    }
+
+    /// Message 3 or 4.
+    ///
+    /// # Errors
+    /// When the library fails.
+    pub fn seal(&self, kind: u8, receiver: u32, body: &[u8]) -> Result<Vec<u8>, Refused> {
+        let mut bytes = message::begin_kem(kind, receiver, body);
+        let (header, body) = bytes.split_at_mut(KEM_HEADER);
+        let (nonce, header) = (Nonce::assume_unique_for_key([0; 12]), Aad::from(&*header));
+        let tag = self.kem_key(kind)?.seal_in_place_separate_tag(nonce, header, body).map_err(|_| Refused::Library)?;
+        bytes.extend_from_slice(tag.as_ref());
+        Ok(bytes)
+    }
+
+    fn open(&self, message: &Kem) -> Result<Vec<u8>, Refused> {
+        let (header, sealed) = message.bytes.split_at(KEM_HEADER);
+        let (text, tag) = sealed.split_at(sealed.len() - TAG);
+        let mut body = vec![0; text.len()];
+        let (nonce, header) = (Nonce::assume_unique_for_key([0; 12]), Aad::from(header));
+        let key = self.kem_key(message.bytes[0])?;
+        key.open_separate_gather(nonce, header, text, tag, &mut body).map_err(|_| Refused::Sealed)?;
+        Ok(body)
+    }
+}

@@ -1,0 +1,218 @@
+//! The keys that an end has from its file: its own, the peer's, the pre-shared one, and what follows from them.
+
+use aws_lc_rs::agreement::{PrivateKey, UnparsedPublicKey, X25519, agree};
+use aws_lc_rs::{digest, hmac};
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+/// Bytes of a key.
+pub const KEY: usize = 32;
+/// Bytes of a MAC.
+pub const MAC: usize = 16;
+/// Bytes of both.
+pub const MACS: usize = 2 * MAC;
+
+/// 2^255 - 19 (RFC 7748), least byte first.
+const PRIME: [u8; KEY] = {
+    let mut prime = [0xff; KEY];
+    (prime[0], prime[31]) = (0xed, 0x7f);
+    prime
+};
+
+/// Why a pair of keys is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadKey {
+    /// The private key is none: the library refuses it.
+    Private,
+    /// The peer's public key is that of this end.
+    Own,
+    /// The peer's key is not the one encoding of its point: 2^255 - 19 or more.
+    NotCanonical,
+    /// Their exchange is all zero, whatever the private key is.
+    ZeroExchange,
+}
+
+impl std::fmt::Display for BadKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Private => "the private key cannot be used",
+            Self::Own => "the peer's public key is this end's own",
+            Self::NotCanonical => "the peer's public key is 2^255 - 19 or more",
+            Self::ZeroExchange => "the peer's public key is a point of small order",
+        })
+    }
+}
+
+/// X25519; `None` where the exchange is all zero (RFC 7748, 6.1).
+pub fn exchange(private: &PrivateKey, public: &[u8]) -> Option<Zeroizing<[u8; KEY]>> {
+    agree(private, UnparsedPublicKey::new(&X25519, public), (), |secret| {
+        let secret: [u8; KEY] = secret.try_into().map_err(|_| ())?;
+        // The library refuses it, too.
+        if bool::from(secret.ct_eq(&[0; KEY])) { Err(()) } else { Ok(Zeroizing::new(secret)) }
+    })
+    .ok()
+}
+
+/// The public key of a private one.
+pub fn public(private: &PrivateKey) -> Option<[u8; KEY]> {
+    private.compute_public_key().ok()?.as_ref().try_into().ok()
+}
+
+/// Whether a public key is less than 2^255 - 19.
+fn is_canonical(key: &[u8; KEY]) -> bool {
+    key.iter().rev().lt(PRIME.iter().rev())
+}
+
+/// All that is known of both ends before anything is sent.
+pub struct Pair {
+    /// This end's private key.
+    pub(super) private: Zeroizing<[u8; KEY]>,
+    /// This end's public key.
+    pub public: [u8; KEY],
+    /// The peer's.
+    pub peer: [u8; KEY],
+    /// The pre-shared one.
+    pub(super) psk: Zeroizing<[u8; KEY]>,
+    to_us: MacKeys,
+    to_them: MacKeys,
+}
+
+/// Keys of both MACs, of messages that go one way.
+struct MacKeys([hmac::Key; 2]);
+
+impl MacKeys {
+    fn new(receiver: &[u8; KEY], shared: &[u8; KEY]) -> Self {
+        let key = |parts: &[&[u8]]| {
+            let mut hash = digest::Context::new(&digest::SHA256);
+            for part in parts {
+                hash.update(part);
+            }
+            hmac::Key::new(hmac::HMAC_SHA256, hash.finish().as_ref())
+        };
+        Self([key(&[b"ethudp mac1", receiver]), key(&[b"ethudp mac2", receiver, shared])])
+    }
+
+    /// MAC `number`, 0 or 1, of what stands before it.
+    fn mac(&self, number: usize, before: &[u8]) -> [u8; MAC] {
+        let mut mac = [0; MAC];
+        mac.copy_from_slice(&hmac::sign(&self.0[number], before).as_ref()[..MAC]);
+        mac
+    }
+
+    fn is_right(&self, number: usize, message: &[u8]) -> bool {
+        let Some(at) = message.len().checked_sub(MACS) else { return false };
+        let at = at + number * MAC;
+        self.mac(number, &message[..at]).ct_eq(&message[at..at + MAC]).into()
+    }
+}
+
+impl Pair {
+    /// From what the file says; a `psk` of zeros is none.
+    ///
+    /// # Errors
+    /// Which key is none that can be used.
+    pub fn new(private: &[u8; KEY], peer: [u8; KEY], psk: &[u8; KEY]) -> Result<Self, BadKey> {
+        let key = PrivateKey::from_private_key(&X25519, private).map_err(|_| BadKey::Private)?;
+        let public = public(&key).ok_or(BadKey::Private)?;
+        if public == peer {
+            return Err(BadKey::Own);
+        }
+        if !is_canonical(&peer) {
+            return Err(BadKey::NotCanonical);
+        }
+        let shared = exchange(&key, &peer).ok_or(BadKey::ZeroExchange)?;
+        let (to_us, to_them) = (MacKeys::new(&public, &shared), MacKeys::new(&peer, &shared));
+        Ok(Self { private: Zeroizing::new(*private), public, peer, psk: Zeroizing::new(*psk), to_us, to_them })
+    }
+
+    /// Writes both MACs into the last 32 bytes of a message to the peer.
+    ///
+    /// # Panics
+    /// When it is shorter.
+    pub fn put_macs(&self, message: &mut [u8]) {
+        for number in 0..2 {
+            let at = message.len() - MACS + number * MAC;
+            let mac = self.to_them.mac(number, &message[..at]);
+            message[at..at + MAC].copy_from_slice(&mac);
+        }
+    }
+
+    /// Whether `mac2` of a message to this end is right: it was made by one of both ends.
+    pub fn is_of_the_pair(&self, message: &[u8]) -> bool {
+        self.to_us.is_right(1, message)
+    }
+
+    /// Whether `mac1` of a message to this end is right: whoever made it knows this end's public key.
+    pub fn is_for_us(&self, message: &[u8]) -> bool {
+        self.to_us.is_right(0, message)
+    }
+
+    /// Whether this end gives way when both begin at once.
+    pub fn gives_way(&self) -> bool {
+        self.public < self.peer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn public_of(private: [u8; KEY]) -> [u8; KEY] {
+        public(&PrivateKey::from_private_key(&X25519, &private).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_key_is_refused_that_is_own_or_not_canonical_or_of_small_order() {
+        let private = [7; KEY];
+        let bad = |peer| Pair::new(&private, peer, &[0; KEY]).err();
+        assert_eq!(bad(public_of(private)), Some(BadKey::Own));
+        let mut top = public_of([8; KEY]);
+        assert_eq!(bad(top), None);
+        top[31] |= 0x80;
+        assert_eq!(bad(top), Some(BadKey::NotCanonical));
+        let mut one_less = PRIME;
+        one_less[0] -= 1;
+        // RFC 7748's curve has these points of small order that are canonical: 0, 1, p - 1 and two of order 8.
+        let mut one = [0; KEY];
+        one[0] = 1;
+        let order_8 = [
+            "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
+            "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
+        ];
+        let order_8 = order_8.map(|text| {
+            let mut key = [0; KEY];
+            for (at, byte) in key.iter_mut().enumerate() {
+                *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap();
+            }
+            key
+        });
+        for key in [[0; KEY], one, one_less, order_8[0], order_8[1]] {
+            assert_eq!(bad(key), Some(BadKey::ZeroExchange), "{key:02x?}");
+        }
+        for key in [PRIME, [0xff; KEY]] {
+            assert_eq!(bad(key), Some(BadKey::NotCanonical), "{key:02x?}");
+        }
+    }
+
+    #[test]
+    fn macs_are_right_at_the_other_end_alone() {
+        let (ours, theirs, strangers) = ([1; KEY], [2; KEY], [3; KEY]);
+        let pair = |private: &[u8; KEY], peer| Pair::new(private, public_of(peer), &[0; KEY]).unwrap();
+        let (us, them, stranger) = (pair(&ours, theirs), pair(&theirs, ours), pair(&strangers, theirs));
+        let mut message = [9; 100];
+        us.put_macs(&mut message);
+        assert!(them.is_for_us(&message) && them.is_of_the_pair(&message));
+        // Reflected, it is nothing.
+        assert!(!us.is_for_us(&message) && !us.is_of_the_pair(&message));
+        for byte in 0..100 {
+            let mut changed = message;
+            changed[byte] ^= 1;
+            assert!(!them.is_of_the_pair(&changed), "byte {byte}");
+            assert_eq!(them.is_for_us(&changed), byte >= 84, "byte {byte}");
+        }
+        stranger.put_macs(&mut message);
+        assert!(them.is_for_us(&message) && !them.is_of_the_pair(&message));
+        assert!(!them.is_for_us(&message[..31]) && !them.is_of_the_pair(&[]));
+        assert_ne!(us.gives_way(), them.gives_way());
+    }
+}

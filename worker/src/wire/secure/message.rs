@@ -1,0 +1,320 @@
+//! The messages as bytes: what each looks like, and nothing of what it means. Lengths and zeros are exact.
+
+use super::Timestamp;
+
+use super::CipherKind;
+use super::keys::{MAC, MACS};
+
+/// This version.
+pub const VERSION: u8 = 1;
+/// First bytes.
+pub const INITIATION: u8 = 1;
+/// Of a response.
+pub const RESPONSE: u8 = 2;
+/// Of a KEM key.
+pub const KEM_KEY: u8 = 3;
+/// Of a KEM ciphertext.
+pub const KEM_CIPHERTEXT: u8 = 4;
+/// Of data.
+pub const DATA: u8 = 5;
+
+/// Bytes before Noise's in an initiation; what the prologue has of it.
+pub const INITIATION_HEADER: usize = 20;
+/// Bytes before Noise's in a response.
+pub const RESPONSE_HEADER: usize = 12;
+/// Bytes before what is sealed in messages 3 and 4.
+pub const KEM_HEADER: usize = 8;
+/// Header and tag of a datagram without content.
+pub const DATA_LEAST: usize = 32;
+/// Queues of a sender.
+pub const QUEUES: u8 = 4;
+
+/// Bytes of an ML-KEM-768 public key (FIPS 203).
+pub const PUBLIC: usize = 1184;
+/// Bytes of its ciphertext.
+pub const CIPHERTEXT: usize = 1088;
+const TAG: usize = 16;
+/// Noise's ephemeral key, and its sealed static one.
+const EPHEMERAL: usize = 32;
+const STATIC: usize = 48;
+
+/// Whether the KEM travels inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// It does.
+    Long = 0,
+    /// It follows, in messages of its own.
+    Short = 1,
+}
+
+/// Which ciphers an end has, as bits.
+pub mod offer {
+    use super::CipherKind;
+
+    /// ChaCha20-Poly1305, which every end has.
+    pub const CHACHA: u8 = 1;
+    /// AES-256-GCM.
+    pub const AES: u8 = 2;
+
+    /// Which cipher it is where both ends have what is in `both`.
+    pub fn best(both: u8) -> CipherKind {
+        if both & AES != 0 { CipherKind::Aes256Gcm } else { CipherKind::ChaCha20Poly1305 }
+    }
+
+    /// Whether a cipher is in an offer.
+    pub fn has(offer: u8, cipher: CipherKind) -> bool {
+        offer & (1 << cipher as u8) != 0
+    }
+}
+
+impl Form {
+    /// Bytes of an initiation.
+    pub fn initiation(self) -> usize {
+        let key = if self == Self::Long { PUBLIC } else { 0 };
+        INITIATION_HEADER + EPHEMERAL + STATIC + key + TAG + MACS
+    }
+
+    /// Bytes of a response.
+    pub fn response(self) -> usize {
+        let ciphertext = if self == Self::Long { CIPHERTEXT } else { 0 };
+        RESPONSE_HEADER + EPHEMERAL + ciphertext + TAG + MACS
+    }
+}
+
+/// A message that looks like one.
+#[derive(Debug, Clone, Copy)]
+pub enum Message<'a> {
+    /// The first of a handshake.
+    Initiation(Initiation<'a>),
+    /// Its answer.
+    Response(Response<'a>),
+    /// The third, of the short form.
+    KemKey(Kem<'a>),
+    /// The fourth, of the short form.
+    KemCiphertext(Kem<'a>),
+    /// Data for a session.
+    Data(u32),
+    /// Message 1 or 2 of this version, which has MACs.
+    Other(u8),
+}
+
+/// Message 1.
+#[derive(Debug, Clone, Copy)]
+pub struct Initiation<'a> {
+    /// All of it.
+    pub bytes: &'a [u8],
+    /// Its form.
+    pub form: Form,
+    /// Ciphers of the sender.
+    pub offer: u8,
+    /// Index of the sender.
+    pub sender: u32,
+    /// Time of the sender.
+    pub timestamp: Timestamp,
+}
+
+impl Initiation<'_> {
+    /// What Noise has written.
+    pub fn noise(&self) -> &[u8] {
+        &self.bytes[INITIATION_HEADER..self.bytes.len() - MACS]
+    }
+
+    /// By which it is told from others.
+    pub fn mac2(&self) -> [u8; MAC] {
+        last(self.bytes)
+    }
+}
+
+/// Message 2.
+#[derive(Debug, Clone, Copy)]
+pub struct Response<'a> {
+    /// All of it.
+    pub bytes: &'a [u8],
+    /// Its form.
+    pub form: Form,
+    /// What was chosen.
+    pub cipher: CipherKind,
+    /// Index of the sender.
+    pub sender: u32,
+    /// Index of the receiver.
+    pub receiver: u32,
+}
+
+impl Response<'_> {
+    /// What Noise has written.
+    pub fn noise(&self) -> &[u8] {
+        &self.bytes[RESPONSE_HEADER..self.bytes.len() - MACS]
+    }
+}
+
+/// Message 3 or 4.
+#[derive(Debug, Clone, Copy)]
+pub struct Kem<'a> {
+    /// All of it.
+    pub bytes: &'a [u8],
+    /// Index of the receiver.
+    pub receiver: u32,
+}
+
+impl Kem<'_> {
+    /// By which it is told from others.
+    pub fn tag(&self) -> [u8; MAC] {
+        last(self.bytes)
+    }
+}
+
+/// The last bytes, where there is a MAC or a tag.
+fn last(bytes: &[u8]) -> [u8; MAC] {
+    bytes.last_chunk().copied().unwrap_or_default()
+}
+
+fn number(bytes: &[u8], at: usize) -> u32 {
+    bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes)
+}
+
+/// What a datagram is; `None` when it is nothing.
+pub fn parse(bytes: &[u8]) -> Option<Message<'_>> {
+    let (&kind, &version) = (bytes.first()?, bytes.get(1)?);
+    match kind {
+        DATA => {
+            let right = bytes.len() >= DATA_LEAST && version < QUEUES && bytes[2..4] == [0, 0];
+            right.then(|| Message::Data(number(bytes, 4)))
+        }
+        INITIATION | RESPONSE if version != VERSION => (bytes.len() >= 2 + MACS).then_some(Message::Other(version)),
+        _ if version != VERSION => None,
+        INITIATION => initiation(bytes).map(Message::Initiation),
+        RESPONSE => response(bytes).map(Message::Response),
+        KEM_KEY | KEM_CIPHERTEXT => {
+            let key = kind == KEM_KEY;
+            let length = KEM_HEADER + if key { PUBLIC } else { CIPHERTEXT } + TAG;
+            let kem =
+                (bytes.len() == length && bytes[2..4] == [0, 0]).then(|| Kem { bytes, receiver: number(bytes, 4) })?;
+            Some(if key { Message::KemKey(kem) } else { Message::KemCiphertext(kem) })
+        }
+        _ => None,
+    }
+}
+
+fn initiation(bytes: &[u8]) -> Option<Initiation<'_>> {
+    let form = [Form::Long, Form::Short].into_iter().find(|&form| bytes.get(2) == Some(&(form as u8)))?;
+    if bytes.len() != form.initiation() {
+        return None;
+    }
+    let (offer, sender) = (bytes[3], number(bytes, 4));
+    let seconds = bytes.get(8..16).and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes)?;
+    let timestamp = Timestamp { seconds, nanoseconds: number(bytes, 16) };
+    let right = offer & offer::CHACHA != 0 && offer & !(offer::CHACHA | offer::AES) == 0 && sender != 0;
+    (right && timestamp == timestamp.bounded()).then_some(Initiation { bytes, form, offer, sender, timestamp })
+}
+
+fn response(bytes: &[u8]) -> Option<Response<'_>> {
+    let form = [Form::Long, Form::Short].into_iter().find(|form| bytes.len() == form.response())?;
+    let cipher = [CipherKind::ChaCha20Poly1305, CipherKind::Aes256Gcm];
+    let cipher = cipher.into_iter().find(|&cipher| bytes[2] == cipher as u8)?;
+    let (sender, receiver) = (number(bytes, 4), number(bytes, 8));
+    (bytes[3] == 0 && sender != 0).then_some(Response { bytes, form, cipher, sender, receiver })
+}
+
+/// An initiation without Noise's part and MACs.
+pub fn begin_initiation(form: Form, offer: u8, sender: u32, timestamp: Timestamp) -> Vec<u8> {
+    let mut bytes = vec![0; form.initiation()];
+    bytes[..4].copy_from_slice(&[INITIATION, VERSION, form as u8, offer]);
+    bytes[4..8].copy_from_slice(&sender.to_be_bytes());
+    bytes[8..16].copy_from_slice(&timestamp.seconds.to_be_bytes());
+    bytes[16..20].copy_from_slice(&timestamp.nanoseconds.to_be_bytes());
+    bytes
+}
+
+/// A response without Noise's part and MACs.
+pub fn begin_response(form: Form, cipher: CipherKind, sender: u32, receiver: u32) -> Vec<u8> {
+    let mut bytes = vec![0; form.response()];
+    bytes[..4].copy_from_slice(&[RESPONSE, VERSION, cipher as u8, 0]);
+    bytes[4..8].copy_from_slice(&sender.to_be_bytes());
+    bytes[8..12].copy_from_slice(&receiver.to_be_bytes());
+    bytes
+}
+
+/// Message 3 or 4 without its tag.
+pub fn begin_kem(kind: u8, receiver: u32, body: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0; KEM_HEADER];
+    bytes[..2].copy_from_slice(&[kind, VERSION]);
+    bytes[4..8].copy_from_slice(&receiver.to_be_bytes());
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp { seconds: 1_700_000_000, nanoseconds: 999_999_999 };
+
+    #[test]
+    fn lengths_are_those_of_the_specification() {
+        assert_eq!([Form::Long, Form::Short].map(Form::initiation), [1332, 148]);
+        assert_eq!([Form::Long, Form::Short].map(Form::response), [1180, 92]);
+        assert_eq!(
+            (begin_kem(3, 7, &[0; PUBLIC]).len() + 16, begin_kem(4, 7, &[0; CIPHERTEXT]).len() + 16),
+            (1208, 1112)
+        );
+    }
+
+    /// One of each kind that looks right, and which of its first bytes may have any value.
+    fn right() -> Vec<(Vec<u8>, &'static [usize])> {
+        let mut data = vec![0; 40];
+        data[0] = DATA;
+        let kem = |kind, length| [begin_kem(kind, 9, &vec![0; length]), vec![0; 16]].concat();
+        vec![
+            (begin_initiation(Form::Long, 3, 7, NOW), &[4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19]),
+            (begin_initiation(Form::Short, 1, 7, NOW), &[4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19]),
+            (begin_response(Form::Long, CipherKind::Aes256Gcm, 7, 8), &[4, 5, 6, 7, 8, 9, 10, 11]),
+            (begin_response(Form::Short, CipherKind::ChaCha20Poly1305, 7, 8), &[4, 5, 6, 7, 8, 9, 10, 11]),
+            (kem(KEM_KEY, PUBLIC), &[4, 5, 6, 7]),
+            (kem(KEM_CIPHERTEXT, CIPHERTEXT), &[4, 5, 6, 7]),
+            (data, &[4, 5, 6, 7, 8, 9, 10, 11]),
+        ]
+    }
+
+    #[test]
+    fn length_and_each_zero_are_exact() {
+        for (bytes, any) in right() {
+            let kind = bytes[0];
+            assert!(parse(&bytes).is_some(), "{kind}");
+            // A response says by its length which form it has.
+            let is_one = |length| kind == DATA && length >= DATA_LEAST || kind == RESPONSE && length == 92;
+            for length in (0..bytes.len()).filter(|&length| !is_one(length)) {
+                let parsed = parse(&bytes[..length]);
+                assert!(parsed.is_none(), "{kind}, {length} bytes: {parsed:?}");
+            }
+            assert_eq!(parse(&[&bytes[..], &[0]].concat()).is_some(), kind == DATA);
+            // The first four bytes say what it is: no other value of one of them is this message.
+            for at in (0..4).filter(|at| !any.contains(at)) {
+                for value in (0..=255).filter(|&value| value != bytes[at] && (at > 0 || !(1..=5).contains(&value))) {
+                    let mut changed = bytes.clone();
+                    changed[at] = value;
+                    let fits = match (kind, at, value) {
+                        (INITIATION, 3, 1 | 3) | (RESPONSE, 2, 0 | 1) | (DATA, 1, 0..QUEUES) => true,
+                        // Another version, which is said if the MACs are right.
+                        (INITIATION | RESPONSE, 1, _) => {
+                            matches!(parse(&changed), Some(Message::Other(other)) if other == value)
+                        }
+                        _ => false,
+                    };
+                    assert_eq!(parse(&changed).is_some(), fits, "{kind}: byte {at} is {value}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_index_of_zero_and_a_time_that_is_none_are_refused() {
+        assert!(parse(&begin_initiation(Form::Short, 3, 0, NOW)).is_none());
+        assert!(parse(&begin_initiation(Form::Short, 3, 1, Timestamp { nanoseconds: 1_000_000_000, ..NOW })).is_none());
+        assert!(parse(&begin_initiation(Form::Short, 3, 1, Timestamp { seconds: u64::MAX, ..NOW })).is_none());
+        assert!(parse(&begin_response(Form::Short, CipherKind::Aes256Gcm, 0, 1)).is_none());
+        let bytes = begin_initiation(Form::Short, 3, 5, NOW);
+        let Some(Message::Initiation(initiation)) = parse(&bytes) else { panic!() };
+        let Initiation { sender, timestamp, offer, form, .. } = initiation;
+        assert_eq!((sender, timestamp, offer, form), (5, NOW, 3, Form::Short));
+    }
+}

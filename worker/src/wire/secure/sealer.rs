@@ -1,0 +1,344 @@
+//! What sends frames on the secure wire.
+
+use super::content::{self, FRAGMENT_HEADER, FRAME_HEADER, ITEM_HEADER};
+use super::crypt::{HEADER, Sending, TAG};
+use super::fragment;
+use crate::batch::{Batch, PACKETS};
+use crate::wire::{Counters, Route, Target};
+
+/// The queue of the loop that takes frames.
+const QUEUE: u8 = 0;
+/// Frames of up to this many bytes wait for no other, but share a datagram with those that are there: acknowledgements, names,
+/// voices. Of longer ones too few fit to be worth the copy.
+const SMALL: usize = 512;
+
+/// One loop's.
+pub struct Sealer {
+    /// Longest datagram in bytes that leaves.
+    datagram: usize,
+    /// Where pieces are made.
+    pieces: Batch,
+    /// Number of the next frame that leaves in pieces.
+    identification: u32,
+    route: Route,
+}
+
+impl Sealer {
+    /// One that begins with this route, for datagrams of at most `datagram` bytes.
+    pub fn new(datagram: usize, route: Route) -> Self {
+        let piece = datagram.saturating_sub(HEADER + FRAGMENT_HEADER + TAG).max(1);
+        let slots = PACKETS * content::WHOLE.div_ceil(piece).min(*content::PIECES.end());
+        Self { datagram, pieces: Batch::with_room(slots, datagram), identification: 0, route }
+    }
+
+    /// See [`crate::wire::Sealer::seal`]. Each queue's counter is in what seals, so that it goes on whatever the route does.
+    pub fn seal<'a>(&'a mut self, frames: &'a mut Batch, counters: &Counters) -> (&'a Batch, usize, Target) {
+        let (path, target) = self.route.now();
+        let (Some(counts), Some(sending)) = (counters.paths.get(path), &self.route.sending) else {
+            if let Some(counts) = counters.paths.get(path) {
+                counts.tx_dropped_unlearned.add(frames.len() as u64);
+            }
+            frames.clear();
+            return (frames, path, target);
+        };
+        if target == Target::Nobody {
+            counts.tx_dropped_unlearned.add(frames.len() as u64);
+            frames.clear();
+            return (frames, path, target);
+        }
+        let before = frames.bytes();
+        let most = self.datagram.saturating_sub(HEADER + TAG);
+        wrap(frames, most);
+        let sealed = if frames.frames(0).any(|content| content.len() > most) {
+            let unfragmentable = cut(frames, &mut self.pieces, most, &mut self.identification);
+            counts.tx_dropped_unfragmentable.add(unfragmentable);
+            &mut self.pieces
+        } else {
+            frames
+        };
+        counts.tx_dropped_unlearned.add(seal_all(sending, sealed));
+        counters.seal.bytes.add(before);
+        counters.seal.encrypt_overhead.add(sealed.bytes().saturating_sub(before));
+        (sealed, path, target)
+    }
+
+    /// See [`crate::wire::Sealer::set_route`].
+    pub fn set_route(&mut self, route: &Route) {
+        self.route.clone_from(route);
+    }
+
+    /// Where frames go.
+    pub fn route(&self) -> &Route {
+        &self.route
+    }
+}
+
+/// Makes frames contents, in place: small ones that follow each other bundles of up to `most` bytes, all others one of their own.
+fn wrap(frames: &mut Batch, most: usize) {
+    let mut index = 0;
+    while index < frames.len() {
+        let (mut count, mut length) = (0, content::BUNDLE_HEADER);
+        while index + count < frames.len() {
+            let span = frames.span(index + count);
+            length += ITEM_HEADER + span.range().len();
+            if span.alone || span.range().len() > SMALL || length > most {
+                break;
+            }
+            count += 1;
+        }
+        if count > 1 {
+            frames.join(index, count, |span| content::item_header(span.range().len(), span.facts.checksum));
+            let header = content::bundle_header();
+            frames.grow_front(index, header.len())[..header.len()].copy_from_slice(&header);
+        } else {
+            let header = content::frame_header(frames.span(index).facts.checksum);
+            frames.grow_front(index, FRAME_HEADER)[..FRAME_HEADER].copy_from_slice(&header);
+        }
+        index += 1;
+    }
+}
+
+/// Copies contents to `pieces`, those of more than `most` bytes in pieces, each with room for its header and its tag; returns how
+/// many cannot be cut.
+fn cut(contents: &Batch, pieces: &mut Batch, most: usize, identification: &mut u32) -> u64 {
+    pieces.clear();
+    let mut lost = 0;
+    for whole in contents.frames(0) {
+        if whole.len() <= most {
+            if !pieces.is_full() {
+                pieces.pack_copy(&[whole]);
+            }
+            continue;
+        }
+        let piece = most.checked_sub(FRAGMENT_HEADER).and_then(|most| fragment::piece(whole.len(), most));
+        let Some(each) = piece.filter(|&each| each >= content::PIECE) else {
+            lost += 1;
+            continue;
+        };
+        for (header, part) in fragment::split(whole, each, *identification) {
+            if !pieces.is_full() {
+                pieces.pack_copy(&[&header, part]);
+            }
+        }
+        *identification = identification.wrapping_add(1);
+    }
+    lost
+}
+
+/// Makes all contents of a batch datagrams, in place; returns how many frames or pieces are not to be sent, since the session has
+/// sent enough.
+fn seal_all(sending: &Sending, contents: &mut Batch) -> u64 {
+    for index in 0..contents.len() {
+        contents.grow_front(index, HEADER);
+    }
+    let before = contents.len();
+    contents.filter_map(|_, room, length| {
+        let datagram = room.get_mut(..length + TAG)?;
+        sending.seal(QUEUE, datagram).ok().map(|()| datagram.len())
+    });
+    (before - contents.len()) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use privsep::ipc::SharedPath;
+    use proptest::prelude::*;
+
+    use super::super::crypt::tests::{CIPHERS, pair};
+    use super::super::{Opening, Unpacker};
+    use super::*;
+    use crate::batch::{Checksum, Facts, MAX_FRAME};
+
+    /// A frame, and its checksum that is to be completed.
+    type Frame = (Vec<u8>, Option<Checksum>);
+
+    /// A sealer for datagrams of this size, and what opens them.
+    fn ends(datagram: usize) -> (Sealer, Opening) {
+        let (sending, opening) = pair(CIPHERS[1]);
+        let targets = vec![Target::Connected(([192, 0, 2, 1], 6000).into())];
+        (Sealer::new(datagram, Route { active: 0, targets, sending: Some(Arc::new(sending)) }), opening)
+    }
+
+    fn counters() -> Counters {
+        Counters { paths: vec![SharedPath::default()], ..Counters::default() }
+    }
+
+    fn frame(length: usize, byte: u8) -> Vec<u8> {
+        vec![byte; length]
+    }
+
+    fn batch(frames: &[Vec<u8>]) -> Batch {
+        let mut batch = Batch::for_superframes();
+        frames.iter().for_each(|frame| batch.pack_copy(&[frame]));
+        batch
+    }
+
+    fn sealed(sealer: &mut Sealer, mut frames: Batch) -> Vec<Vec<u8>> {
+        let (datagrams, path, _) = sealer.seal(&mut frames, &counters());
+        assert_eq!(path, 0);
+        datagrams.frames(0).map(<[u8]>::to_vec).collect()
+    }
+
+    /// What the far end has of datagrams that come as one run, or each for itself; and how much is lost.
+    fn opened(opening: &mut Opening, datagrams: &[Vec<u8>], run: bool) -> (Vec<Frame>, usize) {
+        let (mut batch, mut unpacker, mut lost) = (Batch::for_runs(), Unpacker::default(), 0);
+        if run {
+            let all = datagrams.concat();
+            batch.slots().next().unwrap()[..all.len()].copy_from_slice(&all);
+            batch.push_run(0, all.len(), datagrams[0].len(), None);
+        } else {
+            datagrams.iter().for_each(|datagram| batch.pack_copy(&[datagram]));
+        }
+        batch.expand(|_, memory, datagram, found| {
+            let content = opening.open(&mut memory[datagram.clone()], datagram.len()).unwrap();
+            let content = datagram.start + content.start..datagram.start + content.end;
+            lost += usize::from(unpacker.take((1, 0), memory, content, 5, found) != Ok(None));
+        });
+        let all = (0..batch.len()).map(|index| (batch.frame(index).to_vec(), batch.span(index).facts.checksum));
+        (all.collect(), lost)
+    }
+
+    #[test]
+    fn a_frame_is_sealed_in_place_with_its_checksum_to_be_completed() {
+        let (mut sealer, mut opening) = ends(1472);
+        let mut frames = batch(&[frame(1400, 3), frame(600, 4)]);
+        let checksum = Some(Checksum { start: 34, offset: 16 });
+        frames.set_facts(1, Facts { checksum, ..Facts::default() });
+        let counters = counters();
+        let datagrams: Vec<_> = sealer.seal(&mut frames, &counters).0.frames(0).map(<[u8]>::to_vec).collect();
+        assert_eq!(datagrams.iter().map(Vec::len).collect::<Vec<_>>(), [1436, 636]);
+        assert_eq!((counters.seal.bytes.get(), counters.seal.encrypt_overhead.get()), (2000, 72));
+        assert_eq!(datagrams[1][..16], [5, 0, 0, 0, 0xa0, 0xb0, 0xc0, 0xd0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        let all = opened(&mut opening, &datagrams, false);
+        assert_eq!(all, (vec![(frame(1400, 3), None), (frame(600, 4), checksum)], 0));
+    }
+
+    #[test]
+    fn small_frames_that_follow_each_other_share_a_datagram_and_others_do_not() {
+        for (lengths, alone, datagram, expected) in [
+            (&[60, 60, 60][..], None, 1472, &[36 + 3 * 66][..]),
+            (&[60], None, 1472, &[36 + 60]),
+            (&[60, 600, 60, 60], None, 1472, &[36 + 60, 36 + 600, 36 + 2 * 66]),
+            (&[512, 512, 512], None, 1472, &[36 + 2 * 518, 36 + 512]),
+            (&[513, 60, 513], None, 1472, &[36 + 513, 36 + 60, 36 + 513]),
+            (&[60, 60, 60, 60], Some(2), 1472, &[36 + 2 * 66, 36 + 60, 36 + 60]),
+            (&[60, 60, 60], None, 36 + 2 * 66, &[36 + 2 * 66, 36 + 60]),
+            (&[60, 60, 60], None, 36 + 2 * 66 - 1, &[36 + 60, 36 + 60, 36 + 60]),
+        ] {
+            let (mut sealer, mut opening) = ends(datagram);
+            let frames: Vec<_> = lengths.iter().zip(1..).map(|(&length, byte)| frame(length, byte)).collect();
+            let mut made = batch(&frames);
+            let checksum = Some(Checksum { start: 20, offset: 6 });
+            made.set_facts(0, Facts { checksum, ..Facts::default() });
+            if let Some(alone) = alone {
+                made.set_alone(alone);
+            }
+            let datagrams = sealed(&mut sealer, made);
+            assert_eq!(datagrams.iter().map(Vec::len).collect::<Vec<_>>(), expected, "{lengths:?}");
+            let (all, lost) = opened(&mut opening, &datagrams, false);
+            assert!(all.iter().map(|(frame, _)| frame).eq(&frames) && lost == 0);
+            assert_eq!((all[0].1, all.last().unwrap().1.is_some()), (checksum, all.len() == 1));
+        }
+    }
+
+    #[test]
+    fn a_frame_that_is_too_long_leaves_in_even_pieces_in_its_order() {
+        let (mut sealer, mut opening) = ends(1472);
+        let frames = [frame(60, 1), frame(1514, 2), frame(1437, 3), frame(1436, 4), frame(MAX_FRAME, 5)];
+        let datagrams = sealed(&mut sealer, batch(&frames));
+        let lengths: Vec<_> = datagrams.iter().map(Vec::len).collect();
+        assert_eq!(lengths[..6], [96, 44 + 759, 44 + 759, 44 + 721, 44 + 720, 1472]);
+        assert_eq!(lengths[6..], [44 + 1320, 44 + 1320, 44 + 1320, 44 + 1320, 44 + 1320, 44 + 1320, 44 + 1318]);
+        let (all, lost) = opened(&mut opening, &datagrams, false);
+        assert!(all.iter().map(|(frame, _)| frame).eq(&frames) && lost == 0);
+    }
+
+    #[test]
+    fn a_run_of_pieces_is_put_together_where_they_were() {
+        let (mut sealer, mut opening) = ends(1472);
+        let frames: Vec<_> = (0..20).map(|byte| frame(1514, byte)).collect();
+        let datagrams = sealed(&mut sealer, batch(&frames));
+        assert_eq!(datagrams.len(), 40);
+        let (all, lost) = opened(&mut opening, &datagrams, true);
+        assert!(all.iter().map(|(frame, _)| frame).eq(&frames) && lost == 0);
+    }
+
+    #[test]
+    fn what_cannot_leave_is_dropped_and_counted() {
+        let (mut sealer, _) = ends(600);
+        let counters = counters();
+        let mut frames = batch(&[frame(MAX_FRAME, 1), frame(60, 2)]);
+        assert_eq!(sealer.seal(&mut frames, &counters).0.len(), 1);
+        assert_eq!(counters.paths[0].tx_dropped_unfragmentable.get(), 1);
+        let route = sealer.route().clone();
+        for route in [Route { sending: None, ..route.clone() }, Route { targets: vec![Target::Nobody], ..route }] {
+            sealer.set_route(&route);
+            let mut frames = batch(&[frame(60, 1), frame(60, 2)]);
+            assert!(sealer.seal(&mut frames, &counters).0.is_empty());
+        }
+        assert_eq!(counters.paths[0].tx_dropped_unlearned.get(), 4);
+    }
+
+    /// A nonce that comes twice gives the key away: whatever routes come and go, counters go on.
+    #[test]
+    fn a_session_that_comes_back_goes_on_counting() {
+        let (mut sealer, _) = ends(1472);
+        let first = sealer.route().clone();
+        let second = ends(1472).0.route().clone();
+        let mut counter = |route: &Route| {
+            sealer.set_route(route);
+            sealed(&mut sealer, batch(&[frame(60, 1)]))[0][8..16].to_vec()
+        };
+        let numbers = [&first, &first, &second, &first].map(|route| counter(route)[7]);
+        assert_eq!(numbers, [0, 1, 0, 2]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn any_frames_come_out_as_they_went_in(
+            lengths in proptest::collection::vec(prop_oneof![14..100_usize, 14..1600_usize, 14..MAX_FRAME], 1..24), datagram in 800..2000_usize,
+        ) {
+            let (mut sealer, mut opening) = ends(datagram);
+            let frames: Vec<_> = lengths.iter().zip(0..).map(|(&length, byte)| frame(length, byte)).collect();
+            let datagrams = sealed(&mut sealer, batch(&frames));
+            prop_assert!(datagrams.iter().all(|one| one.len() <= datagram));
+            let (all, lost) = opened(&mut opening, &datagrams, false);
+            prop_assert!(all.iter().map(|(frame, _)| frame).eq(&frames) && lost == 0);
+        }
+    }
+
+    #[test]
+    fn neither_sealing_nor_opening_allocates_once_it_runs() {
+        let (mut sealer, mut opening) = ends(1472);
+        let (counters, mut unpacker, mut received) = (counters(), Unpacker::default(), Batch::for_runs());
+        let mut frames = batch(&[]);
+        for round in 0..3 {
+            frames.clear();
+            for length in [60, 80, 1400, 1514, 60, 9000] {
+                frames.pack_copy(&[&[7; 9000][..length]]);
+            }
+            let mut seal = 0;
+            let mut datagrams = Vec::new();
+            seal += allocation_counter::measure(|| {
+                sealer.seal(&mut frames, &counters);
+            })
+            .count_total;
+            datagrams.extend(sealer.pieces.frames(0).map(<[u8]>::to_vec));
+            let open = allocation_counter::measure(|| {
+                received.clear();
+                datagrams.iter().for_each(|datagram| received.pack_copy(&[datagram]));
+                received.expand(|_, memory, datagram, found| {
+                    let content = opening.open(&mut memory[datagram.clone()], datagram.len()).unwrap();
+                    let content = datagram.start + content.start..datagram.start + content.end;
+                    unpacker.take((1, 0), memory, content, 5, found).unwrap();
+                });
+            })
+            .count_total;
+            assert_eq!(received.len(), 6);
+            assert!(round == 0 || (seal, open) == (0, 0), "{seal} {open}");
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! What a session makes of the messages of a handshake.
+
+use privsep::ipc::SharedPath;
+
+use super::attempt::Stage as Sent;
+use super::slots::{Established, Stage, Waiting};
+use super::{From, Session, post};
+use crate::wire::Outbox;
+use crate::wire::secure::handshake::{Answered, Refused, Responded, respond};
+use crate::wire::secure::message::{Initiation, Kem, Message, Response};
+use crate::wire::secure::{Timestamp, Trouble};
+
+impl Session {
+    pub(super) fn handshake(
+        &mut self,
+        from: From,
+        message: &Message,
+        bytes: &[u8],
+        counts: &SharedPath,
+        out: &mut Outbox,
+    ) {
+        if self.paths.all[from.path].answer_to(from.source).is_none() {
+            // From an address where the peer never is.
+            counts.rx_dropped_foreign.add(1);
+            return;
+        }
+        match message {
+            Message::KemKey(kem) => self.kem_key(from, kem, out),
+            Message::KemCiphertext(kem) => self.kem_ciphertext(from, kem),
+            // It looks at the MACs first, and so does everything else that has some.
+            _ if !self.pair.is_of_the_pair(bytes) => self.of_a_stranger(from, bytes),
+            Message::Initiation(initiation) => self.initiation(from, initiation, out),
+            Message::Response(response) => self.response(from, response),
+            Message::Other(version) => self.say_trouble(Trouble::Version(*version)),
+            Message::Data(_) => {}
+        }
+    }
+
+    /// A trouble is one as long as there is no session.
+    fn say_trouble(&mut self, trouble: Trouble) {
+        if self.slots.current.is_none() {
+            self.trouble = Some(trouble);
+        }
+    }
+
+    /// A message whose `mac2` is wrong.
+    fn of_a_stranger(&mut self, from: From, bytes: &[u8]) {
+        self.counts.auth_failures += 1;
+        if !self.strangers.allows(from.now_us) {
+            return;
+        }
+        if self.pair.is_for_us(bytes) {
+            self.say_trouble(Trouble::OtherPeerKey);
+        } else if self.paths.all[from.path].is_from_peer(from.source) {
+            self.say_trouble(Trouble::OurKeyUnknown);
+        }
+    }
+
+    fn initiation(&mut self, from: From, initiation: &Initiation, out: &mut Outbox) {
+        let waits = self.slots.waiting.as_ref();
+        if waits.is_some_and(|waiting| waiting.mac2 == initiation.mac2()) {
+            self.answer(from, |waiting| Some(&waiting.response), out);
+            return;
+        }
+        if initiation.timestamp <= self.heard {
+            self.counts.dropped_initiations += 1;
+            self.say_trouble(Trouble::Clock { behind_ms: behind_ms(initiation.timestamp, self.heard) });
+            return;
+        }
+        if waits.is_some_and(|waiting| initiation.timestamp <= waiting.timestamp)
+            || !self.initiations.allows(from.now_us)
+        {
+            self.counts.dropped_initiations += 1;
+            return;
+        }
+        let (index, paths) = (self.new_index(), self.paths.all.len());
+        let Ok((response, responded)) = respond(&self.pair, initiation, self.offer, index, &mut self.random) else {
+            self.counts.auth_failures += 1;
+            return;
+        };
+        let stage = match responded {
+            Responded::Keys(keys) => {
+                Stage::Datagram(Established::new(&keys, false, self.pair.gives_way(), paths, from.now_us), None)
+            }
+            Responded::Kem(kem) => Stage::KemKey(kem),
+        };
+        let (timestamp, mac2) = (initiation.timestamp, initiation.mac2());
+        self.slots.waiting = Some(Waiting::new(index, timestamp, mac2, response, stage, from.now_us));
+        if self.pair.gives_way() {
+            self.attempts.forget();
+        }
+        self.answer(from, |waiting| Some(&waiting.response), out);
+    }
+
+    /// Answers, to where the message came from.
+    fn answer(&self, from: From, choose: impl FnOnce(&Waiting) -> Option<&[u8]>, out: &mut Outbox) {
+        let target = self.paths.all[from.path].answer_to(from.source);
+        if let (Some(target), Some(answer)) = (target, self.slots.waiting.as_ref().and_then(choose)) {
+            post(from.path, target, answer, out);
+        }
+    }
+
+    fn response(&mut self, from: From, response: &Response) {
+        let taken = match self.attempts.stage() {
+            Some(Sent::Initiation(initiator)) if initiator.our_index() == response.receiver => initiator.take(response),
+            // To what was forgotten, or was answered already.
+            _ => {
+                self.counts.dropped_messages += 1;
+                return;
+            }
+        };
+        match taken {
+            Ok(Answered::Keys(keys)) => self.begin_current(&keys, from.now_us),
+            Ok(Answered::Kem(kem)) => self.attempts.go_on(Sent::KemKey(kem, response.receiver), from.now_us),
+            Err(Refused::NotOffered) => self.counts.dropped_messages += 1,
+            Err(_) => {
+                // What was sent is answered, if not well: whoever repeats the answer is to find nothing to be computed.
+                self.attempts.forget();
+                self.counts.auth_failures += 1;
+                self.say_trouble(Trouble::Psk);
+            }
+        }
+    }
+
+    fn kem_key(&mut self, from: From, kem: &Kem, out: &mut Outbox) {
+        let paths = self.paths.all.len();
+        let Some(waiting) = self.slots.waiting.as_mut().filter(|waiting| waiting.our_index == kem.receiver) else {
+            self.counts.dropped_messages += 1;
+            return;
+        };
+        match &waiting.stage {
+            Stage::KemKey(responder) => {
+                let Ok((answer, keys)) = responder.take(kem) else {
+                    self.counts.auth_failures += 1;
+                    return;
+                };
+                let established = Established::new(&keys, false, self.pair.gives_way(), paths, from.now_us);
+                waiting.stage = Stage::Datagram(established, Some((kem.tag(), answer)));
+            }
+            Stage::Datagram(_, Some((tag, _))) if *tag == kem.tag() => {}
+            Stage::Datagram(..) => {
+                self.counts.dropped_messages += 1;
+                return;
+            }
+        }
+        self.answer(from, Waiting::ciphertext, out);
+    }
+
+    fn kem_ciphertext(&mut self, from: From, kem: &Kem) {
+        let taken = match self.attempts.stage() {
+            Some(Sent::KemKey(initiator, index)) if *index == kem.receiver => initiator.take(kem),
+            _ => {
+                self.counts.dropped_messages += 1;
+                return;
+            }
+        };
+        match taken {
+            Ok(keys) => self.begin_current(&keys, from.now_us),
+            Err(_) => self.counts.auth_failures += 1,
+        }
+    }
+}
+
+/// By how many milliseconds one moment is before another, or one where it is the same.
+fn behind_ms(moment: Timestamp, other: Timestamp) -> u64 {
+    let milliseconds = |time: Timestamp| time.seconds.saturating_mul(1000) + u64::from(time.nanoseconds) / 1_000_000;
+    milliseconds(other).saturating_sub(milliseconds(moment)).max(1)
+}

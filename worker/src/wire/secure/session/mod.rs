@@ -1,0 +1,458 @@
+//! What receives on the secure wire, makes sessions and keeps them, and knows where the peer is. `docs/WIRE.md`, from
+//! "Handshake" on, says what it does.
+
+mod answer;
+mod attempt;
+mod paths;
+mod slots;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
+
+use privsep::ipc::{Remote, SharedPath, State};
+
+use super::content::{self, CONTROL};
+use super::crypt::{Dropped, HEADER, TAG};
+use super::handshake::{Initiator, Random};
+use super::keys::Pair;
+use super::message::{self, Message};
+use super::unpack::{Control, Lost, Unpacker};
+use super::{CipherKind, SecureCounters, SecureState, SessionCipher, SessionReport, Timestamp, Trouble};
+use crate::batch::{Batch, Found};
+use crate::wire::{Counters, Outbox, Route, Target};
+use attempt::Attempts;
+use paths::{Path, Paths};
+use slots::{Established, Slots, Which};
+
+const SECOND: u64 = 1_000_000;
+const MILLISECOND: u64 = 1000;
+/// Time without anything opened after which an end makes an attempt.
+const SILENT: u64 = 5 * SECOND;
+/// When the pings of a new session leave, after the one before.
+const BURST: [u64; 3] = [100 * MILLISECOND, 200 * MILLISECOND, 400 * MILLISECOND];
+/// Queue of what a session sends besides frames.
+const QUEUE: u8 = 1;
+/// When something was let through, at most `MOST` times a second.
+struct Recent<const MOST: usize> {
+    times: [Option<u64>; MOST],
+    next: usize,
+}
+
+impl<const MOST: usize> Default for Recent<MOST> {
+    fn default() -> Self {
+        Self { times: [None; MOST], next: 0 }
+    }
+}
+
+/// What a session is told.
+pub struct Told<'a> {
+    /// Keys of both ends.
+    pub pair: Pair,
+    /// Ciphers of this end, as [`message::offer`] has them.
+    pub offer: u8,
+    /// Whom each path talks to.
+    pub remotes: &'a [Remote],
+    /// Whether frames are given to the local side.
+    pub delivers: bool,
+    /// Tick after which it is over.
+    pub exit_after: Option<u64>,
+    /// Where the worker before had come to.
+    pub state: &'a State,
+    /// What survives a worker of this wire.
+    pub secure: SecureState,
+    /// The wall clock when `now_us` is zero.
+    pub wall: Timestamp,
+    /// Where random bytes come from.
+    pub random: Random,
+}
+
+/// A tunnel's.
+pub struct Session {
+    pair: Pair,
+    offer: u8,
+    random: Random,
+    wall: Timestamp,
+    /// Greatest timestamp of an initiation whose session was confirmed, and of one that was sent.
+    heard: Timestamp,
+    sent: Timestamp,
+    attempts: Attempts,
+    slots: Slots,
+    /// When something was opened last, by any session, or there was a new one.
+    opened_us: u64,
+    /// Pings of a new session: how many have left, and when the next one does.
+    burst: Option<(usize, u64)>,
+    unpacker: Unpacker,
+    paths: Paths,
+    initiations: Recent<20>,
+    strangers: Recent<10>,
+    probes: Recent<10>,
+    trouble: Option<Trouble>,
+    counts: SecureCounters,
+    delivers: bool,
+    last_tick: Option<u64>,
+    tick: u64,
+    next_tick_us: u64,
+    route: Route,
+}
+
+/// Where a datagram has come from: path and address, where the socket tells; and when.
+#[derive(Clone, Copy)]
+struct From {
+    path: usize,
+    source: Option<SocketAddr>,
+    now_us: u64,
+}
+
+impl Session {
+    /// One that goes on from a state.
+    pub fn new(told: Told) -> Self {
+        let Told { pair, offer, remotes, delivers, exit_after, state, secure, wall, random } = told;
+        let reports = state.paths.iter().copied().chain(std::iter::repeat_with(Default::default));
+        let paths: Vec<_> = remotes.iter().zip(reports).map(|(remote, report)| Path::new(remote, &report)).collect();
+        let targets = paths.iter().map(|path| path.remote.target()).collect();
+        Self {
+            pair,
+            offer,
+            random,
+            wall,
+            heard: secure.heard.bounded(),
+            sent: secure.sent.bounded(),
+            attempts: Attempts::default(),
+            slots: Slots::default(),
+            opened_us: 0,
+            burst: None,
+            unpacker: Unpacker::default(),
+            route: Route {
+                active: usize::from(state.active).min(paths.len().saturating_sub(1)),
+                targets,
+                sending: None,
+            },
+            paths: Paths::new(paths),
+            initiations: Recent::default(),
+            strangers: Recent::default(),
+            probes: Recent::default(),
+            trouble: None,
+            counts: secure.counts,
+            delivers,
+            last_tick: exit_after,
+            tick: state.tick,
+            next_tick_us: 0,
+        }
+    }
+
+    /// See [`crate::wire::Session::receive`].
+    pub fn receive(&mut self, path: usize, batch: &mut Batch, now_us: u64, counters: &Counters, out: &mut Outbox) {
+        let Some(counts) = counters.paths.get(path) else { return };
+        if path >= self.paths.all.len() {
+            return;
+        }
+        batch.expand(|source, memory, datagram, found| {
+            self.take(From { path, source, now_us }, memory, datagram, found, counts, out);
+        });
+        if !self.delivers {
+            batch.clear();
+        }
+        self.publish();
+    }
+
+    /// Takes a datagram, which is there in the memory; frames are then found in it.
+    fn take(
+        &mut self,
+        from: From,
+        memory: &mut [u8],
+        datagram: Range<usize>,
+        found: &mut Found<'_>,
+        counts: &SharedPath,
+        out: &mut Outbox,
+    ) {
+        match message::parse(&memory[datagram.clone()]) {
+            None => counts.rx_dropped_invalid.add(1),
+            Some(Message::Data(index)) => {
+                if let Some((queue, content)) = self.open(from, index, &mut memory[datagram.clone()], counts, out) {
+                    let content = datagram.start + content.start..datagram.start + content.end;
+                    match self.unpacker.take((index, queue), memory, content, from.now_us, found) {
+                        Ok(None) => {}
+                        Ok(Some(control)) => self.control(from, control, counts, out),
+                        Err(Lost::Wrong | Lost::NoRoom) => self.counts.dropped_content += 1,
+                    }
+                }
+            }
+            Some(message) => self.handshake(from, &message, &memory[datagram], counts, out),
+        }
+    }
+
+    /// Opens a datagram: its queue, and where in it the content is.
+    fn open(
+        &mut self,
+        from: From,
+        index: u32,
+        datagram: &mut [u8],
+        counts: &SharedPath,
+        out: &mut Outbox,
+    ) -> Option<(u8, Range<usize>)> {
+        let Some((which, slot)) = self.slots.find(index) else {
+            // Of a session that is over, or of the worker before.
+            counts.rx_dropped_invalid.add(1);
+            return None;
+        };
+        let content = match slot.opening.open(datagram, datagram.len()) {
+            Ok(content) => content,
+            Err(dropped) => {
+                match dropped {
+                    Dropped::Malformed => counts.rx_dropped_invalid.add(1),
+                    Dropped::Replay => self.counts.replays += 1,
+                    Dropped::Forged => self.counts.auth_failures += 1,
+                }
+                return None;
+            }
+        };
+        let queue = datagram[1];
+        let counter = datagram[8..HEADER].iter().fold(0, |counter, &byte| counter << 8 | u64::from(byte));
+        let newest = slot.opened(from.path, queue, counter, from.now_us);
+        self.opened_us = from.now_us;
+        self.paths.all[from.path].received_us = Some(from.now_us);
+        if which == Which::Waiting {
+            self.confirm(from.now_us);
+        }
+        if newest && !self.paths.all[from.path].is_from_peer(from.source) {
+            self.probe(from, counts, out);
+        }
+        Some((queue, content))
+    }
+
+    /// Takes a ping or a pong.
+    fn control(&mut self, from: From, control: Control, counts: &SharedPath, out: &mut Outbox) {
+        match control {
+            Control::Pong(token) => {
+                if self.paths.ponged(token, from.path, from.source, self.tick, from.now_us) {
+                    counts.pongs_received.add(1);
+                }
+            }
+            Control::Ping(token) => {
+                counts.pings_received.add(1);
+                let Some(target) = self.paths.all[from.path].answer_to(from.source) else { return };
+                counts.pongs_sent.add(u64::from(self.say(from.path, target, content::pong(token), out)));
+            }
+        }
+    }
+
+    /// The session that waits is confirmed. By that the peer is nowhere yet: who repeats its initiation may be faster, too.
+    fn confirm(&mut self, now_us: u64) {
+        let Some(waiting) = self.slots.waiting.take() else { return };
+        let slots::Stage::Datagram(established, _) = waiting.stage else { return };
+        self.heard = self.heard.max(waiting.timestamp);
+        self.burst = None;
+        self.make_current(established, now_us);
+    }
+
+    fn make_current(&mut self, established: Established, now_us: u64) {
+        let replaced = self.slots.make_current(established, now_us);
+        self.counts.handshakes += 1;
+        self.counts.rekeys += u64::from(replaced);
+        self.attempts.end();
+        self.trouble = None;
+        self.opened_us = now_us;
+    }
+
+    /// A session that this end has begun has keys.
+    fn begin_current(&mut self, keys: &super::Keys, now_us: u64) {
+        let established = Established::new(keys, true, self.pair.gives_way(), self.paths.all.len(), now_us);
+        self.make_current(established, now_us);
+        self.burst = Some((0, now_us));
+    }
+
+    /// Asks whether the peer is where its datagram has come from.
+    fn probe(&mut self, from: From, counts: &SharedPath, out: &mut Outbox) {
+        let target = self.paths.all[from.path].answer_to(from.source);
+        if let Some(target @ Target::Address(_)) = target
+            && self.slots.current.is_some()
+            && self.probes.allows(from.now_us)
+        {
+            self.ping(from.path, target, from.now_us, counts, out);
+        }
+    }
+
+    fn ping(&mut self, path: usize, target: Target, now_us: u64, counts: &SharedPath, out: &mut Outbox) {
+        let mut token = [0; 8];
+        (self.random)(&mut token);
+        if self.say(path, target, content::ping(token), out) {
+            self.paths.pinged(token, path, target, now_us);
+            counts.pings_sent.add(1);
+        }
+    }
+
+    /// A ping by each path.
+    fn ping_all(&mut self, now_us: u64, counters: &Counters, out: &mut Outbox) {
+        for (path, counts) in counters.paths.iter().enumerate().take(self.paths.all.len()) {
+            let target = self.paths.all[path].remote.target();
+            if target != Target::Nobody && self.slots.current.is_some() {
+                self.ping(path, target, now_us, counts, out);
+            }
+        }
+    }
+
+    /// Sends content by the current session; false where it does not leave.
+    fn say(&self, path: usize, target: Target, content: [u8; CONTROL], out: &mut Outbox) -> bool {
+        let Some(current) = &self.slots.current else { return false };
+        let mut datagram = [0; HEADER + CONTROL + TAG];
+        datagram[HEADER..HEADER + CONTROL].copy_from_slice(&content);
+        current.sending.seal(QUEUE, &mut datagram).is_ok() && post(path, target, &datagram, out)
+    }
+
+    /// See [`crate::wire::Session::on_time`].
+    pub fn on_time(&mut self, now_us: u64, counters: &Counters, out: &mut Outbox) {
+        if self.is_over() {
+            return;
+        }
+        if now_us >= self.next_tick_us {
+            // Who was stopped does not make up for the ticks it missed.
+            let next_us = self.next_tick_us + SECOND;
+            self.next_tick_us = if next_us > now_us { next_us } else { now_us + SECOND };
+            self.tick += 1;
+            if self.is_over() {
+                return;
+            }
+            self.ping_all(now_us, counters, out);
+            self.route.active = self.paths.judge(self.tick, self.route.active);
+        }
+        self.slots.expire(now_us);
+        self.burst(now_us, counters, out);
+        if self.wants_a_session(now_us) && self.attempts.is_over(now_us) {
+            self.attempt(now_us);
+        }
+        if let Some(message) = self.attempts.message(now_us) {
+            for (number, path) in self.paths.all.iter().enumerate() {
+                post(number, path.remote.target(), message, out);
+            }
+        }
+        self.publish();
+    }
+
+    fn burst(&mut self, now_us: u64, counters: &Counters, out: &mut Outbox) {
+        if self.slots.current.as_ref().is_none_or(|current| current.has_opened) {
+            self.burst = None;
+        }
+        if let Some((left, at_us)) = self.burst
+            && now_us >= at_us
+        {
+            self.ping_all(now_us, counters, out);
+            self.burst = BURST.get(left).map(|pause| (left + 1, now_us + pause));
+        }
+    }
+
+    /// Whether an attempt is to be made.
+    fn wants_a_session(&self, now_us: u64) -> bool {
+        let worn = |current: &Established| current.is_worn(now_us) || now_us >= self.opened_us + SILENT;
+        let wanted = self.attempts.is_under_way() || self.slots.current.as_ref().is_none_or(worn);
+        wanted && self.paths.lead_somewhere()
+    }
+
+    /// Makes an attempt.
+    fn attempt(&mut self, now_us: u64) {
+        let nanoseconds = u64::from(self.wall.nanoseconds) + now_us % SECOND * 1000;
+        #[allow(clippy::cast_possible_truncation)] // Less than 10^9.
+        let clock = Timestamp {
+            seconds: self.wall.seconds + now_us / SECOND + nanoseconds / 1_000_000_000,
+            nanoseconds: (nanoseconds % 1_000_000_000) as u32,
+        };
+        let next = match self.sent {
+            Timestamp { seconds, nanoseconds: 999_999_999 } => Timestamp { seconds: seconds + 1, nanoseconds: 0 },
+            Timestamp { seconds, nanoseconds } => Timestamp { seconds, nanoseconds: nanoseconds + 1 },
+        };
+        self.sent = clock.max(next).bounded();
+        let (index, form) = (self.new_index(), self.attempts.form());
+        let made = Initiator::new(&self.pair, form, self.offer, index, self.sent, &mut self.random);
+        let stage = made.map_or(attempt::Stage::Forgotten, |made| attempt::Stage::Initiation(Box::new(made)));
+        let mut chance = [0];
+        (self.random)(&mut chance);
+        self.attempts.begin(stage, chance[0], now_us);
+    }
+
+    /// An index that is not zero, and that this end does not have in use.
+    fn new_index(&mut self) -> u32 {
+        loop {
+            let mut index = [0; 4];
+            (self.random)(&mut index);
+            let index = u32::from_be_bytes(index);
+            if index != 0 && !self.slots.has(index) && self.attempts.index() != Some(index) {
+                return index;
+            }
+        }
+    }
+
+    /// When something is due next.
+    pub fn due_us(&self) -> u64 {
+        if self.is_over() {
+            return u64::MAX;
+        }
+        let [ends, replaced] = self.slots.due_us();
+        let burst = self.burst.map_or(u64::MAX, |(_, at_us)| at_us);
+        let attempt = self.attempts.due_us();
+        // An attempt that goes on, or that nobody can be sent, is no reason to wake for another.
+        let wanted = if attempt == u64::MAX && self.paths.lead_somewhere() {
+            let silent = if self.slots.current.is_some() { self.opened_us + SILENT } else { 0 };
+            silent.min(replaced)
+        } else {
+            u64::MAX
+        };
+        [self.next_tick_us, ends, burst, attempt, wanted].into_iter().fold(u64::MAX, u64::min)
+    }
+
+    /// Whether its last tick is over.
+    pub fn is_over(&self) -> bool {
+        self.last_tick.is_some_and(|last| self.tick > last)
+    }
+
+    /// Where frames go now.
+    pub fn route(&self) -> &Route {
+        &self.route
+    }
+
+    /// Takes over where the peer is, and what seals.
+    fn publish(&mut self) {
+        for (target, path) in self.route.targets.iter_mut().zip(&self.paths.all) {
+            *target = path.remote.target();
+        }
+        let sending = self.slots.current.as_ref().map(|current| &current.sending);
+        if self.route.sending.as_ref().map(Arc::as_ptr) != sending.map(Arc::as_ptr) {
+            self.route.sending = sending.cloned();
+        }
+    }
+
+    /// See [`crate::wire::Session::report`].
+    pub fn report(&mut self, now_us: u64) -> State {
+        // An answer that has come since the tick counts.
+        self.route.active = self.paths.judge(self.tick, self.route.active);
+        State {
+            tick: self.tick,
+            active: u8::try_from(self.route.active).unwrap_or(u8::MAX),
+            paths: self.paths.all.iter().map(|path| path.report(now_us)).collect(),
+            ..State::default()
+        }
+    }
+
+    /// What the next worker of this wire is to know, and whoever asks for the status.
+    pub fn report_secure(&self, now_us: u64) -> SecureState {
+        let session = self.slots.current.as_ref().map(|current| SessionReport {
+            cipher: match current.cipher {
+                CipherKind::Aes256Gcm => SessionCipher::Aes256Gcm,
+                CipherKind::ChaCha20Poly1305 => SessionCipher::ChaCha20Poly1305,
+            },
+            age_ms: now_us.saturating_sub(current.born_us) / 1000,
+            began_here: current.began_here,
+        });
+        SecureState { heard: self.heard, sent: self.sent, session, trouble: self.trouble, counts: self.counts }
+    }
+}
+
+/// Puts a datagram into the outbox; false where it does not leave.
+fn post(path: usize, target: Target, datagram: &[u8], out: &mut Outbox) -> bool {
+    target != Target::Nobody
+        && out.push(path, target, |to| {
+            to[..datagram.len()].copy_from_slice(datagram);
+            datagram.len()
+        })
+}

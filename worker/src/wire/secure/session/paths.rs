@@ -1,0 +1,134 @@
+//! The paths of a session: where the peer is by each, whether it answers, and which frames leave by.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use privsep::ipc::{PathHealth, PathReport};
+
+use crate::wire::remote::Remote;
+use crate::wire::{Target, health};
+
+/// Pings that may be answered: those of seconds.
+const PINGS: usize = 128;
+/// Time in which a ping is answered, or is not.
+const ANSWERED: u64 = 5 * super::SECOND;
+
+pub struct Path {
+    pub remote: Remote,
+    health: PathHealth,
+    /// Tick in which the last pong came; 0 before the first.
+    last_pong: u64,
+    /// From a ping to its pong; 0 before the first.
+    rtt_us: u64,
+    /// When the last datagram came that was the peer's.
+    pub received_us: Option<u64>,
+}
+
+/// A ping that has left.
+struct Ping {
+    token: [u8; 8],
+    path: usize,
+    to: Option<SocketAddr>,
+    sent_us: u64,
+}
+
+/// All of them.
+pub struct Paths {
+    pub all: Vec<Path>,
+    pings: VecDeque<Ping>,
+}
+
+impl Path {
+    pub fn new(remote: &privsep::ipc::Remote, report: &PathReport) -> Self {
+        Self {
+            remote: Remote::new(remote, report.learned),
+            health: report.health,
+            last_pong: report.last_pong,
+            rtt_us: report.rtt_us,
+            received_us: None,
+        }
+    }
+
+    /// Where an answer to a datagram from there goes; `None` where nothing may.
+    pub fn answer_to(&self, source: Option<SocketAddr>) -> Option<Target> {
+        match &self.remote {
+            Remote::Fixed(address) => Some(Target::Connected(*address)),
+            Remote::Learned(learned) => source.filter(|&source| learned.admits(source)).map(Target::Address),
+        }
+    }
+
+    /// Whether a datagram from there is from where the peer is.
+    pub fn is_from_peer(&self, source: Option<SocketAddr>) -> bool {
+        match &self.remote {
+            Remote::Fixed(address) => source.is_none_or(|source| source == *address),
+            Remote::Learned(learned) => source.is_some() && learned.get() == source,
+        }
+    }
+
+    /// The peer has shown to be there.
+    pub fn is_at(&mut self, source: Option<SocketAddr>) {
+        if let (Remote::Learned(learned), Some(source)) = (&mut self.remote, source) {
+            learned.learn(source);
+        }
+    }
+
+    pub fn report(&self, now_us: u64) -> PathReport {
+        PathReport {
+            health: self.health,
+            learned: self.remote.learned(),
+            last_pong: self.last_pong,
+            rtt_us: self.rtt_us,
+            last_rx_ms: self.received_us.map(|received| now_us.saturating_sub(received) / 1000),
+            ..PathReport::default()
+        }
+    }
+}
+
+impl Paths {
+    pub fn new(all: Vec<Path>) -> Self {
+        Self { all, pings: VecDeque::with_capacity(PINGS) }
+    }
+
+    /// Takes note of a ping.
+    pub fn pinged(&mut self, token: [u8; 8], path: usize, target: Target, now_us: u64) {
+        if self.pings.len() == PINGS {
+            self.pings.pop_front();
+        }
+        self.pings.push_back(Ping { token, path, to: target.named(), sent_us: now_us });
+    }
+
+    /// Takes a pong: if it comes from where its ping went, and in time, the path answers and the peer is there. Whether it does.
+    pub fn ponged(
+        &mut self,
+        token: [u8; 8],
+        number: usize,
+        source: Option<SocketAddr>,
+        tick: u64,
+        now_us: u64,
+    ) -> bool {
+        let answers = |ping: &Ping| {
+            let in_time = now_us < ping.sent_us + ANSWERED;
+            ping.token == token && ping.path == number && in_time && ping.to.is_none_or(|to| source == Some(to))
+        };
+        let Some(at) = self.pings.iter().position(answers) else { return false };
+        let (Some(ping), Some(path)) = (self.pings.remove(at), self.all.get_mut(number)) else { return false };
+        path.last_pong = tick;
+        path.rtt_us = now_us.saturating_sub(ping.sent_us).max(1);
+        path.is_at(ping.to);
+        true
+    }
+
+    /// Decides about the health of every path; by which one frames leave.
+    pub fn judge(&mut self, tick: u64, active: usize) -> usize {
+        for path in &mut self.all {
+            path.health = health::next(path.health, tick, path.last_pong);
+        }
+        let both = [0, 1].map(|number| self.all.get(number).map(|path| path.health));
+        health::active(both, tick, active)
+    }
+
+    /// Whether it is known where the peer is by any of them.
+    pub fn lead_somewhere(&self) -> bool {
+        self.all.iter().any(|path| path.remote.target() != Target::Nobody)
+    }
+}

@@ -1,0 +1,237 @@
+//! What a session does at its moments, and what it says of a peer that is none.
+
+use std::net::SocketAddr;
+
+use privsep::ipc::{Address, Remote, State};
+
+use super::*;
+use crate::wire::secure::keys::{KEY, MACS};
+use crate::wire::secure::tests::public_of;
+
+/// One end, whose peer is learned (end 1) or fixed.
+struct End {
+    session: Session,
+    counters: Counters,
+    outbox: Outbox,
+    learns: bool,
+}
+
+fn home(which: u8) -> SocketAddr {
+    ([192, 0, 2, which], 6000).into()
+}
+
+fn end(ours: u8, theirs: u8, psk: u8, learns: bool, secure: SecureState, wall: u64) -> End {
+    let remotes =
+        if learns { [Remote::Learned { address: None, port: None }] } else { [Remote::Fixed(Address(home(theirs)))] };
+    let session = Session::new(Told {
+        pair: Pair::new(&[ours; KEY], public_of(theirs), &[psk; KEY]).unwrap(),
+        offer: 3,
+        remotes: &remotes,
+        delivers: true,
+        exit_after: None,
+        state: &State::default(),
+        secure,
+        wall: Timestamp { seconds: wall, nanoseconds: 0 },
+        random: crate::wire::secure::tests::random(ours),
+    });
+    End { session, counters: Counters::new(&State::default(), 1), outbox: Outbox::default(), learns }
+}
+
+impl End {
+    /// What it sends: target and bytes.
+    fn sent(&mut self) -> Vec<(Target, Vec<u8>)> {
+        let all = self.outbox.runs().flat_map(|(_, target, numbers)| numbers.map(move |number| (target, number)));
+        let all = all.map(|(target, number)| (target, self.outbox.batch().frame(number).to_vec())).collect();
+        self.outbox.clear();
+        all
+    }
+
+    fn on_time(&mut self, now_us: u64) -> Vec<(Target, Vec<u8>)> {
+        self.session.on_time(now_us, &self.counters, &mut self.outbox);
+        self.sent()
+    }
+
+    fn receive(&mut self, datagram: &[u8], source: SocketAddr, now_us: u64) -> Vec<(Target, Vec<u8>)> {
+        let mut batch = Batch::with_slots(2);
+        batch.append_copy(datagram);
+        if self.learns {
+            batch.set_origin(0, source);
+        }
+        self.session.receive(0, &mut batch, now_us, &self.counters, &mut self.outbox);
+        self.sent()
+    }
+
+    fn trouble(&self) -> Option<Trouble> {
+        self.session.report_secure(0).trouble
+    }
+
+    fn has_session(&self) -> bool {
+        self.session.route().sending.is_some()
+    }
+}
+
+/// Both ends: 1 has a fixed peer and begins; 2 learns.
+fn both() -> (End, End) {
+    (end(1, 2, 0, false, SecureState::default(), 1000), end(2, 1, 0, true, SecureState::default(), 1000))
+}
+
+fn only(sent: Vec<(Target, Vec<u8>)>) -> Vec<u8> {
+    assert_eq!(sent.len(), 1, "{sent:02x?}");
+    sent.into_iter().next().unwrap().1
+}
+
+#[test]
+fn a_session_is_confirmed_by_the_first_datagram_and_the_peer_is_where_a_pong_comes_from() {
+    let (mut first, mut second) = both();
+    let initiation = only(first.on_time(0));
+    assert!(second.on_time(0).is_empty(), "sent to nobody");
+    let answer = second.receive(&initiation, home(1), 1);
+    assert_eq!(answer[0].0, Target::Address(home(1)));
+    let response = only(answer);
+    // Repeated from elsewhere, it is answered there with the same bytes, and says nothing of where the peer is.
+    assert_eq!(second.receive(&initiation, home(9), 1), [(Target::Address(home(9)), response.clone())]);
+    assert!(first.receive(&response, home(2), 2).is_empty() && first.has_session());
+    // Repeated, it does nothing.
+    assert!(first.receive(&response, home(2), 2).is_empty());
+    assert_eq!(first.session.report_secure(2).counts.handshakes, 1);
+    let ping = only(first.on_time(3));
+    assert!(!second.has_session());
+    // Who is faster with it gets a pong and a ping, and is not the peer.
+    let answers = second.receive(&ping, home(9), 4);
+    assert_eq!(answers.iter().map(|(target, _)| *target).collect::<Vec<_>>(), [Target::Address(home(9)); 2]);
+    assert!(second.has_session() && second.session.route().now().1 == Target::Nobody);
+    assert!(second.receive(&ping, home(1), 5).is_empty(), "a repetition was answered");
+    let ping = only(first.on_time(100_003));
+    let answers = second.receive(&ping, home(1), 100_004);
+    let pongs: Vec<_> = answers.iter().flat_map(|(_, answer)| first.receive(answer, home(2), 100_005)).collect();
+    for (_, pong) in pongs {
+        second.receive(&pong, home(1), 100_006);
+    }
+    assert_eq!(second.session.route().now().1, Target::Address(home(1)));
+    assert_eq!(second.session.report_secure(0).heard, Timestamp { seconds: 1000, nanoseconds: 0 });
+}
+
+#[test]
+fn an_attempt_leaves_at_its_times_and_forms_take_turns() {
+    let mut first = both().0;
+    let mut times = Vec::new();
+    let mut now_us = 0;
+    while now_us < 9_000_000 {
+        for (_, sent) in first.on_time(now_us) {
+            times.push((now_us / 1000, sent.len()));
+        }
+        assert!(first.session.due_us() > now_us);
+        now_us = first.session.due_us();
+    }
+    let first_form: Vec<_> = times.iter().take(4).copied().collect();
+    assert_eq!(first_form, [(0, 1332), (250, 1332), (750, 1332), (1750, 1332)]);
+    let second_form: Vec<_> = times.iter().skip(4).take(4).map(|(time, length)| (time - times[4].0, *length)).collect();
+    assert_eq!(second_form, [(0, 148), (250, 148), (750, 148), (1750, 148)]);
+    assert!((2000..=2200).contains(&times[4].0), "{times:?}");
+    let third: Vec<_> = times.iter().skip(8).take(5).map(|(time, length)| (time - times[8].0, *length)).collect();
+    assert_eq!(third, [(0, 1332), (250, 1332), (750, 1332), (1750, 1332), (3750, 1332)]);
+}
+
+#[test]
+fn an_initiation_that_is_repeated_later_is_not_answered_and_the_clock_is_said() {
+    let (mut first, mut second) = both();
+    let initiation = only(first.on_time(0));
+    let response = only(second.receive(&initiation, home(1), 0));
+    first.receive(&response, home(2), 1);
+    let ping = only(first.on_time(2));
+    second.receive(&ping, home(1), 3);
+    assert!(second.receive(&initiation, home(1), 4).is_empty());
+    assert_eq!(second.trouble(), None, "there is a session");
+    // A new worker knows it, too.
+    let state = second.session.report_secure(5);
+    let mut next = end(2, 1, 0, true, state, 1000);
+    assert!(next.receive(&initiation, home(1), 0).is_empty());
+    assert_eq!(next.trouble(), Some(Trouble::Clock { behind_ms: 1 }));
+    let mut late = end(1, 2, 0, false, SecureState::default(), 990);
+    assert!(next.receive(&only(late.on_time(0)), home(1), 0).is_empty());
+    assert_eq!(next.trouble(), Some(Trouble::Clock { behind_ms: 10_000 }));
+    // A worker that knows what was sent last is past it, whatever its clock says.
+    let mut late = end(1, 2, 0, false, first.session.report_secure(0), 990);
+    assert_eq!(next.receive(&only(late.on_time(0)), home(1), 0).len(), 1);
+}
+
+#[test]
+fn each_trouble_is_told_from_the_others() {
+    let (mut first, mut second) = both();
+    let initiation = only(first.on_time(0));
+    // This end's file names another peer.
+    let mut other = end(2, 3, 0, true, SecureState::default(), 1000);
+    assert!(other.receive(&initiation, home(1), 0).is_empty());
+    assert_eq!(other.trouble(), Some(Trouble::OtherPeerKey));
+    // The peer's file has another key for this end: said only where it comes from the peer's address.
+    let mut other = end(4, 1, 0, true, SecureState::default(), 1000);
+    assert!(other.receive(&initiation, home(1), 0).is_empty());
+    assert_eq!(other.trouble(), None);
+    let mut other = end(4, 1, 0, false, SecureState::default(), 1000);
+    assert!(other.receive(&initiation, home(1), 0).is_empty());
+    assert_eq!(other.trouble(), Some(Trouble::OurKeyUnknown));
+    // The pre-shared keys differ. Whoever repeats the response finds nothing.
+    let response = only(end(2, 1, 9, true, SecureState::default(), 1000).receive(&initiation, home(1), 0));
+    for failures in [1, 1] {
+        assert!(first.receive(&response, home(2), 1).is_empty() && !first.has_session());
+        assert_eq!(first.trouble(), Some(Trouble::Psk));
+        assert_eq!(first.session.report_secure(0).counts.auth_failures, failures);
+    }
+    // Another version, whatever its form is.
+    let mut message = vec![0; 70];
+    (message[0], message[1]) = (message::INITIATION, 2);
+    first.session.pair.put_macs(&mut message);
+    assert!(second.receive(&message, home(1), 0).is_empty());
+    assert_eq!(second.trouble(), Some(Trouble::Version(2)));
+    message[60] ^= 1;
+    assert!(second.receive(&message, home(7), 0).is_empty());
+    assert_eq!(second.trouble(), Some(Trouble::OtherPeerKey));
+}
+
+#[test]
+fn no_message_with_a_flipped_bit_or_cut_or_reflected_is_answered_or_changes_anything() {
+    let (mut first, mut second) = both();
+    let initiation = only(first.on_time(0));
+    for at in 0..initiation.len() {
+        let mut changed = initiation.clone();
+        changed[at] ^= 1 << (at % 8);
+        assert!(second.receive(&changed, home(1), 0).is_empty(), "byte {at}");
+        assert!(second.receive(&initiation[..at], home(1), 0).is_empty(), "{at} bytes");
+    }
+    assert!(first.receive(&initiation, home(2), 0).is_empty(), "reflected");
+    let response = only(second.receive(&initiation, home(1), 0));
+    for at in 0..response.len() {
+        let mut changed = response.clone();
+        changed[at] ^= 1 << (at % 8);
+        assert!(first.receive(&changed, home(2), 0).is_empty() && !first.has_session(), "byte {at}");
+        first.receive(&response[..at], home(2), 0);
+        assert!(!first.has_session(), "{at} bytes");
+    }
+    assert!(second.receive(&response, home(1), 0).is_empty(), "reflected");
+    first.receive(&response, home(2), 0);
+    assert!(first.has_session());
+    let ping = only(first.on_time(1));
+    for at in 0..ping.len() {
+        let mut changed = ping.clone();
+        changed[at] ^= 1 << (at % 8);
+        assert!(second.receive(&changed, home(1), 0).is_empty() && !second.has_session(), "byte {at}");
+    }
+    assert!(first.receive(&ping, home(2), 1).is_empty(), "reflected");
+}
+
+#[test]
+fn no_more_than_twenty_initiations_a_second_count() {
+    let mut second = both().1;
+    let mut answers = |now_us, times: std::ops::Range<u64>| {
+        let mut answered = 0;
+        for time in times {
+            let mut first = end(1, 2, 0, false, SecureState::default(), 2000 + time);
+            answered += second.receive(&only(first.on_time(0)), home(1), now_us).len();
+        }
+        answered
+    };
+    assert_eq!(answers(0, 0..30), 20);
+    assert_eq!(answers(999_999, 30..32), 0);
+    assert_eq!(answers(1_000_000, 32..34), 2);
+    const { assert!(MACS == 32) };
+}

@@ -1,0 +1,419 @@
+//! Two ends of the secure wire through the same network, with round trips of up to a second, and somebody who has recorded what
+//! was sent and sends it again from elsewhere.
+//!
+//! 1. No frame is invented or changed.
+//! 2. None is delivered twice, whatever is doubled or repeated.
+//! 3. [`SETTLED`] after the network has begun to work, and after a mishap, both ends have a session, and from then on nothing
+//!    is lost where the network loses nothing: no rekey, no crossing, no repetition takes a frame.
+//! 4. Nobody who repeats what he has heard becomes the peer, and no answer goes to him but a few pings.
+//! 5. No outbox is full; the next deadline lies ahead; where all is well, there is one handshake in two minutes.
+//! 6. A timestamp is never sent twice, whatever becomes of the worker.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use ethudp_worker::batch::Batch;
+use ethudp_worker::wire::secure::keys::{KEY, Pair};
+use ethudp_worker::wire::secure::message::{self, Message};
+use ethudp_worker::wire::secure::{Sealer, SecureState, Session, Timestamp, Told};
+use ethudp_worker::wire::{Counters, Outbox, Target};
+use privsep::ipc::{Address, PathReport, Remote, State};
+
+use crate::end::Datagram;
+use crate::net::{Net, Random, Sky};
+use crate::{SECOND, for_seeds, number};
+
+/// Time after which all is well again: five seconds until silence is noticed, an attempt of each form that was lost, the form that
+/// passes with its two round trips, and a ping.
+const SETTLED: u64 = 22 * SECOND;
+const PHASES: usize = 6;
+/// Datagram in bytes that a path of 1304 carries over IPv6: the long form does not pass.
+const SHORT: usize = 1256;
+
+/// X25519 keys of both ends: private and public.
+fn keys() -> [([u8; KEY], [u8; KEY]); 2] {
+    use aws_lc_rs::agreement::{PrivateKey, X25519};
+    [1, 2].map(|byte| {
+        let private = PrivateKey::from_private_key(&X25519, &[byte; KEY]).unwrap();
+        ([byte; KEY], private.compute_public_key().unwrap().as_ref().try_into().unwrap())
+    })
+}
+
+fn address(which: usize, path: usize) -> SocketAddr {
+    ([192, 0, 2, 1 + which as u8], 6000 + path as u16).into()
+}
+
+/// Where what was recorded comes from.
+fn stranger() -> SocketAddr {
+    ([198, 51, 100, 1], 666).into()
+}
+
+struct End {
+    which: usize,
+    swapped: bool,
+    offer: u8,
+    remotes: Vec<Remote>,
+    session: Session,
+    sealer: Sealer,
+    /// Longest datagram that frames become.
+    datagram: usize,
+    counters: Counters,
+    outbox: Outbox,
+    batch: Batch,
+    started: u64,
+    stopped_until: u64,
+    /// What the supervisor has been told last.
+    state: (State, SecureState),
+    wall: u64,
+    frame_at: u64,
+    next_frame: u64,
+    /// Frames that were sent: when, how often they came, and their bytes.
+    frames: HashMap<u64, (u64, u64, Vec<u8>)>,
+    sent: Vec<Datagram>,
+    refused: bool,
+    to_stranger: u64,
+    timestamps: HashMap<Vec<u8>, Vec<u8>>,
+    seed: u64,
+}
+
+impl End {
+    fn new(which: usize, paths: usize, nat: bool, swapped: bool, offer: u8, random: &mut Random) -> Self {
+        let datagram = if random.chance(2) { SHORT } else { 1472 };
+        let remote = |path| match (which, nat) {
+            (1, true) => Remote::Learned { address: None, port: None },
+            _ => Remote::Fixed(Address(address(1 - which, path))),
+        };
+        let remotes: Vec<_> = (0..paths).map(remote).collect();
+        let state = (State::default(), SecureState::default());
+        let (wall, seed) = (1_000_000 + random.below(1_000_000_000), random.next());
+        let session = session(which, swapped, offer, &remotes, &state, wall * SECOND, seed);
+        Self {
+            which,
+            swapped,
+            offer,
+            sealer: Sealer::new(datagram, session.route().clone()),
+            datagram,
+            session,
+            counters: Counters::new(&state.0, paths),
+            remotes,
+            outbox: Outbox::default(),
+            batch: Batch::with_slots(2),
+            started: 0,
+            stopped_until: 0,
+            state,
+            wall: wall * SECOND,
+            frame_at: 0,
+            next_frame: which as u64,
+            frames: HashMap::new(),
+            sent: Vec::new(),
+            refused: false,
+            to_stranger: 0,
+            timestamps: HashMap::new(),
+            seed,
+        }
+    }
+
+    fn restart(&mut self, now: u64) {
+        self.seed += 1;
+        let wall = self.wall + now;
+        self.session = session(self.which, self.swapped, self.offer, &self.remotes, &self.state, wall, self.seed);
+        self.sealer = Sealer::new(self.datagram, self.session.route().clone());
+        self.counters = Counters::new(&self.state.0, self.remotes.len());
+        self.started = now;
+    }
+
+    fn due(&self) -> u64 {
+        self.session.due_us().saturating_add(self.started).min(self.frame_at).max(self.stopped_until)
+    }
+
+    fn on_time(&mut self, now: u64) {
+        let now_us = now - self.started;
+        self.session.on_time(now_us, &self.counters, &mut self.outbox);
+        self.post();
+        self.state = (self.session.report(now_us), self.session.report_secure(now_us));
+    }
+
+    fn receive(&mut self, datagram: &Datagram, now: u64) -> Option<Vec<u8>> {
+        self.batch.clear();
+        self.batch.append_copy(&datagram.bytes);
+        let path = datagram.path;
+        match &self.remotes[path] {
+            Remote::Learned { .. } => self.batch.set_origin(0, datagram.source),
+            // A connected socket hears its peer alone.
+            Remote::Fixed(address) if address.0 != datagram.source => return None,
+            Remote::Fixed(_) => {}
+        }
+        self.session.receive(path, &mut self.batch, now - self.started, &self.counters, &mut self.outbox);
+        self.post();
+        (!self.batch.is_empty()).then(|| self.batch.frame(0).to_vec())
+    }
+
+    fn send_frame(&mut self, now: u64, random: &mut Random) {
+        self.frame_at = now + SECOND / 4 + random.below(SECOND / 2);
+        let number = self.next_frame;
+        self.next_frame += 2;
+        let mut frame = vec![0x88; 60 + random.below(1300) as usize];
+        frame[14..22].copy_from_slice(&number.to_be_bytes());
+        self.frames.insert(number, (now, 0, frame.clone()));
+        self.batch.clear();
+        self.batch.append_copy(&frame);
+        self.sealer.set_route(self.session.route());
+        let (datagrams, path, target) = self.sealer.seal(&mut self.batch, &self.counters);
+        for index in 0..datagrams.len() {
+            self.sent.push(datagram(self.which, path, target, datagrams.frame(index)));
+        }
+    }
+
+    fn post(&mut self) {
+        for (path, target, numbers) in self.outbox.runs() {
+            for number in numbers {
+                let bytes = self.outbox.batch().frame(number);
+                self.sent.push(datagram(self.which, path, target, bytes));
+            }
+        }
+        self.refused |= self.outbox.batch().is_full();
+        self.outbox.clear();
+    }
+
+    fn handshakes(&self) -> u64 {
+        self.state.1.counts.handshakes
+    }
+}
+
+fn datagram(which: usize, path: usize, target: Target, bytes: &[u8]) -> Datagram {
+    Datagram { path, source: address(which, path), target: target.address(), bytes: bytes.to_vec(), frame: None }
+}
+
+fn session(
+    which: usize,
+    swapped: bool,
+    offer: u8,
+    remotes: &[Remote],
+    state: &(State, SecureState),
+    wall: u64,
+    seed: u64,
+) -> Session {
+    let mut all = keys();
+    if swapped {
+        all.swap(0, 1);
+    }
+    let mut random = Random::new(seed);
+    Session::new(Told {
+        pair: Pair::new(&all[which].0, all[1 - which].1, &[7; KEY]).unwrap(),
+        offer,
+        remotes,
+        delivers: true,
+        exit_after: None,
+        state: &state.0,
+        secure: state.1,
+        wall: Timestamp { seconds: wall / SECOND, nanoseconds: (wall % SECOND) as u32 * 1000 },
+        random: Box::new(move |to| to.iter_mut().for_each(|byte| *byte = random.next() as u8)),
+    })
+}
+
+struct World {
+    seed: u64,
+    now: u64,
+    random: Random,
+    ends: [End; 2],
+    net: Net,
+    nat: bool,
+    /// What was recorded, for each end.
+    recorded: [Vec<Datagram>; 2],
+    /// Bytes of a datagram that the network carries at most.
+    carries: usize,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let (paths, nat, swapped) = (1 + random.below(2) as usize, random.chance(2), random.chance(2));
+        let offers = [0; 2].map(|_: i32| if random.chance(3) { 1 } else { 3 });
+        let ends = [0, 1].map(|which| End::new(which, paths, nat, swapped, offers[which], &mut random));
+        Self { seed, now: 0, net: Net::new(paths, nat), nat, ends, recorded: Default::default(), carries: 9000, random }
+    }
+
+    fn check(&self, holds: bool, what: &str) {
+        let Self { seed, now, .. } = self;
+        assert!(holds, "secure: seed {seed}, second {}: {what} (run it alone with ETHUDP_SEED={seed})", now / SECOND);
+    }
+
+    fn run(&mut self) {
+        for _ in 0..PHASES {
+            self.phase();
+        }
+    }
+
+    fn phase(&mut self) {
+        let skies: Vec<Sky> = (0..self.net.paths()).map(|_| Sky::far(&mut self.random)).collect();
+        self.net.set(&skies);
+        self.carries = if self.random.chance(4) { SHORT } else { 9000 };
+        let moment = self.random.below(3 * SECOND);
+        self.advance(moment);
+        let which = self.random.below(2) as usize;
+        match self.random.below(5) {
+            0 => {
+                self.ends[which].restart(self.now);
+                if self.random.chance(2) {
+                    self.ends[1 - which].restart(self.now);
+                }
+            }
+            1 => {
+                let time = self.random.below(8) * SECOND;
+                self.ends[which].stopped_until = self.now + time;
+                self.advance(time);
+            }
+            2 => self.net.move_nat(&mut self.random),
+            _ => {}
+        }
+        self.advance(SETTLED);
+        let works = match &skies[..] {
+            [first, ..] if first.works() => Some(first),
+            [_, second] if second.works() => Some(second),
+            _ => None,
+        };
+        let Some(sky) = works.copied() else {
+            let time = self.random.below(60 * SECOND);
+            self.advance(time);
+            return;
+        };
+        let (begin, handshakes) = (self.now, [0, 1].map(|which: usize| self.ends[which].handshakes()));
+        for which in 0..2 {
+            let route = self.ends[which].session.route().clone();
+            self.check(route.sending.is_some(), &format!("end {which} has no session under {skies:?}"));
+            self.check(route.now().1 != Target::Nobody, &format!("end {which} does not know where its peer is"));
+        }
+        let time = self.random.below(200 * SECOND);
+        self.advance(time);
+        let until = self.now;
+        self.advance(2 * SECOND);
+        for (which, handshakes) in handshakes.into_iter().enumerate() {
+            let sent = self.ends[which].frames.iter().filter(|(_, frame)| (begin..until).contains(&frame.0));
+            // Longer ones did not fit through.
+            let in_pieces = self.ends[which].datagram <= self.carries;
+            let fits = sent.filter(|(_, frame)| (in_pieces || frame.2.len() + 36 <= self.carries) && frame.1 == 0);
+            let lost: Vec<_> = fits.map(|(number, frame)| (number, frame.0 / SECOND)).collect();
+            if sky.loses_nothing() {
+                let said = format!("frames of end {which} were lost under {skies:?}: {lost:?}");
+                self.check(lost.is_empty(), &said);
+                let new = self.ends[which].handshakes() - handshakes;
+                let said = format!("end {which} made {new} handshakes in {} s", (self.now - begin) / SECOND);
+                self.check(new <= 1 + 2 * ((self.now - begin) / (120 * SECOND)) + 1, &said);
+            }
+            self.ends[which].frames.retain(|_, frame| frame.0 >= until);
+        }
+    }
+
+    fn advance(&mut self, time: u64) {
+        let until = self.now + time;
+        loop {
+            let stopped = [0, 1].map(|which: usize| self.ends[which].stopped_until);
+            let due = self.ends.iter().map(End::due).fold(self.net.due(stopped), u64::min);
+            if due > until {
+                self.now = until;
+                return;
+            }
+            self.now = self.now.max(due);
+            self.step();
+        }
+    }
+
+    fn step(&mut self) {
+        let now = self.now;
+        for which in 0..2 {
+            if now < self.ends[which].stopped_until {
+                continue;
+            }
+            while let Some(datagram) = self.net.take(which, now) {
+                if !self.nat || which == 0 {
+                    self.record(1 - which, &datagram);
+                }
+                if let Some(frame) = self.ends[which].receive(&datagram, now) {
+                    self.delivered(which, &frame);
+                }
+            }
+            self.ends[which].on_time(now);
+            if now >= self.ends[which].frame_at {
+                self.ends[which].send_frame(now, &mut self.random);
+                self.repeat(which);
+            }
+            self.check(self.ends[which].due() > now, "what was due still is");
+            self.check(!self.ends[which].refused, "an outbox was full");
+            let is_strangers = |report: &PathReport| report.learned == Some(Address(stranger()));
+            self.check(!self.ends[which].state.0.paths.iter().any(is_strangers), "a stranger is the peer");
+            for datagram in std::mem::take(&mut self.ends[which].sent) {
+                self.carry(which, datagram);
+            }
+        }
+    }
+
+    fn carry(&mut self, which: usize, datagram: Datagram) {
+        if let Some(Message::Initiation(initiation)) = message::parse(&datagram.bytes) {
+            let (said, bytes) = (initiation.bytes[8..20].to_vec(), datagram.bytes.clone());
+            let before = self.ends[which].timestamps.insert(said, bytes);
+            self.check(before.is_none_or(|before| before == datagram.bytes), "a timestamp was sent twice");
+        }
+        if datagram.target == Some(stranger()) {
+            self.ends[which].to_stranger += 1;
+            let most = 10 * (self.now / SECOND + 1);
+            self.check(self.ends[which].to_stranger <= most, "much was said to a stranger");
+            return;
+        }
+        if self.nat && which == 0 {
+            self.record(which, &datagram);
+        }
+        if datagram.bytes.len() <= self.carries {
+            let now = self.now;
+            self.net.send(which, datagram, now, &mut self.random);
+        }
+    }
+
+    /// Where the stranger cannot be told from the peer, he has only what has arrived: else he is a network that works.
+    fn record(&mut self, which: usize, datagram: &Datagram) {
+        let recorded = &mut self.recorded[which];
+        recorded.push(datagram.clone());
+        if recorded.len() > 300 {
+            let at = self.random.below(300) as usize;
+            recorded.swap_remove(at);
+        }
+    }
+
+    /// Somebody sends again what an end has sent, from elsewhere where the other end takes that, and else from the same address.
+    fn repeat(&mut self, which: usize) {
+        if self.recorded[which].is_empty() || !self.random.chance(2) {
+            return;
+        }
+        let at = self.random.below(self.recorded[which].len() as u64) as usize;
+        let mut datagram = self.recorded[which][at].clone();
+        if self.nat && which == 0 {
+            datagram.source = stranger();
+        }
+        self.net.put(1 - which, datagram, self.now + 1);
+    }
+
+    fn delivered(&mut self, which: usize, bytes: &[u8]) {
+        let number = u64::from_be_bytes(bytes[14..22].try_into().unwrap());
+        let frame = self.ends[1 - which].frames.get_mut(&number);
+        let same = frame.as_ref().is_none_or(|frame| frame.2 == bytes);
+        let twice = frame.is_some_and(|frame| {
+            frame.1 += 1;
+            frame.1 > 1
+        });
+        self.check(same, "a frame was changed on its way");
+        self.check(!twice, "a frame was delivered twice");
+        self.check(number % 2 == 1 - which as u64 && number < self.ends[1 - which].next_frame, "a frame was invented");
+    }
+}
+
+#[test]
+fn whatever_the_network_does_the_secure_wire_holds() {
+    let run = |seed| {
+        let mut world = World::new(seed);
+        world.run();
+        world.now
+    };
+    match number("ETHUDP_SEED") {
+        Some(seed) => drop(run(seed)),
+        None => for_seeds(run),
+    }
+}
