@@ -54,7 +54,8 @@ pub fn netlink(data: &[u8]) {
 #[cfg(test)]
 mod tests {
     use privsep::ipc::{
-        Address, FromWorker, PathCounters, PathHealth, PathReport, PortCounters, Report, SealCounters, State,
+        Address, FromWorker, PathCounters, PathHealth, PathReport, PortCounters, Report, SealCounters, SecureCounters,
+        SecureState, SessionCipher, SessionReport, State, Timestamp, Trouble,
     };
 
     fn replay(target: &str, check: fn(&[u8])) {
@@ -82,12 +83,21 @@ mod tests {
         };
         let port = PortCounters { rx_frames: 100, rx_dropped_oversize: MAX, ..PortCounters::default() };
         let seal = SealCounters { bytes: MAX, compress_overhead: 1, ..SealCounters::default() };
-        let state = State { tick: 60, active: 255, fragment: u16::MAX, port, seal, paths: Vec::new() };
+        let (late, cipher) = (Timestamp { seconds: MAX, nanoseconds: u32::MAX }, SessionCipher::Aes256Gcm);
+        let secure = SecureState {
+            heard: late,
+            sent: late,
+            session: Some(SessionReport { cipher, age_ms: MAX, began_here: true }),
+            trouble: Some(Trouble::Clock { behind_ms: MAX }),
+            counts: SecureCounters { handshakes: 1, auth_failures: MAX, ..SecureCounters::default() },
+        };
+        let state = State { tick: 60, active: 255, fragment: u16::MAX, port, seal, secure, paths: Vec::new() };
+        let troubled = SecureState { session: None, trouble: Some(Trouble::Version(255)), ..secure };
         let report = |report| FromWorker::Report(report);
         vec![
             report(Report::Tunnel(State::default(), 1)),
             report(Report::Tunnel(state.clone(), 2)),
-            report(Report::Tunnel(State { tick: MAX, ..state }, 255)),
+            report(Report::Tunnel(State { tick: MAX, secure: troubled, ..state }, 255)),
             report(Report::Path(0, path)),
             report(Report::Path(1, PathReport { last_pong: MAX, rtt_us: MAX, last_rx_ms: Some(MAX), ..path })),
             report(Report::Path(0, PathReport::default())),

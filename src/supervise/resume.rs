@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use privsep::ipc::{Address, PathHealth, PathReport, Remote, State};
+use privsep::ipc::{Address, PathHealth, PathReport, Remote, SecureState, State};
 
 use crate::tunnel::resolve::Resolved;
 
@@ -16,9 +16,12 @@ use crate::tunnel::resolve::Resolved;
 /// | active, health, `last_pong` | the next worker judges by its own PINGs: five ticks later they are its own. A mirror sends none, see [`carry_over`] |
 /// | learned | only what that path may learn, and with a password it ends with its worker |
 /// | fragment | any number is as good as another |
+/// | `secure.heard` | nothing earlier than before. One that is too great keeps out what the peer begins, until this program is started again; what we begin is not touched by it |
+/// | `secure.sent` | nothing earlier than before. One that is too great makes the next initiation as great, which the worker could have sent itself |
+/// | `secure.session`, `secure.trouble` | shown, until its worker ends |
 /// | `rtt_us`, `last_rx_ms`, counters | shown, and the counters gone on from: the worker's adding wraps, every sum here saturates |
 pub fn accept(before: &State, said: State, resolved: &[Resolved]) -> State {
-    let State { tick, active, fragment, port, seal, paths } = said;
+    let State { tick, active, fragment, port, seal, secure, paths } = said;
     let tick = tick.max(before.tick);
     let last = u8::try_from(resolved.len().saturating_sub(1)).unwrap_or(u8::MAX);
     let paths = paths.into_iter().zip(resolved).map(|(said, Resolved { local, remote, .. })| {
@@ -26,7 +29,16 @@ pub fn accept(before: &State, said: State, resolved: &[Resolved]) -> State {
         let learned = learned.filter(|&Address(address)| may_be_peer(*local, remote, address));
         PathReport { health, learned, last_pong: last_pong.min(tick), rtt_us, last_rx_ms, counters }
     });
-    State { tick, active: active.min(last), fragment, port, seal, paths: paths.collect() }
+    let secure = accept_secure(&before.secure, secure);
+    State { tick, active: active.min(last), fragment, port, seal, secure, paths: paths.collect() }
+}
+
+/// Both timestamps only grow, because what has been heard may be repeated and what has been sent may have been heard, and a sum
+/// with them does not overflow.
+fn accept_secure(before: &SecureState, said: SecureState) -> SecureState {
+    let SecureState { heard, sent, session, trouble, counts } = said;
+    let (heard, sent) = (heard.bounded().max(before.heard), sent.bounded().max(before.sent));
+    SecureState { heard, sent, session, trouble, counts }
 }
 
 /// Whether a path may learn this address: within its limits, of its family, and one that a datagram can have come from.
@@ -53,6 +65,8 @@ pub struct Lasting {
 pub fn carry_over(state: &mut State, lasting: Lasting) {
     // The last numbers may be a second old: the peer must not join halves of different datagrams.
     state.fragment = state.fragment.wrapping_add(0x4000) & !1;
+    // The keys have gone with it.
+    (state.secure.session, state.secure.trouble) = (None, None);
     for report in &mut state.paths {
         if !lasting.peer {
             report.learned = None;
@@ -77,7 +91,7 @@ pub fn begin_anew(state: &mut State, lasting: Lasting) {
 
 #[cfg(test)]
 mod tests {
-    use privsep::ipc::{PathCounters, PortCounters};
+    use privsep::ipc::{PathCounters, PortCounters, SessionCipher, SessionReport, Timestamp, Trouble};
 
     use super::*;
 
@@ -113,6 +127,33 @@ mod tests {
         let state = accept(&before, lies(2), &paths(&[ANY, ANY]));
         assert_eq!((state.tick, state.active), (60, 1));
         assert!(state.paths.iter().all(|path| path.last_pong == 60));
+    }
+
+    #[test]
+    fn timestamps_only_grow_and_no_sum_with_them_overflows() {
+        let at = |seconds, nanoseconds| Timestamp { seconds, nanoseconds };
+        let with =
+            |heard, sent| State { secure: SecureState { heard, sent, ..SecureState::default() }, ..State::default() };
+        let before = with(at(7, 5), at(9, 0));
+        let kept = |said: State| {
+            let SecureState { heard, sent, .. } = accept(&before, said, &[]).secure;
+            (heard, sent)
+        };
+        assert_eq!(kept(with(at(7, 4), at(0, u32::MAX))), (at(7, 5), at(9, 0)));
+        assert_eq!(kept(with(at(7, 6), at(10, 0))), (at(7, 6), at(10, 0)));
+        assert_eq!(kept(with(at(u64::MAX, u32::MAX), at(u64::MAX, 0))), (Timestamp::MAX, Timestamp::MAX));
+    }
+
+    #[test]
+    fn no_session_outlives_its_worker_and_its_timestamps_do() {
+        let session = SessionReport { cipher: SessionCipher::Aes256Gcm, age_ms: u64::MAX, began_here: true };
+        let (sent, trouble) = (Timestamp { seconds: 7, nanoseconds: 0 }, Some(Trouble::Psk));
+        for end in [carry_over, begin_anew] {
+            let secure = SecureState { sent, session: Some(session), trouble, ..SecureState::default() };
+            let mut state = State { secure, ..State::default() };
+            end(&mut state, Lasting { peer: true, health: true });
+            assert_eq!(state.secure, SecureState { sent, ..SecureState::default() });
+        }
     }
 
     #[test]

@@ -23,5 +23,5 @@ pub fn settings(tunnel: &Tunnel, paths: &[Resolved]) -> Settings {
 
 /// What besides nobody may know.
 pub fn secrets(tunnel: &Tunnel) -> Secrets {
-    Secrets { key: tunnel.classic.key.clone(), password: tunnel.classic.password.clone() }
+    Secrets { key: tunnel.classic.key.clone(), password: tunnel.classic.password.clone(), ..Secrets::default() }
 }

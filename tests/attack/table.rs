@@ -184,7 +184,11 @@ impl Stage {
         let secret = |text: &[u8]| Secret::new(text.to_vec());
         let handles = Handles(vec![Handle::Port(0), Handle::Path(0)]);
         self.say(&ToWorker::Start { protocol: PROTOCOL, settings, state, drain: false })
-            && self.say(&ToWorker::Secrets(Secrets { key: secret(b"0123456789abcdef"), password: secret(b"secret") }))
+            && self.say(&ToWorker::Secrets(Secrets {
+                key: secret(b"0123456789abcdef"),
+                password: secret(b"secret"),
+                ..Secrets::default()
+            }))
             && self.handles.send(&handles, &[self.port.as_fd(), self.path.as_fd()]).is_ok()
             && self.hear(|message| matches!(message, FromWorker::Confined(_)))
     }

@@ -69,6 +69,9 @@ fn work(supervisor: &Supervisor, table: &[Allowed]) -> Result<(), Error> {
         }
         _ => return Err(Error::Violation("supervisor and worker are of different versions")),
     };
+    if matches!(settings.wire, Wire::Secure(_)) {
+        return Err(io::Error::other("wire secure: this worker cannot speak it yet").into());
+    }
     let Some((port, paths)) = receive_handles(&settings)? else { return Ok(()) };
     let (outward, mut inward) = loops(&settings, &secrets, &state, port, paths)?;
     drop(secrets);
@@ -128,9 +131,8 @@ pub(crate) fn loops(
     });
     let source = Source::new(settings.port, Arc::clone(&port), leaves_partial(&shared, &sealer));
     let outward = Outward::new(Arc::clone(&shared), source, sealer);
-    let Wire::Classic(classic) = &settings.wire;
     let sink = Sink::new(settings.port, port);
-    Ok((outward, Inward::new(shared, session, inlets, sink, classic.in_place())))
+    Ok((outward, Inward::new(shared, session, inlets, sink, settings.wire.in_place())))
 }
 
 /// Starts the outward loop and returns the gate behind which it waits: all its own start is done by then, so that the table of a

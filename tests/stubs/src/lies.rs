@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use privsep::ipc::{
     Address, Confinement, FromWorker, PathCounters, PathHealth, PathReport, PortCounters, Report, Reports,
-    SealCounters, State, ToWorker,
+    SealCounters, SecureCounters, SecureState, SessionCipher, SessionReport, State, Timestamp, ToWorker, Trouble,
 };
 
 use crate::{Attack, Loot, Needs, sleep};
@@ -177,7 +177,16 @@ fn absurd() -> State {
     let health = PathHealth::Down;
     let path =
         PathReport { health, learned: Some(somebody()), last_pong: MAX, rtt_us: MAX, last_rx_ms: Some(MAX), counters };
-    State { tick: 0, active: 255, fragment: u16::MAX, port, seal, paths: vec![path] }
+    let late = Timestamp { seconds: MAX, nanoseconds: u32::MAX };
+    let session = SessionReport { cipher: SessionCipher::Aes256Gcm, age_ms: MAX, began_here: true };
+    let secure = SecureState {
+        heard: late,
+        sent: late,
+        session: Some(session),
+        trouble: Some(Trouble::Clock { behind_ms: MAX }),
+        counts: SecureCounters { handshakes: MAX, auth_failures: MAX, ..SecureCounters::default() },
+    };
+    State { tick: 0, active: 255, fragment: u16::MAX, port, seal, secure, paths: vec![path] }
 }
 
 /// An address that is no peer's.

@@ -103,6 +103,7 @@ pub fn machines(settings: &Settings, secrets: &Secrets, state: &State) -> (Sessi
             let (session, sealer) = classic::machines(settings, classic, secrets, state);
             (Session::Classic(session), Sealer::Classic(sealer))
         }
+        Wire::Secure(_) => unreachable!("refused at the start"),
     }
 }
 

@@ -97,7 +97,7 @@ impl Shape {
         if which == STRANGER {
             password.replace_range(1499.., "q");
         }
-        Secrets { key: secret("0123456789abcdef"), password: secret(&password) }
+        Secrets { key: secret("0123456789abcdef"), password: secret(&password), ..Secrets::default() }
     }
 }
 

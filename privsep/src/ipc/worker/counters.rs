@@ -46,6 +46,7 @@ macro_rules! counters {
             pub const NAMES: &[&str] = &[$(stringify!($field)),*];
 
             /// Sets back what this reset covers.
+            #[allow(unused_variables)] // Of some, no reset covers any.
             pub fn reset(&mut self, counts: Counts) {
                 $(if counters!(covers $reset counts) { self.$field = 0; })*
             }
@@ -69,6 +70,7 @@ macro_rules! counters {
             }
 
             /// Sets back what this reset covers.
+            #[allow(unused_variables)] // As above.
             pub fn reset(&self, counts: Counts) {
                 $(if counters!(covers $reset counts) { self.$field.0.store(0, Relaxed); })*
             }
@@ -131,6 +133,19 @@ counters! {
         pings_received: Pings,
         pongs_sent: Pings,
         pongs_received: Pings,
+    }
+}
+
+counters! {
+    /// Counts of the secure wire. What belongs to no session has no path of its own.
+    SecureCounters, SharedSecure {
+        handshakes: -,
+        rekeys: -,
+        replays: -,
+        auth_failures: -,
+        dropped_initiations: -,
+        dropped_messages: -,
+        dropped_content: -,
     }
 }
 

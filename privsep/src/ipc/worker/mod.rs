@@ -2,12 +2,14 @@
 
 mod counters;
 mod secret;
+mod secure;
 mod settings;
 
 use serde::{Deserialize, Serialize};
 
 pub use counters::*;
 pub use secret::Secret;
+pub use secure::*;
 pub use settings::*;
 
 use super::{Address, Message};

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Counts, PathCounters, PortCounters, SealCounters, Secret};
+use super::{Counts, PathCounters, PortCounters, SealCounters, Secret, Secure, SecureState};
 use crate::ipc::Address;
 
 /// Largest inner Ethernet frame in bytes, without its checksum; a longer one is dropped, never cut. `EthUDP`'s limit.
@@ -62,11 +62,23 @@ pub struct Settings {
 pub enum Wire {
     /// `EthUDP`'s format.
     Classic(Classic),
+    /// The one of docs/WIRE.md.
+    Secure(Secure),
 }
 
 impl Default for Wire {
     fn default() -> Self {
         Self::Classic(Classic::default())
+    }
+}
+
+impl Wire {
+    /// Whether a datagram is opened within its own bytes, so that many can lie side by side.
+    pub fn in_place(&self) -> bool {
+        match self {
+            Self::Classic(classic) => classic.in_place(),
+            Self::Secure(_) => true,
+        }
     }
 }
 
@@ -132,6 +144,10 @@ pub struct Secrets {
     pub key: Secret,
     /// Password of the classic wire; empty without one.
     pub password: Secret,
+    /// X25519 private key of this end on the secure wire, 32 bytes; empty on the classic one.
+    pub private_key: Secret,
+    /// Pre-shared key of the secure wire, 32 bytes; empty without one.
+    pub psk: Secret,
 }
 
 /// Whom a path talks to.
@@ -176,6 +192,8 @@ pub struct State {
     pub port: PortCounters,
     /// What compression and encryption did to the size of frames.
     pub seal: SealCounters,
+    /// The secure wire.
+    pub secure: SecureState,
     /// Each path.
     pub paths: Vec<PathReport>,
 }
@@ -185,6 +203,7 @@ impl State {
     pub fn reset(&mut self, counts: Counts) {
         self.port.reset(counts);
         self.seal.reset(counts);
+        self.secure.reset(counts);
         self.paths.iter_mut().for_each(|path| path.counters.reset(counts));
     }
 }
