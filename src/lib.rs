@@ -14,7 +14,7 @@ mod tunnel;
 use std::process::ExitCode;
 
 pub use cli::fuzzing;
-use cli::{Command, benchmark, check, show};
+use cli::{Command, benchmark, check, init, keys, show};
 pub use error::Error;
 use service::{descriptor_store, start};
 
@@ -35,6 +35,8 @@ pub fn run() -> ExitCode {
         Command::Benchmark(classic, secrets, length) => benchmark::run(classic, secrets, length),
         Command::Check(files) => check::check(&files),
         Command::Show { name, json } => show::show(name.as_deref(), json),
+        Command::Key(wanted) => keys::run(&wanted),
+        Command::Init(options) => init::run(&options),
         Command::Text(text) => log::print(&text),
     });
     match result {

@@ -262,7 +262,7 @@ fn tunnel(options: Options, operands: &[String]) -> Result<Tunnel, String> {
         name,
         port,
         paths,
-        classic,
+        wire: tunnel::Wire::Classic(classic),
         rules,
         auto_mss: false,
         require_confinement: false,
@@ -354,7 +354,8 @@ mod tests {
     #[test]
     fn ciphers_and_keys() {
         let with = |options: &str| {
-            run(&format!("-e {options}1.2.3.4 1 1.2.3.5 1 eth1")).map(|t| (t.classic.cipher, t.classic.key))
+            run(&format!("-e {options}1.2.3.4 1 1.2.3.5 1 eth1"))
+                .map(|t| t.classic().map(|c| (c.cipher, c.key.clone())).unwrap())
         };
         let secret = |text: &str| Secret::new(text.into());
         assert_eq!(with(""), Ok((Cipher::None, Secret::default())));

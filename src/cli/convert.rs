@@ -11,18 +11,21 @@ use privsep::ipc::Secret;
 
 use crate::Error;
 use crate::error::Context;
-use crate::tunnel::{self, Port, Tunnel, address, cipher, names};
+use crate::tunnel::{self, Classic, Port, Tunnel, address, cipher, names};
 
 /// The file that describes `tunnel`. Secrets go to files of mode 0600 in `directory`, or their place is named.
 pub fn text(tunnel: &Tunnel, directory: Option<&Path>) -> Result<String, Error> {
     expressible(tunnel).map_err(Error::Usage)?;
+    let Some(classic) = tunnel.classic() else {
+        return Err(Error::usage("convert: describes classic command lines only"));
+    };
     let mut text = String::new();
-    header(&mut text, tunnel);
+    header(&mut text, tunnel, classic);
     port(&mut text, &tunnel.port);
     for path in &tunnel.paths {
         let _ = write!(text, "\n[[path]]\nlocal = {}\nremote = {}\n", quoted(&path.local), quoted(&path.remote));
     }
-    classic(&mut text, tunnel, directory)?;
+    wire(&mut text, &tunnel.name, classic, directory)?;
     rules(&mut text, tunnel);
     Ok(text)
 }
@@ -42,9 +45,9 @@ fn quoted(value: impl std::fmt::Display) -> String {
     toml::Value::String(value.to_string()).to_string()
 }
 
-fn header(text: &mut String, tunnel: &Tunnel) {
+fn header(text: &mut String, tunnel: &Tunnel, classic: &Classic) {
     let _ = writeln!(text, "# {}.toml: the file's name is the tunnel's name", tunnel.name);
-    if tunnel.classic.cipher != Cipher::None || !tunnel.classic.password.expose().is_empty() {
+    if classic.cipher != Cipher::None || !classic.password.expose().is_empty() {
         let line =
             "# ethudp@NAME reads its secrets by a drop-in with LoadCredential=NAME.key:/etc/ethudp/NAME.key each";
         let _ = writeln!(text, "{}", line.replace("NAME", &tunnel.name));
@@ -102,16 +105,15 @@ fn port(text: &mut String, port: &Port) {
     }
 }
 
-fn classic(text: &mut String, tunnel: &Tunnel, directory: Option<&Path>) -> Result<(), Error> {
-    let classic = &tunnel.classic;
+fn wire(text: &mut String, name: &str, classic: &Classic, directory: Option<&Path>) -> Result<(), Error> {
     text.push_str("\n[classic]\n");
     let _ = writeln!(text, "cipher = {}", quoted(cipher::name(classic.cipher)));
     if classic.cipher != Cipher::None {
-        let file = format!("{}.key", tunnel.name);
+        let file = format!("{name}.key");
         let _ = writeln!(text, "key-file = {}", quoted(place(&file, &classic.key, directory)?));
     }
     if !classic.password.expose().is_empty() {
-        let file = format!("{}.password", tunnel.name);
+        let file = format!("{name}.password");
         let _ = writeln!(text, "password-file = {}", quoted(place(&file, &classic.password, directory)?));
     }
     if classic.lz4 > 0 {
@@ -208,7 +210,7 @@ mod tests {
             let again =
                 file::from_text(&text, &tunnel.name, &directory).unwrap_or_else(|e| panic!("{line}: {e}\n{text}"));
             let secrets =
-                |tunnel: &Tunnel| [&tunnel.classic.key, &tunnel.classic.password].map(|s| s.expose().to_vec());
+                |tunnel: &Tunnel| tunnel.classic().map(|c| [&c.key, &c.password].map(|s| s.expose().to_vec()));
             assert_eq!(secrets(&again), secrets(&tunnel), "{line}");
             assert_eq!(format!("{again:?}"), format!("{tunnel:?}"), "{line}\n{text}");
             for secret in fs::read_dir(&directory).unwrap() {

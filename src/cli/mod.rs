@@ -6,6 +6,8 @@ pub mod check;
 mod classic;
 mod convert;
 pub mod fuzzing;
+pub mod init;
+pub mod keys;
 mod modern;
 pub mod run;
 pub mod show;
@@ -35,6 +37,10 @@ pub enum Command {
         /// As JSON.
         json: bool,
     },
+    /// Make a key, or the public one of a key.
+    Key(keys::Wanted),
+    /// Make or complete the files of a tunnel.
+    Init(init::Options),
     /// Print this and end.
     Text(String),
 }

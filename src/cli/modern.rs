@@ -1,4 +1,4 @@
-//! `ethudp up | check | show`.
+//! The command line with subcommands: `ethudp up`, `check`, `show`, `init` and the others.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -7,14 +7,12 @@ use std::path::{Path, PathBuf};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
-use super::{Command, classic, convert};
+use super::keys::Wanted;
+use super::{Command, classic, convert, init};
 use crate::Error;
 use crate::log::{self, Level};
 use crate::supervise::policy::{OnSignal, Place, Policies, TicksOver, Unresolved};
 use crate::tunnel;
-
-/// Where `ethudp up NAME` looks for NAME.toml.
-const DIRECTORY: &str = "/etc/ethudp";
 
 /// What a service manager expects, and whoever runs it in a terminal.
 const POLICIES: Policies = Policies {
@@ -65,6 +63,14 @@ enum Action {
         #[arg(value_name = "CLASSIC-ARGS", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Make key and file of a tunnel, and a line for the other end; with the other end's line they are complete
+    Init(init::Options),
+    /// Print a new private key
+    Genkey,
+    /// Print the public key of the private one on standard input
+    Pubkey,
+    /// Print a new pre-shared key
+    Genpsk,
     /// Show the state of tunnels that run
     Show {
         /// Name of a tunnel; without it, all
@@ -110,6 +116,10 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Command, Error> {
             Command::Benchmark(..) => Err(Error::usage("option -B: measures and ends, which no file describes")),
             other => Ok(other),
         },
+        Action::Init(options) => Ok(Command::Init(options)),
+        Action::Genkey => Ok(Command::Key(Wanted::Private)),
+        Action::Pubkey => Ok(Command::Key(Wanted::Public)),
+        Action::Genpsk => Ok(Command::Key(Wanted::PreShared)),
         Action::Show { name, json } => Ok(Command::Show { name, json }),
     }
 }
@@ -122,7 +132,7 @@ fn behind_the_program(arguments: &[OsString]) -> &[OsString] {
     }
 }
 
-/// What has no `/` and does not end in `.toml` is a name, which stands for a file in [`DIRECTORY`] wherever we are.
+/// What has no `/` and does not end in `.toml` is a name, which stands for a file in [`init::DIRECTORY`] wherever we are.
 fn file(argument: &Path) -> PathBuf {
     let name = argument.as_os_str();
     if name.as_bytes().contains(&b'/') || argument.extension().is_some_and(|ending| ending == "toml") {
@@ -130,13 +140,13 @@ fn file(argument: &Path) -> PathBuf {
     }
     let mut file = name.to_owned();
     file.push(".toml");
-    Path::new(DIRECTORY).join(file)
+    Path::new(init::DIRECTORY).join(file)
 }
 
 /// clap's message without its paragraphs.
 fn one_line(error: &clap::Error) -> String {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return "no command given: up, check, show or convert; `ethudp --help` explains them".into();
+        return "no command given: up, check, show, init, convert, genkey, pubkey or genpsk; `ethudp --help` explains them".into();
     }
     let text = error.to_string();
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("Usage:"));

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use nix::unistd::Pid;
-use privsep::ipc::{Confinement, PathCounters, PathReport, State};
+use privsep::ipc::{Confinement, PathCounters, PathReport, State, Trouble};
 
-use super::words::{Mismatch, health, protection};
-use super::{ConfinementStatus, PathStatus, Pids, PortStatus, SCHEMA, Status};
+use super::words::{Mismatch, SECURE, cipher_of, health, protection, trouble_sentence, trouble_word};
+use super::{ConfinementStatus, PathStatus, Pids, PortStatus, SCHEMA, SessionStatus, Status};
 use crate::log;
-use crate::tunnel::{Tunnel, cipher};
+use crate::tunnel::{Secure, Tunnel, Wire, cipher, keys};
 
 /// What a status is made from.
 pub struct Facts<'a> {
@@ -29,6 +29,8 @@ pub struct Facts<'a> {
     pub local: Option<String>,
     /// What is known of each path besides its report.
     pub seen: Vec<Seen>,
+    /// What keeps a session from coming about.
+    pub trouble: Option<Trouble>,
     /// Of frames that go round in a circle.
     pub storm: Option<&'static str>,
 }
@@ -59,25 +61,36 @@ pub fn collect(facts: Facts<'_>) -> Status {
         (_, None, _) => ("degraded", Some("the helper has ended: a worker that dies cannot be replaced".into())),
         _ if facts.local.is_some() => ("local-down", facts.local),
         // Nobody need answer a mirror.
-        _ if facts.tunnel.port.is_mirror() => ("up", facts.storm.map(Into::into)),
+        _ if !facts.tunnel.is_answered() => ("up", facts.storm.map(Into::into)),
         (.., path) => {
             let mismatch = seen(active).mismatch.map(|mismatch| mismatch.sentence(written));
             let reason = mismatch.or(facts.storm).map(Into::into);
-            (path.map_or("connecting", |path| path.state.as_str()), reason)
+            let state = path.map_or("connecting", |path| path.state.as_str());
+            match facts.trouble {
+                _ if facts.tunnel.secure().is_none() || facts.state.secure.session.is_some() => (state, reason),
+                Some(trouble) => ("mismatch", Some(trouble_sentence(trouble))),
+                // A path that has been up is not, before a session is.
+                None => (if state == "down" { state } else { "connecting" }, reason),
+            }
         }
+    };
+    let session = facts.tunnel.secure().map(|secure| session(secure, facts.state, facts.trouble));
+    let (cipher, protection, lz4) = match &facts.tunnel.wire {
+        Wire::Classic(classic) => (cipher::name(classic.cipher).into(), protection(classic.cipher), classic.lz4 > 0),
+        Wire::Secure(_) => (session.as_ref().and_then(|s| s.cipher.clone()).unwrap_or_default(), SECURE, false),
     };
     Status {
         schema: SCHEMA,
         name: facts.tunnel.name.clone(),
         mode: facts.tunnel.port.mode().into(),
-        wire: "classic".into(),
+        wire: facts.tunnel.wire.name().into(),
         version: env!("CARGO_PKG_VERSION").into(),
         state: state.into(),
         reason,
         uptime_s: facts.uptime.as_secs(),
-        cipher: cipher::name(facts.tunnel.classic.cipher).into(),
-        protection: protection(facts.tunnel.classic.cipher).into(),
-        lz4: facts.tunnel.classic.lz4 > 0,
+        cipher,
+        protection: protection.into(),
+        lz4,
         last_error: log::last_error(),
         pids: Pids {
             supervisor: std::process::id().cast_signed(),
@@ -88,6 +101,7 @@ pub fn collect(facts: Facts<'_>) -> Status {
         confinement: ConfinementStatus { netns: facts.in_empty_network, landlock_abi, mdwe, seccomp },
         port: PortStatus { interface: facts.interface.into(), counters: facts.state.port },
         seal: facts.state.seal,
+        session,
         paths,
     }
 }
@@ -109,9 +123,28 @@ pub fn before_start(tunnel: &Tunnel, waits: bool) -> Status {
         uptime: Duration::ZERO,
         local: None,
         seen: Vec::new(),
+        trouble: None,
         storm: None,
     });
     Status { state: if waits { "connecting" } else { "starting" }.into(), ..status }
+}
+
+fn session(secure: &Secure, state: &State, trouble: Option<Trouble>) -> SessionStatus {
+    let current = state.secure.session;
+    SessionStatus {
+        established: current.is_some(),
+        age_s: current.map(|session| session.age_ms / 1000),
+        began_here: current.map(|session| session.began_here),
+        cipher: current.map(|session| cipher_of(session.cipher).into()),
+        handshake: "Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s".into(),
+        kem: "ML-KEM-768".into(),
+        psk: !secure.psk.expose().is_empty(),
+        public_key: keys::text(&secure.public_key).to_string(),
+        peer_public_key: keys::text(&secure.peer_key).to_string(),
+        fingerprint: secure.fingerprint(),
+        trouble: trouble.map(|trouble| trouble_word(trouble).into()),
+        counters: state.secure.counts,
+    }
 }
 
 fn path((local, remote): (String, String), report: &PathReport, seen: Seen) -> PathStatus {

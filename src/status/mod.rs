@@ -5,11 +5,11 @@ mod collect;
 mod text;
 mod words;
 
-use privsep::ipc::{PathCounters, PortCounters, SealCounters};
+use privsep::ipc::{PathCounters, PortCounters, SealCounters, SecureCounters};
 use serde::{Deserialize, Serialize};
 
 pub use collect::{Facts, Seen, before_start, collect};
-pub use words::{Mismatch, health, lacks};
+pub use words::{Mismatch, cipher_of, health, lacks, trouble_sentence};
 
 /// Version of the fields (docs/STATUS.md): it grows when one of them changes its meaning or goes, not when one comes.
 const SCHEMA: u32 = 1;
@@ -49,7 +49,35 @@ pub struct Status {
     pub port: PortStatus,
     #[serde(default)]
     pub seal: SealCounters,
+    /// Of the secure wire.
+    #[serde(default)]
+    pub session: Option<SessionStatus>,
     pub paths: Vec<PathStatus>,
+}
+
+/// The session of the secure wire, and what it is made of.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SessionStatus {
+    /// There is a current one.
+    pub established: bool,
+    /// Seconds since it is current.
+    pub age_s: Option<u64>,
+    /// This end has begun it.
+    pub began_here: Option<bool>,
+    /// Its cipher.
+    pub cipher: Option<String>,
+    pub handshake: String,
+    pub kem: String,
+    /// A pre-shared key is in it, too.
+    pub psk: bool,
+    /// The public keys in base64, and the fingerprint of both.
+    pub public_key: String,
+    pub peer_public_key: String,
+    pub fingerprint: String,
+    /// What keeps one from coming about, in a word.
+    pub trouble: Option<String>,
+    #[serde(flatten)]
+    pub counters: SecureCounters,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -119,11 +147,9 @@ mod tests {
 
     use super::*;
 
-    /// A status of two paths in which nothing is missing.
+    /// A status in which nothing is missing.
     fn status() -> Status {
-        let file = "mode = \"tap\"\nwire = \"classic\"\n[[path]]\nlocal = \"192.0.2.1:1\"\nremote = \"any\"\n";
-        let tunnel = crate::tunnel::file::from_text(file, "a", std::path::Path::new("")).unwrap();
-        before_start(&tunnel, false)
+        before_start(&crate::tunnel::secure_example(""), false)
     }
 
     fn names(value: &Value, found: &mut BTreeSet<String>) {
@@ -155,7 +181,7 @@ mod tests {
         let mut value = serde_json::to_value(status()).unwrap();
         let fields = value.as_object_mut().unwrap();
         fields.insert("of_tomorrow".into(), 7.into());
-        for name in ["schema", "seal", "reason", "uptime_s", "version"] {
+        for name in ["schema", "seal", "session", "reason", "uptime_s", "version"] {
             fields.remove(name);
         }
         let port = fields["port"].as_object_mut().unwrap();

@@ -6,12 +6,13 @@ use std::time::Duration;
 use privsep::ipc::PathHealth;
 
 use super::words::{health, lacks};
-use super::{PathStatus, Status};
+use super::{PathStatus, SessionStatus, Status};
 
 impl Status {
     /// A path's state in words: nobody need answer a mirror, so that it does not connect.
     fn path_state<'a>(&self, path: &'a PathStatus) -> &'a str {
-        let silent = self.mode.starts_with("mirror") && path.state == health(PathHealth::Connecting);
+        let silent =
+            self.wire == "classic" && self.mode.starts_with("mirror") && path.state == health(PathHealth::Connecting);
         if silent { "one-way" } else { &path.state }
     }
 
@@ -41,6 +42,31 @@ impl Status {
         format!("{}: {}, {}{rtt}\n", self.name, self.mode, self.words(false))
     }
 
+    /// What the session is made of, and with whom it is.
+    fn session_text(&self, session: &SessionStatus, text: &mut String) {
+        let _ = match (&session.cipher, session.age_s) {
+            (Some(cipher), Some(age)) => {
+                writeln!(
+                    text,
+                    "  session     {cipher}, for {}: {}",
+                    duration(Duration::from_secs(age)),
+                    self.protection
+                )
+            }
+            _ => writeln!(text, "  session     none: nothing is sent"),
+        };
+        let psk = if session.psk { ", pre-shared key" } else { "" };
+        let _ = writeln!(text, "  handshake   {}, {}{psk}", session.handshake, session.kem);
+        let _ = writeln!(text, "  peer's key  {}", session.peer_public_key);
+        let _ = writeln!(text, "  fingerprint {}", session.fingerprint);
+        let counts = &session.counters;
+        let _ = writeln!(
+            text,
+            "              {} handshakes, {} of them rekeys; refused: {} replays, {} not authentic",
+            counts.handshakes, counts.rekeys, counts.replays, counts.auth_failures
+        );
+    }
+
     /// As text for people.
     pub fn text(&self) -> String {
         let mut text = String::new();
@@ -58,7 +84,12 @@ impl Status {
             duration(Duration::from_secs(self.uptime_s))
         );
         let lz4 = if self.lz4 { ", lz4" } else { "" };
-        let _ = writeln!(text, "  cipher      {}: {}{lz4}", self.cipher, self.protection);
+        match &self.session {
+            None => {
+                let _ = writeln!(text, "  cipher      {}: {}{lz4}", self.cipher, self.protection);
+            }
+            Some(session) => self.session_text(session, &mut text),
+        }
         if let Some(error) = &self.last_error {
             let _ = writeln!(text, "  last error  {error}");
         }
@@ -116,7 +147,14 @@ impl Status {
                 counters.tx_datagrams, counters.tx_bytes, counters.rx_datagrams, counters.rx_bytes
             );
             for (count, what) in [
-                (counters.rx_dropped_invalid, "could not be decoded: is cipher, key or lz4 of the two ends the same?"),
+                (
+                    counters.rx_dropped_invalid,
+                    if self.session.is_some() {
+                        "were not the peer's, came twice, or had been changed on the way"
+                    } else {
+                        "could not be decoded: is cipher, key or lz4 of the two ends the same?"
+                    },
+                ),
                 (counters.rx_implausible, "could be decoded, but to nothing that an Ethernet carries"),
                 (counters.rx_dropped_foreign, "came from somebody who has not told the password"),
                 (counters.rx_dropped_oversize, "were longer than any that we send"),
@@ -179,6 +217,26 @@ mod tests {
             assert!(mirror.contains("worker 7, 1 worker restart\n  worker      seccomp no"), "{mirror}");
             assert!(mirror.contains("192.0.2.2:6000: one-way, active"), "{mirror}");
         }
+    }
+
+    #[test]
+    fn a_session_says_what_it_is_made_of_and_whom_it_is_with() {
+        let tunnel = crate::tunnel::secure_example("");
+        let text = before_start(&tunnel, false).text();
+        for words in [
+            "a: starting (tap, wire secure)\n",
+            "  session     none: nothing is sent\n",
+            "  handshake   Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s, ML-KEM-768\n",
+            &format!("  fingerprint {}\n", tunnel.secure().unwrap().fingerprint()),
+        ] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+        let mut status = before_start(&tunnel, false);
+        let session = status.session.as_mut().unwrap();
+        (session.cipher, session.age_s, session.psk) = (Some("aes-256-gcm".into()), Some(61), true);
+        let text = status.text();
+        assert!(text.contains("  session     aes-256-gcm, for 1 min 1 s: encrypted and authenticated\n"), "{text}");
+        assert!(text.contains("ML-KEM-768, pre-shared key\n"), "{text}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The words and sentences of a status, which the log has, too.
 
-use privsep::ipc::{Cipher, PathHealth};
+use privsep::ipc::{Cipher, PathHealth, SessionCipher, Trouble};
 
 use super::ConfinementStatus;
 
@@ -35,6 +35,58 @@ pub fn protection(cipher: Cipher) -> &'static str {
         Cipher::None => "clear",
         Cipher::Xor => "obfuscated, not encrypted",
         Cipher::Aes128 | Cipher::Aes192 | Cipher::Aes256 => "encrypted, not authenticated",
+    }
+}
+
+/// What the secure wire means, whatever its cipher.
+pub const SECURE: &str = "encrypted and authenticated";
+
+/// The name of a cipher of the secure wire.
+pub fn cipher_of(cipher: SessionCipher) -> &'static str {
+    match cipher {
+        SessionCipher::Aes256Gcm => "aes-256-gcm",
+        SessionCipher::ChaCha20Poly1305 => "chacha20-poly1305",
+    }
+}
+
+/// The word for what keeps a session from coming about.
+pub fn trouble_word(trouble: Trouble) -> &'static str {
+    match trouble {
+        Trouble::OtherPeerKey => "other-peer-key",
+        Trouble::OurKeyUnknown => "our-key-unknown",
+        Trouble::Psk => "psk",
+        Trouble::Clock { .. } => "clock",
+        Trouble::Version(_) => "version",
+    }
+}
+
+/// The same in a sentence.
+pub fn trouble_sentence(trouble: Trouble) -> String {
+    match trouble {
+        Trouble::OtherPeerKey => {
+            "somebody who knows the public key of this end makes handshakes, but not with the key that \
+                                  secure.peer-public-key names: is that what the other end's `ethudp pubkey` says?"
+                .into()
+        }
+        Trouble::OurKeyUnknown => {
+            "handshakes come from the peer's address, but for another key than this end's: is the peer's \
+                                   secure.peer-public-key what this end's `ethudp pubkey` says?"
+                .into()
+        }
+        Trouble::Psk => {
+            "the keys of the two ends are right and their pre-shared keys differ: is secure.psk-file the same at both, \
+                         or at none?"
+                .into()
+        }
+        Trouble::Clock { behind_ms } => format!(
+            "the clock of the peer stands {}.{:03} s behind what it has shown before, or somebody repeats old messages of its: \
+             is it set by NTP?",
+            behind_ms / 1000,
+            behind_ms % 1000
+        ),
+        Trouble::Version(version) => format!(
+            "the peer speaks version {version} of the wire, this end version 1: do both run the same release of ethudp?"
+        ),
     }
 }
 

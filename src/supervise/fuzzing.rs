@@ -38,12 +38,15 @@ pub fn report(packet: &[u8]) {
     let names = paths.map(|path| (path.local.to_string(), String::new()));
     let (now, mut state) = (Instant::now(), State::default());
     let mut observer = Observer::new(now, &tunnel, paths.iter().map(|path| path.remote));
+    let mut session = super::session::Watch::default();
     let (mut sizes, mut storm) = (Sizes::default(), storm::Detector::new(now));
     for second in 0..20 {
         state = resume::accept(&state, said.clone(), &paths);
         assert!(usize::from(state.active) < paths.len() && state.paths.len() <= paths.len());
         let lines = observer.note(now + Duration::from_secs(second), &state);
         assert!(lines.iter().all(|(path, line)| *path < paths.len() && !line.contains('\n')));
+        let line = session.note(now + Duration::from_secs(second), &state.secure, "");
+        assert!(line.is_none_or(|line| !format!("{line:?}").contains("\\n")));
         let _ = storm.note(now + Duration::from_secs(second), &state.port);
         assert!(sizes.note(&state, "eu0").len() <= 3);
         assert!(statistics::lines(&state, &names).iter().all(|line| !line.contains('\n')));

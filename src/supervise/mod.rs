@@ -17,6 +17,7 @@ mod repair;
 mod requests;
 mod restart;
 mod resume;
+mod session;
 mod sizes;
 mod statistics;
 mod storm;
@@ -26,13 +27,14 @@ mod words;
 mod worker;
 
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::ifaddrs::getifaddrs;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::SockaddrStorage;
 use privsep::ipc::State;
+use privsep::sys::tap;
 
 use crate::error::Context;
 use crate::service::confine::{self, Keeps};
@@ -68,7 +70,12 @@ pub fn run(
     warn_of_loop(tunnel, &paths);
     let stored_tap = stored_tap.filter(|_| matches!(tunnel.port, Port::Tap { .. }));
     let stored = stored_tap.is_some();
-    let plan = plan::plan(tunnel, identity, &paths, stored, notify.is_connected())?;
+    let kept = stored_tap.as_ref().and_then(|queue| tap::identify(queue.as_fd()).ok()).map(|queue| queue.name);
+    if tunnel.secure().is_some() {
+        underlay::look_at(tunnel, &mut paths, &kept.unwrap_or_default());
+    }
+    let interface_mtu = underlay::interface_mtu(tunnel, &paths);
+    let plan = plan::plan(tunnel, identity, &paths, interface_mtu, stored, notify.is_connected())?;
     let Some(mut helper) = Helper::start(&executables.helper, plan, stored_tap, &signals, &notify)? else {
         return Ok(());
     };
@@ -86,9 +93,10 @@ pub fn run(
         return Ok(());
     }
     underlay::look_at(tunnel, &mut paths, &helper.interface);
-    let mut settings = settings::settings(tunnel, &paths);
+    let datagram = underlay::datagram(tunnel.secure().and_then(|secure| secure.path_mtu), &paths);
+    let mut settings = settings::settings(tunnel, &paths, datagram);
     if tunnel.auto_mss {
-        settings.rules.mss = Some(underlay::mss(tunnel.classic.settings(), &paths).map_err(Error::Failure)?);
+        settings.rules.mss = Some(underlay::mss(&tunnel.wire, &paths).map_err(Error::Failure)?);
     }
     let keeps = Keeps {
         worker: &executables.worker,

@@ -52,15 +52,39 @@ pub fn known(
 ) -> String {
     let now = &report.counters;
     let grown = |of: fn(&PathCounters) -> u64| of(now).saturating_sub(of(then));
-    let (received, refused) = (grown(|c| c.rx_datagrams), grown(|c| c.rx_errors));
+    let received = grown(|c| c.rx_datagrams);
     if let Some(mismatch) = mismatch {
         return mismatch.sentence(written).into();
     }
+    if received == 0 {
+        return nothing_comes(now, then, fixed);
+    }
     let bad = grown(|c| c.rx_dropped_invalid).saturating_add(grown(|c| c.rx_implausible));
     match received {
-        0 if refused > 0 => format!(
-            "nothing comes but {refused} error messages about what we send, as when no ethudp runs there or a firewall refuses it"
+        _ if grown(|c| c.rx_dropped_foreign) >= received => Mismatch::Password.sentence(written).into(),
+        _ if bad > 0 => format!("of {received} datagrams that have come {bad} could not be decoded, or were no frames"),
+        _ => format!(
+            "{received} datagrams have come and can be decoded, but none answers a PING of ours: does what we send arrive there?"
         ),
+    }
+}
+
+/// The same of the secure wire, whose handshake says what is wrong where it can.
+pub fn known_of_secure(report: &PathReport, then: &PathCounters, fixed: bool) -> String {
+    let now = &report.counters;
+    match now.rx_datagrams.saturating_sub(then.rx_datagrams) {
+        0 => nothing_comes(now, then, fixed),
+        received => format!(
+            "{received} datagrams have come, and {} of them were not the peer's or no longer of use: does what we send arrive there, \
+             and has each end the other's public key?",
+            now.rx_dropped_invalid.saturating_sub(then.rx_dropped_invalid)
+        ),
+    }
+}
+
+fn nothing_comes(now: &PathCounters, then: &PathCounters, fixed: bool) -> String {
+    let grown = |of: fn(&PathCounters) -> u64| of(now).saturating_sub(of(then));
+    match grown(|c| c.rx_errors) {
         0 if grown(|c| c.tx_errors) > 0 => {
             format!("nothing comes, and {} datagrams could not be sent: is there a route?", grown(|c| c.tx_errors))
         }
@@ -70,10 +94,8 @@ pub fn known(
                 .into()
         }
         0 => "nothing comes at all, so that the peer's address is not known yet".into(),
-        _ if grown(|c| c.rx_dropped_foreign) >= received => Mismatch::Password.sentence(written).into(),
-        _ if bad > 0 => format!("of {received} datagrams that have come {bad} could not be decoded, or were no frames"),
-        _ => format!(
-            "{received} datagrams have come and can be decoded, but none answers a PING of ours: does what we send arrive there?"
+        refused => format!(
+            "nothing comes but {refused} error messages about what we send, as when no ethudp runs there or a firewall refuses it"
         ),
     }
 }

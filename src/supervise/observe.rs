@@ -13,8 +13,10 @@ use crate::tunnel::Tunnel;
 /// Watches the paths of a tunnel.
 pub struct Observer {
     started: Instant,
-    /// Nobody need answer a mirror.
+    /// Nobody need answer a mirror of the classic wire.
     answered: bool,
+    /// Of the secure wire: what comes is authentic or not, and makes sense if so.
+    secure: bool,
     /// Frames that are noise go to the local side.
     written: bool,
     paths: Vec<Path>,
@@ -39,7 +41,8 @@ impl Observer {
         };
         Self {
             started: now,
-            answered: !tunnel.port.is_mirror(),
+            answered: tunnel.is_answered(),
+            secure: tunnel.secure().is_some(),
             written: tunnel.rules.receive,
             paths: remotes.map(path).collect(),
             schedule: Schedule::new(now),
@@ -52,7 +55,8 @@ impl Observer {
         for (number, (path, report)) in self.paths.iter_mut().zip(&state.paths).enumerate() {
             let age = report.last_rx_ms.map(Duration::from_millis);
             path.last_rx = age.and_then(|age| now.checked_sub(age)).or(path.last_rx);
-            match path.detector.note(now, report) {
+            let change = if self.secure { Change::None } else { path.detector.note(now, report) };
+            match change {
                 Change::Begins(found, true) => {
                     lines.push((number, format!("mismatch: {}", found.sentence(self.written))));
                 }
@@ -69,7 +73,11 @@ impl Observer {
         let up = !self.answered || state.paths.iter().any(|report| report.health == PathHealth::Up);
         if let Some(time) = self.schedule.note(now, up) {
             let each = self.paths.iter().zip(&state.paths).enumerate().map(|(number, (path, report))| {
-                let known = not_up::known(report, &path.then, path.detector.found(), path.fixed, self.written);
+                let known = if self.secure {
+                    not_up::known_of_secure(report, &path.then, path.fixed)
+                } else {
+                    not_up::known(report, &path.then, path.detector.found(), path.fixed, self.written)
+                };
                 (number, format!("not up for {} s: {known}", time.as_secs()))
             });
             lines.extend(each);

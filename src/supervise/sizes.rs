@@ -46,14 +46,16 @@ impl Sizes {
 /// Whether frames that fill a TAP's MTU go through the underlay in one piece; a line for the first path where they do not.
 pub fn fragments(tunnel: &Tunnel, paths: &[Resolved]) -> Option<String> {
     let Port::Tap { interface_mtu, bridge, .. } = &tunnel.port else { return None };
-    let (own, classic) = (interface_mtu.unwrap_or(DEFAULT_INTERFACE_MTU), tunnel.classic.settings());
+    let own = interface_mtu.unwrap_or(DEFAULT_INTERFACE_MTU);
     // What TCP sends is made to fit, and what is split by us is not split by others.
-    if tunnel.auto_mss || tunnel.rules.mss.is_some() || classic.fragment_mtu.is_some() {
+    let split = tunnel.classic().is_none_or(|classic| classic.fragment_mtu.is_some());
+    if tunnel.auto_mss || tunnel.rules.mss.is_some() || split {
         return None;
     }
     let known = paths.iter().filter_map(|path| Some((path.local, path.underlay_mtu?)));
-    let mut short = known
-        .map(|(local, under)| (local, under, underlay::largest_interface_mtu(classic, local, under, bridge.is_some())));
+    let mut short = known.map(|(local, under)| {
+        (local, under, underlay::largest_interface_mtu(&tunnel.wire, local, under, bridge.is_some()))
+    });
     let (local, under, fits) = short.find(|(_, _, fits)| *fits < own)?;
     Some(format!(
         "frames of up to {own} bytes (MTU) become IP fragments on path {local}, whose underlay carries {under}: what fits is an \

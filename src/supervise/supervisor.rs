@@ -18,6 +18,7 @@ use super::repair::{self, Need};
 use super::requests::Requests;
 use super::restart::{Death, History, Verdict};
 use super::resume;
+use super::session::{Line, Watch};
 use super::sizes::Sizes;
 use super::words::Words;
 use super::worker::{Event, Worker};
@@ -94,6 +95,7 @@ pub struct Supervisor<'a> {
     stopped: Option<Instant>,
     history: History,
     observer: Observer,
+    session: Watch,
     sizes: Sizes,
     storm: storm::Detector,
     repair: repair::Schedule,
@@ -138,6 +140,7 @@ impl<'a> Supervisor<'a> {
             sizes: Sizes::default(),
             storm: storm::Detector::new(Instant::now()),
             observer: Observer::new(Instant::now(), tunnel, remotes),
+            session: Watch::default(),
             repair: repair::Schedule::new(tunnel.repair, notify.is_connected()),
             tunnel,
             parts,
@@ -316,6 +319,7 @@ impl<'a> Supervisor<'a> {
             Ok(Some(Event::Health(path, health))) => self.on_health(path, health),
             Ok(Some(Event::Report(state))) => {
                 self.parts.state = resume::accept(&self.parts.state, state, &self.parts.paths);
+                self.on_session();
                 for (path, line) in self.observer.note(Instant::now(), &self.parts.state) {
                     self.say(log::warning, &format!("{}: {line}", self.path(path)));
                 }
@@ -349,6 +353,16 @@ impl<'a> Supervisor<'a> {
             }
         }
         Ok(Flow::Continue)
+    }
+
+    /// Says what is to be said of the session of the secure wire.
+    fn on_session(&mut self) {
+        let Some(secure) = self.tunnel.secure() else { return };
+        match self.session.note(Instant::now(), &self.parts.state.secure, &secure.fingerprint()) {
+            Some(Line::Good(line)) => self.say(log::info, &line),
+            Some(Line::Bad(line)) => self.say(log::warning, &line),
+            None => {}
+        }
     }
 
     fn on_confined(&mut self, confinement: Confinement) -> Result<(), Error> {
@@ -539,6 +553,7 @@ impl<'a> Supervisor<'a> {
             uptime: self.observer.uptime(),
             local: self.parts.link.trouble().map(Trouble::to_string),
             seen: self.observer.seen(),
+            trouble: self.session.found(),
             storm: self.storm.found().map(storm::Storm::sentence),
         })
     }

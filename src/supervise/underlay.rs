@@ -8,12 +8,12 @@ use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::libc::{IP_MTU, IPPROTO_IP, IPPROTO_IPV6, IPV6_MTU};
 use nix::net::if_::InterfaceFlags;
 use nix::sys::socket::{SockaddrLike, SockaddrStorage, setsockopt, sockopt};
-use privsep::ipc::{Address, Classic, Remote, header};
+use privsep::ipc::{self, Address, Remote, header};
 use privsep::netlink::Netlink;
 use privsep::sys::option;
 
 use crate::tunnel::resolve::Resolved;
-use crate::tunnel::{Path, Tunnel};
+use crate::tunnel::{Path, Port, Tunnel, Wire, bounds};
 
 /// Ethernet header with one VLAN tag, which a frame may have.
 const ETHERNET: u32 = 18;
@@ -81,22 +81,59 @@ fn family(own: &SockaddrStorage, local: SocketAddr) -> bool {
 ///
 /// # Errors
 /// A line for the user when the MTU of a path is not known.
-pub fn mss(classic: Classic, paths: &[Resolved]) -> Result<(u16, u16), String> {
-    // What is longer leaves as two fragments.
-    let whole = classic.whole().map_or(u32::MAX, u32::from);
+pub fn mss(wire: &Wire, paths: &[Resolved]) -> Result<(u16, u16), String> {
     let mut frame = u32::MAX;
-    for Resolved { local, underlay_mtu, .. } in paths {
+    for path @ Resolved { local, underlay_mtu, .. } in paths {
         let unknown = || format!("rules.mss = \"auto\": the MTU of path {local} is not known; give a number");
-        frame = frame.min(classic.largest_frame(whole.min(payload(*local, underlay_mtu.ok_or_else(unknown)?))));
+        let payload = match wire {
+            // What is longer leaves as two fragments.
+            Wire::Classic(classic) => {
+                let whole = classic.settings().whole().map_or(u32::MAX, u32::from);
+                whole.min(payload(*local, underlay_mtu.ok_or_else(unknown)?))
+            }
+            Wire::Secure(secure) if secure.path_mtu.is_none() && underlay_mtu.is_none() => return Err(unknown()),
+            Wire::Secure(secure) => datagram_of(secure.path_mtu, path).into(),
+        };
+        frame = frame.min(largest_frame(wire, payload));
     }
     let mss = |ip: u16| u16::try_from(frame.saturating_sub(ETHERNET + u32::from(ip + TCP)).max(1)).unwrap_or(u16::MAX);
     Ok((mss(header::IPV4), mss(header::IPV6)))
 }
 
 /// The greatest MTU of a local side whose frames go through an underlay of this one in one datagram.
-pub fn largest_interface_mtu(classic: Classic, local: SocketAddr, underlay_mtu: u32, tagged: bool) -> u32 {
+pub fn largest_interface_mtu(wire: &Wire, local: SocketAddr, underlay_mtu: u32, tagged: bool) -> u32 {
     let ethernet = if tagged { ETHERNET } else { UNTAGGED };
-    classic.largest_frame(payload(local, underlay_mtu)).saturating_sub(ethernet)
+    largest_frame(wire, payload(local, underlay_mtu)).saturating_sub(ethernet)
+}
+
+/// The longest frame in bytes that is sealed into `payload` bytes.
+fn largest_frame(wire: &Wire, payload: u32) -> u32 {
+    match wire {
+        Wire::Classic(classic) => classic.settings().largest_frame(payload),
+        Wire::Secure(_) => ipc::Secure::largest_frame(payload),
+    }
+}
+
+/// Longest datagram in bytes that leaves whole by every path, on the secure wire. All paths have one, so that a session need not
+/// know by which of them a frame leaves.
+pub fn datagram(path_mtu: Option<u16>, paths: &[Resolved]) -> u16 {
+    paths.iter().map(|path| datagram_of(path_mtu, path)).min().unwrap_or_default()
+}
+
+/// By one path: as long as its MTU lets it be, or as IPv6's least where that is not known or less.
+fn datagram_of(path_mtu: Option<u16>, path: &Resolved) -> u16 {
+    let least = u32::try_from(*bounds::PATH_MTU.start()).unwrap_or_default();
+    let mtu = path_mtu.map(u32::from).or(path.underlay_mtu).unwrap_or(least).max(least);
+    u16::try_from(payload(path.local, mtu)).unwrap_or(u16::MAX).min(ipc::Secure::LONGEST)
+}
+
+/// MTU of a TAP for which none is given: what fits through every path, but no less than IPv6 needs, nor more than a frame can have.
+/// The classic wire leaves it to the kernel, as `EthUDP` does.
+pub fn interface_mtu(tunnel: &Tunnel, paths: &[Resolved]) -> Option<u32> {
+    let (Port::Tap { interface_mtu: None, .. }, Some(secure)) = (&tunnel.port, tunnel.secure()) else { return None };
+    let fits = ipc::Secure::largest_frame(datagram(secure.path_mtu, paths).into()).saturating_sub(UNTAGGED);
+    let bound = |bound: u64| u32::try_from(bound).unwrap_or(u32::MAX);
+    Some(fits.clamp(bound(*bounds::PATH_MTU.start()), bound(*bounds::INTERFACE_MTU.end())))
 }
 
 /// Bytes of a datagram that fit into a packet of the underlay.
@@ -108,6 +145,8 @@ fn payload(local: SocketAddr, underlay_mtu: u32) -> u32 {
 mod tests {
     use privsep::ipc::Cipher;
 
+    use crate::tunnel::{Classic, secure_example};
+
     use super::*;
 
     #[test]
@@ -118,15 +157,47 @@ mod tests {
         };
         let v4 = |mtu| path("192.0.2.1:1", Some(mtu));
         let v6 = |mtu| path("[2001:db8::1]:1", mtu);
-        let classic = |cipher, compress, fragment_mtu| Classic { cipher, compress, fragment_mtu, ..Classic::default() };
-        let (plain, aes) = (classic(Cipher::None, false, None), classic(Cipher::Aes128, true, None));
+        let classic =
+            |cipher, lz4, fragment_mtu| Wire::Classic(Classic { cipher, lz4, fragment_mtu, ..Classic::default() });
+        let (plain, aes) = (&classic(Cipher::None, 0, None), &classic(Cipher::Aes128, 1, None));
         // 1500 - 20 - 8 - 18 - 40 = 1414.
         assert_eq!(mss(plain, &[v4(1500)]), Ok((1414, 1394)));
         assert_eq!(mss(plain, &[v6(Some(1500))]), Ok((1394, 1374)));
         // 1472 is 92 blocks: less one byte of padding and one of compression.
         assert_eq!(mss(aes, &[v4(1500)]), Ok((1412, 1392)));
         assert_eq!(mss(plain, &[v4(9000), v6(Some(1400))]), Ok((1294, 1274)));
-        assert_eq!(mss(classic(Cipher::None, false, Some(1036)), &[v4(1500)]), Ok((950, 930)));
+        assert_eq!(mss(&classic(Cipher::None, 0, Some(1036)), &[v4(1500)]), Ok((950, 930)));
         assert!(mss(plain, &[v4(1500), v6(None)]).unwrap_err().contains("give a number"));
+        let secure = secure_example("");
+        // 1500 - 20 - 8 - 36 - 18 - 40 = 1378.
+        assert_eq!(mss(&secure.wire, &[v4(1500)]), Ok((1378, 1358)));
+        assert!(mss(&secure.wire, &[path("192.0.2.1:1", None)]).is_err());
+    }
+
+    #[test]
+    fn the_datagram_and_the_mtu_of_the_secure_wire_fit_through_every_path() {
+        let path = |local: &str, underlay_mtu| {
+            let remote = Remote::Learned { address: None, port: None };
+            Resolved { local: local.parse().unwrap(), remote, underlay_mtu }
+        };
+        let (v4, v6) = (|mtu| path("192.0.2.1:1", mtu), |mtu| path("[2001:db8::1]:1", mtu));
+        for (paths, given, longest, inner) in [
+            (vec![v4(Some(1500))], None, 1472, 1422),
+            (vec![v6(Some(1500))], None, 1452, 1402),
+            (vec![v4(Some(9000)), v6(Some(1500))], None, 1452, 1402),
+            (vec![v4(Some(1500))], Some(1400), 1372, 1322),
+            (vec![v4(None)], None, 1252, 1280),
+            (vec![v4(Some(576))], None, 1252, 1280),
+            (vec![v6(Some(1280))], None, 1232, 1280),
+            (vec![v4(Some(65536))], None, ipc::Secure::LONGEST, 9216),
+        ] {
+            assert_eq!(datagram(given, &paths), longest, "{paths:?}");
+            let text = given.map_or_else(String::new, |mtu| format!("secure.path-mtu = {mtu}"));
+            let mut tunnel = secure_example("");
+            let Wire::Secure(secure) = &mut tunnel.wire else { panic!("{text}") };
+            secure.path_mtu = given;
+            assert_eq!(interface_mtu(&tunnel, &paths), Some(inner), "{paths:?}");
+        }
+        assert_eq!(interface_mtu(&secure_example("[tap]\nmtu = 1400"), &[v4(Some(1500))]), None);
     }
 }

@@ -4,13 +4,16 @@ use std::net::IpAddr;
 
 use privsep::ipc::Cipher;
 
-use super::{Path, Port, Remote, Tunnel, cipher};
+use super::{Classic, Path, Port, Remote, Tunnel, cipher};
 
 /// Lines for the log, and for `ethudp check`.
 pub fn of(tunnel: &Tunnel) -> Vec<String> {
-    let mut lines = vec![of_the_wire(tunnel.classic.cipher)];
-    lines.extend(of_the_key(tunnel));
-    lines.extend(tunnel.paths.iter().filter_map(|path| of_an_unknown_peer(tunnel, path)));
+    let mut lines = Vec::new();
+    if let Some(classic) = tunnel.classic() {
+        lines.push(of_the_wire(classic.cipher));
+        lines.extend(of_the_key(classic));
+        lines.extend(tunnel.paths.iter().filter_map(|path| of_an_unknown_peer(tunnel, classic, path)));
+    }
     lines.extend(of_the_direction(tunnel));
     lines.extend(of_an_address_in_a_bridge(&tunnel.port));
     lines.extend(tunnel.paths.iter().filter_map(|path| of_a_route_into_itself(tunnel, path)));
@@ -27,9 +30,9 @@ fn of_the_wire(cipher: Cipher) -> String {
     format!("wire classic: {what} nothing is authenticated")
 }
 
-fn of_the_key(tunnel: &Tunnel) -> Option<String> {
-    let (key, size) = (tunnel.classic.key.expose(), cipher::key_size(tunnel.classic.cipher));
-    let (length, cipher) = (key.len(), cipher::name(tunnel.classic.cipher));
+fn of_the_key(classic: &Classic) -> Option<String> {
+    let (key, size) = (classic.key.expose(), cipher::key_size(classic.cipher));
+    let (length, cipher) = (key.len(), cipher::name(classic.cipher));
     if key == cipher::DEFAULT_KEY.as_bytes() {
         Some(format!("the key is EthUDP's default {:?}, which everybody knows", cipher::DEFAULT_KEY))
     } else if length < size {
@@ -42,9 +45,9 @@ fn of_the_key(tunnel: &Tunnel) -> Option<String> {
 }
 
 /// Whoever sends to such a path becomes the peer, unless he must know something.
-fn of_an_unknown_peer(tunnel: &Tunnel, path: &Path) -> Option<String> {
-    let clear = matches!(tunnel.classic.cipher, Cipher::None | Cipher::Xor);
-    let open = matches!(path.remote, Remote::Learned { .. }) && tunnel.classic.password.expose().is_empty();
+fn of_an_unknown_peer(tunnel: &Tunnel, classic: &Classic, path: &Path) -> Option<String> {
+    let clear = matches!(classic.cipher, Cipher::None | Cipher::Xor);
+    let open = matches!(path.remote, Remote::Learned { .. }) && classic.password.expose().is_empty();
     let (local, who) = (&path.local, if tunnel.port.is_mirror() { "is sent the mirror" } else { "is the peer" });
     (clear && open).then(|| {
         format!("path {local}: whoever sends a datagram to it {who}; give both ends a password and an AES cipher")
@@ -123,6 +126,11 @@ mod tests {
         crate::tunnel::file::from_text(&format!("wire = \"classic\"\n{text}"), "a", std::path::Path::new("")).unwrap()
     }
 
+    fn classic(tunnel: &mut Tunnel) -> &mut Classic {
+        let crate::tunnel::Wire::Classic(classic) = &mut tunnel.wire else { panic!("not classic") };
+        classic
+    }
+
     fn warns(tunnel: &Tunnel, words: &str) -> bool {
         of(tunnel).iter().any(|line| line.contains(words))
     }
@@ -134,11 +142,11 @@ mod tests {
     fn a_peer_that_anybody_can_become_is_warned_of() {
         let mut open = tunnel(TAP, &[(HERE, "any")]);
         assert!(warns(&open, "path 192.0.2.1:6000: whoever sends a datagram to it is the peer"));
-        open.classic.cipher = Cipher::Aes128;
+        classic(&mut open).cipher = Cipher::Aes128;
         assert!(!warns(&open, "whoever"));
-        open.classic.cipher = Cipher::Xor;
+        classic(&mut open).cipher = Cipher::Xor;
         assert!(warns(&open, "whoever"));
-        open.classic.password = cipher::password("password", b"secret".to_vec()).unwrap();
+        classic(&mut open).password = cipher::password("password", b"secret".to_vec()).unwrap();
         assert!(!warns(&open, "whoever"));
         assert!(!warns(&tunnel(TAP, &[(HERE, "192.0.2.2:6000")]), "whoever"));
     }
@@ -172,16 +180,16 @@ mod tests {
     #[test]
     fn keys_of_the_wrong_length_and_no_direction_are_warned_of() {
         let mut aes = tunnel(TAP, &[(HERE, "192.0.2.2:6000")]);
-        aes.classic.cipher = Cipher::Aes128;
+        classic(&mut aes).cipher = Cipher::Aes128;
         for (key, words) in [
             ("123456", "default \"123456\", which everybody knows"),
             ("fifteen-bytes-k", "has 15 bytes, aes-128 takes 16: the rest are zeros"),
             ("seventeen-bytes-k", "has 17 bytes, aes-128 takes 16: the others are not used"),
         ] {
-            aes.classic.key = cipher::key("key", key.into()).unwrap();
+            classic(&mut aes).key = cipher::key("key", key.into()).unwrap();
             assert!(warns(&aes, words), "{key}: {:?}", of(&aes));
         }
-        aes.classic.key = cipher::key("key", b"sixteen-bytes-ke".to_vec()).unwrap();
+        classic(&mut aes).key = cipher::key("key", b"sixteen-bytes-ke".to_vec()).unwrap();
         assert_eq!(of(&aes).len(), 1, "{:?}", of(&aes));
         (aes.rules.send, aes.rules.receive) = (false, false);
         assert!(warns(&aes, "no frame is forwarded"));

@@ -10,10 +10,12 @@ pub const FRAME: RangeInclusive<u64> = 1..=MAX_FRAME as u64;
 pub const INTERFACE_MTU: RangeInclusive<u64> = 68..=MAX_FRAME as u64 - 18;
 /// MTU over which the classic wire makes two datagrams of one, in bytes: EthUDP's bounds.
 pub const FRAGMENT_MTU: RangeInclusive<u64> = 1036..=1500;
+/// MTU of a path that the secure wire is told, in bytes: from IPv6's least (RFC 8200) to that of the greatest inner MTU.
+pub const PATH_MTU: RangeInclusive<u64> = 1280..=9216;
 /// LZ4 level: EthUDP's bounds.
 pub const LZ4: RangeInclusive<u64> = 0..=9;
-/// Paths of the classic wire: master and slave.
-pub const CLASSIC_PATHS: usize = 2;
+/// Paths: master and slave.
+pub const PATHS: usize = 2;
 
 /// Parses a whole number within bounds.
 pub fn number(what: &str, value: &str, bounds: RangeInclusive<u64>) -> Result<u64, String> {

@@ -1,6 +1,6 @@
 //! What a tunnel is, however it was described: by a classic command line or by a [`file`].
 //!
-//! Its values, each with its form and bounds: [`address`], [`names`], [`cipher`], [`vlan_map`], [`repair`], [`bounds`]. What is
+//! Its values, each with its form and bounds: [`address`], [`names`], [`cipher`], [`keys`], [`vlan_map`], [`repair`], [`bounds`]. What is
 //! made of it: [`advice`] to people, addresses by [`resolve`], the [`plan`] for the helper, [`settings`] for the workers.
 
 pub mod address;
@@ -9,6 +9,7 @@ pub mod bounds;
 pub mod cipher;
 pub mod file;
 pub mod filter;
+pub mod keys;
 pub mod names;
 pub mod plan;
 pub mod repair;
@@ -32,8 +33,8 @@ pub struct Tunnel {
     pub port: Port,
     /// The ways to the peer, the preferred one first.
     pub paths: Vec<Path>,
-    /// The classic wire.
-    pub classic: Classic,
+    /// How frames become datagrams.
+    pub wire: Wire,
     /// What is done to frames.
     pub rules: Rules,
     /// The MSS in these is to be what fits through the underlay.
@@ -48,6 +49,70 @@ pub struct Tunnel {
     pub repair: Repair,
     /// The user that all processes become when started by root.
     pub user: Option<String>,
+}
+
+impl Tunnel {
+    /// The classic wire, if it is that.
+    pub fn classic(&self) -> Option<&Classic> {
+        match &self.wire {
+            Wire::Classic(classic) => Some(classic),
+            Wire::Secure(_) => None,
+        }
+    }
+
+    /// The secure wire, if it is that.
+    pub fn secure(&self) -> Option<&Secure> {
+        match &self.wire {
+            Wire::Classic(_) => None,
+            Wire::Secure(secure) => Some(secure),
+        }
+    }
+
+    /// Whether the peer answers by itself: by the secure wire always, by the classic one not to a mirror.
+    pub fn is_answered(&self) -> bool {
+        self.secure().is_some() || !self.port.is_mirror()
+    }
+}
+
+/// How frames become datagrams.
+#[derive(Debug)]
+pub enum Wire {
+    /// `EthUDP`'s format.
+    Classic(Classic),
+    /// Authenticated and encrypted.
+    Secure(Box<Secure>),
+}
+
+impl Wire {
+    /// Its name in file and status.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Classic(_) => "classic",
+            Self::Secure(_) => "secure",
+        }
+    }
+}
+
+/// The secure wire, its keys checked.
+#[derive(Debug)]
+pub struct Secure {
+    /// X25519 private key of this end.
+    pub private_key: Secret,
+    /// The public key of that.
+    pub public_key: keys::Public,
+    /// The peer's.
+    pub peer_key: keys::Public,
+    /// Pre-shared key; empty for none.
+    pub psk: Secret,
+    /// MTU in bytes for all paths, instead of the underlay's.
+    pub path_mtu: Option<u16>,
+}
+
+impl Secure {
+    /// What both ends show alike.
+    pub fn fingerprint(&self) -> String {
+        keys::fingerprint(&self.public_key, &self.peer_key)
+    }
 }
 
 /// The classic wire format.
@@ -126,6 +191,27 @@ impl Port {
             Self::Mirror { udp: true, .. } => "mirror-udp",
         }
     }
+}
+
+/// A tunnel of the secure wire for tests, with more in its file; its keys are known.
+#[cfg(test)]
+pub fn secure_example(more: &str) -> Tunnel {
+    use std::os::unix::fs::OpenOptionsExt;
+    let directory = std::env::temp_dir().join(format!("ethudp-secure-{}", std::process::id()));
+    let directory = directory.join(std::thread::current().name().unwrap_or("a").replace(':', "-"));
+    std::fs::create_dir_all(&directory).unwrap();
+    let mut file = std::fs::File::options();
+    let mut file = file.write(true).create(true).truncate(true).mode(0o600).open(directory.join("a.key")).unwrap();
+    std::io::Write::write_all(&mut file, keys::text(&[1; 32]).as_bytes()).unwrap();
+    let peer = keys::text(&keys::public(&[2; 32]));
+    let text = format!(
+        "mode = \"tap\"\n{more}\n[secure]\nprivate-key-file = \"a.key\"\npeer-public-key = {:?}\n\
+         [[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"192.0.2.2:6000\"\n",
+        *peer
+    );
+    let tunnel = file::from_text(&text, "a", &directory).unwrap();
+    std::fs::remove_dir_all(&directory).unwrap();
+    tunnel
 }
 
 /// One way to the peer, hosts not yet resolved.

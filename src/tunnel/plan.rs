@@ -8,11 +8,12 @@ use crate::Error;
 
 /// The plan for the helper: every handle that this tunnel will ever need.
 ///
-/// `stored` tells whether a TAP comes with it, `store` whether the service manager can keep one.
+/// `interface_mtu` is for a TAP whose description has none; `stored` tells whether a TAP comes with it, `store` whether the service manager can keep one.
 pub fn plan(
     tunnel: &Tunnel,
     become_user: Option<Identity>,
     paths: &[Resolved],
+    interface_mtu: Option<u32>,
     stored: bool,
     store: bool,
 ) -> Result<Plan, Error> {
@@ -24,15 +25,15 @@ pub fn plan(
         },
         device: path.device.clone(),
         mark: path.mark,
-        runs: tunnel.classic.settings().in_place(),
+        runs: tunnel.classic().is_none_or(|classic| classic.settings().in_place()),
     });
     let paths = paths.collect();
     let port = match &tunnel.port {
-        Port::Tap { name, addresses, interface_mtu, bridge } => PortPlan::Tap {
+        Port::Tap { name, addresses, interface_mtu: given, bridge } => PortPlan::Tap {
             name: name.clone(),
             addresses: addresses.clone(),
             bridge: bridge.clone(),
-            interface_mtu: *interface_mtu,
+            interface_mtu: given.or(interface_mtu),
         },
         Port::Raw { interface, promiscuous } => {
             PortPlan::Raw { interface: interface.clone(), promiscuous: *promiscuous }

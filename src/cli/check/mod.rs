@@ -28,5 +28,10 @@ fn check_one(file: &Path) -> Result<(), Error> {
     for line in advice::of(&tunnel).into_iter().chain(unit::obstacles(&tunnel, file)) {
         log::warning(&format!("{name}: {line}"));
     }
-    log::print(&format!("{name}: tunnel {:?}, mode {}, wire classic: ok\n", tunnel.name, tunnel.port.mode()))
+    log::print(&format!(
+        "{name}: tunnel {:?}, mode {}, wire {}: ok\n",
+        tunnel.name,
+        tunnel.port.mode(),
+        tunnel.wire.name()
+    ))
 }

@@ -39,9 +39,10 @@ fn is_readable(file: &Metadata) -> bool {
 /// Keys and values that name secrets, relative or not.
 fn secrets(file: &Path) -> Vec<(&'static str, String)> {
     let table = fs::read_to_string(file).ok().and_then(|text| text.parse::<toml::Table>().ok());
-    let classic = table.as_ref().and_then(|table| table.get("classic")?.as_table());
-    let named = |key| Some((key, classic?.get(key)?.as_str()?.to_owned()));
-    ["key-file", "password-file"].into_iter().filter_map(named).collect()
+    let named = |(wire, key)| Some((key, table.as_ref()?.get(wire)?.as_table()?.get(key)?.as_str()?.to_owned()));
+    let all =
+        [("classic", "key-file"), ("classic", "password-file"), ("secure", "private-key-file"), ("secure", "psk-file")];
+    all.into_iter().filter_map(named).collect()
 }
 
 /// What hands a secret over. No mode would: one that the group of the status could read is refused.

@@ -22,7 +22,7 @@ pub struct Document {
     pub run: Option<String>,
     pub exit_after_s: Option<u64>,
     pub mirror: Option<Mirror>,
-    pub secure: Option<toml::Value>,
+    pub secure: Option<Secure>,
     #[serde(default)]
     pub require_confinement: bool,
     pub repair: Option<String>,
@@ -66,9 +66,18 @@ pub struct Mirror {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct PathTable {
     pub local: String,
-    pub remote: String,
+    pub remote: Option<String>,
     pub device: Option<String>,
     pub mark: Option<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Secure {
+    pub private_key_file: Option<PathBuf>,
+    pub peer_public_key: Option<String>,
+    pub psk_file: Option<PathBuf>,
+    pub path_mtu: Option<u16>,
 }
 
 #[derive(Default, Deserialize)]

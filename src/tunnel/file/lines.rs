@@ -19,6 +19,8 @@ pub fn of(text: &str, error: &str) -> Option<usize> {
         // These stand for keys of files, or of one of several tables.
         "key" => ("classic", "key-file"),
         "password" => ("classic", "password-file"),
+        "private" => ("secure", "private-key-file"),
+        "pre-shared" => ("secure", "psk-file"),
         "VLAN" => ("rules", "vlan-map-file"),
         "path" => {
             let local = error["path ".len()..].split(": ").next()?;
@@ -78,7 +80,8 @@ mod tests {
             ("rules.vlan-map: VLAN 3 to 2 contradicts 1 to 2", Some(15)),
             ("VLAN map /none: No such file", Some(14)),
             ("key file /none: No such file", None),
-            ("wire = \"secure\", the default", None),
+            ("wire = \"frob\": must be", None),
+            ("private key file /none: No such file", None),
             ("", None),
         ] {
             assert_eq!(of(FILE, error), line, "{error}");

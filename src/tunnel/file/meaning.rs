@@ -4,12 +4,13 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use privsep::ipc::{Cipher, Rules, Secret};
+use zeroize::Zeroizing;
 
-use super::document::{Classic, Document, Mirror, PathTable, Raw, RulesTable, Tap};
+use super::document::{Classic, Document, Mirror, PathTable, Raw, RulesTable, Secure, Tap};
 use super::secret::secret;
 use crate::service::files;
-use crate::tunnel::bounds::{self, CLASSIC_PATHS};
-use crate::tunnel::{self, Port, Repair, Tunnel, address, cipher, names, repair, vlan_map};
+use crate::tunnel::bounds::{self, PATHS};
+use crate::tunnel::{self, Port, Repair, Tunnel, Wire, address, cipher, keys, names, repair, vlan_map};
 
 /// What a mode can be.
 const MODES: &str = "\"raw\", \"tap\", \"bridge\", \"mirror\" or \"mirror-udp\"";
@@ -20,16 +21,7 @@ pub fn assemble(file: Document, name: &str, directory: &Path) -> Result<Tunnel, 
     if !["raw", "tap", "bridge", "mirror", "mirror-udp"].contains(&mode) {
         return Err(format!("mode = {mode:?}: must be {MODES}"));
     }
-    match file.wire.as_deref() {
-        Some("classic") => {}
-        Some("secure") | None => {
-            return Err(
-                "wire = \"secure\", the default, is not supported by this version yet: write wire = \"classic\"".into(),
-            );
-        }
-        Some(other) => return Err(format!("wire = {other:?}: must be \"classic\"")),
-    }
-    refuse(&[("[secure]", &file.secure)])?;
+    let wire = wire(mode, file.wire.as_deref(), file.classic, file.secure, directory)?;
     let (send, receive) = match file.direction.as_deref() {
         None | Some("both") => (true, true),
         Some("send") => (true, false),
@@ -45,11 +37,10 @@ pub fn assemble(file: Document, name: &str, directory: &Path) -> Result<Tunnel, 
     if file.path.is_empty() {
         return Err("[[path]] is missing: at least one, with local and remote".into());
     }
-    if file.path.len() > CLASSIC_PATHS {
-        return Err(format!("[[path]]: there are {}; at most {CLASSIC_PATHS} are possible", file.path.len()));
+    if file.path.len() > PATHS {
+        return Err(format!("[[path]]: there are {}; at most {PATHS} are possible", file.path.len()));
     }
     let paths = file.path.into_iter().map(path).collect::<Result<_, _>>()?;
-    let classic = classic(file.classic.unwrap_or_default(), directory)?;
     let checks = port.checks_loops(receive);
     let (rules, auto_mss) = rules(file.rules.unwrap_or_default(), directory, send, receive, checks)?;
     let (name, run) = (name.to_owned(), file.run);
@@ -57,7 +48,7 @@ pub fn assemble(file: Document, name: &str, directory: &Path) -> Result<Tunnel, 
         name,
         port,
         paths,
-        classic,
+        wire,
         rules,
         auto_mss,
         run,
@@ -105,12 +96,72 @@ fn rules(
     Ok((Rules { send, receive, loop_check, mss, vlan_map }, auto_mss))
 }
 
-/// Refuses by name what this version does not support.
-fn refuse(keys: &[(&str, &Option<toml::Value>)]) -> Result<(), String> {
-    match keys.iter().find(|(_, value)| value.is_some()) {
-        Some((name, _)) => Err(format!("{name}: is not supported by this version yet")),
-        None => Ok(()),
+fn wire(
+    mode: &str,
+    name: Option<&str>,
+    classic: Option<Classic>,
+    secure: Option<Secure>,
+    directory: &Path,
+) -> Result<Wire, String> {
+    match name {
+        Some("classic") if secure.is_some() => Err("[secure]: is of no use with wire = \"classic\"".into()),
+        Some("classic") => Ok(Wire::Classic(self::classic(classic.unwrap_or_default(), directory)?)),
+        Some("secure") | None if mode == "mirror-udp" => Err(format!(
+            "wire{}: mode \"mirror-udp\" sends bare UDP to whoever collects it, which nothing can protect; must be \"classic\"",
+            if name.is_some() { " = \"secure\"" } else { " is missing" }
+        )),
+        Some("secure") | None if classic.is_some() => Err(format!(
+            "[classic]: is of no use with wire = \"secure\"{}; for the other wire write wire = \"classic\"",
+            if name.is_some() { "" } else { ", the default" }
+        )),
+        Some("secure") | None => match secure {
+            Some(secure) => Ok(Wire::Secure(Box::new(self::secure(secure, directory)?))),
+            None => Err(
+                "[secure] is missing: wire \"secure\", the default, needs it; `ethudp init` makes such a file, and \
+                         wire = \"classic\" is the other wire"
+                    .into(),
+            ),
+        },
+        Some(other) => Err(format!("wire = {other:?}: must be \"secure\" or \"classic\"")),
     }
+}
+
+fn secure(table: Secure, directory: &Path) -> Result<tunnel::Secure, String> {
+    let private = private_key(table.private_key_file.as_deref(), directory)?;
+    let what = "secure.peer-public-key";
+    let peer = table.peer_public_key.ok_or_else(|| {
+        format!("{what} is missing: must be what the other end's `ethudp pubkey` says; `ethudp init NAME --peer LINE` adds it")
+    })?;
+    let peer_key = keys::parse_public(what, &peer)?;
+    let exposed: Zeroizing<[u8; 32]> = Zeroizing::new(std::array::from_fn(|index| private.expose()[index]));
+    keys::check_peer(what, &exposed, &peer_key)?;
+    let psk = match table.psk_file {
+        None => Secret::default(),
+        Some(file) => secret("pre-shared key file", &file, directory, psk)?,
+    };
+    if let Some(mtu) = table.path_mtu {
+        bounds::check("secure.path-mtu", mtu, &bounds::PATH_MTU)?;
+    }
+    let public_key = keys::public(&exposed);
+    Ok(tunnel::Secure { private_key: private, public_key, peer_key, psk, path_mtu: table.path_mtu })
+}
+
+/// The private key in this file.
+pub fn private_key(file: Option<&Path>, directory: &Path) -> Result<Secret, String> {
+    let file = file.ok_or(
+        "secure.private-key-file is missing: must name a file with what `ethudp genkey` says, as `ethudp init` makes it",
+    )?;
+    secret("private key file", file, directory, key)
+}
+
+/// A key of the secure wire from its text.
+fn key(what: &str, text: Zeroizing<Vec<u8>>) -> Result<Secret, String> {
+    keys::parse(what, &text).map(|key| keys::secret(&key))
+}
+
+fn psk(what: &str, text: Zeroizing<Vec<u8>>) -> Result<Secret, String> {
+    let key = keys::parse(what, &text)?;
+    keys::check_psk(what, &key).map(|()| keys::secret(&key))
 }
 
 fn port(mode: &str, tap: Option<Tap>, raw: Option<Raw>, mirror: Option<Mirror>) -> Result<Port, String> {
@@ -162,7 +213,11 @@ fn address(text: &str) -> Result<(IpAddr, u8), String> {
 
 fn path(table: PathTable) -> Result<tunnel::Path, String> {
     let local = address::endpoint("local", &table.local)?;
-    let remote = address::remote(&table.remote)?;
+    let remote = table.remote.ok_or_else(|| {
+        let right = "must be the other end's, or \"any\"; `ethudp init NAME --peer LINE` adds it";
+        format!("path {local}: its remote is missing: {right}")
+    })?;
+    let remote = address::remote(&remote)?;
     let device = table.device.map(|name| names::interface("device", &name)).transpose()?;
     Ok(tunnel::Path { local, remote, device, mark: table.mark })
 }
@@ -178,11 +233,11 @@ fn classic(table: Classic, directory: &Path) -> Result<tunnel::Classic, String> 
         (Cipher::None, None) => Secret::default(),
         (Cipher::None, Some(_)) => return Err("classic.key-file: is of no use without a cipher".into()),
         (_, None) => return Err("classic.key-file is missing: the cipher needs a key".into()),
-        (_, Some(file)) => secret("key file", &file, directory, cipher::key)?,
+        (_, Some(file)) => secret("key file", &file, directory, |what, key| cipher::key(what, key.to_vec()))?,
     };
     let password = match table.password_file {
         None => Secret::default(),
-        Some(file) => secret("password file", &file, directory, cipher::password)?,
+        Some(file) => secret("password file", &file, directory, |what, word| cipher::password(what, word.to_vec()))?,
     };
     Ok(tunnel::Classic { cipher, key, password, lz4, fragment_mtu: table.fragment_mtu })
 }

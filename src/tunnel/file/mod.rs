@@ -9,6 +9,8 @@ mod secret;
 use std::io::ErrorKind;
 use std::path::Path;
 
+use privsep::ipc::Secret;
+
 use super::{Tunnel, advice, names};
 use crate::service::files;
 use crate::{Error, log};
@@ -49,6 +51,13 @@ fn read(file: &Path) -> Result<(Tunnel, Option<String>), Error> {
     Ok((tunnel, files::foreign_hand(&metadata)))
 }
 
+/// The private key that a file names, which lacks a peer perhaps.
+pub fn private_key(text: &str, directory: &Path) -> Result<Secret, String> {
+    let document = document::parse(text)?;
+    let file = document.secure.and_then(|secure| secure.private_key_file);
+    meaning::private_key(file.as_deref(), directory)
+}
+
 /// The tunnel of this name that a file's text describes; the files it names are relative to `directory`.
 pub fn from_text(text: &str, name: &str, directory: &Path) -> Result<Tunnel, String> {
     let tunnel = meaning::assemble(document::parse(text)?, &names::tunnel(name)?, directory);
@@ -62,7 +71,73 @@ pub fn from_text(text: &str, name: &str, directory: &Path) -> Result<Tunnel, Str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tunnel::Port;
+    use crate::tunnel::{Port, keys};
+
+    /// A directory with these files.
+    fn with_files(files: &[(&str, &str, u32)], run: impl FnOnce(&Path)) {
+        use std::os::unix::fs::PermissionsExt;
+        let name = std::thread::current().name().unwrap_or_default().replace(':', "-");
+        let directory = std::env::temp_dir().join(format!("ethudp-file-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        for (name, content, mode) in files {
+            std::fs::write(directory.join(name), content).unwrap();
+            std::fs::set_permissions(directory.join(name), std::fs::Permissions::from_mode(*mode)).unwrap();
+        }
+        run(&directory);
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn a_tunnel_of_the_secure_wire_and_what_is_wrong_with_one_is_named() {
+        let (own, peer, zeros) = (keys::text(&[1; 32]), keys::text(&keys::public(&[2; 32])), "A".repeat(43) + "=");
+        let (own_public, high) = (keys::text(&keys::public(&[1; 32])), keys::text(&[0xff; 32]));
+        let files = [
+            ("a.key", format!("{}\n", *own), 0o600),
+            ("a.psk", format!("{}\n", *peer), 0o640),
+            ("open.key", format!("{}\n", *own), 0o644),
+            ("short.key", "AAAA\n".into(), 0o600),
+            ("zero.psk", zeros.clone(), 0o600),
+        ];
+        let files: Vec<_> = files.iter().map(|(name, text, mode)| (*name, text.as_str(), *mode)).collect();
+        let text = format!(
+            "mode = \"tap\"\n[secure]\nprivate-key-file = \"a.key\"\npeer-public-key = {:?}\npsk-file = \"a.psk\"\n\
+             path-mtu = 1400\n[[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"any\"\n",
+            *peer
+        );
+        with_files(&files, |directory| {
+            let tunnel = from_text(&text, "a", directory).unwrap();
+            let secure = tunnel.secure().unwrap();
+            assert_eq!((secure.private_key.expose(), secure.psk.expose().len()), (&[1; 32][..], 32));
+            assert_eq!((secure.public_key, secure.path_mtu), (keys::public(&[1; 32]), Some(1400)));
+            for (change, words) in [
+                (("\"a.key\"", "\"none.key\""), "line 3: private key file "),
+                (("\"a.key\"", "\"open.key\""), "has mode 0644; must be at most 0640"),
+                (("\"a.key\"", "\"short.key\""), "short.key: has 4 characters; must be 32 bytes in base64"),
+                (("private-key-file = \"a.key\"\n", ""), "line 2: secure.private-key-file is missing"),
+                (
+                    ("peer-public-key", "# "),
+                    "secure.peer-public-key is missing: must be what the other end's `ethudp pubkey`",
+                ),
+                ((peer.as_str(), "abc"), "line 4: secure.peer-public-key = \"abc\": has 3 characters"),
+                ((peer.as_str(), own_public.as_str()), "is this end's own public key"),
+                ((peer.as_str(), high.as_str()), "is not the encoding of a public key"),
+                ((peer.as_str(), &zeros), "gives a secret of zeros with every key"),
+                (("\"a.psk\"", "\"zero.psk\""), "line 5: pre-shared key file "),
+                (("1400", "1279"), "line 6: secure.path-mtu = 1279: must be 1280 to 9216"),
+                (("[secure]", "[classic]\n[secure]"), "[classic]: is of no use with wire = \"secure\", the default"),
+                (("\"tap\"", "\"mirror-udp\""), "wire is missing: mode \"mirror-udp\" sends bare UDP"),
+                (("\"tap\"", "\"mirror-udp\"\nwire = \"secure\""), "line 2: wire = \"secure\": mode \"mirror-udp\""),
+                (("remote = \"any\"\n", ""), "path 192.0.2.1:6000: its remote is missing"),
+                (("\"tap\"", "\"tap\"\nwire = \"classic\""), "[secure]: is of no use with wire = \"classic\""),
+            ] {
+                let changed = text.replacen(change.0, change.1, 1);
+                assert_ne!(changed, text);
+                let error = from_text(&changed, "a", directory).map(drop).unwrap_err();
+                assert!(error.contains(words) && !error.contains('\n'), "{change:?}: {error}");
+                assert!(!error.contains(own.as_str()));
+            }
+        });
+    }
 
     const TAP: &str = "mode = \"tap\"\nwire = \"classic\"\n[tap]\nname = \"eu0\"\naddress = [\"10.8.0.1/24\", \"fd00::1/64\"]\n\
                        mtu = 1400\n[[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"[2001:db8::1]:6001\"\n";
@@ -85,8 +160,13 @@ mod tests {
             (("mode = \"tap\"\n", ""), "mode is missing"),
             (("\"tap\"", "\"tun\""), "mode = \"tun\""),
             (("\"tap\"", "\"mirror\""), "[tap]: is of no use in mode \"mirror\""),
-            (("wire = \"classic\"\n", ""), "write wire = \"classic\""),
-            (("\"classic\"", "\"secure\""), "write wire = \"classic\""),
+            (
+                ("wire = \"classic\"\n", ""),
+                "[secure] is missing: wire \"secure\", the default, needs it; `ethudp init`",
+            ),
+            (("\"classic\"", "\"secure\""), "[secure] is missing"),
+            (("\"classic\"", "\"frob\""), "wire = \"frob\": must be \"secure\" or \"classic\""),
+            (("[tap]", "[secure]\n[tap]"), "[secure]: is of no use with wire = \"classic\""),
             (("[tap]", "frob = 1\n[tap]"), "unknown field `frob`"),
             (("[tap]", "direction = \"up\"\n[tap]"), "direction = \"up\": must be"),
             (("[tap]\n", "[rules]\nmss = \"yes\"\n[tap]\n"), "rules.mss = \"yes\": must be 1 to 65535, or \"auto\""),

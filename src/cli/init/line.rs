@@ -1,0 +1,174 @@
+//! What one end tells the other, in a line without a secret and without a character that a shell would look at: `ethudp1:` and
+//! base64url of a form, so that a line that was cut or changed in a mail is seen.
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 1 | local side: 0 TAP, 1 bridge or interface |
+//! | 32 | X25519 public key |
+//! | 1, 0 or 4 or 16, 1 | length of the inner address, the address, prefix length |
+//! | 1, so many | length of the endpoint, `HOST:PORT` |
+//! | 4 | the first of SHA-256(`ethudp line 1` ‖ all before) |
+
+use std::fmt;
+use std::net::IpAddr;
+
+use base64ct::{Base64UrlUnpadded, Encoding};
+use sha2::{Digest, Sha256};
+
+use crate::tunnel::keys::Public;
+use crate::tunnel::{Endpoint, address, keys};
+
+/// Begins each line of this version.
+const BEGIN: &str = "ethudp1:";
+/// Bytes of the checksum.
+const CHECKSUM: usize = 4;
+
+/// The line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// The local side is not a TAP of its own, so the other end's cannot be guessed.
+    pub joins: bool,
+    /// The end's public key.
+    pub key: Public,
+    /// The first address of its TAP.
+    pub inner: Option<(IpAddr, u8)>,
+    /// Where the other end reaches it.
+    pub endpoint: Option<Endpoint>,
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut form = vec![u8::from(self.joins)];
+        form.extend(self.key);
+        match self.inner {
+            None => form.extend([0, 0]),
+            Some((IpAddr::V4(address), prefix)) => form.extend([&[4], &address.octets()[..], &[prefix]].concat()),
+            Some((IpAddr::V6(address), prefix)) => form.extend([&[16], &address.octets()[..], &[prefix]].concat()),
+        }
+        let endpoint = self.endpoint.as_ref().map(Endpoint::to_string).unwrap_or_default();
+        form.push(u8::try_from(endpoint.len()).map_err(|_| fmt::Error)?);
+        form.extend(endpoint.bytes());
+        form.extend(checksum(&form));
+        write!(f, "{BEGIN}{}", Base64UrlUnpadded::encode_string(&form))
+    }
+}
+
+fn checksum(form: &[u8]) -> [u8; CHECKSUM] {
+    let hash = Sha256::new().chain_update(b"ethudp line 1").chain_update(form).finalize();
+    std::array::from_fn(|index| hash[index])
+}
+
+/// Reads a line; white space that came into it on its way is not looked at.
+///
+/// # Errors
+/// What is wrong with it, and what would be right.
+pub fn parse(text: &str) -> Result<Line, String> {
+    let right = "must be the whole line that `ethudp init` has printed at the other end";
+    let text: String = text.split_whitespace().collect();
+    let Some(form) = text.strip_prefix(BEGIN) else {
+        let of_another = text.split_once(':').is_some_and(|(begin, _)| begin.starts_with("ethudp"));
+        let version = if of_another { "is of another version of ethudp" } else { "is no such line" };
+        return Err(format!("--peer {text:?}: {version}; {right}"));
+    };
+    let cut = || format!("--peer {text:?}: has been cut or changed; {right}");
+    let form = Base64UrlUnpadded::decode_vec(form).map_err(|_| cut())?;
+    let length = form.len().checked_sub(CHECKSUM).ok_or_else(cut)?;
+    let (form, sum) = form.split_at(length);
+    if checksum(form) != sum {
+        return Err(cut());
+    }
+    // Whoever has made it can count, too.
+    read(form).ok_or_else(|| format!("--peer {text:?}: says nothing that an end can say; {right}"))
+}
+
+fn read(form: &[u8]) -> Option<Line> {
+    let (&[joins @ (0 | 1)], rest) = form.split_first_chunk::<1>()? else { return None };
+    let (key, rest) = rest.split_first_chunk::<32>()?;
+    keys::parse_public("", &keys::text(key)).ok()?;
+    let (&[length], rest) = rest.split_first_chunk::<1>()?;
+    let (ip, rest) = match length {
+        0 => (None, rest),
+        4 => rest.split_first_chunk::<4>().map(|(ip, rest)| (Some(IpAddr::from(*ip)), rest))?,
+        16 => rest.split_first_chunk::<16>().map(|(ip, rest)| (Some(IpAddr::from(*ip)), rest))?,
+        _ => return None,
+    };
+    let (&[prefix], rest) = rest.split_first_chunk::<1>()?;
+    let inner = match ip {
+        None => None,
+        Some(ip) => Some((ip, address::prefix(ip, &prefix.to_string()).ok()?)),
+    };
+    let (&[length], rest) = rest.split_first_chunk::<1>()?;
+    let endpoint = match std::str::from_utf8(rest).ok()? {
+        text if text.len() != usize::from(length) => return None,
+        "" => None,
+        text => Some(endpoint(text).ok()?),
+    };
+    Some(Line { joins: joins == 1, key: *key, inner, endpoint })
+}
+
+/// An endpoint with nothing in it but what addresses and names have: it will stand in a file, and on terminals.
+pub fn endpoint(text: &str) -> Result<Endpoint, String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".:-_%[]".contains(&byte);
+    if text.len() > 255 || !text.bytes().all(plain) {
+        return Err(format!("endpoint {text:?}: must be ADDRESS:PORT, [IPV6-ADDRESS]:PORT or NAME:PORT"));
+    }
+    address::endpoint("endpoint", text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(inner: Option<&str>, endpoint: Option<&str>) -> Line {
+        Line {
+            joins: inner.is_none(),
+            key: keys::public(&[7; 32]),
+            inner: inner.map(|ip| (ip.parse().unwrap(), 24)),
+            endpoint: endpoint.map(|text| super::endpoint(text).unwrap()),
+        }
+    }
+
+    #[test]
+    fn a_line_is_read_as_it_was_written_and_a_shell_sees_one_word() {
+        for inner in [None, Some("10.8.0.1"), Some("fd00::1")] {
+            for endpoint in [None, Some("198.51.100.7:6000"), Some("[2001:db8::1]:1"), Some("site-a.example:65535")] {
+                let (line, text) = (line(inner, endpoint), line(inner, endpoint).to_string());
+                assert_eq!(parse(&text), Ok(line.clone()), "{text}");
+                assert_eq!(parse(&format!(" {}\n  {}\r\n", &text[..40], &text[40..])), Ok(line));
+                assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b":-_".contains(&byte)), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_that_was_cut_or_changed_is_seen() {
+        let text = line(Some("10.8.0.1"), Some("198.51.100.7:6000")).to_string();
+        for length in 0..text.len() {
+            assert!(parse(&text[..length]).is_err(), "{length}");
+        }
+        for at in 0..text.len() {
+            let mut changed = text.clone().into_bytes();
+            changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
+            let error = parse(&String::from_utf8(changed).unwrap()).unwrap_err();
+            assert!(error.contains("must be the whole line"), "{at}: {error}");
+        }
+        assert!(parse(&text.replace("ethudp1", "ethudp2")).unwrap_err().contains("is of another version"));
+        assert!(parse(&(text + "AAAA")).is_err());
+    }
+
+    #[test]
+    fn what_no_end_can_say_is_refused_however_right_its_sum() {
+        let good = line(Some("10.8.0.1"), Some("a:1"));
+        let form = Base64UrlUnpadded::decode_vec(&good.to_string()[BEGIN.len()..]).unwrap();
+        let form = &form[..form.len() - CHECKSUM];
+        assert_eq!(read(form), Some(good));
+        for length in 0..form.len() {
+            assert_eq!(read(&form[..length]), None);
+        }
+        for (at, byte) in [(0, 2), (32, 0xff), (33, 5), (38, 33), (39, 4), (40, b'\n'), (40, b'"'), (42, b'0')] {
+            let mut changed = form.to_vec();
+            changed[at] = byte;
+            assert_eq!(read(&changed), None, "byte {at}");
+        }
+    }
+}

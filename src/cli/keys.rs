@@ -1,0 +1,64 @@
+//! `ethudp genkey | pubkey | genpsk`: keys on standard input and output, in the form of `wg`.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+
+use zeroize::Zeroizing;
+
+use crate::error::Context;
+use crate::tunnel::keys::{self, Private};
+use crate::{Error, log};
+
+/// Longest input in bytes: a key, and more to see that it is none.
+const LONGEST: u64 = 4096;
+
+/// Which key is wanted.
+pub enum Wanted {
+    /// A new private key.
+    Private,
+    /// The public key of the private one on standard input.
+    Public,
+    /// A new pre-shared key.
+    PreShared,
+}
+
+/// Writes it to standard output.
+pub fn run(wanted: &Wanted) -> Result<(), Error> {
+    let key = match wanted {
+        Wanted::Private => keys::new_private().context(randomness)?,
+        Wanted::PreShared => keys::random().context(randomness)?,
+        Wanted::Public => Private::new(keys::public(&*read()?)),
+    };
+    if !matches!(wanted, Wanted::Public) {
+        warn_of_readers();
+    }
+    let line = Zeroizing::new(format!("{}\n", *keys::text(&key)));
+    let mut output = io::stdout().lock();
+    output.write_all(line.as_bytes()).and_then(|()| output.flush()).context(|| "standard output".into())
+}
+
+/// What failed when there is no randomness.
+pub fn randomness() -> String {
+    "randomness of the kernel".into()
+}
+
+fn read() -> Result<Private, Error> {
+    // With room from the start, so that no copy of it is left behind.
+    let mut text = Zeroizing::new(Vec::with_capacity(8192));
+    io::stdin().take(LONGEST).read_to_end(&mut text).context(|| "standard input".into())?;
+    keys::parse("standard input", &text).map_err(Error::Failure)
+}
+
+/// As `wg` does: a file that the shell has made may be open to all.
+fn warn_of_readers() {
+    let output = io::stdout().as_fd().try_clone_to_owned().map(File::from);
+    let Ok(metadata) = output.and_then(|file| file.metadata()) else { return };
+    if metadata.is_file() && metadata.mode() & 0o007 != 0 {
+        let mode = metadata.mode() & 0o7777;
+        log::warning(&format!(
+            "standard output is a file of mode {mode:04o}, which others can use; set `umask 077` before"
+        ));
+    }
+}

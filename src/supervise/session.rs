@@ -1,0 +1,130 @@
+//! What is said of the session of the secure wire: once when the first one stands, and once for each trouble that keeps one from
+//! coming about. Pure: the clock is an argument, what is reported is a worker's.
+//!
+//! Some troubles can be made by anybody who sends a datagram. So none is in doubt while there is a session, and one that has come
+//! must stay for some seconds.
+
+use std::time::{Duration, Instant};
+
+use privsep::ipc::{SecureState, Trouble};
+
+use crate::status::{cipher_of, trouble_sentence};
+
+/// Time for which there must be a trouble, and no session.
+const STAYS: Duration = Duration::from_secs(3);
+/// Shortest time from one line about troubles to the next.
+const AGAIN: Duration = Duration::from_secs(600);
+
+/// Watches the session of a tunnel.
+#[derive(Debug, Default)]
+pub struct Watch {
+    /// That there has been one was said.
+    introduced: bool,
+    /// Since when there is a trouble.
+    since: Option<Instant>,
+    found: Option<Trouble>,
+    /// When one was said last, and which; whether that is the present one.
+    said: Option<(Instant, Trouble)>,
+    present_said: bool,
+}
+
+/// A line for the log.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Line {
+    /// All is well.
+    Good(String),
+    /// Something is not.
+    Bad(String),
+}
+
+impl Watch {
+    /// What keeps a session from coming about, if that is known.
+    pub fn found(&self) -> Option<Trouble> {
+        self.found
+    }
+
+    /// Takes a report; `fingerprint` is that of the two ends.
+    pub fn note(&mut self, now: Instant, secure: &SecureState, fingerprint: &str) -> Option<Line> {
+        if let Some(session) = secure.session {
+            (self.since, self.found) = (None, None);
+            let over = std::mem::take(&mut self.present_said);
+            if !std::mem::replace(&mut self.introduced, true) {
+                let cipher = cipher_of(session.cipher);
+                return Some(Line::Good(format!(
+                    "first session with the peer, by {cipher}; both ends show the same fingerprint, or somebody is between \
+                     them: {fingerprint}"
+                )));
+            }
+            return over.then(|| Line::Good("mismatch is over: there is a session".into()));
+        }
+        let Some(trouble) = secure.trouble else {
+            (self.since, self.found, self.present_said) = (None, None, false);
+            return None;
+        };
+        let since = *self.since.get_or_insert(now);
+        if now.duration_since(since) < STAYS {
+            return None;
+        }
+        self.found = Some(trouble);
+        let same = |said: Trouble| std::mem::discriminant(&said) == std::mem::discriminant(&trouble);
+        if self.said.is_some_and(|(at, said)| self.present_said && same(said) || now.duration_since(at) < AGAIN) {
+            return None;
+        }
+        (self.said, self.present_said) = (Some((now, trouble)), true);
+        Some(Line::Bad(format!("mismatch: {}", trouble_sentence(trouble))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use privsep::ipc::{SessionCipher, SessionReport};
+
+    use super::*;
+
+    /// Reports once a second; which lines come when.
+    fn lines(reports: impl IntoIterator<Item = SecureState>) -> Vec<(u64, Line)> {
+        let (start, mut watch) = (Instant::now(), Watch::default());
+        let note = |(second, report)| {
+            let line = watch.note(start + Duration::from_secs(second), &report, "12345");
+            line.map(|line| (second, line))
+        };
+        (0..).zip(reports).filter_map(note).collect()
+    }
+
+    fn trouble(trouble: Trouble) -> SecureState {
+        SecureState { trouble: Some(trouble), ..SecureState::default() }
+    }
+
+    fn session() -> SecureState {
+        let session = SessionReport { cipher: SessionCipher::Aes256Gcm, age_ms: 7, began_here: true };
+        SecureState { session: Some(session), trouble: Some(Trouble::Psk), ..SecureState::default() }
+    }
+
+    #[test]
+    fn the_first_session_is_said_once_with_the_fingerprint() {
+        let said = lines([SecureState::default(), session(), SecureState::default(), session(), session()]);
+        assert!(
+            matches!(&said[..], [(1, Line::Good(text))] if text.contains("aes-256-gcm") && text.ends_with(": 12345"))
+        );
+    }
+
+    #[test]
+    fn a_trouble_is_said_once_and_that_it_is_over() {
+        let clock = |second: u64| trouble(Trouble::Clock { behind_ms: second * 1000 });
+        let said = lines([session()].into_iter().chain((0..2000_u64).map(clock)).chain([session(), session()]));
+        let [(0, Line::Good(_)), (4, Line::Bad(bad)), (2001, Line::Good(good))] = &said[..] else { panic!("{said:?}") };
+        assert!(bad.starts_with("mismatch: ") && bad.contains("clock") && good.contains("is over"), "{said:?}");
+    }
+
+    #[test]
+    fn one_forged_datagram_now_and_then_says_nothing_nor_do_any_many_in_turn() {
+        let now_and_then =
+            (0..1000).map(|n| if n % 3 == 0 { trouble(Trouble::OtherPeerKey) } else { SecureState::default() });
+        assert_eq!(lines(now_and_then), []);
+        let in_turn =
+            (0..1200).map(|n| trouble(if n % 2 == 0 { Trouble::OtherPeerKey } else { Trouble::OurKeyUnknown }));
+        assert_eq!(lines(in_turn).len(), 2);
+        let with_a_session = std::iter::repeat_n(session(), 100);
+        assert_eq!(lines(with_a_session).len(), 1);
+    }
+}

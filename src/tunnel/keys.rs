@@ -1,0 +1,211 @@
+//! Keys of the secure wire: as text, in the form of `wg` (base64 of 32 bytes), what a peer's may be, and the fingerprint of a pair.
+
+use base64ct::{Base64, Encoding};
+use curve25519_dalek::MontgomeryPoint;
+use privsep::ipc::Secret;
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+/// A public key.
+pub type Public = [u8; 32];
+/// A private or a pre-shared key on its way.
+pub type Private = Zeroizing<[u8; 32]>;
+
+/// Length of a key as text.
+const TEXT: usize = 44;
+/// Groups of digits in a fingerprint. Somebody between two ends who makes a key for each of them looks for a pair of such keys that
+/// gives both ends one fingerprint: 50 digits are 166 bits, so he tries 2^83.
+const GROUPS: usize = 10;
+
+/// New randomness of the kernel.
+///
+/// # Errors
+/// What the kernel says.
+pub fn random() -> Result<Private, getrandom::Error> {
+    let mut key = Private::default();
+    getrandom::fill(&mut *key)?;
+    Ok(key)
+}
+
+/// A new private key, in the form of RFC 7748 that `wg` writes.
+///
+/// # Errors
+/// What the kernel says.
+pub fn new_private() -> Result<Private, getrandom::Error> {
+    let mut key = random()?;
+    key[0] &= 248;
+    key[31] = key[31] & 127 | 64;
+    Ok(key)
+}
+
+/// The public key of a private one.
+pub fn public(private: &[u8; 32]) -> Public {
+    MontgomeryPoint::mul_base_clamped(*private).to_bytes()
+}
+
+/// A key as text.
+pub fn text(key: &[u8; 32]) -> Zeroizing<String> {
+    Zeroizing::new(Base64::encode_string(key))
+}
+
+/// A key from text; white space around it is not looked at. The error does not repeat what may be a secret.
+///
+/// # Errors
+/// What is wrong with it, for `what`.
+pub fn parse(what: &str, text: &[u8]) -> Result<Private, String> {
+    let right = "must be 32 bytes in base64, 44 characters, as `ethudp genkey` and `wg genkey` write them";
+    let text = text.trim_ascii();
+    if text.is_empty() {
+        return Err(format!("{what}: is empty; {right}"));
+    }
+    if text.len() != TEXT {
+        return Err(format!("{what}: has {} characters; {right}", text.len()));
+    }
+    let mut key = Private::default();
+    let length = Base64::decode(text, &mut *key).map_or(0, <[u8]>::len);
+    if length == key.len() { Ok(key) } else { Err(format!("{what}: is no base64 of 32 bytes; {right}")) }
+}
+
+/// A peer's public key from text.
+///
+/// # Errors
+/// What is wrong with it, the value, and what would be right.
+pub fn parse_public(what: &str, text: &str) -> Result<Public, String> {
+    let key = parse(&format!("{what} = {text:?}"), text.as_bytes())?;
+    if !is_canonical(&key) {
+        return Err(format!(
+            "{what} = {text:?}: is not the encoding of a public key; must be what the other end's `ethudp pubkey` says"
+        ));
+    }
+    Ok(*key)
+}
+
+/// Whether this is the one encoding of its point: less than 2^255 - 19, least byte first.
+fn is_canonical(key: &Public) -> bool {
+    let greatest = key[31] == 0x7f && key[1..31].iter().all(|&byte| byte == 0xff);
+    key[31] < 0x80 && !(greatest && key[0] >= 0xed)
+}
+
+/// Refuses a peer's key that no other end can have.
+///
+/// # Errors
+/// What is wrong with it, the value, and what would be right.
+pub fn check_peer(what: &str, private: &[u8; 32], peer: &Public) -> Result<(), String> {
+    let wrong = |why: &str| Err(format!("{what} = {:?}: {why}", *text(peer)));
+    if public(private) == *peer {
+        return wrong("is this end's own public key; must be the other end's");
+    }
+    // RFC 7748, section 6.1: a point of small order, whose exchange everybody knows.
+    let exchange = Zeroizing::new(MontgomeryPoint(*peer).mul_clamped(*private).to_bytes());
+    if *exchange == [0; 32] {
+        return wrong("gives a secret of zeros with every key; must be what the other end's `ethudp pubkey` says");
+    }
+    Ok(())
+}
+
+/// A pre-shared key is not what stands for none.
+///
+/// # Errors
+/// For `what`, when it is.
+pub fn check_psk(what: &str, psk: &[u8; 32]) -> Result<(), String> {
+    if *psk == [0; 32] {
+        Err(format!("{what}: is all zero, which is none; must be what `ethudp genpsk` says"))
+    } else {
+        Ok(())
+    }
+}
+
+/// As a secret that travels to the worker.
+pub fn secret(key: &[u8; 32]) -> Secret {
+    Secret::new(key.to_vec())
+}
+
+/// The same digits at both ends, for two people who know each other's voice: ten groups of five.
+pub fn fingerprint(one: &Public, other: &Public) -> String {
+    let (less, greater) = if one < other { (one, other) } else { (other, one) };
+    let hash = Sha256::new().chain_update(b"ethudp fingerprint 1").chain_update(less).chain_update(greater).finalize();
+    let group =
+        |bytes: &[u8]| format!("{:05}", bytes.iter().fold(0, |sum, &byte| sum << 8 | u32::from(byte)) % 100_000);
+    hash.chunks(3).take(GROUPS).map(group).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hex(text: &str) -> [u8; 32] {
+        std::array::from_fn(|index| u8::from_str_radix(&text[2 * index..2 * index + 2], 16).unwrap())
+    }
+
+    #[test]
+    fn public_keys_are_those_of_rfc_7748() {
+        // Section 6.1.
+        for (private, expected) in [
+            (
+                "77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a",
+                "8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a",
+            ),
+            (
+                "5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb",
+                "de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f",
+            ),
+        ] {
+            assert_eq!(public(&hex(private)), hex(expected));
+        }
+    }
+
+    #[test]
+    fn text_has_one_form() {
+        let key = new_private().unwrap();
+        let written = text(&key);
+        assert_eq!(written.len(), TEXT);
+        assert_eq!(*parse("key", written.as_bytes()).unwrap(), *key);
+        assert_eq!(*parse("key", format!(" {}\r\n", *written).as_bytes()).unwrap(), *key);
+        // The last character but the padding has two bits that are zero.
+        let other = written[..42].to_owned() + "B=";
+        for (bad, words) in [
+            ("", "is empty"),
+            ("abc", "has 3 characters"),
+            (&other, "is no base64"),
+            (&written.replace('=', "A"), "is no base64"),
+            (&"-".repeat(44), "is no base64"),
+        ] {
+            let error = parse("key", bad.as_bytes()).unwrap_err();
+            assert!(error.contains(words) && (bad.is_empty() || !error.contains(&written[..42])), "{error}");
+        }
+    }
+
+    #[test]
+    fn keys_that_no_peer_can_have_are_refused() {
+        let private = new_private().unwrap();
+        let own = public(&private);
+        assert!(check_peer("peer", &private, &own).unwrap_err().contains("this end's own public key"));
+        let other = public(&new_private().unwrap());
+        assert_eq!(check_peer("peer", &private, &other), Ok(()));
+        let mut small = vec![[0; 32], std::array::from_fn(|index| u8::from(index == 0))];
+        small.push(hex("e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800"));
+        small.push(hex("5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157"));
+        small.push(hex("ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"));
+        for point in small {
+            assert!(check_peer("peer", &private, &point).unwrap_err().contains("a secret of zeros"), "{point:?}");
+            assert!(is_canonical(&point));
+        }
+        for least in 0xed..=0xff {
+            let mut point = [0xff; 32];
+            (point[0], point[31]) = (least, 0x7f);
+            assert!(parse_public("peer", &text(&point)).unwrap_err().contains("is not the encoding"));
+        }
+        let mut high = other;
+        high[31] |= 0x80;
+        assert!(parse_public("peer", &text(&high)).is_err() && parse_public("peer", &text(&other)).is_ok());
+    }
+
+    #[test]
+    fn a_pair_has_one_fingerprint_at_both_ends_and_no_other_pair_has_it() {
+        let [a, b, c] = [1, 2, 3].map(|byte| public(&[byte; 32]));
+        assert_eq!(fingerprint(&a, &b), fingerprint(&b, &a));
+        assert_ne!(fingerprint(&a, &b), fingerprint(&a, &c));
+        let groups: Vec<_> = fingerprint(&a, &b).split(' ').map(str::len).collect();
+        assert_eq!(groups, [5; GROUPS]);
+    }
+}
