@@ -68,6 +68,7 @@ pub struct Confinement {
 }
 
 /// A report comes in pieces: of the tunnel, then of each path in their order.
+#[allow(clippy::large_enum_variant)] // Taken apart one at a time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Report {
     /// Everything but its paths, and how many of them follow.
@@ -116,6 +117,7 @@ impl Reports {
 pub const MAX_UNASKED: u32 = 20;
 
 /// Worker to supervisor. The supervisor takes all of it as hostile.
+#[allow(clippy::large_enum_variant)] // As above.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum FromWorker {
     /// Confined, and all loops run.

@@ -1,0 +1,193 @@
+//! `ethudp init`: two sites, one line each way, no editing; nothing that is there is overwritten.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Stdio;
+
+use crate::lab::{Background, Scratch, Sites, ethudp};
+
+/// Runs `init` for a site, whose directory is its scratch; status, standard output, standard error.
+fn init(site: &Scratch, arguments: &str) -> (Option<i32>, String, String) {
+    let words = format!("init {arguments} --dir {}", site.path().display());
+    let mut command = ethudp(site, &[], &words.split_whitespace().collect::<Vec<_>>());
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+/// The line that a run prints, which must go well.
+fn line(site: &Scratch, arguments: &str) -> String {
+    let (status, line, error) = init(site, arguments);
+    assert_eq!(status, Some(0), "{arguments}: {error}");
+    assert!(line.starts_with("ethudp1:") && line.ends_with('\n') && line.lines().count() == 1, "{line}");
+    line.trim_end().to_owned()
+}
+
+/// Runs that must fail with status and words, and leave the site as it is.
+fn fails(site: &Scratch, arguments: &str, status: i32, words: &str) {
+    let before = contents(site.path());
+    let (code, output, error) = init(site, arguments);
+    assert!(
+        code == Some(status) && error.contains(words) && error.lines().count() == 1,
+        "{arguments}: {code:?} {error}"
+    );
+    assert!(output.is_empty() && contents(site.path()) == before, "{arguments}");
+}
+
+fn contents(directory: &Path) -> Vec<(String, Vec<u8>)> {
+    let files = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap());
+    let mut all: Vec<_> = files
+        .map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap_or_default()))
+        .collect();
+    all.sort();
+    all
+}
+
+fn read(site: &Scratch, file: &str) -> toml::Table {
+    fs::read_to_string(site.path().join(file)).unwrap().parse().unwrap()
+}
+
+/// Whether `check` takes the file of a site.
+fn checks(site: &Scratch) {
+    let file = site.path().join("t.toml");
+    let run = Background::run(&Sites::new().a, site, &[], &["check", file.to_str().unwrap()]);
+    assert!(run.status.success() && run.output.contains("mode tap, wire secure: ok\n"), "{}", run.output);
+}
+
+/// The fingerprint in what a run says.
+fn fingerprint(text: &str) -> &str {
+    text.split("this fingerprint: ").nth(1).unwrap_or_else(|| panic!("{text}")).lines().next().unwrap()
+}
+
+#[test]
+fn two_sites_are_ready_by_one_line_each_way() {
+    let (a, b) = (Scratch::new(), Scratch::new());
+    let of_a = line(&a, "t --address 10.8.0.1/24 --endpoint 198.51.100.7");
+    let (status, of_b, said_b) = init(&b, &format!("t --peer {of_a} --port 6001"));
+    assert_eq!(status, Some(0), "{said_b}");
+    let (status, again, said_a) = init(&a, &format!("t --peer {of_b}"));
+    assert_eq!(status, Some(0), "{said_a}");
+    assert_eq!(again.trim_end(), of_a);
+    assert_eq!(fingerprint(&said_a), fingerprint(&said_b));
+    assert_eq!(fingerprint(&said_a).split(' ').count(), 10);
+    let (file_a, file_b) = (read(&a, "t.toml"), read(&b, "t.toml"));
+    assert_eq!(file_a["tap"]["address"][0].as_str(), Some("10.8.0.1/24"));
+    assert_eq!(file_b["tap"]["address"][0].as_str(), Some("10.8.0.2/24"));
+    let path = |file: &toml::Table, key: &str| file["path"][0][key].as_str().unwrap().to_owned();
+    assert_eq!((path(&file_a, "local"), path(&file_a, "remote")), ("0.0.0.0:6000".into(), "any".into()));
+    assert_eq!((path(&file_b, "local"), path(&file_b, "remote")), ("0.0.0.0:6001".into(), "198.51.100.7:6000".into()));
+    for site in [&a, &b] {
+        checks(site);
+        let mode = |file: &str| fs::metadata(site.path().join(file)).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode("t.key"), mode("t.toml")), (0o600, 0o644));
+        let key = fs::read_to_string(site.path().join("t.key")).unwrap();
+        assert!(![&of_a, &of_b, &said_a, &said_b].iter().any(|text| text.contains(key.trim())), "a key was printed");
+    }
+}
+
+#[test]
+fn two_sites_that_have_both_begun_complete_each_other_in_either_order() {
+    for (first, second) in [(0, 1), (1, 0)] {
+        let sites = [Scratch::new(), Scratch::new()];
+        let lines = [
+            line(&sites[0], "t --address 10.8.0.1/24 --endpoint 198.51.100.7"),
+            line(&sites[1], "t --address 10.8.0.2/24 --endpoint site-b.example:7000"),
+        ];
+        for (site, other) in [(first, second), (second, first)] {
+            let (status, _, said) = init(&sites[site], &format!("t --peer {}", lines[other]));
+            assert_eq!(status, Some(0), "{said}");
+            // Once more changes nothing.
+            let before = contents(sites[site].path());
+            line(&sites[site], &format!("t --peer {}", lines[other]));
+            assert_eq!(contents(sites[site].path()), before);
+            checks(&sites[site]);
+        }
+        assert_eq!(read(&sites[0], "t.toml")["path"][0]["remote"].as_str(), Some("site-b.example:7000"));
+    }
+}
+
+#[test]
+fn nothing_that_is_there_is_overwritten() {
+    let (a, b, c) = (Scratch::new(), Scratch::new(), Scratch::new());
+    let of_a = line(&a, "t --address 10.8.0.1/24 --endpoint 198.51.100.7");
+    let (of_b, of_c) = (line(&b, &format!("t --peer {of_a}")), line(&c, &format!("t --peer {of_a}")));
+    fails(&a, "t", 1, "t.toml: is there already; --peer LINE completes it");
+    fails(&a, &format!("t --peer {of_a}"), 1, "--peer is this end's own line");
+    fails(&a, &format!("t --peer {of_b} --port 7"), 2, "only --peer and --dir can be given");
+    line(&a, &format!("t --peer {of_b}"));
+    fails(&a, &format!("t --peer {of_c}"), 1, "is another peer than that of --peer");
+    // A key alone, or what somebody has put in the way.
+    fs::rename(a.path().join("t.toml"), a.path().join("u.toml")).unwrap();
+    fails(&a, "t", 1, "t.key: File exists (os error 17); it is never overwritten");
+    fs::rename(a.path().join("u.toml"), a.path().join("t.toml")).unwrap();
+    std::os::unix::fs::symlink("nowhere", a.path().join("v.key")).unwrap();
+    fails(&a, "v", 1, "v.key: File exists");
+    // What a run that was cut off has left.
+    let d = Scratch::new();
+    line(&d, "t --address 10.8.0.9/24 --endpoint 192.0.2.9");
+    d.write("t.toml.new", "", 0o600);
+    fails(&d, &format!("t --peer {of_a}"), 1, "t.toml.new: File exists");
+}
+
+#[test]
+fn what_the_user_has_changed_in_a_file_stays_when_it_is_completed() {
+    let (a, b) = (Scratch::new(), Scratch::new());
+    let of_a = line(&a, "t --address 10.8.0.1/24 --endpoint 198.51.100.7");
+    let file = a.path().join("t.toml");
+    let text = fs::read_to_string(&file).unwrap().replace("[secure]\n", "[rules] # mine\nmss = 1300\n\n[secure]\n");
+    fs::write(&file, text.replace("0.0.0.0:6000", "192.0.2.1:6000")).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+    let of_b = line(&b, &format!("t --peer {of_a}"));
+    line(&a, &format!("t --peer {of_b}"));
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(text.contains("[rules] # mine\nmss = 1300\n") && text.contains("local = \"192.0.2.1:6000\"\n"), "{text}");
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
+    // A file that others could have written is not taken for ours.
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
+    fs::write(&file, text.lines().filter(|line| !line.starts_with("remote")).fold(String::new(), |t, l| t + l + "\n"))
+        .unwrap();
+    fails(&a, &format!("t --peer {of_b}"), 1, "must be writable for its owner only");
+}
+
+#[test]
+fn what_cannot_become_a_tunnel_is_said() {
+    let (a, b) = (Scratch::new(), Scratch::new());
+    let of_a = line(&a, "t --bridge br0 --endpoint 198.51.100.7");
+    let nowhere = line(&Scratch::new(), "t --address 10.8.0.1/24");
+    let cut = &of_a[..of_a.len() - 3];
+    for (arguments, status, words) in [
+        (".t".into(), 2, "tunnel name \".t\""),
+        ("t --peer ethudp1:abc".into(), 2, "has been cut or changed; must be the whole line"),
+        (format!("t --peer {cut}"), 2, "has been cut or changed"),
+        (format!("t --peer {of_a}"), 2, "--bridge, --interface or --address is missing: the other end joins a network"),
+        (format!("t --peer {nowhere}"), 2, "--endpoint is missing: the other end has none"),
+        ("t --address 10.8.0.1".into(), 2, "--address \"10.8.0.1\": must be ADDRESS/PREFIX"),
+        ("t --address 10.8.0.1/24 --bridge br0".into(), 2, "cannot be used with"),
+        ("t --port 0".into(), 2, "--port \"0\": must be a number from 1 to 65535"),
+        ("t --endpoint 1.2.3.4.5".into(), 2, "is no IPv4 address"),
+        ("t --bridge an-interface-name".into(), 2, "--bridge \"an-interface-name\": has 17 bytes"),
+    ] {
+        fails(&b, &arguments, status, words);
+    }
+    let mut command = ethudp(&b, &[], &["init", "t", "--dir", "/nonexistent"]);
+    let output = command.output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && text.contains("the directory must be there"), "{text}");
+}
+
+#[test]
+fn a_tap_of_the_secure_wire_has_the_mtu_that_fits() {
+    let (sites, a, b) = (Sites::new(), Scratch::new(), Scratch::new());
+    let of_a = line(&a, "t --address 10.8.0.1/24 --endpoint 192.0.2.1");
+    line(&b, &format!("t --peer {of_a}"));
+    // The other end opens everything, with an address of no interface, and ends.
+    let (file, found) = (b.path().join("t.toml"), b.path().join("mtu"));
+    let text = fs::read_to_string(&file).unwrap();
+    let run = format!("run = \"ip -o link show $ETHUDP_INTERFACE >{}\"\nexit-after-s = 1\n", found.display());
+    fs::write(&file, format!("{run}{text}")).unwrap();
+    let ended = Background::run(&sites.b, &b, &[], &["up", file.to_str().unwrap()]);
+    let link = fs::read_to_string(found).unwrap_or_else(|error| panic!("{error}: {}", ended.output));
+    // 1500 - 20 - 8 - 36 - 14.
+    assert!(link.contains(" mtu 1422 "), "{link} {}", ended.output);
+}
