@@ -42,6 +42,15 @@ impl Status {
         format!("{}: {}, {}{rtt}\n", self.name, self.mode, self.words(false))
     }
 
+    /// What keeps others from reading: a cipher, or a session.
+    fn protection_text(&self, text: &mut String) {
+        if let Some(session) = &self.session {
+            return self.session_text(session, text);
+        }
+        let lz4 = if self.lz4 { ", lz4" } else { "" };
+        let _ = writeln!(text, "  cipher      {}: {}{lz4}", self.cipher, self.protection);
+    }
+
     /// What the session is made of, and with whom it is.
     fn session_text(&self, session: &SessionStatus, text: &mut String) {
         let _ = match (&session.cipher, session.age_s) {
@@ -83,13 +92,7 @@ impl Status {
             self.version,
             duration(Duration::from_secs(self.uptime_s))
         );
-        let lz4 = if self.lz4 { ", lz4" } else { "" };
-        match &self.session {
-            None => {
-                let _ = writeln!(text, "  cipher      {}: {}{lz4}", self.cipher, self.protection);
-            }
-            Some(session) => self.session_text(session, &mut text),
-        }
+        self.protection_text(&mut text);
         if let Some(error) = &self.last_error {
             let _ = writeln!(text, "  last error  {error}");
         }

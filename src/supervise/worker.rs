@@ -58,6 +58,7 @@ pub struct Worker {
 }
 
 /// What a message of the worker means for the tunnel.
+#[allow(clippy::large_enum_variant)] // One at a time.
 pub enum Event {
     /// It forwards, confined like this.
     Confined(Confinement),

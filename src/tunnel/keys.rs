@@ -33,8 +33,8 @@ pub fn random() -> Result<Private, getrandom::Error> {
 /// What the kernel says.
 pub fn new_private() -> Result<Private, getrandom::Error> {
     let mut key = random()?;
-    key[0] &= 248;
-    key[31] = key[31] & 127 | 64;
+    key[0] &= 0xf8;
+    key[31] = key[31] & 0x7f | 0x40;
     Ok(key)
 }
 

@@ -62,12 +62,10 @@ impl Place {
             failed(&self.file, &error)
         })?;
         let checked = tunnel_of(text, self).and_then(|()| sync(&self.directory).map_err(|error| error.to_string()));
-        checked
-            .map_err(|error| {
-                let _ = fs::remove_file(&self.file).and_then(|()| fs::remove_file(&self.key));
-                error
-            })
-            .map_err(|error| Error::failure(format!("{}: {error}", self.file.display())))
+        checked.map_err(|error| {
+            let _ = fs::remove_file(&self.file).and_then(|()| fs::remove_file(&self.key));
+            Error::failure(format!("{}: {error}", self.file.display()))
+        })
     }
 
     /// Adds the peer to the file, and returns the line for it.

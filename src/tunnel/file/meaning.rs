@@ -155,12 +155,12 @@ pub fn private_key(file: Option<&Path>, directory: &Path) -> Result<Secret, Stri
 }
 
 /// A key of the secure wire from its text.
-fn key(what: &str, text: Zeroizing<Vec<u8>>) -> Result<Secret, String> {
-    keys::parse(what, &text).map(|key| keys::secret(&key))
+fn key(what: &str, text: &[u8]) -> Result<Secret, String> {
+    keys::parse(what, text).map(|key| keys::secret(&key))
 }
 
-fn psk(what: &str, text: Zeroizing<Vec<u8>>) -> Result<Secret, String> {
-    let key = keys::parse(what, &text)?;
+fn psk(what: &str, text: &[u8]) -> Result<Secret, String> {
+    let key = keys::parse(what, text)?;
     keys::check_psk(what, &key).map(|()| keys::secret(&key))
 }
 

@@ -20,7 +20,7 @@ pub fn secret(
     what: &str,
     file: &Path,
     directory: &Path,
-    check: impl Fn(&str, Zeroizing<Vec<u8>>) -> Result<Secret, String>,
+    check: impl Fn(&str, &[u8]) -> Result<Secret, String>,
 ) -> Result<Secret, String> {
     let file = secret_path(file, directory);
     let name = || format!("{what} {}", file.display());
@@ -38,5 +38,5 @@ pub fn secret(
     let limit = MAX_KEY as u64 + 3;
     open.by_ref().take(limit).read_to_end(&mut bytes).map_err(|error| format!("{}: {error}", name()))?;
     let line = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
-    check(&name(), Zeroizing::new(line.to_vec()))
+    check(&name(), line)
 }
