@@ -27,6 +27,7 @@ mod overload;
 mod parts;
 mod raw;
 mod recovery;
+mod secure;
 mod service;
 mod show;
 mod signals;

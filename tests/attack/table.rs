@@ -18,7 +18,7 @@ use nix::unistd::Pid;
 use privsep::PROTOCOL;
 use privsep::ipc::{
     self, Address, Channel, Cipher, Classic, Counts, FromWorker, Handle, Handles, Never, PortKind, Remote, Rules,
-    Secret, Secrets, Settings, State, ToWorker, Wire as Format,
+    Secret, Secrets, Secure, Settings, State, ToWorker, Wire as Format,
 };
 use privsep::sys::{option, packet, process, tap};
 
@@ -38,8 +38,9 @@ struct Scenario {
     end: fn(WaitStatus) -> bool,
 }
 
-const SCENARIOS: [Scenario; 5] = [
+const SCENARIOS: [Scenario; 6] = [
     Scenario { name: "tap", run: tap, port: PortKind::Tap, last: "", end: well },
+    Scenario { name: "secure", run: secure, port: PortKind::Tap, last: "", end: well },
     Scenario { name: "raw", run: raw, port: PortKind::Raw, last: "", end: well },
     Scenario {
         name: "panic",
@@ -173,22 +174,24 @@ impl Stage {
     /// Starts it as a supervisor and a helper would, and waits for its seal; false when it has died.
     fn forwards(&self) -> bool {
         let classic = Classic { cipher: Cipher::Aes128, compress: true, fragment_mtu: Some(1100), keepalive: true };
+        let secret = |text: &[u8]| Secret::new(text.to_vec());
+        let secrets = Secrets { key: secret(b"0123456789abcdef"), password: secret(b"secret"), ..Secrets::default() };
+        self.forwards_by(Format::Classic(classic), secrets)
+    }
+
+    /// The same by any wire.
+    fn forwards_by(&self, wire: Format, secrets: Secrets) -> bool {
         let settings = Settings {
             port: self.kind,
-            wire: Format::Classic(classic),
+            wire,
             remotes: vec![Remote::Fixed(Address("127.0.0.1:6001".parse().unwrap()))],
             rules: Rules { send: true, receive: true, ..Rules::default() },
             exit_after: None,
         };
         let (settings, state) = (Box::new(settings), Box::<State>::default());
-        let secret = |text: &[u8]| Secret::new(text.to_vec());
         let handles = Handles(vec![Handle::Port(0), Handle::Path(0)]);
         self.say(&ToWorker::Start { protocol: PROTOCOL, settings, state, drain: false })
-            && self.say(&ToWorker::Secrets(Secrets {
-                key: secret(b"0123456789abcdef"),
-                password: secret(b"secret"),
-                ..Secrets::default()
-            }))
+            && self.say(&ToWorker::Secrets(secrets))
             && self.handles.send(&handles, &[self.port.as_fd(), self.path.as_fd()]).is_ok()
             && self.hear(|message| matches!(message, FromWorker::Confined(_)))
     }
@@ -300,6 +303,17 @@ fn ticks(pid: Pid) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+/// Attempts at a session with a peer that sends back what comes.
+fn secure(stage: &Stage) {
+    // RFC 7748 section 5.2: nine is a point of the right order.
+    let mut peer_key = [0; 32];
+    peer_key[0] = 9;
+    let wire = Format::Secure(Secure { peer_key, datagram: 1472 });
+    if stage.forwards_by(wire, Secrets { private_key: Secret::new(vec![1; 32]), ..Secrets::default() }) {
+        stage.traffic(Duration::from_millis(1300));
+    }
 }
 
 /// Traffic for longer than a second, then the interface goes down.

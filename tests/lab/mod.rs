@@ -23,7 +23,7 @@ pub use frames::{Wire, frame};
 pub use processes::{children, crash, freeze, resources, thread};
 pub use program::{Background, ETHUDP, Running, Scratch, built, copy_built, ethudp};
 pub use stream::{Arrived, Stream};
-pub use traffic::{assert_tcp, assert_udp};
+pub use traffic::{assert_tcp, assert_udp, udp_passes};
 
 /// Says that something is not run here, past the test harness, which would swallow it; `tests/parts` collects these lines.
 pub fn not_run(what: &str, why: &str) {

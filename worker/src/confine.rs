@@ -75,6 +75,8 @@ pub const ALLOWED: &[Allowed] = &[
     allow("brk", libc::SYS_brk, Any, "allocator"),
     allow("mmap", libc::SYS_mmap, PlainMemory, "allocator; never executable, and counted in the limit"),
     allow("munmap", libc::SYS_munmap, Any, "allocator"),
+    // The secure wire.
+    allow("getrandom", libc::SYS_getrandom, Any, "keys, indices and tokens of the secure wire"),
     // Time.
     allow("clock_gettime", libc::SYS_clock_gettime, Any, "portable: clocks without vDSO"),
     // Ends of the process; no thread ends before it, and no signal is handled: all are blocked.

@@ -208,7 +208,8 @@ impl<'a> Control<'a> {
         Ok(())
     }
 
-    fn reset(&self, counts: Counts) {
+    fn reset(&mut self, counts: Counts) {
+        self.inward.session.reset(counts);
         let counters = &self.inward.shared.counters;
         counters.port.reset(counts);
         counters.seal.reset(counts);

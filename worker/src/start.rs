@@ -9,7 +9,7 @@ use std::{io, thread};
 use privsep::PROTOCOL;
 use privsep::confine::seccomp::Allowed;
 use privsep::ipc::{
-    Channel, Error, FromWorker, Handle, Handles, Never, PortKind, Remote, Secrets, Settings, State, ToWorker, Wire,
+    Channel, Error, FromWorker, Handle, Handles, Never, PortKind, Remote, Secrets, Settings, State, ToWorker,
 };
 use privsep::sys::process;
 
@@ -69,9 +69,6 @@ fn work(supervisor: &Supervisor, table: &[Allowed]) -> Result<(), Error> {
         }
         _ => return Err(Error::Violation("supervisor and worker are of different versions")),
     };
-    if matches!(settings.wire, Wire::Secure(_)) {
-        return Err(io::Error::other("wire secure: this worker cannot speak it yet").into());
-    }
     let Some((port, paths)) = receive_handles(&settings)? else { return Ok(()) };
     let (outward, mut inward) = loops(&settings, &secrets, &state, port, paths)?;
     drop(secrets);
@@ -114,7 +111,7 @@ pub(crate) fn loops(
     port: OwnedFd,
     paths: Vec<OwnedFd>,
 ) -> io::Result<(Outward, Inward)> {
-    let (session, sealer) = wire::machines(settings, secrets, state);
+    let (session, sealer) = wire::machines(settings, secrets, state)?;
     let (port, sockets): (_, Vec<_>) = (Arc::new(port), paths.into_iter().map(Arc::new).collect());
     let learns = settings.remotes.iter().map(|remote| matches!(remote, Remote::Learned { .. }));
     let inlets = sockets.iter().zip(learns).map(|(socket, learns)| Inlet::new(Arc::clone(socket), learns)).collect();

@@ -4,7 +4,8 @@ use aws_lc_rs::agreement::{PrivateKey, X25519};
 use ethudp_worker::wire::secure::handshake::{Agreed, Bare, Initiator, respond};
 use ethudp_worker::wire::secure::keys::{KEY, Pair, public};
 use ethudp_worker::wire::secure::message::{Form, KEM_CIPHERTEXT, KEM_KEY, Message, parse};
-use ethudp_worker::wire::secure::{CipherKind, Opening, Sending, Timestamp};
+use ethudp_worker::wire::secure::{CipherKind, Opening, Sending};
+use privsep::ipc::Timestamp;
 use serde_json::Value;
 
 fn unhex(value: &Value) -> Vec<u8> {

@@ -11,10 +11,11 @@ mod outbox;
 pub mod remote;
 pub mod secure;
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use privsep::ipc::{Secrets, Settings, SharedPath, SharedPort, SharedSeal, State, Wire};
+use privsep::ipc::{Counts, Secrets, Settings, SharedPath, SharedPort, SharedSeal, State, Wire};
 
 use crate::batch::Batch;
 pub use outbox::Outbox;
@@ -97,13 +98,19 @@ impl Counters {
 }
 
 /// Makes the machines of a tunnel.
-pub fn machines(settings: &Settings, secrets: &Secrets, state: &State) -> (Session, Sealer) {
+///
+/// # Errors
+/// As [`secure::machines`].
+pub fn machines(settings: &Settings, secrets: &Secrets, state: &State) -> io::Result<(Session, Sealer)> {
     match &settings.wire {
         Wire::Classic(classic) => {
             let (session, sealer) = classic::machines(settings, classic, secrets, state);
-            (Session::Classic(session), Sealer::Classic(sealer))
+            Ok((Session::Classic(session), Sealer::Classic(sealer)))
         }
-        Wire::Secure(_) => unreachable!("refused at the start"),
+        Wire::Secure(secure) => {
+            let (session, sealer) = secure::machines(settings, secure, secrets, state)?;
+            Ok((Session::Secure(session), Sealer::Secure(sealer)))
+        }
     }
 }
 
@@ -112,6 +119,8 @@ pub fn machines(settings: &Settings, secrets: &Secrets, state: &State) -> (Sessi
 pub enum Session {
     /// `EthUDP`'s.
     Classic(classic::Session),
+    /// That of docs/WIRE.md.
+    Secure(secure::Session),
 }
 
 /// What sends frames.
@@ -119,7 +128,7 @@ pub enum Session {
 pub enum Sealer {
     /// `EthUDP`'s.
     Classic(classic::Sealer),
-    /// Our own.
+    /// That of docs/WIRE.md.
     Secure(secure::Sealer),
 }
 
@@ -128,6 +137,7 @@ impl Session {
     pub fn receive(&mut self, path: usize, batch: &mut Batch, now_us: u64, counters: &Counters, out: &mut Outbox) {
         match self {
             Self::Classic(session) => session.receive(path, batch, now_us, counters, out),
+            Self::Secure(session) => session.receive(path, batch, now_us, counters, out),
         }
     }
 
@@ -135,6 +145,7 @@ impl Session {
     pub fn on_time(&mut self, now_us: u64, counters: &Counters, out: &mut Outbox) {
         match self {
             Self::Classic(session) => session.on_time(now_us, counters, out),
+            Self::Secure(session) => session.on_time(now_us, counters, out),
         }
     }
 
@@ -142,6 +153,7 @@ impl Session {
     pub fn due_us(&self) -> u64 {
         match self {
             Self::Classic(session) => session.due_us(),
+            Self::Secure(session) => session.due_us(),
         }
     }
 
@@ -149,6 +161,7 @@ impl Session {
     pub fn is_over(&self) -> bool {
         match self {
             Self::Classic(session) => session.is_over(),
+            Self::Secure(session) => session.is_over(),
         }
     }
 
@@ -156,6 +169,7 @@ impl Session {
     pub fn route(&self) -> &Route {
         match self {
             Self::Classic(session) => session.route(),
+            Self::Secure(session) => session.route(),
         }
     }
 
@@ -163,6 +177,16 @@ impl Session {
     pub fn report(&mut self, now_us: u64) -> State {
         match self {
             Self::Classic(session) => session.report(now_us),
+            Self::Secure(session) => session.report(now_us),
+        }
+    }
+
+    /// Sets what it counts by itself back to zero.
+    pub fn reset(&mut self, counts: Counts) {
+        match self {
+            // All is in [`Counters`].
+            Self::Classic(_) => {}
+            Self::Secure(session) => session.reset(counts),
         }
     }
 }

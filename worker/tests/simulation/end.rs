@@ -143,7 +143,7 @@ pub struct End {
 impl End {
     pub fn new(which: usize, shape: &Shape) -> Self {
         let (settings, secrets, state) = (shape.settings(which), shape.secrets(which), State::default());
-        let (session, sealer) = machines(&settings, &secrets, &state);
+        let (session, sealer) = machines(&settings, &secrets, &state).unwrap();
         Self {
             counters: Counters::new(&state, settings.remotes.len()),
             answered: vec![None; settings.remotes.len()],
@@ -179,7 +179,7 @@ impl End {
         if !self.secrets.password.expose().is_empty() {
             state.paths.iter_mut().for_each(|path| path.learned = None);
         }
-        (self.session, self.sealer) = machines(&self.settings, &self.secrets, &state);
+        (self.session, self.sealer) = machines(&self.settings, &self.secrets, &state).unwrap();
         self.counters = Counters::new(&state, self.settings.remotes.len());
         self.started = now;
         self.restarts += 1;

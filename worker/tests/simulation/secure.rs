@@ -15,9 +15,9 @@ use std::net::SocketAddr;
 use ethudp_worker::batch::Batch;
 use ethudp_worker::wire::secure::keys::{KEY, Pair};
 use ethudp_worker::wire::secure::message::{self, Message};
-use ethudp_worker::wire::secure::{Sealer, SecureState, Session, Timestamp, Told};
+use ethudp_worker::wire::secure::{Sealer, Session, Told};
 use ethudp_worker::wire::{Counters, Outbox, Target};
-use privsep::ipc::{Address, PathReport, Remote, State};
+use privsep::ipc::{Address, PathReport, Remote, State, Timestamp};
 
 use crate::end::Datagram;
 use crate::net::{Net, Random, Sky};
@@ -63,7 +63,7 @@ struct End {
     started: u64,
     stopped_until: u64,
     /// What the supervisor has been told last.
-    state: (State, SecureState),
+    state: State,
     wall: u64,
     frame_at: u64,
     next_frame: u64,
@@ -84,7 +84,7 @@ impl End {
             _ => Remote::Fixed(Address(address(1 - which, path))),
         };
         let remotes: Vec<_> = (0..paths).map(remote).collect();
-        let state = (State::default(), SecureState::default());
+        let state = State::default();
         let (wall, seed) = (1_000_000 + random.below(1_000_000_000), random.next());
         let session = session(which, swapped, offer, &remotes, &state, wall * SECOND, seed);
         Self {
@@ -94,7 +94,7 @@ impl End {
             sealer: Sealer::new(datagram, session.route().clone()),
             datagram,
             session,
-            counters: Counters::new(&state.0, paths),
+            counters: Counters::new(&state, paths),
             remotes,
             outbox: Outbox::default(),
             batch: Batch::with_slots(2),
@@ -118,7 +118,7 @@ impl End {
         let wall = self.wall + now;
         self.session = session(self.which, self.swapped, self.offer, &self.remotes, &self.state, wall, self.seed);
         self.sealer = Sealer::new(self.datagram, self.session.route().clone());
-        self.counters = Counters::new(&self.state.0, self.remotes.len());
+        self.counters = Counters::new(&self.state, self.remotes.len());
         self.started = now;
     }
 
@@ -130,7 +130,7 @@ impl End {
         let now_us = now - self.started;
         self.session.on_time(now_us, &self.counters, &mut self.outbox);
         self.post();
-        self.state = (self.session.report(now_us), self.session.report_secure(now_us));
+        self.state = self.session.report(now_us);
     }
 
     fn receive(&mut self, datagram: &Datagram, now: u64) -> Option<Vec<u8>> {
@@ -176,7 +176,7 @@ impl End {
     }
 
     fn handshakes(&self) -> u64 {
-        self.state.1.counts.handshakes
+        self.state.secure.counts.handshakes
     }
 }
 
@@ -184,15 +184,7 @@ fn datagram(which: usize, path: usize, target: Target, bytes: &[u8]) -> Datagram
     Datagram { path, source: address(which, path), target: target.address(), bytes: bytes.to_vec(), frame: None }
 }
 
-fn session(
-    which: usize,
-    swapped: bool,
-    offer: u8,
-    remotes: &[Remote],
-    state: &(State, SecureState),
-    wall: u64,
-    seed: u64,
-) -> Session {
+fn session(which: usize, swapped: bool, offer: u8, remotes: &[Remote], state: &State, wall: u64, seed: u64) -> Session {
     let mut all = keys();
     if swapped {
         all.swap(0, 1);
@@ -204,8 +196,7 @@ fn session(
         remotes,
         delivers: true,
         exit_after: None,
-        state: &state.0,
-        secure: state.1,
+        state,
         wall: Timestamp { seconds: wall / SECOND, nanoseconds: (wall % SECOND) as u32 * 1000 },
         random: Box::new(move |to| to.iter_mut().for_each(|byte| *byte = random.next() as u8)),
     })
@@ -340,7 +331,7 @@ impl World {
             self.check(self.ends[which].due() > now, "what was due still is");
             self.check(!self.ends[which].refused, "an outbox was full");
             let is_strangers = |report: &PathReport| report.learned == Some(Address(stranger()));
-            self.check(!self.ends[which].state.0.paths.iter().any(is_strangers), "a stranger is the peer");
+            self.check(!self.ends[which].state.paths.iter().any(is_strangers), "a stranger is the peer");
             for datagram in std::mem::take(&mut self.ends[which].sent) {
                 self.carry(which, datagram);
             }

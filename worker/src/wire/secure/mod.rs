@@ -13,15 +13,17 @@ pub mod message;
 pub mod noise;
 mod sealer;
 pub mod session;
-mod standin;
 #[cfg(test)]
 mod tests;
 pub mod unpack;
 pub mod window;
 
 pub use session::{Session, Told};
-pub use standin::{SecureCounters, SecureState, SessionCipher, SessionReport, Timestamp, Trouble};
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use std::io;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use privsep::ipc::{Secrets, Secure, Settings, State, Timestamp};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 pub use crypt::{Dropped, Opening, Sending};
 pub use sealer::Sealer;
@@ -50,4 +52,62 @@ pub struct Keys {
     pub our_index: u32,
     /// Number that datagrams to the other end carry.
     pub their_index: u32,
+}
+
+/// Makes both machines of a tunnel.
+///
+/// # Errors
+/// When a key is none that can be used, or the kernel gives no random bytes.
+///
+/// # Panics
+/// Later, when the kernel gives no random bytes any more.
+pub fn machines(
+    settings: &Settings,
+    secure: &Secure,
+    secrets: &Secrets,
+    state: &State,
+) -> io::Result<(Session, Sealer)> {
+    let key = |secret: &[u8]| {
+        let mut key = Zeroizing::new([0; keys::KEY]);
+        key.copy_from_slice(secret.get(..keys::KEY).filter(|_| secret.len() == keys::KEY)?);
+        Some(key)
+    };
+    let wrong = |error: &str| io::Error::other(format!("wire secure: {error}"));
+    let private = key(secrets.private_key.expose()).ok_or_else(|| wrong("no private key of 32 bytes"))?;
+    let psk = match secrets.psk.expose() {
+        [] => Zeroizing::default(),
+        psk => key(psk).ok_or_else(|| wrong("a pre-shared key of other than 32 bytes"))?,
+    };
+    let pair = keys::Pair::new(&private, secure.peer_key, &psk).map_err(|error| wrong(&error.to_string()))?;
+    // ML-KEM draws by itself. The first draw makes calls that a confined worker may not.
+    aws_lc_rs::rand::fill(&mut [0; 1]).map_err(|_| wrong("no random bytes"))?;
+    let session = Session::new(Told {
+        pair,
+        offer: offer(),
+        remotes: &settings.remotes,
+        delivers: settings.rules.receive,
+        exit_after: settings.exit_after,
+        state,
+        wall: now(),
+        random: Box::new(|bytes| getrandom::fill(bytes).expect("the kernel has random bytes, or none for anybody")),
+    });
+    let sealer = Sealer::new(secure.datagram.into(), session.route().clone());
+    Ok((session, sealer))
+}
+
+/// The ciphers that this processor is fast with.
+fn offer() -> u8 {
+    #[cfg(target_arch = "x86_64")]
+    let has_aes = std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("pclmulqdq");
+    #[cfg(target_arch = "aarch64")]
+    let has_aes = std::arch::is_aarch64_feature_detected!("aes") && std::arch::is_aarch64_feature_detected!("pmull");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let has_aes = false;
+    message::offer::CHACHA | if has_aes { message::offer::AES } else { 0 }
+}
+
+/// The wall clock.
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp { seconds: since.as_secs(), nanoseconds: since.subsec_nanos() }.bounded()
 }

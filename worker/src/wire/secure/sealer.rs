@@ -171,7 +171,9 @@ mod tests {
 
     fn batch(frames: &[Vec<u8>]) -> Batch {
         let mut batch = Batch::for_superframes();
-        frames.iter().for_each(|frame| batch.pack_copy(&[frame]));
+        for frame in frames {
+            batch.pack_copy(&[frame]);
+        }
         batch
     }
 
@@ -189,7 +191,9 @@ mod tests {
             batch.slots().next().unwrap()[..all.len()].copy_from_slice(&all);
             batch.push_run(0, all.len(), datagrams[0].len(), None);
         } else {
-            datagrams.iter().for_each(|datagram| batch.pack_copy(&[datagram]));
+            for datagram in datagrams {
+                batch.pack_copy(&[datagram]);
+            }
         }
         batch.expand(|_, memory, datagram, found| {
             let content = opening.open(&mut memory[datagram.clone()], datagram.len()).unwrap();
@@ -329,7 +333,9 @@ mod tests {
             datagrams.extend(sealer.pieces.frames(0).map(<[u8]>::to_vec));
             let open = allocation_counter::measure(|| {
                 received.clear();
-                datagrams.iter().for_each(|datagram| received.pack_copy(&[datagram]));
+                for datagram in &datagrams {
+                    received.pack_copy(&[datagram]);
+                }
                 received.expand(|_, memory, datagram, found| {
                     let content = opening.open(&mut memory[datagram.clone()], datagram.len()).unwrap();
                     let content = datagram.start + content.start..datagram.start + content.end;

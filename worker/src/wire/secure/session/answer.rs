@@ -1,6 +1,6 @@
 //! What a session makes of the messages of a handshake.
 
-use privsep::ipc::SharedPath;
+use privsep::ipc::{SharedPath, Timestamp, Trouble};
 
 use super::attempt::Stage as Sent;
 use super::slots::{Established, Stage, Waiting};
@@ -8,7 +8,6 @@ use super::{From, Session, post};
 use crate::wire::Outbox;
 use crate::wire::secure::handshake::{Answered, Refused, Responded, respond};
 use crate::wire::secure::message::{Initiation, Kem, Message, Response};
-use crate::wire::secure::{Timestamp, Trouble};
 
 impl Session {
     pub(super) fn handshake(

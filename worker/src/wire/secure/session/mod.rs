@@ -12,15 +12,17 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
-use privsep::ipc::{Remote, SharedPath, State};
+use privsep::ipc::{
+    Counts, Remote, SecureCounters, SecureState, SessionCipher, SessionReport, SharedPath, State, Timestamp, Trouble,
+};
 
+use super::CipherKind;
 use super::content::{self, CONTROL};
 use super::crypt::{Dropped, HEADER, TAG};
 use super::handshake::{Initiator, Random};
 use super::keys::Pair;
 use super::message::{self, Message};
 use super::unpack::{Control, Lost, Unpacker};
-use super::{CipherKind, SecureCounters, SecureState, SessionCipher, SessionReport, Timestamp, Trouble};
 use crate::batch::{Batch, Found};
 use crate::wire::{Counters, Outbox, Route, Target};
 use attempt::Attempts;
@@ -61,8 +63,6 @@ pub struct Told<'a> {
     pub exit_after: Option<u64>,
     /// Where the worker before had come to.
     pub state: &'a State,
-    /// What survives a worker of this wire.
-    pub secure: SecureState,
     /// The wall clock when `now_us` is zero.
     pub wall: Timestamp,
     /// Where random bytes come from.
@@ -109,7 +109,7 @@ struct From {
 impl Session {
     /// One that goes on from a state.
     pub fn new(told: Told) -> Self {
-        let Told { pair, offer, remotes, delivers, exit_after, state, secure, wall, random } = told;
+        let Told { pair, offer, remotes, delivers, exit_after, state, wall, random } = told;
         let reports = state.paths.iter().copied().chain(std::iter::repeat_with(Default::default));
         let paths: Vec<_> = remotes.iter().zip(reports).map(|(remote, report)| Path::new(remote, &report)).collect();
         let targets = paths.iter().map(|path| path.remote.target()).collect();
@@ -118,8 +118,8 @@ impl Session {
             offer,
             random,
             wall,
-            heard: secure.heard.bounded(),
-            sent: secure.sent.bounded(),
+            heard: state.secure.heard.bounded(),
+            sent: state.secure.sent.bounded(),
             attempts: Attempts::default(),
             slots: Slots::default(),
             opened_us: 0,
@@ -135,7 +135,7 @@ impl Session {
             strangers: Recent::default(),
             probes: Recent::default(),
             trouble: None,
-            counts: secure.counts,
+            counts: state.secure.counts,
             delivers,
             last_tick: exit_after,
             tick: state.tick,
@@ -430,12 +430,17 @@ impl Session {
             tick: self.tick,
             active: u8::try_from(self.route.active).unwrap_or(u8::MAX),
             paths: self.paths.all.iter().map(|path| path.report(now_us)).collect(),
+            secure: self.report_secure(now_us),
             ..State::default()
         }
     }
 
-    /// What the next worker of this wire is to know, and whoever asks for the status.
-    pub fn report_secure(&self, now_us: u64) -> SecureState {
+    /// Sets counts back to zero.
+    pub fn reset(&mut self, counts: Counts) {
+        self.counts.reset(counts);
+    }
+
+    fn report_secure(&self, now_us: u64) -> SecureState {
         let session = self.slots.current.as_ref().map(|current| SessionReport {
             cipher: match current.cipher {
                 CipherKind::Aes256Gcm => SessionCipher::Aes256Gcm,

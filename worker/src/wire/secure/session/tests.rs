@@ -29,8 +29,7 @@ fn end(ours: u8, theirs: u8, psk: u8, learns: bool, secure: SecureState, wall: u
         remotes: &remotes,
         delivers: true,
         exit_after: None,
-        state: &State::default(),
-        secure,
+        state: &State { secure, ..State::default() },
         wall: Timestamp { seconds: wall, nanoseconds: 0 },
         random: crate::wire::secure::tests::random(ours),
     });

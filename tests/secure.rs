@@ -1,0 +1,148 @@
+//! The secure wire between real processes: what passes, what is said, what does not pass.
+
+use std::time::{Duration, Instant};
+
+use crate::lab::{Running, Scratch, Sites, assert_tcp, assert_udp, udp_passes, wait_for};
+
+const LIMIT: Duration = Duration::from_secs(10);
+/// Private and public keys, of one byte each.
+const KEYS: [(&str, &str); 3] = [
+    ("AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=", "pOCSkrZRwni5dyxWn1+puxPZBrRqtoyd+dwrRAn4ogk="),
+    ("AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=", "zo060cy2M+x7cMF4FKXHbs0CloUFDTRHRboFhw5YfVk="),
+    ("AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM=", "Xf7dO2vUf2+ijuFdlp1bsOpTd01Ii9r53xxuASSz7yI="),
+];
+
+/// One end: which keys it has, its port and whom it talks to.
+struct End {
+    ours: usize,
+    theirs: usize,
+    psk: Option<usize>,
+    port: &'static str,
+    remote: &'static str,
+}
+
+impl End {
+    const A: Self = Self { ours: 0, theirs: 1, psk: None, port: PORT_A, remote: "192.0.2.2:6000" };
+    const B: Self = Self { ours: 1, theirs: 0, psk: None, port: PORT_B, remote: "192.0.2.1:6000" };
+
+    fn start(&self, sites: &Sites, name: &str) -> Running {
+        let site = if name == "a" { &sites.a } else { &sites.b };
+        let scratch = Scratch::new();
+        scratch.write("end.key", KEYS[self.ours].0, 0o600);
+        let mut text = format!(
+            "{}[[path]]\nlocal = \"0.0.0.0:6000\"\nremote = \"{}\"\n[secure]\nprivate-key-file = \"end.key\"\n\
+             peer-public-key = \"{}\"\n",
+            self.port, self.remote, KEYS[self.theirs].1
+        );
+        if let Some(psk) = self.psk {
+            scratch.write("end.psk", KEYS[psk].0, 0o600);
+            text += "psk-file = \"end.psk\"\n";
+        }
+        let file = scratch.write(&format!("{name}.toml"), &text, 0o644);
+        let arguments = ["up", file.to_str().unwrap()];
+        Running::start(site, scratch, name, &[], &arguments)
+    }
+}
+
+const PORT_A: &str = "mode = \"tap\"\n[tap]\nname = \"eu0\"\naddress = [\"10.8.0.1/24\"]\n";
+const PORT_B: &str = "mode = \"tap\"\n[tap]\nname = \"eu0\"\naddress = [\"10.8.0.2/24\"]\n";
+
+fn both(sites: &Sites) -> (Running, Running) {
+    let ends = (End::A.start(sites, "a"), End::B.start(sites, "b"));
+    ends.0.wait_state("up", LIMIT);
+    ends.1.wait_state("up", LIMIT);
+    ends
+}
+
+/// Waits until the status has this trouble.
+fn wait_trouble(end: &Running, trouble: &str) {
+    wait_for(trouble, LIMIT, || {
+        let status = end.status();
+        (status["session"]["trouble"] == trouble && status["state"] == "mismatch").then_some(())
+    });
+}
+
+#[test]
+fn traffic_passes_and_it_is_said_what_protects_it() {
+    let sites = Sites::new();
+    let (a, b) = both(&sites);
+    assert_udp(&sites.a, &sites.b, "10.8.0.2");
+    assert_tcp(&sites.a, &sites.b, "10.8.0.2", 20_000_000);
+    assert_tcp(&sites.b, &sites.a, "10.8.0.1", 20_000_000);
+    let (of_a, of_b) = (a.status(), b.status());
+    for (session, ours, theirs) in [(&of_a["session"], 0, 1), (&of_b["session"], 1, 0)] {
+        assert_eq!(session["established"], true, "{session}");
+        assert_eq!(session["handshake"], "Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s");
+        assert_eq!(session["kem"], "ML-KEM-768");
+        assert_eq!(session["psk"], false);
+        assert_eq!(
+            (&session["public_key"], &session["peer_public_key"]),
+            (&KEYS[ours].1.into(), &KEYS[theirs].1.into())
+        );
+        assert_eq!(session["trouble"], serde_json::Value::Null);
+        for count in ["replays", "auth_failures"] {
+            assert_eq!(session[count], 0, "{session}");
+        }
+    }
+    assert_eq!(of_a["session"]["fingerprint"], of_b["session"]["fingerprint"]);
+    assert_ne!(of_a["session"]["began_here"], of_b["session"]["began_here"]);
+    let fingerprint = of_a["session"]["fingerprint"].as_str().unwrap();
+    for end in [&a, &b] {
+        assert_eq!(end.log().matches(fingerprint).count(), 1, "{}", end.log());
+    }
+    assert!(a.stop().success() && b.stop().success());
+}
+
+#[test]
+fn a_new_worker_has_a_new_session_at_once() {
+    let sites = Sites::new();
+    let (a, b) = both(&sites);
+    for end in [&a, &b, &a] {
+        let before = b.status()["session"]["handshakes"].as_u64().unwrap();
+        end.replace_worker();
+        let start = Instant::now();
+        assert!(udp_passes(&sites.a, &sites.b, "10.8.0.2", LIMIT));
+        println!("{:?} to the first datagram", start.elapsed());
+        wait_for("session", LIMIT, || (b.status()["session"]["handshakes"].as_u64() > Some(before)).then_some(()));
+    }
+    assert!(a.stop().success() && b.stop().success());
+}
+
+#[test]
+fn who_is_learned_is_found_again_by_the_next_worker() {
+    let sites = Sites::new();
+    let a = End { remote: "any", ..End::A }.start(&sites, "a");
+    assert_eq!(a.status()["state"], "connecting");
+    let b = End::B.start(&sites, "b");
+    a.wait_state("up", LIMIT);
+    assert_udp(&sites.a, &sites.b, "10.8.0.2");
+    for end in [&a, &b] {
+        end.replace_worker();
+        assert_udp(&sites.a, &sites.b, "10.8.0.2");
+    }
+    assert_eq!(a.status()["paths"][0]["remote"], "192.0.2.2:6000");
+}
+
+#[test]
+fn a_pre_shared_key_must_be_the_same() {
+    let sites = Sites::new();
+    let (a, b) = (End { psk: Some(2), ..End::A }.start(&sites, "a"), End { psk: Some(2), ..End::B }.start(&sites, "b"));
+    assert_udp(&sites.a, &sites.b, "10.8.0.2");
+    assert_eq!(a.status()["session"]["psk"], true);
+    drop(b);
+    let b = End { psk: Some(1), ..End::B }.start(&sites, "b");
+    wait_trouble(&b, "psk");
+    assert!(!udp_passes(&sites.a, &sites.b, "10.8.0.2", Duration::from_millis(500)));
+    let log = b.log();
+    assert!(log.contains("pre-shared"), "{log}");
+}
+
+#[test]
+fn a_key_that_is_not_the_peers_is_told_from_one_that_is_not_ours() {
+    let sites = Sites::new();
+    // The file of `a` has another key for `b`; that of `b` is right.
+    let (a, b) = (End { theirs: 2, ..End::A }.start(&sites, "a"), End::B.start(&sites, "b"));
+    wait_trouble(&a, "other-peer-key");
+    wait_trouble(&b, "our-key-unknown");
+    assert!(!udp_passes(&sites.a, &sites.b, "10.8.0.2", Duration::from_millis(500)));
+}
