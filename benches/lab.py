@@ -194,6 +194,30 @@ def ethudp(program, mode, options=""):
     return start
 
 
+def secure(program, mode):
+    """Ours on the secure wire, by file."""
+    keys = [run(f"{program} genkey").strip() for _ in range(2)]
+    public = [run(f"echo {key} | {program} pubkey").strip() for key in keys]
+
+    def start(lab, site, other):
+        directory = os.path.join(lab.scratch.name, site.name)
+        os.makedirs(directory, exist_ok=True)
+        os.chmod(directory, 0o777)
+        def write(name, text, mode):
+            path = os.path.join(directory, name)
+            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w") as file:
+                file.write(text)
+            return path
+        write("end.key", keys[site.number - 1], 0o600)
+        side = (f'mode = "tap"\n[tap]\nname = "eu0"\naddress = ["10.8.0.{site.number}/24"]\n' if mode == "tap"
+                else 'mode = "raw"\n[raw]\ninterface = "lan"\n')
+        path = f'[[path]]\nlocal = "192.0.2.{site.number}:{PORT}"\nremote = "192.0.2.{other.number}:{PORT}"\n'
+        wire = f'[secure]\nprivate-key-file = "end.key"\npeer-public-key = "{public[other.number - 1]}"\n'
+        file = write(f"{site.name}.toml", side + path + wire, 0o644)
+        return [site.start([own(lab, site, program), "up", file], RUNTIME_DIRECTORY=directory)]
+    return start
+
+
 def vxlan(mode):
     """The kernel's own, unencrypted; in mode raw bridged with the LAN."""
     def start(lab, site, other):
