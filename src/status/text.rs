@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use privsep::ipc::PathHealth;
+use privsep::ipc::{PathCounters, PathHealth};
 
 use super::words::{health, lacks};
 use super::{PathStatus, SessionStatus, Status};
@@ -149,34 +149,43 @@ impl Status {
                 "              sent {} datagrams ({} bytes), received {} ({} bytes)",
                 counters.tx_datagrams, counters.tx_bytes, counters.rx_datagrams, counters.rx_bytes
             );
-            for (count, what) in [
-                (
-                    counters.rx_dropped_invalid,
-                    if self.session.is_some() {
-                        "were not the peer's, came twice, or had been changed on the way"
-                    } else {
-                        "could not be decoded: is cipher, key or lz4 of the two ends the same?"
-                    },
-                ),
-                (counters.rx_implausible, "could be decoded, but to nothing that an Ethernet carries"),
-                (counters.rx_dropped_foreign, "came from somebody who has not told the password"),
-                (counters.rx_dropped_oversize, "were longer than any that we send"),
-                (counters.rx_dropped_stale, "were too late"),
-                (counters.rx_errors, "error messages came back, as when nobody listens there"),
-                (counters.tx_errors, "could not be sent"),
-                (counters.tx_dropped_oversize, "were too long to be sent, even in fragments"),
-                (counters.tx_dropped_unfragmentable, "were too long for two fragments"),
-                (
-                    counters.tx_dropped_unlearned,
-                    "had nobody to go to: the peer's address is not known yet, or no session made",
-                ),
-            ] {
+            for (count, what) in self.lost(counters) {
                 if count > 0 {
                     let _ = writeln!(text, "              {count} {what}");
                 }
             }
         }
         text
+    }
+
+    /// What a path has not taken or sent, and why.
+    fn lost(&self, counters: &PathCounters) -> [(u64, &'static str); 10] {
+        let (invalid, foreign) = if self.session.is_some() {
+            (
+                "were not the peer's, came twice, or had been changed on the way",
+                "came from an address that the file excludes",
+            )
+        } else {
+            (
+                "could not be decoded: is cipher, key or lz4 of the two ends the same?",
+                "came from somebody who has not told the password",
+            )
+        };
+        [
+            (counters.rx_dropped_invalid, invalid),
+            (counters.rx_implausible, "could be decoded, but to nothing that an Ethernet carries"),
+            (counters.rx_dropped_foreign, foreign),
+            (counters.rx_dropped_oversize, "were longer than any that we send"),
+            (counters.rx_dropped_stale, "were too late"),
+            (counters.rx_errors, "error messages came back, as when nobody listens there"),
+            (counters.tx_errors, "could not be sent"),
+            (counters.tx_dropped_oversize, "were too long to be sent, even in fragments"),
+            (counters.tx_dropped_unfragmentable, "were too long for two fragments"),
+            (
+                counters.tx_dropped_unlearned,
+                "had nobody to go to: the peer's address is not known yet, or no session made",
+            ),
+        ]
     }
 }
 

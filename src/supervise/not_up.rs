@@ -72,12 +72,16 @@ pub fn known(
 /// The same of the secure wire, whose handshake says what is wrong where it can.
 pub fn known_of_secure(report: &PathReport, then: &PathCounters, fixed: bool) -> String {
     let now = &report.counters;
-    match now.rx_datagrams.saturating_sub(then.rx_datagrams) {
+    let grown = |of: fn(&PathCounters) -> u64| of(now).saturating_sub(of(then));
+    match grown(|c| c.rx_datagrams) {
         0 => nothing_comes(now, then, fixed),
+        received if grown(|c| c.rx_dropped_foreign) >= received => {
+            format!("{received} datagrams have come, all from addresses that the file excludes: is the peer's another?")
+        }
         received => format!(
             "{received} datagrams have come, and {} of them were not the peer's or no longer of use: does what we send arrive there, \
              and has each end the other's public key?",
-            now.rx_dropped_invalid.saturating_sub(then.rx_dropped_invalid)
+            grown(|c| c.rx_dropped_invalid)
         ),
     }
 }
@@ -137,6 +141,11 @@ mod tests {
             let text = known(&report(counters), &counters, None, fixed, true);
             assert!(text.contains("nothing comes at all"), "{text}");
         }
+        let secure = |counters| known_of_secure(&report(counters), &PathCounters::default(), false);
+        let excluded = secure(PathCounters { rx_dropped_foreign: 12, ..received });
+        assert!(excluded.contains("12 datagrams have come, all from addresses that the file excludes"), "{excluded}");
+        let others = secure(PathCounters { rx_dropped_foreign: 3, rx_dropped_invalid: 4, ..received });
+        assert!(others.contains("12 datagrams have come, and 4 of them"), "{others}");
         let text = known(&report(received), &PathCounters::default(), Some(Mismatch::Coding), true, true);
         assert!(text.contains("cipher, key and lz4") && text.contains("written to the local side"), "{text}");
     }

@@ -1,6 +1,6 @@
 //! What a session makes of the messages of a handshake.
 
-use privsep::ipc::{SharedPath, Timestamp, Trouble};
+use privsep::ipc::{Timestamp, Trouble};
 
 use super::attempt::Stage as Sent;
 use super::slots::{Established, Stage, Waiting};
@@ -10,19 +10,7 @@ use crate::wire::secure::handshake::{Answered, Refused, Responded, respond};
 use crate::wire::secure::message::{Initiation, Kem, Message, Response};
 
 impl Session {
-    pub(super) fn handshake(
-        &mut self,
-        from: From,
-        message: &Message,
-        bytes: &[u8],
-        counts: &SharedPath,
-        out: &mut Outbox,
-    ) {
-        if self.paths.all[from.path].answer_to(from.source).is_none() {
-            // From an address where the peer never is.
-            counts.rx_dropped_foreign.add(1);
-            return;
-        }
+    pub(super) fn handshake(&mut self, from: From, message: &Message, bytes: &[u8], out: &mut Outbox) {
         match message {
             Message::KemKey(kem) => self.kem_key(from, kem, out),
             Message::KemCiphertext(kem) => self.kem_ciphertext(from, kem),
@@ -93,9 +81,8 @@ impl Session {
 
     /// Answers, to where the message came from.
     fn answer(&self, from: From, choose: impl FnOnce(&Waiting) -> Option<&[u8]>, out: &mut Outbox) {
-        let target = self.paths.all[from.path].answer_to(from.source);
-        if let (Some(target), Some(answer)) = (target, self.slots.waiting.as_ref().and_then(choose)) {
-            post(from.path, target, answer, out);
+        if let Some(answer) = self.slots.waiting.as_ref().and_then(choose) {
+            post(from.path, from.target, answer, out);
         }
     }
 

@@ -98,11 +98,12 @@ pub struct Session {
     route: Route,
 }
 
-/// Where a datagram has come from: path and address, where the socket tells; and when.
+/// Where a datagram has come from: path and address, where the socket tells; where an answer goes; and when it came.
 #[derive(Clone, Copy)]
 struct From {
     path: usize,
     source: Option<SocketAddr>,
+    target: Target,
     now_us: u64,
 }
 
@@ -150,7 +151,12 @@ impl Session {
             return;
         }
         batch.expand(|source, memory, datagram, found| {
-            self.take(From { path, source, now_us }, memory, datagram, found, counts, out);
+            let Some(target) = self.paths.all[path].answer_to(source) else {
+                // From where the peer never is, whatever it says.
+                counts.rx_dropped_foreign.add(1);
+                return;
+            };
+            self.take(From { path, source, target, now_us }, memory, datagram, found, counts, out);
         });
         if !self.delivers {
             batch.clear();
@@ -180,7 +186,7 @@ impl Session {
                     }
                 }
             }
-            Some(message) => self.handshake(from, &message, &memory[datagram], counts, out),
+            Some(message) => self.handshake(from, &message, &memory[datagram], out),
         }
     }
 
@@ -233,8 +239,7 @@ impl Session {
             }
             Control::Ping(token) => {
                 counts.pings_received.add(1);
-                let Some(target) = self.paths.all[from.path].answer_to(from.source) else { return };
-                counts.pongs_sent.add(u64::from(self.say(from.path, target, content::pong(token), out)));
+                counts.pongs_sent.add(u64::from(self.say(from.path, from.target, content::pong(token), out)));
             }
         }
     }
@@ -266,12 +271,8 @@ impl Session {
 
     /// Asks whether the peer is where its datagram has come from.
     fn probe(&mut self, from: From, counts: &SharedPath, out: &mut Outbox) {
-        let target = self.paths.all[from.path].answer_to(from.source);
-        if let Some(target @ Target::Address(_)) = target
-            && self.slots.current.is_some()
-            && self.probes.allows(from.now_us)
-        {
-            self.ping(from.path, target, from.now_us, counts, out);
+        if self.slots.current.is_some() && self.probes.allows(from.now_us) {
+            self.ping(from.path, from.target, from.now_us, counts, out);
         }
     }
 

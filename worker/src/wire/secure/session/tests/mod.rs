@@ -1,39 +1,53 @@
 //! What a session does at its moments, and what it says of a peer that is none.
 
+mod addresses;
+
 use std::net::SocketAddr;
 
 use privsep::ipc::{Address, Remote, State};
 
 use super::*;
+use crate::frame;
 use crate::wire::secure::keys::{KEY, MACS};
 use crate::wire::secure::tests::public_of;
 
-/// One end, whose peer is learned (end 1) or fixed.
+/// One end, whose peer is learned or fixed.
 struct End {
     session: Session,
     counters: Counters,
     outbox: Outbox,
     learns: bool,
+    /// Frames of the datagram that it received last.
+    frames: Vec<Vec<u8>>,
 }
+
+/// Length of a test's frames: the shortest.
+const FRAME: usize = frame::HEADER;
 
 fn home(which: u8) -> SocketAddr {
     ([192, 0, 2, which], 6000).into()
 }
 
 fn end(ours: u8, theirs: u8, psk: u8, learns: bool, secure: SecureState, wall: u64) -> End {
-    let remotes =
-        if learns { [Remote::Learned { address: None, port: None }] } else { [Remote::Fixed(Address(home(theirs)))] };
+    let remote =
+        if learns { Remote::Learned { address: None, port: None } } else { Remote::Fixed(Address(home(theirs))) };
+    end_of(ours, theirs, psk, &[remote], secure, wall)
+}
+
+fn end_of(ours: u8, theirs: u8, psk: u8, remotes: &[Remote], secure: SecureState, wall: u64) -> End {
     let session = Session::new(Told {
         pair: Pair::new(&[ours; KEY], public_of(theirs), &[psk; KEY]).unwrap(),
         offer: 3,
-        remotes: &remotes,
+        remotes,
         delivers: true,
         exit_after: None,
         state: &State { secure, ..State::default() },
         wall: Timestamp { seconds: wall, nanoseconds: 0 },
         random: crate::wire::secure::tests::random(ours),
     });
-    End { session, counters: Counters::new(&State::default(), 1), outbox: Outbox::default(), learns }
+    let counters = Counters::new(&State::default(), remotes.len());
+    let learns = matches!(remotes[0], Remote::Learned { .. });
+    End { session, counters, outbox: Outbox::default(), learns, frames: Vec::new() }
 }
 
 impl End {
@@ -51,13 +65,25 @@ impl End {
     }
 
     fn receive(&mut self, datagram: &[u8], source: SocketAddr, now_us: u64) -> Vec<(Target, Vec<u8>)> {
+        self.receive_by(0, datagram, source, now_us)
+    }
+
+    fn receive_by(&mut self, path: usize, datagram: &[u8], source: SocketAddr, now_us: u64) -> Vec<(Target, Vec<u8>)> {
         let mut batch = Batch::with_slots(2);
         batch.append_copy(datagram);
         if self.learns {
             batch.set_origin(0, source);
         }
-        self.session.receive(0, &mut batch, now_us, &self.counters, &mut self.outbox);
+        self.session.receive(path, &mut batch, now_us, &self.counters, &mut self.outbox);
+        self.frames = batch.frames(0).map(<[u8]>::to_vec).collect();
         self.sent()
+    }
+
+    /// A datagram with a frame of this byte.
+    fn frame(&self, byte: u8) -> Vec<u8> {
+        let mut datagram = [&[0; HEADER][..], &content::frame_header(None), &[byte; FRAME], &[0; TAG]].concat();
+        self.session.route().sending.as_ref().unwrap().seal(0, &mut datagram).unwrap();
+        datagram
     }
 
     fn trouble(&self) -> Option<Trouble> {
