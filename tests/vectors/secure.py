@@ -107,7 +107,7 @@ def kem(kind, receiver, label, body):
     return head + ChaCha20Poly1305(expand(bare, label)).encrypt(bytes(12), body, head)
 
 
-secret = extract(hashlib.sha256(noise.h + kem_public + ciphertext).digest(), k1 + k2 + m)
+secret = extract(hashlib.sha256(noise.h + kem_public + ciphertext).digest(), m + k1 + k2)
 sessions = []
 for cipher, aead in ((0, ChaCha20Poly1305), (1, AESGCM)):
     agreed = bytes([cipher]) + struct.pack(">II", initiator, responder)

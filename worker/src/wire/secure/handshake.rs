@@ -279,8 +279,8 @@ impl Bare {
             salt.update(part);
         }
         let mut together = Zeroizing::new([0; 3 * KEY]);
-        together[..2 * KEY].copy_from_slice(&*self.split);
-        together[2 * KEY..].copy_from_slice(m);
+        together[..KEY].copy_from_slice(m);
+        together[KEY..].copy_from_slice(&*self.split);
         let secret = hkdf::Salt::new(hkdf::HKDF_SHA256, salt.finish().as_ref()).extract(&*together);
         let agreed = self.agreed.bytes();
         let to_responder = expand(&secret, &[b"ethudp data 1 initiator", &agreed])?;
