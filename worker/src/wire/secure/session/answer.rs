@@ -7,7 +7,14 @@ use super::slots::{Established, Stage, Waiting};
 use super::{From, Session, post};
 use crate::wire::Outbox;
 use crate::wire::secure::handshake::{Answered, Refused, Responded, respond};
-use crate::wire::secure::message::{Initiation, Kem, Message, Response};
+use crate::wire::secure::message::{self, Initiation, Kem, Message, Response};
+
+/// An initiation that counts and is not computed yet.
+pub struct Kept {
+    from: From,
+    timestamp: Timestamp,
+    bytes: Vec<u8>,
+}
 
 impl Session {
     pub(super) fn handshake(&mut self, from: From, message: &Message, bytes: &[u8], out: &mut Outbox) {
@@ -54,12 +61,26 @@ impl Session {
             self.say_trouble(Trouble::Clock { behind_ms: behind_ms(initiation.timestamp, self.heard) });
             return;
         }
-        if waits.is_some_and(|waiting| initiation.timestamp <= waiting.timestamp)
-            || !self.initiations.allows(from.now_us)
-        {
+        // The peer's own is newer than all that was recorded.
+        let newest = waits.map(|waiting| waiting.timestamp).max(self.kept.as_ref().map(|kept| kept.timestamp));
+        if newest.is_some_and(|newest| initiation.timestamp <= newest) {
             self.counts.dropped_initiations += 1;
             return;
         }
+        let kept = Kept { from, timestamp: initiation.timestamp, bytes: initiation.bytes.to_vec() };
+        self.counts.dropped_initiations += u64::from(self.kept.replace(kept).is_some());
+        self.answer_kept(from.now_us, out);
+    }
+
+    /// Answers the initiation that is kept, if there is room. It is newer than any that was answered or confirmed meanwhile.
+    pub(super) fn answer_kept(&mut self, now_us: u64, out: &mut Outbox) {
+        let Some(kept) = self.kept.take_if(|_| self.initiations.allows(now_us)) else { return };
+        if let Some(Message::Initiation(initiation)) = message::parse(&kept.bytes) {
+            self.respond(From { now_us, ..kept.from }, &initiation, out);
+        }
+    }
+
+    fn respond(&mut self, from: From, initiation: &Initiation, out: &mut Outbox) {
         let (index, paths) = (self.new_index(), self.paths.all.len());
         let Ok((response, responded)) = respond(&self.pair, initiation, self.offer, index, &mut self.random) else {
             self.counts.auth_failures += 1;

@@ -1,6 +1,6 @@
 //! An end's own attempts at a session, one after the other until there is one.
 
-use super::{MILLISECOND, Recent, SECOND};
+use super::{MILLISECOND, SECOND};
 use crate::wire::secure::handshake::{Initiator, KemInitiator};
 use crate::wire::secure::message::Form;
 
@@ -105,18 +105,5 @@ impl Attempts {
     /// When something is due: a message, or the end of this one.
     pub fn due_us(&self) -> u64 {
         self.now.as_ref().map_or(u64::MAX, |attempt| attempt.next_us.min(attempt.ends_us))
-    }
-}
-
-impl<const MOST: usize> Recent<MOST> {
-    /// Whether fewer than `MOST` have been let through in the last second; then one more is.
-    pub fn allows(&mut self, now_us: u64) -> bool {
-        let Some(oldest) = self.times.get_mut(self.next) else { return false };
-        if oldest.is_some_and(|time| now_us < time + SECOND) {
-            return false;
-        }
-        *oldest = Some(now_us);
-        self.next = (self.next + 1) % MOST;
-        true
     }
 }

@@ -3,6 +3,7 @@
 
 mod answer;
 mod attempt;
+mod limits;
 mod paths;
 mod slots;
 #[cfg(test)]
@@ -25,7 +26,9 @@ use super::message::{self, Message};
 use super::unpack::{Control, Lost, Unpacker};
 use crate::batch::{Batch, Found};
 use crate::wire::{Counters, Outbox, Route, Target};
+use answer::Kept;
 use attempt::Attempts;
+use limits::{Paced, Recent};
 use paths::{Path, Paths};
 use slots::{Established, Slots, Which};
 
@@ -37,17 +40,6 @@ const SILENT: u64 = 5 * SECOND;
 const BURST: [u64; 3] = [100 * MILLISECOND, 200 * MILLISECOND, 400 * MILLISECOND];
 /// Queue of what a session sends besides frames.
 const QUEUE: u8 = 1;
-/// When something was let through, at most `MOST` times a second.
-struct Recent<const MOST: usize> {
-    times: [Option<u64>; MOST],
-    next: usize,
-}
-
-impl<const MOST: usize> Default for Recent<MOST> {
-    fn default() -> Self {
-        Self { times: [None; MOST], next: 0 }
-    }
-}
 
 /// What a session is told.
 pub struct Told<'a> {
@@ -86,7 +78,10 @@ pub struct Session {
     burst: Option<(usize, u64)>,
     unpacker: Unpacker,
     paths: Paths,
-    initiations: Recent<20>,
+    /// Initiations that are computed, and the one that is next.
+    initiations: Paced<20>,
+    kept: Option<Kept>,
+    /// Messages of which it is looked at what is wrong.
     strangers: Recent<10>,
     probes: Recent<10>,
     trouble: Option<Trouble>,
@@ -132,7 +127,8 @@ impl Session {
                 sending: None,
             },
             paths: Paths::new(paths),
-            initiations: Recent::default(),
+            initiations: Paced::default(),
+            kept: None,
             strangers: Recent::default(),
             probes: Recent::default(),
             trouble: None,
@@ -320,6 +316,7 @@ impl Session {
             self.route.active = self.paths.judge(self.tick, self.route.active);
         }
         self.slots.expire(now_us);
+        self.answer_kept(now_us, out);
         self.burst(now_us, counters, out);
         if self.wants_a_session(now_us) && self.attempts.is_over(now_us) {
             self.attempt(now_us);
@@ -392,6 +389,7 @@ impl Session {
         let [ends, replaced] = self.slots.due_us();
         let burst = self.burst.map_or(u64::MAX, |(_, at_us)| at_us);
         let attempt = self.attempts.due_us();
+        let kept = self.kept.as_ref().map_or(u64::MAX, |_| self.initiations.next_us());
         // An attempt that goes on, or that nobody can be sent, is no reason to wake for another.
         let wanted = if attempt == u64::MAX && self.paths.lead_somewhere() {
             let silent = if self.slots.current.is_some() { self.opened_us + SILENT } else { 0 };
@@ -399,7 +397,7 @@ impl Session {
         } else {
             u64::MAX
         };
-        [self.next_tick_us, ends, burst, attempt, wanted].into_iter().fold(u64::MAX, u64::min)
+        [self.next_tick_us, ends, burst, attempt, kept, wanted].into_iter().fold(u64::MAX, u64::min)
     }
 
     /// Whether its last tick is over.

@@ -8,7 +8,7 @@ use privsep::ipc::{Address, Remote, State};
 
 use super::*;
 use crate::frame;
-use crate::wire::secure::keys::{KEY, MACS};
+use crate::wire::secure::keys::KEY;
 use crate::wire::secure::tests::public_of;
 
 /// One end, whose peer is learned or fixed.
@@ -244,19 +244,32 @@ fn no_message_with_a_flipped_bit_or_cut_or_reflected_is_answered_or_changes_anyt
     assert!(first.receive(&ping, home(2), 1).is_empty(), "reflected");
 }
 
+/// "20 a second are computed. Beyond that the one with the greatest timestamp is kept, and computed when there is room, 50 ms later."
 #[test]
-fn no_more_than_twenty_initiations_a_second_count() {
+fn of_initiations_beyond_twenty_a_second_the_newest_is_answered_when_there_is_room() {
     let mut second = both().1;
-    let mut answers = |now_us, times: std::ops::Range<u64>| {
-        let mut answered = 0;
-        for time in times {
-            let mut first = end(1, 2, 0, false, SecureState::default(), 2000 + time);
-            answered += second.receive(&only(first.on_time(0)), home(1), now_us).len();
-        }
-        answered
-    };
-    assert_eq!(answers(0, 0..30), 20);
-    assert_eq!(answers(999_999, 30..32), 0);
-    assert_eq!(answers(1_000_000, 32..34), 2);
-    const { assert!(MACS == 32) };
+    assert!(second.on_time(0).is_empty());
+    let initiation = |seconds| only(end(1, 2, 0, false, SecureState::default(), seconds).on_time(0));
+    let answered: usize = (0..20).map(|time| second.receive(&initiation(2000 + time), home(1), 0).len()).sum();
+    assert_eq!(answered, 20);
+    let dropped = |second: &End| second.session.report_secure(0).counts.dropped_initiations;
+    // The greatest timestamp stays, wherever it comes from; what was recorded before does not push it out.
+    let newest = initiation(3000);
+    let [first, older, less] = [2500, 2999, 2000].map(initiation);
+    for (message, from, lost) in [(&first, 8, 0), (&newest, 3, 1), (&older, 9, 2), (&newest, 9, 3), (&less, 9, 4)] {
+        assert!(second.receive(message, home(from), 1000).is_empty(), "{lost}");
+        assert_eq!(dropped(&second), lost);
+    }
+    assert_eq!(second.session.due_us(), 50_000);
+    assert!(second.on_time(49_999).is_empty());
+    let answers = second.on_time(50_000);
+    assert_eq!(answers.iter().map(|(target, _)| *target).collect::<Vec<_>>(), [Target::Address(home(3))]);
+    // It is the one that was kept: whoever repeats it gets the same.
+    assert_eq!(only(second.receive(&newest, home(1), 50_000)), answers[0].1);
+    // And then one in each 50 ms, when it comes or when there is room.
+    assert!(second.receive(&initiation(3001), home(1), 60_000).is_empty());
+    assert_eq!(second.on_time(100_000).len(), 1);
+    assert!(second.receive(&initiation(3002), home(1), 149_999).is_empty());
+    assert_eq!(second.receive(&initiation(3003), home(1), 150_000).len(), 1);
+    assert_eq!(dropped(&second), 5);
 }
