@@ -53,7 +53,11 @@ impl Session {
     fn initiation(&mut self, from: From, initiation: &Initiation, out: &mut Outbox) {
         let waits = self.slots.waiting.as_ref();
         if waits.is_some_and(|waiting| waiting.mac2 == initiation.mac2()) {
-            self.answer(from, |waiting| Some(&waiting.response), out);
+            if self.repeated.allows(from.now_us) {
+                self.answer(from, |waiting| Some(&waiting.response), out);
+            } else {
+                self.counts.dropped_initiations += 1;
+            }
             return;
         }
         if initiation.timestamp <= self.heard {
@@ -144,7 +148,7 @@ impl Session {
                 let established = Established::new(&keys, false, self.pair.gives_way(), paths, from.now_us);
                 waiting.stage = Stage::Datagram(established, Some((kem.tag(), answer)));
             }
-            Stage::Datagram(_, Some((tag, _))) if *tag == kem.tag() => {}
+            Stage::Datagram(_, Some((tag, _))) if *tag == kem.tag() && self.repeated.allows(from.now_us) => {}
             Stage::Datagram(..) => {
                 self.counts.dropped_messages += 1;
                 return;

@@ -81,6 +81,8 @@ pub struct Session {
     /// Initiations that are computed, and the one that is next.
     initiations: Paced<20>,
     kept: Option<Kept>,
+    /// Answers that are sent again.
+    repeated: Recent<10>,
     /// Messages of which it is looked at what is wrong.
     strangers: Recent<10>,
     probes: Recent<10>,
@@ -129,6 +131,7 @@ impl Session {
             paths: Paths::new(paths),
             initiations: Paced::default(),
             kept: None,
+            repeated: Recent::default(),
             strangers: Recent::default(),
             probes: Recent::default(),
             trouble: None,

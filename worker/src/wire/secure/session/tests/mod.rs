@@ -9,6 +9,7 @@ use privsep::ipc::{Address, Remote, State};
 use super::*;
 use crate::frame;
 use crate::wire::secure::keys::KEY;
+use crate::wire::secure::message::Form;
 use crate::wire::secure::tests::public_of;
 
 /// One end, whose peer is learned or fixed.
@@ -103,6 +104,21 @@ fn both() -> (End, End) {
 fn only(sent: Vec<(Target, Vec<u8>)>) -> Vec<u8> {
     assert_eq!(sent.len(), 1, "{sent:02x?}");
     sent.into_iter().next().unwrap().1
+}
+
+/// An end's attempt of the short form, from then on, up to its KEM key; and when that leaves.
+fn to_kem_key(first: &mut End, second: &mut End, mut now_us: u64) -> (Vec<u8>, u64) {
+    loop {
+        let sent = first.on_time(now_us);
+        if let [(_, initiation)] = &sent[..]
+            && initiation.len() == Form::Short.initiation()
+        {
+            let response = only(second.receive(initiation, home(1), now_us));
+            assert!(first.receive(&response, home(2), now_us).is_empty());
+            return (only(first.on_time(now_us)), now_us);
+        }
+        now_us = first.session.due_us();
+    }
 }
 
 #[test]
@@ -272,4 +288,41 @@ fn of_initiations_beyond_twenty_a_second_the_newest_is_answered_when_there_is_ro
     assert!(second.receive(&initiation(3002), home(1), 149_999).is_empty());
     assert_eq!(second.receive(&initiation(3003), home(1), 150_000).len(), 1);
     assert_eq!(dropped(&second), 5);
+}
+
+/// "A responder that gets again what it has answered last sends the same answer, ten times a second at most."
+#[test]
+fn no_more_than_ten_answers_a_second_are_sent_again() {
+    let (mut first, mut second) = both();
+    let repeat = |second: &mut End, message: &[u8], answer: &[u8], from_us: u64| {
+        let dropped = |second: &End| {
+            let SecureCounters { dropped_initiations, dropped_messages, .. } = second.session.report_secure(0).counts;
+            dropped_initiations + dropped_messages
+        };
+        for (after_us, times) in [(0, 30), (999_999, 5), (1_000_000, 30)] {
+            let (before, mut answers) = (dropped(second), 0);
+            for _ in 0..times {
+                for sent in second.receive(message, home(9), from_us + after_us) {
+                    assert_eq!(sent, (Target::Address(home(9)), answer.to_vec()));
+                    answers += 1;
+                }
+            }
+            assert_eq!(answers, if times == 5 { 0 } else { 10 });
+            assert_eq!(dropped(second) - before, times - answers);
+        }
+    };
+    let initiation = only(first.on_time(0));
+    let response = only(second.receive(&initiation, home(1), 0));
+    repeat(&mut second, &initiation, &response, 1);
+    // The same of the short form's second answer.
+    let (mut first, mut second) = both();
+    let (kem_key, now_us) = to_kem_key(&mut first, &mut second, 0);
+    let ciphertext = only(second.receive(&kem_key, home(1), now_us));
+    repeat(&mut second, &kem_key, &ciphertext, now_us);
+    // Another than the one that was taken is dropped.
+    let mut other = kem_key.clone();
+    other[100] ^= 1;
+    other[1200] ^= 1;
+    assert!(second.receive(&other, home(1), 9_000_000).is_empty());
+    assert_eq!(only(second.receive(&kem_key, home(1), 9_000_000)), ciphertext);
 }
