@@ -85,14 +85,14 @@ impl Session {
     }
 
     fn respond(&mut self, from: From, initiation: &Initiation, out: &mut Outbox) {
-        let (index, paths) = (self.new_index(), self.paths.all.len());
+        let index = self.new_index();
         let Ok((response, responded)) = respond(&self.pair, initiation, self.offer, index, &mut self.random) else {
             self.counts.auth_failures += 1;
             return;
         };
         let stage = match responded {
             Responded::Keys(keys) => {
-                Stage::Datagram(Established::new(&keys, false, self.pair.gives_way(), paths, from.now_us), None)
+                Stage::Datagram(Established::new(&keys, false, self.pair.gives_way(), from.now_us), None)
             }
             Responded::Kem(kem) => Stage::KemKey(kem),
         };
@@ -134,7 +134,6 @@ impl Session {
     }
 
     fn kem_key(&mut self, from: From, kem: &Kem, out: &mut Outbox) {
-        let paths = self.paths.all.len();
         let Some(waiting) = self.slots.waiting.as_mut().filter(|waiting| waiting.our_index == kem.receiver) else {
             self.counts.dropped_messages += 1;
             return;
@@ -145,7 +144,7 @@ impl Session {
                     self.counts.auth_failures += 1;
                     return;
                 };
-                let established = Established::new(&keys, false, self.pair.gives_way(), paths, from.now_us);
+                let established = Established::new(&keys, false, self.pair.gives_way(), from.now_us);
                 waiting.stage = Stage::Datagram(established, Some((kem.tag(), answer)));
             }
             Stage::Datagram(_, Some((tag, _))) if *tag == kem.tag() && self.repeated.allows(from.now_us) => {}

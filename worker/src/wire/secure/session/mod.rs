@@ -85,7 +85,6 @@ pub struct Session {
     repeated: Recent<10>,
     /// Messages of which it is looked at what is wrong.
     strangers: Recent<10>,
-    probes: Recent<10>,
     trouble: Option<Trouble>,
     counts: SecureCounters,
     delivers: bool,
@@ -133,7 +132,6 @@ impl Session {
             kept: None,
             repeated: Recent::default(),
             strangers: Recent::default(),
-            probes: Recent::default(),
             trouble: None,
             counts: state.secure.counts,
             delivers,
@@ -215,16 +213,13 @@ impl Session {
             }
         };
         let queue = datagram[1];
-        let counter = datagram[8..HEADER].iter().fold(0, |counter, &byte| counter << 8 | u64::from(byte));
-        let newest = slot.opened(from.path, queue, counter, from.now_us);
+        slot.opened(from.now_us);
         self.opened_us = from.now_us;
         self.paths.all[from.path].received_us = Some(from.now_us);
         if which == Which::Waiting {
             self.confirm(from.now_us);
         }
-        if newest && !self.paths.all[from.path].is_from_peer(from.source) {
-            self.probe(from, counts, out);
-        }
+        self.probe(from, counts, out);
         Some((queue, content))
     }
 
@@ -263,14 +258,15 @@ impl Session {
 
     /// A session that this end has begun has keys.
     fn begin_current(&mut self, keys: &super::Keys, now_us: u64) {
-        let established = Established::new(keys, true, self.pair.gives_way(), self.paths.all.len(), now_us);
+        let established = Established::new(keys, true, self.pair.gives_way(), now_us);
         self.make_current(established, now_us);
         self.burst = Some((0, now_us));
     }
 
-    /// Asks whether the peer is where its datagram has come from.
+    /// Asks whether the peer is where a datagram of its has come from, if that is new.
     fn probe(&mut self, from: From, counts: &SharedPath, out: &mut Outbox) {
-        if self.slots.current.is_some() && self.probes.allows(from.now_us) {
+        let path = &mut self.paths.all[from.path];
+        if !path.is_from_peer(from.source) && self.slots.current.is_some() && path.probes.allows(from.now_us) {
             self.ping(from.path, from.target, from.now_us, counts, out);
         }
     }

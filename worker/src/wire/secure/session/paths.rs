@@ -3,13 +3,15 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use privsep::ipc::{PathHealth, PathReport};
+use privsep::ipc::{MAX_PATHS, PathHealth, PathReport};
 
+use super::limits::Recent;
 use crate::wire::remote::Remote;
 use crate::wire::{Target, health};
 
-/// Pings that may be answered: those of seconds.
-const PINGS: usize = 128;
+/// Pings that may be answered: by each path those of five seconds, which are one and ten to new addresses, and four of a new
+/// session. Whoever causes those to new addresses does not push out those to the peer.
+const PINGS: usize = MAX_PATHS * (5 * (1 + 10) + 4);
 /// Time in which a ping is answered, or is not.
 const ANSWERED: u64 = 5 * super::SECOND;
 
@@ -22,6 +24,8 @@ pub struct Path {
     rtt_us: u64,
     /// When the last datagram came that was the peer's.
     pub received_us: Option<u64>,
+    /// Pings to addresses that are new.
+    pub probes: Recent<10>,
 }
 
 /// A ping that has left.
@@ -46,6 +50,7 @@ impl Path {
             last_pong: report.last_pong,
             rtt_us: report.rtt_us,
             received_us: None,
+            probes: Recent::default(),
         }
     }
 

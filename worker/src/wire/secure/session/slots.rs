@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::SECOND;
 use crate::wire::secure::handshake::KemResponder;
 use crate::wire::secure::keys::MAC;
-use crate::wire::secure::message::QUEUES;
 use crate::wire::secure::{CipherKind, Keys, Opening, Sending, Timestamp};
 
 /// Age at which a session is replaced by who began it; and by the other end, later where that has the smaller key: after a crossing
@@ -33,12 +32,10 @@ pub struct Established {
     pub opened_us: u64,
     /// Whether something has been opened.
     pub has_opened: bool,
-    /// One more than the greatest counter of each queue that has come, by each path.
-    newest: Vec<[u64; QUEUES as usize]>,
 }
 
 impl Established {
-    pub fn new(keys: &Keys, began_here: bool, gives_way: bool, paths: usize, now_us: u64) -> Self {
+    pub fn new(keys: &Keys, began_here: bool, gives_way: bool, now_us: u64) -> Self {
         let lasts_us = if began_here { REPLACED } else { REPLACED_BY_OTHER[usize::from(gives_way)] };
         Self {
             opening: Opening::new(keys),
@@ -50,19 +47,12 @@ impl Established {
             replaced_us: now_us + lasts_us,
             opened_us: now_us,
             has_opened: false,
-            newest: vec![[0; QUEUES as usize]; paths],
         }
     }
 
-    /// Takes note of a datagram that was opened; whether its counter is greater than all before that came by this path.
-    pub fn opened(&mut self, path: usize, queue: u8, counter: u64, now_us: u64) -> bool {
+    /// Takes note of a datagram that was opened.
+    pub fn opened(&mut self, now_us: u64) {
         (self.opened_us, self.has_opened) = (now_us, true);
-        let newest = self.newest.get_mut(path).and_then(|queues| queues.get_mut(usize::from(queue)));
-        newest.is_some_and(|newest| {
-            let newer = counter >= *newest;
-            *newest = (*newest).max(counter.saturating_add(1));
-            newer
-        })
     }
 
     /// When it ends, of those that are going.

@@ -35,3 +35,61 @@ fn from_an_address_that_the_file_excludes_nothing_is_taken_whatever_it_is() {
         }
     }
 }
+
+/// "Whatever is opened, by any session, from another address is answered by a ping to that address, at most ten times a second for
+/// each path; so is the data that confirms a session."
+#[test]
+fn a_new_address_is_asked_by_whatever_is_opened_ten_times_a_second_for_each_path() {
+    let learned = [Remote::Learned { address: None, port: None }; 2];
+    let (mut first, mut second) = (both().0, end_of(2, 1, 0, &learned, SecureState::default(), 1000));
+    let response = only(second.receive(&only(first.on_time(0)), home(1), 0));
+    first.receive(&response, home(2), 0);
+    let is_ping = |sent: Vec<(Target, Vec<u8>)>, to| match &sent[..] {
+        [] => false,
+        [(target, ping)] => *target == Target::Address(to) && ping.len() == HEADER + CONTROL + TAG,
+        more => panic!("{more:02x?}"),
+    };
+    // A frame confirms the session.
+    assert!(is_ping(second.receive(&first.frame(0), home(8), 0), home(8)));
+    exchange([&mut first, &mut second], 10);
+    assert_eq!(second.session.route().targets, [Target::Address(home(1)), Target::Nobody]);
+    let mut frames: Vec<_> = (0..100).map(|byte| first.frame(byte)).collect();
+    // The newest first, so that all others are older; and none from where the peer is.
+    let mut take = |second: &mut End, path, from, now_us| {
+        let sent = second.receive_by(path, &frames.pop().unwrap(), from, now_us);
+        assert_eq!(second.frames.len(), 1);
+        is_ping(sent, from)
+    };
+    assert!(!take(&mut second, 0, home(1), 2_000_000));
+    for path in [0, 1] {
+        let asked = (0..14).filter(|from| take(&mut second, path, home(9 + from), 2_000_000)).count();
+        assert_eq!(asked, 10, "path {path}");
+        assert!(!take(&mut second, path, home(9), 2_999_999));
+    }
+    assert!(take(&mut second, 0, home(9), 3_000_000) && take(&mut second, 1, home(9), 3_000_000));
+    // By a session that is going, too.
+    let mut first = end(1, 2, 0, false, first.session.report_secure(0), 1000);
+    exchange([&mut first, &mut second], 4_000_000);
+    assert_eq!((second.session.report_secure(0).counts.rekeys, second.session.slots.going.len()), (1, 1));
+    assert!(take(&mut second, 0, home(9), 5_000_000) && !take(&mut second, 0, home(1), 5_000_000));
+    assert_eq!(second.session.route().now().1, Target::Address(home(1)), "without a pong");
+}
+
+/// What strangers cause does not push out the pings that the peer is to answer.
+#[test]
+fn a_pong_counts_whatever_new_addresses_are_asked_meanwhile() {
+    let learned = [Remote::Learned { address: None, port: None }; privsep::ipc::MAX_PATHS];
+    let (mut first, mut second) = (both().0, end_of(2, 1, 0, &learned, SecureState::default(), 1000));
+    exchange([&mut first, &mut second], 0);
+    let ping = only(second.on_time(1_000_000));
+    for (second_us, path) in (0..5).flat_map(|time| (0..learned.len()).map(move |path| (1_000_000 * time, path))) {
+        for number in 0..10 {
+            let sent = second.receive_by(path, &first.frame(0), home(100 + number), second_us + 1_000_001);
+            assert_eq!(sent.len(), 1);
+        }
+    }
+    let before = second.counters.paths[0].pongs_received.get();
+    let pong = only(first.receive(&ping, home(2), 5_900_000));
+    second.receive(&pong, home(1), 5_999_999);
+    assert_eq!(second.counters.paths[0].pongs_received.get(), before + 1);
+}

@@ -2,6 +2,7 @@
 
 mod addresses;
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use privsep::ipc::{Address, Remote, State};
@@ -99,6 +100,26 @@ impl End {
 /// Both ends: 1 has a fixed peer and begins; 2 learns.
 fn both() -> (End, End) {
     (end(1, 2, 0, false, SecureState::default(), 1000), end(2, 1, 0, true, SecureState::default(), 1000))
+}
+
+/// Lets the ends send each other what they have to, the one with a fixed peer first, without delay.
+fn exchange(mut ends: [&mut End; 2], now_us: u64) {
+    loop {
+        let mut under_way = VecDeque::new();
+        for (which, end) in ends.iter_mut().enumerate() {
+            under_way.extend(end.on_time(now_us).into_iter().map(|sent| (which, sent)));
+        }
+        if under_way.is_empty() {
+            return;
+        }
+        while let Some((from, (target, datagram))) = under_way.pop_front() {
+            let homes = [home(1), home(2)];
+            if target.address() == Some(homes[1 - from]) {
+                let answers = ends[1 - from].receive(&datagram, homes[from], now_us);
+                under_way.extend(answers.into_iter().map(|sent| (1 - from, sent)));
+            }
+        }
+    }
 }
 
 fn only(sent: Vec<(Target, Vec<u8>)>) -> Vec<u8> {
