@@ -48,15 +48,20 @@ fn stranger() -> SocketAddr {
     ([198, 51, 100, 1], 666).into()
 }
 
-struct End {
+/// What an end is, whichever its worker.
+struct Kind {
     which: usize,
     swapped: bool,
     offer: u8,
     remotes: Vec<Remote>,
-    session: Session,
-    sealer: Sealer,
     /// Longest datagram that frames become.
     datagram: usize,
+}
+
+struct End {
+    kind: Kind,
+    session: Session,
+    sealer: Sealer,
     counters: Counters,
     outbox: Outbox,
     batch: Batch,
@@ -86,16 +91,13 @@ impl End {
         let remotes: Vec<_> = (0..paths).map(remote).collect();
         let state = State::default();
         let (wall, seed) = (1_000_000 + random.below(1_000_000_000), random.next());
-        let session = session(which, swapped, offer, &remotes, &state, wall * SECOND, seed);
+        let kind = Kind { which, swapped, offer, remotes, datagram };
+        let session = session(&kind, &state, wall * SECOND, seed);
         Self {
-            which,
-            swapped,
-            offer,
+            kind,
             sealer: Sealer::new(datagram, session.route().clone()),
-            datagram,
             session,
             counters: Counters::new(&state, paths),
-            remotes,
             outbox: Outbox::default(),
             batch: Batch::with_slots(2),
             started: 0,
@@ -115,10 +117,9 @@ impl End {
 
     fn restart(&mut self, now: u64) {
         self.seed += 1;
-        let wall = self.wall + now;
-        self.session = session(self.which, self.swapped, self.offer, &self.remotes, &self.state, wall, self.seed);
-        self.sealer = Sealer::new(self.datagram, self.session.route().clone());
-        self.counters = Counters::new(&self.state, self.remotes.len());
+        self.session = session(&self.kind, &self.state, self.wall + now, self.seed);
+        self.sealer = Sealer::new(self.kind.datagram, self.session.route().clone());
+        self.counters = Counters::new(&self.state, self.kind.remotes.len());
         self.started = now;
     }
 
@@ -137,7 +138,7 @@ impl End {
         self.batch.clear();
         self.batch.append_copy(&datagram.bytes);
         let path = datagram.path;
-        match &self.remotes[path] {
+        match &self.kind.remotes[path] {
             Remote::Learned { .. } => self.batch.set_origin(0, datagram.source),
             // A connected socket hears its peer alone.
             Remote::Fixed(address) if address.0 != datagram.source => return None,
@@ -160,7 +161,7 @@ impl End {
         self.sealer.set_route(self.session.route());
         let (datagrams, path, target) = self.sealer.seal(&mut self.batch, &self.counters);
         for index in 0..datagrams.len() {
-            self.sent.push(datagram(self.which, path, target, datagrams.frame(index)));
+            self.sent.push(datagram(self.kind.which, path, target, datagrams.frame(index)));
         }
     }
 
@@ -168,7 +169,7 @@ impl End {
         for (path, target, numbers) in self.outbox.runs() {
             for number in numbers {
                 let bytes = self.outbox.batch().frame(number);
-                self.sent.push(datagram(self.which, path, target, bytes));
+                self.sent.push(datagram(self.kind.which, path, target, bytes));
             }
         }
         self.refused |= self.outbox.batch().is_full();
@@ -184,7 +185,8 @@ fn datagram(which: usize, path: usize, target: Target, bytes: &[u8]) -> Datagram
     Datagram { path, source: address(which, path), target: target.address(), bytes: bytes.to_vec(), frame: None }
 }
 
-fn session(which: usize, swapped: bool, offer: u8, remotes: &[Remote], state: &State, wall: u64, seed: u64) -> Session {
+fn session(kind: &Kind, state: &State, wall: u64, seed: u64) -> Session {
+    let &Kind { which, swapped, offer, ref remotes, datagram } = kind;
     let mut all = keys();
     if swapped {
         all.swap(0, 1);
@@ -194,6 +196,7 @@ fn session(which: usize, swapped: bool, offer: u8, remotes: &[Remote], state: &S
         pair: Pair::new(&all[which].0, all[1 - which].1, &[7; KEY]).unwrap(),
         offer,
         remotes,
+        datagram,
         delivers: true,
         exit_after: None,
         state,
@@ -281,7 +284,7 @@ impl World {
         for (which, handshakes) in handshakes.into_iter().enumerate() {
             let sent = self.ends[which].frames.iter().filter(|(_, frame)| (begin..until).contains(&frame.0));
             // Longer ones did not fit through.
-            let in_pieces = self.ends[which].datagram <= self.carries;
+            let in_pieces = self.ends[which].kind.datagram <= self.carries;
             let fits = sent.filter(|(_, frame)| (in_pieces || frame.2.len() + 36 <= self.carries) && frame.1 == 0);
             let lost: Vec<_> = fits.map(|(number, frame)| (number, frame.0 / SECOND)).collect();
             if sky.loses_nothing() {

@@ -85,6 +85,7 @@ pub fn machines(
         pair,
         offer: offer(),
         remotes: &settings.remotes,
+        datagram: secure.datagram.into(),
         delivers: settings.rules.receive,
         exit_after: settings.exit_after,
         state,

@@ -7,7 +7,7 @@ use super::slots::{Established, Stage, Waiting};
 use super::{From, Session, post};
 use crate::wire::Outbox;
 use crate::wire::secure::handshake::{Answered, Refused, Responded, respond};
-use crate::wire::secure::message::{self, Initiation, Kem, Message, Response};
+use crate::wire::secure::message::{self, Form, Initiation, Kem, Message, Response};
 
 /// An initiation that counts and is not computed yet.
 pub struct Kept {
@@ -121,7 +121,7 @@ impl Session {
             }
         };
         match taken {
-            Ok(Answered::Keys(keys)) => self.begin_current(&keys, from.now_us),
+            Ok(Answered::Keys(keys)) => self.begin_current(&keys, Form::Long, from.now_us),
             Ok(Answered::Kem(kem)) => self.attempts.go_on(Sent::KemKey(kem, response.receiver), from.now_us),
             Err(Refused::NotOffered) => self.counts.dropped_messages += 1,
             Err(_) => {
@@ -165,7 +165,7 @@ impl Session {
             }
         };
         match taken {
-            Ok(keys) => self.begin_current(&keys, from.now_us),
+            Ok(keys) => self.begin_current(&keys, Form::Short, from.now_us),
             Err(_) => self.counts.auth_failures += 1,
         }
     }

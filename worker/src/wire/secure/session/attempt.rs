@@ -18,11 +18,12 @@ pub enum Stage {
 }
 
 /// The attempts, of which there is one at a time.
-#[derive(Default)]
 pub struct Attempts {
     now: Option<Attempt>,
     /// Attempts since there was a new session.
     number: u64,
+    /// The form of the first of them, from which on both take turns.
+    first: Form,
 }
 
 struct Attempt {
@@ -34,6 +35,11 @@ struct Attempt {
 }
 
 impl Attempts {
+    /// None yet.
+    pub fn new(first: Form) -> Self {
+        Self { now: None, number: 0, first }
+    }
+
     /// Whether one goes on, or the next one is due because the last one has come to nothing.
     pub fn is_under_way(&self) -> bool {
         self.number > 0
@@ -46,7 +52,11 @@ impl Attempts {
 
     /// The form of the next one.
     pub fn form(&self) -> Form {
-        if self.number.is_multiple_of(2) { Form::Long } else { Form::Short }
+        match self.first {
+            first if self.number.is_multiple_of(2) => first,
+            Form::Long => Form::Short,
+            Form::Short => Form::Long,
+        }
     }
 
     /// Begins the next one, which lasts a little longer by chance, from 0 to 255.
@@ -57,9 +67,9 @@ impl Attempts {
         self.now = Some(Attempt { stage, ends_us, left: 0, next_us: now_us });
     }
 
-    /// There is a new session.
-    pub fn end(&mut self) {
-        *self = Self::default();
+    /// There is a new session, by a handshake of this form: the next series begins with it.
+    pub fn end(&mut self, form: Form) {
+        *self = Self::new(form);
     }
 
     /// Forgets what was sent; the next one begins when it is due.

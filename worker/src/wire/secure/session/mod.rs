@@ -22,7 +22,7 @@ use super::content::{self, CONTROL};
 use super::crypt::{Dropped, HEADER, TAG};
 use super::handshake::{Initiator, Random};
 use super::keys::Pair;
-use super::message::{self, Message};
+use super::message::{self, Form, Message};
 use super::unpack::{Control, Lost, Unpacker};
 use crate::batch::{Batch, Found};
 use crate::wire::{Counters, Outbox, Route, Target};
@@ -49,6 +49,8 @@ pub struct Told<'a> {
     pub offer: u8,
     /// Whom each path talks to.
     pub remotes: &'a [Remote],
+    /// Longest datagram in bytes that leaves whole by every path.
+    pub datagram: usize,
     /// Whether frames are given to the local side.
     pub delivers: bool,
     /// Tick after which it is over.
@@ -106,7 +108,8 @@ struct From {
 impl Session {
     /// One that goes on from a state.
     pub fn new(told: Told) -> Self {
-        let Told { pair, offer, remotes, delivers, exit_after, state, wall, random } = told;
+        let Told { pair, offer, remotes, datagram, delivers, exit_after, state, wall, random } = told;
+        let first = if datagram < Form::Long.initiation() { Form::Short } else { Form::Long };
         let reports = state.paths.iter().copied().chain(std::iter::repeat_with(Default::default));
         let paths: Vec<_> = remotes.iter().zip(reports).map(|(remote, report)| Path::new(remote, &report)).collect();
         let targets = paths.iter().map(|path| path.remote.target()).collect();
@@ -117,7 +120,7 @@ impl Session {
             wall,
             heard: state.secure.heard.bounded(),
             sent: state.secure.sent.bounded(),
-            attempts: Attempts::default(),
+            attempts: Attempts::new(first),
             slots: Slots::default(),
             opened_us: 0,
             burst: None,
@@ -241,25 +244,25 @@ impl Session {
     /// The session that waits is confirmed. By that the peer is nowhere yet: who repeats its initiation may be faster, too.
     fn confirm(&mut self, now_us: u64) {
         let Some(waiting) = self.slots.waiting.take() else { return };
-        let slots::Stage::Datagram(established, _) = waiting.stage else { return };
+        let slots::Stage::Datagram(established, kem) = waiting.stage else { return };
         self.heard = self.heard.max(waiting.timestamp);
         self.burst = None;
-        self.make_current(established, now_us);
+        self.make_current(established, if kem.is_some() { Form::Short } else { Form::Long }, now_us);
     }
 
-    fn make_current(&mut self, established: Established, now_us: u64) {
+    fn make_current(&mut self, established: Established, form: Form, now_us: u64) {
         let replaced = self.slots.make_current(established, now_us);
         self.counts.handshakes += 1;
         self.counts.rekeys += u64::from(replaced);
-        self.attempts.end();
+        self.attempts.end(form);
         self.trouble = None;
         self.opened_us = now_us;
     }
 
     /// A session that this end has begun has keys.
-    fn begin_current(&mut self, keys: &super::Keys, now_us: u64) {
+    fn begin_current(&mut self, keys: &super::Keys, form: Form, now_us: u64) {
         let established = Established::new(keys, true, self.pair.gives_way(), now_us);
-        self.make_current(established, now_us);
+        self.make_current(established, form, now_us);
         self.burst = Some((0, now_us));
     }
 

@@ -10,7 +10,6 @@ use privsep::ipc::{Address, Remote, State};
 use super::*;
 use crate::frame;
 use crate::wire::secure::keys::KEY;
-use crate::wire::secure::message::Form;
 use crate::wire::secure::tests::public_of;
 
 /// One end, whose peer is learned or fixed.
@@ -37,10 +36,16 @@ fn end(ours: u8, theirs: u8, psk: u8, learns: bool, secure: SecureState, wall: u
 }
 
 fn end_of(ours: u8, theirs: u8, psk: u8, remotes: &[Remote], secure: SecureState, wall: u64) -> End {
+    end_by(1472, ours, theirs, psk, remotes, secure, wall)
+}
+
+/// The same where the underlay carries datagrams of up to so many bytes.
+fn end_by(datagram: usize, ours: u8, theirs: u8, psk: u8, remotes: &[Remote], secure: SecureState, wall: u64) -> End {
     let session = Session::new(Told {
         pair: Pair::new(&[ours; KEY], public_of(theirs), &[psk; KEY]).unwrap(),
         offer: 3,
         remotes,
+        datagram,
         delivers: true,
         exit_after: None,
         state: &State { secure, ..State::default() },
@@ -192,6 +197,41 @@ fn an_attempt_leaves_at_its_times_and_forms_take_turns() {
     assert!((2000..=2200).contains(&times[4].0), "{times:?}");
     let third: Vec<_> = times.iter().skip(8).take(5).map(|(time, length)| (time - times[8].0, *length)).collect();
     assert_eq!(third, [(0, 1332), (250, 1332), (750, 1332), (1750, 1332), (3750, 1332)]);
+}
+
+/// "The first has the form that succeeded last in this worker; else the short one where an underlay's MTU is too small, or is not
+/// known; else the long one."
+#[test]
+fn attempts_begin_with_the_form_that_succeeded_last() {
+    let (long, short) = (1332, 148);
+    let next = |end: &mut End, now_us| only(end.on_time(now_us)).len();
+    let [mut narrow, mut wide] = [1331, 1332]
+        .map(|datagram| end_by(datagram, 1, 2, 0, &[Remote::Fixed(Address(home(2)))], SecureState::default(), 1000));
+    assert_eq!([next(&mut narrow, 0), next(&mut wide, 0)], [short, long]);
+    assert_eq!([next(&mut narrow, 2_200_000), next(&mut wide, 2_200_000)], [long, short]);
+    // Either end may have begun the one that succeeded. Both begin anew when it is over: 180 s later, or 5 s after it was silent.
+    for form in [Form::Short, Form::Long] {
+        let (mut first, mut second) = both();
+        let now_us = if form == Form::Short {
+            let (kem_key, now_us) = to_kem_key(&mut first, &mut second, 0);
+            let ciphertext = only(second.receive(&kem_key, home(1), now_us));
+            first.receive(&ciphertext, home(2), now_us);
+            now_us
+        } else {
+            0
+        };
+        exchange([&mut first, &mut second], now_us);
+        assert!(first.has_session() && second.session.route().now().1 == Target::Address(home(1)));
+        for end in [&mut first, &mut second] {
+            let sent = end.on_time(now_us + 5_000_000);
+            let initiations: Vec<_> = sent.iter().filter(|(_, sent)| sent[0] == message::INITIATION).collect();
+            assert_eq!(initiations.len(), 1);
+            assert_eq!(initiations[0].1.len(), form.initiation());
+        }
+        // A new worker does not know.
+        let state = first.session.report_secure(0);
+        assert_eq!(next(&mut end(1, 2, 0, false, state, 1000), 0), long);
+    }
 }
 
 #[test]
