@@ -306,6 +306,20 @@ mod tests {
         }
     }
 
+    /// "An initiation or a response of another version, of 34 bytes or more, has its MACs checked, to say so, and is dropped."
+    #[test]
+    fn of_another_version_nothing_but_room_for_the_macs_is_looked_at() {
+        for (kind, version) in (0..=255).flat_map(|kind| [0, 2, 255].map(|version| (kind, version))) {
+            for length in [2, 33, 34, 35, 92, 148, 1180, 1332, 1500] {
+                let mut bytes = vec![0xff; length];
+                (bytes[0], bytes[1]) = (kind, version);
+                let is_other = matches!(parse(&bytes), Some(Message::Other(other)) if other == version);
+                assert_eq!(is_other, [INITIATION, RESPONSE].contains(&kind) && length >= 34, "{kind}, {length} bytes");
+                assert!(is_other || parse(&bytes).is_none(), "{kind}, {length} bytes");
+            }
+        }
+    }
+
     #[test]
     fn an_index_of_zero_and_a_time_that_is_none_are_refused() {
         assert!(parse(&begin_initiation(Form::Short, 3, 0, NOW)).is_none());

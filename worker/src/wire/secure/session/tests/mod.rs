@@ -279,12 +279,17 @@ fn each_trouble_is_told_from_the_others() {
         assert_eq!(first.trouble(), Some(Trouble::Psk));
         assert_eq!(first.session.report_secure(0).counts.auth_failures, failures);
     }
-    // Another version, whatever its form is.
-    let mut message = vec![0; 70];
-    (message[0], message[1]) = (message::INITIATION, 2);
-    first.session.pair.put_macs(&mut message);
-    assert!(second.receive(&message, home(1), 0).is_empty());
-    assert_eq!(second.trouble(), Some(Trouble::Version(2)));
+    // Another version, whatever its form is: both MACs are the last 32 bytes.
+    let mut message = vec![7; 70];
+    for (kind, version, length) in
+        [(message::RESPONSE, 0, 34), (message::INITIATION, 9, 1500), (message::INITIATION, 2, 70)]
+    {
+        message.resize(length, 7);
+        (message[0], message[1]) = (kind, version);
+        first.session.pair.put_macs(&mut message);
+        assert!(second.receive(&message, home(1), 0).is_empty());
+        assert_eq!(second.trouble(), Some(Trouble::Version(version)));
+    }
     message[60] ^= 1;
     assert!(second.receive(&message, home(7), 0).is_empty());
     assert_eq!(second.trouble(), Some(Trouble::OtherPeerKey));
