@@ -99,7 +99,7 @@ impl Session {
         let (timestamp, mac2) = (initiation.timestamp, initiation.mac2());
         self.slots.waiting = Some(Waiting::new(index, timestamp, mac2, response, stage, from.now_us));
         if self.pair.gives_way() {
-            self.attempts.forget();
+            self.attempts.give_way();
         }
         self.answer(from, |waiting| Some(&waiting.response), out);
     }

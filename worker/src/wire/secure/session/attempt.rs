@@ -24,6 +24,8 @@ pub struct Attempts {
     number: u64,
     /// The form of the first of them, from which on both take turns.
     first: Form,
+    /// Whether one of them gave way to the other end's.
+    gave_way: bool,
 }
 
 struct Attempt {
@@ -37,7 +39,7 @@ struct Attempt {
 impl Attempts {
     /// None yet.
     pub fn new(first: Form) -> Self {
-        Self { now: None, number: 0, first }
+        Self { now: None, number: 0, first, gave_way: false }
     }
 
     /// Whether one goes on, or the next one is due because the last one has come to nothing.
@@ -76,6 +78,15 @@ impl Attempts {
     pub fn forget(&mut self) {
         if let Some(attempt) = &mut self.now {
             (attempt.stage, attempt.next_us) = (Stage::Forgotten, u64::MAX);
+        }
+    }
+
+    /// Forgets it because the other end has begun, too: once, or who repeats what that has sent could keep this end from it for good.
+    pub fn give_way(&mut self) {
+        let has_sent = self.now.as_ref().is_some_and(|attempt| !matches!(attempt.stage, Stage::Forgotten));
+        if has_sent && !self.gave_way {
+            self.gave_way = true;
+            self.forget();
         }
     }
 

@@ -62,7 +62,7 @@ impl Established {
 
     /// Whether this end is to replace it.
     pub fn is_worn(&self, now_us: u64) -> bool {
-        now_us >= self.replaced_us || self.began_here && self.sending.is_worn()
+        now_us >= self.replaced_us || self.sending.is_worn()
     }
 }
 

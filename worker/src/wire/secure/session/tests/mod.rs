@@ -1,6 +1,7 @@
 //! What a session does at its moments, and what it says of a peer that is none.
 
 mod addresses;
+mod attempts;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -176,62 +177,6 @@ fn a_session_is_confirmed_by_the_first_datagram_and_the_peer_is_where_a_pong_com
     }
     assert_eq!(second.session.route().now().1, Target::Address(home(1)));
     assert_eq!(second.session.report_secure(0).heard, Timestamp { seconds: 1000, nanoseconds: 0 });
-}
-
-#[test]
-fn an_attempt_leaves_at_its_times_and_forms_take_turns() {
-    let mut first = both().0;
-    let mut times = Vec::new();
-    let mut now_us = 0;
-    while now_us < 9_000_000 {
-        for (_, sent) in first.on_time(now_us) {
-            times.push((now_us / 1000, sent.len()));
-        }
-        assert!(first.session.due_us() > now_us);
-        now_us = first.session.due_us();
-    }
-    let first_form: Vec<_> = times.iter().take(4).copied().collect();
-    assert_eq!(first_form, [(0, 1332), (250, 1332), (750, 1332), (1750, 1332)]);
-    let second_form: Vec<_> = times.iter().skip(4).take(4).map(|(time, length)| (time - times[4].0, *length)).collect();
-    assert_eq!(second_form, [(0, 148), (250, 148), (750, 148), (1750, 148)]);
-    assert!((2000..=2200).contains(&times[4].0), "{times:?}");
-    let third: Vec<_> = times.iter().skip(8).take(5).map(|(time, length)| (time - times[8].0, *length)).collect();
-    assert_eq!(third, [(0, 1332), (250, 1332), (750, 1332), (1750, 1332), (3750, 1332)]);
-}
-
-/// "The first has the form that succeeded last in this worker; else the short one where an underlay's MTU is too small, or is not
-/// known; else the long one."
-#[test]
-fn attempts_begin_with_the_form_that_succeeded_last() {
-    let (long, short) = (1332, 148);
-    let next = |end: &mut End, now_us| only(end.on_time(now_us)).len();
-    let [mut narrow, mut wide] = [1331, 1332]
-        .map(|datagram| end_by(datagram, 1, 2, 0, &[Remote::Fixed(Address(home(2)))], SecureState::default(), 1000));
-    assert_eq!([next(&mut narrow, 0), next(&mut wide, 0)], [short, long]);
-    assert_eq!([next(&mut narrow, 2_200_000), next(&mut wide, 2_200_000)], [long, short]);
-    // Either end may have begun the one that succeeded. Both begin anew when it is over: 180 s later, or 5 s after it was silent.
-    for form in [Form::Short, Form::Long] {
-        let (mut first, mut second) = both();
-        let now_us = if form == Form::Short {
-            let (kem_key, now_us) = to_kem_key(&mut first, &mut second, 0);
-            let ciphertext = only(second.receive(&kem_key, home(1), now_us));
-            first.receive(&ciphertext, home(2), now_us);
-            now_us
-        } else {
-            0
-        };
-        exchange([&mut first, &mut second], now_us);
-        assert!(first.has_session() && second.session.route().now().1 == Target::Address(home(1)));
-        for end in [&mut first, &mut second] {
-            let sent = end.on_time(now_us + 5_000_000);
-            let initiations: Vec<_> = sent.iter().filter(|(_, sent)| sent[0] == message::INITIATION).collect();
-            assert_eq!(initiations.len(), 1);
-            assert_eq!(initiations[0].1.len(), form.initiation());
-        }
-        // A new worker does not know.
-        let state = first.session.report_secure(0);
-        assert_eq!(next(&mut end(1, 2, 0, false, state, 1000), 0), long);
-    }
 }
 
 #[test]

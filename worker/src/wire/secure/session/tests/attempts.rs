@@ -1,0 +1,102 @@
+//! When an end begins, with what, and when it stops.
+
+use super::*;
+
+/// "At once and after 250, 500, 1000 and 2000 ms more, until it is answered or the attempt is over." "The first two last 2 s, all
+/// others 5 s, each up to a tenth more at random."
+#[test]
+fn an_attempt_leaves_at_its_times_and_forms_take_turns() {
+    let mut first = both().0;
+    let (mut times, mut now_us) = (Vec::new(), 0);
+    while now_us < 30_000_000 {
+        times.extend(first.on_time(now_us).into_iter().map(|(_, sent)| (now_us / 1000, sent.len())));
+        assert!(first.session.due_us() > now_us);
+        now_us = first.session.due_us();
+    }
+    let mut lasted = Vec::new();
+    for length in [1332, 148, 1332, 148, 1332] {
+        let begin = times[0].0;
+        let count = times.iter().take_while(|sent| sent.1 == length).count();
+        let attempt: Vec<_> = times.drain(..count).map(|(time, _)| time - begin).collect();
+        assert_eq!(attempt, [0, 250, 750, 1750, 3750][..if lasted.len() < 2 { 4 } else { 5 }]);
+        lasted.push(times[0].0 - begin);
+    }
+    for (number, lasted) in lasted.iter().enumerate() {
+        let least = if number < 2 { 2000 } else { 5000 };
+        assert!((least..=least + least / 10).contains(lasted), "{number}: {lasted}");
+    }
+    // The KEM key's are the same.
+    let (mut first, mut second) = both();
+    let (kem_key, begin_us) = to_kem_key(&mut first, &mut second, 0);
+    let (mut times, mut now_us) = (vec![0], begin_us);
+    while now_us < begin_us + 2_200_000 {
+        now_us = first.session.due_us();
+        let sent = first.on_time(now_us);
+        times.extend(sent.iter().filter(|(_, sent)| *sent == kem_key).map(|_| (now_us - begin_us) / 1000));
+    }
+    assert_eq!(times, [0, 250, 750, 1750]);
+}
+
+/// "The first has the form that succeeded last in this worker; else the short one where an underlay's MTU is too small, or is not
+/// known; else the long one."
+#[test]
+fn attempts_begin_with_the_form_that_succeeded_last() {
+    let (long, short) = (1332, 148);
+    let next = |end: &mut End, now_us| only(end.on_time(now_us)).len();
+    let [mut narrow, mut wide] = [1331, 1332]
+        .map(|datagram| end_by(datagram, 1, 2, 0, &[Remote::Fixed(Address(home(2)))], SecureState::default(), 1000));
+    assert_eq!([next(&mut narrow, 0), next(&mut wide, 0)], [short, long]);
+    assert_eq!([next(&mut narrow, 2_200_000), next(&mut wide, 2_200_000)], [long, short]);
+    // Either end may have begun the one that succeeded. Both begin anew when it is over: 180 s later, or 5 s after it was silent.
+    for form in [Form::Short, Form::Long] {
+        let (mut first, mut second) = both();
+        let now_us = if form == Form::Short {
+            let (kem_key, now_us) = to_kem_key(&mut first, &mut second, 0);
+            let ciphertext = only(second.receive(&kem_key, home(1), now_us));
+            first.receive(&ciphertext, home(2), now_us);
+            now_us
+        } else {
+            0
+        };
+        exchange([&mut first, &mut second], now_us);
+        assert!(first.has_session() && second.session.route().now().1 == Target::Address(home(1)));
+        for end in [&mut first, &mut second] {
+            let sent = end.on_time(now_us + 5_000_000);
+            let initiations: Vec<_> = sent.iter().filter(|(_, sent)| sent[0] == message::INITIATION).collect();
+            assert_eq!(initiations.len(), 1);
+            assert_eq!(initiations[0].1.len(), form.initiation());
+        }
+        // A new worker does not know.
+        let state = first.session.report_secure(0);
+        assert_eq!(next(&mut end(1, 2, 0, false, state, 1000), 0), long);
+    }
+}
+
+/// "The end with the smaller public key forgets what it has sent in an attempt of its own, once between two sessions that are
+/// confirmed, and goes on when the next attempt is due."
+#[test]
+fn the_end_with_the_smaller_key_gives_way_once_between_two_sessions() {
+    let fixed = |ours, theirs| end(ours, theirs, 0, false, SecureState::default(), 1000);
+    for (ours, theirs, smaller) in [(1, 2, true), (2, 1, false)] {
+        let (mut first, mut second) = (fixed(ours, theirs), fixed(theirs, ours));
+        assert_eq!(first.session.pair.gives_way(), smaller);
+        // Of each attempt: whether what the other end answers is taken although that has begun, too.
+        let attempt = |first: &mut End, second: &mut End, now_us| {
+            let initiations = [&mut *first, &mut *second].map(|end| only(end.on_time(now_us)));
+            assert_eq!(first.receive(&initiations[1], home(theirs), now_us).len(), 1);
+            let response = only(second.receive(&initiations[0], home(ours), now_us));
+            let dropped = first.session.report_secure(0).counts.dropped_messages;
+            first.receive(&response, home(theirs), now_us);
+            first.session.report_secure(0).counts.dropped_messages == dropped
+        };
+        assert_eq!(attempt(&mut first, &mut second, 0), !smaller);
+        assert_eq!(first.has_session(), !smaller);
+        if smaller {
+            // It sends nothing of the attempt again, and makes the next one, of the short form.
+            assert_eq!(first.session.due_us(), SECOND);
+            assert!(first.on_time(1_999_999).is_empty() && second.on_time(1_999_999).len() == 1);
+            assert!(attempt(&mut first, &mut second, 2_200_000));
+            assert_eq!(first.on_time(2_200_001)[0].1.len(), 1208, "the KEM key");
+        }
+    }
+}
