@@ -200,7 +200,10 @@ fn session(kind: &Kind, state: &State, wall: u64, seed: u64) -> Session {
         delivers: true,
         exit_after: None,
         state,
-        wall: Timestamp { seconds: wall / SECOND, nanoseconds: (wall % SECOND) as u32 * 1000 },
+        wall: Box::new(move |now_us| {
+            let now = wall + now_us;
+            Timestamp { seconds: now / SECOND, nanoseconds: (now % SECOND) as u32 * 1000 }
+        }),
         random: Box::new(move |to| to.iter_mut().for_each(|byte| *byte = random.next() as u8)),
     })
 }

@@ -89,7 +89,7 @@ pub fn machines(
         delivers: settings.rules.receive,
         exit_after: settings.exit_after,
         state,
-        wall: now(),
+        wall: Box::new(|_| now()),
         random: Box::new(|bytes| getrandom::fill(bytes).expect("the kernel has random bytes, or none for anybody")),
     });
     let sealer = Sealer::new(secure.datagram.into(), session.route().clone());

@@ -41,6 +41,9 @@ const BURST: [u64; 3] = [100 * MILLISECOND, 200 * MILLISECOND, 400 * MILLISECOND
 /// Queue of what a session sends besides frames.
 const QUEUE: u8 = 1;
 
+/// The wall clock, as it stands when the worker's own shows so many microseconds. It is asked each time: it may be set right meanwhile.
+pub type Wall = Box<dyn Fn(u64) -> Timestamp + Send>;
+
 /// What a session is told.
 pub struct Told<'a> {
     /// Keys of both ends.
@@ -57,8 +60,8 @@ pub struct Told<'a> {
     pub exit_after: Option<u64>,
     /// Where the worker before had come to.
     pub state: &'a State,
-    /// The wall clock when `now_us` is zero.
-    pub wall: Timestamp,
+    /// What the time is, for others.
+    pub wall: Wall,
     /// Where random bytes come from.
     pub random: Random,
 }
@@ -68,7 +71,7 @@ pub struct Session {
     pair: Pair,
     offer: u8,
     random: Random,
-    wall: Timestamp,
+    wall: Wall,
     /// Greatest timestamp of an initiation whose session was confirmed, and of one that was sent.
     heard: Timestamp,
     sent: Timestamp,
@@ -352,17 +355,11 @@ impl Session {
 
     /// Makes an attempt.
     fn attempt(&mut self, now_us: u64) {
-        let nanoseconds = u64::from(self.wall.nanoseconds) + now_us % SECOND * 1000;
-        #[allow(clippy::cast_possible_truncation)] // Less than 10^9.
-        let clock = Timestamp {
-            seconds: self.wall.seconds + now_us / SECOND + nanoseconds / 1_000_000_000,
-            nanoseconds: (nanoseconds % 1_000_000_000) as u32,
-        };
         let next = match self.sent {
             Timestamp { seconds, nanoseconds: 999_999_999 } => Timestamp { seconds: seconds + 1, nanoseconds: 0 },
             Timestamp { seconds, nanoseconds } => Timestamp { seconds, nanoseconds: nanoseconds + 1 },
         };
-        self.sent = clock.max(next).bounded();
+        self.sent = (self.wall)(now_us).max(next).bounded();
         let (index, form) = (self.new_index(), self.attempts.form());
         let made = Initiator::new(&self.pair, form, self.offer, index, self.sent, &mut self.random);
         let stage = made.map_or(attempt::Stage::Forgotten, |made| attempt::Stage::Initiation(Box::new(made)));

@@ -8,7 +8,7 @@ fn from_an_address_that_the_file_excludes_nothing_is_taken_whatever_it_is() {
     let elsewhere = SocketAddr::from(([192, 0, 2, 1], 6001));
     for (address, port, other) in [(Some(home(1).ip()), None, home(9)), (None, Some(6000), elsewhere)] {
         let mut first = end(1, 2, 0, false, SecureState::default(), 1000);
-        let mut second = end_of(2, 1, 0, &[Remote::Learned { address, port }], SecureState::default(), 1000);
+        let mut second = Kind::new(2, 1, &[Remote::Learned { address, port }]).end();
         let mut foreign = 0;
         let mut refuses = |second: &mut End, datagram: &[u8]| {
             let before = (second.session.report_secure(0), second.has_session());
@@ -41,7 +41,7 @@ fn from_an_address_that_the_file_excludes_nothing_is_taken_whatever_it_is() {
 #[test]
 fn a_new_address_is_asked_by_whatever_is_opened_ten_times_a_second_for_each_path() {
     let learned = [Remote::Learned { address: None, port: None }; 2];
-    let (mut first, mut second) = (both().0, end_of(2, 1, 0, &learned, SecureState::default(), 1000));
+    let (mut first, mut second) = (both().0, Kind::new(2, 1, &learned).end());
     let response = only(second.receive(&only(first.on_time(0)), home(1), 0));
     first.receive(&response, home(2), 0);
     let is_ping = |sent: Vec<(Target, Vec<u8>)>, to| match &sent[..] {
@@ -79,7 +79,7 @@ fn a_new_address_is_asked_by_whatever_is_opened_ten_times_a_second_for_each_path
 #[test]
 fn a_pong_counts_whatever_new_addresses_are_asked_meanwhile() {
     let learned = [Remote::Learned { address: None, port: None }; privsep::ipc::MAX_PATHS];
-    let (mut first, mut second) = (both().0, end_of(2, 1, 0, &learned, SecureState::default(), 1000));
+    let (mut first, mut second) = (both().0, Kind::new(2, 1, &learned).end());
     exchange([&mut first, &mut second], 0);
     let ping = only(second.on_time(1_000_000));
     for (second_us, path) in (0..5).flat_map(|time| (0..learned.len()).map(move |path| (1_000_000 * time, path))) {

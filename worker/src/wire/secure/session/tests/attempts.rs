@@ -43,8 +43,8 @@ fn an_attempt_leaves_at_its_times_and_forms_take_turns() {
 fn attempts_begin_with_the_form_that_succeeded_last() {
     let (long, short) = (1332, 148);
     let next = |end: &mut End, now_us| only(end.on_time(now_us)).len();
-    let [mut narrow, mut wide] = [1331, 1332]
-        .map(|datagram| end_by(datagram, 1, 2, 0, &[Remote::Fixed(Address(home(2)))], SecureState::default(), 1000));
+    let [mut narrow, mut wide] =
+        [1331, 1332].map(|datagram| Kind { datagram, ..Kind::new(1, 2, &[Remote::Fixed(Address(home(2)))]) }.end());
     assert_eq!([next(&mut narrow, 0), next(&mut wide, 0)], [short, long]);
     assert_eq!([next(&mut narrow, 2_200_000), next(&mut wide, 2_200_000)], [long, short]);
     // Either end may have begun the one that succeeded. Both begin anew when it is over: 180 s later, or 5 s after it was silent.
@@ -99,4 +99,27 @@ fn the_end_with_the_smaller_key_gives_way_once_between_two_sessions() {
             assert_eq!(first.on_time(2_200_001)[0].1.len(), 1208, "the KEM key");
         }
     }
+}
+
+/// "It is the sender's clock or one nanosecond after its last one, whichever is later; the last one survives a worker."
+#[test]
+fn a_timestamp_is_the_clocks_or_just_behind_the_last_one() {
+    let fixed = [Remote::Fixed(Address(home(2)))];
+    let made = |secure, wall| Kind { secure, wall, ..Kind::new(1, 2, &fixed) }.end();
+    let timestamp = |end: &mut End, now_us| {
+        let sent = only(end.on_time(now_us));
+        let Some(Message::Initiation(initiation)) = message::parse(&sent) else { panic!("{sent:02x?}") };
+        (initiation.timestamp.seconds, initiation.timestamp.nanoseconds)
+    };
+    // A clock that is an hour late, is set right, and goes back again.
+    let late = |now_us| [7200, 10_800, 3600][usize::try_from(now_us / 3_000_000).unwrap().min(2)];
+    let mut first = made(
+        SecureState::default(),
+        Box::new(move |now_us| Timestamp { seconds: late(now_us), nanoseconds: 999_999_999 }),
+    );
+    assert_eq!(timestamp(&mut first, 0), (7200, 999_999_999));
+    assert_eq!(timestamp(&mut first, 2_200_000), (7201, 0));
+    assert_eq!(timestamp(&mut first, 4_400_000), (10_800, 999_999_999));
+    assert_eq!(timestamp(&mut first, 9_900_000), (10_801, 0));
+    assert_eq!(timestamp(&mut made(first.session.report_secure(0), wall(5)), 0), (10_801, 1));
 }

@@ -30,32 +30,55 @@ fn home(which: u8) -> SocketAddr {
     ([192, 0, 2, which], 6000).into()
 }
 
-fn end(ours: u8, theirs: u8, psk: u8, learns: bool, secure: SecureState, wall: u64) -> End {
+/// What an end is made of.
+struct Kind<'a> {
+    ours: u8,
+    theirs: u8,
+    psk: u8,
+    remotes: &'a [Remote],
+    /// Longest datagram that the underlay carries.
+    datagram: usize,
+    secure: SecureState,
+    wall: Wall,
+}
+
+impl<'a> Kind<'a> {
+    fn new(ours: u8, theirs: u8, remotes: &'a [Remote]) -> Self {
+        Self { ours, theirs, psk: 0, remotes, datagram: 1472, secure: SecureState::default(), wall: wall(1000) }
+    }
+
+    fn end(self) -> End {
+        let Self { ours, theirs, psk, remotes, datagram, secure, wall } = self;
+        let session = Session::new(Told {
+            pair: Pair::new(&[ours; KEY], public_of(theirs), &[psk; KEY]).unwrap(),
+            offer: 3,
+            remotes,
+            datagram,
+            delivers: true,
+            exit_after: None,
+            state: &State { secure, ..State::default() },
+            wall,
+            random: crate::wire::secure::tests::random(ours),
+        });
+        let counters = Counters::new(&State::default(), remotes.len());
+        let learns = matches!(remotes[0], Remote::Learned { .. });
+        End { session, counters, outbox: Outbox::default(), learns, frames: Vec::new() }
+    }
+}
+
+/// A clock that is right, and so many seconds ahead of the worker's.
+fn wall(seconds: u64) -> Wall {
+    Box::new(move |now_us| {
+        #[allow(clippy::cast_possible_truncation)] // Less than 10^9.
+        let nanoseconds = (now_us % SECOND) as u32 * 1000;
+        Timestamp { seconds: seconds + now_us / SECOND, nanoseconds }
+    })
+}
+
+fn end(ours: u8, theirs: u8, psk: u8, learns: bool, secure: SecureState, seconds: u64) -> End {
     let remote =
         if learns { Remote::Learned { address: None, port: None } } else { Remote::Fixed(Address(home(theirs))) };
-    end_of(ours, theirs, psk, &[remote], secure, wall)
-}
-
-fn end_of(ours: u8, theirs: u8, psk: u8, remotes: &[Remote], secure: SecureState, wall: u64) -> End {
-    end_by(1472, ours, theirs, psk, remotes, secure, wall)
-}
-
-/// The same where the underlay carries datagrams of up to so many bytes.
-fn end_by(datagram: usize, ours: u8, theirs: u8, psk: u8, remotes: &[Remote], secure: SecureState, wall: u64) -> End {
-    let session = Session::new(Told {
-        pair: Pair::new(&[ours; KEY], public_of(theirs), &[psk; KEY]).unwrap(),
-        offer: 3,
-        remotes,
-        datagram,
-        delivers: true,
-        exit_after: None,
-        state: &State { secure, ..State::default() },
-        wall: Timestamp { seconds: wall, nanoseconds: 0 },
-        random: crate::wire::secure::tests::random(ours),
-    });
-    let counters = Counters::new(&State::default(), remotes.len());
-    let learns = matches!(remotes[0], Remote::Learned { .. });
-    End { session, counters, outbox: Outbox::default(), learns, frames: Vec::new() }
+    Kind { psk, secure, wall: wall(seconds), ..Kind::new(ours, theirs, &[remote]) }.end()
 }
 
 impl End {
