@@ -196,6 +196,11 @@ pub(crate) mod tests {
         (Sending::new(&ours), Opening::new(&theirs))
     }
 
+    /// As if a queue had sent so many datagrams.
+    pub fn spend(sending: &Sending, queue: u8, used: u64) {
+        sending.used[usize::from(queue)].store(used, Relaxed);
+    }
+
     /// A datagram with this content.
     pub fn sealed(sending: &Sending, queue: u8, content: &[u8]) -> Vec<u8> {
         let mut datagram = [&[0xee; HEADER][..], content, &[0xee; TAG]].concat();
@@ -293,11 +298,12 @@ pub(crate) mod tests {
     #[test]
     fn a_queue_wears_out_and_then_stops_for_itself() {
         let (sending, mut opening) = pair(CIPHERS[0]);
-        sending.used[2].store(REKEY - 1, Relaxed);
+        assert_eq!((REKEY, STOP), (1 << 29, 1 << 30));
+        spend(&sending, 2, REKEY - 1);
         assert!(!sending.is_worn());
         sealed(&sending, 2, b"");
         assert!(sending.is_worn());
-        sending.used[2].store(STOP - 1, Relaxed);
+        spend(&sending, 2, STOP - 1);
         let last = sealed(&sending, 2, b"last");
         let mut more = vec![0; 40];
         assert_eq!(sending.seal(2, &mut more), Err(Spent));

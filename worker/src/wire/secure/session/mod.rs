@@ -309,6 +309,7 @@ impl Session {
         if self.is_over() {
             return;
         }
+        self.slots.expire(now_us);
         if now_us >= self.next_tick_us {
             // Who was stopped does not make up for the ticks it missed.
             let next_us = self.next_tick_us + SECOND;
@@ -320,7 +321,6 @@ impl Session {
             self.ping_all(now_us, counters, out);
             self.route.active = self.paths.judge(self.tick, self.route.active);
         }
-        self.slots.expire(now_us);
         self.answer_kept(now_us, out);
         self.burst(now_us, counters, out);
         if self.wants_a_session(now_us) && self.attempts.is_over(now_us) {

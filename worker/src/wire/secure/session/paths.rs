@@ -137,3 +137,47 @@ impl Paths {
         self.all.iter().any(|path| path.remote.target() != Target::Nobody)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use privsep::ipc::{Address, Remote};
+
+    use super::*;
+
+    /// "It counts once, within 5 s, and by the path and from the address that the ping went to."
+    #[test]
+    fn a_pong_counts_once_and_in_time_and_from_where_its_ping_went() {
+        let [there, elsewhere] = [1, 2].map(|last| SocketAddr::from(([192, 0, 2, last], 6000)));
+        let learned = Remote::Learned { address: None, port: None };
+        let paths = [learned, learned, Remote::Fixed(Address(there))];
+        let new = || Paths::new(paths.iter().map(|remote| Path::new(remote, &PathReport::default())).collect());
+        let token = [7; 8];
+        let asked = |path, target| {
+            let mut paths = new();
+            paths.pinged(token, path, target, 1_000_000);
+            paths
+        };
+        let mut right = asked(0, Target::Address(there));
+        assert!(right.ponged(token, 0, Some(there), 9, 5_999_999));
+        assert_eq!(right.all[0].remote.target(), Target::Address(there));
+        assert_eq!((right.all[0].last_pong, right.all[0].rtt_us), (9, 4_999_999));
+        assert!(!right.ponged(token, 0, Some(there), 10, 1_000_001), "twice");
+        for (token, path, source, now_us) in [
+            (token, 0, Some(there), 6_000_000),
+            (token, 0, Some(elsewhere), 1_000_001),
+            (token, 0, None, 1_000_001),
+            (token, 1, Some(there), 1_000_001),
+            ([8; 8], 0, Some(there), 1_000_001),
+        ] {
+            let mut wrong = asked(0, Target::Address(there));
+            assert!(!wrong.ponged(token, path, source, 9, now_us), "{token:?} {path} {source:?} {now_us}");
+            assert!(wrong.all.iter().all(|path| path.last_pong == 0));
+            assert!(!wrong.all.iter().any(|path| path.remote.target() == Target::Address(there)));
+            // The right one still counts.
+            assert_eq!(wrong.ponged([7; 8], 0, Some(there), 9, now_us), now_us < 6_000_000);
+        }
+        // Where the socket is connected, it does not tell from where.
+        assert!(asked(2, Target::Connected(there)).ponged(token, 2, None, 9, 1_000_000));
+        assert!(!new().ponged(token, 0, Some(there), 9, 0));
+    }
+}

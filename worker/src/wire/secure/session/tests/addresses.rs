@@ -40,7 +40,7 @@ fn from_an_address_that_the_file_excludes_nothing_is_taken_whatever_it_is() {
 /// each path; so is the data that confirms a session."
 #[test]
 fn a_new_address_is_asked_by_whatever_is_opened_ten_times_a_second_for_each_path() {
-    let learned = [Remote::Learned { address: None, port: None }; 2];
+    let learned = [LEARNED; 2];
     let (mut first, mut second) = (both().0, Kind::new(2, 1, &learned).end());
     let response = only(second.receive(&only(first.on_time(0)), home(1), 0));
     first.receive(&response, home(2), 0);
@@ -78,7 +78,7 @@ fn a_new_address_is_asked_by_whatever_is_opened_ten_times_a_second_for_each_path
 /// What strangers cause does not push out the pings that the peer is to answer.
 #[test]
 fn a_pong_counts_whatever_new_addresses_are_asked_meanwhile() {
-    let learned = [Remote::Learned { address: None, port: None }; privsep::ipc::MAX_PATHS];
+    let learned = [LEARNED; privsep::ipc::MAX_PATHS];
     let (mut first, mut second) = (both().0, Kind::new(2, 1, &learned).end());
     exchange([&mut first, &mut second], 0);
     let ping = only(second.on_time(1_000_000));

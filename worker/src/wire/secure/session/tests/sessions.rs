@@ -1,0 +1,161 @@
+//! When a session begins and ends, and what asks whether it works.
+
+use super::*;
+use crate::wire::secure::crypt::tests::spend;
+
+/// Both ends with a session that has begun at 0, the first with these keys, behind a fixed address; the other learns.
+fn established(ours: u8, theirs: u8) -> (End, End) {
+    let mut ends = (Kind::new(ours, theirs, &[fixed()]).end(), Kind::new(theirs, ours, &[LEARNED]).end());
+    exchange([&mut ends.0, &mut ends.1], 0);
+    assert!(ends.0.has_session() && ends.1.has_session());
+    ends
+}
+
+/// Which ends begin, and when first, from one time to another, with nothing on the way that `passes` says does not.
+fn begin(
+    ends: &mut (End, End),
+    from_us: u64,
+    until_us: u64,
+    mut passes: impl FnMut(usize, u64, bool) -> bool,
+) -> Vec<(usize, u64)> {
+    let mut all: Vec<(usize, u64)> = Vec::new();
+    run([&mut ends.0, &mut ends.1], from_us, until_us, |from, now_us, datagram| {
+        let is_initiation = datagram[0] == message::INITIATION;
+        if is_initiation && all.iter().all(|(end, _)| *end != from) {
+            all.push((from, now_us));
+        }
+        passes(from, now_us, is_initiation)
+    });
+    all
+}
+
+/// "The current session is 120 s old and was begun here; or is 130 s old, 135 s at the end with the smaller key."
+#[test]
+fn a_session_is_replaced_by_who_began_it_or_else_by_the_other_end() {
+    for (ours, theirs, other) in [(1, 2, 130), (2, 1, 135)] {
+        let mut ends = established(ours, theirs);
+        assert_eq!(ends.1.session.pair.gives_way(), other == 135);
+        // What the first sends of it does not arrive.
+        let began = begin(&mut ends, 1, 150 * SECOND, |from, _, is_initiation| from == 1 || !is_initiation);
+        assert_eq!(began, [(0, 120 * SECOND), (1, other * SECOND)]);
+        for end in [&ends.0, &ends.1] {
+            let report = end.session.report_secure(150 * SECOND);
+            assert_eq!(report.session.unwrap().age_ms, (150 - other) * 1000);
+            assert_eq!((report.counts.handshakes, report.counts.rekeys), (2, 1));
+        }
+    }
+}
+
+/// "This end has sent 2^29 datagrams by a queue": either of both ends.
+#[test]
+fn a_session_is_replaced_by_who_has_sent_enough_by_it() {
+    for which in [0, 1] {
+        let mut ends = established(1, 2);
+        let end = if which == 0 { &ends.0 } else { &ends.1 };
+        spend(end.session.route().sending.as_ref().unwrap(), 0, (1 << 29) - 1);
+        assert!(begin(&mut ends, 1, 2 * SECOND, |_, _, _| true).is_empty());
+        let end = if which == 0 { &ends.0 } else { &ends.1 };
+        end.frame(0);
+        // It is looked at each second.
+        assert_eq!(begin(&mut ends, 3 * SECOND, 10 * SECOND, |_, _, _| true), [(which, 3 * SECOND)]);
+        assert_eq!(ends.1.session.report_secure(0).counts.rekeys, 1);
+    }
+}
+
+/// "One is, and nothing was opened by any for 5 s."
+#[test]
+fn an_end_that_hears_nothing_begins_after_five_seconds() {
+    let mut ends = established(1, 2);
+    // The pings of the tenth second are the last.
+    let began = begin(&mut ends, 1, 20 * SECOND, |_, now_us, _| now_us <= 10 * SECOND);
+    assert_eq!(began, [(0, 15 * SECOND), (1, 15 * SECOND)]);
+    assert!(ends.0.has_session() && ends.1.has_session(), "by which it still sends");
+}
+
+/// "A session waits for 10 s; or is going and has opened nothing for 10 s; or is 180 s old."
+#[test]
+fn each_session_ends_at_its_time() {
+    // The current one.
+    let mut ends = established(1, 2);
+    begin(&mut ends, 1, 180 * SECOND - 1, |_, _, is_initiation| !is_initiation);
+    assert!(ends.0.has_session() && ends.1.has_session());
+    begin(&mut ends, 180 * SECOND, 180 * SECOND, |_, _, is_initiation| !is_initiation);
+    assert!(!ends.0.has_session() && !ends.1.has_session());
+    // One that waits.
+    for (now_us, is_there) in [(10 * SECOND - 1, true), (10 * SECOND, false)] {
+        let (mut first, mut second) = both();
+        let response = only(second.receive(&only(first.on_time(0)), home(1), 0));
+        first.receive(&response, home(2), 0);
+        second.on_time(now_us);
+        second.receive(&first.frame(0), home(1), now_us);
+        assert_eq!((second.has_session(), second.frames.len()), (is_there, usize::from(is_there)));
+        let heard = Timestamp { seconds: 1000, nanoseconds: 0 };
+        assert_eq!(second.session.report_secure(0).heard, if is_there { heard } else { Timestamp::default() });
+    }
+    // Those that are going.
+    let opens = |second: &mut End, frame: &[u8], now_us| {
+        second.on_time(now_us);
+        second.receive(frame, home(1), now_us);
+        second.frames.len() == 1
+    };
+    let (first, mut second) = established(1, 2);
+    let frames: Vec<_> = (0..4).map(|byte| first.frame(byte)).collect();
+    let mut first = Kind { secure: first.session.report_secure(0), ..Kind::new(1, 2, &[fixed()]) }.end();
+    exchange([&mut first, &mut second], SECOND);
+    assert!(opens(&mut second, &frames[0], 11 * SECOND - 1));
+    assert!(opens(&mut second, &frames[1], 21 * SECOND - 2));
+    assert!(!opens(&mut second, &frames[2], 31 * SECOND - 2));
+}
+
+/// "Two that are going": "of three that are going the oldest ends."
+#[test]
+fn of_three_sessions_that_are_going_the_oldest_ends() {
+    let (mut first, mut second) = established(1, 2);
+    let mut frames = Vec::new();
+    for generation in 1..=3 {
+        frames.push(first.frame(0));
+        first = Kind { secure: first.session.report_secure(0), ..Kind::new(1, 2, &[fixed()]) }.end();
+        exchange([&mut first, &mut second], generation);
+    }
+    frames.push(first.frame(0));
+    let opened = frames.iter().map(|frame| {
+        second.receive(frame, home(1), 4);
+        second.frames.len()
+    });
+    assert_eq!(opened.collect::<Vec<_>>(), [0, 1, 1, 1]);
+}
+
+/// When pings leave, in milliseconds, by path; one datagram is opened at a time, if one is.
+fn pings(heard_us: Option<u64>) -> Vec<(u64, usize)> {
+    let mut first = Kind::new(1, 2, &[fixed(), fixed()]).end();
+    let mut second = Kind::new(2, 1, &[LEARNED]).end();
+    let initiations = first.on_time(0);
+    let response = only(second.receive(&initiations[0].1, home(1), 0));
+    first.receive(&response, home(2), 0);
+    second.receive(&first.frame(0), home(1), 0);
+    let frame = second.frame(0);
+    let (mut all, mut now_us) = (Vec::new(), 0);
+    while now_us < 4_500_000 {
+        if heard_us == Some(now_us) {
+            assert!(first.receive(&frame, home(2), now_us).is_empty() && first.frames.len() == 1);
+        }
+        first.session.on_time(now_us, &first.counters, &mut first.outbox);
+        for (path, _, numbers) in first.outbox.runs() {
+            assert_eq!(first.outbox.batch().frame(numbers.start).len(), HEADER + CONTROL + TAG);
+            all.extend(numbers.map(|_| (now_us / 1000, path)));
+        }
+        first.outbox.clear();
+        let due_us = first.session.due_us();
+        now_us = heard_us.filter(|&heard_us| heard_us > now_us).map_or(due_us, |heard_us| due_us.min(heard_us));
+    }
+    all
+}
+
+/// "A ping by each path at once and after 100, 200 and 400 ms more, until something has been opened by this session"; and "each end
+/// sends a ping by each path, each second."
+#[test]
+fn a_new_session_is_asked_more_often_until_something_was_opened_by_it() {
+    let by_both = |times: &[u64]| times.iter().flat_map(|&time| [(time, 0), (time, 1)]).collect::<Vec<_>>();
+    assert_eq!(pings(None), by_both(&[0, 100, 300, 700, 1000, 2000, 3000, 4000]));
+    assert_eq!(pings(Some(200_000)), by_both(&[0, 100, 1000, 2000, 3000, 4000]));
+}

@@ -1,0 +1,110 @@
+//! What is said of a peer that is none.
+
+use super::*;
+
+#[test]
+fn each_trouble_is_told_from_the_others() {
+    let (mut first, mut second) = both();
+    let initiation = only(first.on_time(0));
+    // This end's file names another peer.
+    let mut other = end(2, 3, 0, true, SecureState::default(), 1000);
+    assert!(other.receive(&initiation, home(1), 0).is_empty());
+    assert_eq!(other.trouble(), Some(Trouble::OtherPeerKey));
+    // The peer's file has another key for this end: said only where it comes from the peer's address.
+    let mut other = end(4, 1, 0, true, SecureState::default(), 1000);
+    assert!(other.receive(&initiation, home(1), 0).is_empty());
+    assert_eq!(other.trouble(), None);
+    let mut other = end(4, 1, 0, false, SecureState::default(), 1000);
+    assert!(other.receive(&initiation, home(1), 0).is_empty());
+    assert_eq!(other.trouble(), Some(Trouble::OurKeyUnknown));
+    // The pre-shared keys differ. Whoever repeats the response finds nothing.
+    let response = only(end(2, 1, 9, true, SecureState::default(), 1000).receive(&initiation, home(1), 0));
+    for failures in [1, 1] {
+        assert!(first.receive(&response, home(2), 1).is_empty() && !first.has_session());
+        assert_eq!(first.trouble(), Some(Trouble::Psk));
+        assert_eq!(first.session.report_secure(0).counts.auth_failures, failures);
+        // Nor does what was sent leave again.
+        assert!(first.on_time(1_000_000).is_empty());
+    }
+    // Another version, whatever its form is: both MACs are the last 32 bytes.
+    let mut message = vec![7; 70];
+    for (kind, version, length) in
+        [(message::RESPONSE, 0, 34), (message::INITIATION, 9, 1500), (message::INITIATION, 2, 70)]
+    {
+        message.resize(length, 7);
+        (message[0], message[1]) = (kind, version);
+        first.session.pair.put_macs(&mut message);
+        assert!(second.receive(&message, home(1), 0).is_empty());
+        assert_eq!(second.trouble(), Some(Trouble::Version(version)));
+    }
+    message[60] ^= 1;
+    assert!(second.receive(&message, home(7), 0).is_empty());
+    assert_eq!(second.trouble(), Some(Trouble::OtherPeerKey));
+}
+
+/// "Only while there is no current session and until there is one."
+#[test]
+fn trouble_is_said_only_while_there_is_no_session() {
+    let (mut first, mut second) = both();
+    let initiation = only(first.on_time(0));
+    exchange([&mut first, &mut second], 0);
+    // The response to the initiation, which was not sent again: it is as if it had been lost.
+    let response = only(second.receive(&initiation, home(1), 0));
+    first.receive(&response, home(2), 0);
+    exchange([&mut first, &mut second], 0);
+    assert!(first.has_session() && second.has_session());
+    let initiation_of = |ours, theirs| only(end(ours, theirs, 0, false, SecureState::default(), 1000).on_time(0));
+    let (of_a_stranger, for_a_stranger) = (initiation_of(3, 2), initiation_of(3, 4));
+    let mut other_version = vec![7; 70];
+    (other_version[0], other_version[1]) = (message::INITIATION, 9);
+    first.session.pair.put_macs(&mut other_version);
+    let cases = [
+        (&of_a_stranger, Trouble::OtherPeerKey),
+        (&for_a_stranger, Trouble::OurKeyUnknown),
+        (&other_version, Trouble::Version(9)),
+        (&initiation, Trouble::Clock { behind_ms: 1 }),
+    ];
+    // Five seconds later it asks for another session, and somebody with another pre-shared key answers.
+    let other_psk = |second: &mut End, now_us| {
+        let sent = second.on_time(now_us);
+        let asked = &sent.iter().find(|(_, sent)| sent[0] == message::INITIATION).unwrap().1;
+        let response = only(end(1, 2, 9, false, SecureState::default(), 1000).receive(asked, home(2), 0));
+        second.receive(&response, home(1), now_us);
+        second.trouble()
+    };
+    for (message, _) in cases {
+        assert!(second.receive(message, home(1), 1).is_empty());
+        assert_eq!(second.trouble(), None);
+    }
+    assert_eq!(other_psk(&mut second, 5_000_000), None);
+    let (failures, initiations) = {
+        let SecureCounters { auth_failures, dropped_initiations, .. } = second.session.report_secure(0).counts;
+        (auth_failures, dropped_initiations)
+    };
+    assert_eq!((failures, initiations), (3, 1), "they were taken for something else");
+    // Its session is over.
+    assert_eq!(other_psk(&mut second, 180_000_000), Some(Trouble::Psk));
+    for (message, trouble) in cases {
+        assert!(second.receive(message, home(1), 180_000_000).is_empty());
+        assert_eq!(second.trouble(), Some(trouble));
+    }
+    exchange([&mut first, &mut second], 180_000_000);
+    assert!(second.has_session());
+    assert_eq!(second.trouble(), None);
+}
+
+/// "Only where it is wrong is mac1 looked at, to be able to say why, ten times a second at most."
+#[test]
+fn it_is_looked_at_ten_times_a_second_what_is_wrong_with_a_message() {
+    let mut second = both().1;
+    let initiation_of = |ours, theirs| only(end(ours, theirs, 0, false, SecureState::default(), 1000).on_time(0));
+    let (neither, of_a_stranger) = (initiation_of(3, 4), initiation_of(3, 2));
+    for _ in 0..10 {
+        second.receive(&neither, home(9), 7);
+    }
+    second.receive(&of_a_stranger, home(9), 1_000_006);
+    assert_eq!(second.trouble(), None);
+    second.receive(&of_a_stranger, home(9), 1_000_007);
+    assert_eq!(second.trouble(), Some(Trouble::OtherPeerKey));
+    assert_eq!(second.session.report_secure(0).counts.auth_failures, 12);
+}
