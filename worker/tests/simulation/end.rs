@@ -102,7 +102,7 @@ impl Shape {
 }
 
 /// The address of an end's path.
-fn address(which: usize, path: usize) -> SocketAddr {
+pub fn address(which: usize, path: usize) -> SocketAddr {
     ([192, 0, 2, 1 + which as u8], 6000 + path as u16).into()
 }
 
@@ -325,6 +325,7 @@ impl End {
     }
 }
 
-fn datagram(which: usize, path: usize, target: Target, bytes: &[u8], frame: Option<u64>) -> Datagram {
+/// A datagram of an end.
+pub fn datagram(which: usize, path: usize, target: Target, bytes: &[u8], frame: Option<u64>) -> Datagram {
     Datagram { path, source: address(which, path), target: target.address(), bytes: bytes.to_vec(), frame }
 }

@@ -75,6 +75,11 @@ impl Sky {
     }
 }
 
+/// The path that is to be used: the first, or else the other one.
+pub fn first_that_works(skies: &[Sky]) -> Option<usize> {
+    skies.iter().position(Sky::works)
+}
+
 /// A NAT before end 0: its datagrams come from an address that changes, and what is not used is forgotten.
 struct Nat {
     address: SocketAddr,

@@ -19,9 +19,9 @@ use ethudp_worker::wire::secure::{Sealer, Session, Told};
 use ethudp_worker::wire::{Counters, Outbox, Target};
 use privsep::ipc::{Address, PathReport, Remote, State, Timestamp};
 
-use crate::end::Datagram;
-use crate::net::{Net, Random, Sky};
-use crate::{SECOND, for_seeds, number};
+use crate::end::{Datagram, address, datagram};
+use crate::net::{Net, Random, Sky, first_that_works};
+use crate::{Run, SECOND, World, for_seeds};
 
 /// Time after which all is well again: five seconds until silence is noticed, an attempt of each form that was lost, the form that
 /// passes with its two round trips, and a ping.
@@ -37,10 +37,6 @@ fn keys() -> [([u8; KEY], [u8; KEY]); 2] {
         let private = PrivateKey::from_private_key(&X25519, &[byte; KEY]).unwrap();
         ([byte; KEY], private.compute_public_key().unwrap().as_ref().try_into().unwrap())
     })
-}
-
-fn address(which: usize, path: usize) -> SocketAddr {
-    ([192, 0, 2, 1 + which as u8], 6000 + path as u16).into()
 }
 
 /// Where what was recorded comes from.
@@ -161,7 +157,7 @@ impl End {
         self.sealer.set_route(self.session.route());
         let (datagrams, path, target) = self.sealer.seal(&mut self.batch, &self.counters);
         for index in 0..datagrams.len() {
-            self.sent.push(datagram(self.kind.which, path, target, datagrams.frame(index)));
+            self.sent.push(datagram(self.kind.which, path, target, datagrams.frame(index), None));
         }
     }
 
@@ -169,7 +165,7 @@ impl End {
         for (path, target, numbers) in self.outbox.runs() {
             for number in numbers {
                 let bytes = self.outbox.batch().frame(number);
-                self.sent.push(datagram(self.kind.which, path, target, bytes));
+                self.sent.push(datagram(self.kind.which, path, target, bytes, None));
             }
         }
         self.refused |= self.outbox.batch().is_full();
@@ -179,10 +175,6 @@ impl End {
     fn handshakes(&self) -> u64 {
         self.state.secure.counts.handshakes
     }
-}
-
-fn datagram(which: usize, path: usize, target: Target, bytes: &[u8]) -> Datagram {
-    Datagram { path, source: address(which, path), target: target.address(), bytes: bytes.to_vec(), frame: None }
 }
 
 fn session(kind: &Kind, state: &State, wall: u64, seed: u64) -> Session {
@@ -208,9 +200,9 @@ fn session(kind: &Kind, state: &State, wall: u64, seed: u64) -> Session {
     })
 }
 
-struct World {
-    seed: u64,
-    now: u64,
+/// That of the secure wire.
+struct Secure {
+    run: Run,
     random: Random,
     ends: [End; 2],
     net: Net,
@@ -221,102 +213,18 @@ struct World {
     carries: usize,
 }
 
-impl World {
-    fn new(seed: u64) -> Self {
-        let mut random = Random::new(seed);
-        let (paths, nat, swapped) = (1 + random.below(2) as usize, random.chance(2), random.chance(2));
-        let offers = [0; 2].map(|_: i32| if random.chance(3) { 1 } else { 3 });
-        let ends = [0, 1].map(|which| End::new(which, paths, nat, swapped, offers[which], &mut random));
-        Self { seed, now: 0, net: Net::new(paths, nat), nat, ends, recorded: Default::default(), carries: 9000, random }
+impl World for Secure {
+    fn run(&mut self) -> &mut Run {
+        &mut self.run
     }
 
-    fn check(&self, holds: bool, what: &str) {
-        let Self { seed, now, .. } = self;
-        assert!(holds, "secure: seed {seed}, second {}: {what} (run it alone with ETHUDP_SEED={seed})", now / SECOND);
-    }
-
-    fn run(&mut self) {
-        for _ in 0..PHASES {
-            self.phase();
-        }
-    }
-
-    fn phase(&mut self) {
-        let skies: Vec<Sky> = (0..self.net.paths()).map(|_| Sky::far(&mut self.random)).collect();
-        self.net.set(&skies);
-        self.carries = if self.random.chance(4) { SHORT } else { 9000 };
-        let moment = self.random.below(3 * SECOND);
-        self.advance(moment);
-        let which = self.random.below(2) as usize;
-        match self.random.below(5) {
-            0 => {
-                self.ends[which].restart(self.now);
-                if self.random.chance(2) {
-                    self.ends[1 - which].restart(self.now);
-                }
-            }
-            1 => {
-                let time = self.random.below(8) * SECOND;
-                self.ends[which].stopped_until = self.now + time;
-                self.advance(time);
-            }
-            2 => self.net.move_nat(&mut self.random),
-            _ => {}
-        }
-        self.advance(SETTLED);
-        let works = match &skies[..] {
-            [first, ..] if first.works() => Some(first),
-            [_, second] if second.works() => Some(second),
-            _ => None,
-        };
-        let Some(sky) = works.copied() else {
-            let time = self.random.below(60 * SECOND);
-            self.advance(time);
-            return;
-        };
-        let (begin, handshakes) = (self.now, [0, 1].map(|which: usize| self.ends[which].handshakes()));
-        for which in 0..2 {
-            let route = self.ends[which].session.route().clone();
-            self.check(route.sending.is_some(), &format!("end {which} has no session under {skies:?}"));
-            self.check(route.now().1 != Target::Nobody, &format!("end {which} does not know where its peer is"));
-        }
-        let time = self.random.below(200 * SECOND);
-        self.advance(time);
-        let until = self.now;
-        self.advance(2 * SECOND);
-        for (which, handshakes) in handshakes.into_iter().enumerate() {
-            let sent = self.ends[which].frames.iter().filter(|(_, frame)| (begin..until).contains(&frame.0));
-            // Longer ones did not fit through.
-            let in_pieces = self.ends[which].kind.datagram <= self.carries;
-            let fits = sent.filter(|(_, frame)| (in_pieces || frame.2.len() + 36 <= self.carries) && frame.1 == 0);
-            let lost: Vec<_> = fits.map(|(number, frame)| (number, frame.0 / SECOND)).collect();
-            if sky.loses_nothing() {
-                let said = format!("frames of end {which} were lost under {skies:?}: {lost:?}");
-                self.check(lost.is_empty(), &said);
-                let new = self.ends[which].handshakes() - handshakes;
-                let said = format!("end {which} made {new} handshakes in {} s", (self.now - begin) / SECOND);
-                self.check(new <= 1 + 2 * ((self.now - begin) / (120 * SECOND)) + 1, &said);
-            }
-            self.ends[which].frames.retain(|_, frame| frame.0 >= until);
-        }
-    }
-
-    fn advance(&mut self, time: u64) {
-        let until = self.now + time;
-        loop {
-            let stopped = [0, 1].map(|which: usize| self.ends[which].stopped_until);
-            let due = self.ends.iter().map(End::due).fold(self.net.due(stopped), u64::min);
-            if due > until {
-                self.now = until;
-                return;
-            }
-            self.now = self.now.max(due);
-            self.step();
-        }
+    fn due(&self) -> u64 {
+        let stopped = [0, 1].map(|which: usize| self.ends[which].stopped_until);
+        self.ends.iter().map(End::due).fold(self.net.due(stopped), u64::min)
     }
 
     fn step(&mut self) {
-        let now = self.now;
+        let now = self.run.now;
         for which in 0..2 {
             if now < self.ends[which].stopped_until {
                 continue;
@@ -334,13 +242,85 @@ impl World {
                 self.ends[which].send_frame(now, &mut self.random);
                 self.repeat(which);
             }
-            self.check(self.ends[which].due() > now, "what was due still is");
-            self.check(!self.ends[which].refused, "an outbox was full");
+            self.run.check(self.ends[which].due() > now, "what was due still is");
+            self.run.check(!self.ends[which].refused, "an outbox was full");
             let is_strangers = |report: &PathReport| report.learned == Some(Address(stranger()));
-            self.check(!self.ends[which].state.paths.iter().any(is_strangers), "a stranger is the peer");
+            self.run.check(!self.ends[which].state.paths.iter().any(is_strangers), "a stranger is the peer");
             for datagram in std::mem::take(&mut self.ends[which].sent) {
                 self.carry(which, datagram);
             }
+        }
+    }
+}
+
+impl Secure {
+    fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let (paths, nat, swapped) = (1 + random.below(2) as usize, random.chance(2), random.chance(2));
+        let offers = [0; 2].map(|_: i32| if random.chance(3) { 1 } else { 3 });
+        let ends = [0, 1].map(|which| End::new(which, paths, nat, swapped, offers[which], &mut random));
+        let run = Run::new("secure", seed);
+        Self { run, net: Net::new(paths, nat), nat, ends, recorded: Default::default(), carries: 9000, random }
+    }
+
+    fn live(&mut self) {
+        for _ in 0..PHASES {
+            self.phase();
+        }
+    }
+
+    fn phase(&mut self) {
+        let skies: Vec<Sky> = (0..self.net.paths()).map(|_| Sky::far(&mut self.random)).collect();
+        self.net.set(&skies);
+        self.carries = if self.random.chance(4) { SHORT } else { 9000 };
+        let moment = self.random.below(3 * SECOND);
+        self.advance(moment);
+        let which = self.random.below(2) as usize;
+        match self.random.below(5) {
+            0 => {
+                self.ends[which].restart(self.run.now);
+                if self.random.chance(2) {
+                    self.ends[1 - which].restart(self.run.now);
+                }
+            }
+            1 => {
+                let time = self.random.below(8) * SECOND;
+                self.ends[which].stopped_until = self.run.now + time;
+                self.advance(time);
+            }
+            2 => self.net.move_nat(&mut self.random),
+            _ => {}
+        }
+        self.advance(SETTLED);
+        let Some(sky) = first_that_works(&skies).map(|path| skies[path]) else {
+            let time = self.random.below(60 * SECOND);
+            self.advance(time);
+            return;
+        };
+        let (begin, handshakes) = (self.run.now, [0, 1].map(|which: usize| self.ends[which].handshakes()));
+        for which in 0..2 {
+            let route = self.ends[which].session.route().clone();
+            self.run.check(route.sending.is_some(), &format!("end {which} has no session under {skies:?}"));
+            self.run.check(route.now().1 != Target::Nobody, &format!("end {which} does not know where its peer is"));
+        }
+        let time = self.random.below(200 * SECOND);
+        self.advance(time);
+        let until = self.run.now;
+        self.advance(2 * SECOND);
+        for (which, handshakes) in handshakes.into_iter().enumerate() {
+            let sent = self.ends[which].frames.iter().filter(|(_, frame)| (begin..until).contains(&frame.0));
+            // Longer ones did not fit through.
+            let in_pieces = self.ends[which].kind.datagram <= self.carries;
+            let fits = sent.filter(|(_, frame)| (in_pieces || frame.2.len() + 36 <= self.carries) && frame.1 == 0);
+            let lost: Vec<_> = fits.map(|(number, frame)| (number, frame.0 / SECOND)).collect();
+            if sky.loses_nothing() {
+                let said = format!("frames of end {which} were lost under {skies:?}: {lost:?}");
+                self.run.check(lost.is_empty(), &said);
+                let new = self.ends[which].handshakes() - handshakes;
+                let said = format!("end {which} made {new} handshakes in {} s", (self.run.now - begin) / SECOND);
+                self.run.check(new <= 1 + 2 * ((self.run.now - begin) / (120 * SECOND)) + 1, &said);
+            }
+            self.ends[which].frames.retain(|_, frame| frame.0 >= until);
         }
     }
 
@@ -348,19 +328,19 @@ impl World {
         if let Some(Message::Initiation(initiation)) = message::parse(&datagram.bytes) {
             let (said, bytes) = (initiation.bytes[8..20].to_vec(), datagram.bytes.clone());
             let before = self.ends[which].timestamps.insert(said, bytes);
-            self.check(before.is_none_or(|before| before == datagram.bytes), "a timestamp was sent twice");
+            self.run.check(before.is_none_or(|before| before == datagram.bytes), "a timestamp was sent twice");
         }
         if datagram.target == Some(stranger()) {
             self.ends[which].to_stranger += 1;
-            let most = 10 * (self.now / SECOND + 1);
-            self.check(self.ends[which].to_stranger <= most, "much was said to a stranger");
+            let most = 10 * (self.run.now / SECOND + 1);
+            self.run.check(self.ends[which].to_stranger <= most, "much was said to a stranger");
             return;
         }
         if self.nat && which == 0 {
             self.record(which, &datagram);
         }
         if datagram.bytes.len() <= self.carries {
-            let now = self.now;
+            let now = self.run.now;
             self.net.send(which, datagram, now, &mut self.random);
         }
     }
@@ -385,7 +365,7 @@ impl World {
         if self.nat && which == 0 {
             datagram.source = stranger();
         }
-        self.net.put(1 - which, datagram, self.now + 1);
+        self.net.put(1 - which, datagram, self.run.now + 1);
     }
 
     fn delivered(&mut self, which: usize, bytes: &[u8]) {
@@ -396,21 +376,18 @@ impl World {
             frame.1 += 1;
             frame.1 > 1
         });
-        self.check(same, "a frame was changed on its way");
-        self.check(!twice, "a frame was delivered twice");
-        self.check(number % 2 == 1 - which as u64 && number < self.ends[1 - which].next_frame, "a frame was invented");
+        self.run.check(same, "a frame was changed on its way");
+        self.run.check(!twice, "a frame was delivered twice");
+        self.run
+            .check(number % 2 == 1 - which as u64 && number < self.ends[1 - which].next_frame, "a frame was invented");
     }
 }
 
 #[test]
 fn whatever_the_network_does_the_secure_wire_holds() {
-    let run = |seed| {
-        let mut world = World::new(seed);
-        world.run();
-        world.now
-    };
-    match number("ETHUDP_SEED") {
-        Some(seed) => drop(run(seed)),
-        None => for_seeds(run),
-    }
+    for_seeds(|seed| {
+        let mut world = Secure::new(seed);
+        world.live();
+        world.run.now
+    });
 }
