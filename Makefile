@@ -57,7 +57,7 @@ install: check-built
 	install -D -m 0644 -t $(DESTDIR)$(DOCDIR)/docs docs/*.md docs/*.svg
 	install -D -m 0644 -t $(DESTDIR)$(DOCDIR)/docs/decisions docs/decisions/*.md
 	install -D -m 0644 -t $(DESTDIR)$(DOCDIR)/selinux selinux/README.md
-	install -D -m 0644 -t $(DESTDIR)$(DOCDIR)/examples dist/examples/example.toml dist/examples/ethudp@.service.d/*
+	install -D -m 0644 -t $(DESTDIR)$(DOCDIR)/examples dist/examples/*.toml dist/examples/ethudp@.service.d/*
 
 # Configuration, user and running tunnels stay.
 uninstall:

@@ -1,5 +1,8 @@
 //! `ethudp check`: what is wrong, and on which line; what is worth a warning; several files at once.
 
+use std::fs;
+use std::path::Path;
+
 use crate::lab::{Background, Running, Scratch, Sites};
 
 const TAP: &str = "mode = \"tap\"\nwire = \"classic\"\n[tap]\naddress = [\"10.8.0.1/24\"]\n\
@@ -7,8 +10,13 @@ const TAP: &str = "mode = \"tap\"\nwire = \"classic\"\n[tap]\naddress = [\"10.8.
 
 /// Checks files of these names and contents and returns the exit status and the lines.
 fn check(files: &[(&str, &str)]) -> (Option<i32>, String) {
+    check_with("0123456789abcdef\n", files)
+}
+
+/// The same beside a.key with this in it.
+fn check_with(key: &str, files: &[(&str, &str)]) -> (Option<i32>, String) {
     let scratch = Scratch::new();
-    scratch.write("a.key", "0123456789abcdef\n", 0o600);
+    scratch.write("a.key", key, 0o600);
     let paths: Vec<_> = files.iter().map(|(name, content)| scratch.write(name, content, 0o644)).collect();
     let mut arguments = vec!["check"];
     arguments.extend(paths.iter().map(|path| path.to_str().unwrap()));
@@ -61,5 +69,32 @@ fn what_is_likely_not_meant_is_warned_of() {
 fn a_start_warns_as_check_does() {
     let sites = Sites::new();
     let a = Running::classic(&sites.a, "a", "-i -dev eu0 192.0.2.1 6000 0.0.0.0 0 10.8.0.1 24");
-    assert!(a.log().contains("ethudp: a: warning: path 192.0.2.1:6000: whoever sends a datagram to it is the peer"));
+    for words in
+        ["path 192.0.2.1:6000: whoever sends a datagram to it is the peer", "wire classic: nothing is encrypted and"]
+    {
+        assert!(a.log().contains(&format!("ethudp: a: warning: {words}")), "{}", a.log());
+    }
+}
+
+/// An example that is shipped, for the tunnel "a".
+fn example(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/examples").join(name);
+    fs::read_to_string(path).unwrap().replace("\"NAME.key\"", "\"a.key\"")
+}
+
+#[test]
+fn the_examples_are_files_of_tunnels_once_they_have_keys() {
+    let (status, text) = check(&[("a.toml", &example("classic.toml"))]);
+    assert!(status == Some(0) && text.contains("mode tap, wire classic: ok\n"), "{text}");
+    let secure = example("example.toml");
+    let key = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=\n";
+    // What stands in the place of the peer's key is none: nobody runs the example with a key that everybody has.
+    let (status, text) = check_with(key, &[("a.toml", &secure)]);
+    assert!(status == Some(78) && text.contains("line 12: secure.peer-public-key = \"what `ethudp pubkey"), "{text}");
+    let (before, after) = secure.split_once("\"what `ethudp pubkey").unwrap();
+    let after = after.split_once("\"\n").unwrap().1;
+    let whole = format!("{before}\"3p7bfXt9wbTTW2HC7OQ1Nz+DQ8hbeGdNrfx+FG+IK08=\"\n{after}");
+    let (status, text) = check_with(key, &[("a.toml", &whole)]);
+    assert!(status == Some(0) && text.contains("mode tap, wire secure: ok\n"), "{text}");
+    assert!(!text.contains("nothing is authenticated"), "{text}");
 }
