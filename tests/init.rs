@@ -63,12 +63,16 @@ fn fingerprint(text: &str) -> &str {
 #[test]
 fn two_sites_are_ready_by_one_line_each_way() {
     let (a, b) = (Scratch::new(), Scratch::new());
-    let of_a = line(&a, "t --address 10.8.0.1/24 --endpoint 198.51.100.7");
-    let (status, of_b, said_b) = init(&b, &format!("t --peer {of_a} --port 6001"));
+    let (status, of_a, said) = init(&a, "t --address 10.8.0.1/24 --endpoint 198.51.100.7");
+    assert_eq!(status, Some(0), "{said}");
+    // What is said can be pasted as it is.
+    assert!(said.contains(&format!(": ethudp init t --peer {of_a}")), "{said}");
+    let (status, of_b, said_b) = init(&b, &format!("t --peer {} --port 6001", of_a.trim_end()));
     assert_eq!(status, Some(0), "{said_b}");
+    assert!(said_b.contains(&format!(": ethudp init t --peer {of_b}")), "{said_b}");
     let (status, again, said_a) = init(&a, &format!("t --peer {of_b}"));
     assert_eq!(status, Some(0), "{said_a}");
-    assert_eq!(again.trim_end(), of_a);
+    assert_eq!(again, of_a);
     assert_eq!(fingerprint(&said_a), fingerprint(&said_b));
     assert_eq!(fingerprint(&said_a).split(' ').count(), 10);
     let (file_a, file_b) = (read(&a, "t.toml"), read(&b, "t.toml"));
@@ -170,6 +174,10 @@ fn what_cannot_become_a_tunnel_is_said() {
     ] {
         fails(&b, &arguments, status, words);
     }
+    let (status, _, error) = init(&b, "u --endpoint 198.51.100.8");
+    assert!(status == Some(0) && error.contains("u.toml: its TAP interface has no address; --address"), "{error}");
+    let (_, _, error) = init(&b, "v --bridge br0");
+    assert!(!error.contains("no address"), "{error}");
     let mut command = ethudp(&b, &[], &["init", "t", "--dir", "/nonexistent"]);
     let output = command.output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();

@@ -84,7 +84,7 @@ enum Action {
 /// What `-h`, `--help` and `help` print: both command lines.
 pub fn help() -> String {
     format!(
-        "{}\nEthUDP's own command line is understood, too:\n\n{}",
+        "{}\nEthUDP's own command line is understood, too. Its wire authenticates nothing, and is for peers that are EthUDP:\n\n{}",
         Arguments::command().render_help(),
         classic::HELP
     )

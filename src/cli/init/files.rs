@@ -46,12 +46,15 @@ impl Place {
     pub fn create(&self, key: &str, text: &str) -> Result<(), Error> {
         let failed = |path: &Path, error: &io::Error| {
             let right = match error.kind() {
-                ErrorKind::AlreadyExists => "; it is never overwritten: remove it, or choose another NAME",
+                ErrorKind::AlreadyExists => "; it is never overwritten: remove it, or choose another NAME".into(),
                 ErrorKind::NotFound => {
-                    "; the directory must be there, as `install -d -m 750 -g ethudp-status` makes it"
+                    let directory = self.directory.display();
+                    format!(
+                        "; the directory must be there, as `install -d -m 750 -g ethudp-status {directory}` makes it"
+                    )
                 }
-                ErrorKind::PermissionDenied => "; `ethudp init` is for root, or for a --dir of your own",
-                _ => "",
+                ErrorKind::PermissionDenied => "; `ethudp init` is for root, or for a --dir of your own".into(),
+                _ => String::new(),
             };
             Error::failure(format!("{}: {error}{right}", path.display()))
         };

@@ -6,7 +6,7 @@ mod files;
 mod line;
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use privsep::ipc::Secret;
 
@@ -73,13 +73,13 @@ pub fn run(options: &Options) -> Result<(), Error> {
             "{} is complete; both ends must show this fingerprint: {fingerprint}",
             place.file.display()
         ));
-        log::info(&format!("to the other end, if it has not got it: ethudp init NAME --peer {line}"));
+        log::info(&format!("at the other end, unless that has been done: ethudp init {name} --peer {line}"));
+        let shown = if options.dir == Path::new(DIRECTORY) { name.clone() } else { place.file.display().to_string() };
+        log::info(&format!("it runs by `ethudp up {shown}`; `ethudp check {shown}` says what its unit lacks"));
     } else {
         log::info(&format!("wrote {} and {}", place.file.display(), place.key.display()));
-        log::info(&format!(
-            "at the other end: ethudp init NAME --peer {line}; then here, with what that prints: ethudp init {name} \
-                            --peer LINE"
-        ));
+        log::info(&format!("at the other end: ethudp init {name} --peer {line}"));
+        log::info(&format!("then here, with the line that this prints: ethudp init {name} --peer LINE"));
     }
     log::print(&format!("{line}\n"))
 }
@@ -106,6 +106,12 @@ fn create(options: &Options, place: &Place, peer: Option<&Line>) -> Result<Line,
     }
     let text = text(options, &local, port, &line, peer);
     place.create(&keys::text(&private), &text)?;
+    if !line.joins && line.inner.is_none() {
+        let file = place.file.display();
+        log::warning(&format!(
+            "{file}: its TAP interface has no address; --address gives it one, or tap.address in the file"
+        ));
+    }
     Ok(line)
 }
 
