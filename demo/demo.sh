@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 #
-# Shows a tunnel between two sites on this machine, measures it, and kills a worker under it.
+# Makes two sites on this machine one by `ethudp init`, shows the tunnel between them, measures it, and kills a worker under it.
 #
 #   demo/demo.sh DIRECTORY     as root; DIRECTORY has the three executables. `make demo` builds them and calls this.
 #
@@ -9,7 +9,7 @@
 
 set -eEuo pipefail
 
-readonly CIPHER=aes-128 MTU=1400 PORT=6000
+readonly PORT=6000
 readonly -A OUTER=([a]=192.0.2.1 [b]=192.0.2.2)      # the network between the sites
 readonly -A INNER=([a]=10.8.0.1 [b]=10.8.0.2)        # the network inside the tunnel
 readonly ROW='  %-12s%6s%6s  %-17s%-10s%-14s%s\n'
@@ -73,39 +73,57 @@ join_sites() {
     done
 }
 
-# start SITE PEER
+# init SITE ARGUMENT...: file and key of a site, and the line for the other one, in `line`.
+init() {
+    local site=$1
+    shift
+    line=$(ethudp init site-$site --dir /run "$@" 2>>/run/site-$site.log) || fail "ethudp init site-$site $* has failed"
+    say "site $site" "ethudp init site-$site $*"
+    [[ $line == ethudp1:* ]] || fail "ethudp init has printed no line for the other end: $line"
+}
+
+# Two sites by a line each way. The endpoint of b stays out of it: a takes it from where it comes.
+introduce() {
+    local line
+    init a --address "${INNER[a]}/24" --endpoint "${OUTER[a]}"
+    init b --peer "$line"
+    init a --peer "$line"
+}
+
+# start SITE
 start() {
-    cat >/run/site-$1.toml <<END
-mode = "tap"
-wire = "classic"
-[tap]
-name = "eu0"
-address = ["${INNER[$1]}/24"]
-mtu = $MTU
-[[path]]
-local = "${OUTER[$1]}:$PORT"
-remote = "${OUTER[$2]}:$PORT"
-[classic]
-cipher = "$CIPHER"
-key-file = "key"
-END
-    ip netns exec $1 "$built/ethudp" up /run/site-$1.toml --user "$user" >/run/site-$1.log 2>&1 &
+    ip netns exec $1 "$built/ethudp" up /run/site-$1.toml --user "$user" >>/run/site-$1.log 2>&1 &
     supervisor[$1]=$!
 }
 
-# pid PROCESS: of site a's tunnel; nothing while there is none.
-pid() { [[ $(ethudp show site-a --json 2>/dev/null) =~ \"$1\":([0-9]+) ]] && echo "${BASH_REMATCH[1]}"; }
+# field NAME [SITE]: a number or a word of the status of site a's tunnel, or of another's; nothing while there is none.
+field() {
+    [[ $(ethudp show site-${2:-a} --json 2>/dev/null) =~ \"$1\":\"?([^\",}]+) && ${BASH_REMATCH[1]} != null ]] &&
+        echo "${BASH_REMATCH[1]}"
+}
 
 # Until both are up, within 5 s, and site a's worker is not OLD: wait_up [OLD]
 wait_up() {
     local try worker
     for ((try = 0; try < 100; try++)); do
-        if ethudp show site-a && ethudp show site-b && worker=$(pid worker) && [[ $worker != "${1-}" ]]; then
+        if ethudp show site-a && ethudp show site-b && worker=$(field worker) && [[ $worker != "${1-}" ]]; then
             return
         fi >/run/state 2>&1
         sleep 0.05
     done
     fail "the tunnels are not up after 5 s: $(</run/state)"
+}
+
+# What keeps others from reading and writing it, as the program says.
+protection() {
+    local fingerprint
+    echo
+    echo "  ethudp show site-a"
+    ethudp show site-a | grep -E '^  (session|handshake|peer.s key|fingerprint)' || fail "nothing is shown of a session"
+    echo
+    fingerprint=$(field fingerprint)
+    [[ -n $fingerprint && $fingerprint == "$(field fingerprint b)" ]] || fail "the ends have different fingerprints"
+    say fingerprint "the same at site b: nobody is between them"
 }
 
 ping_across() {
@@ -127,7 +145,7 @@ throughput() {
 }
 
 # What of site a's tunnel must outlive a worker.
-index() { in_site a cat /sys/class/net/eu0/ifindex; }
+index() { in_site a cat "/sys/class/net/$interface/ifindex"; }
 socket() { in_site a awk -v port="$(printf ':%04X$' $PORT)" '$2 ~ port { print $10 }' /proc/net/udp; }
 
 # holds PID DESCRIPTOR
@@ -149,8 +167,9 @@ silence() {
 }
 
 kill_worker() {
-    local worker index socket stream killed after before mean lost
-    worker=$(pid worker) index=$(index) socket=$(socket)
+    local worker interface index socket handshakes stream killed after before mean lost
+    worker=$(field worker) interface=$(field interface) handshakes=$(field handshakes b)
+    index=$(index) socket=$(socket)
     in_site a ping -n -D -i 0.00$EVERY_MS -c $PINGS -W 1 "${INNER[b]}" >/run/stream &
     stream=$!
     sleep 1.2
@@ -159,19 +178,21 @@ kill_worker() {
     wait_up "$worker"
     wait $stream || fail "the pings are not answered any more"
     read -r after before mean lost < <(silence "$killed")
-    say "worker killed" "pid $worker by SIGKILL, under a ping every $EVERY_MS ms; pid $(pid worker) has taken over"
-    say "longest silence" "$after ms from one answer to the next (until the kill $before ms, on average $mean ms)"
+    say "worker killed" "pid $worker by SIGKILL, under a ping every $EVERY_MS ms; pid $(field worker) has taken over"
+    say "frames again" "after $after ms, from one answer to the next (until the kill $before ms, on average $mean ms)"
     say lost "$lost pings"
-    [[ $index == "$(index)" ]] || fail "interface eu0 had index $index, and has $(index) now"
-    say "interface eu0" "index $index before and after"
-    [[ $socket == "$(socket)" ]] && holds "$(pid worker)" "socket:[$socket]" || fail "UDP port $PORT has changed hands"
-    say "UDP port $PORT" "socket $socket before and after, now in the hands of worker $(pid worker)"
+    (($(field handshakes b) > handshakes)) || fail "the new worker has made no handshake of its own"
+    say session "another one, by a new handshake: the keys have gone with the old worker"
+    [[ $index == "$(index)" ]] || fail "interface $interface had index $index, and has $(index) now"
+    say "interface $interface" "index $index before and after"
+    [[ $socket == "$(socket)" ]] && holds "$(field worker)" "socket:[$socket]" || fail "UDP port $PORT has changed hands"
+    say "UDP port $PORT" "socket $socket before and after, now in the hands of worker $(field worker)"
 }
 
 # powers NAME: a process of site a, as /proc shows it.
 powers() {
     local pid network handles
-    pid=$(pid "$1")
+    pid=$(field "$1")
     network=$(awk 'NR > 2 { printf "%s%s", sep, $1; sep = " " }' /proc/$pid/net/dev)
     handles=$(! holds "$pid" /dev/net/tun || echo -n 'TAP '; ! holds "$pid" "socket:[$(socket)]" || echo "UDP $PORT")
     awk -v row="$ROW" -v name="$1" -v network="${network//:/}" -v handles="${handles:-none}" '
@@ -225,15 +246,15 @@ inside() {
     [[ -x $built/ethudp ]] || fail "$built is in /run, which this demo covers for itself: build elsewhere"
     id -u $user >/dev/null 2>&1 || user=nobody
     install -d -o $user /run/ethudp
-    (umask 077 && od -An -N 8 -t x1 /dev/urandom | tr -d ' \n' >/run/key)
     join_sites
-    say "site a" "eu0 ${INNER[a]} -- UDP ${OUTER[a]}:$PORT"
-    say "site b" "eu0 ${INNER[b]} -- UDP ${OUTER[b]}:$PORT"
+    introduce
     local started=${EPOCHREALTIME//[!0-9]/}
-    start a b
-    start b a
+    start a
+    start b
     wait_up
-    say tunnel "Ethernet in UDP, wire classic, $CIPHER, MTU $MTU; up after $(((${EPOCHREALTIME//[!0-9]/} - started) / 1000)) ms"
+    say tunnel "${INNER[a]} to ${INNER[b]}, UDP ${OUTER[a]}:$PORT to ${OUTER[b]}:$PORT, up after \
+$(((${EPOCHREALTIME//[!0-9]/} - started) / 1000)) ms"
+    protection
     ping_across
     throughput
     kill_worker

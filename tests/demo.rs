@@ -38,13 +38,14 @@ fn inside(namespace: &Path) -> usize {
 }
 
 #[test]
-fn it_shows_traffic_a_kill_that_nobody_notices_and_processes_without_powers() {
+fn it_shows_two_sites_a_kill_that_nobody_notices_and_processes_without_powers() {
     let output = start().wait_with_output().unwrap();
     let (text, error) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{text}{error}");
     let begins = [
-        "site a", "site b", "tunnel", "ping", "throughput", "worker killed", "longest silence", "lost",
-        "interface eu0", "UDP port 6000", "  supervisor", "  helper", "  worker", "ended", "left behind",
+        "site a", "site b", "site a", "tunnel", "  session", "  handshake", "  peer's key", "  fingerprint",
+        "fingerprint", "ping", "throughput", "worker killed", "frames again", "lost", "session", "interface tap0",
+        "UDP port 6000", "  supervisor", "  helper", "  worker", "ended", "left behind",
     ];
     let mut lines = text.lines();
     for begin in begins {
