@@ -262,33 +262,58 @@ fn quoted(text: &str) -> BTreeSet<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }
 
-#[test]
-fn every_test_that_the_documents_name_in_full_is_there() {
+/// The file of a module, by its path as the documents write it: of the tests, else of the supervisor; `worker: ` before those of the
+/// worker. Unit tests are in a file of their own, or at the end of what they test.
+fn module(name: &str) -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let all: String = sources("tests").iter().map(|file| file.text.as_str()).collect();
-    let mut named = 0;
-    for page in ["AUDIT.md", "THREATS.md", "ARCHITECTURE.md"] {
-        let text = fs::read_to_string(root.join("docs").join(page)).unwrap();
-        for word in quoted(&text) {
-            let Some((module, test)) = word.rsplit_once("::") else { continue };
-            // Others are abbreviated, or paths of the code.
-            let file = format!("tests/{}.rs", module.replace("::", "/"));
-            if root.join(file).exists() && !test.contains(['*', '.', ' ']) {
-                named += 1;
-                assert!(all.contains(&format!("fn {test}(")), "{page}: {word}");
-            }
-        }
-    }
-    assert!(named > 5, "{named} tests named");
+    let (roots, path) = match name.strip_prefix("worker: ") {
+        Some(path) => (&["worker/src"][..], path),
+        None => (&["tests", "src"][..], name),
+    };
+    let path = path.replace("::", "/");
+    let outer = path.strip_suffix("/tests");
+    let places =
+        roots.iter().flat_map(|root| [Some(&path[..]), outer].into_iter().flatten().map(move |path| (root, path)));
+    let mut files = places.flat_map(|(place, path)| {
+        [format!("{place}/{path}.rs"), format!("{place}/{path}/mod.rs")].map(|file| root.join(file))
+    });
+    files.find(|file| file.exists())
 }
 
 #[test]
-fn the_crates_of_the_helper_are_those_that_the_auditor_is_told_of() {
+fn every_test_that_the_documents_name_in_full_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut named, mut units) = (0, 0);
+    for page in ["AUDIT.md", "THREATS.md", "ARCHITECTURE.md"] {
+        let text = fs::read_to_string(root.join("docs").join(page)).unwrap();
+        for word in quoted(&text) {
+            let Some((place, test)) = word.rsplit_once("::") else { continue };
+            // Others are abbreviated, or paths of the code.
+            let whole = test.contains('_') && !test.contains(['*', '.', ' ']);
+            if let Some(file) = module(place).filter(|_| whole) {
+                named += 1;
+                units += usize::from(place.ends_with("::tests"));
+                assert!(fs::read_to_string(file).unwrap().contains(&format!("fn {test}(")), "{page}: {word}");
+            } else {
+                assert!(!whole || !place.ends_with("::tests"), "{page}: {word}: no such module");
+            }
+        }
+    }
+    assert!(named > 5 && units > 5, "{named} tests named, {units} of them of units");
+}
+
+#[test]
+fn the_crates_of_helper_and_worker_are_those_that_the_auditor_is_told_of() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let text = fs::read_to_string(root.join("docs/AUDIT.md")).unwrap();
-    let table = text.split_once("| crate | why |").unwrap().1.split("\n\n").next().unwrap();
-    let first: String = table.lines().filter_map(|row| row.split('|').nth(1)).collect();
-    let mut told: BTreeSet<_> = quoted(&first).into_iter().map(str::to_owned).collect();
-    told.insert("ethudp-helper".into());
-    assert_eq!(told, crates("ethudp-helper"));
+    let mut told = BTreeSet::new();
+    for (table, package) in text.split("| crate | why |").skip(1).zip(["ethudp-helper", "ethudp-worker"]) {
+        let table = table.split("\n\n").next().unwrap();
+        let first: String = table.lines().filter_map(|row| row.split('|').nth(1)).collect();
+        told.extend(quoted(&first).into_iter().map(str::to_owned));
+        let mut expected = crates(package);
+        assert!(expected.remove(package));
+        assert_eq!(told, expected, "{package}");
+    }
+    assert_eq!(text.matches("| crate | why |").count(), 2);
 }

@@ -29,6 +29,7 @@ mod raw;
 mod recovery;
 mod secure;
 mod service;
+mod session_keys;
 mod show;
 mod signals;
 mod sizes;

@@ -1,0 +1,147 @@
+//! Where the keys of the secure wire are: in the memory of which processes, and how long. The peer is this test, which therefore
+//! knows them.
+
+use std::fs::{self, File};
+use std::net::UdpSocket;
+use std::os::unix::fs::FileExt;
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64ct::{Base64, Encoding};
+use curve25519_dalek::MontgomeryPoint;
+use ethudp_worker::wire::secure::handshake::{Answered, Initiator, Random};
+use ethudp_worker::wire::secure::keys::Pair;
+use ethudp_worker::wire::secure::message::{Form, Message, offer, parse};
+use ethudp_worker::wire::secure::{Keys, Sending, content, crypt};
+use nix::unistd::Pid;
+use privsep::ipc::Timestamp;
+
+use crate::lab::{Running, Scratch, Sites, wait_for};
+
+const LIMIT: Duration = Duration::from_secs(5);
+/// Time after which a session ends that is not the current one any more, and by which nothing comes.
+const GOING: Duration = Duration::from_secs(10);
+
+/// Bytes that are nowhere by chance.
+fn random() -> [u8; 32] {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).unwrap();
+    bytes
+}
+
+fn public(private: [u8; 32]) -> [u8; 32] {
+    MontgomeryPoint::mul_base_clamped(private).to_bytes()
+}
+
+/// How many times a process has one of these in its memory, or half of one.
+fn copies(process: Pid, secrets: &[&[u8]]) -> usize {
+    let memory = File::open(format!("/proc/{process}/mem")).unwrap();
+    let maps = fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
+    let mut read = 0;
+    let mut found = 0;
+    for line in maps.lines().filter(|line| line.split(' ').nth(1).unwrap().starts_with('r')) {
+        let (start, end) = line.split(' ').next().unwrap().split_once('-').unwrap();
+        let [start, end] = [start, end].map(|address| u64::from_str_radix(address, 16).unwrap());
+        let mut bytes = vec![0; usize::try_from(end - start).unwrap()];
+        // The kernel's own pages cannot be read so.
+        let Ok(length) = memory.read_at(&mut bytes, start) else { continue };
+        read += length;
+        let halves = secrets.iter().flat_map(|secret| secret.chunks(16));
+        found += halves.map(|half| bytes[..length].windows(16).filter(|window| window == &half).count()).sum::<usize>();
+    }
+    assert!(read > 1 << 20, "{read} bytes of {process} read");
+    found
+}
+
+/// The other end.
+struct Peer {
+    socket: UdpSocket,
+    pair: Pair,
+}
+
+impl Peer {
+    /// Makes a session, whose first datagram is answered, with one of these ciphers.
+    fn session(&self, offer: u8) -> Keys {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let now = Timestamp { seconds: since.as_secs(), nanoseconds: since.subsec_nanos() };
+        let mut draw: Random = Box::new(|bytes| getrandom::fill(bytes).unwrap());
+        let mut initiator = Initiator::new(&self.pair, Form::Long, offer, 7, now, &mut draw).unwrap();
+        let initiation = initiator.bytes().to_vec();
+        let answered = self.ask(&initiation, |answer| match parse(answer) {
+            Some(Message::Response(response)) if response.receiver == 7 => Some(initiator.take(&response).unwrap()),
+            _ => None,
+        });
+        let Answered::Keys(keys) = answered else { panic!("the short form") };
+        let mut ping = [&[0; crypt::HEADER][..], &content::ping([1; 8]), &[0; crypt::TAG]].concat();
+        Sending::new(&keys).seal(0, &mut ping).unwrap();
+        self.ask(&ping, |answer| (crypt::receiver(answer) == Some(keys.our_index)).then_some(()));
+        keys
+    }
+
+    /// Sends a datagram and waits for the answer to it.
+    fn ask<T>(&self, datagram: &[u8], mut is_answer: impl FnMut(&[u8]) -> Option<T>) -> T {
+        self.socket.send(datagram).unwrap();
+        let mut buffer = [0; 2000];
+        wait_for("an answer", LIMIT, || {
+            self.socket.recv(&mut buffer).ok().and_then(|length| is_answer(&buffer[..length]))
+        })
+    }
+}
+
+/// A tunnel with these private and pre-shared keys, and its peer.
+fn start(private: [u8; 32], psk: [u8; 32]) -> (Sites, Running, Peer) {
+    let (sites, scratch, theirs) = (Sites::new(), Scratch::new(), random());
+    scratch.write("a.key", &Base64::encode_string(&private), 0o600);
+    scratch.write("a.psk", &Base64::encode_string(&psk), 0o600);
+    let text = format!(
+        "mode = \"tap\"\n[[path]]\nlocal = \"0.0.0.0:6000\"\nremote = \"any\"\n[secure]\nprivate-key-file = \"a.key\"\n\
+         psk-file = \"a.psk\"\npeer-public-key = \"{}\"\n",
+        Base64::encode_string(&public(theirs))
+    );
+    let file = scratch.write("a.toml", &text, 0o644);
+    let running = Running::start(&sites.a, scratch, "a", &[], &["up", file.to_str().unwrap()]);
+    let socket = sites.b.inside(|| UdpSocket::bind("192.0.2.2:6000").unwrap());
+    socket.connect("192.0.2.1:6000").unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let pair = Pair::new(&theirs, public(private), &psk).unwrap();
+    (sites, running, Peer { socket, pair })
+}
+
+#[test]
+fn they_are_in_the_worker_alone_and_gone_when_the_session_is() {
+    let tunnels = [offer::CHACHA, offer::CHACHA | offer::AES].map(|offer| {
+        let (sites, a, peer) = start(random(), random());
+        let sessions = [peer.session(offer), peer.session(offer)];
+        (sites, a, sessions)
+    });
+    let has = |process, keys: &Keys| copies(process, &[&keys.sending[..], &keys.receiving[..]]);
+    for (_, a, sessions) in &tunnels {
+        // The first is still there for what is under way.
+        let found = sessions.each_ref().map(|keys| has(a.pid("worker"), keys) > 0);
+        assert_eq!(found, [true; 2], "{:?}: cannot be found", sessions[0].cipher);
+    }
+    thread::sleep(GOING);
+    for (_, a, [first, second]) in &tunnels {
+        let worker = a.pid("worker");
+        wait_for("the first session is wiped", LIMIT, || (has(worker, first) == 0).then_some(()));
+        assert!(has(worker, second) > 0, "{:?}", second.cipher);
+        for process in ["supervisor", "helper"] {
+            assert_eq!([first, second].map(|keys| has(a.pid(process), keys)), [0, 0], "{process}, {:?}", first.cipher);
+        }
+        assert_eq!(a.status()["worker_restarts"], 0);
+    }
+}
+
+#[test]
+fn the_private_key_is_in_supervisor_and_worker_and_not_in_the_helper() {
+    let (private, psk) = (random(), random());
+    let (_sites, a, peer) = start(private, psk);
+    peer.session(offer::CHACHA);
+    let texts = [private, psk].map(|key| Base64::encode_string(&key));
+    for (key, text) in [private, psk].iter().zip(&texts) {
+        let has = |process| copies(a.pid(process), &[&key[..], &text.as_bytes()[..32]]);
+        assert!(has("supervisor") > 0 && has("worker") > 0);
+        assert_eq!(has("helper"), 0);
+        assert!(!a.log().contains(text) && !a.status().to_string().contains(text));
+    }
+}
