@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use ring::aead::{AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
 use super::window::Window;
 use super::{CipherKind, Keys};
@@ -178,6 +178,8 @@ fn key(cipher: CipherKind, bytes: &[u8; 32]) -> LessSafeKey {
 pub(crate) mod tests {
     use std::time::{Duration, Instant};
 
+    use aws_lc_rs::aead as other;
+
     use super::*;
 
     pub const CIPHERS: [CipherKind; 2] = [CipherKind::ChaCha20Poly1305, CipherKind::Aes256Gcm];
@@ -215,8 +217,8 @@ pub(crate) mod tests {
         Ok(buffer[range].to_vec())
     }
 
-    /// The header by the diagram, and what is sealed by another reading of the same RFCs: tag and key stream of a datagram are
-    /// those of the cipher with this nonce and these authenticated bytes, and no others.
+    /// The header by the diagram, and what is sealed by another library: tag and key stream of a datagram are those of the cipher
+    /// with this nonce and these authenticated bytes, and no others.
     #[test]
     fn a_datagram_is_byte_for_byte_as_specified() {
         for cipher in CIPHERS {
@@ -228,13 +230,13 @@ pub(crate) mod tests {
                 assert_eq!(datagram[..16], header);
                 let mut expected = b"content".to_vec();
                 let nonce = [&[0, 0, 0, queue][..], &counter.to_be_bytes()].concat();
-                key(cipher, &[1; 32])
-                    .seal_in_place_append_tag(
-                        Nonce::try_assume_unique_for_key(&nonce).unwrap(),
-                        Aad::from(header),
-                        &mut expected,
-                    )
-                    .unwrap();
+                let algorithm = match cipher {
+                    CipherKind::ChaCha20Poly1305 => &other::CHACHA20_POLY1305,
+                    CipherKind::Aes256Gcm => &other::AES_256_GCM,
+                };
+                let key = other::LessSafeKey::new(other::UnboundKey::new(algorithm, &[1; 32]).unwrap());
+                let nonce = other::Nonce::try_assume_unique_for_key(&nonce).unwrap();
+                key.seal_in_place_append_tag(nonce, other::Aad::from(header), &mut expected).unwrap();
                 assert_eq!(datagram[16..], expected, "{cipher:?}");
             }
         }
