@@ -1,8 +1,8 @@
 # make demo   two ends on this machine, traffic through them, one worker killed: see it run
 # make check  everything that must hold, in under ten minutes once the dependencies are built
 # make check-vm     the unit and the SELinux policy in a virtual machine; Debian, minutes
-# make check-long   all recorded cases both ways, ten thousand seeds of the simulation, a thousand kills of workers under traffic (ten minutes), then minutes
-#                   of fuzzing (FUZZ_SECONDS each target); that needs cargo-fuzz and a nightly toolchain
+# make check-long   all recorded cases both ways, ten thousand seeds of the simulation, a thousand kills of workers under traffic (ten minutes), a
+#                   flood of handshakes, then minutes of fuzzing (FUZZ_SECONDS each target); that needs cargo-fuzz and a nightly toolchain
 # make bench      how fast it is, beside others that do the same work: tables and a picture in docs/BENCHMARKS.md (BENCH=OPTIONS)
 # make bench-micro   what a frame costs in our own code, AES beside OpenSSL: tables in docs/BENCHMARKS.md (MICRO=OPTIONS)
 # make build  the three executables, in target/release
@@ -136,7 +136,7 @@ bench-micro:
 
 # Longer than anybody wants to wait for.
 check-long:
-	@tests/parts "$(MAKE)" $@ check-vectors-both check-simulation check-kills check-micro check-deny check-miri check-fuzz
+	@tests/parts "$(MAKE)" $@ check-vectors-both check-simulation check-kills check-flood check-micro check-deny check-miri check-fuzz
 
 # That the benchmarks still build and run, each once.
 .PHONY: check-micro
@@ -167,6 +167,14 @@ check-kills:
 	$(CARGO) build --workspace --locked
 	ETHUDP_KILLS=$(KILLS) $(CARGO) test --locked --test promises $(if $(SUDO),$(AS_ROOT)) -- \
 	    --nocapture kills::a_stream_survives_worker_after_worker
+
+# Seconds for which each part is measured.
+FLOOD ?= 5
+.PHONY: check-flood
+check-flood:
+	$(CARGO) build --workspace --locked
+	ETHUDP_FLOOD=$(FLOOD) $(CARGO) test --locked --test promises $(if $(SUDO),$(AS_ROOT)) -- \
+	    --nocapture --test-threads 1 secure_attacks::flood
 
 FUZZ_SECONDS ?= 600
 check-fuzz:

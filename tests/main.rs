@@ -28,6 +28,7 @@ mod parts;
 mod raw;
 mod recovery;
 mod secure;
+mod secure_attacks;
 mod service;
 mod session_keys;
 mod show;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::lab::{Running, Scratch, Sites, assert_tcp, assert_udp, udp_passes, wait_for};
+use crate::lab::{Namespace, Running, Scratch, Sites, assert_tcp, assert_udp, udp_passes, wait_for};
 
 const LIMIT: Duration = Duration::from_secs(10);
 /// Private and public keys, of one byte each.
@@ -13,20 +13,23 @@ const KEYS: [(&str, &str); 3] = [
 ];
 
 /// One end: which keys it has, its port and whom it talks to.
-struct End {
-    ours: usize,
-    theirs: usize,
-    psk: Option<usize>,
-    port: &'static str,
-    remote: &'static str,
+pub struct End {
+    pub ours: usize,
+    pub theirs: usize,
+    pub psk: Option<usize>,
+    pub port: &'static str,
+    pub remote: &'static str,
 }
 
 impl End {
-    const A: Self = Self { ours: 0, theirs: 1, psk: None, port: PORT_A, remote: "192.0.2.2:6000" };
-    const B: Self = Self { ours: 1, theirs: 0, psk: None, port: PORT_B, remote: "192.0.2.1:6000" };
+    pub const A: Self = Self { ours: 0, theirs: 1, psk: None, port: PORT_A, remote: "192.0.2.2:6000" };
+    pub const B: Self = Self { ours: 1, theirs: 0, psk: None, port: PORT_B, remote: "192.0.2.1:6000" };
 
-    fn start(&self, sites: &Sites, name: &str) -> Running {
-        let site = if name == "a" { &sites.a } else { &sites.b };
+    pub fn start(&self, sites: &Sites, name: &str) -> Running {
+        self.start_at(if name == "a" { &sites.a } else { &sites.b }, name)
+    }
+
+    pub fn start_at(&self, site: &Namespace, name: &str) -> Running {
         let scratch = Scratch::new();
         scratch.write("end.key", KEYS[self.ours].0, 0o600);
         let mut text = format!(

@@ -26,7 +26,7 @@ pub fn begin(
     ephemeral: Zeroizing<[u8; KEY]>,
     initiator: bool,
 ) -> Result<Box<HandshakeState>, Error> {
-    let builder = Builder::with_resolver(NAME.parse()?, Box::new(Resolver(ephemeral)))
+    let builder = Builder::with_resolver(NAME.parse()?, Box::new(Resolver::new(ephemeral)))
         .local_private_key(&*pair.private)?
         .psk(2, &pair.psk)?
         .prologue(prologue)?;
@@ -36,9 +36,8 @@ pub fn begin(
 }
 
 /// What has these primitives and no others.
-pub(super) struct Resolver(Zeroizing<[u8; KEY]>);
+pub struct Resolver(Zeroizing<[u8; KEY]>);
 
-#[cfg(test)]
 impl Resolver {
     /// With this ephemeral key.
     pub fn new(ephemeral: Zeroizing<[u8; KEY]>) -> Self {

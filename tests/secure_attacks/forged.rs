@@ -1,0 +1,149 @@
+//! What an attacker makes who has keys: the MACs of a handshake, and an initiation in the name of A by the private key of B.
+
+use std::cell::Cell;
+
+use curve25519_dalek::MontgomeryPoint;
+use ethudp_worker::wire::secure::keys::{KEY, MACS};
+use ethudp_worker::wire::secure::message::{Form, INITIATION_HEADER, RESPONSE_HEADER, begin_initiation};
+use ethudp_worker::wire::secure::noise::{self, Resolver};
+use privsep::ipc::Timestamp;
+use sha2::{Digest, Sha256};
+use snow::params::{CipherChoice, DHChoice, HashChoice};
+use snow::resolvers::CryptoResolver;
+use snow::types::{Cipher, Dh, Hash, Random};
+use snow::{Error, HandshakeState};
+use zeroize::Zeroizing;
+
+use super::{A, B};
+
+/// Private and public key of an end.
+pub fn ends_keys(which: usize) -> ([u8; KEY], [u8; KEY]) {
+    let private = [u8::try_from(which).unwrap() + 1; KEY];
+    (private, MontgomeryPoint::mul_base_clamped(private).to_bytes())
+}
+
+/// What both static keys come to.
+pub fn shared() -> [u8; KEY] {
+    MontgomeryPoint(ends_keys(A).1).mul_clamped(ends_keys(B).0).to_bytes()
+}
+
+/// RFC 2104, over keys of 32 bytes.
+fn hmac(key: &[u8; 32], message: &[u8]) -> [u8; 32] {
+    let pad = |byte: u8| {
+        let mut block = [byte; 64];
+        block.iter_mut().zip(key).for_each(|(to, key)| *to ^= key);
+        block
+    };
+    let inner = Sha256::new().chain_update(pad(0x36)).chain_update(message).finalize();
+    Sha256::new().chain_update(pad(0x5c)).chain_update(inner).finalize().into()
+}
+
+/// Writes both MACs into the last 32 bytes of a message, by their definition in `docs/WIRE.md`.
+pub fn put_macs(message: &mut [u8], receiver: &[u8; KEY], shared: &[u8; KEY]) {
+    let keys = [[&b"ethudp mac1"[..], receiver].concat(), [&b"ethudp mac2"[..], receiver, shared].concat()];
+    for (key, at) in keys.iter().zip([message.len() - MACS, message.len() - MACS / 2]) {
+        let mac = hmac(&Sha256::digest(key).into(), &message[..at]);
+        message[at..at + MACS / 2].copy_from_slice(&mac[..MACS / 2]);
+    }
+}
+
+/// A static key that its user does not have: A's public one, with the only exchange that the private key of B gives, the one with B.
+struct Stolen;
+
+impl Dh for Stolen {
+    fn name(&self) -> &'static str {
+        "25519"
+    }
+
+    fn pub_len(&self) -> usize {
+        KEY
+    }
+
+    fn priv_len(&self) -> usize {
+        KEY
+    }
+
+    fn set(&mut self, _: &[u8]) {}
+
+    fn generate(&mut self, _: &mut dyn Random) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn pubkey(&self) -> &[u8] {
+        static PUBLIC: std::sync::LazyLock<[u8; KEY]> = std::sync::LazyLock::new(|| ends_keys(A).1);
+        &*PUBLIC
+    }
+
+    fn privkey(&self) -> &[u8] {
+        &[]
+    }
+
+    fn dh(&self, with: &[u8], out: &mut [u8]) -> Result<(), Error> {
+        let with: [u8; KEY] = with[..KEY].try_into().unwrap();
+        // With an ephemeral key of B he can only guess.
+        let exchange = if with == ends_keys(B).1 {
+            shared()
+        } else {
+            MontgomeryPoint(with).mul_clamped(ends_keys(B).0).to_bytes()
+        };
+        out[..KEY].copy_from_slice(&exchange);
+        Ok(())
+    }
+}
+
+/// Noise's primitives with [`Stolen`] for the static key, which is asked for first.
+struct Thieves(Resolver, Cell<bool>);
+
+impl CryptoResolver for Thieves {
+    fn resolve_rng(&self) -> Option<Box<dyn Random>> {
+        self.0.resolve_rng()
+    }
+
+    fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
+        if self.1.replace(true) { self.0.resolve_dh(choice) } else { Some(Box::new(Stolen)) }
+    }
+
+    fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn Hash>> {
+        self.0.resolve_hash(choice)
+    }
+
+    fn resolve_cipher(&self, choice: &CipherChoice) -> Option<Box<dyn Cipher>> {
+        self.0.resolve_cipher(choice)
+    }
+}
+
+/// Somebody with the private key of B who begins a handshake with B in the name of A.
+pub struct Impostor {
+    noise: HandshakeState,
+    pub initiation: Vec<u8>,
+}
+
+impl Impostor {
+    /// With an initiation of this time.
+    pub fn new(timestamp: Timestamp) -> Self {
+        let mut ephemeral = Zeroizing::new([0; KEY]);
+        getrandom::fill(&mut *ephemeral).unwrap();
+        let mut bytes = begin_initiation(Form::Long, 3, 0x0bad_0bad, timestamp);
+        let prologue = [b"ethudp secure wire", &bytes[..INITIATION_HEADER]].concat();
+        let receiver = ends_keys(B).1;
+        let resolver = Thieves(Resolver::new(ephemeral), Cell::default());
+        let mut noise = snow::Builder::with_resolver(noise::NAME.parse().unwrap(), Box::new(resolver))
+            .local_private_key(&[0; KEY])
+            .and_then(|builder| builder.remote_public_key(&receiver))
+            .and_then(|builder| builder.psk(2, &[0; KEY]))
+            .and_then(|builder| builder.prologue(&prologue))
+            .and_then(snow::Builder::build_initiator)
+            .unwrap();
+        let end = bytes.len() - MACS;
+        // A KEM key of zeros is one.
+        noise.write_message(&[0; 1184], &mut bytes[INITIATION_HEADER..end]).unwrap();
+        put_macs(&mut bytes, &receiver, &shared());
+        Self { noise, initiation: bytes }
+    }
+
+    /// Tries to read B's answer; the index at which B waits for data.
+    pub fn read(&mut self, response: &[u8]) -> (Result<usize, Error>, [u8; 4]) {
+        let sealed = &response[RESPONSE_HEADER..response.len() - MACS];
+        (self.noise.read_message(sealed, &mut [0; 2000]), response[4..8].try_into().unwrap())
+    }
+}
