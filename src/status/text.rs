@@ -74,6 +74,10 @@ impl Status {
             "              {} handshakes, {} of them rekeys; refused: {} replays, {} not authentic",
             counts.handshakes, counts.rekeys, counts.replays, counts.auth_failures
         );
+        if counts.dropped_incomplete > 0 {
+            let count = counts.dropped_incomplete;
+            let _ = writeln!(text, "              {count} frames were lost because not all of their pieces came");
+        }
     }
 
     /// As text for people.
@@ -248,7 +252,9 @@ mod tests {
         (session.cipher, session.age_s, session.psk) = (Some("aes-256-gcm".into()), Some(61), true);
         let text = status.text();
         assert!(text.contains("  session     aes-256-gcm, for 1 min 1 s: encrypted and authenticated\n"), "{text}");
-        assert!(text.contains("ML-KEM-768, pre-shared key\n"), "{text}");
+        assert!(text.contains("ML-KEM-768, pre-shared key\n") && !text.contains("pieces"), "{text}");
+        status.session.as_mut().unwrap().counters.dropped_incomplete = 7;
+        assert!(status.text().contains("  7 frames were lost because not all of their pieces came\n"));
     }
 
     #[test]

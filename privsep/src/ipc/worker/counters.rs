@@ -146,6 +146,7 @@ counters! {
         dropped_initiations: -,
         dropped_messages: -,
         dropped_content: -,
+        dropped_incomplete: -,
     }
 }
 

@@ -26,6 +26,8 @@ type Key = (u32, u8, u32);
 /// Pieces that wait for the others: the memory for all is allocated at once, whatever the network sends.
 pub struct Reassembly {
     waiting: Box<[Waiting]>,
+    /// Frames that were dropped since [`Reassembly::expire`], because the others of their pieces have not come.
+    lost: u64,
 }
 
 struct Waiting {
@@ -54,7 +56,7 @@ impl Default for Reassembly {
     fn default() -> Self {
         let free =
             || Waiting { key: None, since_us: 0, each: 0, whole: 0, came: 0, bytes: vec![0; WHOLE].into_boxed_slice() };
-        Self { waiting: (0..WAITING).map(|_| free()).collect() }
+        Self { waiting: (0..WAITING).map(|_| free()).collect(), lost: 0 }
     }
 }
 
@@ -62,11 +64,7 @@ impl Reassembly {
     /// Takes a piece that came at `now_us`, of a session and by a queue of it.
     pub fn take(&mut self, (session, queue): (u32, u8), fragment: &Fragment, piece: &[u8], now_us: u64) -> Outcome<'_> {
         let key = (session, queue, fragment.identification);
-        for waiting in &mut self.waiting {
-            if now_us.saturating_sub(waiting.since_us) > AGE_US {
-                waiting.key = None;
-            }
-        }
+        self.drop_old(now_us);
         let known = self.waiting.iter().position(|waiting| waiting.key == Some(key));
         // Free places are before all that are in use.
         let oldest =
@@ -74,6 +72,7 @@ impl Reassembly {
         let Some(at) = known.or_else(|| oldest().map(|(at, _)| at)) else { return Outcome::Wrong };
         let waiting = &mut self.waiting[at];
         if known.is_none() {
+            self.lost += u64::from(waiting.key.is_some());
             let (each, whole) = (fragment.each, fragment.whole);
             (waiting.key, waiting.since_us, waiting.came) = (Some(key), now_us, 0);
             (waiting.each, waiting.whole) = (each, whole);
@@ -92,6 +91,22 @@ impl Reassembly {
             return Outcome::Whole(&waiting.bytes[..waiting.whole]);
         }
         Outcome::Waits
+    }
+
+    /// Drops what has waited too long. Returns how many frames have been lost since it was asked last, those among them that made
+    /// room for others.
+    pub fn expire(&mut self, now_us: u64) -> u64 {
+        self.drop_old(now_us);
+        std::mem::take(&mut self.lost)
+    }
+
+    fn drop_old(&mut self, now_us: u64) {
+        for waiting in &mut self.waiting {
+            if waiting.key.is_some() && now_us.saturating_sub(waiting.since_us) > AGE_US {
+                waiting.key = None;
+                self.lost += 1;
+            }
+        }
     }
 }
 
@@ -183,5 +198,21 @@ mod tests {
             assert_eq!(outcome, if number >= 2 { Outcome::Whole(&content) } else { Outcome::Waits }, "{number}");
         }
         assert_eq!(table.waiting.len(), WAITING);
+    }
+
+    #[test]
+    fn what_does_not_become_whole_is_counted_once() {
+        let (content, mut table) = (vec![3; 300], Reassembly::default());
+        for number in 0..18 {
+            assert_eq!(take(&mut table, (1, 0), &pieces(&content, 200, number)[0], 7), Outcome::Waits);
+        }
+        // Two made room; of the others one becomes whole.
+        assert_eq!(table.expire(8), 2);
+        assert_eq!(take(&mut table, (1, 0), &pieces(&content, 200, 17)[1], 8), Outcome::Whole(&content));
+        assert_eq!((table.expire(7 + AGE_US), table.expire(8 + AGE_US), table.expire(9 + AGE_US)), (0, 15, 0));
+        // Nor is it forgotten when the next piece finds it.
+        assert_eq!(take(&mut table, (1, 0), &pieces(&content, 200, 1)[0], 10), Outcome::Waits);
+        assert_eq!(take(&mut table, (1, 0), &pieces(&content, 200, 2)[0], 2 * AGE_US), Outcome::Waits);
+        assert_eq!(table.expire(2 * AGE_US), 1);
     }
 }

@@ -66,4 +66,9 @@ impl Unpacker {
         };
         if fits { Ok(None) } else { Err(Lost::NoRoom) }
     }
+
+    /// See [`Reassembly::expire`].
+    pub fn expire(&mut self, now_us: u64) -> u64 {
+        self.reassembly.expire(now_us)
+    }
 }

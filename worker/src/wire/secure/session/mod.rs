@@ -320,6 +320,7 @@ impl Session {
             }
             self.ping_all(now_us, counters, out);
             self.route.active = self.paths.judge(self.tick, self.route.active);
+            self.counts.dropped_incomplete += self.unpacker.expire(now_us);
         }
         self.answer_kept(now_us, out);
         self.burst(now_us, counters, out);

@@ -12,6 +12,7 @@ use privsep::ipc::{Address, Remote, State};
 
 use super::*;
 use crate::frame;
+use crate::wire::secure::Sealer;
 use crate::wire::secure::keys::KEY;
 use crate::wire::secure::tests::public_of;
 
@@ -213,6 +214,25 @@ fn a_session_is_confirmed_by_the_first_datagram_and_the_peer_is_where_a_pong_com
     }
     assert_eq!(second.session.route().now().1, Target::Address(home(1)));
     assert_eq!(second.session.report_secure(0).heard, Timestamp { seconds: 1000, nanoseconds: 0 });
+}
+
+#[test]
+fn a_frame_that_does_not_become_whole_is_counted() {
+    let (mut first, mut second) = both();
+    let initiation = only(first.on_time(0));
+    let response = only(second.receive(&initiation, home(1), 0));
+    first.receive(&response, home(2), 1);
+    let mut sealer = Sealer::new(1256, first.session.route().clone());
+    let mut frames = Batch::with_slots(1);
+    frames.append_copy(&[7; 1500]);
+    let (pieces, ..) = sealer.seal(&mut frames, &first.counters);
+    assert_eq!(pieces.len(), 2);
+    second.receive(pieces.frame(0), home(1), 2);
+    second.on_time(999_999);
+    second.on_time(1_000_002);
+    assert_eq!(second.session.report_secure(0).counts.dropped_incomplete, 0);
+    second.on_time(2_000_003);
+    assert_eq!(second.session.report_secure(0).counts.dropped_incomplete, 1);
 }
 
 #[test]
