@@ -1,10 +1,15 @@
-//! Forwarding allocates nothing, once it has begun: neither a frame nor a superframe, in either direction, by any cipher.
+//! Forwarding allocates nothing, once it has begun: neither a frame nor a superframe, in either direction, by any cipher, nor bundles
+//! and pieces on the secure wire.
+
+use std::os::unix::net::UnixDatagram;
 
 use allocation_counter::measure;
-use privsep::ipc::{Cipher, Classic, Rules, Secret, Secrets};
+use aws_lc_rs::agreement::{PrivateKey, X25519};
+use privsep::ipc::{Cipher, Classic, Rules, Secret, Secrets, Secure, Wire};
 
 use super::rig::{Rig, both, header, segment, waiting};
 use crate::frame::offload::SHORT;
+use crate::wire::secure::keys::public;
 
 /// One of 20 segments, as the kernel gives it.
 fn superframe() -> Vec<u8> {
@@ -20,7 +25,7 @@ fn packet(sequence: usize) -> Vec<u8> {
 fn neither_direction_allocates_once_it_runs() {
     let ciphers = [Cipher::None, Cipher::Xor, Cipher::Aes128, Cipher::Aes256];
     for (cipher, compress) in ciphers.into_iter().flat_map(|cipher| [(cipher, false), (cipher, true)]) {
-        let wire = Classic { cipher, compress, keepalive: true, ..Classic::default() };
+        let wire = Wire::Classic(Classic { cipher, compress, keepalive: true, ..Classic::default() });
         let secrets = Secrets { key: Secret::new(b"0123456789abcdef".to_vec()), ..Secrets::default() };
         let rules = Rules { mss: Some((1300, 1300)), vlan_map: vec![(7, 8)], loop_check: true, ..both() };
         let rig = || Rig::with(rules.clone(), wire, &secrets);
@@ -42,6 +47,88 @@ fn neither_direction_allocates_once_it_runs() {
             if round > 0 {
                 assert_eq!(longest, Some(SHORT + 54 + 8 * 700), "{cipher:?} {compress}");
                 assert_eq!((sent, received), (0, 0), "{cipher:?} {compress}");
+            }
+        }
+    }
+}
+
+/// An end of the secure wire with this private key, and one for the other.
+fn end(ours: u8, theirs: u8) -> Rig {
+    let theirs = PrivateKey::from_private_key(&X25519, &[theirs; 32]).unwrap();
+    let secure = Secure { peer_key: public(&theirs).unwrap(), datagram: 1472 };
+    let secrets = Secrets { private_key: Secret::new(vec![ours; 32]), ..Secrets::default() };
+    Rig::with(both(), Wire::Secure(secure), &secrets)
+}
+
+/// What waits at our end of a handle, however long it is.
+fn messages(end: &UnixDatagram) -> Vec<Vec<u8>> {
+    let mut buffer = vec![0; 1 << 17];
+    std::iter::from_fn(|| end.recv(&mut buffer).ok().map(|length| buffer[..length].to_vec())).collect()
+}
+
+/// Passes on what one end has sent.
+fn relay(from: &Rig, to: &mut Rig, now_us: u64) {
+    for message in messages(&from.paths[0]) {
+        to.paths[0].send(&message).unwrap();
+        to.inward.turn(now_us);
+    }
+}
+
+fn shake_hands(near: &mut Rig, far: &mut Rig) {
+    for now_us in (0..2_000_000).step_by(50_000) {
+        near.inward.on_time(now_us);
+        far.inward.on_time(now_us);
+        relay(near, far, now_us);
+        relay(far, near, now_us);
+    }
+    for end in [near, far] {
+        assert!(end.inward.session.route().sending.is_some(), "no session");
+        messages(&end.paths[0]);
+    }
+}
+
+/// A superframe, small frames that wait together, and one that leaves in pieces; each with what a datagram of it has in bytes, and
+/// how many there are.
+fn loads() -> [(Vec<Vec<u8>>, usize, usize); 3] {
+    let acknowledgement = |sequence| header(0, 0).chain(segment(sequence, 0)).collect();
+    let large = header(0, 0).chain(segment(7, 5000)).collect();
+    [
+        (vec![superframe()], 1000 + 54 + 36, 20),
+        (vec![acknowledgement(1), acknowledgement(2), acknowledgement(3)], 32 + 4 + 3 * (54 + 6), 1),
+        (vec![large], 32 + 12 + (54 + 5000_usize + 4).div_ceil(4), 4),
+    ]
+}
+
+#[test]
+fn neither_direction_of_the_secure_wire_allocates_once_it_runs() {
+    let [mut near, mut far] = [end(1, 2), end(2, 1)];
+    shake_hands(&mut near, &mut far);
+    for round in 0..3 {
+        for (frames, size, count) in loads() {
+            for frame in &frames {
+                assert_eq!(near.port.send(frame).unwrap(), frame.len());
+            }
+            let sent = measure(|| near.outward.turn()).count_total;
+            // What leaves as one message a Unix socket does not cut.
+            let datagrams: Vec<_> =
+                messages(&near.paths[0]).iter().flat_map(|run| run.chunks(size)).map(<[u8]>::to_vec).collect();
+            assert_eq!(datagrams.len(), count, "{size}");
+            let (mut received, mut given) = (0, Vec::new());
+            for some in datagrams.chunks(8) {
+                for datagram in some {
+                    assert_eq!(far.paths[0].send(datagram).unwrap(), datagram.len());
+                }
+                received += measure(|| while far.inward.turn(2_000_000) {}).count_total;
+                given.extend(messages(&far.port).iter().map(|frame| frame.len() - SHORT));
+            }
+            // The first time it is not known what the interface takes.
+            if round > 0 {
+                let expected = match count {
+                    20 => vec![54 + 8000, 54 + 8000, 54 + 4000],
+                    1 => vec![54; 3],
+                    _ => vec![54 + 5000],
+                };
+                assert_eq!((given, sent, received), (expected, 0, 0), "round {round}");
             }
         }
     }

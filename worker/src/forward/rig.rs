@@ -43,26 +43,26 @@ fn pair() -> (OwnedFd, UnixDatagram) {
 impl Rig {
     /// With this many paths and these rules, and with a broken handle in the place of those that are named.
     pub fn new(count: u8, rules: Rules, broken_port: bool, broken_path: Option<usize>) -> Self {
-        let wire = Classic { keepalive: true, ..Classic::default() };
+        let wire = Wire::Classic(Classic { keepalive: true, ..Classic::default() });
         Self::make(count, rules, wire, &Secrets::default(), broken_port, broken_path)
     }
 
     /// One path, and this wire.
-    pub fn with(rules: Rules, wire: Classic, secrets: &Secrets) -> Self {
+    pub fn with(rules: Rules, wire: Wire, secrets: &Secrets) -> Self {
         Self::make(1, rules, wire, secrets, false, None)
     }
 
     fn make(
         count: u8,
         rules: Rules,
-        wire: Classic,
+        wire: Wire,
         secrets: &Secrets,
         broken_port: bool,
         broken_path: Option<usize>,
     ) -> Self {
         let settings = Settings {
             port: PortKind::Raw,
-            wire: Wire::Classic(wire),
+            wire,
             remotes: (0..count).map(|path| Remote::Fixed(Address(peer(path)))).collect(),
             rules,
             exit_after: None,
