@@ -48,9 +48,14 @@ impl fmt::Display for Line {
         let endpoint = self.endpoint.as_ref().map(Endpoint::to_string).unwrap_or_default();
         form.push(u8::try_from(endpoint.len()).map_err(|_| fmt::Error)?);
         form.extend(endpoint.bytes());
-        form.extend(checksum(&form));
-        write!(f, "{BEGIN}{}", Base64UrlUnpadded::encode_string(&form))
+        f.write_str(&with_sum(&form))
     }
+}
+
+/// A form as a line.
+pub fn with_sum(form: &[u8]) -> String {
+    let form = [form, &checksum(form)].concat();
+    BEGIN.to_owned() + &Base64UrlUnpadded::encode_string(&form)
 }
 
 fn checksum(form: &[u8]) -> [u8; CHECKSUM] {
@@ -94,6 +99,7 @@ fn read(form: &[u8]) -> Option<Line> {
     };
     let (&[prefix], rest) = rest.split_first_chunk::<1>()?;
     let inner = match ip {
+        None if prefix != 0 => return None,
         None => None,
         Some(ip) => Some((ip, address::prefix(ip, &prefix.to_string()).ok()?)),
     };
@@ -101,7 +107,7 @@ fn read(form: &[u8]) -> Option<Line> {
     let endpoint = match std::str::from_utf8(rest).ok()? {
         text if text.len() != usize::from(length) => return None,
         "" => None,
-        text => Some(endpoint(text).ok()?),
+        text => Some(endpoint(text).ok().filter(|endpoint| endpoint.to_string() == text)?),
     };
     Some(Line { joins: joins == 1, key: *key, inner, endpoint })
 }
@@ -112,7 +118,15 @@ pub fn endpoint(text: &str) -> Result<Endpoint, String> {
     if text.len() > 255 || !text.bytes().all(plain) {
         return Err(format!("endpoint {text:?}: must be ADDRESS:PORT, [IPV6-ADDRESS]:PORT or NAME:PORT"));
     }
-    address::endpoint("endpoint", text)
+    let endpoint = address::endpoint("endpoint", text)?;
+    // In a file these stand for an address that is learned.
+    let learned = endpoint.host.parse().is_ok_and(|address: IpAddr| address.is_unspecified());
+    if learned || endpoint.host == "any" {
+        return Err(format!(
+            "endpoint {text:?}: is nowhere; must be an address or a name of this end that the other reaches"
+        ));
+    }
+    Ok(endpoint)
 }
 
 #[cfg(test)]
@@ -170,5 +184,22 @@ mod tests {
             changed[at] = byte;
             assert_eq!(read(&changed), None, "byte {at}");
         }
+        // What is said otherwise than by this program, too: a prefix of no address, a port and a host that have another form.
+        let with = |inner: &[u8], endpoint: &str| {
+            let length = u8::try_from(endpoint.len()).unwrap();
+            [&form[..33], inner, &[length], endpoint.as_bytes()].concat()
+        };
+        assert!(read(&with(&[0, 0], "a:1")).is_some());
+        for other in [with(&[0, 24], "a:1"), with(&[0, 0], "a:01"), with(&[0, 0], "[a]:1")] {
+            assert_eq!(read(&other), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_that_a_file_would_take_for_any_is_refused() {
+        for nowhere in ["0.0.0.0:6000", "[::]:6000", "any:6000"] {
+            assert!(endpoint(nowhere).unwrap_err().contains("is nowhere"), "{nowhere}");
+        }
+        assert!(endpoint("anybody:6000").is_ok());
     }
 }
