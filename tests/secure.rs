@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+
 use crate::lab::{Namespace, Running, Scratch, Sites, assert_tcp, assert_udp, udp_passes, wait_for};
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -94,6 +96,22 @@ fn traffic_passes_and_it_is_said_what_protects_it() {
         assert_eq!(end.log().matches(fingerprint).count(), 1, "{}", end.log());
     }
     assert!(a.stop().success() && b.stop().success());
+}
+
+#[test]
+fn statistics_say_what_the_session_is() {
+    let sites = Sites::new();
+    let (a, b) = both(&sites);
+    for end in [&a, &b] {
+        kill(end.pid("supervisor"), Signal::SIGUSR1).unwrap();
+        let session = &end.status()["session"];
+        let by = if session["began_here"] == true { "here" } else { "by the peer" };
+        let now = format!("session {}, begun {by} ", session["cipher"].as_str().unwrap());
+        let counts =
+            format!("; handshakes: {}, rekeys: 0; dropped replays: 0, not authentic: 0, ", session["handshakes"]);
+        let words = [now, counts];
+        wait_for("statistics", LIMIT, || words.iter().all(|words| end.log().contains(words)).then_some(()));
+    }
 }
 
 #[test]

@@ -3,14 +3,16 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use privsep::ipc::{self, FromWorker, Remote, Report, State};
+use nix::unistd::Pid;
+use privsep::ipc::{self, Confinement, FromWorker, Remote, Report, Secret, SecureState, State, Trouble};
 
 use super::observe::Observer;
 use super::sizes::Sizes;
 use super::{link, resume, statistics, storm};
 use crate::log;
-use crate::tunnel::file;
+use crate::status::{Facts, Status, collect};
 use crate::tunnel::resolve::Resolved;
+use crate::tunnel::{Secure, Tunnel, Wire, file, keys};
 
 /// A tunnel with two paths, one of which learns its peer.
 const FILE: &str = "mode = \"tap\"\nwire = \"classic\"\n[[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"192.0.2.2:6000\"\n\
@@ -41,7 +43,12 @@ pub fn report(packet: &[u8]) {
     let mut session = super::session::Watch::default();
     let (mut sizes, mut storm) = (Sizes::default(), storm::Detector::new(now));
     for second in 0..20 {
+        let before = state.secure;
         state = resume::accept(&state, said.clone(), &paths);
+        let SecureState { heard, sent, .. } = state.secure;
+        assert!(
+            heard >= before.heard && sent >= before.sent && [heard, sent].iter().all(|time| *time == time.bounded())
+        );
         assert!(usize::from(state.active) < paths.len() && state.paths.len() <= paths.len());
         let lines = observer.note(now + Duration::from_secs(second), &state);
         assert!(lines.iter().all(|(path, line)| *path < paths.len() && !line.contains('\n')));
@@ -49,9 +56,47 @@ pub fn report(packet: &[u8]) {
         assert!(line.is_none_or(|line| !format!("{line:?}").contains("\\n")));
         let _ = storm.note(now + Duration::from_secs(second), &state.port);
         assert!(sizes.note(&state, "eu0").len() <= 3);
-        assert!(statistics::lines(&state, &names).iter().all(|line| !line.contains('\n')));
+        assert!(statistics::lines(&state, &names, true).iter().all(|line| !line.contains('\n')));
     }
+    shown(tunnel, &state, session.found());
     resume::carry_over(&mut state, resume::Lasting { peer: true, health: false });
+}
+
+/// What is shown of a state, by whatever wire.
+fn shown(mut tunnel: Tunnel, state: &State, trouble: Option<Trouble>) {
+    let [ours, theirs] = [1, 2].map(|byte| keys::public(&[byte; 32]));
+    let secure = Secure {
+        private_key: keys::secret(&[1; 32]),
+        public_key: ours,
+        peer_key: theirs,
+        psk: Secret::default(),
+        path_mtu: None,
+    };
+    for wire in [None, Some(Wire::Secure(Box::new(secure)))] {
+        tunnel.wire = wire.unwrap_or(tunnel.wire);
+        let status = collect(Facts {
+            tunnel: &tunnel,
+            interface: "eu0",
+            helper: Some(Pid::from_raw(2)),
+            worker: Some(Pid::from_raw(3)),
+            restarts: 1,
+            confinement: Confinement::default(),
+            in_empty_network: true,
+            addresses: tunnel.paths.iter().map(|path| (path.local.to_string(), path.remote.to_string())).collect(),
+            underlay_mtus: vec![None; tunnel.paths.len()],
+            state,
+            uptime: Duration::from_secs(1),
+            local: None,
+            seen: Vec::new(),
+            trouble,
+            storm: None,
+        });
+        assert_eq!(status.session.is_some(), tunnel.secure().is_some());
+        assert!(!status.text().contains(|byte: char| byte.is_control() && byte != '\n'));
+        assert!(!status.words(true).contains('\n') && status.line().lines().count() == 1);
+        let read: Status = serde_json::from_str(&status.json()).unwrap();
+        assert_eq!(read.json(), status.json());
+    }
 }
 
 /// Messages about interfaces.

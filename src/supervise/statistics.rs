@@ -1,9 +1,11 @@
-//! Statistics in the fields of the original.
+//! Statistics in the fields of the original, and a line more of the secure wire, which it has not.
 
-use privsep::ipc::{PathHealth, PathReport, State};
+use privsep::ipc::{PathHealth, PathReport, SecureState, State};
 
-/// The lines of one report; `addresses` are local and remote of each path.
-pub fn lines(state: &State, addresses: &[(String, String)]) -> Vec<String> {
+use crate::status::cipher_of;
+
+/// The lines of one report; `addresses` are local and remote of each path, `secure` says whether the wire is.
+pub fn lines(state: &State, addresses: &[(String, String)], secure: bool) -> Vec<String> {
     let names = ["master", " slave"];
     let current = if state.active == 0 { "MASTER" } else { "SLAVE" };
     let mut lines = vec![format!(
@@ -57,5 +59,63 @@ pub fn lines(state: &State, addresses: &[(String, String)]) -> Vec<String> {
         "udp {} bytes, lz4 save {} bytes, lz4 overhead {} bytes, encrypt overhead {} bytes, {percent:.0}%",
         seal.bytes, seal.compress_saved, seal.compress_overhead, seal.encrypt_overhead
     ));
+    lines.extend(secure.then(|| session(&state.secure)));
     lines
+}
+
+fn session(secure: &SecureState) -> String {
+    let now = secure.session.map_or_else(
+        || "none".into(),
+        |now| {
+            let by = if now.began_here { "here" } else { "by the peer" };
+            format!("{}, begun {by} {} s ago", cipher_of(now.cipher), now.age_ms / 1000)
+        },
+    );
+    let counts = &secure.counts;
+    format!(
+        "session {now}; handshakes: {}, rekeys: {}; dropped replays: {}, not authentic: {}, initiations: {}, messages: {}, \
+         content: {}, incomplete: {}",
+        counts.handshakes,
+        counts.rekeys,
+        counts.replays,
+        counts.auth_failures,
+        counts.dropped_initiations,
+        counts.dropped_messages,
+        counts.dropped_content,
+        counts.dropped_incomplete
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use privsep::ipc::{SecureCounters, SessionCipher, SessionReport};
+
+    use super::*;
+
+    #[test]
+    fn of_the_secure_wire_all_counts_are_said_and_of_the_classic_one_nothing() {
+        let counts = SecureCounters {
+            handshakes: 11,
+            rekeys: 12,
+            replays: 13,
+            auth_failures: 14,
+            dropped_initiations: 15,
+            dropped_messages: 16,
+            dropped_content: 17,
+            dropped_incomplete: 18,
+        };
+        let mut state = State { secure: SecureState { counts, ..SecureState::default() }, ..State::default() };
+        assert!(!lines(&state, &[], false).iter().any(|line| line.contains("session")));
+        let last = |state: &State| lines(state, &[], true).pop().unwrap();
+        assert_eq!(
+            last(&state),
+            "session none; handshakes: 11, rekeys: 12; dropped replays: 13, not authentic: 14, initiations: 15, messages: 16, \
+             content: 17, incomplete: 18"
+        );
+        let session = SessionReport { cipher: SessionCipher::Aes256Gcm, age_ms: 61_999, began_here: true };
+        state.secure.session = Some(session);
+        assert!(last(&state).starts_with("session aes-256-gcm, begun here 61 s ago; handshakes: 11,"));
+        state.secure.session = Some(SessionReport { began_here: false, ..session });
+        assert!(last(&state).contains(", begun by the peer 61 s ago;"));
+    }
 }

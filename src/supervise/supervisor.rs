@@ -513,7 +513,7 @@ impl<'a> Supervisor<'a> {
     fn log_statistics(&mut self) {
         self.statistics_wanted = false;
         let addresses: Vec<_> = (0..self.parts.paths.len()).map(|path| self.addresses(path)).collect();
-        for line in statistics::lines(&self.parts.state, &addresses) {
+        for line in statistics::lines(&self.parts.state, &addresses, self.tunnel.secure().is_some()) {
             log::info(&line);
         }
     }
