@@ -178,7 +178,7 @@ check-flood:
 
 FUZZ_SECONDS ?= 600
 check-fuzz:
-	for target in open frame fragment offload text report netlink; do \
+	for target in open frame fragment offload text report netlink message content unpack session line keys; do \
 	    mkdir -p fuzz/corpus/$$target && \
 	    $(CARGO) +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
 	        -max_total_time=$(FUZZ_SECONDS) -max_len=12000 -print_final_stats=1 || exit 1; \

@@ -9,9 +9,10 @@ use std::path::Path;
 use nix::libc::RTM_NEWLINK;
 use privsep::netlink::{self, Link};
 
+use crate::cli::init::fuzzing as init;
 use crate::cli::{Command, classic, convert};
 use crate::supervise::fuzzing as supervise;
-use crate::tunnel::{file, vlan_map};
+use crate::tunnel::{file, keys, vlan_map};
 
 /// The text as classic arguments (a line each), as a VLAN map and as a file.
 pub fn text(data: &[u8]) {
@@ -35,6 +36,45 @@ pub fn text(data: &[u8]) {
     if let Err(error) = file::from_text(text, "name", Path::new("/nonexistent")) {
         assert!(!error.contains('\n'), "{error}");
     }
+}
+
+/// The data as the line of another end.
+pub fn line(data: &[u8]) {
+    init::line(data);
+}
+
+/// The data as a key's text; and as a private key and the peer's public one, whether they are taken for that, which is `None` where
+/// there are not so many bytes.
+pub fn keys(data: &[u8]) -> Option<bool> {
+    let text = data.trim_ascii();
+    match keys::parse("key", data) {
+        Ok(key) => assert!(base64(text) == Some(*key) && keys::text(&key).as_bytes() == text),
+        Err(error) => {
+            assert!(base64(text).is_none() && !error.contains('\n'), "{error}");
+            // What may be a secret is not repeated.
+            let said = std::str::from_utf8(text).is_ok_and(|text| text.len() > 20 && error.contains(text));
+            assert!(!said || text.contains(&b' '), "{error}");
+        }
+    }
+    let (private, rest) = data.split_first_chunk()?;
+    let peer = rest.first_chunk()?;
+    let parsed = keys::parse_public("peer", &keys::text(peer));
+    assert!(parsed.as_ref().is_err() || parsed.as_ref() == Ok(peer));
+    Some(parsed.is_ok() && keys::check_peer("peer", private, peer).is_ok())
+}
+
+/// 32 bytes in base64 (RFC 4648, section 4), in its one form.
+fn base64(text: &[u8]) -> Option<[u8; 32]> {
+    const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let (digits, b"=") = text.split_at_checked(43)? else { return None };
+    let mut bits = Vec::new();
+    for digit in digits {
+        let value = ALPHABET.iter().position(|one| one == digit)?;
+        bits.extend((0..6).rev().map(|bit| value >> bit & 1));
+    }
+    let bytes = bits.chunks_exact(8).map(|bits| bits.iter().fold(0, |byte, &bit| byte << 1 | u8::from(bit == 1)));
+    let bytes: Vec<u8> = bytes.collect();
+    bytes.try_into().ok().filter(|_| bits[256..] == [0, 0])
 }
 
 /// The data as a message of a worker, and what the supervisor makes of it.
@@ -127,5 +167,8 @@ mod tests {
         replay("text", super::text);
         replay("report", super::report);
         replay("netlink", super::netlink);
+        replay("line", super::line);
+        // What is taken here, the worker takes, and nothing else.
+        replay("keys", |data| assert_eq!(super::keys(data), ethudp_worker::fuzzing::pair(data)));
     }
 }

@@ -30,3 +30,27 @@ fn fragment() {
 fn offload() {
     replay("offload", fuzzing::offload);
 }
+
+#[test]
+fn message() {
+    replay("message", fuzzing::message);
+}
+
+#[test]
+fn content() {
+    replay("content", fuzzing::content);
+}
+
+#[test]
+fn unpack() {
+    replay("unpack", fuzzing::unpack);
+}
+
+/// Whatever the network sends, two sessions and what is remembered of them here fit into this.
+#[test]
+fn session() {
+    replay("session", |script| {
+        let most = allocation_counter::measure(|| fuzzing::session(script)).bytes_max;
+        assert!(most < fuzzing::SESSION_BYTES, "{most} bytes");
+    });
+}

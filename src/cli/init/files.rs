@@ -128,7 +128,7 @@ fn tunnel_of(text: &str, place: &Place) -> Result<(), String> {
 }
 
 /// The text with the peer in it, if there is none or this one.
-fn add(text: &str, peer: &Line) -> Result<String, String> {
+pub fn add(text: &str, peer: &Line) -> Result<String, String> {
     let table = text.parse::<toml::Table>().map_err(|error| error.message().replace('\n', " "))?;
     let secure =
         table.get("secure").and_then(toml::Value::as_table).ok_or("has no [secure]: is of the classic wire")?;

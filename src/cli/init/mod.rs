@@ -3,6 +3,7 @@
 //! Nothing that is there is overwritten. What completes a file adds to it, and refuses where there is another peer already.
 
 mod files;
+pub mod fuzzing;
 mod line;
 
 use std::net::IpAddr;

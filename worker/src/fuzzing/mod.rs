@@ -2,10 +2,16 @@
 
 #![allow(clippy::missing_panics_doc)] // To panic is what they are for.
 
+mod secure;
+mod session;
+
 use std::net::SocketAddr;
 use std::ops::Range;
 
 use privsep::ipc::Cipher;
+
+pub use secure::{content, message, pair, unpack};
+pub use session::{SESSION_BYTES, session};
 
 use crate::batch::{Batch, Checksum, Facts, MAX_DATAGRAM, MAX_FRAME};
 use crate::frame::checksum::Sum;
@@ -15,7 +21,6 @@ use crate::frame::segment::Segmenter;
 use crate::frame::{ipv6, loops, mss, offload, udp, vlan};
 use crate::wire::classic::codec::{Codec, Scratch, kind};
 use crate::wire::classic::fragment::{self, Outcome, Reassembly, Splitter};
-use crate::wire::secure::content::{self, Content, Fragment};
 
 /// Decoding: the first byte chooses cipher and compression, the rest is a datagram. What is opened is never empty or
 /// larger than a frame, and can be sealed and opened again.
@@ -82,31 +87,6 @@ pub fn fragment(mut data: &[u8]) {
             assert_eq!(&first[..length], piece);
         }
         data = next;
-    }
-}
-
-/// The content of a datagram that was opened: whatever it says lies in it, and what is written of it is read again.
-pub fn content(data: &[u8]) {
-    match content::parse(data) {
-        Some(Content::Frame(frame)) => {
-            assert_eq!(data[..content::FRAME_HEADER], content::frame_header(frame.checksum));
-            assert!(frame.range.end == data.len() && frame.range.len() <= MAX_FRAME);
-        }
-        Some(Content::Bundle(bundle)) => {
-            let mut again = content::bundle_header().to_vec();
-            for frame in bundle.frames() {
-                again.extend_from_slice(&content::item_header(frame.range.len(), frame.checksum));
-                again.extend_from_slice(&data[frame.range]);
-            }
-            assert_eq!(again, data);
-        }
-        Some(Content::Fragment(Fragment { number, each, whole, identification, range })) => {
-            assert_eq!(data[..range.start], content::fragment_header(number, each, whole, identification));
-            assert!(range.end == data.len() && number * each + range.len() <= whole && whole <= content::WHOLE);
-        }
-        Some(Content::Ping(token)) => assert_eq!(data, content::ping(token)),
-        Some(Content::Pong(token)) => assert_eq!(data, content::pong(token)),
-        None => {}
     }
 }
 
