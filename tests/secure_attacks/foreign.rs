@@ -121,7 +121,6 @@ fn what_the_peer_sends_is_taken_from_anywhere_and_no_frame_goes_there_before_it_
 }
 
 #[test]
-#[ignore = "data is not yet refused from an address that the file excludes"]
 fn where_the_file_limits_the_addresses_another_is_not_listened_to() {
     let middle = Middle::new();
     let b = middle.start_as(&End { remote: "198.51.100.9:0", ..End::B }, B);

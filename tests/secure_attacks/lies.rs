@@ -35,10 +35,11 @@ impl Peer {
             pair: Pair::new(&ends_keys(A).0, ends_keys(B).1, &[0; KEY]).unwrap(),
             offer: 3,
             remotes: &[Remote::Fixed(Address("192.0.2.2:6000".parse().unwrap()))],
+            datagram: 1472,
             delivers: true,
             exit_after: None,
             state: &state,
-            wall: Timestamp { seconds: 1_800_000_000, nanoseconds: 0 },
+            wall: Box::new(|_| Timestamp { seconds: 1_800_000_000, nanoseconds: 0 }),
             random: Box::new(|bytes| getrandom::fill(bytes).unwrap()),
         });
         Self { session, counters: Counters::new(&state, 1), outbox: Outbox::default(), socket, start: Instant::now() }

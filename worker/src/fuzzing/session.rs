@@ -185,11 +185,15 @@ fn session_of(which: usize, keys: u8, offer: u8, remotes: &[Remote], state: &Sta
         pair: pair_of(keys),
         offer,
         remotes,
+        datagram: 1472,
         delivers: true,
         exit_after: None,
         state,
-        // The clock of one end is behind.
-        wall: Timestamp { seconds: 1_000_000 - 1000 * (which as u64) + now / SECOND, nanoseconds: 0 },
+        // The clock of one end is behind. A session's own time begins when it does.
+        wall: Box::new(move |now_us| Timestamp {
+            seconds: 1_000_000 - 1000 * (which as u64) + (now + now_us) / SECOND,
+            nanoseconds: 0,
+        }),
         random: random(2 * starts + which as u64),
     })
 }

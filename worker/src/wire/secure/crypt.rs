@@ -111,7 +111,8 @@ pub enum Dropped {
 /// Opens what the other end sends by one session.
 pub struct Opening {
     our_index: u32,
-    key: LessSafeKey,
+    /// In the heap, which is wiped: ring does not wipe its keys, and what moves leaves copies.
+    key: Box<LessSafeKey>,
     windows: Box<[Window; QUEUES]>,
 }
 
@@ -126,7 +127,7 @@ pub fn receiver(datagram: &[u8]) -> Option<u32> {
 impl Opening {
     /// With windows that are empty.
     pub fn new(keys: &Keys) -> Self {
-        let (our_index, key) = (keys.our_index, key(keys.cipher, &keys.receiving));
+        let (our_index, key) = (keys.our_index, Box::new(key(keys.cipher, &keys.receiving)));
         Self { our_index, key, windows: Box::default() }
     }
 
