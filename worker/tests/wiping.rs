@@ -74,8 +74,10 @@ fn found(keys: &[Masked], local: usize) -> Vec<usize> {
     found
 }
 
-/// Runs something on a stack of its own, which is then left out.
+/// Runs something on a stack of its own, which is then left out; and alone, for whoever searches has copies.
 fn apart<T: Send + 'static>(run: impl FnOnce(usize) -> T + Send + 'static) -> T {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let thread = std::thread::Builder::new().stack_size(STACK).spawn(|| {
         let local = 0_u8;
         run(std::ptr::from_ref(&local).addr())
