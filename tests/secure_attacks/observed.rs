@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ethudp_worker::wire::secure::message::{DATA, INITIATION, RESPONSE};
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::forged::ends_keys;
 use super::{A, B, LIMIT, Middle, Seen, next, pass};
@@ -18,6 +19,20 @@ const CONTROL: usize = 44;
 fn lengths(seen: &[Seen]) -> Vec<usize> {
     let data = seen.iter().filter(|seen| seen.is(A, DATA)).map(|seen| seen.bytes.len());
     data.filter(|&length| length != CONTROL).collect()
+}
+
+/// Stops all threads of a process: one that runs does so until the signal comes to it.
+fn stop(process: Pid) {
+    kill(process, Signal::SIGSTOP).unwrap();
+    wait_for("stopped", LIMIT, || {
+        let mut threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+        threads
+            .all(|thread| {
+                let status = std::fs::read_to_string(thread.unwrap().path().join("status")).unwrap();
+                status.lines().any(|line| line.starts_with("State:\tT"))
+            })
+            .then_some(())
+    });
 }
 
 #[test]
@@ -36,7 +51,7 @@ fn of_a_frame_its_length_is_seen_and_of_a_bundle_the_sum() {
     for bundled in [&[60, 61, 62][..], &[512, 60], &[60, 60, 60, 60, 60, 60, 60, 60]] {
         let worker = a.pid("worker");
         middle.set(pass());
-        kill(worker, Signal::SIGSTOP).unwrap();
+        stop(worker);
         for &length in bundled {
             sender.send(&frame(2, length));
         }
