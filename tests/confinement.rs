@@ -148,3 +148,12 @@ fn another_user_can_be_named() {
         assert!(uid.split_whitespace().all(|id| id == nobody), "{process}: {uid}");
     }
 }
+
+/// docs/decisions/0018-seed.md
+#[test]
+fn no_worker_waits_for_the_jitter_of_a_processor() {
+    let worker = fs::read(std::path::Path::new(crate::lab::ETHUDP).with_file_name("ethudp-worker")).unwrap();
+    let has = |name: &[u8]| worker.windows(name.len()).any(|window| window == name);
+    assert!(has(b"CRYPTO_sysrand"), "the names of functions are not in it, and cannot be looked for");
+    assert!(!has(b"jent_entropy_init"), "built without .cargo/config.toml");
+}
