@@ -1,11 +1,8 @@
 //! The secure wire between real processes: what passes, what is said, what does not pass.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
 use crate::lab::{Namespace, Running, Scratch, Sites, assert_tcp, assert_udp, udp_passes, wait_for};
 
@@ -169,46 +166,4 @@ fn a_key_that_is_not_the_peers_is_told_from_one_that_is_not_ours() {
     wait_trouble(&a, "other-peer-key");
     wait_trouble(&b, "our-key-unknown");
     assert!(!udp_passes(&sites.a, &sites.b, "10.8.0.2", Duration::from_millis(500)));
-}
-
-/// How often this key stands in the memory that a process can write to, but for its stack; without its first and its last byte, of
-/// which X25519 changes some bits.
-fn found_in(pid: Pid, key: [u8; 32]) -> usize {
-    let key = &key[1..31];
-    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
-    let memory = File::open(format!("/proc/{pid}/mem")).unwrap();
-    let ranges = maps.lines().filter(|line| line.contains(" rw-p ") && !line.ends_with("[stack]")).map(|line| {
-        let (start, end) = line.split(' ').next().unwrap().split_once('-').unwrap();
-        [start, end].map(|number| u64::from_str_radix(number, 16).unwrap())
-    });
-    let read = |[start, end]: [u64; 2]| {
-        let mut all = vec![0; usize::try_from(end - start).unwrap()];
-        memory.read_exact_at(&mut all, start).is_ok().then_some(all)
-    };
-    let count = |all: Vec<u8>| {
-        let (mut at, mut count) = (0, 0);
-        while let Some(next) = all[at..].windows(key.len()).position(|window| window == key) {
-            (at, count) = (at + next + key.len(), count + 1);
-        }
-        count
-    };
-    ranges.filter_map(read).map(count).sum()
-}
-
-#[test]
-fn a_worker_has_its_keys_once_however_many_handshakes_it_has_made() {
-    let sites = Sites::new();
-    let (a, b) = (End { psk: Some(2), ..End::A }.start(&sites, "a"), End { psk: Some(2), ..End::B }.start(&sites, "b"));
-    a.wait_state("up", LIMIT);
-    for _ in 0..3 {
-        let before = a.count("/session/handshakes");
-        b.replace_worker();
-        wait_for("session", LIMIT, || (a.count("/session/handshakes") > before).then_some(()));
-    }
-    let worker = a.pid("worker");
-    let [private, psk] = [[1; 32], [3; 32]].map(|key| found_in(worker, key));
-    assert!(private <= 1 && psk <= 1, "the private key {private} times, the pre-shared one {psk} times");
-    // The search finds what is there: the supervisor has both for the next worker.
-    let supervisor = a.pid("supervisor");
-    assert!([[1; 32], [3; 32]].into_iter().all(|key| found_in(supervisor, key) > 0));
 }

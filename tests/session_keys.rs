@@ -16,7 +16,7 @@ use ethudp_worker::wire::secure::{Keys, Sending, content, crypt};
 use nix::unistd::Pid;
 use privsep::ipc::Timestamp;
 
-use crate::lab::{Running, Scratch, Sites, wait_for};
+use crate::lab::{Running, Scratch, Sites, Wire, frame, wait_for};
 
 const LIMIT: Duration = Duration::from_secs(5);
 /// Time after which a session ends that is not the current one any more, and by which nothing comes.
@@ -33,24 +33,33 @@ fn public(private: [u8; 32]) -> [u8; 32] {
     MontgomeryPoint::mul_base_clamped(private).to_bytes()
 }
 
-/// How many times a process has one of these in its memory, or half of one.
-fn copies(process: Pid, secrets: &[&[u8]]) -> usize {
+/// The regions of a process's memory that can be read and of whose line in /proc/PID/maps this is true.
+fn regions(process: Pid, mut is_wanted: impl FnMut(&str) -> bool) -> Vec<Vec<u8>> {
     let memory = File::open(format!("/proc/{process}/mem")).unwrap();
     let maps = fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
-    let mut read = 0;
-    let mut found = 0;
-    for line in maps.lines().filter(|line| line.split(' ').nth(1).unwrap().starts_with('r')) {
+    let mut all = Vec::new();
+    for line in maps.lines().filter(|line| line.split(' ').nth(1).unwrap().starts_with('r') && is_wanted(line)) {
         let (start, end) = line.split(' ').next().unwrap().split_once('-').unwrap();
         let [start, end] = [start, end].map(|address| u64::from_str_radix(address, 16).unwrap());
         let mut bytes = vec![0; usize::try_from(end - start).unwrap()];
         // The kernel's own pages cannot be read so.
         let Ok(length) = memory.read_at(&mut bytes, start) else { continue };
-        read += length;
-        let halves = secrets.iter().flat_map(|secret| secret.chunks(16));
-        found += halves.map(|half| bytes[..length].windows(16).filter(|window| window == &half).count()).sum::<usize>();
+        bytes.truncate(length);
+        all.push(bytes);
     }
+    all
+}
+
+fn occurrences(regions: &[Vec<u8>], part: &[u8]) -> usize {
+    regions.iter().map(|bytes| bytes.windows(part.len()).filter(|window| window == &part).count()).sum()
+}
+
+/// How many times a process has one of these in its memory, or half of one.
+fn copies(process: Pid, secrets: &[&[u8]]) -> usize {
+    let regions = regions(process, |_| true);
+    let read: usize = regions.iter().map(Vec::len).sum();
     assert!(read > 1 << 20, "{read} bytes of {process} read");
-    found
+    secrets.iter().flat_map(|secret| secret.chunks(16)).map(|half| occurrences(&regions, half)).sum()
 }
 
 /// The other end.
@@ -94,7 +103,8 @@ fn start(private: [u8; 32], psk: [u8; 32]) -> (Sites, Running, Peer) {
     scratch.write("a.key", &Base64::encode_string(&private), 0o600);
     scratch.write("a.psk", &Base64::encode_string(&psk), 0o600);
     let text = format!(
-        "mode = \"tap\"\n[[path]]\nlocal = \"0.0.0.0:6000\"\nremote = \"any\"\n[secure]\nprivate-key-file = \"a.key\"\n\
+        "mode = \"tap\"\n[tap]\nname = \"eu0\"\n[[path]]\nlocal = \"0.0.0.0:6000\"\nremote = \"any\"\n[secure]\n\
+         private-key-file = \"a.key\"\n\
          psk-file = \"a.psk\"\npeer-public-key = \"{}\"\n",
         Base64::encode_string(&public(theirs))
     );
@@ -111,7 +121,11 @@ fn start(private: [u8; 32], psk: [u8; 32]) -> (Sites, Running, Peer) {
 fn they_are_in_the_worker_alone_and_gone_when_the_session_is() {
     let tunnels = [offer::CHACHA, offer::CHACHA | offer::AES].map(|offer| {
         let (sites, a, peer) = start(random(), random());
-        let sessions = [peer.session(offer), peer.session(offer)];
+        let first = peer.session(offer);
+        // What sends frames has the first session by this, and no frame comes that would give it the second.
+        Wire::new(&sites.a, "eu0").send(&frame(1, 100));
+        wait_for("the frame", LIMIT, || (a.count("/port/rx_frames") > 0).then_some(()));
+        let sessions = [first, peer.session(offer)];
         (sites, a, sessions)
     });
     let has = |process, keys: &Keys| copies(process, &[&keys.sending[..], &keys.receiving[..]]);
@@ -144,4 +158,23 @@ fn the_private_key_is_in_supervisor_and_worker_and_not_in_the_helper() {
         assert_eq!(has("helper"), 0);
         assert!(!a.log().contains(text) && !a.status().to_string().contains(text));
     }
+}
+
+#[test]
+fn a_worker_has_its_keys_once_however_many_handshakes_it_has_made() {
+    let (private, psk) = (random(), random());
+    let (_sites, a, peer) = start(private, psk);
+    for _ in 0..4 {
+        peer.session(offer::CHACHA);
+    }
+    assert!(a.count("/session/handshakes") >= 4);
+    // Not the stack, of which nothing is promised; and without the bytes of a key at its ends, of which X25519 changes some bits.
+    let of = |process| {
+        let regions = regions(a.pid(process), |line| line.contains(" rw-p ") && !line.ends_with("[stack]"));
+        [private, psk].map(|key| occurrences(&regions, &key[1..31]))
+    };
+    let [private, psk] = of("worker");
+    assert!(private <= 1 && psk <= 1, "the private key {private} times, the pre-shared one {psk} times");
+    // The search finds what is there: the supervisor has both for the next worker.
+    assert!(of("supervisor").into_iter().all(|found| found > 0));
 }

@@ -55,6 +55,8 @@ impl Outward {
     /// Takes a batch from the port, or sleeps where there is none.
     pub(super) fn turn(&mut self) {
         self.shared.passes.fetch_add(1, Relaxed);
+        // Where no frame comes, too: the session before would not be forgotten.
+        self.shared.route.look(&mut self.route, |route| self.sealer.set_route(route));
         let rests = self.rests_until_us > 0 && self.shared.clock.now_us() < self.rests_until_us;
         let received = if rests {
             Received::Nothing
@@ -96,7 +98,6 @@ impl Outward {
         let (frames, bytes) = batch.packets();
         counters.port.rx_frames.add(frames);
         counters.port.rx_bytes.add(bytes);
-        shared.route.look(&mut self.route, |route| sealer.set_route(route));
         let mut peers = [SocketAddr::from(([0; 4], 0)); PEERS];
         let known = peers.iter_mut().zip(sealer.route().peers()).map(|(peer, address)| *peer = address).count();
         let peers = &peers[..known];
@@ -243,6 +244,27 @@ mod tests {
         let counters = &outward.shared.counters;
         assert_eq!((counters.port.rx_frames.get(), counters.port.rx_bytes.get()), (4, 4 * 61));
         assert_eq!(counters.paths[1].tx_datagrams.get(), 2);
+    }
+
+    #[test]
+    fn what_sealed_is_forgotten_when_the_route_changes_and_no_frame_comes() {
+        let Rig { outward, .. } = Rig::plain(1);
+        let (sending, _) = pair(CIPHERS[0]);
+        let bare = outward.sealer.route().clone();
+        let route = Route { sending: Some(Arc::new(sending)), ..bare.clone() };
+        let sending = Arc::downgrade(route.sending.as_ref().unwrap());
+        let Outward { shared, source, .. } = outward;
+        shared.route.set(&route);
+        let mut outward = Outward::new(shared, source, Sealer::Secure(secure::Sealer::new(1472, bare.clone())));
+        drop(route);
+        // Each turn sleeps until it is woken.
+        outward.shared.outward.wake();
+        outward.turn();
+        assert!(sending.strong_count() > 1, "the sealer has it, too");
+        outward.shared.route.set(&bare);
+        outward.shared.outward.wake();
+        outward.turn();
+        assert_eq!(sending.strong_count(), 0);
     }
 
     #[test]
