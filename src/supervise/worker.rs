@@ -9,7 +9,7 @@ use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 use privsep::PROTOCOL;
 use privsep::ipc::{
-    self, Address, Channel, Confinement, Counts, FromWorker, MAX_UNASKED, PathHealth, Reports, State, ToWorker,
+    self, Address, Channel, Confinement, Counts, FromWorker, MAX_UNASKED, Moment, PathHealth, Reports, State, ToWorker,
 };
 use privsep::sys::process;
 
@@ -39,8 +39,8 @@ pub struct Worker {
     pub channel: Channel<ToWorker, FromWorker>,
     /// The tick it was started with.
     first_tick: u64,
-    /// When it was started.
-    pub started: Instant,
+    /// When it was started, by the clock that it goes by itself.
+    started: Moment,
     /// Since when it forwards.
     pub confined: Option<Instant>,
     /// A report has been asked for, and none has come since.
@@ -88,7 +88,7 @@ impl Worker {
             child: Child::new(pid),
             channel: Channel::new(ours),
             first_tick: parts.state.tick,
-            started: now,
+            started: Moment::now(),
             confined: None,
             report_pending: false,
             reports_owed: 0,
@@ -256,7 +256,7 @@ mod tests {
             child: Child::new(Pid::from_raw(child.id().cast_signed())),
             channel: Channel::new(ours),
             first_tick: 1000,
-            started: now,
+            started: Moment::now(),
             confined: Some(now),
             report_pending: false,
             reports_owed: 0,

@@ -3,11 +3,12 @@
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::time::TimeSpec;
+use privsep::ipc::Moment;
 use privsep::sys::worker::mmsg::{MAX_SEGMENTS, Receiver, Sender};
 
 use crate::batch::Batch;
@@ -168,12 +169,12 @@ pub fn wait<const N: usize>(descriptors: [(BorrowedFd<'_>, PollFlags); N], limit
 
 /// Time of a worker.
 #[derive(Debug, Clone, Copy)]
-pub struct Clock(Instant);
+pub struct Clock(Moment);
 
 impl Clock {
     /// Begins now.
     pub fn start() -> Self {
-        Self(Instant::now())
+        Self(Moment::now())
     }
 
     /// Microseconds since its start.

@@ -1,5 +1,6 @@
 //! What supervisor and worker say to each other.
 
+mod clock;
 mod counters;
 mod secret;
 mod secure;
@@ -7,6 +8,7 @@ mod settings;
 
 use serde::{Deserialize, Serialize};
 
+pub use clock::Moment;
 pub use counters::*;
 pub use secret::Secret;
 pub use secure::*;
@@ -97,7 +99,7 @@ impl Reports {
     /// # Errors
     /// When the piece is not the one that follows.
     pub fn take(&mut self, piece: Report) -> Result<Option<State>, super::Error> {
-        let (mut state, paths) = match (self.begun.take(), piece) {
+        let (state, paths) = match (self.begun.take(), piece) {
             (None, Report::Tunnel(state, paths)) if state.paths.is_empty() => (state, paths),
             (Some((mut state, paths)), Report::Path(number, path)) if usize::from(number) == state.paths.len() => {
                 state.paths.push(path);
@@ -106,7 +108,7 @@ impl Reports {
             _ => return Err(super::Error::Violation("message out of place")),
         };
         if state.paths.len() == usize::from(paths) {
-            return Ok(Some(std::mem::take(&mut state)));
+            return Ok(Some(state));
         }
         self.begun = Some((state, paths));
         Ok(None)
