@@ -5,10 +5,8 @@ use std::time::Duration;
 
 use ethudp_worker::wire::secure::message::{DATA, INITIATION, RESPONSE};
 
-use super::{A, B, Middle, Seen, Victim, arrived, carries, cut, next, pass, replace_worker};
+use super::{A, B, LIMIT, Middle, Seen, Victim, arrived, carries, cut, next, pass, replace_worker};
 use crate::lab::{Running, frame, wait_for};
-
-const LIMIT: Duration = super::LIMIT;
 
 /// How many of a kind there are.
 fn count(counts: &std::collections::BTreeMap<u8, u64>, kind: u8) -> u64 {

@@ -7,7 +7,7 @@
 //!    is lost where the network loses nothing: no rekey, no crossing, no repetition takes a frame.
 //! 4. Nobody who repeats what he has heard, once or sixty times, becomes the peer, and few answers and pings go to him.
 //! 5. No outbox is full; the next deadline lies ahead; where all is well, there is one handshake in two minutes.
-//! 6. A timestamp is never sent twice, whatever becomes of the worker and of its clock.
+//! 6. A timestamp is never sent twice, whatever becomes of the worker, once it has said what it has sent, and of its clock.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;

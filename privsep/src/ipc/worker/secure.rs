@@ -62,7 +62,7 @@ pub enum SessionCipher {
 pub struct SessionReport {
     /// Its cipher.
     pub cipher: SessionCipher,
-    /// Milliseconds since it is current.
+    /// Milliseconds since its keys were made.
     pub age_ms: u64,
     /// Whether this end has begun it.
     pub began_here: bool,

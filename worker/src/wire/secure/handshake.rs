@@ -39,9 +39,8 @@ pub enum Refused {
 /// What an initiator has sent, and waits for the answer to.
 pub struct Initiator {
     noise: Box<HandshakeState>,
-    /// Of the KEM: the secret key, and the public one.
-    kem: DecapsulationKey,
-    kem_public: Vec<u8>,
+    /// Of the KEM: the secret key, and the public one; until it is answered.
+    kem: Option<(DecapsulationKey, Vec<u8>)>,
     form: Form,
     offer: u8,
     our_index: u32,
@@ -97,7 +96,7 @@ impl Initiator {
         let end = bytes.len() - MACS;
         noise.write_message(payload, &mut bytes[INITIATION_HEADER..end]).map_err(|_| Refused::Library)?;
         pair.put_macs(&mut bytes);
-        Ok(Self { noise, kem, kem_public, form, offer, our_index, bytes })
+        Ok(Self { noise, kem: Some((kem, kem_public)), form, offer, our_index, bytes })
     }
 
     /// The initiation.
@@ -113,7 +112,7 @@ impl Initiator {
     /// Takes the response, whose MACs are right.
     ///
     /// # Errors
-    /// Why it is none; the initiator is as before.
+    /// Why it is none. Where that is not [`Refused::NotOffered`], the initiator is of no more use.
     pub fn take(&mut self, response: &Response) -> Result<Answered, Refused> {
         if response.form != self.form || !offer::has(self.offer, response.cipher) {
             return Err(Refused::NotOffered);
@@ -123,8 +122,7 @@ impl Initiator {
         let agreed = Agreed { cipher: response.cipher, initiator: self.our_index, responder: response.sender };
         let bare = Bare::new(&mut self.noise, agreed)?;
         // It answers once.
-        let kem = DecapsulationKey::generate(&ML_KEM_768).map_err(|_| Refused::Library)?;
-        let (kem, kem_public) = (std::mem::replace(&mut self.kem, kem), std::mem::take(&mut self.kem_public));
+        let (kem, kem_public) = self.kem.take().ok_or(Refused::Sealed)?;
         if self.form == Form::Long {
             let ciphertext = payload.get(..length).ok_or(Refused::Sealed)?;
             return Ok(Answered::Keys(bare.decapsulate(&kem, &kem_public, ciphertext)?));

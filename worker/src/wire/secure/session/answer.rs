@@ -173,6 +173,21 @@ impl Session {
 
 /// By how many milliseconds one moment is before another, or one where it is the same.
 fn behind_ms(moment: Timestamp, other: Timestamp) -> u64 {
-    let milliseconds = |time: Timestamp| time.seconds.saturating_mul(1000) + u64::from(time.nanoseconds) / 1_000_000;
+    let milliseconds =
+        |time: Timestamp| time.seconds.saturating_mul(1000).saturating_add(u64::from(time.nanoseconds) / 1_000_000);
     milliseconds(other).saturating_sub(milliseconds(moment)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_far_a_clock_is_behind_is_said_for_any_two_times_that_can_be_named() {
+        let late = Timestamp { nanoseconds: 999_999_999, ..Timestamp::MAX };
+        assert_eq!(behind_ms(Timestamp::default(), late), u64::MAX);
+        assert_eq!([behind_ms(late, late), behind_ms(late, Timestamp::default())], [1, 1]);
+        let moment = |seconds, nanoseconds| Timestamp { seconds, nanoseconds };
+        assert_eq!(behind_ms(moment(7, 5_000_000), moment(9, 4_999_999)), 1999);
+    }
 }
