@@ -209,7 +209,18 @@ fn stderr_line(line: &str) {
 pub fn untrusted(text: &str) -> String {
     let obeyed = |c: char| {
         c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+            || matches!(
+                c,
+                '\u{ad}'
+                    | '\u{61c}'
+                    | '\u{180e}'
+                    | '\u{200b}'..='\u{200f}'
+                    | '\u{2028}'..='\u{202e}'
+                    | '\u{2060}'..='\u{206f}'
+                    | '\u{feff}'
+                    | '\u{fff9}'..='\u{fffb}'
+                    | '\u{e0000}'..='\u{e007f}'
+            )
     };
     text.chars().take(300).map(|c| if obeyed(c) { ' ' } else { c }).collect()
 }
@@ -226,6 +237,13 @@ mod tests {
         for (level, number) in [(Level::Error, 3), (Level::Warning, 4), (Level::Info, 6), (Level::Debug, 7)] {
             assert_eq!(line(level, "text", Some(&name), true), format!("<{number}>site-a: text\n"));
         }
+    }
+
+    #[test]
+    fn of_what_a_worker_says_nothing_is_left_that_a_terminal_obeys_or_that_is_not_seen() {
+        let text = "a\u{1b}[2J\nb\u{202e}c\u{61c}d\u{ad}e\u{feff}f\u{e0041}g\u{fff9}\u{9b}é漢";
+        assert_eq!(untrusted(text), "a [2J b c d e f g  é漢");
+        assert_eq!(untrusted(&"x".repeat(1000)).len(), 300);
     }
 
     #[test]

@@ -185,7 +185,7 @@ fn condition(source: &str, written: &str) -> String {
         ("PlainMemory", _) => "to read and write, private, anonymous, and no more".into(),
         ("Socket", _) => inner.split(", ").map(|word| word.trim_start_matches("libc::")).collect::<Vec<_>>().join(", "),
         ("NoNamespace", _) => "without `CLONE_NEW*`".into(),
-        ("OwnProcess", _) => "only itself".into(),
+        ("AbortItself", _) => "SIGABRT to itself".into(),
         ("OneOf", Some((index, list))) => {
             format!("argument {}: {}", index.parse::<u8>().unwrap() + 1, constants(source, list))
         }

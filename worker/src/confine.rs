@@ -40,7 +40,7 @@ pub fn for_good(confinement: Confinement, table: &[Allowed]) -> io::Result<Confi
     Ok(Confinement { seccomp: true, ..confinement })
 }
 
-use Arguments::{Any, OnlyFlags, OwnProcess, PlainMemory, SocketOption};
+use Arguments::{AbortItself, Any, OnlyFlags, PlainMemory, SocketOption};
 
 /// What a message may be sent with.
 const SEND: &[i32] = &[libc::MSG_DONTWAIT, libc::MSG_NOSIGNAL];
@@ -84,7 +84,7 @@ pub const ALLOWED: &[Allowed] = &[
     allow("rt_sigaction", libc::SYS_rt_sigaction, Any, "portable: abort, where it raises before it unblocks"),
     allow("getpid", libc::SYS_getpid, Any, "abort"),
     allow("gettid", libc::SYS_gettid, Any, "abort"),
-    allow("tgkill", libc::SYS_tgkill, OwnProcess, "abort raises SIGABRT in itself"),
+    allow("tgkill", libc::SYS_tgkill, AbortItself, "abort"),
     allow("sigaltstack", libc::SYS_sigaltstack, Any, "end of main"),
     allow("exit_group", libc::SYS_exit_group, Any, "end of main"),
 ];

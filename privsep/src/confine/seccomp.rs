@@ -51,8 +51,8 @@ pub enum Arguments {
     OnlyFlags(u8, &'static [i32]),
     /// The flags of clone(2), argument 0, ask for no namespace.
     NoNamespace,
-    /// Argument 0 is this process's own id.
-    OwnProcess,
+    /// Argument 0 is this process's own id, and argument 2 is SIGABRT: no other signal ends it so that somebody else seems to have.
+    AbortItself,
 }
 
 /// Compiles `table` and puts it in force on every thread of this process; anything else kills the process.
@@ -144,7 +144,7 @@ fn chain(arguments: Arguments) -> Result<Vec<SeccompRule>, seccompiler::BackendE
         ]),
         Arguments::OnlyFlags(index, flags) => one(vec![without(index, !flags.iter().fold(0, |all, flag| all | flag))?]),
         Arguments::NoNamespace => one(vec![without(0, NAMESPACES)?]),
-        Arguments::OwnProcess => one(vec![equal(0, std::process::id().cast_signed())?]),
+        Arguments::AbortItself => one(vec![equal(0, std::process::id().cast_signed())?, equal(2, libc::SIGABRT)?]),
     }
 }
 
@@ -160,7 +160,7 @@ mod tests {
             allowed(libc::SYS_fcntl, Arguments::OneOf(1, &[3, 4])),
             allowed(libc::SYS_mmap, Arguments::PlainMemory),
             allowed(libc::SYS_mprotect, Arguments::WriteOrExecute),
-            allowed(libc::SYS_tgkill, Arguments::OwnProcess),
+            allowed(libc::SYS_tgkill, Arguments::AbortItself),
             allowed(libc::SYS_getsockopt, Arguments::SocketOption(263, &[6])),
             allowed(libc::SYS_clone, Arguments::NoNamespace),
             allowed(libc::SYS_sendmsg, Arguments::OnlyFlags(2, &[0x40, 0x4000])),
