@@ -131,7 +131,23 @@ fn nothing_that_is_there_is_overwritten() {
     let d = Scratch::new();
     line(&d, "t --address 10.8.0.9/24 --endpoint 192.0.2.9");
     d.write("t.toml.new", "", 0o600);
-    fails(&d, &format!("t --peer {of_a}"), 1, "t.toml.new: File exists");
+    fails(
+        &d,
+        &format!("t --peer {of_a}"),
+        1,
+        "t.toml.new: File exists (os error 17); a run that was cut off has left it",
+    );
+    // The same peer, elsewhere.
+    fs::remove_file(d.path().join("t.toml.new")).unwrap();
+    line(&d, &format!("t --peer {of_a}"));
+    let file = d.path().join("t.toml");
+    fs::write(&file, fs::read_to_string(&file).unwrap().replace("\"198.51.100.7:6000", "\"198.51.100.8:6000")).unwrap();
+    fails(
+        &d,
+        &format!("t --peer {of_a}"),
+        1,
+        "remote = \"198.51.100.8:6000\": is not where the line of --peer has the other",
+    );
 }
 
 #[test]
@@ -152,6 +168,24 @@ fn what_the_user_has_changed_in_a_file_stays_when_it_is_completed() {
     fs::write(&file, text.lines().filter(|line| !line.starts_with("remote")).fold(String::new(), |t, l| t + l + "\n"))
         .unwrap();
     fails(&a, &format!("t --peer {of_b}"), 1, "must be writable for its owner only");
+}
+
+#[test]
+fn an_address_that_is_taken_from_the_other_end_is_said_and_is_private() {
+    let (a, b) = (Scratch::new(), Scratch::new());
+    let of_a = line(&a, "t --address 198.51.100.1/25 --endpoint 192.0.2.1");
+    fails(&b, &format!("t --peer {of_a}"), 2, "--address is missing: the other end has 198.51.100.1/25, of a network");
+    line(&b, &format!("t --peer {of_a} --address 198.51.100.2/25"));
+    let of_a = line(&a, "u --address 10.8.0.1/24 --endpoint 192.0.2.1");
+    let (_, _, said) = init(&b, &format!("u --peer {of_a}"));
+    assert!(said.contains("its TAP interface has 10.8.0.2/24, beside the other end's; --address gives"), "{said}");
+}
+
+#[test]
+fn what_is_to_be_done_next_names_the_directory() {
+    let a = Scratch::new();
+    let (_, _, said) = init(&a, "t --address 10.8.0.1/24 --endpoint 192.0.2.1");
+    assert!(said.contains(&format!(": ethudp init t --peer LINE --dir {}\n", a.path().display())), "{said}");
 }
 
 #[test]

@@ -82,7 +82,7 @@ fn a_file_that_others_can_read_is_warned_of() {
         drop(input);
         let text = String::from_utf8(child.wait_with_output().unwrap().stderr).unwrap();
         assert_eq!(
-            text.contains("a file of mode 0644, which others can use; set `umask 077`"),
+            text.contains("a file of mode 0644, which others can use: `chmod 600` it, or set `umask 077`"),
             warned,
             "{word}: {text}"
         );

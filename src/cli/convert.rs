@@ -1,16 +1,14 @@
 //! `ethudp convert`: the file for a classic command line.
 
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use privsep::ipc::Cipher;
 use privsep::ipc::Secret;
 
 use crate::Error;
-use crate::error::Context;
+use crate::service::files;
 use crate::tunnel::{self, Classic, Port, Tunnel, address, cipher, names};
 
 /// The file that describes `tunnel`. Secrets go to files of mode 0600 in `directory`, or their place is named.
@@ -132,13 +130,11 @@ fn place(file: &str, secret: &Secret, directory: Option<&Path>) -> Result<String
         return Ok(file.to_owned());
     };
     let path = directory.join(file);
-    let say = || path.display().to_string();
-    let mut open = File::options().write(true).create_new(true).mode(0o600).open(&path).map_err(|error| {
+    files::write_new(&path, &[secret.expose(), b"\n"], 0o600).map_err(|error| {
         let right =
             if error.kind() == ErrorKind::AlreadyExists { "; remove it or choose another directory" } else { "" };
         Error::failure(format!("{}: {error}{right}", path.display()))
     })?;
-    open.write_all(secret.expose()).and_then(|()| open.write_all(b"\n")).context(say)?;
     Ok(file.to_owned())
 }
 

@@ -45,9 +45,11 @@ pub fn randomness() -> String {
 }
 
 fn read() -> Result<Private, Error> {
-    // With room from the start, so that no copy of it is left behind.
+    // Without the buffer that standard input has, and with room from the start, so that no copy of it is left behind.
     let mut text = Zeroizing::new(Vec::with_capacity(8192));
-    io::stdin().take(LONGEST).read_to_end(&mut text).context(|| "standard input".into())?;
+    let input = io::stdin().as_fd().try_clone_to_owned().map(File::from);
+    let read = input.and_then(|input| input.take(LONGEST).read_to_end(&mut text));
+    read.context(|| "standard input".into())?;
     keys::parse("standard input", &text).map_err(Error::Failure)
 }
 
@@ -55,10 +57,10 @@ fn read() -> Result<Private, Error> {
 fn warn_of_readers() {
     let output = io::stdout().as_fd().try_clone_to_owned().map(File::from);
     let Ok(metadata) = output.and_then(|file| file.metadata()) else { return };
-    if metadata.is_file() && metadata.mode() & 0o007 != 0 {
+    if metadata.is_file() && metadata.mode() & 0o077 != 0 {
         let mode = metadata.mode() & 0o7777;
         log::warning(&format!(
-            "standard output is a file of mode {mode:04o}, which others can use; set `umask 077` before"
+            "standard output is a file of mode {mode:04o}, which others can use: `chmod 600` it, or set `umask 077` before"
         ));
     }
 }

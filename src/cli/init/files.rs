@@ -1,12 +1,12 @@
 //! File and key on the disk: made where nothing is, or completed by one rename.
 
-use std::fs::{self, File, Permissions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 
 use super::line::{self, Line};
-use super::{peer_key, public_of, remote};
+use super::{peer_key, public_of, remote, remote_of};
 use crate::Error;
 use crate::service::files;
 use crate::tunnel::{self, keys};
@@ -59,8 +59,8 @@ impl Place {
             Error::failure(format!("{}: {error}{right}", path.display()))
         };
         // Nobody but its owner may read the key. In the file there is no secret, and the user of the unit reads it.
-        write_new(&self.key, &format!("{key}\n"), 0o600).map_err(|error| failed(&self.key, &error))?;
-        write_new(&self.file, text, 0o644).map_err(|error| {
+        files::write_new(&self.key, &[key.as_bytes(), b"\n"], 0o600).map_err(|error| failed(&self.key, &error))?;
+        files::write_new(&self.file, &[text.as_bytes()], 0o644).map_err(|error| {
             let _ = fs::remove_file(&self.key);
             failed(&self.file, &error)
         })?;
@@ -147,7 +147,17 @@ pub fn add(text: &str, peer: &Line) -> Result<String, String> {
     let paths = table.get("path").and_then(toml::Value::as_array).map_or(&[][..], Vec::as_slice);
     let lacking = paths.iter().filter(|path| path.get("remote").is_none()).count();
     match (lacking, paths.len()) {
-        (0, 1..) => {}
+        (0, 1) => {
+            let known = paths[0].get("remote").and_then(toml::Value::as_str).unwrap_or_default();
+            if known != remote_of(peer) {
+                return Err(format!(
+                    "remote = {known:?}: is not where the line of --peer has the other end, {:?}; change it in the file, or \
+                     remove it to take that",
+                    remote_of(peer)
+                ));
+            }
+        }
+        (0, 2..) => {}
         (1, 1) => new = behind(&new, "[[path]]", &remote(peer))?,
         _ => return Err("[[path]]: there must be one, as `ethudp init` writes it; give remote by hand".into()),
     }
@@ -170,15 +180,6 @@ fn behind(text: &str, header: &str, line: &str) -> Result<String, String> {
     if found { Ok(new) } else { Err(format!("{header}: stands on no line of its own; add by hand: {line}")) }
 }
 
-/// Makes a file that is not there, and has it on the disk.
-fn write_new(path: &Path, text: &str, mode: u32) -> io::Result<()> {
-    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
-    let written = file.write_all(text.as_bytes()).and_then(|()| file.set_permissions(Permissions::from_mode(mode)));
-    written.and_then(|()| file.sync_all()).inspect_err(|_| {
-        let _ = fs::remove_file(path);
-    })
-}
-
 /// Puts a new file in the place of one, with the same owner and mode.
 fn replace(path: &Path, text: &str, old: &fs::Metadata) -> Result<(), String> {
     let directory = path.parent().unwrap_or(Path::new("/"));
@@ -186,7 +187,10 @@ fn replace(path: &Path, text: &str, old: &fs::Metadata) -> Result<(), String> {
     name.push(".new");
     let new = directory.join(name);
     let say = |error: io::Error| format!("{}: {error}", new.display());
-    write_new(&new, text, old.mode() & 0o777).map_err(say)?;
+    files::write_new(&new, &[text.as_bytes()], old.mode() & 0o777).map_err(|error| {
+        let left = error.kind() == ErrorKind::AlreadyExists;
+        say(error) + if left { "; a run that was cut off has left it: remove it" } else { "" }
+    })?;
     let given = File::open(&new).and_then(|file| {
         let made = file.metadata()?;
         if (made.uid(), made.gid()) == (old.uid(), old.gid()) {

@@ -1,7 +1,10 @@
 //! What fuzzing reaches of `init`: the line of another end, and the files that follow from it.
 
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::line::{self, Line};
 use super::{Options, PORT, files, local, text};
@@ -35,7 +38,8 @@ fn taken(text: &str) -> Option<Line> {
 
 fn makes_a_tunnel(peer: &Line, private: &[u8; 32]) {
     let options = Options { name: "eu0".into(), bridge: peer.joins.then(|| "br0".into()), ..Options::default() };
-    let local = local(&options, Some(peer)).unwrap();
+    // Else this end's address must be given.
+    let Ok(local) = local(&options, Some(peer)) else { return };
     let own = Line {
         joins: peer.joins,
         key: keys::public(private),
@@ -44,9 +48,9 @@ fn makes_a_tunnel(peer: &Line, private: &[u8; 32]) {
     };
     let made = text(&options, &local, PORT, &own, Some(peer));
     let completed = files::add(&text(&options, &local, PORT, &own, None), peer).unwrap();
+    let directory = Directory::new(private);
     for text in [made, completed] {
-        let tunnel =
-            file::from_text(&text, "eu0", directory(private)).unwrap_or_else(|error| panic!("{error}: {text}"));
+        let tunnel = file::from_text(&text, "eu0", &directory.0).unwrap_or_else(|error| panic!("{error}: {text}"));
         let [path] = &tunnel.paths[..] else { panic!("{text}") };
         assert_eq!(tunnel.secure().map(|secure| secure.peer_key), Some(peer.key));
         assert_eq!(
@@ -57,16 +61,25 @@ fn makes_a_tunnel(peer: &Line, private: &[u8; 32]) {
     }
 }
 
-/// Where the key is, made once.
-fn directory(private: &[u8; 32]) -> &'static PathBuf {
-    use std::os::unix::fs::OpenOptionsExt;
-    static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
-    DIRECTORY.get_or_init(|| {
-        let directory = std::env::temp_dir().join(format!("ethudp-fuzz-{}", std::process::id()));
-        std::fs::create_dir_all(&directory).unwrap();
-        let mut file = std::fs::File::options();
-        let mut file = file.write(true).create(true).mode(0o600).open(directory.join("eu0.key")).unwrap();
-        std::io::Write::write_all(&mut file, keys::text(private).as_bytes()).unwrap();
+/// Where the key is, as long as this lives.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(private: &[u8; 32]) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("ethudp-fuzz-{}-{number}", std::process::id()));
+        let directory = Self(path);
+        fs::create_dir(&directory.0).unwrap();
+        let mut options = fs::File::options();
+        let mut file = options.write(true).create_new(true).mode(0o600).open(directory.0.join("eu0.key")).unwrap();
+        file.write_all(keys::text(private).as_bytes()).unwrap();
         directory
-    })
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }

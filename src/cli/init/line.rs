@@ -20,6 +20,8 @@ use crate::tunnel::{Endpoint, address, keys};
 
 /// Begins each line of this version.
 const BEGIN: &str = "ethudp1:";
+/// Bytes of the longest line: more than base64 makes of a form with an endpoint of 255 bytes.
+const LONGEST: usize = 500;
 /// Bytes of the checksum.
 const CHECKSUM: usize = 4;
 
@@ -70,6 +72,11 @@ fn checksum(form: &[u8]) -> [u8; CHECKSUM] {
 pub fn parse(text: &str) -> Result<Line, String> {
     let right = "must be the whole line that `ethudp init` has printed at the other end";
     let text: String = text.split_whitespace().collect();
+    // None that an end prints is as long.
+    if text.len() > LONGEST {
+        let begin: String = text.chars().take(40).collect();
+        return Err(format!("--peer {begin:?}...: has {} bytes, more than any such line; {right}", text.len()));
+    }
     let Some(form) = text.strip_prefix(BEGIN) else {
         let of_another = text.split_once(':').is_some_and(|(begin, _)| begin.starts_with("ethudp"));
         let version = if of_another { "is of another version of ethudp" } else { "is no such line" };
@@ -167,7 +174,9 @@ mod tests {
             assert!(error.contains("must be the whole line"), "{at}: {error}");
         }
         assert!(parse(&text.replace("ethudp1", "ethudp2")).unwrap_err().contains("is of another version"));
-        assert!(parse(&(text + "AAAA")).is_err());
+        assert!(parse(&(text.clone() + "AAAA")).is_err());
+        let long = parse(&(text + &"A".repeat(LONGEST))).unwrap_err();
+        assert!(long.contains("more than any such line") && long.len() < 200, "{long}");
     }
 
     #[test]

@@ -80,7 +80,12 @@ pub fn run(options: &Options) -> Result<(), Error> {
     } else {
         log::info(&format!("wrote {} and {}", place.file.display(), place.key.display()));
         log::info(&format!("at the other end: ethudp init {name} --peer {line}"));
-        log::info(&format!("then here, with the line that this prints: ethudp init {name} --peer LINE"));
+        let dir = if options.dir == Path::new(DIRECTORY) {
+            String::new()
+        } else {
+            format!(" --dir {}", options.dir.display())
+        };
+        log::info(&format!("then here, with the line that this prints: ethudp init {name} --peer LINE{dir}"));
     }
     log::print(&format!("{line}\n"))
 }
@@ -107,6 +112,11 @@ fn create(options: &Options, place: &Place, peer: Option<&Line>) -> Result<Line,
     }
     let text = text(options, &local, port, &line, peer);
     place.create(&keys::text(&private), &text)?;
+    if options.address.is_empty()
+        && let Some((ip, prefix)) = line.inner
+    {
+        log::info(&format!("its TAP interface has {ip}/{prefix}, beside the other end's; --address gives it another"));
+    }
     if !line.joins && line.inner.is_none() {
         let file = place.file.display();
         log::warning(&format!(
@@ -143,6 +153,12 @@ fn local(options: &Options, peer: Option<&Line>) -> Result<Local, String> {
                     .into(),
             );
         }
+        if let Some((ip, prefix)) = peer.inner.filter(|&inner| !is_private(inner)) {
+            return Err(format!(
+                "--address is missing: the other end has {ip}/{prefix}, of a network that is not private, and what this host \
+                 sends to one of its addresses would go into the tunnel; give this end's"
+            ));
+        }
         addresses.extend(peer.inner.and_then(neighbour));
     }
     Ok(Local { bridge, interface, addresses })
@@ -170,6 +186,22 @@ fn neighbour((ip, prefix): (IpAddr, u8)) -> Option<(IpAddr, u8)> {
         IpAddr::V6(ip) => host(ip.into(), 128 - u32::from(prefix))?.to_be_bytes().into(),
     };
     Some((ip, prefix))
+}
+
+/// Whether all of a network is private (RFC 1918, RFC 4193) or of the link (RFC 3927, RFC 4291): what this host would send to the
+/// other end because that has said so. What is used elsewhere is not among it, unless somebody asks for it.
+fn is_private((ip, prefix): (IpAddr, u8)) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            let least = match ip.octets()[0] {
+                10 => 8,
+                172 => 12,
+                _ => 16,
+            };
+            (ip.is_private() || ip.is_link_local()) && prefix >= least
+        }
+        IpAddr::V6(ip) => ip.is_unique_local() && prefix >= 7 || ip.is_unicast_link_local() && prefix >= 10,
+    }
 }
 
 /// `HOST`, whose port is then this end's, or what has one.
@@ -223,9 +255,13 @@ fn peer_key(peer: &Line) -> String {
     format!("peer-public-key = \"{}\"", *keys::text(&peer.key))
 }
 
+/// Where a path has a peer.
+fn remote_of(peer: &Line) -> String {
+    peer.endpoint.as_ref().map_or_else(|| "any".into(), Endpoint::to_string)
+}
+
 fn remote(peer: &Line) -> String {
-    let remote = peer.endpoint.as_ref().map_or_else(|| "any".into(), Endpoint::to_string);
-    format!("remote = \"{remote}\"")
+    format!("remote = \"{}\"", remote_of(peer))
 }
 
 /// The public key of a private one, which the file of a tunnel holds.
@@ -253,6 +289,31 @@ mod tests {
         ] {
             let found = neighbour(inner(own).unwrap()).map(|(ip, prefix)| format!("{ip}/{prefix}"));
             assert_eq!(found.as_deref(), other, "{own}");
+        }
+    }
+
+    #[test]
+    fn a_network_that_the_other_end_names_is_taken_unasked_only_if_it_is_private() {
+        for (network, private) in [
+            ("10.8.0.1/24", true),
+            ("10.0.0.1/8", true),
+            ("10.0.0.1/7", false),
+            ("172.16.0.1/12", true),
+            ("172.16.0.1/11", false),
+            ("172.32.0.1/24", false),
+            ("192.168.255.1/16", true),
+            ("192.168.1.1/15", false),
+            ("169.254.0.1/16", true),
+            ("198.51.100.1/24", false),
+            ("0.0.0.1/0", false),
+            ("fd00::1/7", true),
+            ("fd00::1/6", false),
+            ("fe80::1/10", true),
+            ("fe80::1/9", false),
+            ("2001:db8::1/64", false),
+            ("::1/0", false),
+        ] {
+            assert_eq!(is_private(inner(network).unwrap()), private, "{network}");
         }
     }
 
