@@ -125,12 +125,22 @@ class Tunnel:
             self.processes += start(lab, site, other)
         if mode == "tap":
             for site in lab.sites:
-                wait(lambda: site.run("ip link show eu0", False))
+                self.wait(lambda: site.run("ip link show eu0", False))
                 site.run("ip link set eu0 up")
                 site.run(f"ip addr replace 10.8.0.{site.number}/24 dev eu0")
                 site.run(f"ip link set eu0 mtu {mtu}")
         reach = "ping -c 1 -W 1 10.8.0.2 >/dev/null && echo yes"
-        wait(lambda: lab.users[0].run(f"sh -c '{reach}'", False))
+        self.wait(lambda: lab.users[0].run(f"sh -c '{reach}'", False))
+
+    def wait(self, ready):
+        """Waits until it is ready; names a program that has ended meanwhile, so that it can be asked why."""
+        try:
+            wait(ready)
+        except RuntimeError as error:
+            ended = [process for process in self.processes if process.poll() is not None]
+            self.stop()
+            words = "".join(f"; `{' '.join(process.args[4:])}` has ended, status {process.returncode}" for process in ended)
+            raise RuntimeError(f"{error}{words}") from None
 
     def ends(self):
         """The processes of each end."""
