@@ -6,6 +6,11 @@ WIDTH, LEFT, BAR, GAP = 760, 210, 20, 26
 OURS, THEIRS = "#2a6f97", "#b8c4cc"
 
 
+def is_ours(name):
+    """Whether a row is of this program. The original's name differs in its capitals."""
+    return name.startswith("ethudp")
+
+
 def draw(results):
     rows, y = [], 48
     most = max((figures.get("tcp", 0) for _, group in results for _, figures in group), default=1) or 1
@@ -13,10 +18,10 @@ def draw(results):
         y += 14
         rows.append(f'<text x="12" y="{y}" class="title">{escape(title)}</text>')
         y += 10
-        for number, (name, figures) in enumerate(group):
+        for name, figures in group:
             speed = figures.get("tcp", 0)
             length = max(1, round(speed / most * (WIDTH - LEFT - 110)))
-            color = OURS if number == 0 else THEIRS
+            color = OURS if is_ours(name) else THEIRS
             rows.append(f'<text x="{LEFT - 8}" y="{y + 14}" text-anchor="end">{escape(name)}</text>')
             rows.append(f'<rect x="{LEFT}" y="{y}" width="{length}" height="{BAR}" fill="{color}"/>')
             rows.append(f'<text x="{LEFT + length + 8}" y="{y + 14}">{speed / 1000:.2f} Gbit/s</text>')
