@@ -212,14 +212,20 @@ pub fn untrusted(text: &str) -> String {
             || matches!(
                 c,
                 '\u{ad}'
+                    | '\u{34f}'
                     | '\u{61c}'
+                    | '\u{115f}'
+                    | '\u{1160}'
                     | '\u{180e}'
                     | '\u{200b}'..='\u{200f}'
                     | '\u{2028}'..='\u{202e}'
                     | '\u{2060}'..='\u{206f}'
+                    | '\u{3164}'
+                    | '\u{fe00}'..='\u{fe0f}'
                     | '\u{feff}'
+                    | '\u{ffa0}'
                     | '\u{fff9}'..='\u{fffb}'
-                    | '\u{e0000}'..='\u{e007f}'
+                    | '\u{e0000}'..='\u{e0fff}'
             )
     };
     text.chars().take(300).map(|c| if obeyed(c) { ' ' } else { c }).collect()
@@ -241,8 +247,8 @@ mod tests {
 
     #[test]
     fn of_what_a_worker_says_nothing_is_left_that_a_terminal_obeys_or_that_is_not_seen() {
-        let text = "a\u{1b}[2J\nb\u{202e}c\u{61c}d\u{ad}e\u{feff}f\u{e0041}g\u{fff9}\u{9b}é漢";
-        assert_eq!(untrusted(text), "a [2J b c d e f g  é漢");
+        let text = "a\u{1b}[2J\nb\u{202e}c\u{61c}d\u{ad}e\u{feff}f\u{e0041}\u{e0101}\u{fe0f}g\u{fff9}\u{9b}é漢";
+        assert_eq!(untrusted(text), "a [2J b c d e f   g  é漢");
         assert_eq!(untrusted(&"x".repeat(1000)).len(), 300);
     }
 

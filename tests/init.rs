@@ -146,7 +146,7 @@ fn nothing_that_is_there_is_overwritten() {
         &d,
         &format!("t --peer {of_a}"),
         1,
-        "remote = \"198.51.100.8:6000\": is not where the line of --peer has the other",
+        "remote = \"198.51.100.8:6000\": the line of --peer has the other end at \"198.51.100.7:6000\"",
     );
 }
 
@@ -176,9 +176,15 @@ fn an_address_that_is_taken_from_the_other_end_is_said_and_is_private() {
     let of_a = line(&a, "t --address 198.51.100.1/25 --endpoint 192.0.2.1");
     fails(&b, &format!("t --peer {of_a}"), 2, "--address is missing: the other end has 198.51.100.1/25, of a network");
     line(&b, &format!("t --peer {of_a} --address 198.51.100.2/25"));
+    // Of a network of one address there is none beside it.
+    let alone = line(&a, "v --address 198.51.100.1/32 --endpoint 192.0.2.1");
+    line(&b, &format!("v --peer {alone}"));
     let of_a = line(&a, "u --address 10.8.0.1/24 --endpoint 192.0.2.1");
     let (_, _, said) = init(&b, &format!("u --peer {of_a}"));
-    assert!(said.contains("its TAP interface has 10.8.0.2/24, beside the other end's; --address gives"), "{said}");
+    assert!(
+        said.contains("u.toml: its TAP interface has 10.8.0.2/24, beside the other end's; tap.address in it"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -209,7 +215,7 @@ fn what_cannot_become_a_tunnel_is_said() {
         fails(&b, &arguments, status, words);
     }
     let (status, _, error) = init(&b, "u --endpoint 198.51.100.8");
-    assert!(status == Some(0) && error.contains("u.toml: its TAP interface has no address; --address"), "{error}");
+    assert!(status == Some(0) && error.contains("u.toml: its TAP interface has no address; tap.address in it"), "{error}");
     let (_, _, error) = init(&b, "v --bridge br0");
     assert!(!error.contains("no address"), "{error}");
     let mut command = ethudp(&b, &[], &["init", "t", "--dir", "/nonexistent"]);

@@ -66,26 +66,36 @@ fn what_is_no_key_is_refused_and_not_repeated() {
     }
 }
 
+/// The group of nobody.
+const NOBODYS: u32 = 65534;
+
 #[test]
 fn a_file_that_others_can_read_is_warned_of() {
     let scratch = Scratch::new();
-    for (word, mode, warned) in
-        [("genkey", 0o644, true), ("genpsk", 0o644, true), ("genkey", 0o600, false), ("pubkey", 0o644, false)]
-    {
+    for (word, mode, group, warned) in [
+        ("genkey", 0o644, 0, "has mode 0644; must be at most 0640; `chmod 600` it, or set `umask 077`"),
+        ("genpsk", 0o660, 0, "has mode 0660; must be at most 0640; `chmod 600` it"),
+        (
+            "genkey",
+            0o640,
+            NOBODYS,
+            "can be read by group 65534; must be group root or ethudp, or mode 0600; `chmod 600`",
+        ),
+        ("genkey", 0o640, 0, ""),
+        ("genkey", 0o600, NOBODYS, ""),
+        ("pubkey", 0o644, 0, ""),
+    ] {
         let path = scratch.path().join("key");
         let file = File::create(&path).unwrap();
         file.set_permissions(Permissions::from_mode(mode)).unwrap();
+        std::os::unix::fs::fchown(&file, None, Some(group)).unwrap();
         let mut command = ethudp(&scratch, &[], &[word]);
         let mut child = command.stdin(Stdio::piped()).stdout(file).stderr(Stdio::piped()).spawn().unwrap();
         let mut input = child.stdin.take().unwrap();
         input.write_all(b"dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=").unwrap();
         drop(input);
         let text = String::from_utf8(child.wait_with_output().unwrap().stderr).unwrap();
-        assert_eq!(
-            text.contains("a file of mode 0644, which others can use: `chmod 600` it, or set `umask 077`"),
-            warned,
-            "{word}: {text}"
-        );
+        assert!(text.contains(warned) && text.is_empty() == warned.is_empty(), "{word} {mode:o} {group}: {text}");
         assert_eq!(fs::read(&path).unwrap().len(), 45);
     }
 }

@@ -3,11 +3,11 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
 
 use zeroize::Zeroizing;
 
 use crate::error::Context;
+use crate::service::files;
 use crate::tunnel::keys::{self, Private};
 use crate::{Error, log};
 
@@ -57,10 +57,9 @@ fn read() -> Result<Private, Error> {
 fn warn_of_readers() {
     let output = io::stdout().as_fd().try_clone_to_owned().map(File::from);
     let Ok(metadata) = output.and_then(|file| file.metadata()) else { return };
-    if metadata.is_file() && metadata.mode() & 0o077 != 0 {
-        let mode = metadata.mode() & 0o7777;
+    if let Some(flaw) = files::foreign_mode(&metadata).filter(|_| metadata.is_file()) {
         log::warning(&format!(
-            "standard output is a file of mode {mode:04o}, which others can use: `chmod 600` it, or set `umask 077` before"
+            "standard output {flaw}; `chmod 600` it, or set `umask 077` before, or `up` will refuse it"
         ));
     }
 }

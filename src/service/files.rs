@@ -55,12 +55,18 @@ pub fn foreign_hand(metadata: &Metadata) -> Option<String> {
 
 /// Who but root and the tunnels could read this secret, or have written it, if anybody could.
 pub fn foreign_eye(metadata: &Metadata) -> Option<String> {
-    let (owner, group, mode) = (metadata.uid(), metadata.gid(), metadata.mode());
+    let owner = metadata.uid();
+    if metadata.mode() & 0o137 == 0 && !identity::may_own_keys(owner) {
+        return Some(format!("belongs to user {owner}; must belong to root or to user ethudp"));
+    }
+    foreign_mode(metadata)
+}
+
+/// As before, whoever owns it.
+pub fn foreign_mode(metadata: &Metadata) -> Option<String> {
+    let (group, mode) = (metadata.gid(), metadata.mode());
     if mode & 0o137 != 0 {
         return Some(format!("has mode {:04o}; must be at most 0640", mode & 0o7777));
-    }
-    if !identity::may_own_keys(owner) {
-        return Some(format!("belongs to user {owner}; must belong to root or to user ethudp"));
     }
     let others = mode & 0o040 != 0 && !identity::may_read_keys(group);
     others.then(|| format!("can be read by group {group}; must be group root or ethudp, or mode 0600"))

@@ -60,7 +60,7 @@ pub struct Status {
 pub struct SessionStatus {
     /// There is a current one.
     pub established: bool,
-    /// Seconds since it is current.
+    /// Seconds since its keys were made.
     pub age_s: Option<u64>,
     /// This end has begun it.
     pub began_here: Option<bool>,

@@ -17,7 +17,7 @@ use crate::tunnel::resolve::Resolved;
 /// | learned | only what that path may learn, and with a password it ends with its worker |
 /// | fragment | any number is as good as another |
 /// | `secure.heard` | nothing earlier than before. One that is too great keeps out what the peer begins, until this program is started again |
-/// | `secure.sent` | nothing earlier than before. One that is too great makes each initiation as great, which the worker could have sent itself: the peer then refuses all but the first, until the program there is started again |
+/// | `secure.sent` | nothing earlier than before. One that is too great makes each initiation as great, which the worker could have sent itself: the peer then refuses all but the first, until this program, and then the one there, are started again |
 /// | `secure.session`, `secure.trouble` | shown, until its worker ends |
 /// | `rtt_us`, `last_rx_ms`, counters | shown, and the counters gone on from: the worker's adding wraps, every sum here saturates |
 pub fn accept(before: &State, said: State, resolved: &[Resolved]) -> State {

@@ -150,6 +150,10 @@ fn chain(arguments: Arguments) -> Result<Vec<SeccompRule>, seccompiler::BackendE
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use nix::sys::signal::{Signal, raise};
+
     use super::*;
 
     #[test]
@@ -172,20 +176,35 @@ mod tests {
     /// What the test below runs in a process of its own; does nothing in an ordinary run.
     #[test]
     fn in_a_child() {
-        if std::env::var_os("SECCOMP_CHILD").is_some() {
-            super::super::no_new_privileges().unwrap();
-            let allowed = |number| Allowed { name: "", number, arguments: Arguments::Any, reason: "" };
-            enforce(&[allowed(libc::SYS_write), allowed(libc::SYS_futex)]).unwrap();
-            let _ = std::fs::File::open("/");
+        let Some(what) = std::env::var_os("SECCOMP_CHILD") else { return };
+        super::super::no_new_privileges().unwrap();
+        let allowed = |number, arguments| Allowed { name: "", number, arguments, reason: "" };
+        let any = [libc::SYS_write, libc::SYS_futex, libc::SYS_rt_sigprocmask, libc::SYS_getpid, libc::SYS_gettid];
+        let any = any.map(|number| allowed(number, Arguments::Any));
+        enforce(any.iter().chain(&[allowed(libc::SYS_tgkill, Arguments::AbortItself)])).unwrap();
+        match what.to_str().unwrap().parse::<Signal>() {
+            Ok(signal) => drop(raise(signal)),
+            Err(_) => drop(std::fs::File::open("/")),
         }
+    }
+
+    /// How a process of its own ends that does this behind a filter.
+    fn ends(what: &str) -> Option<i32> {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "confine::seccomp::tests::in_a_child"]).env("SECCOMP_CHILD", what);
+        child.output().unwrap().status.signal()
     }
 
     #[test]
     fn a_call_that_is_not_in_the_table_kills_the_process() {
-        use std::os::unix::process::ExitStatusExt;
-        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-        child.args(["--exact", "confine::seccomp::tests::in_a_child"]).env("SECCOMP_CHILD", "1");
-        let status = child.output().unwrap().status;
-        assert_eq!(status.signal(), Some(libc::SIGSYS), "{status}");
+        assert_eq!(ends("open"), Some(libc::SIGSYS));
+    }
+
+    #[test]
+    fn a_process_ends_itself_by_an_abort_and_by_no_other_signal() {
+        assert_eq!(ends("SIGABRT"), Some(libc::SIGABRT));
+        for other in ["SIGTERM", "SIGKILL", "SIGHUP"] {
+            assert_eq!(ends(other), Some(libc::SIGSYS), "{other}");
+        }
     }
 }

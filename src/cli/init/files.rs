@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 
@@ -133,7 +134,8 @@ pub fn add(text: &str, peer: &Line) -> Result<String, String> {
     let secure =
         table.get("secure").and_then(toml::Value::as_table).ok_or("has no [secure]: is of the classic wire")?;
     let mut new = text.to_owned();
-    match secure.get("peer-public-key").and_then(toml::Value::as_str) {
+    let known_peer = secure.get("peer-public-key").and_then(toml::Value::as_str);
+    match known_peer {
         None => new = behind(&new, "[secure]", &peer_key(peer))?,
         Some(known) if known == keys::text(&peer.key).as_str() => {}
         Some(known) => {
@@ -147,21 +149,28 @@ pub fn add(text: &str, peer: &Line) -> Result<String, String> {
     let paths = table.get("path").and_then(toml::Value::as_array).map_or(&[][..], Vec::as_slice);
     let lacking = paths.iter().filter(|path| path.get("remote").is_none()).count();
     match (lacking, paths.len()) {
-        (0, 1) => {
-            let known = paths[0].get("remote").and_then(toml::Value::as_str).unwrap_or_default();
-            if known != remote_of(peer) {
-                return Err(format!(
-                    "remote = {known:?}: is not where the line of --peer has the other end, {:?}; change it in the file, or \
-                     remove it to take that",
-                    remote_of(peer)
-                ));
-            }
-        }
-        (0, 2..) => {}
+        // Where the user has given it before there was a peer, it stays. A line that does not say where its end is contradicts none.
+        (0, 1) if known_peer.is_some() && peer.endpoint.is_some() => is_there(&paths[0], &remote_of(peer))?,
+        (0, 1..) => {}
         (1, 1) => new = behind(&new, "[[path]]", &remote(peer))?,
         _ => return Err("[[path]]: there must be one, as `ethudp init` writes it; give remote by hand".into()),
     }
     Ok(new)
+}
+
+/// Whether a path leads to where the peer's line has it.
+fn is_there(path: &toml::Value, said: &str) -> Result<(), String> {
+    let Some(known) = path.get("remote").and_then(toml::Value::as_str) else { return Ok(()) };
+    let same = match (known.parse::<SocketAddr>(), said.parse::<SocketAddr>()) {
+        (Ok(known), Ok(said)) => known == said,
+        _ => known.eq_ignore_ascii_case(said),
+    };
+    if same {
+        return Ok(());
+    }
+    Err(format!(
+        "remote = {known:?}: the line of --peer has the other end at {said:?}; remove remote from the file to take that"
+    ))
 }
 
 /// The text with a line behind a table's header.

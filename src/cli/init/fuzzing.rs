@@ -1,13 +1,13 @@
 //! What fuzzing reaches of `init`: the line of another end, and the files that follow from it.
 
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::line::{self, Line};
 use super::{Options, PORT, files, local, text};
+use crate::service::files::write_new;
 use crate::tunnel::{Remote, file, keys};
 
 /// The data as the text of a line; and as what a line with a right sum says.
@@ -37,9 +37,12 @@ fn taken(text: &str) -> Option<Line> {
 }
 
 fn makes_a_tunnel(peer: &Line, private: &[u8; 32]) {
-    let options = Options { name: "eu0".into(), bridge: peer.joins.then(|| "br0".into()), ..Options::default() };
-    // Else this end's address must be given.
-    let Ok(local) = local(&options, Some(peer)) else { return };
+    let mut options = Options { name: "eu0".into(), bridge: peer.joins.then(|| "br0".into()), ..Options::default() };
+    // Where the other end's network is not private, this end's address must be given.
+    if peer.inner.is_some_and(|inner| !super::is_private(inner)) && !peer.joins {
+        options.address.push("10.8.0.2/24".into());
+    }
+    let local = local(&options, Some(peer)).unwrap();
     let own = Line {
         joins: peer.joins,
         key: keys::public(private),
@@ -67,14 +70,18 @@ struct Directory(PathBuf);
 impl Directory {
     fn new(private: &[u8; 32]) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("ethudp-fuzz-{}-{number}", std::process::id()));
-        let directory = Self(path);
-        fs::create_dir(&directory.0).unwrap();
-        let mut options = fs::File::options();
-        let mut file = options.write(true).create_new(true).mode(0o600).open(directory.0.join("eu0.key")).unwrap();
-        file.write_all(keys::text(private).as_bytes()).unwrap();
-        directory
+        loop {
+            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+            let path = std::env::temp_dir().join(format!("ethudp-fuzz-{}-{number}", std::process::id()));
+            match fs::create_dir(&path) {
+                // Of a process before with the same number, which has crashed.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
+                made => made.unwrap(),
+            }
+            let directory = Self(path);
+            write_new(&directory.0.join("eu0.key"), &[keys::text(private).as_bytes()], 0o600).unwrap();
+            return directory;
+        }
     }
 }
 

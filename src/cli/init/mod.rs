@@ -30,7 +30,7 @@ pub struct Options {
     /// The line that `ethudp init` has printed at the other end
     #[arg(long, value_name = "LINE")]
     peer: Option<String>,
-    /// Address of the TAP interface; with --peer one next to the other end's [may be given several times]
+    /// Address of the TAP interface; with --peer one next to the other end's, where that is private [may be given several times]
     #[arg(long, value_name = "ADDRESS/PREFIX", conflicts_with_all = ["bridge", "interface"])]
     address: Vec<String>,
     /// Join this bridge
@@ -115,13 +115,14 @@ fn create(options: &Options, place: &Place, peer: Option<&Line>) -> Result<Line,
     if options.address.is_empty()
         && let Some((ip, prefix)) = line.inner
     {
-        log::info(&format!("its TAP interface has {ip}/{prefix}, beside the other end's; --address gives it another"));
+        let file = place.file.display();
+        log::info(&format!(
+            "{file}: its TAP interface has {ip}/{prefix}, beside the other end's; tap.address in it gives it another"
+        ));
     }
     if !line.joins && line.inner.is_none() {
         let file = place.file.display();
-        log::warning(&format!(
-            "{file}: its TAP interface has no address; --address gives it one, or tap.address in the file"
-        ));
+        log::warning(&format!("{file}: its TAP interface has no address; tap.address in it gives it one"));
     }
     Ok(line)
 }
@@ -153,13 +154,14 @@ fn local(options: &Options, peer: Option<&Line>) -> Result<Local, String> {
                     .into(),
             );
         }
-        if let Some((ip, prefix)) = peer.inner.filter(|&inner| !is_private(inner)) {
+        let beside = peer.inner.and_then(neighbour);
+        if let Some((ip, prefix)) = peer.inner.filter(|&inner| beside.is_some() && !is_private(inner)) {
             return Err(format!(
                 "--address is missing: the other end has {ip}/{prefix}, of a network that is not private, and what this host \
                  sends to one of its addresses would go into the tunnel; give this end's"
             ));
         }
-        addresses.extend(peer.inner.and_then(neighbour));
+        addresses.extend(beside);
     }
     Ok(Local { bridge, interface, addresses })
 }

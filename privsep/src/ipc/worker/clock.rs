@@ -21,3 +21,36 @@ impl Moment {
         Self::now().0.saturating_sub(self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// How much of the time the machine has slept, as a process in a time namespace sees it (`time_namespaces(7)`).
+    const SLEPT: u64 = 100_000;
+
+    /// What the test below runs in a process of its own; does nothing in an ordinary run.
+    #[test]
+    fn in_a_child() {
+        if std::env::var_os("CLOCK_CHILD").is_some() {
+            let awake = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap());
+            assert!(Moment::now().0 >= awake + Duration::from_secs(SLEPT));
+        }
+    }
+
+    #[test]
+    fn time_asleep_counts() {
+        let mut child = Command::new("unshare");
+        child.args(["--time", "--fork", "--boottime", &SLEPT.to_string()]).arg(std::env::current_exe().unwrap());
+        let child = child.args(["--exact", "ipc::worker::clock::tests::in_a_child"]).env("CLOCK_CHILD", "");
+        let output = child.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && text.contains("1 passed"),
+            "{text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+}

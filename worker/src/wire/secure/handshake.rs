@@ -112,7 +112,7 @@ impl Initiator {
     /// Takes the response, whose MACs are right.
     ///
     /// # Errors
-    /// Why it is none. Where that is not [`Refused::NotOffered`], the initiator is of no more use.
+    /// Why it is none. Where that is not [`Refused::NotOffered`], the initiator is to be forgotten.
     pub fn take(&mut self, response: &Response) -> Result<Answered, Refused> {
         if response.form != self.form || !offer::has(self.offer, response.cipher) {
             return Err(Refused::NotOffered);
