@@ -215,7 +215,10 @@ fn what_cannot_become_a_tunnel_is_said() {
         fails(&b, &arguments, status, words);
     }
     let (status, _, error) = init(&b, "u --endpoint 198.51.100.8");
-    assert!(status == Some(0) && error.contains("u.toml: its TAP interface has no address; tap.address in it"), "{error}");
+    assert!(
+        status == Some(0) && error.contains("u.toml: its TAP interface has no address; tap.address in it"),
+        "{error}"
+    );
     let (_, _, error) = init(&b, "v --bridge br0");
     assert!(!error.contains("no address"), "{error}");
     let mut command = ethudp(&b, &[], &["init", "t", "--dir", "/nonexistent"]);

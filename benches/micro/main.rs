@@ -6,6 +6,7 @@
 mod reference;
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::measurement::WallTime;
@@ -15,9 +16,11 @@ use ethudp_worker::frame::checksum::Sum;
 use ethudp_worker::frame::coalesce::Coalescer;
 use ethudp_worker::frame::segment::Segmenter;
 use ethudp_worker::wire::classic::codec::{Codec, Scratch};
+use ethudp_worker::wire::secure::{CipherKind, Keys, Opening, Sealer, Sending};
+use ethudp_worker::wire::{Counters, Route, Target};
 use openssl::cipher::{Cipher as Peer, CipherRef};
 use openssl::cipher_ctx::CipherCtx;
-use privsep::ipc::Cipher;
+use privsep::ipc::{Cipher, State};
 use reference::Flow;
 
 /// Bytes in a frame.
@@ -104,6 +107,53 @@ fn codecs(criterion: &mut Criterion) {
         batches(&mut open, name, &datagrams, |batch| {
             batch.filter_map(|_, buffer, length| codec.open(buffer, length, &mut scratch));
             assert_eq!(batch.len(), BATCH);
+        });
+        open.finish();
+    }
+}
+
+/// The secure wire: full batches as they leave, and each datagram as it is opened when it has come.
+fn secure(criterion: &mut Criterion) {
+    let frames = random(BATCH);
+    for (name, cipher) in
+        [("secure, AES-256-GCM", CipherKind::Aes256Gcm), ("secure, ChaCha20-Poly1305", CipherKind::ChaCha20Poly1305)]
+    {
+        let keys = || Keys { sending: *KEY, receiving: *KEY, cipher, our_index: 1, their_index: 1 };
+        let route = Route {
+            active: 0,
+            targets: vec![Target::Connected(([192, 0, 2, 1], 6000).into())],
+            sending: Some(Arc::new(Sending::new(&keys()))),
+        };
+        let (mut sealer, counters) = (Sealer::new(1472, route), Counters::new(&State::default(), 1));
+        let bytes = Throughput::Bytes((BATCH * SIZE) as u64);
+        let mut seal = group(criterion, "seal");
+        seal.throughput(bytes.clone());
+        batches(&mut seal, name, &frames, |batch| {
+            black_box(sealer.seal(batch, &counters));
+        });
+        seal.finish();
+        let mut open = group(criterion, "open");
+        open.throughput(bytes);
+        let (mut opening, mut batch) = (Opening::new(&keys()), Batch::default());
+        open.bench_function(name, |bencher| {
+            bencher.iter_custom(|rounds| {
+                let mut time = Duration::ZERO;
+                for _ in 0..rounds {
+                    batch.clear();
+                    frames.iter().for_each(|frame| batch.append_copy(frame));
+                    // None is opened twice.
+                    let (sealed, _, _) = sealer.seal(&mut batch, &counters);
+                    let mut datagrams: Vec<_> = sealed.frames(0).map(<[u8]>::to_vec).collect();
+                    assert_eq!(datagrams.len(), BATCH);
+                    let start = Instant::now();
+                    for datagram in &mut datagrams {
+                        let length = datagram.len();
+                        black_box(opening.open(datagram, length).unwrap());
+                    }
+                    time += start.elapsed();
+                }
+                time
+            });
         });
         open.finish();
     }
@@ -229,5 +279,5 @@ fn offload(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, codecs, cbc, offload);
+criterion_group!(benches, codecs, secure, cbc, offload);
 criterion_main!(benches);
