@@ -49,7 +49,12 @@ fn a_command_is_not_run_from_a_file_that_somebody_else_could_have_written() {
     let witness = scratch.path().join("witness");
     let text = format!("run = \"touch {}\"\n{TAP}", witness.display());
     let file = scratch.write("a.toml", &text, 0o664);
-    refused(&sites, &scratch, 78, "a.toml: has mode 0664; must be writable for its owner only, as it has `run`");
+    refused(
+        &sites,
+        &scratch,
+        78,
+        "a.toml: has mode 0664; must be writable for its owner only (`chmod go-w`), as it has `run`",
+    );
     std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
     chown(&file, Some(NOBODY), None).unwrap();
     refused(&sites, &scratch, 78, "a.toml: belongs to user 65534; must belong to root");
@@ -72,7 +77,12 @@ fn a_key_that_another_group_can_read_is_refused() {
     let key = scratch.write("x.key", "0123456789abcdef\n", 0o640);
     scratch.write("a.toml", &format!("{TAP}[classic]\ncipher = \"aes-128\"\nkey-file = \"x.key\"\n"), 0o644);
     chown(&key, None, Some(NOBODY)).unwrap();
-    refused(&sites, &scratch, 78, "x.key: can be read by group 65534; must be group root or ethudp, or mode 0600");
+    refused(
+        &sites,
+        &scratch,
+        78,
+        "x.key: can be read by group 65534; must be group root or ethudp (`chgrp`), or mode 0600",
+    );
     // The group that the tunnels share may.
     assert!(Command::new("chgrp").arg("ethudp").arg(&key).status().unwrap().success());
     let file = scratch.path().join("a.toml");

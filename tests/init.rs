@@ -112,6 +112,24 @@ fn two_sites_that_have_both_begun_complete_each_other_in_either_order() {
 }
 
 #[test]
+fn addresses_that_do_not_fit_the_other_ends_are_refused_or_named() {
+    let (a, b, c) = (Scratch::new(), Scratch::new(), Scratch::new());
+    let of_a = line(&a, "t --address 10.8.0.1/24 --endpoint 198.51.100.7");
+    fails(&b, &format!("t --peer {of_a} --address 10.8.0.1/24"), 2, "--address 10.8.0.1: is the other end's");
+    fails(&b, &format!("t --peer {of_a} --address 10.8.0.0/24"), 2, "is the address of the network itself");
+    let (status, _, said) = init(&b, &format!("t --peer {of_a} --address 10.9.0.3/24"));
+    assert!(status == Some(0) && said.contains("no address in the network of the other end's 10.8.0.1/24"), "{said}");
+    let (status, _, said) = init(&b, &format!("u --peer {of_a} --bridge br0"));
+    assert!(status == Some(0) && said.contains("the other end is a single host, with 10.8.0.1/24"), "{said}");
+    // Both have begun, with one address.
+    let of_c = line(&c, "t --address 10.8.0.1/24 --endpoint 192.0.2.9");
+    fails(&a, &format!("t --peer {of_c}"), 1, "tap.address: 10.8.0.1 is the other end's, too");
+    // Of what is wrong the option comes before the file in its way.
+    fails(&a, "t --address 10.8.0.300/24", 2, "\"10.8.0.300\" is no IP address");
+    fails(&a, "t --port 0", 2, "--port \"0\": must be a number");
+}
+
+#[test]
 fn nothing_that_is_there_is_overwritten() {
     let (a, b, c) = (Scratch::new(), Scratch::new(), Scratch::new());
     let of_a = line(&a, "t --address 10.8.0.1/24 --endpoint 198.51.100.7");

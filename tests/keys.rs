@@ -73,13 +73,13 @@ const NOBODYS: u32 = 65534;
 fn a_file_that_others_can_read_is_warned_of() {
     let scratch = Scratch::new();
     for (word, mode, group, warned) in [
-        ("genkey", 0o644, 0, "has mode 0644; must be at most 0640; `chmod 600` it, or set `umask 077`"),
-        ("genpsk", 0o660, 0, "has mode 0660; must be at most 0640; `chmod 600` it"),
+        ("genkey", 0o644, 0, "has mode 0644; must be at most 0640 (`chmod 600`), or made after `umask 077`"),
+        ("genpsk", 0o660, 0, "has mode 0660; must be at most 0640 (`chmod 600`)"),
         (
             "genkey",
             0o640,
             NOBODYS,
-            "can be read by group 65534; must be group root or ethudp, or mode 0600; `chmod 600`",
+            "can be read by group 65534; must be group root or ethudp (`chgrp`), or mode 0600 (`chmod 600`)",
         ),
         ("genkey", 0o640, 0, ""),
         ("genkey", 0o600, NOBODYS, ""),

@@ -58,8 +58,6 @@ fn warn_of_readers() {
     let output = io::stdout().as_fd().try_clone_to_owned().map(File::from);
     let Ok(metadata) = output.and_then(|file| file.metadata()) else { return };
     if let Some(flaw) = files::foreign_mode(&metadata).filter(|_| metadata.is_file()) {
-        log::warning(&format!(
-            "standard output {flaw}; `chmod 600` it, or set `umask 077` before, or `up` will refuse it"
-        ));
+        log::warning(&format!("standard output {flaw}, or made after `umask 077`; `up` would refuse it"));
     }
 }

@@ -1,5 +1,7 @@
 //! `ethudp show`: what running tunnels say of themselves.
 
+use std::path::Path;
+
 use crate::error::Context;
 use crate::service::control_socket;
 use crate::status::Status;
@@ -14,7 +16,9 @@ pub fn show(name: Option<&str>, json: bool) -> Result<(), Error> {
         names::tunnel(name).map_err(Error::Usage)?;
         let status = ask::one(&directory, name).map_err(|unknown| match unknown {
             Unknown::NotRunning => {
-                Error::failure(format!("tunnel {name:?}: does not run; `ethudp show` lists those that do"))
+                let is_file = Path::new(name).extension().is_some_and(|end| end == "toml");
+                let right = if is_file { "; must be the NAME of one, not its file" } else { "" };
+                Error::failure(format!("tunnel {name:?}: does not run{right}; `ethudp show` lists those that do"))
             }
             Unknown::Reason(reason) => Error::failure(format!("tunnel {name:?}: {reason}")),
         })?;
@@ -42,7 +46,8 @@ pub fn show(name: Option<&str>, json: bool) -> Result<(), Error> {
     } else if json {
         log::print(&(serde_json::to_string(&known).context(|| "status".into())? + "\n"))?;
     } else if known.is_empty() {
-        log::print(&format!("no tunnel runs ({})\n", directory.display()))?;
+        let lacks = if directory.is_dir() { "" } else { ", which is not there" };
+        log::print(&format!("no tunnel runs ({}{lacks})\n", directory.display()))?;
     } else if let [status] = &known[..] {
         log::print(&status.text())?;
     } else {

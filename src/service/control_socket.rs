@@ -89,7 +89,7 @@ impl ControlSocket {
             Refusal::Io(error) if error.kind() == ErrorKind::PermissionDenied => Error::failure(format!(
                 "control socket {}: {error}; the directory must be writable for {}",
                 path.display(),
-                identity.map_or_else(|| "this user".into(), |Identity { uid, .. }| format!("user {uid}")),
+                identity.map_or_else(|| "this user".into(), |Identity { uid, .. }| identity::user_name(uid)),
             )),
             Refusal::Io(error) => Error::failure(format!("control socket {}: {error}", path.display())),
         })
@@ -115,7 +115,8 @@ impl ControlSocket {
 
 fn runs_already(name: &str, socket: &Path) -> Error {
     Error::failure(format!(
-        "tunnel {name:?}: runs already ({}); `ethudp show {name}` names its supervisor, which SIGTERM ends",
+        "tunnel {name:?}: runs already ({}); `ethudp show {name}` names its supervisor, which SIGTERM ends; another tunnel needs \
+         another name, or directory for its socket (RUNTIME_DIRECTORY)",
         socket.display()
     ))
 }

@@ -48,16 +48,19 @@ pub fn write_new(path: &Path, parts: &[&[u8]], mode: u32) -> io::Result<()> {
 pub fn foreign_hand(metadata: &Metadata) -> Option<String> {
     let (owner, mode) = (metadata.uid(), metadata.mode());
     if owner != 0 && owner != geteuid().as_raw() {
-        return Some(format!("belongs to user {owner}; must belong to root or to the user who starts the tunnel"));
+        return Some(format!(
+            "belongs to user {owner}; must belong to root or to the user who starts the tunnel (`chown`)"
+        ));
     }
-    (mode & 0o022 != 0).then(|| format!("has mode {:04o}; must be writable for its owner only", mode & 0o7777))
+    (mode & 0o022 != 0)
+        .then(|| format!("has mode {:04o}; must be writable for its owner only (`chmod go-w`)", mode & 0o7777))
 }
 
 /// Who but root and the tunnels could read this secret, or have written it, if anybody could.
 pub fn foreign_eye(metadata: &Metadata) -> Option<String> {
     let owner = metadata.uid();
     if metadata.mode() & 0o137 == 0 && !identity::may_own_keys(owner) {
-        return Some(format!("belongs to user {owner}; must belong to root or to user ethudp"));
+        return Some(format!("belongs to user {owner}; must belong to root or to user ethudp (`chown`)"));
     }
     foreign_mode(metadata)
 }
@@ -66,8 +69,10 @@ pub fn foreign_eye(metadata: &Metadata) -> Option<String> {
 pub fn foreign_mode(metadata: &Metadata) -> Option<String> {
     let (group, mode) = (metadata.gid(), metadata.mode());
     if mode & 0o137 != 0 {
-        return Some(format!("has mode {:04o}; must be at most 0640", mode & 0o7777));
+        return Some(format!("has mode {:04o}; must be at most 0640 (`chmod 600`)", mode & 0o7777));
     }
     let others = mode & 0o040 != 0 && !identity::may_read_keys(group);
-    others.then(|| format!("can be read by group {group}; must be group root or ethudp, or mode 0600"))
+    others.then(|| {
+        format!("can be read by group {group}; must be group root or ethudp (`chgrp`), or mode 0600 (`chmod 600`)")
+    })
 }

@@ -45,6 +45,12 @@ fn look_up(name: &str) -> Result<Identity, Error> {
     Ok(Identity { uid: user.uid.as_raw(), gid: user.gid.as_raw() })
 }
 
+/// A user, with the name where there is one.
+pub fn user_name(user: u32) -> String {
+    let known = User::from_uid(Uid::from_raw(user)).ok().flatten();
+    known.map_or_else(|| format!("user {user}"), |known| format!("user {} ({user}), as after `chown {0}`", known.name))
+}
+
 /// Whether a key file may belong to this user: root, ourselves, or the user that root's tunnels become.
 pub fn may_own_keys(owner: u32) -> bool {
     let tunnel_user = || User::from_name(DEFAULT_USER).ok().flatten().is_some_and(|user| user.uid.as_raw() == owner);

@@ -71,8 +71,12 @@ impl Status {
         let counts = &session.counters;
         let _ = writeln!(
             text,
-            "              {} handshakes, {} of them rekeys; refused: {} replays, {} not authentic",
-            counts.handshakes, counts.rekeys, counts.replays, counts.auth_failures
+            "              {} handshake{}, {} of them to change keys; refused: {} replayed, {} not authentic",
+            counts.handshakes,
+            if counts.handshakes == 1 { "" } else { "s" },
+            counts.rekeys,
+            counts.replays,
+            counts.auth_failures
         );
         if counts.dropped_incomplete > 0 {
             let count = counts.dropped_incomplete;
@@ -185,10 +189,7 @@ impl Status {
             (counters.tx_errors, "could not be sent"),
             (counters.tx_dropped_oversize, "were too long to be sent, even in fragments"),
             (counters.tx_dropped_unfragmentable, "were too long for two fragments"),
-            (
-                counters.tx_dropped_unlearned,
-                "had nobody to go to: the peer's address is not known yet, or no session made",
-            ),
+            (counters.tx_dropped_unlearned, "were not sent: no address of the peer was known, or no session made"),
         ]
     }
 }

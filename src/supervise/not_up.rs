@@ -74,14 +74,17 @@ pub fn known_of_secure(report: &PathReport, then: &PathCounters, fixed: bool) ->
     let now = &report.counters;
     let grown = |of: fn(&PathCounters) -> u64| of(now).saturating_sub(of(then));
     match grown(|c| c.rx_datagrams) {
+        0 if grown(|c| c.rx_errors) == 0 && grown(|c| c.tx_errors) == 0 => {
+            nothing_comes(now, then, fixed)
+                + ". Nor does a peer answer for which our file has another public key than its own"
+        }
         0 => nothing_comes(now, then, fixed),
         received if grown(|c| c.rx_dropped_foreign) >= received => {
             format!("{received} datagrams have come, all from addresses that the file excludes: is the peer's another?")
         }
         received => format!(
-            "{received} datagrams have come, and {} of them were not the peer's or no longer of use: does what we send arrive there, \
-             and has each end the other's public key?",
-            grown(|c| c.rx_dropped_invalid)
+            "{received} datagrams have come, and no session with them: has each end the other's public key, and does what we send \
+             arrive there?"
         ),
     }
 }
@@ -145,7 +148,10 @@ mod tests {
         let excluded = secure(PathCounters { rx_dropped_foreign: 12, ..received });
         assert!(excluded.contains("12 datagrams have come, all from addresses that the file excludes"), "{excluded}");
         let others = secure(PathCounters { rx_dropped_foreign: 3, rx_dropped_invalid: 4, ..received });
-        assert!(others.contains("12 datagrams have come, and 4 of them"), "{others}");
+        assert!(others.contains("12 datagrams have come, and no session with them: has each end"), "{others}");
+        let nothing = secure(PathCounters::default());
+        assert!(nothing.contains("nothing comes at all") && nothing.contains("another public key"), "{nothing}");
+        assert!(!secure(PathCounters { rx_errors: 3, ..PathCounters::default() }).contains("another public key"));
         let text = known(&report(received), &PathCounters::default(), Some(Mismatch::Coding), true, true);
         assert!(text.contains("cipher, key and lz4") && text.contains("written to the local side"), "{text}");
     }

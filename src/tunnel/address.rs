@@ -77,9 +77,12 @@ pub fn host(what: &str, host: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// What an end must be.
+pub const FORM: &str = "must be ADDRESS:PORT, [IPV6-ADDRESS]:PORT or NAME:PORT";
+
 /// Splits `HOST:PORT` or `[IPV6]:PORT`.
 fn split<'a>(what: &str, value: &'a str) -> Result<(&'a str, &'a str), String> {
-    let form = || format!("{what} {value:?}: must be ADDRESS:PORT, [IPV6-ADDRESS]:PORT or NAME:PORT");
+    let form = || format!("{what} {value:?}: {FORM}");
     let (host, number) = value.rsplit_once(':').ok_or_else(form)?;
     let host = match host.strip_prefix('[') {
         Some(host) => host.strip_suffix(']').ok_or_else(form)?,

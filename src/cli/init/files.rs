@@ -10,7 +10,7 @@ use super::line::{self, Line};
 use super::{peer_key, public_of, remote, remote_of};
 use crate::Error;
 use crate::service::files;
-use crate::tunnel::{self, keys};
+use crate::tunnel::{self, Port, keys};
 
 /// The files of one tunnel.
 pub struct Place {
@@ -36,8 +36,10 @@ impl Place {
 
     /// What to say of a file that need not be made.
     pub fn is_there(&self) -> Error {
-        let file = self.file.display();
-        Error::failure(format!("{file}: is there already; --peer LINE completes it, another NAME makes another"))
+        let (file, key) = (self.file.display(), self.key.display());
+        Error::failure(format!(
+            "{file}: is there already; --peer LINE completes it, another NAME makes another. To make it anew, remove it and {key}"
+        ))
     }
 
     /// Makes both; neither is left when one cannot be made.
@@ -96,6 +98,13 @@ impl Place {
         let fits = whole.secure().is_some_and(|secure| secure.peer_key == peer.key);
         if !fits {
             return Err("[secure] cannot be found in it, so the peer cannot be added".into());
+        }
+        if let Port::Tap { addresses, .. } = &whole.port
+            && let Some((ip, _)) = peer.inner.filter(|inner| addresses.iter().any(|own| own.0 == inner.0))
+        {
+            return Err(format!(
+                "tap.address: {ip} is the other end's, too; give this end or that another, of the same network"
+            ));
         }
         if own.endpoint.is_none() && peer.endpoint.is_none() {
             return Err("neither end has said where it is: make one of them anew with --endpoint HOST[:PORT]".into());

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::line::{self, Line};
-use super::{Options, PORT, files, local, text};
+use super::{Given, PORT, files, inner, text};
 use crate::service::files::write_new;
 use crate::tunnel::{Remote, file, keys};
 
@@ -37,20 +37,21 @@ fn taken(text: &str) -> Option<Line> {
 }
 
 fn makes_a_tunnel(peer: &Line, private: &[u8; 32]) {
-    let mut options = Options { name: "eu0".into(), bridge: peer.joins.then(|| "br0".into()), ..Options::default() };
+    let bridge = peer.joins.then(|| "br0".into());
+    let mut given = Given { bridge, interface: None, addresses: Vec::new(), port: PORT, endpoint: None };
     // Where the other end's network is not private, this end's address must be given.
-    if peer.inner.is_some_and(|inner| !super::is_private(inner)) && !peer.joins {
-        options.address.push("10.8.0.2/24".into());
+    if peer.inner.is_some_and(|inner| !inner::is_private(inner)) && !peer.joins {
+        given.addresses.push(inner::parse("10.8.0.2/24").unwrap());
     }
-    let local = local(&options, Some(peer)).unwrap();
+    given.beside(peer).unwrap();
     let own = Line {
         joins: peer.joins,
         key: keys::public(private),
-        inner: local.addresses.first().copied(),
+        inner: given.addresses.first().copied(),
         endpoint: peer.endpoint.is_none().then(|| line::endpoint("192.0.2.1:6000").unwrap()),
     };
-    let made = text(&options, &local, PORT, &own, Some(peer));
-    let completed = files::add(&text(&options, &local, PORT, &own, None), peer).unwrap();
+    let made = text("eu0", &given, &own, Some(peer));
+    let completed = files::add(&text("eu0", &given, &own, None), peer).unwrap();
     let directory = Directory::new(private);
     for text in [made, completed] {
         let tunnel = file::from_text(&text, "eu0", &directory.0).unwrap_or_else(|error| panic!("{error}: {text}"));

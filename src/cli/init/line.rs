@@ -123,7 +123,7 @@ fn read(form: &[u8]) -> Option<Line> {
 pub fn endpoint(text: &str) -> Result<Endpoint, String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".:-_%[]".contains(&byte);
     if text.len() > 255 || !text.bytes().all(plain) {
-        return Err(format!("endpoint {text:?}: must be ADDRESS:PORT, [IPV6-ADDRESS]:PORT or NAME:PORT"));
+        return Err(format!("endpoint {text:?}: {}", address::FORM));
     }
     let endpoint = address::endpoint("endpoint", text)?;
     // In a file these stand for an address that is learned.

@@ -92,12 +92,25 @@ pub struct Classic {
 
 /// Reads the words of a file.
 pub fn parse(text: &str) -> Result<Document, String> {
+    let table = toml::from_str::<toml::Table>(text).map_err(|error| {
+        // The words of an error are not those of the text but for a key, so that no secret is in it that somebody has put there.
+        let key = error.span().and_then(|span| text.get(span)).filter(|_| error.message().starts_with("duplicate key"));
+        let key = key.map_or_else(String::new, |key| format!(" `{}`", key.escape_debug()));
+        at_line(text, &error, &format!("is no TOML: {}{key}", one_line(&error)))
+    })?;
     toml::from_str(text).map_err(|error| {
-        if toml::from_str::<toml::Table>(text).is_ok_and(|table| table.get("path").is_some_and(toml::Value::is_table)) {
+        if table.get("path").is_some_and(toml::Value::is_table) {
             return "[path]: write [[path]], as there can be several".into();
         }
-        let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
-        let message = error.message().replace('\n', " ");
-        line.map_or_else(|| message.clone(), |line| format!("line {line}: {message}"))
+        at_line(text, &error, &one_line(&error))
     })
+}
+
+fn one_line(error: &toml::de::Error) -> String {
+    error.message().replace('\n', " ")
+}
+
+fn at_line(text: &str, error: &toml::de::Error, message: &str) -> String {
+    let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
+    line.map_or_else(|| message.to_owned(), |line| format!("line {line}: {message}"))
 }

@@ -37,7 +37,7 @@ pub fn load(file: &Path) -> Result<Tunnel, Error> {
 fn read(file: &Path) -> Result<(Tunnel, Option<String>), Error> {
     let (text, metadata) = files::text(file).map_err(|error| {
         let right = match error.kind() {
-            ErrorKind::NotFound => "; must be the file of a tunnel, or its NAME for /etc/ethudp/NAME.toml",
+            ErrorKind::NotFound => "; must be the file of a tunnel, with a / in its name or .toml at its end, or NAME for /etc/ethudp/NAME.toml",
             ErrorKind::PermissionDenied => {
                 "; must be readable for the user that starts the tunnel, by the unit for the group ethudp-status"
             }
@@ -176,6 +176,8 @@ mod tests {
             (("[tap]\n", "[classic]\nfragment-mtu = 1\n[tap]\n"), "classic.fragment-mtu = 1: must be"),
             (("[tap]\n", "[classic]\ncipher = \"rot13\"\n[tap]\n"), "\"rot13\": unknown cipher"),
             (("[tap]\n", "[classic]\ncipher = \"xor\"\n[tap]\n"), "key-file is missing"),
+            (("mtu = 1400", "mtu = 1400\nmtu = 1400"), "line 7: is no TOML: duplicate key `mtu`"),
+            (("\"eu0\"", "\"eu0"), "line 4: is no TOML: "),
             (("/24", "/33"), "mask \"33\""),
             (("10.8.0.1/24", "10.8.0.1"), "must be ADDRESS/PREFIX"),
             (("1400", "20000"), "tap.mtu = 20000"),

@@ -27,6 +27,11 @@ pub fn secret(
     let (mut open, metadata) = files::open(&file).map_err(|error| {
         let right = match error.kind() {
             ErrorKind::PermissionDenied => "; to the unit it is handed over by LoadCredential=, as `ethudp check` says",
+            ErrorKind::NotFound => match what {
+                "private key file" => "; `ethudp genkey` makes a key",
+                "pre-shared key file" => "; `ethudp genpsk` makes a key",
+                _ => "",
+            },
             _ => "",
         };
         format!("{}: {error}{right}", name())
