@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 
 use crate::lab::{Namespace, Running, Scratch, Sites, assert_tcp, assert_udp, udp_passes, wait_for};
+use crate::service::Manager;
 
 const LIMIT: Duration = Duration::from_secs(10);
 /// Private and public keys, of one byte each.
@@ -142,6 +143,30 @@ fn who_is_learned_is_found_again_by_the_next_worker() {
         assert_udp(&sites.a, &sites.b, "10.8.0.2");
     }
     assert_eq!(a.status()["paths"][0]["remote"], "192.0.2.2:6000");
+}
+
+/// The TAP carries no path, though the peer may come in by any interface: else its MTU would shrink with every restart.
+#[test]
+fn a_restart_leaves_the_interface_its_mtu() {
+    let sites = Sites::new();
+    let (scratch, manager) = (Scratch::new(), Manager::new());
+    let key = scratch.write("end.key", KEYS[0].0, 0o600);
+    let file = format!(
+        "mode = \"tap\"\n[tap]\naddress = [\"10.8.0.1/24\"]\n[[path]]\nlocal = \"0.0.0.0:6000\"\nremote = \"any\"\n[secure]\n\
+         private-key-file = \"{}\"\npeer-public-key = \"{}\"\n",
+        key.display(),
+        KEYS[1].1
+    );
+    let mtu = || {
+        let shown = sites.a.ip("-o link show tap0");
+        shown.split_once(" mtu ").and_then(|(_, rest)| rest.split(' ').next()).unwrap().parse::<u32>().unwrap()
+    };
+    let (service, stored, _) = manager.start(&sites.a, &file, None);
+    let before = mtu();
+    drop(service);
+    let (service, stored, _) = manager.start(&sites.a, &file, stored);
+    assert_eq!(mtu(), before);
+    drop((service, stored));
 }
 
 #[test]

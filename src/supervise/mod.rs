@@ -34,7 +34,6 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::SockaddrStorage;
 use privsep::ipc::State;
-use privsep::sys::tap;
 
 use crate::error::Context;
 use crate::service::confine::{self, Keeps};
@@ -70,9 +69,9 @@ pub fn run(
     warn_of_loop(tunnel, &paths);
     let stored_tap = stored_tap.filter(|_| matches!(tunnel.port, Port::Tap { .. }));
     let stored = stored_tap.is_some();
-    let kept = stored_tap.as_ref().and_then(|queue| tap::identify(queue.as_fd()).ok()).map(|queue| queue.name);
     if tunnel.secure().is_some() {
-        underlay::look_at(tunnel, &mut paths, &kept.unwrap_or_default());
+        let own = stored_tap.as_ref().and_then(|queue| underlay::interface_of_queue(queue.as_fd()));
+        underlay::look_at(tunnel, &mut paths, &own.unwrap_or_default());
     }
     let interface_mtu = underlay::interface_mtu(tunnel, &paths);
     let plan = plan::plan(tunnel, identity, &paths, interface_mtu, stored, notify.is_connected())?;

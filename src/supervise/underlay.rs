@@ -1,8 +1,8 @@
 //! What the networks under a tunnel can carry: the MTU of each path, and the MSS of TCP that fits through all of them.
 
-use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::{fs, io};
 
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::libc::{IP_MTU, IPPROTO_IP, IPPROTO_IPV6, IPV6_MTU};
@@ -49,6 +49,13 @@ fn mtu(path: &Path, local: SocketAddr, remote: Remote, own: &str) -> io::Result<
     });
     let mtus = interfaces.filter_map(|interface| netlink.link(name(&interface)).ok()).map(|link| link.mtu);
     mtus.min().ok_or(io::ErrorKind::NotFound.into())
+}
+
+/// Name of the interface of a TAP's queue, by what the kernel tells of a descriptor in words (proc(5), drivers/net/tun.c): to ask
+/// the queue itself is the helper's alone, by the SELinux policy, too.
+pub fn interface_of_queue(queue: BorrowedFd<'_>) -> Option<String> {
+    let facts = fs::read_to_string(format!("/proc/self/fdinfo/{}", queue.as_raw_fd())).ok()?;
+    facts.lines().find_map(|line| line.strip_prefix("iff:\t")).map(str::to_owned)
 }
 
 /// What the route to a peer can carry.

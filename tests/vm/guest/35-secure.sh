@@ -56,8 +56,9 @@ for site in "${sites[@]}"; do
     check "$site: its user can read its key" reads "$user"
     check "$site: another member of its group cannot" not reads nobody
     for process in supervisor helper worker; do
-        check "$site: its $process holds no file of keys open" \
-            not grep -qE 'etc/ethudp|credentials|\.key' <(ls -l "/proc/$(show $site .pids.$process)/fd")
+        pid=$(show $site .pids.$process)
+        check "$site: its $process runs" test -n "$(ls "/proc/$pid/fd")"
+        check "$site: and holds no file of keys open" not grep -qE 'etc/ethudp|credentials|\.key' <(ls -l "/proc/$pid/fd")
     done
 done
 
@@ -67,6 +68,13 @@ another() { [[ $(show secure-a .pids.worker) != @("$worker"|null) ]]; }
 check "another worker takes over" within 5 another
 check "traffic passes again" within 10 across
 check "by another session" test "$(show secure-b .session.handshakes)" -gt "$handshakes"
+
+# The peer may come in by any interface, but not by the tunnel's own, though that one is there already.
+mtu() { ip -o link show "$(ip -o addr show to 10.8.1.1 | awk '{ print $2 }')" | grep -o ' mtu [0-9]*'; }
+before=$(mtu)
+check "secure-a restarts" systemctl restart ethudp@secure-a
+check "with the MTU that it had:$before" equal "$before" "$(mtu)"
+check "traffic passes again" within 20 across
 
 for site in "${sites[@]}"; do
     systemctl stop ethudp@$site
