@@ -31,7 +31,7 @@ impl Source {
     /// Whether it lies in a folder of `privsep` for those that are not the helper.
     fn is_for_others(&self) -> bool {
         let mut folders = self.path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap().iter();
-        folders.any(|folder| folder == "worker")
+        folders.any(|folder| folder == "worker" || folder == "supervisor")
     }
 
     /// Names that others can use of this file.
@@ -117,28 +117,36 @@ fn crates(package: &str) -> BTreeSet<String> {
     tree.lines().filter_map(|line| Some(line.split(' ').next()?.to_owned())).collect()
 }
 
+/// What binutils say of a program of ours.
+fn read(program: &str, arguments: &[&str]) -> String {
+    let program = Path::new(ETHUDP).with_file_name(program);
+    let output = Command::new(arguments[0]).args(&arguments[1..]).arg(program).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
 #[test]
-fn the_helper_is_linked_with_few_libraries() {
+fn the_programs_are_linked_with_few_libraries() {
+    let expected = ["libc.so.6", "libgcc_s.so.1", "libm.so.6", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"];
+    for program in ["ethudp", "ethudp-helper", "ethudp-worker"] {
+        let dynamic = read(program, &["readelf", "--dynamic"]);
+        let needed: BTreeSet<_> = dynamic
+            .lines()
+            .filter_map(|line| Some(line.split_once("(NEEDED)")?.1.split_once('[')?.1.trim_end_matches(']')))
+            .collect();
+        println!("{program}: {needed:?}");
+        assert!(needed.contains("libc.so.6") && needed.iter().all(|library| expected.contains(library)), "{needed:?}");
+    }
+}
+
+#[test]
+fn the_helper_is_built_from_few_crates() {
     let crates = crates("ethudp-helper");
     println!("crates: {}", crates.iter().cloned().collect::<Vec<_>>().join(" "));
-    for foreign in ["ethudp", "ethudp-worker", "clap", "pcap", "toml", "serde_json", "syslog", "aes", "lz4_flex"] {
+    for foreign in ["ethudp", "ethudp-worker", "clap", "toml", "serde_json", "syslog", "aes", "lz4_flex"] {
         assert!(!crates.contains(foreign), "{foreign} in {crates:?}");
     }
-    let read = |arguments: &[&str]| {
-        let helper = Path::new(ETHUDP).with_file_name("ethudp-helper");
-        let output = Command::new(arguments[0]).args(&arguments[1..]).arg(helper).output().unwrap();
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    };
-    let dynamic = read(&["readelf", "--dynamic"]);
-    let needed: BTreeSet<_> = dynamic
-        .lines()
-        .filter_map(|line| Some(line.split_once("(NEEDED)")?.1.split_once('[')?.1.trim_end_matches(']')))
-        .collect();
-    println!("libraries: {needed:?}");
-    let expected = ["libc.so.6", "libgcc_s.so.1", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"];
-    assert!(needed.iter().all(|library| expected.contains(library)), "{needed:?}");
-    let symbols = read(&["nm", "--demangle"]);
+    let symbols = read("ethudp-helper", &["nm", "--demangle"]);
     for foreign in ["clap", "pcap", "aes::", "lz4", "toml", "serde_json"] {
         assert!(!symbols.lines().any(|line| line.contains(foreign)), "{foreign}");
     }

@@ -3,8 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use crate::lab::{Background, Running, Scratch, Sites};
+use crate::lab::{Background, Running, Scratch, Sites, ethudp};
 
+const MIRROR: &str = "mode = \"mirror\"\nwire = \"classic\"\n[mirror]\ninterface = \"not-here-yet\"\nfilter = \"udp port 514\"\n\
+                      [[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"192.0.2.2:6000\"\n";
 const TAP: &str = "mode = \"tap\"\nwire = \"classic\"\n[tap]\naddress = [\"10.8.0.1/24\"]\n\
                    [[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"192.0.2.2:6000\"\n";
 
@@ -38,17 +40,34 @@ fn every_file_is_checked_and_one_that_is_wrong_fails_all() {
 #[test]
 fn what_would_only_show_at_the_start_is_found() {
     let slave = format!("{TAP}[[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"192.0.2.2:6001\"\n");
-    let mirror = "mode = \"mirror\"\nwire = \"classic\"\n[mirror]\ninterface = \"not-here-yet\"\nfilter = \"udp porg 514\"\n\
-                  [[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"192.0.2.2:6000\"\n";
     for (content, words) in [
         (slave, "line 9: path 192.0.2.1:6000: two paths have this local address"),
-        (mirror.to_owned(), "filter \"udp porg 514\": "),
+        (MIRROR.replace("port", "porg"), "filter \"udp porg 514\": "),
     ] {
         let (status, text) = check(&[("a.toml", &content)]);
         assert!(status == Some(78) && text.contains(words), "{text}");
     }
-    let (status, text) = check(&[("a.toml", &mirror.replace("porg", "port"))]);
+    let (status, text) = check(&[("a.toml", MIRROR)]);
     assert!(status == Some(0) && text.contains("mode mirror"), "{text}");
+}
+
+#[test]
+fn who_lacks_libpcap_is_told_so_if_there_is_a_filter() {
+    let scratch = Scratch::new();
+    for name in ["libpcap.so.1", "libpcap.so.0.8"] {
+        scratch.write(name, "no library\n", 0o644);
+    }
+    let check = |content: &str| {
+        let file = scratch.write("m.toml", content, 0o644);
+        let mut command = ethudp(&scratch, &[], &["check", file.to_str().unwrap()]);
+        let output = command.env("LD_LIBRARY_PATH", scratch.path()).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (status, text) = check(MIRROR);
+    let words = "m.toml: libpcap, which compiles the filter of a mirror, cannot be loaded: ";
+    assert!(status == Some(78) && text.contains(words) && text.contains("install `libpcap0.8`"), "{text}");
+    let (status, text) = check(&MIRROR.replace("filter = \"udp port 514\"\n", ""));
+    assert!(status == Some(0) && !text.contains("libpcap"), "{text}");
 }
 
 #[test]

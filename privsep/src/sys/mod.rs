@@ -4,6 +4,7 @@ pub mod option;
 pub mod packet;
 pub mod process;
 pub mod scm;
+pub mod supervisor;
 pub mod tap;
 pub mod worker;
 

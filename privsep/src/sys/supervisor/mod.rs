@@ -1,0 +1,3 @@
+//! What only the supervisor calls; nothing of it is in the helper.
+
+pub mod pcap;

@@ -1,0 +1,154 @@
+//! libpcap's compiler of filters (pcap(3PCAP)), for the supervisor. Loaded when a filter is there to be compiled and at no other
+//! time: it brings a dozen libraries of the distribution with it.
+
+use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
+use std::ptr::NonNull;
+
+use crate::ipc::BpfInstruction;
+
+/// What it is called: by itself, and by Debian.
+const NAMES: [&CStr; 2] = [c"libpcap.so.1", c"libpcap.so.0.8"];
+/// `DLT_EN10MB` of pcap/dlt.h.
+const ETHERNET: c_int = 1;
+/// More of a frame than there can be.
+const SNAPLEN: c_int = 65_535;
+/// `PCAP_ERRBUF_SIZE` of pcap/pcap.h.
+const ERROR_SIZE: usize = 256;
+
+/// `pcap_t`, which is libpcap's alone.
+#[repr(C)]
+struct Opaque([u8; 0]);
+
+/// `struct bpf_insn` of pcap/bpf.h.
+#[repr(C)]
+struct Instruction {
+    code: u16,
+    jt: u8,
+    jf: u8,
+    k: u32,
+}
+
+/// `struct bpf_program` of pcap/bpf.h.
+#[repr(C)]
+struct Program {
+    length: c_uint,
+    instructions: *mut Instruction,
+}
+
+type OpenLive = unsafe extern "C" fn(*const c_char, c_int, c_int, c_int, *mut c_char) -> *mut Opaque;
+type OpenDead = unsafe extern "C" fn(c_int, c_int) -> *mut Opaque;
+type Compile = unsafe extern "C" fn(*mut Opaque, *mut Program, *const c_char, c_int, u32) -> c_int;
+type GetError = unsafe extern "C" fn(*mut Opaque) -> *mut c_char;
+type FreeCode = unsafe extern "C" fn(*mut Program);
+type Close = unsafe extern "C" fn(*mut Opaque);
+
+/// The library, which stays loaded.
+pub struct Libpcap {
+    open_live: OpenLive,
+    open_dead: OpenDead,
+    compile: Compile,
+    get_error: GetError,
+    free_code: FreeCode,
+    close: Close,
+}
+
+/// A handle on which filters can be compiled.
+pub struct Capture<'a> {
+    library: &'a Libpcap,
+    pcap: NonNull<Opaque>,
+}
+
+impl Libpcap {
+    /// Loads it.
+    ///
+    /// # Errors
+    /// What the loader says.
+    pub fn load() -> Result<Self, String> {
+        // SAFETY: the names end with NUL; libpcap's constructors need nothing of us.
+        let open = |name: &&CStr| NonNull::new(unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW) });
+        let Some(library) = NAMES.iter().find_map(open) else { return Err(loader_error()) };
+        // SAFETY: each of these functions has been what its type says since libpcap 0.6, in pcap/pcap.h.
+        unsafe {
+            Ok(Self {
+                open_live: std::mem::transmute::<NonNull<c_void>, OpenLive>(function(library, c"pcap_open_live")?),
+                open_dead: std::mem::transmute::<NonNull<c_void>, OpenDead>(function(library, c"pcap_open_dead")?),
+                compile: std::mem::transmute::<NonNull<c_void>, Compile>(function(library, c"pcap_compile")?),
+                get_error: std::mem::transmute::<NonNull<c_void>, GetError>(function(library, c"pcap_geterr")?),
+                free_code: std::mem::transmute::<NonNull<c_void>, FreeCode>(function(library, c"pcap_freecode")?),
+                close: std::mem::transmute::<NonNull<c_void>, Close>(function(library, c"pcap_close")?),
+            })
+        }
+    }
+
+    /// On an interface, so that it knows what the kernel does with VLAN tags there; takes `CAP_NET_RAW`.
+    ///
+    /// # Errors
+    /// What libpcap says.
+    pub fn live(&self, interface: &str) -> Result<Capture<'_>, String> {
+        let interface = CString::new(interface).map_err(|_| "has a NUL in its name")?;
+        let mut error: [c_char; ERROR_SIZE] = [0; ERROR_SIZE];
+        // SAFETY: the name ends with NUL, and the buffer is as long as libpcap demands. Not promiscuous, no timeout: nothing is read.
+        let pcap = unsafe { (self.open_live)(interface.as_ptr(), SNAPLEN, 0, 0, error.as_mut_ptr()) };
+        // SAFETY: libpcap has left text that ends with NUL, at the latest in the last byte.
+        let text = || unsafe { CStr::from_ptr(error.as_ptr()) }.to_string_lossy().into_owned();
+        NonNull::new(pcap).map(|pcap| Capture { library: self, pcap }).ok_or_else(text)
+    }
+
+    /// On no interface, for Ethernet.
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub fn dead(&self) -> Result<Capture<'_>, String> {
+        // SAFETY: two numbers.
+        let pcap = NonNull::new(unsafe { (self.open_dead)(ETHERNET, SNAPLEN) });
+        pcap.map(|pcap| Capture { library: self, pcap }).ok_or_else(|| "no memory".into())
+    }
+}
+
+impl Capture<'_> {
+    /// Compiles a filter, pcap-filter(7).
+    ///
+    /// # Errors
+    /// What is wrong with it, in libpcap's words.
+    pub fn compile(&self, filter: &str) -> Result<Vec<BpfInstruction>, String> {
+        const OPTIMIZE: c_int = 1;
+        const NO_NETMASK: u32 = 0;
+        let filter = CString::new(filter).map_err(|_| "has a NUL in it")?;
+        let mut program = Program { length: 0, instructions: std::ptr::null_mut() };
+        let pcap = self.pcap.as_ptr();
+        // SAFETY: the handle is open, the text ends with NUL, and libpcap fills in the program.
+        if unsafe { (self.library.compile)(pcap, &raw mut program, filter.as_ptr(), OPTIMIZE, NO_NETMASK) } != 0 {
+            // SAFETY: the text is the handle's, ends with NUL, and is copied before anything else is done with the handle.
+            return Err(unsafe { CStr::from_ptr((self.library.get_error)(pcap)) }.to_string_lossy().into_owned());
+        }
+        let one = |index| {
+            // SAFETY: there are `length` instructions from there on, and nobody else has them.
+            let Instruction { code, jt, jf, k } = unsafe { program.instructions.add(index).read() };
+            BpfInstruction { code, jt, jf, k }
+        };
+        let instructions = (0..program.length as usize).map(one).collect();
+        // SAFETY: the program is libpcap's, and not used any more.
+        unsafe { (self.library.free_code)(&raw mut program) };
+        Ok(instructions)
+    }
+}
+
+impl Drop for Capture<'_> {
+    fn drop(&mut self) {
+        // SAFETY: the handle is open, and this was its last use.
+        unsafe { (self.library.close)(self.pcap.as_ptr()) };
+    }
+}
+
+/// A function of the library.
+fn function(library: NonNull<c_void>, name: &CStr) -> Result<NonNull<c_void>, String> {
+    // SAFETY: the library is loaded, and stays so; the name ends with NUL.
+    NonNull::new(unsafe { libc::dlsym(library.as_ptr(), name.as_ptr()) }).ok_or_else(loader_error)
+}
+
+/// What the loader has said last.
+fn loader_error() -> String {
+    // SAFETY: the text, if there is one, ends with NUL and is this thread's until it calls the loader again.
+    let text = unsafe { libc::dlerror().as_ref().map(|text| CStr::from_ptr(text)) };
+    text.map_or_else(|| "no reason is given".into(), |text| text.to_string_lossy().into_owned())
+}
