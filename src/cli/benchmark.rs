@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use nix::unistd::geteuid;
 use privsep::PROTOCOL;
 use privsep::ipc::{self, BenchmarkResult, Channel, Classic, FromWorker, Secrets, ToWorker};
-use privsep::sys::process;
+use privsep::sys::supervisor::start;
 
 use crate::error::Context;
 use crate::service::confine::{self, Keeps};
@@ -25,7 +25,7 @@ pub fn run(classic: Classic, secrets: Secrets, length: u16) -> Result<(), Error>
     let keeps = Keeps { worker: &executables.worker, runtime: None, system_log: false };
     confine::give_up_privileges(user, &keeps).context(say)?;
     let (ours, theirs) = ipc::pair().context(say)?;
-    let pid = process::spawn(executables.worker.as_fd(), c"ethudp-worker", theirs.as_fd(), None).context(say)?;
+    let pid = start::spawn(executables.worker.as_fd(), c"ethudp-worker", theirs.as_fd(), None).context(say)?;
     let _child = supervise::Child::new(pid);
     drop(theirs);
     let channel = Channel::<ToWorker, FromWorker>::new(ours);

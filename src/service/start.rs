@@ -6,6 +6,7 @@ use std::io;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::SigSet;
 use privsep::sys::process;
+use privsep::sys::supervisor::start;
 
 /// What is read from the environment; the syslog crate looks at TZ. The rest is forgotten: secrets of others that a process
 /// that has been taken over could tell, and what libraries would heed (`HOSTALIASES`, `RES_OPTIONS`).
@@ -19,7 +20,7 @@ pub fn afresh() -> io::Result<()> {
     // An ignored SIGCHLD would keep from us how a worker has died.
     process::default_signals();
     SigSet::empty().thread_set_mask()?;
-    process::keep_environment(&KEPT);
+    start::keep_environment(&KEPT);
     // A core would have keys in it.
     Ok(setrlimit(Resource::RLIMIT_CORE, 0, 0)?)
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signalfd::SignalFd;
 use privsep::PROTOCOL;
 use privsep::ipc::{self, Channel, FromHelper, Plan, ToHelper, Variant};
-use privsep::sys::process;
+use privsep::sys::supervisor::start;
 
 use super::child::Child;
 use super::events::{Readable, to_end, wait};
@@ -44,7 +44,7 @@ impl Helper {
     ) -> Result<Option<Self>, Error> {
         let say = || "helper".to_owned();
         let (ours, theirs) = ipc::pair().context(say)?;
-        let pid = process::spawn(executable.as_fd(), c"ethudp-helper", theirs.as_fd(), None).context(say)?;
+        let pid = start::spawn(executable.as_fd(), c"ethudp-helper", theirs.as_fd(), None).context(say)?;
         let child = Child::new(pid);
         drop(theirs);
         let channel = Channel::<ToHelper, FromHelper>::new(ours);

@@ -11,7 +11,7 @@ use privsep::PROTOCOL;
 use privsep::ipc::{
     self, Address, Channel, Confinement, Counts, FromWorker, MAX_UNASKED, Moment, PathHealth, Reports, State, ToWorker,
 };
-use privsep::sys::process;
+use privsep::sys::supervisor::start;
 
 use super::child::Child;
 use super::helper::Helper;
@@ -81,7 +81,7 @@ impl Worker {
     pub fn start(helper: &Helper, parts: &Parts) -> Result<Self, ipc::Error> {
         let (ours, theirs) = ipc::pair()?;
         let (to_helper, to_worker) = ipc::pair()?;
-        let pid = process::spawn(parts.executable.as_fd(), c"ethudp-worker", theirs.as_fd(), Some(to_worker.as_fd()))?;
+        let pid = start::spawn(parts.executable.as_fd(), c"ethudp-worker", theirs.as_fd(), Some(to_worker.as_fd()))?;
         drop((theirs, to_worker));
         let now = Instant::now();
         let worker = Self {
@@ -234,7 +234,7 @@ fn cause(end: nix::Result<WaitStatus>, forwarded: bool) -> (String, bool) {
             (signal.to_string(), !matches!(signal, Signal::SIGKILL | Signal::SIGTERM))
         }
         // One that has run may say so, too, but is not believed.
-        Ok(WaitStatus::Exited(_, process::EXEC_FAILED)) if !forwarded => ("it could not be executed".into(), false),
+        Ok(WaitStatus::Exited(_, start::EXEC_FAILED)) if !forwarded => ("it could not be executed".into(), false),
         Ok(WaitStatus::Exited(_, status)) => (format!("exit status {status}"), true),
         other => (format!("{other:?}"), true),
     }
@@ -284,8 +284,8 @@ mod tests {
             (signal(Signal::SIGTERM), true, false),
             (signal(Signal::SIGSYS), true, true),
             (signal(Signal::SIGABRT), false, true),
-            (Ok(WaitStatus::Exited(pid, process::EXEC_FAILED)), false, false),
-            (Ok(WaitStatus::Exited(pid, process::EXEC_FAILED)), true, true),
+            (Ok(WaitStatus::Exited(pid, start::EXEC_FAILED)), false, false),
+            (Ok(WaitStatus::Exited(pid, start::EXEC_FAILED)), true, true),
             (Ok(WaitStatus::Exited(pid, 0)), true, true),
             (Ok(WaitStatus::StillAlive), true, true),
             (Err(Errno::ECHILD), true, true),

@@ -18,7 +18,7 @@ use privsep::PROTOCOL;
 use privsep::ipc::{
     self, Address, Channel, FromHelper, Handle, Handles, Identity, Never, PathPlan, Plan, PortPlan, ToHelper, Variant,
 };
-use privsep::sys::process;
+use privsep::sys::supervisor::start;
 
 use crate::lab::{Namespace, built, wait_for};
 
@@ -38,7 +38,7 @@ impl Victim {
     fn start() -> Self {
         let executable = File::open(built("ethudp-helper")).unwrap();
         let (ours, theirs) = ipc::pair().unwrap();
-        let pid = process::spawn(executable.as_fd(), c"ethudp-helper", theirs.as_fd(), None).unwrap();
+        let pid = start::spawn(executable.as_fd(), c"ethudp-helper", theirs.as_fd(), None).unwrap();
         Self { pid, channel: Channel::new(ours), ended: false }
     }
 

@@ -20,7 +20,8 @@ use privsep::ipc::{
     self, Address, Channel, Cipher, Classic, Counts, FromWorker, Handle, Handles, Never, PortKind, Remote, Rules,
     Secret, Secrets, Secure, Settings, State, ToWorker, Wire as Format,
 };
-use privsep::sys::{option, packet, process, tap};
+use privsep::sys::supervisor::start;
+use privsep::sys::{option, packet, tap};
 
 use crate::lab::{Namespace, Wire, built, frame, join};
 
@@ -161,7 +162,7 @@ impl Stage {
         let (to_worker, handles) = ipc::pair().unwrap();
         let executable = File::open(built("stub-worker")).unwrap();
         let name = CString::new(name).unwrap();
-        let pid = process::spawn(executable.as_fd(), &name, theirs.as_fd(), Some(handles.as_fd())).unwrap();
+        let pid = start::spawn(executable.as_fd(), &name, theirs.as_fd(), Some(handles.as_fd())).unwrap();
         let (channel, handles) = (Channel::new(ours), Channel::new(to_worker));
         Self { namespace, peer, path: path.into(), port, interface, channel, handles, pid, kind }
     }
