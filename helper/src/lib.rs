@@ -30,7 +30,7 @@ fn serve() -> Result<(), ipc::Error> {
     let supervisor = Channel::<FromHelper, ToHelper>::new(process::inherited(process::SUPERVISOR_FD)?);
     let Some((plan, stored)) = receive_plan(&supervisor)? else { return Ok(()) };
     let given = stored.is_some();
-    let stored = stored.and_then(|tap| open::same_tap(&plan.port, tap));
+    let stored = stored.and_then(|tap| open::tap::same_tap(&plan.port, tap));
     if given && stored.is_none() {
         supervisor.send(&FromHelper::LetGo, &[])?;
     }

@@ -1,0 +1,148 @@
+//! Opens the UDP socket of a path.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
+};
+use privsep::ipc::{Address, PathPlan};
+use privsep::sys::option;
+
+/// A UDP socket, bound, and connected where the remote is fixed.
+pub fn open(plan: &PathPlan) -> Result<OwnedFd, String> {
+    let Address(local) = plan.local;
+    let family = if local.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let udp = socket(family, SockType::Datagram, flags, None).map_err(|e| format!("UDP socket: {}", e.desc()))?;
+    let fail = |what: &str, error: &dyn std::fmt::Display| format!("path from {local}: {what}: {error}");
+    if let Some(device) = &plan.device {
+        setsockopt(&udp, sockopt::BindToDevice, &OsString::from(device)).map_err(|error| match error {
+            nix::Error::ENODEV => format!("device {device:?}: no such interface; `ip link` lists them"),
+            error => format!("device {device:?}: {}", error.desc()),
+        })?;
+    }
+    if let Some(mark) = plan.mark {
+        setsockopt(&udp, sockopt::Mark, &mark).map_err(|e| fail("mark", &e.desc()))?;
+    }
+    // The classic wire never sets the don't-fragment bit.
+    let (level, name) = if local.is_ipv6() {
+        option::set_int(udp.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1).map_err(|e| fail("IPv6 only", &e))?;
+        (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER)
+    } else {
+        (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER)
+    };
+    option::set_int(udp.as_fd(), level, name, libc::IP_PMTUDISC_DONT).map_err(|e| fail("path MTU", &e))?;
+    super::buffers(&udp);
+    if plan.runs {
+        // Without it each datagram comes alone, as before.
+        let _ = option::set_int(udp.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1);
+    }
+    // Between bind and connect anybody's datagram would be queued: none is accepted until the remote is fixed.
+    option::reject_all(udp.as_fd()).map_err(|e| fail("filter", &e))?;
+    bind(udp.as_raw_fd(), &SockaddrStorage::from(local)).map_err(|e| bind_error(local, e))?;
+    if let Some(Address(remote)) = plan.remote {
+        connect(udp.as_raw_fd(), &SockaddrStorage::from(remote)).map_err(|e| connect_error(local, remote, e))?;
+    }
+    option::accept_all(udp.as_fd()).map_err(|e| fail("filter", &e))?;
+    Ok(udp)
+}
+
+fn bind_error(local: SocketAddr, error: nix::Error) -> String {
+    let ip = local.ip();
+    match error {
+        nix::Error::EADDRINUSE => format!(
+            "local address {local}: already in use; choose another port (`ss -ulpn 'sport = :{}'` shows by whom)",
+            local.port()
+        ),
+        nix::Error::EADDRNOTAVAIL => format!(
+            "local address {ip}: not an address of this host; use one that `ip addr` shows, or {}",
+            if ip.is_ipv6() { "::" } else { "0.0.0.0" }
+        ),
+        nix::Error::EACCES => {
+            format!("local port {}: ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher one", local.port())
+        }
+        error => format!("local address {local}: {}", error.desc()),
+    }
+}
+
+fn connect_error(local: SocketAddr, remote: SocketAddr, error: nix::Error) -> String {
+    match error {
+        nix::Error::ENETUNREACH | nix::Error::EHOSTUNREACH => {
+            format!("remote address {remote}: no route to it; `ip route get {}` should show one", remote.ip())
+        }
+        nix::Error::EINVAL => format!("remote address {remote}: cannot be reached from local address {local}"),
+        error => format!("remote address {remote}: {}", error.desc()),
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
+    use super::*;
+
+    pub fn plan(local: &str, remote: Option<SocketAddr>) -> PathPlan {
+        PathPlan {
+            local: Address(local.parse().unwrap()),
+            remote: remote.map(Address),
+            device: None,
+            mark: None,
+            runs: false,
+        }
+    }
+
+    fn int(socket: &OwnedFd, level: i32, name: i32) -> i32 {
+        option::int(socket.as_fd(), level, name).unwrap()
+    }
+
+    #[test]
+    fn a_path_is_bound_and_connected_as_planned_and_may_be_fragmented() {
+        let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        for (remote, connected) in [(Some(peer), Ok(peer)), (None, Err(Some(libc::ENOTCONN)))] {
+            let udp = open(&plan("127.0.0.1:0", remote)).unwrap();
+            let fragments = int(&udp, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER);
+            assert_eq!(fragments, libc::IP_PMTUDISC_DONT);
+            let plain = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into();
+            for buffer in [libc::SO_RCVBUF, libc::SO_SNDBUF] {
+                assert!(int(&udp, libc::SOL_SOCKET, buffer) > int(&plain, libc::SOL_SOCKET, buffer));
+            }
+            let flags = OFlag::from_bits_retain(fcntl(&udp, FcntlArg::F_GETFL).unwrap());
+            assert!(flags.contains(OFlag::O_NONBLOCK), "a worker would block");
+            let udp = std::net::UdpSocket::from(udp);
+            assert_eq!(udp.local_addr().unwrap().ip(), peer.ip());
+            assert_eq!(udp.peer_addr().map_err(|error| error.raw_os_error()), connected);
+        }
+    }
+
+    #[test]
+    fn an_ipv6_path_hears_no_ipv4() {
+        let udp = open(&plan("[::]:0", None)).unwrap();
+        assert_eq!(int(&udp, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY), 1);
+        assert_eq!(int(&udp, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER), libc::IP_PMTUDISC_DONT);
+    }
+
+    #[test]
+    fn what_the_kernel_says_is_told_with_the_value_and_what_would_be_right() {
+        let (v4, v6): (SocketAddr, SocketAddr) = ("192.0.2.1:80".parse().unwrap(), "[fd00::1]:80".parse().unwrap());
+        for (text, words) in [
+            (
+                bind_error(v6, nix::Error::EADDRNOTAVAIL),
+                "fd00::1: not an address of this host; use one that `ip addr` shows, or ::",
+            ),
+            (
+                bind_error(v4, nix::Error::EACCES),
+                "local port 80: ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher one",
+            ),
+            (bind_error(v4, nix::Error::ENOBUFS), "local address 192.0.2.1:80: No buffer space available"),
+            (
+                connect_error(v4, v6, nix::Error::EINVAL),
+                "[fd00::1]:80: cannot be reached from local address 192.0.2.1:80",
+            ),
+            (connect_error(v4, v6, nix::Error::EPERM), "remote address [fd00::1]:80: Operation not permitted"),
+        ] {
+            assert!(text.ends_with(words) && !text.contains('\n'), "{text}");
+        }
+    }
+}

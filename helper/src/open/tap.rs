@@ -1,0 +1,174 @@
+//! Makes the TAP interface of a tunnel, or takes the stored one.
+
+use std::fs::File;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use privsep::ipc::PortPlan;
+use privsep::netlink::{Link, LinkChange, Netlink};
+use privsep::sys::tap;
+
+/// MTU of a new TAP interface in bytes (`ether_setup`).
+const DEFAULT_MTU: u32 = 1500;
+
+/// Creates a TAP interface, or takes the stored one; gives it addresses and MTU, puts it into its bridge, brings it up.
+pub fn open(
+    stored: Option<(OwnedFd, String)>,
+    name: Option<&str>,
+    addresses: &[(IpAddr, u8)],
+    bridge: Option<&str>,
+    mtu: Option<u32>,
+) -> Result<(OwnedFd, String, u32), String> {
+    let mut netlink = Netlink::open().map_err(|e| format!("netlink socket: {e}"))?;
+    let bridge = bridge.map(|name| bridge_index(&mut netlink, name)).transpose()?;
+    let (tap, name) = stored.map_or_else(|| create_tap(name.unwrap_or("tap%d")), Ok)?;
+    tap::offload(tap.as_fd()).map_err(|e| format!("offload of interface {name:?}: {e}"))?;
+    let link = link_of(&mut netlink, tap.as_fd()).map_err(|e| format!("interface {name:?}: {e}"))?;
+    let mtu = mtu.unwrap_or(DEFAULT_MTU);
+    if link.mtu != mtu {
+        let change = LinkChange { mtu: Some(mtu), ..LinkChange::default() };
+        netlink.change(link.index, &change).map_err(|e| format!("MTU {mtu} of interface {name:?}: {e}"))?;
+    }
+    give_addresses(&mut netlink, link.index, addresses).map_err(|e| format!("interface {name:?}: {e}"))?;
+    // The address that the kernel adds by itself need not be pending, either. Under a unit that protects the kernel's tunables
+    // this cannot be written, and without IPv6 it is not there.
+    let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_dad"), "0");
+    let change = LinkChange { master: new_master(link.master, bridge), up: true, ..LinkChange::default() };
+    netlink.change(link.index, &change).map_err(|e| format!("bringing up interface {name:?}: {e}"))?;
+    Ok((tap, name, link.index))
+}
+
+/// The bridge to join by its index, 0 for none; `None` where nothing changes. A stored TAP may be in one that it is to leave.
+fn new_master(now: u32, bridge: Option<u32>) -> Option<u32> {
+    bridge.or((now != 0).then_some(0))
+}
+
+/// Whether an address that an interface has is to go, where these are wanted. The link-local one is the kernel's.
+fn goes(address: &(IpAddr, u8), wanted: &[(IpAddr, u8)]) -> bool {
+    !wanted.contains(address) && !matches!(address.0, IpAddr::V6(ip) if ip.is_unicast_link_local())
+}
+
+/// Gives an interface these addresses and takes other permanent ones away, as a stored TAP may have.
+fn give_addresses(netlink: &mut Netlink, index: u32, wanted: &[(IpAddr, u8)]) -> Result<(), String> {
+    let list = |netlink: &mut Netlink| netlink.addresses(index).map_err(|e| format!("its addresses: {e}"));
+    for address in list(netlink)?.into_iter().filter(|address| goes(address, wanted)) {
+        match netlink.remove_address(index, address.0, address.1) {
+            // The kernel takes secondary addresses away with their primary one.
+            Err(error) if error.raw_os_error() != Some(libc::EADDRNOTAVAIL) => {
+                return Err(format!("address {}/{}: {error}", address.0, address.1));
+            }
+            _ => {}
+        }
+    }
+    let present = list(netlink)?;
+    for &(address, prefix) in wanted.iter().filter(|address| !present.contains(address)) {
+        netlink.add_address(index, address, prefix).map_err(|e| format!("address {address}/{prefix}: {e}"))?;
+    }
+    Ok(())
+}
+
+/// The stored queue and the name of its interface, if that is what the plan asks for. One that is only made otherwise, by another
+/// version, goes with its interface: whoever keeps it may let it go later than the new one is made.
+pub fn same_tap(plan: &PortPlan, tap: OwnedFd) -> Option<(OwnedFd, String)> {
+    let PortPlan::Tap { name: wanted, .. } = plan else { return None };
+    let queue = tap::identify(tap.as_fd()).ok()?;
+    let mut netlink = Netlink::open().ok()?;
+    let link = link_of(&mut netlink, tap.as_fd()).ok()?;
+    if wanted.as_ref().is_some_and(|wanted| *wanted != queue.name) {
+        return None;
+    }
+    if !queue.ours {
+        // What cannot be removed shows when the new one is made.
+        let _ = netlink.remove(link.index);
+        return None;
+    }
+    // Whoever has held it meanwhile may have changed this, and the worker must not block.
+    fcntl(&tap, FcntlArg::F_SETFL(OFlag::O_NONBLOCK | OFlag::O_RDWR)).ok()?;
+    Some((tap, queue.name))
+}
+
+/// The interface whose queue this is. The queue itself knows its name and MAC address, but not its index; and by the time that
+/// a name is looked up, ours may have been moved to another namespace, and the one of that name here be somebody else's.
+fn link_of(netlink: &mut Netlink, queue: BorrowedFd<'_>) -> io::Result<Link> {
+    // Somebody may just be giving it another address, as udev does.
+    for _ in 0..5 {
+        let queue = tap::identify(queue)?;
+        let link = netlink.link(&queue.name)?;
+        if link.address == queue.address {
+            return Ok(link);
+        }
+    }
+    Err(io::Error::other("is not the one that was made; has it been moved or replaced meanwhile?"))
+}
+
+fn bridge_index(netlink: &mut Netlink, name: &str) -> Result<u32, String> {
+    match netlink.link(name) {
+        Ok(link) if link.kind == "bridge" => Ok(link.index),
+        Ok(_) => Err(format!("bridge {name:?}: this interface is not a bridge; `ip link show type bridge` lists them")),
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {
+            Err(format!("bridge {name:?}: no such interface; create it with `ip link add {name} type bridge`"))
+        }
+        Err(error) => Err(format!("bridge {name:?}: {error}")),
+    }
+}
+
+fn create_tap(name: &str) -> Result<(OwnedFd, String), String> {
+    const DEVICE: &str = "/dev/net/tun";
+    let open = File::options().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(DEVICE);
+    let device = open.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => format!("{DEVICE}: not there; load the kernel module with `modprobe tun`"),
+        _ if error.raw_os_error() == Some(libc::ENODEV) => {
+            format!("{DEVICE}: the kernel has no TUN/TAP support; load the kernel module with `modprobe tun`")
+        }
+        _ => format!("{DEVICE}: {error}"),
+    })?;
+    tap::create(device, name).map_err(|error| match error.raw_os_error() {
+        Some(libc::EBUSY | libc::EEXIST | libc::EINVAL) => {
+            format!("interface {name:?}: exists already; choose another name or delete it")
+        }
+        Some(libc::EPERM) => format!("interface {name:?}: creating it needs CAP_NET_ADMIN"),
+        _ => format!("interface {name:?}: {error}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stored_tap_leaves_a_bridge_that_is_not_planned_and_a_new_one_stays_without() {
+        for (now, bridge, change) in [(0, None, None), (7, None, Some(0)), (0, Some(9), Some(9)), (7, Some(9), Some(9))]
+        {
+            assert_eq!(new_master(now, bridge), change, "{now} to {bridge:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_go_that_are_not_planned_but_for_the_kernels_own() {
+        let address = |text: &str, prefix| (text.parse::<IpAddr>().unwrap(), prefix);
+        let wanted = [address("10.8.0.1", 24), address("fd00::1", 64)];
+        for (present, expected) in [
+            (address("10.8.0.1", 24), false),
+            (address("10.8.0.1", 16), true),
+            (address("10.8.0.2", 24), true),
+            (address("fd00::1", 64), false),
+            (address("fd00::2", 64), true),
+            (address("fe80::1", 64), false),
+            (address("169.254.0.1", 16), true),
+        ] {
+            assert_eq!(goes(&present, &wanted), expected, "{present:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_tap_or_not_asked_for_is_not_taken_as_the_stored_one() {
+        let (one, other) = std::os::unix::net::UnixDatagram::pair().unwrap();
+        let tap = PortPlan::Tap { name: None, addresses: Vec::new(), bridge: None, interface_mtu: None };
+        assert!(same_tap(&tap, one.into()).is_none());
+        let raw = PortPlan::Raw { interface: "lo".into(), promiscuous: false };
+        assert!(same_tap(&raw, other.into()).is_none());
+    }
+}
