@@ -33,7 +33,7 @@ pub fn run() -> ExitCode {
     let result = cli::parse().and_then(|command| match command {
         Command::Run(tunnel, policies) => cli::run::run(&tunnel, policies, stored_tap),
         Command::Benchmark(classic, secrets, length) => benchmark::run(classic, secrets, length),
-        Command::Check(files) => check::check(&files),
+        Command::Check(options) => check::check(&options),
         Command::Show { name, json } => show::show(name.as_deref(), json),
         Command::Key(wanted) => keys::run(&wanted),
         Command::Init(options) => init::run(&options),

@@ -1,5 +1,6 @@
 //! Messages to people: standard error in the foreground, the system log in the background. Each names its tunnel.
 
+use std::borrow::Cow;
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsRawFd;
@@ -107,7 +108,7 @@ pub fn last_error() -> Option<String> {
 
 /// Something failed.
 pub fn error(text: &str) {
-    *LAST_ERROR.lock().unwrap_or_else(PoisonError::into_inner) = Some(text.to_owned());
+    *LAST_ERROR.lock().unwrap_or_else(PoisonError::into_inner) = Some(visible(text).into_owned());
     write(Level::Error, text);
 }
 
@@ -130,6 +131,8 @@ fn write(level: Level, text: &str) {
     if level as u8 > LEAST.load(Relaxed) {
         return;
     }
+    // Paths, names and values in it come from files, arguments and the environment.
+    let text = &*visible(text);
     match &mut *target() {
         Target::Stderr => stderr_line(&line(level, text, TUNNEL.get(), JOURNAL.get().is_some_and(|is| *is))),
         Target::System(log) => {
@@ -204,31 +207,44 @@ fn stderr_line(line: &str) {
     };
 }
 
-/// Text that comes from a process we do not trust: length bounded, and nothing left that a terminal would obey, controls and
-/// what turns the direction of writing or cannot be seen.
-pub fn untrusted(text: &str) -> String {
-    let obeyed = |c: char| {
-        c.is_control()
-            || matches!(
-                c,
-                '\u{ad}'
-                    | '\u{34f}'
-                    | '\u{61c}'
-                    | '\u{115f}'
-                    | '\u{1160}'
-                    | '\u{180e}'
-                    | '\u{200b}'..='\u{200f}'
-                    | '\u{2028}'..='\u{202e}'
-                    | '\u{2060}'..='\u{206f}'
-                    | '\u{3164}'
-                    | '\u{fe00}'..='\u{fe0f}'
-                    | '\u{feff}'
-                    | '\u{ffa0}'
-                    | '\u{fff9}'..='\u{fffb}'
-                    | '\u{e0000}'..='\u{e0fff}'
-            )
+/// Whether a terminal obeys a character, or shows it as nothing: controls, and what turns the direction of writing or cannot be
+/// seen.
+pub fn is_unseen(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{ad}'
+                | '\u{34f}'
+                | '\u{61c}'
+                | '\u{115f}'
+                | '\u{1160}'
+                | '\u{180e}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{3164}'
+                | '\u{fe00}'..='\u{fe0f}'
+                | '\u{feff}'
+                | '\u{ffa0}'
+                | '\u{fff9}'..='\u{fffb}'
+                | '\u{e0000}'..='\u{e0fff}'
+        )
+}
+
+/// Text for a terminal or a log, in one line: what [`is_unseen`] is written as `\u{1b}` is.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_unseen) {
+        return Cow::Borrowed(text);
+    }
+    let escape = |text: String, c: char| {
+        if is_unseen(c) { text + &c.escape_unicode().to_string() } else { text + c.encode_utf8(&mut [0; 4]) }
     };
-    text.chars().take(300).map(|c| if obeyed(c) { ' ' } else { c }).collect()
+    Cow::Owned(text.chars().fold(String::new(), escape))
+}
+
+/// Text that comes from a process we do not trust: length bounded, and nothing left that a terminal would obey.
+pub fn untrusted(text: &str) -> String {
+    text.chars().take(300).map(|c| if is_unseen(c) { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -250,6 +266,12 @@ mod tests {
         let text = "a\u{1b}[2J\nb\u{202e}c\u{61c}d\u{ad}e\u{feff}f\u{e0041}\u{e0101}\u{fe0f}g\u{fff9}\u{9b}é漢";
         assert_eq!(untrusted(text), "a [2J b c d e f   g  é漢");
         assert_eq!(untrusted(&"x".repeat(1000)).len(), 300);
+    }
+
+    #[test]
+    fn a_message_shows_what_a_terminal_would_obey() {
+        assert_eq!(visible("a\u{1b}[2J\n\u{202e}b\u{200b}é"), "a\\u{1b}[2J\\u{a}\\u{202e}b\\u{200b}é");
+        assert!(matches!(visible("plain"), Cow::Borrowed("plain")));
     }
 
     #[test]

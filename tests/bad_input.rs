@@ -135,6 +135,7 @@ fn a_command_line_is_converted_with_the_programs_name_but_never_over_a_file() {
         assert!(run.status.success() && run.output.contains("mode = \"tap\""), "{program}: {}", run.output);
     }
     let directory = format!("convert --dir {}", scratch.path().display());
+    scratch.close();
     assert!(convert(&directory).status.success());
     let again = convert(&directory);
     assert_eq!(again.status.code(), Some(1));

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use crate::lab::{Background, Running, Scratch, Sites, ethudp};
 
@@ -81,6 +82,89 @@ fn what_is_likely_not_meant_is_warned_of() {
         assert!(status == Some(0) && text.contains(words), "{text}");
     }
     assert!(!check(&[("a.toml", TAP)]).1.contains("LoadCredential"));
+}
+
+/// A tool validates a copy, of another name and in another place than the file will have.
+#[test]
+fn a_copy_of_any_name_is_checked_as_the_file_that_it_will_be() {
+    let (sites, scratch) = (Sites::new(), Scratch::new());
+    let aes = format!("{TAP}[classic]\ncipher = \"aes-128\"\nkey-file = \"site.key\"\n");
+    for (directory, key) in [("etc", true), ("tool", false)] {
+        fs::create_dir(scratch.path().join(directory)).unwrap();
+        if key {
+            scratch.write(&format!("{directory}/site.key"), "0123456789abcdef\n", 0o600);
+        }
+    }
+    let etc = scratch.path().join("etc");
+    let etc = etc.to_str().unwrap();
+    for (copy, name) in [
+        ("tool/source", "source"),
+        ("tool/.source.toml", "source"),
+        ("etc/site.toml20241201-7-x3f", "site"),
+        ("tool/siteXXq1.toml", "siteXXq1"),
+    ] {
+        let file = scratch.write(copy, &aes, 0o600);
+        let file = file.to_str().unwrap();
+        let check = |more: &[&str]| {
+            let arguments = [&["check"], more, &[file]].concat();
+            let run = Background::run(&sites.a, &scratch, &[], &arguments);
+            (run.status.code(), run.output)
+        };
+        let (status, text) = check(&["--as", "site", "--dir", etc]);
+        assert!(status == Some(0) && text.contains("tunnel \"site\", mode tap, wire classic: ok\n"), "{text}");
+        let (status, text) = check(&["--dir", etc]);
+        assert!(status == Some(0) && text.contains(&format!("tunnel {name:?}")), "{text}");
+        let (status, text) = check(&[]);
+        let beside = copy.starts_with("etc");
+        assert_eq!(
+            (status, text.contains("key file ")),
+            if beside { (Some(0), false) } else { (Some(78), true) },
+            "{text}"
+        );
+        let (status, text) = check(&["--as", "a/b"]);
+        assert!(status == Some(2) && text.contains("tunnel name \"a/b\""), "{text}");
+    }
+}
+
+/// Where the unit would fail, in a mount namespace with an /etc/ethudp of its own.
+#[test]
+fn check_fails_where_the_unit_would() {
+    let (sites, scratch) = (Sites::new(), Scratch::new());
+    let aes = |key: &str| format!("{TAP}[classic]\ncipher = \"aes-128\"\nkey-file = \"{key}\"\n");
+    let long = "x".repeat(25);
+    let map = format!("{TAP}[rules]\nvlan-map-file = \"map\"\n");
+    for (name, arguments, text, status, words) in [
+        (
+            "site",
+            "site",
+            aes("site.key"),
+            78,
+            "site.key: the user of ethudp@site cannot read it; the drop-in ethudp-cred",
+        ),
+        ("copy", "--as site /etc/ethudp/copy.toml", aes("site.key"), 78, "the user of ethudp@site cannot read it"),
+        ("site", "site", TAP.into(), 0, "mode tap, wire classic: ok"),
+        ("site", "/etc/ethudp/../ethudp/site.toml", TAP.into(), 0, "mode tap, wire classic: ok"),
+        (&long, &long, TAP.into(), 78, "must have 1 to 24 letters, digits, '-' and '_'"),
+        ("copy", "--as a.b /etc/ethudp/copy.toml", TAP.into(), 78, "a drop-in with `User=ethudp_a_b`"),
+        ("site", "site", map, 78, "map: the unit's user cannot read it"),
+    ] {
+        let source = scratch.write("source.toml", &text, 0o644);
+        let etc = scratch.path().join("etc");
+        let script = format!(
+            "mount -t tmpfs none /run && mkdir -p /run/systemd/system && rm -rf {etc} && cp -a /etc {etc} && \
+             mount --bind {etc} /etc && rm -rf /etc/ethudp /etc/systemd/system/ethudp@* && mkdir /etc/ethudp && umask 077 && \
+             echo 0123456789abcdef >/etc/ethudp/site.key && echo 1 2 >/etc/ethudp/map && \
+             install -m 644 {source} /etc/ethudp/{name}.toml && exec \"$@\"",
+            etc = etc.display(),
+            source = source.display()
+        );
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c", &script, "sh", crate::lab::ETHUDP, "check"]);
+        command.args(arguments.split(' ')).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let output = sites.a.spawn(&mut command).wait_with_output().unwrap();
+        let text = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
+        assert!(output.status.code() == Some(status) && text.contains(words), "{arguments}: {text}");
+    }
 }
 
 /// The same at the start of a tunnel, when all else has gone well.

@@ -1,7 +1,11 @@
 //! Files that somebody else could have put there, written or read: named and refused, never waited for.
 
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use nix::sys::stat::Mode;
@@ -87,4 +91,245 @@ fn a_key_that_another_group_can_read_is_refused() {
     assert!(Command::new("chgrp").arg("ethudp").arg(&key).status().unwrap().success());
     let file = scratch.path().join("a.toml");
     Running::start(&sites.a, scratch, "a", &[], &["up", file.to_str().unwrap()]);
+}
+
+/// What a program's messages may not have in them.
+fn is_plain(text: &str) -> bool {
+    text.chars().all(|c| c == '\n' || !c.is_control() && !"\u{202e}\u{200b}\u{feff}".contains(c))
+}
+
+/// Runs the program with these arguments, which must end at once.
+fn run(sites: &Sites, scratch: &Scratch, arguments: &[&str]) -> Background {
+    let run = Background::run(&sites.a, scratch, &[], arguments);
+    assert!(run.took < AT_ONCE, "{arguments:?}: {:?}", run.took);
+    run
+}
+
+#[test]
+fn a_directory_that_others_can_write_gets_no_file() {
+    let (sites, scratch) = (Sites::new(), Scratch::new());
+    let directory = scratch.path().join("d");
+    fs::create_dir(&directory).unwrap();
+    let d = directory.to_str().unwrap();
+    let convert = "convert -k secret -i 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24";
+    let (init, dir) = (vec!["init", "t", "--dir", d], vec!["--dir", d]);
+    let convert: Vec<_> = convert.split(' ').take(1).chain(dir).chain(convert.split(' ').skip(1)).collect();
+    for (mode, owner, words) in [
+        (0o775, 0, "has mode 0775, so others can exchange the files in it; must be writable for its owner only"),
+        // Who may make a file there can put one in the way, though not remove one.
+        (0o1777, 0, "has mode 1777"),
+        (0o755, NOBODY, "belongs to user 65534, who can exchange the files in it; must belong to root"),
+    ] {
+        chown(&directory, Some(owner), None).unwrap();
+        fs::set_permissions(&directory, PermissionsExt::from_mode(mode)).unwrap();
+        for arguments in [&init, &convert] {
+            let run = run(&sites, &scratch, arguments);
+            assert!(run.status.code() == Some(1) && run.output.contains(words), "{arguments:?}: {}", run.output);
+            assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
+        }
+    }
+    let file = scratch.write("a.toml", TAP, 0o644);
+    let text = run(&sites, &scratch, &["check", file.to_str().unwrap()]).output;
+    assert!(text.contains("warning: ") && text.contains("has mode 0777, so others can exchange"), "{text}");
+}
+
+/// An attacker who can write to the directory puts a link to a file of root in the place of each that appears there.
+#[test]
+fn a_race_of_links_against_init_gains_nothing() {
+    let (sites, scratch, victim) = (Sites::new(), Scratch::new(), Scratch::new());
+    let secret = victim.write("secret", "do not touch", 0o640);
+    let (directory, other) = (scratch.path().join("d"), scratch.path().join("other"));
+    for (path, end) in [(&directory, "a"), (&other, "b")] {
+        fs::create_dir(path).unwrap();
+        let address = format!("10.8.0.{}/24", if end == "a" { 1 } else { 2 });
+        let d = path.to_str().unwrap();
+        let arguments = ["init", "t", "--address", &address, "--endpoint", "198.51.100.7", "--dir", d];
+        assert!(run(&sites, &scratch, &arguments).status.success());
+    }
+    let file = fs::read_to_string(other.join("t.toml")).unwrap();
+    let line = file.lines().find_map(|line| line.strip_prefix("# ethudp1:")).unwrap();
+    let line = format!("ethudp1:{line}");
+    chown(&directory, None, Some(NOBODY)).unwrap();
+    fs::set_permissions(&directory, PermissionsExt::from_mode(0o775)).unwrap();
+    let stop = AtomicBool::new(false);
+    let swap = || {
+        while !stop.load(Ordering::Relaxed) {
+            for entry in fs::read_dir(&directory).unwrap().flatten() {
+                if !["t.toml", "t.key"].contains(&entry.file_name().to_str().unwrap()) {
+                    let _ = fs::remove_file(entry.path()).and_then(|()| symlink(&secret, entry.path()));
+                }
+            }
+        }
+    };
+    thread::scope(|scope| {
+        scope.spawn(swap);
+        for _ in 0..10 {
+            let run = run(&sites, &scratch, &["init", "t", "--peer", &line, "--dir", directory.to_str().unwrap()]);
+            assert!(run.status.code() == Some(1) && run.output.contains("has mode 0775"), "{}", run.output);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    let metadata = fs::metadata(&secret).unwrap();
+    assert_eq!(
+        (fs::read_to_string(&secret).unwrap().as_str(), metadata.permissions().mode() & 0o777),
+        ("do not touch", 0o640)
+    );
+    // In a directory of ours a link that was there before is not followed either, unless it leads to such a directory.
+    fs::set_permissions(&directory, PermissionsExt::from_mode(0o755)).unwrap();
+    fs::rename(directory.join("t.toml"), scratch.path().join("moved.toml")).unwrap();
+    symlink(scratch.path().join("moved.toml"), directory.join("t.toml")).unwrap();
+    let run = run(&sites, &scratch, &["init", "t", "--peer", &line, "--dir", directory.to_str().unwrap()]);
+    assert!(run.status.code() == Some(1) && run.output.contains("has mode 0777"), "{}", run.output);
+}
+
+/// Every file that a command opens as root, in whose place there is something that is read without end, or never.
+#[test]
+fn no_command_reads_what_is_no_file() {
+    let (sites, scratch) = (Sites::new(), Scratch::new());
+    let directory = scratch.path().join("d");
+    fs::create_dir(&directory).unwrap();
+    let own = |name: &str| directory.join(name);
+    let secure = "mode = \"tap\"\n[secure]\nprivate-key-file = \"x.key\"\npsk-file = \"x.psk\"\n\
+                  peer-public-key = \"hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=\"\n\
+                  [[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"any\"\n";
+    let classic = |more: &str| format!("{TAP}{more}");
+    let files = [
+        ("t.toml", String::new()),
+        ("x.key", secure.into()),
+        ("x.key", classic("[classic]\ncipher = \"xor\"\nkey-file = \"x.key\"\n")),
+        ("x.password", classic("[classic]\npassword-file = \"x.password\"\n")),
+        ("map", classic("[rules]\nvlan-map-file = \"map\"\n")),
+    ];
+    let fifo = |path: &Path| mkfifo(path, Mode::from_bits_truncate(0o600)).unwrap();
+    let zero = |path: &Path| symlink("/dev/zero", path).unwrap();
+    let kinds: [&dyn Fn(&Path); 2] = [&fifo, &zero];
+    for (name, text) in files {
+        for kind in kinds {
+            if name != "t.toml" {
+                fs::write(own("t.toml"), &text).unwrap();
+            }
+            kind(&own(name));
+            let (file, dir) = (own("t.toml"), directory.to_str().unwrap());
+            let init = [
+                "init",
+                "t",
+                "--peer",
+                "ethudp1:AKD5i3bLDuEc3uDhP6kN5pYLeXVNQPslOpEUhyfasEV9BAoIAAEYETE5OC41MS4xMDAuNzo2MDAwRmO7IQ",
+                "--dir",
+                dir,
+            ];
+            for arguments in [&["check", file.to_str().unwrap()][..], &["up", file.to_str().unwrap()], &init] {
+                let run = run(&sites, &scratch, arguments);
+                let is_init = arguments[0] == "init";
+                let said = run.output.contains("is not a file") || is_init && run.status.code() == Some(1);
+                assert!(said && !run.status.success(), "{name} {arguments:?}: {}", run.output);
+            }
+            fs::remove_file(own(name)).unwrap();
+            let _ = fs::remove_file(own("t.toml"));
+        }
+    }
+    // What is there once, and is something else when it is looked at again.
+    let stop = AtomicBool::new(false);
+    let (file, pipe, good) = (own("t.toml"), own("pipe"), own("good"));
+    fs::write(&file, TAP).unwrap();
+    fifo(&pipe);
+    fs::write(&good, TAP).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                for other in [&pipe, &good] {
+                    let next = own("next");
+                    let _ = fs::hard_link(other, &next).and_then(|()| fs::rename(&next, &file));
+                }
+            }
+        });
+        for _ in 0..20 {
+            run(&sites, &scratch, &["check", file.to_str().unwrap()]);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn nothing_of_a_file_that_is_no_map_is_printed() {
+    let (sites, scratch) = (Sites::new(), Scratch::new());
+    let shadow = scratch.write("shadow", "root:$6$salt$hash:19000:0:99999:7:::\n", 0o600);
+    let text = format!("{TAP}[rules]\nvlan-map-file = {shadow:?}\n");
+    let file = scratch.write("a.toml", &text, 0o644);
+    let file = file.to_str().unwrap();
+    let classic = format!("-d -i -map {} 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24", shadow.display());
+    let classic: Vec<_> = classic.split(' ').collect();
+    for arguments in [&["check", file][..], &["up", file], &["check", shadow.to_str().unwrap()], &classic] {
+        let run = run(&sites, &scratch, arguments);
+        assert!(!run.status.success() && !run.output.contains("salt"), "{arguments:?}: {}", run.output);
+    }
+}
+
+#[test]
+fn no_message_has_what_a_terminal_obeys() {
+    let (sites, scratch) = (Sites::new(), Scratch::new());
+    let odd = "\u{1b}[2J\u{202e}\u{200b}x";
+    let texts = [
+        format!("{TAP}[classic]\n\"\\u001b[2J\\u202E\" = 1\n"),
+        format!("{TAP}[classic]\ncipher = \"{odd}\"\n").replace('\u{1b}', "\\u001b"),
+        TAP.replace("eu0", "\\u001b[2J"),
+        TAP.replace("192.0.2.1", "\\u001b[2J"),
+        format!("{TAP}[classic]\ncipher = \"xor\"\nkey-file = \"\\u001b[2J\\u202E\"\n"),
+        format!("{TAP}[rules]\nvlan-map-file = \"\\u009b2J\"\n"),
+        TAP.into(),
+    ];
+    for text in &texts {
+        // The file's own path has it, too.
+        let file = scratch.write(&format!("{odd}.toml"), text, 0o644);
+        for word in ["check", "up"] {
+            if word == "up" && text == TAP {
+                continue;
+            }
+            let run = run(&sites, &scratch, &[word, file.to_str().unwrap()]);
+            assert!(is_plain(&run.output) && !run.output.is_empty(), "{:?}", run.output);
+        }
+    }
+    for arguments in [
+        &["check", odd][..],
+        &["up", odd],
+        &["show", odd],
+        &["init", odd],
+        &["init", "t", "--peer", odd],
+        &["init", "t", "--endpoint", odd],
+        &["init", "t", "--dir", odd],
+        &["convert", "--dir", odd, "-k", "x", "-i", "192.0.2.1", "6000", "192.0.2.2", "6000", "10.8.0.1", "24"],
+        &["-e", odd],
+        &[odd],
+    ] {
+        let run = run(&sites, &scratch, arguments);
+        assert!(!run.status.success() && is_plain(&run.output), "{arguments:?}: {:?}", run.output);
+    }
+}
+
+#[test]
+fn convert_leaves_all_secrets_or_none() {
+    let (sites, scratch) = (Sites::new(), Scratch::new());
+    scratch.close();
+    scratch.write("port-6000.password", "another", 0o600);
+    let words = format!(
+        "convert --dir {} -k secret -p word -i 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24",
+        scratch.path().display()
+    );
+    let run = run(&sites, &scratch, &words.split(' ').collect::<Vec<_>>());
+    assert!(run.status.code() == Some(1) && run.output.contains("port-6000.password: File exists"), "{}", run.output);
+    assert!(!scratch.path().join("port-6000.key").exists());
+    assert_eq!(fs::read_to_string(scratch.path().join("port-6000.password")).unwrap(), "another");
+}
+
+/// An end of a line is LF, or CR LF as an editor of another system writes it.
+#[test]
+fn a_classic_secret_loses_one_line_ending() {
+    let (sites, scratch) = (Sites::new(), Scratch::new());
+    let text = format!("{TAP}[classic]\ncipher = \"aes-128\"\nkey-file = \"x.key\"\n");
+    let file = scratch.write("a.toml", &text, 0o644);
+    for (key, length) in [("short", 5), ("short\n", 5), ("short\r\n", 5), ("short\r\r\n", 6), ("short\n\n", 6)] {
+        scratch.write("x.key", key, 0o600);
+        let run = run(&sites, &scratch, &["check", file.to_str().unwrap()]);
+        assert!(run.output.contains(&format!("the key has {length} bytes")), "{key:?}: {}", run.output);
+    }
 }

@@ -8,7 +8,8 @@ use privsep::ipc::Cipher;
 use privsep::ipc::Secret;
 
 use crate::Error;
-use crate::service::files;
+use crate::cli::init::trusted;
+use crate::service::directory::{Directory, remedy};
 use crate::tunnel::{self, Classic, Port, Tunnel, address, cipher, names};
 
 /// The file that describes `tunnel`. Secrets go to files of mode 0600 in `directory`, or their place is named.
@@ -23,8 +24,10 @@ pub fn text(tunnel: &Tunnel, directory: Option<&Path>) -> Result<String, Error> 
     for path in &tunnel.paths {
         let _ = write!(text, "\n[[path]]\nlocal = {}\nremote = {}\n", quoted(&path.local), quoted(&path.remote));
     }
-    wire(&mut text, &tunnel.name, classic, directory)?;
+    let mut secrets = Secrets::new(directory)?;
+    wire(&mut text, &tunnel.name, classic, &mut secrets)?;
     rules(&mut text, tunnel);
+    secrets.keep();
     Ok(text)
 }
 
@@ -103,16 +106,16 @@ fn port(text: &mut String, port: &Port) {
     }
 }
 
-fn wire(text: &mut String, name: &str, classic: &Classic, directory: Option<&Path>) -> Result<(), Error> {
+fn wire(text: &mut String, name: &str, classic: &Classic, secrets: &mut Secrets) -> Result<(), Error> {
     text.push_str("\n[classic]\n");
     let _ = writeln!(text, "cipher = {}", quoted(cipher::name(classic.cipher)));
     if classic.cipher != Cipher::None {
         let file = format!("{name}.key");
-        let _ = writeln!(text, "key-file = {}", quoted(place(&file, &classic.key, directory)?));
+        let _ = writeln!(text, "key-file = {}", quoted(secrets.place(file, &classic.key)?));
     }
     if !classic.password.expose().is_empty() {
         let file = format!("{name}.password");
-        let _ = writeln!(text, "password-file = {}", quoted(place(&file, &classic.password, directory)?));
+        let _ = writeln!(text, "password-file = {}", quoted(secrets.place(file, &classic.password)?));
     }
     if classic.lz4 > 0 {
         let _ = writeln!(text, "lz4 = {}", classic.lz4);
@@ -123,19 +126,56 @@ fn wire(text: &mut String, name: &str, classic: &Classic, directory: Option<&Pat
     Ok(())
 }
 
-/// Writes a secret to its file, or leaves that to the user; returns the file's name.
-fn place(file: &str, secret: &Secret, directory: Option<&Path>) -> Result<String, Error> {
-    let Some(directory) = directory else {
-        crate::log::warning(&format!("put the secret into {file}, mode 0600 (convert --dir DIRECTORY does)"));
-        return Ok(file.to_owned());
-    };
-    let path = directory.join(file);
-    files::write_new(&path, &[secret.expose(), b"\n"], 0o600).map_err(|error| {
-        let right =
-            if error.kind() == ErrorKind::AlreadyExists { "; remove it or choose another directory" } else { "" };
-        Error::failure(format!("{}: {error}{right}", path.display()))
-    })?;
-    Ok(file.to_owned())
+/// Where secrets go: files in a directory, all of them or none.
+struct Secrets {
+    directory: Option<Directory>,
+    made: Vec<String>,
+}
+
+impl Secrets {
+    fn new(directory: Option<&Path>) -> Result<Self, Error> {
+        let open = |path: &Path| {
+            let opened = Directory::open(path).map_err(|error| {
+                Error::failure(format!("directory {}: {error}{}", path.display(), remedy(&error, path)))
+            })?;
+            trusted(&opened).map(|()| opened).map_err(Error::Failure)
+        };
+        Ok(Self { directory: directory.map(open).transpose()?, made: Vec::new() })
+    }
+
+    /// Writes a secret to its file, or leaves that to the user; returns the file's name.
+    fn place(&mut self, file: String, secret: &Secret) -> Result<String, Error> {
+        let Some(directory) = &self.directory else {
+            crate::log::warning(&format!("put the secret into {file}, mode 0600 (convert --dir DIRECTORY does)"));
+            return Ok(file);
+        };
+        // One line ending is taken off when it is read, and CR LF is one.
+        let end: &[u8] = if secret.expose().ends_with(b"\r") { b"\r\n" } else { b"\n" };
+        directory.create(&file, &[secret.expose(), end], 0o600).map_err(|error| {
+            let right = match error.kind() {
+                ErrorKind::AlreadyExists => "; remove it or choose another directory".into(),
+                _ => remedy(&error, directory.path()),
+            };
+            Error::failure(format!("{}: {error}{right}", directory.path().join(&file).display()))
+        })?;
+        self.made.push(file.clone());
+        Ok(file)
+    }
+
+    /// They stay.
+    fn keep(mut self) {
+        self.made.clear();
+    }
+}
+
+impl Drop for Secrets {
+    fn drop(&mut self) {
+        if let Some(directory) = &self.directory {
+            for file in &self.made {
+                let _ = directory.remove(file);
+            }
+        }
+    }
 }
 
 fn rules(text: &mut String, tunnel: &Tunnel) {
@@ -198,7 +238,7 @@ mod tests {
             "-i -r -w 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 255.255.0.0",
             "-t -loopcheck 192.0.2.1 6000 192.0.2.2 6000 eth1 udp port 514",
             "-u 192.0.2.1 6000 192.0.2.2 6000 eth1",
-            "-i -n site.1 -c echo\t\"a\\b\"\n'''c''' -k \"'#\n -p p\r\n fe80::1%eth0 6000 192.0.2.2 0 10.8.0.1 24",
+            "-i -n site.1 -c echo\t\"a\\b\"\n'''c''' -k \"'#\n -p p\r fe80::1%eth0 6000 192.0.2.2 0 10.8.0.1 24",
         ] {
             fs::create_dir_all(&directory).unwrap();
             let tunnel = tunnel(line);

@@ -14,7 +14,6 @@ pub mod show;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
 
 use privsep::ipc::{Classic, Secrets};
 
@@ -29,7 +28,7 @@ pub enum Command {
     /// Measure cipher and compression, with frames of this size and some others.
     Benchmark(Classic, Secrets, u16),
     /// Check files.
-    Check(Vec<PathBuf>),
+    Check(check::Options),
     /// Show the state of one tunnel or all.
     Show {
         /// Which; `None` for all that run.

@@ -8,7 +8,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use super::keys::Wanted;
-use super::{Command, classic, convert, init};
+use super::{Command, check, classic, convert, init};
 use crate::Error;
 use crate::log::{self, Level};
 use crate::supervise::policy::{OnSignal, Place, Policies, TicksOver, Unresolved};
@@ -49,11 +49,7 @@ enum Action {
         verbose: bool,
     },
     /// Check files without running them
-    Check {
-        /// Files, or NAMEs for /etc/ethudp/NAME.toml
-        #[arg(value_name = "NAME|FILE", required = true)]
-        tunnels: Vec<PathBuf>,
-    },
+    Check(check::Options),
     /// Print the file for a classic command line
     Convert {
         /// Write secrets to files of mode 0600 in this directory, which the file then names
@@ -110,7 +106,7 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Command, Error> {
             tunnel.user = user;
             Ok(Command::Run(Box::new(tunnel), POLICIES))
         }
-        Action::Check { tunnels } => Ok(Command::Check(tunnels.iter().map(|tunnel| file(tunnel)).collect())),
+        Action::Check(options) => Ok(Command::Check(options)),
         Action::Convert { dir, arguments } => match classic::parse(behind_the_program(&arguments), &mut Vec::new())? {
             Command::Run(tunnel, _) => convert::text(&tunnel, dir.as_deref()).map(Command::Text),
             Command::Benchmark(..) => Err(Error::usage("option -B: measures and ends, which no file describes")),
@@ -133,7 +129,7 @@ fn behind_the_program(arguments: &[OsString]) -> &[OsString] {
 }
 
 /// What has no `/` and does not end in `.toml` is a name, which stands for a file in [`init::DIRECTORY`] wherever we are.
-fn file(argument: &Path) -> PathBuf {
+pub fn file(argument: &Path) -> PathBuf {
     let name = argument.as_os_str();
     if name.as_bytes().contains(&b'/') || argument.extension().is_some_and(|ending| ending == "toml") {
         return argument.to_owned();

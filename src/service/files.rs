@@ -1,11 +1,13 @@
-//! Files that a configuration is read from, or written to. Whoever starts us may be root, and others may have put something else in their
-//! place: so none is waited for, and who could have written or read one is asked of what has been opened.
+//! Files that a configuration is read from. Whoever starts us may be root, and others may have put something else in their
+//! place: so none is waited for, and who could have written or read one is asked of what has been opened. Files are written by
+//! [`super::directory`] alone.
 //!
-//! Directories are not looked at: who could exchange a file in one cannot make it root's, or give it a mode that it has not.
+//! Directories are not looked at to read: who could exchange a file in one cannot make it root's, or give it a mode that it has
+//! not.
 
-use std::fs::{self, File, Metadata, Permissions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use nix::fcntl::OFlag;
@@ -20,28 +22,27 @@ const LONGEST: u64 = 1 << 20;
 pub fn open(path: &Path) -> io::Result<(File, Metadata)> {
     let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let file = File::options().read(true).custom_flags(flags.bits()).open(path)?;
+    regular(file)
+}
+
+/// What was opened, if it is a file.
+pub fn regular(file: File) -> io::Result<(File, Metadata)> {
     let metadata = file.metadata()?;
     if metadata.is_file() { Ok((file, metadata)) } else { Err(io::Error::other("is not a file")) }
 }
 
 /// The text of a file, and what the file is.
 pub fn text(path: &Path) -> io::Result<(String, Metadata)> {
-    let (file, metadata) = open(path)?;
+    read(open(path)?)
+}
+
+/// The text of a file that was opened.
+pub fn read((file, metadata): (File, Metadata)) -> io::Result<(String, Metadata)> {
     let mut text = String::new();
     if file.take(LONGEST + 1).read_to_string(&mut text)? as u64 > LONGEST {
         return Err(io::Error::other(format!("is longer than {LONGEST} bytes")));
     }
     Ok((text, metadata))
-}
-
-/// Makes a file of these parts that is not there, and has it on the disk; no file is left when that fails.
-pub fn write_new(path: &Path, parts: &[&[u8]], mode: u32) -> io::Result<()> {
-    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
-    let written = parts.iter().try_for_each(|part| file.write_all(part));
-    let finished = written.and_then(|()| file.set_permissions(Permissions::from_mode(mode)));
-    finished.and_then(|()| file.sync_all()).inspect_err(|_| {
-        let _ = fs::remove_file(path);
-    })
 }
 
 /// Who but root and us could have written this file, if anybody could.

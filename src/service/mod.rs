@@ -4,6 +4,7 @@
 pub mod confine;
 pub mod control_socket;
 pub mod descriptor_store;
+pub mod directory;
 pub mod executables;
 pub mod files;
 pub mod identity;

@@ -1,5 +1,22 @@
 //! Names of tunnels and of interfaces.
 
+/// Longest name that systemd, shells and file systems all bear: the unit's user is `ethudp_NAME`, and systemd makes none of more
+/// than 31 bytes (`valid_user_group_name()`: what utmp can hold).
+pub const LONGEST: usize = 24;
+
+/// The rule of [`unit`], in words.
+pub const RULE: &str = "must have 1 to 24 letters, digits, '-' and '_', and begin with a letter or a digit";
+
+/// Whether systemd can run a tunnel of this name by its unit as it is.
+pub fn unit(name: &str) -> Result<(), String> {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let begins = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    if begins && name.len() <= LONGEST && name.bytes().all(good) {
+        return Ok(());
+    }
+    Err(format!("tunnel name {name:?}: {RULE}"))
+}
+
 /// Checks a tunnel's name, which becomes a file name.
 pub fn tunnel(name: &str) -> Result<String, String> {
     let bad = |b: u8| b == b'/' || b.is_ascii_control() || b.is_ascii_whitespace();
@@ -38,5 +55,15 @@ mod tests {
         }
         assert_eq!(interface("interface", "fifteen-byte-na"), Ok("fifteen-byte-na".into()));
         assert_eq!(tunnel("site-a.1"), Ok("site-a.1".into()));
+    }
+
+    #[test]
+    fn the_unit_bears_only_plain_names() {
+        for good in ["a", "Site-a_1", "1", &"x".repeat(LONGEST)] {
+            assert_eq!(unit(good), Ok(()), "{good}");
+        }
+        for bad in ["", "-a", "_a", "a.b", "münchen", "x@y", "x;reboot", "$(x)", &"x".repeat(LONGEST + 1)] {
+            assert!(unit(bad).unwrap_err().contains(RULE), "{bad}");
+        }
     }
 }

@@ -1,16 +1,27 @@
 //! VLAN maps: which id of the local side is which on the other.
 
+/// The ids that a tag can carry: 0 is no VLAN but a priority alone, 4095 is reserved (IEEE 802.1Q).
+const IDS: std::ops::RangeInclusive<u16> = 1..=4094;
+
+/// What is wrong with an id, without the value.
+pub const RIGHT: &str = "must be VLAN ids, 1 to 4094: 0 is no VLAN, 4095 is reserved";
+
+/// Whether a number is the id of a VLAN.
+pub fn is_id(id: u16) -> bool {
+    IDS.contains(&id)
+}
+
 /// Parses the pairs of a VLAN map file: a local and a remote id on each line, what follows them is not looked at. Empty
-/// lines and those that begin with `#` are left out.
+/// lines and those that begin with `#` are left out. The file may be any that root can read, so an error repeats nothing of it.
 pub fn parse(what: &str, text: &str) -> Result<Vec<(u16, u16)>, String> {
     let mut pairs = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
         let mut words = line.split_whitespace();
         let Some(first) = words.next().filter(|word| !word.starts_with('#')) else { continue };
-        let id = |word: Option<&str>| word.and_then(|word| word.parse::<u16>().ok()).filter(|&id| id < 4096);
+        let id = |word: Option<&str>| word.and_then(|word| word.parse::<u16>().ok()).filter(|&id| is_id(id));
         let (Some(local), Some(remote)) = (id(Some(first)), id(words.next())) else {
             return Err(format!(
-                "{what}, line {number}: {line:?}: must be a local and a remote VLAN id, each 0 to 4095"
+                "{what}, line {number}: has no local and remote VLAN id at its beginning; both {RIGHT}"
             ));
         };
         add(&mut pairs, (local, remote)).map_err(|error| format!("{what}, line {number}: {error}"))?;
@@ -40,10 +51,11 @@ mod tests {
         for (text, words) in [
             ("1 2\n1 3\n", "map, line 2: VLAN 1 to 3 contradicts 1 to 2"),
             ("1 2\n\n3 2\n", "map, line 3: VLAN 3 to 2 contradicts 1 to 2"),
-            ("50,60", "map, line 1: \"50,60\""),
+            ("50,60", "map, line 1: has no local"),
             ("x 9 9", "map, line 1"),
             ("7", "map, line 1"),
-            ("4096 1", "each 0 to 4095"),
+            ("4095 1", "1 to 4094: 0 is no VLAN"),
+            ("1 0", "map, line 1"),
         ] {
             assert!(read(text).unwrap_err().contains(words), "{text:?}: {:?}", read(text));
         }

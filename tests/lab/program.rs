@@ -53,6 +53,11 @@ impl Scratch {
         &self.path
     }
 
+    /// Leaves it writable for its owner only, as the directory of files of tunnels must be.
+    pub fn close(&self) {
+        fs::set_permissions(&self.path, Permissions::from_mode(0o755)).unwrap();
+    }
+
     /// Writes a file with this mode.
     pub fn write(&self, name: &str, content: &str, mode: u32) -> PathBuf {
         let path = self.path.join(name);

@@ -1,37 +1,152 @@
-//! `ethudp check`: everything that can be said of files without running them.
+//! `ethudp check`: everything that can be said of files without running them, for people, and as the command by which a tool
+//! validates a file before it puts it in its place.
 
 mod unit;
 
 use std::path::{Path, PathBuf};
 
-use crate::tunnel::{self, Port, advice, filter};
+use super::init::DIRECTORY;
+use super::modern;
+use crate::service::directory::Directory;
+use crate::tunnel::{self, Port, Tunnel, advice, filter, names};
 use crate::{Error, log};
 
+/// What the user says.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Files, or NAMEs for /etc/ethudp/NAME.toml
+    #[arg(value_name = "NAME|FILE", required = true)]
+    tunnels: Vec<PathBuf>,
+    /// The tunnel's name: what the file will be called, less .toml, in DIRECTORY [default: from the file's own name]
+    #[arg(long = "as", value_name = "NAME")]
+    name: Option<String>,
+    /// Where the file will be, with its keys [default: with --as /etc/ethudp; else where it is, and for keys /etc/ethudp]
+    #[arg(long, value_name = "DIRECTORY")]
+    dir: Option<PathBuf>,
+}
+
+/// What a file will be called, and where it will be.
+struct Place {
+    name: String,
+    /// Where it will be.
+    home: PathBuf,
+    /// Where keys are looked for.
+    directories: Vec<PathBuf>,
+}
+
 /// Checks all files; each that is wrong has its line, and so has what is worth a warning.
-pub fn check(files: &[PathBuf]) -> Result<(), Error> {
+pub fn check(options: &Options) -> Result<(), Error> {
+    if let Some(name) = &options.name {
+        names::tunnel(name).map_err(Error::Usage)?;
+        if options.tunnels.len() > 1 {
+            return Err(Error::usage(format!("--as {name}: names one tunnel; give one file with it")));
+        }
+    }
     let mut failed = None;
-    for file in files {
-        if let Err(error) = check_one(file) {
-            log::error(&error.to_string());
+    for argument in &options.tunnels {
+        if let Err(error) = check_one(&modern::file(argument), options) {
+            if !matches!(error, Error::Reported(_)) {
+                log::error(&error.to_string());
+            }
             failed.get_or_insert(error.status());
         }
     }
     failed.map_or(Ok(()), |status| Err(Error::Reported(status)))
 }
 
-fn check_one(file: &Path) -> Result<(), Error> {
-    let tunnel = tunnel::file::load(file)?;
-    let name = file.display();
+fn check_one(file: &Path, options: &Options) -> Result<(), Error> {
+    let place = Place::of(file, options);
+    let directories: Vec<_> = place.directories.iter().map(PathBuf::as_path).collect();
+    let read = tunnel::file::look(file, &place.name, &directories)?;
+    let (tunnel, name) = (&read.tunnel, file.display());
     if let Port::Mirror { filter, .. } = &tunnel.port {
         filter::check(filter).map_err(|error| Error::configuration(format!("{name}: {error}")))?;
     }
-    for line in advice::of(&tunnel).into_iter().chain(unit::obstacles(&tunnel, file)) {
+    for line in advice::of(tunnel).into_iter().chain(writers(file)).chain(elsewhere(&read, &directories)) {
         log::warning(&format!("{name}: {line}"));
     }
-    log::print(&format!(
-        "{name}: tunnel {:?}, mode {}, wire {}: ok\n",
-        tunnel.name,
-        tunnel.port.mode(),
-        tunnel.wire.name()
-    ))
+    let in_place = place.home.join(format!("{}.toml", place.name)) == file;
+    let obstacles = unit::obstacles(&read, &place.name, &place.home, in_place);
+    // Where the unit will find it, and there is a service manager to start it.
+    let fatal = !obstacles.is_empty() && place.home == Path::new(DIRECTORY) && unit::is_here();
+    for line in obstacles {
+        let line = format!("{name}: {line}");
+        if fatal { log::error(&line) } else { log::warning(&line) }
+    }
+    if fatal { Err(Error::Reported(78)) } else { log::print(&said(file, tunnel)) }
+}
+
+fn said(file: &Path, tunnel: &Tunnel) -> String {
+    let (file, mode, wire) = (file.display().to_string(), tunnel.port.mode(), tunnel.wire.name());
+    format!("{}: tunnel {:?}, mode {mode}, wire {wire}: ok\n", log::visible(&file), tunnel.name)
+}
+
+impl Place {
+    fn of(file: &Path, options: &Options) -> Self {
+        let own = match file.parent() {
+            Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+            other => other.unwrap_or(Path::new("/")),
+        };
+        let usual = PathBuf::from(DIRECTORY);
+        let (home, directories) = match (&options.dir, &options.name) {
+            (Some(directory), _) => (directory.clone(), vec![directory.clone()]),
+            (None, Some(_)) => (usual.clone(), vec![usual]),
+            (None, None) => (own.to_owned(), vec![own.to_owned(), usual]),
+        };
+        // Another way to write the same.
+        let same = |directory: &Path| directory.canonicalize().ok() == Path::new(DIRECTORY).canonicalize().ok();
+        let home = if home.exists() && same(&home) { DIRECTORY.into() } else { home };
+        let name = options.name.clone().unwrap_or_else(|| name_of(file));
+        Self { name, home, directories }
+    }
+}
+
+/// The tunnel's name by that of a file, which may be a copy beside the file that will be: `site.toml2024-1`, `.site.toml.swp`.
+fn name_of(file: &Path) -> String {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let name = name.trim_start_matches(['.', '#', '-']);
+    let stem = name.find(".toml").map_or_else(|| name.split('.').next().unwrap_or_default(), |at| &name[..at]);
+    // A name that no tunnel can have is that of a file which will have another.
+    names::tunnel(stem).unwrap_or_else(|_| "tunnel".into())
+}
+
+/// That others can exchange the file, if so.
+fn writers(file: &Path) -> Option<String> {
+    let directory = file.parent().map(Directory::open)?.ok()?;
+    directory.foreign_hand().ok().flatten()
+}
+
+/// Which keys are not beside the file, but where it will be perhaps.
+fn elsewhere(read: &tunnel::file::Read, directories: &[&Path]) -> Vec<String> {
+    let [own, usual] = directories else { return Vec::new() };
+    let not_beside = |file: &&PathBuf| !own.join(file).exists() && usual.join(file).exists();
+    let names = read.names.iter().map(|(_, file)| file).filter(not_beside);
+    names
+        .map(|file| {
+            let file = file.display();
+            format!("{file}: is not beside it; that in {DIRECTORY} is taken, where the file belongs (--dir names another place)")
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tool_may_call_a_copy_what_it_likes() {
+        for (file, name) in [
+            ("/etc/ethudp/site.toml", "site"),
+            ("/etc/ethudp/site.toml20241201-7-x3f", "site"),
+            ("/etc/ethudp/.site.toml.swp", "site"),
+            ("/etc/ethudp/site.a.toml", "site.a"),
+            ("/root/.ansible/tmp/ansible-tmp-1700000000.1-2/source", "source"),
+            ("/root/.ansible/tmp/ansible-tmp-1700000000.1-2/.source.toml", "source"),
+            ("/var/tmp/siteXXq1.toml", "siteXXq1"),
+            ("/tmp/a b", "tunnel"),
+            ("/tmp/...", "tunnel"),
+        ] {
+            assert_eq!(name_of(Path::new(file)), name, "{file}");
+        }
+    }
 }

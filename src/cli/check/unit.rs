@@ -1,48 +1,56 @@
-//! How the user of the systemd unit (`dist/ethudp@.service`) will see a tunnel's files, who checks them being somebody else.
+//! How the user of the systemd unit (`dist/ethudp@.service`) will see a tunnel's files, which another user checks.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::service::files;
 use crate::service::identity;
-use crate::tunnel::Tunnel;
+use crate::tunnel::file::Read;
+use crate::tunnel::names;
 
 /// Where the unit looks for its file.
 const DIRECTORY: &str = "/etc/ethudp";
 /// Begins the name of each tunnel's user.
 const USER: &str = "ethudp_";
-/// Longest name of a user that systemd makes (`valid_user_group_name()`: what utmp can hold).
-const LONGEST: usize = 31;
 
-/// What that user could not do, with what would let it, a line each; nothing of what drop-ins provide already.
-pub fn obstacles(tunnel: &Tunnel, file: &Path) -> Vec<String> {
-    let drop_ins = DropIns::of(&tunnel.name);
+/// Whether this host starts tunnels by the unit (sd_booted(3)).
+pub fn is_here() -> bool {
+    Path::new("/run/systemd/system").is_dir()
+}
+
+/// What that user could not do, with what would let it, a line each; nothing of what drop-ins provide already. The file will be
+/// that of tunnel `name` in `home`, and is there already or not.
+pub fn obstacles(read: &Read, name: &str, home: &Path, in_place: bool) -> Vec<String> {
+    let drop_ins = DropIns::of(name);
     let mut lines = Vec::new();
-    if file.parent() == Some(Path::new(DIRECTORY)) {
-        lines.extend(no_user(&tunnel.name).filter(|_| !drop_ins.has_user()));
-        let readable = |metadata| drop_ins.has_user() || is_readable(&metadata);
-        if !fs::metadata(file).is_ok_and(readable) {
+    if home == Path::new(DIRECTORY) {
+        lines.extend(no_user(name).filter(|_| !drop_ins.has_user()));
+        if in_place && !drop_ins.has_user() && !is_readable(&read.metadata) {
             lines.push("the unit's user cannot read it: `chgrp ethudp-status` and `chmod 640`, or `chmod 644`".into());
         }
     }
-    let directory = file.parent().unwrap_or(Path::new(""));
-    let lacks = |(key, secret): (&str, String)| lacking(&tunnel.name, key, &secret, directory, &drop_ins);
-    lines.extend(secrets(file).into_iter().filter_map(lacks));
+    for (key, file) in &read.names {
+        let file = file.to_string_lossy();
+        lines.extend(match *key {
+            "vlan-map-file" => unreadable(&file, home, &drop_ins),
+            key => lacking(name, key, &file, home, &drop_ins),
+        });
+    }
     lines
 }
 
-/// Whether whoever is in the group `ethudp-status` can read it.
+/// Whether the group `ethudp-status` can read it.
 fn is_readable(file: &Metadata) -> bool {
     file.mode() & 0o004 != 0 || file.mode() & 0o040 != 0 && Some(file.gid()) == identity::status_group()
 }
 
-/// Keys and values that name secrets, relative or not.
-fn secrets(file: &Path) -> Vec<(&'static str, String)> {
-    let table = fs::read_to_string(file).ok().and_then(|text| text.parse::<toml::Table>().ok());
-    let named = |(wire, key)| Some((key, table.as_ref()?.get(wire)?.as_table()?.get(key)?.as_str()?.to_owned()));
-    let all =
-        [("classic", "key-file"), ("classic", "password-file"), ("secure", "private-key-file"), ("secure", "psk-file")];
-    all.into_iter().filter_map(named).collect()
+/// That a file without a secret in it cannot be read by that user, if so.
+fn unreadable(file: &str, home: &Path, drop_ins: &DropIns) -> Option<String> {
+    let metadata = fs::metadata(home.join(file)).ok()?;
+    (home == Path::new(DIRECTORY) && !drop_ins.has_user() && !is_readable(&metadata)).then(|| {
+        format!("{file}: the unit's user cannot read it: `chgrp ethudp-status` and `chmod 640`, or `chmod 644`")
+    })
 }
 
 /// What hands a secret over. No mode would: one that the group of the status could read is refused.
@@ -67,14 +75,12 @@ fn lacking(name: &str, key: &str, secret: &str, directory: &Path, drop_ins: &Dro
 
 /// Says that systemd makes no user for a tunnel of this name, if so.
 fn no_user(name: &str) -> Option<String> {
+    let error = names::unit(name).err()?;
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-    if USER.len() + name.len() <= LONGEST && name.chars().all(good) {
-        return None;
-    }
-    let other: String = name.chars().map(|c| if good(c) { c } else { '_' }).take(LONGEST - USER.len()).collect();
+    let other: String = name.chars().map(|c| if good(c) { c } else { '_' }).take(names::LONGEST).collect();
     Some(format!(
-        "systemd makes no user \"{USER}{name}\"; for ethudp@{name} a drop-in with `User={USER}{other}`, which no other tunnel \
-         may have, gives it one"
+        "{error}, or systemd makes no user \"{USER}{name}\"; for ethudp@{name} a drop-in with `User={USER}{other}`, which no \
+         other tunnel may have, gives it one"
     ))
 }
 
@@ -90,7 +96,8 @@ impl DropIns {
                 let directory = PathBuf::from(format!("{place}/{unit}.service.d"));
                 let files = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
                 let texts = files.filter(|file| file.extension().is_some_and(|end| end == "conf"));
-                settings.extend(texts.filter_map(|file| fs::read_to_string(file).ok()).flat_map(|text| parse(&text)));
+                settings
+                    .extend(texts.filter_map(|file| Some(files::text(&file).ok()?.0)).flat_map(|text| parse(&text)));
             }
         }
         Self(settings)

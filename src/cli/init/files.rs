@@ -1,20 +1,20 @@
 //! File and key on the disk: made where nothing is, or completed by one rename.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 
 use super::line::{self, Line};
 use super::{peer_key, public_of, remote, remote_of};
 use crate::Error;
+use crate::service::directory::{self, Directory};
 use crate::service::files;
 use crate::tunnel::{self, Port, keys};
 
-/// The files of one tunnel.
+/// The files of one tunnel, in a directory that was opened once.
 pub struct Place {
-    directory: PathBuf,
+    directory: Directory,
     name: String,
     /// `NAME.toml`.
     pub file: PathBuf,
@@ -23,15 +23,30 @@ pub struct Place {
 }
 
 impl Place {
-    pub fn new(directory: &Path, name: &str) -> Self {
+    /// # Errors
+    /// Also where others can exchange files in the directory.
+    pub fn new(directory: &Path, name: &str) -> Result<Self, Error> {
+        let opened = Directory::open(directory).map_err(|error| {
+            let right = directory::remedy(&error, directory);
+            Error::failure(format!("directory {}: {error}{right}", directory.display()))
+        })?;
+        trusted(&opened).map_err(Error::Failure)?;
         let file = directory.join(format!("{name}.toml"));
         let key = directory.join(format!("{name}.key"));
-        Self { directory: directory.to_owned(), name: name.to_owned(), file, key }
+        Ok(Self { directory: opened, name: name.to_owned(), file, key })
     }
 
     /// Whether there is a file, or what has its name.
     pub fn exists(&self) -> bool {
-        fs::symlink_metadata(&self.file).is_ok()
+        !matches!(self.directory.file(&self.file_name()), Err(error) if error.kind() == ErrorKind::NotFound)
+    }
+
+    fn file_name(&self) -> String {
+        format!("{}.toml", self.name)
+    }
+
+    fn key_name(&self) -> String {
+        format!("{}.key", self.name)
     }
 
     /// What to say of a file that need not be made.
@@ -50,26 +65,19 @@ impl Place {
         let failed = |path: &Path, error: &io::Error| {
             let right = match error.kind() {
                 ErrorKind::AlreadyExists => "; it is never overwritten: remove it, or choose another NAME".into(),
-                ErrorKind::NotFound => {
-                    let directory = self.directory.display();
-                    format!(
-                        "; the directory must be there, as `install -d -m 750 -g ethudp-status {directory}` makes it"
-                    )
-                }
-                ErrorKind::PermissionDenied => "; `ethudp init` is for root, or for a --dir of your own".into(),
-                _ => String::new(),
+                _ => directory::remedy(error, self.directory.path()),
             };
             Error::failure(format!("{}: {error}{right}", path.display()))
         };
         // Nobody but its owner may read the key. In the file there is no secret, and the user of the unit reads it.
-        files::write_new(&self.key, &[key.as_bytes(), b"\n"], 0o600).map_err(|error| failed(&self.key, &error))?;
-        files::write_new(&self.file, &[text.as_bytes()], 0o644).map_err(|error| {
-            let _ = fs::remove_file(&self.key);
+        let (file_name, key_name) = (self.file_name(), self.key_name());
+        self.directory.create(&key_name, &[key.as_bytes(), b"\n"], 0o600).map_err(|error| failed(&self.key, &error))?;
+        self.directory.create(&file_name, &[text.as_bytes()], 0o644).map_err(|error| {
+            let _ = self.directory.remove(&key_name);
             failed(&self.file, &error)
         })?;
-        let checked = tunnel_of(text, self).and_then(|()| sync(&self.directory).map_err(|error| error.to_string()));
-        checked.map_err(|error| {
-            let _ = fs::remove_file(&self.file).and_then(|()| fs::remove_file(&self.key));
+        tunnel_of(text, self).map_err(|error| {
+            let _ = self.directory.remove(&file_name).and_then(|()| self.directory.remove(&key_name));
             Error::failure(format!("{}: {error}", self.file.display()))
         })
     }
@@ -83,18 +91,18 @@ impl Place {
     }
 
     fn completed(&self, peer: &Line) -> Result<Line, String> {
-        // The file itself, where its name is a link to it.
-        let path = fs::canonicalize(&self.file).map_err(|error| error.to_string())?;
-        let (text, metadata) = files::text(&path).map_err(|error| error.to_string())?;
+        let (elsewhere, name) = self.behind_links()?;
+        let directory = elsewhere.as_ref().unwrap_or(&self.directory);
+        let (text, metadata) = directory.file(&name).and_then(files::read).map_err(|error| error.to_string())?;
+        if let Some(flaw) = files::foreign_hand(&metadata) {
+            return Err(flaw);
+        }
         let own = self.own_line(&text)?;
         if own.key == peer.key {
             return Err("--peer is this end's own line; must be the other end's".into());
         }
         let new = add(&text, peer)?;
-        if let Some(flaw) = files::foreign_hand(&metadata) {
-            return Err(flaw);
-        }
-        let whole = tunnel::file::from_text(&new, &self.name, &self.directory)?;
+        let whole = tunnel::file::from_text(&new, &self.name, self.directory.path())?;
         let fits = whole.secure().is_some_and(|secure| secure.peer_key == peer.key);
         if !fits {
             return Err("[secure] cannot be found in it, so the peer cannot be added".into());
@@ -110,15 +118,28 @@ impl Place {
             return Err("neither end has said where it is: make one of them anew with --endpoint HOST[:PORT]".into());
         }
         if new != text {
-            replace(&path, &new, &metadata)?;
+            directory.replace(&name, &[new.as_bytes()], &metadata).map_err(|error| error.to_string())?;
         }
         Ok(own)
+    }
+
+    /// The directory and the name of the file itself, where its name in this directory is a link to it.
+    fn behind_links(&self) -> Result<(Option<Directory>, String), String> {
+        let link = fs::symlink_metadata(&self.file).is_ok_and(|there| there.is_symlink());
+        if !link {
+            return Ok((None, self.file_name()));
+        }
+        let path = fs::canonicalize(&self.file).map_err(|error| error.to_string())?;
+        let name = path.file_name().and_then(|name| name.to_str()).ok_or("is a link to what is no file")?.to_owned();
+        let directory = Directory::open(path.parent().unwrap_or(Path::new("/"))).map_err(|error| error.to_string())?;
+        trusted(&directory)?;
+        Ok((Some(directory), name))
     }
 
     /// The line of this end: its key is that of the private one, the rest what stands in a comment since it was made.
     fn own_line(&self, text: &str) -> Result<Line, String> {
         let noted = text.lines().find_map(|line| line::parse(line.strip_prefix("# ")?).ok());
-        let secret = tunnel::file::private_key(text, &self.directory)?;
+        let secret = tunnel::file::private_key(text, self.directory.path())?;
         let key = public_of(&secret).ok_or("secure.private-key-file: is no key")?;
         match noted {
             Some(line) if line.key == key => Ok(line),
@@ -129,9 +150,18 @@ impl Place {
     }
 }
 
+/// Refuses a directory in which others could exchange what is made.
+pub fn trusted(directory: &Directory) -> Result<(), String> {
+    match directory.foreign_hand() {
+        Ok(None) => Ok(()),
+        Ok(Some(flaw)) => Err(flaw),
+        Err(error) => Err(format!("directory {}: {error}", directory.path().display())),
+    }
+}
+
 /// Whether a file that was just made is one, as far as it is complete.
 fn tunnel_of(text: &str, place: &Place) -> Result<(), String> {
-    match tunnel::file::from_text(text, &place.name, &place.directory) {
+    match tunnel::file::from_text(text, &place.name, place.directory.path()) {
         Err(error) if !error.contains("secure.peer-public-key is missing") => Err(error),
         _ => Ok(()),
     }
@@ -196,37 +226,6 @@ fn behind(text: &str, header: &str, line: &str) -> Result<String, String> {
         }
     }
     if found { Ok(new) } else { Err(format!("{header}: stands on no line of its own; add by hand: {line}")) }
-}
-
-/// Puts a new file in the place of one, with the same owner and mode.
-fn replace(path: &Path, text: &str, old: &fs::Metadata) -> Result<(), String> {
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let new = directory.join(name);
-    let say = |error: io::Error| format!("{}: {error}", new.display());
-    files::write_new(&new, &[text.as_bytes()], old.mode() & 0o777).map_err(|error| {
-        let left = error.kind() == ErrorKind::AlreadyExists;
-        say(error) + if left { "; a run that was cut off has left it: remove it" } else { "" }
-    })?;
-    let given = File::open(&new).and_then(|file| {
-        let made = file.metadata()?;
-        if (made.uid(), made.gid()) == (old.uid(), old.gid()) {
-            Ok(())
-        } else {
-            fchown(&file, Some(old.uid()), Some(old.gid()))
-        }
-    });
-    let result = given.and_then(|()| fs::rename(&new, path)).and_then(|()| sync(directory));
-    result.map_err(|error| {
-        let _ = fs::remove_file(&new);
-        say(error)
-    })
-}
-
-/// Has a directory's entries on the disk.
-fn sync(directory: &Path) -> io::Result<()> {
-    File::open(if directory.as_os_str().is_empty() { Path::new(".") } else { directory })?.sync_all()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::line::{self, Line};
 use super::{Given, PORT, files, inner, text};
-use crate::service::files::write_new;
+use crate::service::directory;
 use crate::tunnel::{Remote, file, keys};
 
 /// The data as the text of a line; and as what a line with a right sum says.
@@ -80,7 +80,10 @@ impl Directory {
                 made => made.unwrap(),
             }
             let directory = Self(path);
-            write_new(&directory.0.join("eu0.key"), &[keys::text(private).as_bytes()], 0o600).unwrap();
+            directory::Directory::open(&directory.0)
+                .unwrap()
+                .create("eu0.key", &[keys::text(private).as_bytes()], 0o600)
+                .unwrap();
             return directory;
         }
     }

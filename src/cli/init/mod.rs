@@ -16,6 +16,7 @@ use crate::error::Context;
 use crate::tunnel::{self, Endpoint, address, keys, names};
 use crate::{Error, log};
 use files::Place;
+pub use files::trusted;
 use line::Line;
 
 /// Where the unit looks for files.
@@ -66,7 +67,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
     let peer = options.peer.as_deref().map(line::parse).transpose().map_err(Error::Usage)?;
     // What is wrong with an option is said before what is in the way of all of them.
     let given = Given::parse(options).map_err(Error::Usage)?;
-    let place = Place::new(&options.dir, &options.name);
+    let place = Place::new(&options.dir, &options.name)?;
     let (line, done) = match (place.exists(), &peer) {
         (true, Some(peer)) => (complete(options, &place, peer)?, true),
         (true, None) => return Err(place.is_there()),

@@ -90,6 +90,23 @@ pub struct Classic {
     pub fragment_mtu: Option<u16>,
 }
 
+impl Document {
+    /// Key and value of all that names another file.
+    pub fn names(self) -> Vec<(&'static str, PathBuf)> {
+        let (classic, secure) = (self.classic.unwrap_or_default(), self.secure);
+        let (private, psk) = secure.map_or((None, None), |secure| (secure.private_key_file, secure.psk_file));
+        let map = self.rules.and_then(|rules| rules.vlan_map_file);
+        let all = [
+            ("key-file", classic.key_file),
+            ("password-file", classic.password_file),
+            ("private-key-file", private),
+            ("psk-file", psk),
+            ("vlan-map-file", map),
+        ];
+        all.into_iter().filter_map(|(key, file)| Some((key, file?))).collect()
+    }
+}
+
 /// Reads the words of a file.
 pub fn parse(text: &str) -> Result<Document, String> {
     let table = toml::from_str::<toml::Table>(text).map_err(|error| {

@@ -7,7 +7,7 @@ use privsep::ipc::{Cipher, Rules, Secret};
 use zeroize::Zeroizing;
 
 use super::document::{Classic, Document, Mirror, PathTable, Raw, RulesTable, Secure, Tap};
-use super::secret::secret;
+use super::secret::{self, secret};
 use crate::service::files;
 use crate::tunnel::bounds::{self, PATHS};
 use crate::tunnel::{self, Port, Repair, Tunnel, Wire, address, cipher, keys, names, repair, vlan_map};
@@ -15,13 +15,13 @@ use crate::tunnel::{self, Port, Repair, Tunnel, Wire, address, cipher, keys, nam
 /// What a mode can be.
 const MODES: &str = "\"raw\", \"tap\", \"bridge\", \"mirror\" or \"mirror-udp\"";
 
-/// The tunnel of this name; the files that are named are relative to `directory`.
-pub fn assemble(file: Document, name: &str, directory: &Path) -> Result<Tunnel, String> {
+/// The tunnel of this name; the files that are named are found in the first of these directories that has them.
+pub fn assemble(file: Document, name: &str, directories: &[&Path]) -> Result<Tunnel, String> {
     let mode = file.mode.as_deref().ok_or_else(|| format!("mode is missing: must be {MODES}"))?;
     if !["raw", "tap", "bridge", "mirror", "mirror-udp"].contains(&mode) {
         return Err(format!("mode = {mode:?}: must be {MODES}"));
     }
-    let wire = wire(mode, file.wire.as_deref(), file.classic, file.secure, directory)?;
+    let wire = wire(mode, file.wire.as_deref(), file.classic, file.secure, directories)?;
     let (send, receive) = match file.direction.as_deref() {
         None | Some("both") => (true, true),
         Some("send") => (true, false),
@@ -42,7 +42,7 @@ pub fn assemble(file: Document, name: &str, directory: &Path) -> Result<Tunnel, 
     }
     let paths = file.path.into_iter().map(path).collect::<Result<_, _>>()?;
     let checks = port.checks_loops(receive);
-    let (rules, auto_mss) = rules(file.rules.unwrap_or_default(), directory, send, receive, checks)?;
+    let (rules, auto_mss) = rules(file.rules.unwrap_or_default(), directories, send, receive, checks)?;
     let (name, run) = (name.to_owned(), file.run);
     Ok(Tunnel {
         name,
@@ -62,7 +62,7 @@ pub fn assemble(file: Document, name: &str, directory: &Path) -> Result<Tunnel, 
 /// What is done to frames, and whether the MSS is to be what fits.
 fn rules(
     table: RulesTable,
-    directory: &Path,
+    directories: &[&Path],
     send: bool,
     receive: bool,
     checks: bool,
@@ -78,9 +78,9 @@ fn rules(
     };
     let mut vlan_map = Vec::new();
     for (local, remote) in table.vlan_map.unwrap_or_default() {
-        let id = |id: Option<u16>| id.filter(|&id| id < 4096);
+        let id = |id: Option<u16>| id.filter(|&id| vlan_map::is_id(id));
         let (Some(local), Some(remote)) = (id(local.parse().ok()), id(Some(remote))) else {
-            return Err(format!("rules.vlan-map: {local} = {remote}: both must be VLAN ids, 0 to 4095"));
+            return Err(format!("rules.vlan-map: {local} = {remote}: both {}", vlan_map::RIGHT));
         };
         vlan_map::add(&mut vlan_map, (local, remote)).map_err(|error| format!("rules.vlan-map: {error}"))?;
     }
@@ -88,8 +88,9 @@ fn rules(
         if !vlan_map.is_empty() {
             return Err("rules.vlan-map and rules.vlan-map-file: only one of them is possible".into());
         }
-        let what = format!("VLAN map {}", directory.join(&file).display());
-        let (text, _) = files::text(&directory.join(&file)).map_err(|error| format!("{what}: {error}"))?;
+        let (path, opened) = secret::open(&file, directories);
+        let what = format!("VLAN map {}", path.display());
+        let (text, _) = opened.and_then(files::read).map_err(|error| format!("{what}: {error}"))?;
         vlan_map = vlan_map::parse(&what, &text)?;
     }
     let loop_check = table.loop_check.unwrap_or(checks);
@@ -101,11 +102,11 @@ fn wire(
     name: Option<&str>,
     classic: Option<Classic>,
     secure: Option<Secure>,
-    directory: &Path,
+    directories: &[&Path],
 ) -> Result<Wire, String> {
     match name {
         Some("classic") if secure.is_some() => Err("[secure]: is of no use with wire = \"classic\"".into()),
-        Some("classic") => Ok(Wire::Classic(self::classic(classic.unwrap_or_default(), directory)?)),
+        Some("classic") => Ok(Wire::Classic(self::classic(classic.unwrap_or_default(), directories)?)),
         Some("secure") | None if mode == "mirror-udp" => Err(format!(
             "wire{}: mode \"mirror-udp\" sends bare UDP to whoever collects it, which nothing can protect; must be \"classic\"",
             if name.is_some() { " = \"secure\"" } else { " is missing" }
@@ -115,7 +116,7 @@ fn wire(
             if name.is_some() { "" } else { ", the default" }
         )),
         Some("secure") | None => match secure {
-            Some(secure) => Ok(Wire::Secure(Box::new(self::secure(secure, directory)?))),
+            Some(secure) => Ok(Wire::Secure(Box::new(self::secure(secure, directories)?))),
             None => Err(
                 "[secure] is missing: wire \"secure\", the default, needs it; `ethudp init` makes such a file, and \
                          wire = \"classic\" is the other wire"
@@ -126,8 +127,8 @@ fn wire(
     }
 }
 
-fn secure(table: Secure, directory: &Path) -> Result<tunnel::Secure, String> {
-    let private = private_key(table.private_key_file.as_deref(), directory)?;
+fn secure(table: Secure, directories: &[&Path]) -> Result<tunnel::Secure, String> {
+    let private = private_key(table.private_key_file.as_deref(), directories)?;
     let what = "secure.peer-public-key";
     let peer = table.peer_public_key.ok_or_else(|| {
         format!("{what} is missing: must be what the other end's `ethudp pubkey` says; `ethudp init NAME --peer LINE` adds it")
@@ -137,7 +138,7 @@ fn secure(table: Secure, directory: &Path) -> Result<tunnel::Secure, String> {
     keys::check_peer(what, &exposed, &peer_key)?;
     let psk = match table.psk_file {
         None => Secret::default(),
-        Some(file) => secret("pre-shared key file", &file, directory, psk)?,
+        Some(file) => secret("pre-shared key file", &file, directories, psk)?,
     };
     if let Some(mtu) = table.path_mtu {
         bounds::check("secure.path-mtu", mtu, &bounds::PATH_MTU)?;
@@ -147,11 +148,11 @@ fn secure(table: Secure, directory: &Path) -> Result<tunnel::Secure, String> {
 }
 
 /// The private key in this file.
-pub fn private_key(file: Option<&Path>, directory: &Path) -> Result<Secret, String> {
+pub fn private_key(file: Option<&Path>, directories: &[&Path]) -> Result<Secret, String> {
     let file = file.ok_or(
         "secure.private-key-file is missing: must name a file with what `ethudp genkey` says, as `ethudp init` makes it",
     )?;
-    secret("private key file", file, directory, key)
+    secret("private key file", file, directories, key)
 }
 
 /// A key of the secure wire from its text.
@@ -222,7 +223,7 @@ fn path(table: PathTable) -> Result<tunnel::Path, String> {
     Ok(tunnel::Path { local, remote, device, mark: table.mark })
 }
 
-fn classic(table: Classic, directory: &Path) -> Result<tunnel::Classic, String> {
+fn classic(table: Classic, directories: &[&Path]) -> Result<tunnel::Classic, String> {
     let cipher = cipher::parse("classic.cipher", table.cipher.as_deref().unwrap_or("none"))?;
     let lz4 = table.lz4.unwrap_or(0);
     bounds::check("classic.lz4", lz4, &bounds::LZ4)?;
@@ -233,11 +234,11 @@ fn classic(table: Classic, directory: &Path) -> Result<tunnel::Classic, String> 
         (Cipher::None, None) => Secret::default(),
         (Cipher::None, Some(_)) => return Err("classic.key-file: is of no use without a cipher".into()),
         (_, None) => return Err("classic.key-file is missing: the cipher needs a key".into()),
-        (_, Some(file)) => secret("key file", &file, directory, |what, key| cipher::key(what, key.to_vec()))?,
+        (_, Some(file)) => secret("key file", &file, directories, |what, key| cipher::key(what, key.to_vec()))?,
     };
     let password = match table.password_file {
         None => Secret::default(),
-        Some(file) => secret("password file", &file, directory, |what, word| cipher::password(what, word.to_vec()))?,
+        Some(file) => secret("password file", &file, directories, |what, word| cipher::password(what, word.to_vec()))?,
     };
     Ok(tunnel::Classic { cipher, key, password, lz4, fragment_mtu: table.fragment_mtu })
 }

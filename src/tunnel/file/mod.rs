@@ -6,8 +6,9 @@ mod lines;
 mod meaning;
 mod secret;
 
+use std::fs::Metadata;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use privsep::ipc::Secret;
 
@@ -35,6 +36,26 @@ pub fn load(file: &Path) -> Result<Tunnel, Error> {
 
 /// A tunnel, and why its file is not to be trusted, if so.
 fn read(file: &Path) -> Result<(Tunnel, Option<String>), Error> {
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    let Read { tunnel, metadata, .. } = look(file, &stem, &[file.parent().unwrap_or(Path::new(""))])?;
+    Ok((tunnel, files::foreign_hand(&metadata)))
+}
+
+/// What was read of a file, once.
+pub struct Read {
+    /// What it means.
+    pub tunnel: Tunnel,
+    /// What the file is.
+    pub metadata: Metadata,
+    /// Key and value of what names another file.
+    pub names: Vec<(&'static str, PathBuf)>,
+}
+
+/// Reads a tunnel of this name; relative files are found in the first of these directories that has them.
+///
+/// # Errors
+/// What is wrong with the file, or with one that it names.
+pub fn look(file: &Path, name: &str, directories: &[&Path]) -> Result<Read, Error> {
     let (text, metadata) = files::text(file).map_err(|error| {
         let right = match error.kind() {
             ErrorKind::NotFound => "; must be the file of a tunnel, with a / in its name or .toml at its end, or NAME for /etc/ethudp/NAME.toml",
@@ -45,22 +66,25 @@ fn read(file: &Path) -> Result<(Tunnel, Option<String>), Error> {
         };
         Error::configuration(format!("file {}: {error}{right}", file.display()))
     })?;
-    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
-    let tunnel = from_text(&text, &stem, file.parent().unwrap_or(Path::new("")));
-    let tunnel = tunnel.map_err(|error| Error::configuration(format!("{}: {error}", file.display())))?;
-    Ok((tunnel, files::foreign_hand(&metadata)))
+    let wrong = |error| Error::configuration(format!("{}: {error}", file.display()));
+    let tunnel = tunnel(&text, name, directories).map_err(wrong)?;
+    Ok(Read { tunnel, metadata, names: document::parse(&text).map_err(wrong)?.names() })
 }
 
 /// The private key that a file names, which lacks a peer perhaps.
 pub fn private_key(text: &str, directory: &Path) -> Result<Secret, String> {
     let document = document::parse(text)?;
     let file = document.secure.and_then(|secure| secure.private_key_file);
-    meaning::private_key(file.as_deref(), directory)
+    meaning::private_key(file.as_deref(), &[directory])
 }
 
 /// The tunnel of this name that a file's text describes; the files it names are relative to `directory`.
 pub fn from_text(text: &str, name: &str, directory: &Path) -> Result<Tunnel, String> {
-    let tunnel = meaning::assemble(document::parse(text)?, &names::tunnel(name)?, directory);
+    tunnel(text, name, &[directory])
+}
+
+fn tunnel(text: &str, name: &str, directories: &[&Path]) -> Result<Tunnel, String> {
+    let tunnel = meaning::assemble(document::parse(text)?, &names::tunnel(name)?, directories);
     let tunnel = tunnel.and_then(|tunnel| advice::refuse(&tunnel).map(|()| tunnel));
     tunnel.map_err(|error| match lines::of(text, &error) {
         Some(line) => format!("line {line}: {error}"),

@@ -1,6 +1,7 @@
 //! Keys and passwords, which a file names and other files hold.
 
-use std::io::{ErrorKind, Read};
+use std::fs::{File, Metadata};
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use privsep::ipc::Secret;
@@ -9,22 +10,32 @@ use zeroize::Zeroizing;
 use crate::service::files;
 use crate::tunnel::cipher::MAX_KEY;
 
-/// A relative path starts at `CREDENTIALS_DIRECTORY` if it is there, else at the configuration's directory.
-fn secret_path(file: &Path, directory: &Path) -> PathBuf {
-    let credential = std::env::var_os("CREDENTIALS_DIRECTORY").map(|directory| Path::new(&directory).join(file));
-    credential.filter(|path| file.is_relative() && path.exists()).unwrap_or_else(|| directory.join(file))
+/// Opens a file that another names. A relative path starts at `CREDENTIALS_DIRECTORY` if the file is there, else at the first of
+/// the directories that has it.
+pub fn open(file: &Path, directories: &[&Path]) -> (PathBuf, io::Result<(File, Metadata)>) {
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").filter(|_| file.is_relative());
+    let credentials = credentials.as_deref().map(Path::new);
+    for directory in credentials.iter().chain(directories) {
+        let path = directory.join(file);
+        match files::open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            opened => return (path, opened),
+        }
+    }
+    let path = directories.first().map_or_else(|| file.to_owned(), |first| first.join(file));
+    (path, Err(io::Error::from_raw_os_error(nix::libc::ENOENT)))
 }
 
 /// Reads a key or a password; one line ending behind it is not part of it.
 pub fn secret(
     what: &str,
     file: &Path,
-    directory: &Path,
+    directories: &[&Path],
     check: impl Fn(&str, &[u8]) -> Result<Secret, String>,
 ) -> Result<Secret, String> {
-    let file = secret_path(file, directory);
+    let (file, opened) = open(file, directories);
     let name = || format!("{what} {}", file.display());
-    let (mut open, metadata) = files::open(&file).map_err(|error| {
+    let (mut open, metadata) = opened.map_err(|error| {
         let right = match error.kind() {
             ErrorKind::PermissionDenied => "; to the unit it is handed over by LoadCredential=, as `ethudp check` says",
             ErrorKind::NotFound => match what {
@@ -42,6 +53,6 @@ pub fn secret(
     let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_KEY + 3));
     let limit = MAX_KEY as u64 + 3;
     open.by_ref().take(limit).read_to_end(&mut bytes).map_err(|error| format!("{}: {error}", name()))?;
-    let line = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+    let line = bytes.strip_suffix(b"\r\n").or(bytes.strip_suffix(b"\n")).unwrap_or(&bytes);
     check(&name(), line)
 }
