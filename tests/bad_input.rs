@@ -34,6 +34,10 @@ fn usage_errors_have_status_2() {
         ("up", "<NAME|FILE>"),
         ("convert -B", "option -B: measures and ends"),
         ("show --frob", "--frob"),
+        ("pubkey a.key", "unexpected argument a.key: pubkey reads standard input: ethudp pubkey <a.key"),
+        ("genkey a.key", "genkey writes to standard output: ethudp genkey >a.key"),
+        ("help frob", "help \"frob\": no such command"),
+        ("check --as a a.toml b.toml", "--as a: names one tunnel; give one file with it"),
         ("show a/b", "\"a/b\""),
         ("-i -enc rot13 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24", "\"rot13\": unknown cipher; must be xor"),
         ("-e 192.0.2.1 6000 192.0.2.2 6000 lan -k", "option \"-k\": stands behind the operands"),
@@ -156,6 +160,12 @@ fn help_and_version_are_the_same_by_whatever_word() {
         assert!(help.contains(words), "{words}: {help}");
     }
     assert_eq!(version, format!("ethudp {}\n", env!("CARGO_PKG_VERSION")));
+    for (command, words) in [("show", "--json"), ("check", "--as <NAME>"), ("init", "--peer <LINE>")] {
+        let help = Background::run(&sites.a, &scratch, &[], &["help", command]).output;
+        assert!(help.contains(words) && help.contains(&format!("ethudp {command}")), "{help}");
+    }
+    let tip = Background::run(&sites.a, &scratch, &[], &["show", "--frob"]).output;
+    assert!(!tip.contains("tip: to pass"), "{tip}");
     assert!(["-h", "help"].iter().all(|word| run(word) == help));
     assert!(["-v", "-V", "version"].iter().all(|word| run(word) == version));
 }

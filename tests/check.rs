@@ -201,3 +201,47 @@ fn the_examples_are_files_of_tunnels_once_they_have_keys() {
     assert!(status == Some(0) && text.contains("mode tap, wire secure: ok\n"), "{text}");
     assert!(!text.contains("nothing is authenticated"), "{text}");
 }
+
+#[test]
+fn a_value_of_the_wrong_kind_is_answered_with_the_right_one() {
+    let list = ["[tap]\naddress = [\"10.8.0.1/24\"]", "[[path]]\n"];
+    let twice = TAP.replace("\"10.8.0.1/24\"", "\"10.8.0.1/24\", \"10.8.0.1/25\"");
+    for (content, words) in [
+        (
+            TAP.replace("[\"10.8.0.1/24\"]", "\"10.8.0.1/24\""),
+            "line 4: tap.address = \"10.8.0.1/24\": must be a list: address = [\"10.8.0.1/24\"]",
+        ),
+        (
+            TAP.replace(list[0], &format!("{}\nmtu = \"1400\"", list[0])),
+            "line 5: tap.mtu = \"1400\": must be a number without quotes: mtu = 1400",
+        ),
+        (format!("{TAP}[rules]\nvlan-map = [[10, 30]]\n"), "rules.vlan-map: must be pairs of LOCAL = REMOTE in braces"),
+        (format!("{TAP}[rules]\nloop-check = \"yes\"\n"), "rules.loop-check = \"yes\": must be true or false"),
+        (format!("{TAP}[rules]\nvlan-map = {{ 10 = 4095 }}\n"), "10 = 4095: both must be VLAN ids, 1 to 4094"),
+        (format!("{TAP}[rules]\nvlan-map = {{ 0 = 10 }}\n"), "0 = 10: both must be VLAN ids, 1 to 4094"),
+        (
+            TAP.replace("192.0.2.1:6000", "any:6000"),
+            "local \"any:6000\": \"any\" is for remote; for any address of this host write \"0.0.0.0:6000\"",
+        ),
+        (TAP.replace("/24", "/0"), "tap.address \"10.8.0.1/0\": is in a network of all addresses"),
+        (twice, "tap.address \"10.8.0.1/25\": stands there twice"),
+    ] {
+        let (status, text) = check(&[("a.toml", &content)]);
+        assert!(status == Some(78) && text.contains(words) && text.lines().count() == 1, "{words}: {text}");
+    }
+}
+
+#[test]
+fn a_private_key_as_the_peers_is_burnt() {
+    let key = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=";
+    let text = format!(
+        "mode = \"tap\"\n[secure]\nprivate-key-file = \"a.key\"\npeer-public-key = {key:?}\n\
+         [[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"any\"\n"
+    );
+    let (status, said) = check_with(&format!("{key}\n"), &[("a.toml", &text)]);
+    assert!(
+        status == Some(78) && said.contains("is this end's own private key") && said.contains("It is burnt"),
+        "{said}"
+    );
+    assert!(!said.contains(key), "{said}");
+}

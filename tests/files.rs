@@ -182,6 +182,19 @@ fn a_race_of_links_against_init_gains_nothing() {
     assert!(run.status.code() == Some(1) && run.output.contains("has mode 0777"), "{}", run.output);
 }
 
+#[test]
+fn a_runtime_directory_is_not_made_where_others_could_exchange_it() {
+    let (sites, scratch) = (Sites::new(), Scratch::new());
+    let file = scratch.write("a.toml", TAP, 0o644);
+    let made = scratch.path().join("run");
+    let mut command = crate::lab::ethudp(&scratch, &[], &["up", file.to_str().unwrap()]);
+    command.env("RUNTIME_DIRECTORY", &made).stderr(std::process::Stdio::piped());
+    let output = sites.a.spawn(&mut command).wait_with_output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && text.contains("has mode 0777, so others can exchange"), "{text}");
+    assert!(!made.exists());
+}
+
 /// Every file that a command opens as root, in whose place there is something that is read without end, or never.
 #[test]
 fn no_command_reads_what_is_no_file() {

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 
-use crate::lab::{Background, Scratch, Sites, ethudp};
+use crate::lab::{Background, Namespace, Running, Scratch, Sites, ethudp};
 
 /// Runs `init` for a site, whose directory is its scratch; status, standard output, standard error.
 fn init(site: &Scratch, arguments: &str) -> (Option<i32>, String, String) {
@@ -226,6 +226,19 @@ fn what_cannot_become_a_tunnel_is_said() {
         ("t --address 10.8.0.1/24 --bridge br0".into(), 2, "cannot be used with"),
         ("t --port 0".into(), 2, "--port \"0\": must be a number from 1 to 65535"),
         ("t --endpoint 1.2.3.4.5".into(), 2, "is no IPv4 address"),
+        ("t --endpoint localhost".into(), 2, "--endpoint \"localhost\": is every host itself"),
+        ("t --endpoint [::1]:6000".into(), 2, "is every host itself"),
+        ("t --endpoint 0.0.0.0".into(), 2, "is nowhere"),
+        ("t --endpoint 10.8.0.1 --address 10.8.0.1/24".into(), 2, "--endpoint 10.8.0.1: is the tunnel's own address"),
+        ("t --address 10.8.0.1/0".into(), 2, "is in a network of all addresses"),
+        ("t --address fd00::1/0".into(), 2, "is in a network of all addresses"),
+        ("t --address 10.8.0.1/24 --address 10.8.0.1/25".into(), 2, "--address 10.8.0.1: is given twice"),
+        (format!("t {of_a}"), 2, "did you mean `ethudp init NAME --peer LINE`?"),
+        (of_a.clone(), 2, "did you mean `ethudp init NAME --peer LINE`?"),
+        ("t frob".into(), 2, "unexpected argument \"frob\""),
+        ("t --frob".into(), 2, "unexpected argument '--frob'"),
+        ("t --peer hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=".into(), 2, "--peer: is a key, not a line"),
+        (format!("t --peer {}", of_a.to_uppercase()), 2, "was changed to upper case"),
         ("t --bridge an-interface-name".into(), 2, "--bridge \"an-interface-name\": has 17 bytes"),
     ] {
         fails(&b, &arguments, status, words);
@@ -257,4 +270,162 @@ fn a_tap_of_the_secure_wire_has_the_mtu_that_fits() {
     let link = fs::read_to_string(found).unwrap_or_else(|error| panic!("{error}: {}", ended.output));
     // 1500 - 20 - 8 - 36 - 14.
     assert!(link.contains(" mtu 1422 "), "{link} {}", ended.output);
+}
+
+#[test]
+fn a_name_that_the_unit_cannot_bear_is_refused() {
+    let site = Scratch::new();
+    for name in ["a.b", "münchen", "x@y", "x;reboot", "$(x)", "_a", &"x".repeat(25)] {
+        fails(&site, name, 2, "must have 1 to 24 letters, digits, '-' and '_', and begin with a letter or a digit");
+    }
+    // The file's name is as good.
+    line(&site, "site.toml --address 10.8.0.1/24 --endpoint 192.0.2.1");
+    assert!(site.path().join("site.toml").exists() && site.path().join("site.key").exists());
+    fails(&site, "site.toml", 1, "site.toml: is there already");
+}
+
+#[test]
+fn a_line_is_taken_as_people_paste_it() {
+    let a = Scratch::new();
+    let (_, of_a, said) = init(&a, "t --address 10.8.0.1/24 --endpoint 198.51.100.7");
+    let of_a = of_a.trim_end();
+    let (begin, end) = of_a.split_at(50);
+    // A second part that begins with a dash is not a word to the program.
+    let whole = [
+        said.as_str(),
+        &format!("ethudp init t --peer {of_a}"),
+        &format!("> {begin}\n> {end}"),
+        &format!("\u{feff}\u{201c}{of_a}\u{201d}"),
+    ];
+    for pasted in whole {
+        let b = Scratch::new();
+        let dir = b.path().to_str().unwrap();
+        let (status, _, error) = run(&b, &["init", "t", "--peer", pasted, "--dir", dir]);
+        assert_eq!(status, Some(0), "{pasted:?}: {error}");
+        assert_eq!(read(&b, "t.toml")["path"][0]["remote"].as_str(), Some("198.51.100.7:6000"));
+    }
+    let cut = (40..60).find(|&at| !of_a[at..].starts_with('-')).unwrap();
+    let b = Scratch::new();
+    line(&b, &format!("t --peer {} {}", &of_a[..cut], &of_a[cut..]));
+    let c = Scratch::new();
+    fails(&c, &format!("t --peer {of_a} frob"), 2, "unexpected argument \"frob\"");
+}
+
+#[test]
+fn all_addresses_are_in_the_line() {
+    let (a, b) = (Scratch::new(), Scratch::new());
+    let of_a = line(&a, "t --address 10.8.0.1/24 --address fd00:8::1/64 --endpoint 198.51.100.7");
+    line(&b, &format!("t --peer {of_a}"));
+    let list: Vec<_> = read(&b, "t.toml")["tap"]["address"].as_array().unwrap().clone();
+    assert_eq!(list.iter().map(|ip| ip.as_str().unwrap()).collect::<Vec<_>>(), ["10.8.0.2/24", "fd00:8::2/64"]);
+    checks(&b);
+    let many: String = (1..=9).fold(String::new(), |all, number| all + &format!(" --address 10.8.{number}.1/24"));
+    let (status, _, said) = init(&a, &format!("u{many} --endpoint 198.51.100.7"));
+    assert!(status == Some(0) && said.contains("10.8.9.1/24: not in the line for the other end"), "{said}");
+}
+
+#[test]
+fn a_second_tunnel_has_a_port_and_an_interface_of_its_own() {
+    let a = Scratch::new();
+    let port = |name: &str| {
+        let local = read(&a, &format!("{name}.toml"))["path"][0]["local"].as_str().unwrap().to_owned();
+        local.rsplit_once(':').unwrap().1.parse::<u16>().unwrap()
+    };
+    let tap = |name: &str| read(&a, &format!("{name}.toml"))["tap"]["name"].as_str().unwrap().to_owned();
+    line(&a, "one --address 10.8.0.1/24 --endpoint 192.0.2.1 --port 6000");
+    let (status, _, said) = init(&a, "two --address 10.8.1.1/24 --endpoint 192.0.2.1");
+    assert!(status == Some(0) && said.contains("one.toml has 6000"), "{said}");
+    assert!(port("two") > 6000, "{}", port("two"));
+    let (status, _, said) = init(&a, "three --bridge no-bridge --port 6000");
+    assert!(status == Some(0) && said.contains("--port 6000: ") && said.contains("one.toml has it already"), "{said}");
+    assert!(said.contains("--bridge \"no-bridge\": there is no such interface now"), "{said}");
+    assert_eq!((tap("one"), tap("two"), tap("three")), ("one".into(), "two".into(), "three".into()));
+    let (_, _, said) = init(&a, "lo --address 10.8.2.1/24");
+    assert!(said.contains("its TAP interface is lo-2; tap.name in it"), "{said}");
+    init(&a, "a-name-of-twenty-four-by --address 10.8.3.1/24");
+    assert_eq!((tap("lo").as_str(), tap("a-name-of-twenty-four-by").as_str()), ("lo-2", "a-name-of-twent"));
+    init(&a, "raw --interface eth1,eth2");
+    assert!(read(&a, "raw.toml").get("tap").is_none());
+}
+
+#[test]
+fn a_name_as_endpoint_is_heard_by_both_families() {
+    let ipv6 = Path::new("/proc/net/if_inet6").exists();
+    let both = if ipv6 { "[::]:6000" } else { "0.0.0.0:6000" };
+    let local = |site: &Scratch, name: &str| read(site, name)["path"][0]["local"].as_str().unwrap().to_owned();
+    let (a, b, c) = (Scratch::new(), Scratch::new(), Scratch::new());
+    let of_a = line(&a, "t --address 10.8.0.1/24 --endpoint a.example --port 6000");
+    let of_b = line(&b, &format!("t --peer {of_a} --port 6000"));
+    assert_eq!((local(&a, "t.toml"), local(&b, "t.toml")), (both.into(), both.into()));
+    line(&a, &format!("t --peer {of_b}"));
+    // Whose file was made before the other end was known.
+    let _ = line(&c, "t --address 10.8.0.2/24 --endpoint 192.0.2.9 --port 6000");
+    assert_eq!(local(&c, "t.toml"), "0.0.0.0:6000");
+    line(&c, &format!("t --peer {of_a}"));
+    assert_eq!(local(&c, "t.toml"), both);
+    let (_, _, said) = init(&Scratch::new(), "t --endpoint 2001:db8::1:6000 --address 10.8.0.1/24");
+    assert!(said.contains("did you mean [2001:db8::1]:6000?"), "{said}");
+}
+
+/// A line must not lead this host's own networks into the tunnel.
+#[test]
+fn a_network_that_this_host_uses_is_not_taken_from_a_line() {
+    let host = Namespace::new();
+    host.ip("link add lan type veth peer name other");
+    host.ip("addr add 192.168.77.1/24 dev lan");
+    host.ip("link set lan up");
+    host.ip("link set other up");
+    host.ip("route add 10.20.0.0/16 via 192.168.77.254");
+    let init = |site: &Scratch, arguments: &str| {
+        site.close();
+        let words = format!("init {arguments} --dir {}", site.path().display());
+        let mut command = ethudp(site, &[], &words.split_whitespace().collect::<Vec<_>>());
+        let child = host.spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+        let output = child.wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    for (address, own, words) in [
+        ("192.168.77.41/25", "192.168.77.40/25", "interface \"lan\" has 192.168.77.1/24"),
+        ("10.0.0.1/8", "10.0.0.2/8", "a route to 10.20.0.0/16 by interface \"lan\""),
+        ("10.20.30.1/24", "10.20.30.2/24", "a route to 10.20.0.0/16 by interface \"lan\""),
+    ] {
+        let of_a = line(&Scratch::new(), &format!("t --address {address} --endpoint 198.51.100.7"));
+        let site = Scratch::new();
+        let (status, said) = init(&site, &format!("t --peer {of_a}"));
+        assert!(status == Some(1) && said.contains(words) && said.contains("uses already"), "{said}");
+        assert!(!site.path().join("t.toml").exists() && !site.path().join("t.key").exists());
+        let (status, said) = init(&site, &format!("t --peer {of_a} --address {own}"));
+        assert!(status == Some(0) && said.contains(words) && said.contains("warning: "), "{said}");
+        // And so do check, and the start.
+        let file = site.path().join("t.toml");
+        let run = Background::run(&host, &site, &[], &["check", file.to_str().unwrap()]);
+        assert!(run.status.success() && run.output.contains(words), "{}", run.output);
+    }
+    let of_a = line(&Scratch::new(), "t --address 10.8.0.1/24 --endpoint 198.51.100.7");
+    let site = Scratch::new();
+    let (status, said) = init(&site, &format!("t --peer {of_a}"));
+    assert!(status == Some(0) && !said.contains("lan"), "{said}");
+}
+
+#[test]
+fn a_start_says_whose_network_it_takes_over() {
+    let (sites, scratch) = (Sites::new(), Scratch::new());
+    let own = |address: &str| {
+        format!(
+            "mode = \"tap\"\nwire = \"classic\"\n[tap]\nname = \"eu0\"\naddress = [\"{address}\"]\n\
+             [[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"192.0.2.2:6000\"\n"
+        )
+    };
+    let file = scratch.write("a.toml", &own("192.0.2.129/25"), 0o644);
+    let tunnel = Running::start(&sites.a, scratch, "a", &[], &["up", file.to_str().unwrap()]);
+    assert!(
+        tunnel.log().contains("tap.address 192.0.2.129/25: interface \"wan\" has 192.0.2.1/24"),
+        "{}",
+        tunnel.log()
+    );
+    // Its own interface, once it runs, is no other's.
+    let other = tunnel.scratch.write("b.toml", &own("10.8.0.1/24"), 0o644);
+    sites.a.ip("addr add 10.8.0.7/24 dev eu0");
+    let run = Background::run(&sites.a, &tunnel.scratch, &[], &["check", other.to_str().unwrap()]);
+    assert!(!run.output.contains("eu0"), "{}", run.output);
 }

@@ -49,7 +49,16 @@ pub fn parse() -> Result<Command, Error> {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let called = arguments.first().and_then(|path| path.as_bytes().rsplit(|&b| b == b'/').next());
     let first = arguments.get(1).map(|argument| argument.as_bytes());
+    let command = arguments.get(2).and_then(|command| command.to_str());
     match first {
+        Some(b"help") if command.is_some() => {
+            return command.and_then(modern::help_of).map(Command::Text).ok_or_else(|| {
+                Error::usage(format!(
+                    "help {:?}: no such command; `ethudp help` lists them",
+                    command.unwrap_or_default()
+                ))
+            });
+        }
         Some(b"-h" | b"--help" | b"help") => return Ok(Command::Text(modern::help())),
         Some(b"-v" | b"-V" | b"--version" | b"version") => {
             return Ok(Command::Text(concat!("ethudp ", env!("CARGO_PKG_VERSION"), "\n").into()));

@@ -62,11 +62,11 @@ enum Action {
     /// Make key and file of a tunnel, and a line for the other end; with the other end's line they are complete
     Init(init::Options),
     /// Print a new private key
-    Genkey,
+    Genkey(NoFile),
     /// Print the public key of the private one on standard input
-    Pubkey,
+    Pubkey(NoFile),
     /// Print a new pre-shared key
-    Genpsk,
+    Genpsk(NoFile),
     /// Show the state of tunnels that run
     Show {
         /// Name of a tunnel; without it, all
@@ -75,6 +75,30 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// Commands for keys, which use standard input and output.
+#[derive(clap::Args)]
+struct NoFile {
+    /// What is meant as a file.
+    #[arg(hide = true)]
+    files: Vec<PathBuf>,
+}
+
+impl NoFile {
+    fn none(&self, command: &str, sign: char) -> Result<(), Error> {
+        let Some(file) = self.files.first() else { return Ok(()) };
+        let what = if sign == '<' { "reads standard input" } else { "writes to standard output" };
+        let file = file.display();
+        Err(Error::usage(format!("unexpected argument {file}: {command} {what}: ethudp {command} {sign}{file}")))
+    }
+}
+
+/// What `help COMMAND` prints, if there is such a command.
+pub fn help_of(command: &str) -> Option<String> {
+    let mut arguments = Arguments::command();
+    arguments.build();
+    arguments.find_subcommand_mut(command).map(|command| command.render_help().to_string())
 }
 
 /// What `-h`, `--help` and `help` print: both command lines.
@@ -88,12 +112,14 @@ pub fn help() -> String {
 
 /// Parses all arguments, the program's name among them.
 pub fn parse(arguments: Vec<OsString>) -> Result<Command, Error> {
+    let has_line = arguments.iter().any(|word| word.to_string_lossy().contains(init::BEGIN));
+    let broken = if has_line { "; if the line of --peer was broken in two, put it in quotes" } else { "" };
     let action = match Arguments::try_parse_from(arguments) {
         Ok(Arguments { action }) => action,
         Err(error) if error.kind() == ErrorKind::DisplayHelp => {
             return Ok(Command::Text(error.to_string()));
         }
-        Err(error) => return Err(Error::Usage(one_line(&error))),
+        Err(error) => return Err(Error::Usage(one_line(&error) + broken)),
     };
     match action {
         Action::Up { tunnel, user, quiet, verbose } => {
@@ -113,9 +139,9 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Command, Error> {
             other => Ok(other),
         },
         Action::Init(options) => Ok(Command::Init(options)),
-        Action::Genkey => Ok(Command::Key(Wanted::Private)),
-        Action::Pubkey => Ok(Command::Key(Wanted::Public)),
-        Action::Genpsk => Ok(Command::Key(Wanted::PreShared)),
+        Action::Genkey(file) => file.none("genkey", '>').map(|()| Command::Key(Wanted::Private)),
+        Action::Pubkey(file) => file.none("pubkey", '<').map(|()| Command::Key(Wanted::Public)),
+        Action::Genpsk(file) => file.none("genpsk", '>').map(|()| Command::Key(Wanted::PreShared)),
         Action::Show { name, json } => Ok(Command::Show { name, json }),
     }
 }
@@ -146,6 +172,8 @@ fn one_line(error: &clap::Error) -> String {
     }
     let text = error.to_string();
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("Usage:"));
+    // A tip that never helps: no value of ours begins with a dash.
+    let lines = lines.filter(|line| !line.starts_with("tip: to pass "));
     let line = lines.collect::<Vec<_>>().join("; ");
     line.strip_prefix("error: ").unwrap_or(&line).replace(":; ", ": ").replace("For more information, try", "try")
 }

@@ -12,12 +12,15 @@ use privsep::sys::process::fork_background;
 use crate::error::Context;
 use crate::log::{self, SystemLog};
 use crate::supervise::policy::{Place, Policies};
-use crate::tunnel::Tunnel;
+use crate::tunnel::{Tunnel, taken};
 use crate::{Error, supervise};
 
 /// Runs a tunnel until it is told to end.
 pub fn run(tunnel: &Tunnel, policies: Policies, stored_tap: Option<OwnedFd>) -> Result<(), Error> {
     log::name(&tunnel.name);
+    for line in taken::warnings(tunnel) {
+        log::warning(&line);
+    }
     if policies.place == Place::Foreground {
         return supervise::run(tunnel, policies, stored_tap, || Ok(()));
     }

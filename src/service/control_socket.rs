@@ -19,6 +19,7 @@ use nix::unistd::{Gid, Uid, setegid, seteuid};
 use privsep::ipc::Identity;
 
 use crate::Error;
+use crate::service::directory::Directory;
 use crate::service::identity;
 
 /// Longest wait for another start to look whether its tunnel runs.
@@ -159,7 +160,8 @@ impl Lock {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 // The one before may have removed the file that we opened: then the lock is of no use.
                 Ok(file)
-                    if fs::metadata(&path).is_ok_and(|now| file.metadata().is_ok_and(|own| own.ino() == now.ino())) =>
+                    if fs::symlink_metadata(&path)
+                        .is_ok_and(|now| file.metadata().is_ok_and(|own| is_same(&own, &now))) =>
                 {
                     return Ok(Self { path, _file: file });
                 }
@@ -171,6 +173,10 @@ impl Lock {
             }
         }
     }
+}
+
+fn is_same(one: &fs::Metadata, other: &fs::Metadata) -> bool {
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
 }
 
 impl Drop for Lock {
@@ -219,6 +225,11 @@ fn create(directory: &Path, identity: Option<Identity>) -> io::Result<()> {
         Err(error) => return Err(error),
     }
     let Some(identity) = identity else { return Ok(()) };
+    // Another directory of root's could have been moved into its place, and would be given away.
+    if let Some(flaw) = Directory::open(directory.parent().unwrap_or(Path::new("/")))?.who_renames()? {
+        let _ = fs::remove_dir(directory);
+        return Err(io::Error::other(flaw));
+    }
     let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
     let made = File::options().read(true).custom_flags(flags.bits()).open(directory)?;
     fchown(&made, Some(identity.uid), Some(readers(identity)))?;

@@ -44,6 +44,18 @@ impl Directory {
     /// # Errors
     /// What the kernel says.
     pub fn foreign_hand(&self) -> io::Result<Option<String>> {
+        self.foreign(|_| false)
+    }
+
+    /// Who but root and us could rename what is ours in it, if anybody could: nobody where the sticky bit is set.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn who_renames(&self) -> io::Result<Option<String>> {
+        self.foreign(|mode| mode & 0o1000 != 0)
+    }
+
+    fn foreign(&self, harmless: impl Fn(u32) -> bool) -> io::Result<Option<String>> {
         let metadata = File::from(self.descriptor.try_clone()?).metadata()?;
         let (owner, mode) = (metadata.uid(), metadata.mode());
         let shown = self.path.display();
@@ -53,7 +65,7 @@ impl Directory {
                  user who runs this (`chown`)"
             )));
         }
-        Ok((mode & 0o022 != 0).then(|| {
+        Ok((mode & 0o022 != 0 && !harmless(mode)).then(|| {
             format!(
                 "directory {shown}: has mode {:04o}, so others can exchange the files in it; must be writable for its owner \
                  only (`chmod go-w`)",

@@ -8,6 +8,7 @@ pub mod directory;
 pub mod executables;
 pub mod files;
 pub mod identity;
+pub mod networks;
 pub mod notify;
 
 pub mod start;

@@ -166,8 +166,8 @@ mod tests {
             let found = warns(&tunnel(TAP, &[(local, remote)]), "give the tunnel a network of its own");
             assert_eq!(found, inside, "{local} to {remote}");
         }
-        let all = TAP.replace("10.8.0.1/24", "10.8.0.1/0");
-        assert!(warns(&tunnel(&all, &[(HERE, "192.0.2.2:6000")]), "tap address 10.8.0.1/0"));
+        let half = TAP.replace("10.8.0.1/24", "130.8.0.1/1");
+        assert!(warns(&tunnel(&half, &[(HERE, "192.0.2.2:6000")]), "tap address 130.8.0.1/1"));
     }
 
     #[test]

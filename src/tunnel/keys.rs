@@ -86,6 +86,20 @@ fn is_canonical(key: &Public) -> bool {
     key[31] < 0x80 && !(greatest && key[0] >= 0xed)
 }
 
+/// Refuses this end's own private key in the place of the peer's public one, and does not repeat it.
+///
+/// # Errors
+/// When it is.
+pub fn check_not_private(what: &str, private: &[u8; 32], peer: &str) -> Result<(), String> {
+    match parse(what, peer.as_bytes()) {
+        Ok(key) if *key == *private => Err(format!(
+            "{what}: is this end's own private key, which others can read there. It is burnt: make another with `ethudp genkey`, or \
+             both files anew with `ethudp init`, and give here what `ethudp pubkey` says at the other end"
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// Refuses a peer's key that no other end can have.
 ///
 /// # Errors
@@ -182,6 +196,9 @@ mod tests {
         assert!(check_peer("peer", &private, &own).unwrap_err().contains("this end's own public key"));
         let other = public(&new_private().unwrap());
         assert_eq!(check_peer("peer", &private, &other), Ok(()));
+        let burnt = check_not_private("peer", &private, &text(&private)).unwrap_err();
+        assert!(burnt.contains("It is burnt") && !burnt.contains(text(&private).as_str()), "{burnt}");
+        assert_eq!(check_not_private("peer", &private, &text(&other)), Ok(()));
         let mut small = vec![[0; 32], std::array::from_fn(|index| u8::from(index == 0))];
         small.push(hex("e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800"));
         small.push(hex("5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157"));

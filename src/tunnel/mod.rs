@@ -1,7 +1,7 @@
 //! What a tunnel is, however it was described: by a classic command line or by a [`file`].
 //!
 //! Its values, each with its form and bounds: [`address`], [`names`], [`cipher`], [`keys`], [`vlan_map`], [`repair`], [`bounds`]. What is
-//! made of it: [`advice`] to people, addresses by [`resolve`], the [`plan`] for the helper, [`settings`] for the workers.
+//! made of it: [`advice`] to people, networks that are [`taken`], addresses by [`resolve`], the [`plan`] for the helper, [`settings`] for the workers.
 
 pub mod address;
 pub mod advice;
@@ -15,6 +15,7 @@ pub mod plan;
 pub mod repair;
 pub mod resolve;
 pub mod settings;
+pub mod taken;
 pub mod vlan_map;
 
 use std::net::IpAddr;

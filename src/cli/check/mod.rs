@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::init::DIRECTORY;
 use super::modern;
 use crate::service::directory::Directory;
-use crate::tunnel::{self, Port, Tunnel, advice, filter, names};
+use crate::tunnel::{self, Port, Tunnel, advice, filter, names, taken};
 use crate::{Error, log};
 
 /// What the user says.
@@ -62,7 +62,12 @@ fn check_one(file: &Path, options: &Options) -> Result<(), Error> {
     if let Port::Mirror { filter, .. } = &tunnel.port {
         filter::check(filter).map_err(|error| Error::configuration(format!("{name}: {error}")))?;
     }
-    for line in advice::of(tunnel).into_iter().chain(writers(file)).chain(elsewhere(&read, &directories)) {
+    for line in advice::of(tunnel)
+        .into_iter()
+        .chain(taken::warnings(tunnel))
+        .chain(writers(file))
+        .chain(elsewhere(&read, &directories))
+    {
         log::warning(&format!("{name}: {line}"));
     }
     let in_place = place.home.join(format!("{}.toml", place.name)) == file;

@@ -14,7 +14,7 @@ const DIRECTORY: &str = "/etc/ethudp";
 /// Begins the name of each tunnel's user.
 const USER: &str = "ethudp_";
 
-/// Whether this host starts tunnels by the unit (sd_booted(3)).
+/// Whether this host starts tunnels by the unit (`sd_booted(3)`).
 pub fn is_here() -> bool {
     Path::new("/run/systemd/system").is_dir()
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::line::{self, Line};
-use super::{peer_key, public_of, remote, remote_of};
+use super::{host, needs_ipv6, peer_key, public_of, remote, remote_of};
 use crate::Error;
 use crate::service::directory::{self, Directory};
 use crate::service::files;
@@ -15,7 +15,8 @@ use crate::tunnel::{self, Port, keys};
 /// The files of one tunnel, in a directory that was opened once.
 pub struct Place {
     directory: Directory,
-    name: String,
+    /// The tunnel's name.
+    pub name: String,
     /// `NAME.toml`.
     pub file: PathBuf,
     /// `NAME.key`.
@@ -101,14 +102,14 @@ impl Place {
         if own.key == peer.key {
             return Err("--peer is this end's own line; must be the other end's".into());
         }
-        let new = add(&text, peer)?;
+        let new = add(&text, peer, host::has_ipv6())?;
         let whole = tunnel::file::from_text(&new, &self.name, self.directory.path())?;
         let fits = whole.secure().is_some_and(|secure| secure.peer_key == peer.key);
         if !fits {
             return Err("[secure] cannot be found in it, so the peer cannot be added".into());
         }
         if let Port::Tap { addresses, .. } = &whole.port
-            && let Some((ip, _)) = peer.inner.filter(|inner| addresses.iter().any(|own| own.0 == inner.0))
+            && let Some((ip, _)) = peer.inner.iter().find(|inner| addresses.iter().any(|own| own.0 == inner.0))
         {
             return Err(format!(
                 "tap.address: {ip} is the other end's, too; give this end or that another, of the same network"
@@ -168,7 +169,7 @@ fn tunnel_of(text: &str, place: &Place) -> Result<(), String> {
 }
 
 /// The text with the peer in it, if there is none or this one.
-pub fn add(text: &str, peer: &Line) -> Result<String, String> {
+pub fn add(text: &str, peer: &Line, ipv6: bool) -> Result<String, String> {
     let table = text.parse::<toml::Table>().map_err(|error| error.message().replace('\n', " "))?;
     let secure =
         table.get("secure").and_then(toml::Value::as_table).ok_or("has no [secure]: is of the classic wire")?;
@@ -191,7 +192,12 @@ pub fn add(text: &str, peer: &Line) -> Result<String, String> {
         // Where the user has given it before there was a peer, it stays. A line that does not say where its end is contradicts none.
         (0, 1) if known_peer.is_some() && peer.endpoint.is_some() => is_there(&paths[0], &remote_of(peer))?,
         (0, 1..) => {}
-        (1, 1) => new = behind(&new, "[[path]]", &remote(peer))?,
+        (1, 1) => {
+            new = behind(&new, "[[path]]", &remote(peer))?;
+            if ipv6 && needs_ipv6(peer.endpoint.as_ref()) {
+                new = hears_both(&new);
+            }
+        }
         _ => return Err("[[path]]: there must be one, as `ethudp init` writes it; give remote by hand".into()),
     }
     Ok(new)
@@ -210,6 +216,15 @@ fn is_there(path: &toml::Value, said: &str) -> Result<(), String> {
     Err(format!(
         "remote = {known:?}: the line of --peer has the other end at {said:?}; remove remote from the file to take that"
     ))
+}
+
+/// The text with a `local` that hears IPv6, too, where it is as `ethudp init` has written it.
+fn hears_both(text: &str) -> String {
+    let line = |own: &str| match own.strip_prefix("local = \"0.0.0.0:") {
+        Some(port) => format!("local = \"[::]:{port}"),
+        None => own.to_owned(),
+    };
+    text.split_inclusive('\n').map(line).collect()
 }
 
 /// The text with a line behind a table's header.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::line::{self, Line};
-use super::{Given, PORT, files, inner, text};
+use super::{Given, PORT, files, inner, paste, text};
 use crate::service::directory;
 use crate::tunnel::{Remote, file, keys};
 
@@ -21,6 +21,9 @@ pub fn line(data: &[u8]) {
 
 /// Reads a line. What is read is written again, and makes a tunnel with that peer, whether the file is made with it or completed.
 fn taken(text: &str) -> Option<Line> {
+    if let Err(error) = paste::find(text) {
+        assert!(error.len() < 1000, "{error}");
+    }
     let line = match line::parse(text) {
         Ok(line) => line,
         Err(error) => {
@@ -29,6 +32,7 @@ fn taken(text: &str) -> Option<Line> {
         }
     };
     assert_eq!(line::parse(&line.to_string()).as_ref(), Ok(&line));
+    assert_eq!(paste::find(&format!("ethudp init a --peer '{line}'")).as_ref(), Ok(&line));
     let private = [1; 32];
     if keys::check_peer("--peer", &private, &line.key).is_ok() {
         makes_a_tunnel(&line, &private);
@@ -38,20 +42,30 @@ fn taken(text: &str) -> Option<Line> {
 
 fn makes_a_tunnel(peer: &Line, private: &[u8; 32]) {
     let bridge = peer.joins.then(|| "br0".into());
-    let mut given = Given { bridge, interface: None, addresses: Vec::new(), port: PORT, endpoint: None };
+    let tap = Some("eu0".to_owned());
+    let mut given = Given {
+        bridge,
+        interface: None,
+        addresses: Vec::new(),
+        port: PORT,
+        taken_by: None,
+        endpoint: None,
+        tap,
+        ipv6: true,
+    };
     // Where the other end's network is not private, this end's address must be given.
-    if peer.inner.is_some_and(|inner| !inner::is_private(inner)) && !peer.joins {
+    if peer.inner.iter().any(|&inner| !inner::is_private(inner)) && !peer.joins {
         given.addresses.push(inner::parse("10.8.0.2/24").unwrap());
     }
     given.beside(peer).unwrap();
     let own = Line {
         joins: peer.joins,
         key: keys::public(private),
-        inner: given.addresses.first().copied(),
+        inner: given.addresses.iter().copied().take(line::ADDRESSES).collect(),
         endpoint: peer.endpoint.is_none().then(|| line::endpoint("192.0.2.1:6000").unwrap()),
     };
     let made = text("eu0", &given, &own, Some(peer));
-    let completed = files::add(&text("eu0", &given, &own, None), peer).unwrap();
+    let completed = files::add(&text("eu0", &given, &own, None), peer, true).unwrap();
     let directory = Directory::new(private);
     for text in [made, completed] {
         let tunnel = file::from_text(&text, "eu0", &directory.0).unwrap_or_else(|error| panic!("{error}: {text}"));

@@ -5,8 +5,9 @@
 //! |---|---|
 //! | 1 | local side: 0 TAP, 1 bridge or interface |
 //! | 32 | X25519 public key |
-//! | 1, 0 or 4 or 16, 1 | length of the inner address, the address, prefix length |
+//! | 1, 0 or 4 or 16, 1 | length of the first inner address, the address, prefix length |
 //! | 1, so many | length of the endpoint, `HOST:PORT` |
+//! | 1, 4 or 16, 1, each | the other inner addresses, at most 7 |
 //! | 4 | the first of SHA-256(`ethudp line 1` ‖ all before) |
 
 use std::fmt;
@@ -19,9 +20,13 @@ use crate::tunnel::keys::Public;
 use crate::tunnel::{Endpoint, address, keys};
 
 /// Begins each line of this version.
-const BEGIN: &str = "ethudp1:";
-/// Bytes of the longest line: more than base64 makes of a form with an endpoint of 255 bytes.
-const LONGEST: usize = 500;
+pub const BEGIN: &str = "ethudp1:";
+/// Bytes of the longest line: more than base64 makes of a form with an endpoint of 255 bytes and all addresses.
+const LONGEST: usize = 640;
+/// Addresses that a line has room for.
+pub const ADDRESSES: usize = 8;
+/// What a line must be.
+pub const RIGHT: &str = "must be the whole line that `ethudp init` has printed at the other end";
 /// Bytes of the checksum.
 const CHECKSUM: usize = 4;
 
@@ -32,8 +37,8 @@ pub struct Line {
     pub joins: bool,
     /// The end's public key.
     pub key: Public,
-    /// The first address of its TAP.
-    pub inner: Option<(IpAddr, u8)>,
+    /// The addresses of its TAP, the first [`ADDRESSES`] of them.
+    pub inner: Vec<(IpAddr, u8)>,
     /// Where the other end reaches it.
     pub endpoint: Option<Endpoint>,
 }
@@ -42,14 +47,15 @@ impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut form = vec![u8::from(self.joins)];
         form.extend(self.key);
-        match self.inner {
-            None => form.extend([0, 0]),
-            Some((IpAddr::V4(address), prefix)) => form.extend([&[4], &address.octets()[..], &[prefix]].concat()),
-            Some((IpAddr::V6(address), prefix)) => form.extend([&[16], &address.octets()[..], &[prefix]].concat()),
-        }
+        let address = |(ip, prefix): &(IpAddr, u8)| match ip {
+            IpAddr::V4(ip) => [&[4], &ip.octets()[..], &[*prefix]].concat(),
+            IpAddr::V6(ip) => [&[16], &ip.octets()[..], &[*prefix]].concat(),
+        };
+        form.extend(self.inner.first().map_or_else(|| vec![0, 0], address));
         let endpoint = self.endpoint.as_ref().map(Endpoint::to_string).unwrap_or_default();
         form.push(u8::try_from(endpoint.len()).map_err(|_| fmt::Error)?);
         form.extend(endpoint.bytes());
+        form.extend(self.inner.iter().skip(1).flat_map(address));
         f.write_str(&with_sum(&form))
     }
 }
@@ -70,19 +76,18 @@ fn checksum(form: &[u8]) -> [u8; CHECKSUM] {
 /// # Errors
 /// What is wrong with it, and what would be right.
 pub fn parse(text: &str) -> Result<Line, String> {
-    let right = "must be the whole line that `ethudp init` has printed at the other end";
     let text: String = text.split_whitespace().collect();
     // None that an end prints is as long.
     if text.len() > LONGEST {
         let begin: String = text.chars().take(40).collect();
-        return Err(format!("--peer {begin:?}...: has {} bytes, more than any such line; {right}", text.len()));
+        return Err(format!("--peer {begin:?}...: has {} bytes, more than any such line; {RIGHT}", text.len()));
     }
     let Some(form) = text.strip_prefix(BEGIN) else {
         let of_another = text.split_once(':').is_some_and(|(begin, _)| begin.starts_with("ethudp"));
         let version = if of_another { "is of another version of ethudp" } else { "is no such line" };
-        return Err(format!("--peer {text:?}: {version}; {right}"));
+        return Err(format!("--peer {text:?}: {version}; {RIGHT}"));
     };
-    let cut = || format!("--peer {text:?}: has been cut or changed; {right}");
+    let cut = || format!("--peer {text:?}: has been cut or changed; {RIGHT}");
     let form = Base64UrlUnpadded::decode_vec(form).map_err(|_| cut())?;
     let length = form.len().checked_sub(CHECKSUM).ok_or_else(cut)?;
     let (form, sum) = form.split_at(length);
@@ -90,33 +95,50 @@ pub fn parse(text: &str) -> Result<Line, String> {
         return Err(cut());
     }
     // Whoever has made it can count, too.
-    read(form).ok_or_else(|| format!("--peer {text:?}: says nothing that an end can say; {right}"))
+    read(form).ok_or_else(|| format!("--peer {text:?}: says nothing that an end can say; {RIGHT}"))
 }
 
 fn read(form: &[u8]) -> Option<Line> {
     let (&[joins @ (0 | 1)], rest) = form.split_first_chunk::<1>()? else { return None };
     let (key, rest) = rest.split_first_chunk::<32>()?;
     keys::parse_public("", &keys::text(key)).ok()?;
-    let (&[length], rest) = rest.split_first_chunk::<1>()?;
-    let (ip, rest) = match length {
-        0 => (None, rest),
-        4 => rest.split_first_chunk::<4>().map(|(ip, rest)| (Some(IpAddr::from(*ip)), rest))?,
-        16 => rest.split_first_chunk::<16>().map(|(ip, rest)| (Some(IpAddr::from(*ip)), rest))?,
-        _ => return None,
-    };
-    let (&[prefix], rest) = rest.split_first_chunk::<1>()?;
-    let inner = match ip {
-        None if prefix != 0 => return None,
-        None => None,
-        Some(ip) => Some((ip, address::prefix(ip, &prefix.to_string()).ok()?)),
+    let (mut inner, rest) = match rest {
+        [0, 0, rest @ ..] => (Vec::new(), rest),
+        _ => inner(rest).map(|(inner, rest)| (vec![inner], rest))?,
     };
     let (&[length], rest) = rest.split_first_chunk::<1>()?;
-    let endpoint = match std::str::from_utf8(rest).ok()? {
-        text if text.len() != usize::from(length) => return None,
+    let (text, mut rest) = rest.split_at_checked(length.into())?;
+    let endpoint = match std::str::from_utf8(text).ok()? {
         "" => None,
         text => Some(endpoint(text).ok().filter(|endpoint| endpoint.to_string() == text)?),
     };
+    while !rest.is_empty() {
+        let (another, left) = self::inner(rest)?;
+        let twice = inner.iter().any(|(ip, _)| *ip == another.0);
+        if twice || inner.is_empty() || inner.len() == ADDRESSES {
+            return None;
+        }
+        inner.push(another);
+        rest = left;
+    }
+    // It would be looked for inside the tunnel.
+    let inside = |endpoint: &Endpoint| inner.iter().any(|(ip, _)| endpoint.host.parse() == Ok(*ip));
+    if endpoint.as_ref().is_some_and(inside) {
+        return None;
+    }
     Some(Line { joins: joins == 1, key: *key, inner, endpoint })
+}
+
+/// One address with its prefix length, which is not that of all addresses; and what is behind it.
+fn inner(form: &[u8]) -> Option<((IpAddr, u8), &[u8])> {
+    let (ip, rest) = match form {
+        [4, rest @ ..] => rest.split_first_chunk::<4>().map(|(ip, rest)| (IpAddr::from(*ip), rest))?,
+        [16, rest @ ..] => rest.split_first_chunk::<16>().map(|(ip, rest)| (IpAddr::from(*ip), rest))?,
+        _ => return None,
+    };
+    let (&[prefix], rest) = rest.split_first_chunk::<1>()?;
+    let prefix = address::prefix(ip, &prefix.to_string()).ok().filter(|&prefix| prefix > 0)?;
+    Some(((ip, prefix), rest))
 }
 
 /// An endpoint with nothing in it but what addresses and names have: it will stand in a file, and on terminals.
@@ -133,6 +155,13 @@ pub fn endpoint(text: &str) -> Result<Endpoint, String> {
             "endpoint {text:?}: is nowhere; must be an address or a name of this end that the other reaches"
         ));
     }
+    let host = endpoint.host.trim_end_matches('.').to_ascii_lowercase();
+    let named = ["localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"].contains(&host.as_str());
+    if named || host.ends_with(".localhost") || host.parse().is_ok_and(|address: IpAddr| address.is_loopback()) {
+        return Err(format!(
+            "endpoint {text:?}: is every host itself; must be an address or a name of this end that the other reaches"
+        ));
+    }
     Ok(endpoint)
 }
 
@@ -144,7 +173,7 @@ mod tests {
         Line {
             joins: inner.is_none(),
             key: keys::public(&[7; 32]),
-            inner: inner.map(|ip| (ip.parse().unwrap(), 24)),
+            inner: inner.map(|ip| (ip.parse().unwrap(), 24)).into_iter().collect(),
             endpoint: endpoint.map(|text| super::endpoint(text).unwrap()),
         }
     }
@@ -202,6 +231,29 @@ mod tests {
         for other in [with(&[0, 24], "a:1"), with(&[0, 0], "a:01"), with(&[0, 0], "[a]:1")] {
             assert_eq!(read(&other), None, "{other:?}");
         }
+    }
+
+    #[test]
+    fn a_line_has_room_for_several_addresses() {
+        let mut line = line(Some("10.8.0.1"), Some("198.51.100.7:6000"));
+        for number in 1..ADDRESSES {
+            line.inner.push((format!("fd00::{number}").parse().unwrap(), 64));
+            assert_eq!(parse(&line.to_string()), Ok(line.clone()), "{number}");
+        }
+        line.inner.push(("10.9.0.1".parse().unwrap(), 24));
+        assert!(parse(&line.to_string()).is_err());
+        for inner in [vec![("10.8.0.1", 24), ("10.8.0.1", 25)], vec![("10.8.0.1", 0)], vec![("198.51.100.7", 24)]] {
+            line.inner = inner.into_iter().map(|(ip, prefix)| (ip.parse().unwrap(), prefix)).collect();
+            assert!(parse(&line.to_string()).unwrap_err().contains("says nothing that an end can say"), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_that_is_every_host_is_refused() {
+        for host in ["localhost", "LocalHost.", "a.localhost", "127.0.0.1", "127.1.2.3", "[::1]", "ip6-localhost"] {
+            assert!(endpoint(&format!("{host}:6000")).unwrap_err().contains("is every host itself"), "{host}");
+        }
+        assert!(endpoint("localhost.example:6000").is_ok());
     }
 
     #[test]

@@ -4,19 +4,24 @@
 
 mod files;
 pub mod fuzzing;
+mod host;
 mod inner;
 mod line;
+mod paste;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use privsep::ipc::Secret;
 
 use crate::error::Context;
-use crate::tunnel::{self, Endpoint, address, keys, names};
+use crate::service::networks;
+use crate::tunnel::{self, Endpoint, address, keys, names, taken};
 use crate::{Error, log};
 use files::Place;
 pub use files::trusted;
+use host::Host;
+pub use line::BEGIN;
 use line::Line;
 
 /// Where the unit looks for files.
@@ -27,8 +32,11 @@ const PORT: u16 = 6000;
 /// What the user says.
 #[derive(Debug, Default, clap::Args)]
 pub struct Options {
-    /// Name of the tunnel: writes NAME.toml and NAME.key
+    /// Name of the tunnel, 1 to 24 letters, digits, '-' and '_': writes NAME.toml and NAME.key
     name: String,
+    /// What is left of a line that was broken into words.
+    #[arg(hide = true)]
+    rest: Vec<String>,
     /// The line that `ethudp init` has printed at the other end
     #[arg(long, value_name = "LINE")]
     peer: Option<String>,
@@ -41,7 +49,7 @@ pub struct Options {
     /// Carry the frames of this interface
     #[arg(long, value_name = "INTERFACE")]
     interface: Option<String>,
-    /// UDP port of this end [default: 6000]
+    /// UDP port of this end [default: 6000, or the next that is free]
     #[arg(long, value_name = "PORT")]
     port: Option<String>,
     /// Where the other end reaches this one, a port only where it is another outside; without it, it answers where we come from
@@ -58,22 +66,33 @@ struct Given {
     interface: Option<String>,
     addresses: Vec<(IpAddr, u8)>,
     port: u16,
+    /// What has that port already, if it is given, or the default one.
+    taken_by: Option<String>,
     endpoint: Option<Endpoint>,
+    /// Name of the TAP interface.
+    tap: Option<String>,
+    /// Whether this host has IPv6.
+    ipv6: bool,
 }
 
 /// Makes or completes a tunnel's files, and prints the line for the other end.
 pub fn run(options: &Options) -> Result<(), Error> {
-    names::tunnel(&options.name).map_err(Error::Usage)?;
-    let peer = options.peer.as_deref().map(line::parse).transpose().map_err(Error::Usage)?;
+    let peer = pasted(options).map_err(Error::Usage)?;
+    // The file's name is the tunnel's with an ending.
+    let name = options.name.strip_suffix(".toml").unwrap_or(&options.name);
+    names::tunnel(name).map_err(Error::Usage)?;
     // What is wrong with an option is said before what is in the way of all of them.
-    let given = Given::parse(options).map_err(Error::Usage)?;
-    let place = Place::new(&options.dir, &options.name)?;
+    Given::parse(options, name, &Host::default()).map_err(Error::Usage)?;
+    let place = Place::new(&options.dir, name)?;
     let (line, done) = match (place.exists(), &peer) {
         (true, Some(peer)) => (complete(options, &place, peer)?, true),
         (true, None) => return Err(place.is_there()),
-        (false, peer) => (create(options, given, &place, peer.as_ref())?, peer.is_some()),
+        (false, peer) => {
+            names::unit(name).map_err(Error::Usage)?;
+            let given = Given::parse(options, name, &Host::look(&options.dir)).map_err(Error::Usage)?;
+            (create(options, given, &place, peer.as_ref())?, peer.is_some())
+        }
     };
-    let name = &options.name;
     if let Some(peer) = peer.filter(|_| done) {
         let fingerprint = keys::fingerprint(&line.key, &peer.key);
         log::info(&format!(
@@ -81,7 +100,8 @@ pub fn run(options: &Options) -> Result<(), Error> {
             place.file.display()
         ));
         log::info(&format!("at the other end, unless that has been done: ethudp init {name} --peer {line}"));
-        let shown = if options.dir == Path::new(DIRECTORY) { name.clone() } else { place.file.display().to_string() };
+        let shown =
+            if options.dir == Path::new(DIRECTORY) { name.to_owned() } else { place.file.display().to_string() };
         log::info(&format!("it runs by `ethudp up {shown}`; `ethudp check {shown}` says what its unit lacks"));
     } else {
         log::info(&format!("wrote {} and {}", place.file.display(), place.key.display()));
@@ -96,11 +116,37 @@ pub fn run(options: &Options) -> Result<(), Error> {
     log::print(&format!("{line}\n"))
 }
 
+/// The line of the other end, if one is given.
+fn pasted(options: &Options) -> Result<Option<Line>, String> {
+    if let Some(peer) = &options.peer {
+        // The words behind are parts of a line that is not whole.
+        return match (paste::find(peer), options.rest.first()) {
+            (Ok(_), Some(word)) => Err(unexpected(word)),
+            (found, None) => found.map(Some),
+            (Err(_), Some(_)) => paste::find(&format!("{peer} {}", options.rest.join(" "))).map(Some),
+        };
+    }
+    if let Some(line) = [&options.name].into_iter().chain(&options.rest).find(|word| word.contains(line::BEGIN)) {
+        return Err(format!(
+            "{:?}: is a line of the other end; did you mean `ethudp init NAME --peer LINE`?",
+            paste::shown(line)
+        ));
+    }
+    options.rest.first().map_or(Ok(None), |word| Err(unexpected(word)))
+}
+
+fn unexpected(word: &str) -> String {
+    format!("unexpected argument {word:?}; `ethudp init --help` lists the options")
+}
+
 /// Both files, complete if the peer is known.
 fn create(options: &Options, mut given: Given, place: &Place, peer: Option<&Line>) -> Result<Line, Error> {
+    let explicit = given.addresses.len();
     if let Some(peer) = peer {
         given.beside(peer).map_err(Error::Usage)?;
     }
+    given.reached().map_err(Error::Usage)?;
+    let warnings = given.conflicts(explicit).map_err(Error::Failure)?;
     if peer.is_some_and(|peer| peer.endpoint.is_none()) && given.endpoint.is_none() {
         return Err(Error::usage(
             "--endpoint is missing: the other end has none, so it must be told where this one is: --endpoint HOST[:PORT]",
@@ -110,23 +156,28 @@ fn create(options: &Options, mut given: Given, place: &Place, peer: Option<&Line
     let line = Line {
         joins: given.joins(),
         key: keys::public(&private),
-        inner: given.addresses.first().copied(),
+        inner: given.addresses.iter().copied().take(line::ADDRESSES).collect(),
         endpoint: given.endpoint.clone(),
     };
     if let Some(peer) = peer {
         keys::check_peer("--peer", &private, &peer.key).map_err(Error::Usage)?;
     }
-    let text = text(&options.name, &given, &line, peer);
+    let text = text(&place.name, &given, &line, peer);
     place.create(&keys::text(&private), &text)?;
-    if options.address.is_empty()
-        && let Some((ip, prefix)) = line.inner
-    {
-        let file = place.file.display();
+    let file = place.file.display();
+    if explicit == 0 && !given.addresses.is_empty() {
+        let list = list(&given.addresses);
         log::info(&format!(
-            "{file}: its TAP interface has {ip}/{prefix}, beside the other end's; tap.address in it gives it another"
+            "{file}: its TAP interface has {list}, beside the other end's; tap.address in it gives it another"
         ));
     }
-    given.warn(place, peer);
+    if let Some(tap) = given.tap.as_ref().filter(|tap| **tap != place.name) {
+        log::info(&format!("{file}: its TAP interface is {tap}; tap.name in it gives it another name"));
+    }
+    for line in warnings {
+        log::warning(&format!("{file}: {line}"));
+    }
+    given.warn(options, place, peer);
     Ok(line)
 }
 
@@ -143,15 +194,57 @@ fn complete(options: &Options, place: &Place, peer: &Line) -> Result<Line, Error
 }
 
 impl Given {
-    fn parse(options: &Options) -> Result<Self, String> {
-        let port = options.port.as_deref().map_or(Ok(PORT), |port| address::port("--port", port))?;
+    fn parse(options: &Options, name: &str, host: &Host) -> Result<Self, String> {
+        let port = options.port.as_deref().map(|port| address::port("--port", port)).transpose()?;
+        let free = port.unwrap_or_else(|| host.free_port(PORT));
+        let taken_by = host.has_port(port.unwrap_or(PORT)).map(str::to_owned);
+        let addresses: Vec<_> = options.address.iter().map(|text| inner::parse(text)).collect::<Result<_, _>>()?;
+        let twice = |(number, (ip, _)): (usize, &(IpAddr, u8))| {
+            addresses[..number].iter().any(|(own, _)| own == ip).then_some(*ip)
+        };
+        if let Some(ip) = addresses.iter().enumerate().find_map(twice) {
+            return Err(format!("--address {ip}: is given twice; must be given once"));
+        }
+        let interface = options.interface.as_deref().map(|name| names::interface("--interface", name)).transpose()?;
         Ok(Self {
             bridge: options.bridge.as_deref().map(|name| names::interface("--bridge", name)).transpose()?,
-            interface: options.interface.as_deref().map(|name| names::interface("--interface", name)).transpose()?,
-            addresses: options.address.iter().map(|text| inner::parse(text)).collect::<Result<_, _>>()?,
-            port,
-            endpoint: options.endpoint.as_deref().map(|text| endpoint(text, port)).transpose()?,
+            addresses,
+            port: free,
+            taken_by,
+            endpoint: options.endpoint.as_deref().map(|text| endpoint(text, free)).transpose()?,
+            tap: interface.is_none().then(|| host.tap_name(name)),
+            interface,
+            ipv6: host::has_ipv6(),
         })
+    }
+
+    /// Refuses an endpoint inside the tunnel: it cannot be reached there before there is one.
+    fn reached(&self) -> Result<(), String> {
+        let Some(endpoint) = &self.endpoint else { return Ok(()) };
+        match self.addresses.iter().find(|(ip, _)| endpoint.host.parse() == Ok(*ip)) {
+            Some((ip, _)) => Err(format!(
+                "--endpoint {ip}: is the tunnel's own address (--address); must be an address or a name of this end outside the tunnel"
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a network that was taken from the other end's line and is in use here; says so of one that was given.
+    fn conflicts(&self, explicit: usize) -> Result<Vec<String>, String> {
+        let known = networks::all().unwrap_or_default();
+        let mut warnings = Vec::new();
+        for (number, own) in self.addresses.iter().enumerate() {
+            let Some(conflict) = taken::conflict(*own, &known) else { continue };
+            let (ip, prefix) = own;
+            if number >= explicit {
+                return Err(format!(
+                    "{ip}/{prefix}, beside the other end's address, is in a network that this host uses already: {conflict}. Let the \
+                     other end begin with another network, or insist with --address {ip}/{prefix}"
+                ));
+            }
+            warnings.push(format!("--address {ip}/{prefix}: {conflict}; the tunnel takes addresses of that over"));
+        }
+        Ok(warnings)
     }
 
     fn joins(&self) -> bool {
@@ -160,8 +253,8 @@ impl Given {
 
     /// Adds an address next to the other end's where none is given, and refuses that one itself.
     fn beside(&mut self, peer: &Line) -> Result<(), String> {
-        let of_peer = peer.inner.filter(|inner| self.addresses.iter().any(|(ip, _)| *ip == inner.0));
-        if let Some((ip, prefix)) = of_peer {
+        let mut of_peer = peer.inner.iter().filter(|inner| self.addresses.iter().any(|(ip, _)| *ip == inner.0));
+        if let Some((ip, prefix)) = of_peer.next() {
             return Err(format!("--address {ip}: is the other end's; must be another address of {ip}/{prefix}"));
         }
         if self.joins() || !self.addresses.is_empty() {
@@ -173,8 +266,9 @@ impl Given {
                     .into(),
             );
         }
-        let beside = peer.inner.and_then(inner::neighbour);
-        if let Some((ip, prefix)) = peer.inner.filter(|&inner| beside.is_some() && !inner::is_private(inner)) {
+        let has_room = peer.inner.iter().filter_map(|&inner| Some((inner, inner::neighbour(inner)?)));
+        let (of_peer, beside): (Vec<_>, Vec<_>) = has_room.unzip();
+        if let Some((ip, prefix)) = of_peer.into_iter().find(|&inner| !inner::is_private(inner)) {
             return Err(format!(
                 "--address is missing: the other end has {ip}/{prefix}, of a network that is not private, and what this host \
                  sends to one of its addresses would go into the tunnel; give this end's"
@@ -185,22 +279,62 @@ impl Given {
     }
 
     /// Says what may be as it is meant, but often is not.
-    fn warn(&self, place: &Place, peer: Option<&Line>) {
+    fn warn(&self, options: &Options, place: &Place, peer: Option<&Line>) {
         let file = place.file.display();
+        let port = self.port;
+        match (&self.taken_by, &options.port) {
+            (Some(by), Some(_)) => {
+                log::warning(&format!("--port {port}: {by} has it already; leave --port out for one that is free"));
+            }
+            (Some(by), None) => log::info(&format!("{file}: its UDP port is {port}, because {by} has {PORT}")),
+            (None, _) => {}
+        }
+        let named = [("--bridge", &self.bridge), ("--interface", &self.interface)];
+        for (option, name) in named.iter().filter_map(|(option, name)| Some((option, name.as_ref()?))) {
+            if !host::is_interface(name) {
+                log::warning(&format!(
+                    "{option} {name:?}: there is no such interface now; the tunnel needs it at its start"
+                ));
+            }
+        }
+        if let Some(text) = options.endpoint.as_deref().and_then(address_with_port) {
+            log::warning(&format!("--endpoint: was taken for an address without a port; did you mean {text}?"));
+        }
+        if let Some(rest) = self.addresses.get(line::ADDRESSES..).filter(|rest| !rest.is_empty()) {
+            log::warning(&format!(
+                "{file}: {}: not in the line for the other end, which has room for {}",
+                list(rest),
+                line::ADDRESSES
+            ));
+        }
         if !self.joins() && self.addresses.is_empty() {
             log::warning(&format!("{file}: its TAP interface has no address; tap.address in it gives it one"));
         }
-        let Some((ip, prefix)) = peer.and_then(|peer| peer.inner) else { return };
-        if self.joins() {
-            log::warning(&format!(
-                "{file}: the other end is a single host, with {ip}/{prefix}: is that an address of the network that this end joins?"
-            ));
-        } else if !self.addresses.iter().any(|&own| inner::together(own, (ip, prefix))) {
-            log::warning(&format!(
-                "{file}: its TAP interface has no address in the network of the other end's {ip}/{prefix}"
-            ));
+        for &(ip, prefix) in peer.map_or(&[][..], |peer| &peer.inner) {
+            if self.joins() {
+                log::warning(&format!(
+                    "{file}: the other end is a single host, with {ip}/{prefix}: is that an address of the network that this end joins?"
+                ));
+            } else if !self.addresses.iter().any(|&own| inner::together(own, (ip, prefix))) {
+                log::warning(&format!(
+                    "{file}: its TAP interface has no address in the network of the other end's {ip}/{prefix}"
+                ));
+            }
         }
     }
+}
+
+/// Addresses with their prefix lengths, for people.
+fn list(addresses: &[(IpAddr, u8)]) -> String {
+    addresses.iter().map(|(ip, prefix)| format!("{ip}/{prefix}")).collect::<Vec<_>>().join(", ")
+}
+
+/// `[IPV6]:PORT` of what reads as an IPv6 address and is perhaps one with a port.
+fn address_with_port(text: &str) -> Option<String> {
+    let (host, port) = text.rsplit_once(':')?;
+    let whole: IpAddr = text.parse().ok()?;
+    let meant = whole.is_ipv6() && host.parse::<IpAddr>().is_ok() && port.len() >= 4 && port.parse::<u16>().is_ok();
+    meant.then(|| format!("[{host}]:{port}"))
 }
 
 /// `HOST`, whose port is then this end's, or what has one.
@@ -218,6 +352,7 @@ fn endpoint(text: &str, port: u16) -> Result<Endpoint, String> {
 fn text(name: &str, given: &Given, line: &Line, peer: Option<&Line>) -> String {
     use std::fmt::Write;
     let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
+    let tap = |given: &Given| given.tap.as_ref().map_or_else(String::new, |tap| format!("\nname = {}", quoted(tap)));
     let mut text =
         format!("# {name}.toml: the file's name is the tunnel's name. For the other end, and no secret:\n# {line}\n");
     let mode = match given {
@@ -231,25 +366,29 @@ fn text(name: &str, given: &Given, line: &Line, peer: Option<&Line>) -> String {
             let _ = writeln!(text, "[raw]\ninterface = {}\n", quoted(interface));
         }
         Given { bridge: Some(bridge), .. } => {
-            let _ = writeln!(text, "[tap]\nbridge = {}\n", quoted(bridge));
+            let _ = writeln!(text, "[tap]{}\nbridge = {}\n", tap(given), quoted(bridge));
         }
         Given { addresses, .. } => {
             let list: Vec<_> = addresses.iter().map(|(ip, prefix)| quoted(&format!("{ip}/{prefix}"))).collect();
-            let _ = writeln!(text, "[tap]\naddress = [{}]\n", list.join(", "));
+            let _ = writeln!(text, "[tap]{}\naddress = [{}]\n", tap(given), list.join(", "));
         }
     }
     let _ = writeln!(text, "[secure]\nprivate-key-file = {}", quoted(&format!("{name}.key")));
     if let Some(peer) = peer {
         let _ = writeln!(text, "{}", peer_key(peer));
     }
-    let v6 = [Some(line), peer].into_iter().flatten().filter_map(|line| line.endpoint.as_ref());
-    let v6 = v6.into_iter().any(|endpoint| endpoint.host.contains(':'));
-    let any = Endpoint { host: if v6 { "::" } else { "0.0.0.0" }.into(), port: given.port };
+    let v6 = [Some(line), peer].into_iter().flatten().any(|line| needs_ipv6(line.endpoint.as_ref()));
+    let any = Endpoint { host: if v6 && given.ipv6 { "::" } else { "0.0.0.0" }.into(), port: given.port };
     let _ = writeln!(text, "\n[[path]]\nlocal = \"{any}\"");
     if let Some(peer) = peer {
         let _ = writeln!(text, "{}", remote(peer));
     }
     text
+}
+
+/// Whether the socket of a path must hear IPv6, too: a name may have either address, and `[::]` hears both.
+fn needs_ipv6(endpoint: Option<&Endpoint>) -> bool {
+    endpoint.is_some_and(|endpoint| endpoint.host.parse::<Ipv4Addr>().is_err())
 }
 
 /// The lines that name a peer.

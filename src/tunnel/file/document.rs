@@ -119,8 +119,39 @@ pub fn parse(text: &str) -> Result<Document, String> {
         if table.get("path").is_some_and(toml::Value::is_table) {
             return "[path]: write [[path]], as there can be several".into();
         }
-        at_line(text, &error, &one_line(&error))
+        at_line(text, &error, &mistaken(&table).unwrap_or_else(|| one_line(&error)))
     })
+}
+
+/// Keys whose value is a number, and is often written as a text.
+const NUMBERS: [(&str, &str); 5] =
+    [("tap", "mtu"), ("secure", "path-mtu"), ("classic", "lz4"), ("classic", "fragment-mtu"), ("", "exit-after-s")];
+/// Likewise truths.
+const TRUTHS: [(&str, &str); 3] = [("raw", "promiscuous"), ("rules", "loop-check"), ("", "require-confinement")];
+
+/// What is wrong with values of another kind than they must be, for the mistakes that people make.
+fn mistaken(table: &toml::Table) -> Option<String> {
+    let value = |(table_name, key): (&str, &str)| match table_name {
+        "" => table.get(key),
+        name => table.get(name)?.get(key),
+    };
+    let name = |(table, key): (&str, &str)| if table.is_empty() { key.to_owned() } else { format!("{table}.{key}") };
+    let text = |at| value(at).and_then(toml::Value::as_str);
+    if let Some(address) = text(("tap", "address")) {
+        return Some(format!("tap.address = {address:?}: must be a list: address = [{address:?}]"));
+    }
+    if value(("rules", "vlan-map")).is_some_and(|map| !map.is_table()) {
+        return Some(
+            "rules.vlan-map: must be pairs of LOCAL = REMOTE in braces: vlan-map = { 10 = 30, 40 = 100 }".into(),
+        );
+    }
+    let number = NUMBERS.into_iter().find_map(|at| Some((at, text(at)?)));
+    if let Some((at, written)) = number {
+        let right = written.trim().parse::<u64>().map_or_else(|_| "a number".to_owned(), |number| number.to_string());
+        return Some(format!("{} = {written:?}: must be a number without quotes: {} = {right}", name(at), at.1));
+    }
+    let truth = TRUTHS.into_iter().find_map(|at| Some((at, text(at)?)));
+    truth.map(|(at, written)| format!("{} = {written:?}: must be true or false, without quotes", name(at)))
 }
 
 fn one_line(error: &toml::de::Error) -> String {

@@ -133,8 +133,9 @@ fn secure(table: Secure, directories: &[&Path]) -> Result<tunnel::Secure, String
     let peer = table.peer_public_key.ok_or_else(|| {
         format!("{what} is missing: must be what the other end's `ethudp pubkey` says; `ethudp init NAME --peer LINE` adds it")
     })?;
-    let peer_key = keys::parse_public(what, &peer)?;
     let exposed: Zeroizing<[u8; 32]> = Zeroizing::new(std::array::from_fn(|index| private.expose()[index]));
+    keys::check_not_private(what, &exposed, &peer)?;
+    let peer_key = keys::parse_public(what, &peer)?;
     keys::check_peer(what, &exposed, &peer_key)?;
     let psk = match table.psk_file {
         None => Secret::default(),
@@ -200,7 +201,11 @@ fn tap_port(mode: &str, tap: Tap) -> Result<Port, String> {
     if let Some(mtu) = tap.mtu {
         bounds::check("tap.mtu", mtu, &bounds::INTERFACE_MTU)?;
     }
-    let addresses = tap.address.iter().map(|text| address(text)).collect::<Result<_, _>>()?;
+    let addresses: Vec<(IpAddr, u8)> = tap.address.iter().map(|text| address(text)).collect::<Result<_, _>>()?;
+    let twice = |number: &usize| addresses[..*number].iter().any(|own| own.0 == addresses[*number].0);
+    if let Some((ip, prefix)) = (0..addresses.len()).find(twice).map(|number| addresses[number]) {
+        return Err(format!("tap.address \"{ip}/{prefix}\": stands there twice; must stand there once"));
+    }
     let name = tap.name.map(|name| names::interface("tap.name", &name)).transpose()?;
     Ok(Port::Tap { name, addresses, interface_mtu: tap.mtu, bridge })
 }
@@ -209,10 +214,23 @@ fn address(text: &str) -> Result<(IpAddr, u8), String> {
     let form = || format!("tap.address {text:?}: must be ADDRESS/PREFIX, as in \"10.8.0.1/24\"");
     let (address, prefix) = text.split_once('/').ok_or_else(form)?;
     let address = address.parse().map_err(|_| form())?;
-    Ok((address, address::prefix(address, prefix).map_err(|error| format!("tap.address {text:?}: {error}"))?))
+    let prefix = address::prefix(address, prefix).map_err(|error| format!("tap.address {text:?}: {error}"))?;
+    if prefix == 0 {
+        return Err(format!(
+            "tap.address {text:?}: is in a network of all addresses, so all traffic of this host would go into the tunnel; must be \
+             longer, as in /24"
+        ));
+    }
+    Ok((address, prefix))
 }
 
 fn path(table: PathTable) -> Result<tunnel::Path, String> {
+    if let Some(port) = table.local.strip_prefix("any:") {
+        return Err(format!(
+            "local {:?}: \"any\" is for remote; for any address of this host write \"0.0.0.0:{port}\"",
+            table.local
+        ));
+    }
     let local = address::endpoint("local", &table.local)?;
     let remote = table.remote.ok_or_else(|| {
         let right = "must be the other end's, or \"any\"; `ethudp init NAME --peer LINE` adds it";

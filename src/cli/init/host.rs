@@ -1,0 +1,115 @@
+//! What of a new tunnel must not be that of another on this host: the UDP port, and the name of the TAP interface.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::Path;
+
+use nix::net::if_::if_nametoindex;
+
+use crate::service::files;
+
+/// Files that are looked at, and bytes of the kernel's lists.
+const MOST: usize = 1000;
+const LONGEST: u64 = 16 << 20;
+
+/// What is taken, and by what.
+#[derive(Debug, Default)]
+pub struct Host {
+    ports: Vec<(u16, String)>,
+    taps: Vec<String>,
+}
+
+impl Host {
+    /// Looks at the files of other tunnels in a directory, and at what runs.
+    pub fn look(directory: &Path) -> Self {
+        let mut host = Self::default();
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten().take(MOST) {
+            let path = entry.path();
+            if path.extension().is_some_and(|end| end == "toml")
+                && let Ok((text, _)) = files::text(&path)
+            {
+                host.add(&path.display().to_string(), &text);
+            }
+        }
+        for list in ["/proc/net/udp", "/proc/net/udp6"] {
+            let mut text = String::new();
+            let _ = File::open(list).and_then(|file| file.take(LONGEST).read_to_string(&mut text));
+            host.ports.extend(sockets(&text).map(|port| (port, "a socket of this host".to_owned())));
+        }
+        host
+    }
+
+    fn add(&mut self, file: &str, text: &str) {
+        let Ok(table) = text.parse::<toml::Table>() else { return };
+        let paths = table.get("path").and_then(toml::Value::as_array).map_or(&[][..], Vec::as_slice);
+        let locals = paths.iter().filter_map(|path| path.get("local")?.as_str()?.rsplit_once(':')?.1.parse().ok());
+        self.ports.extend(locals.map(|port| (port, file.to_owned())));
+        let tap = table.get("tap").and_then(|tap| tap.get("name")?.as_str());
+        self.taps.extend(tap.map(str::to_owned));
+    }
+
+    /// What has a port already.
+    pub fn has_port(&self, port: u16) -> Option<&str> {
+        self.ports.iter().find(|(own, _)| *own == port).map(|(_, by)| by.as_str())
+    }
+
+    /// The first port from this one on that is free.
+    pub fn free_port(&self, first: u16) -> u16 {
+        (first..=u16::MAX).find(|port| self.has_port(*port).is_none()).unwrap_or(first)
+    }
+
+    /// A name for the TAP interface: the tunnel's as far as an interface can bear it, with a number where that is taken.
+    pub fn tap_name(&self, tunnel: &str) -> String {
+        // The kernel has its own directories of these names beside those of interfaces.
+        let taken = |name: &str| {
+            matches!(name, "all" | "default") || self.taps.iter().any(|tap| tap == name) || is_interface(name)
+        };
+        let begin = |length| tunnel.chars().take(length).collect::<String>();
+        let whole = begin(15);
+        if !taken(&whole) {
+            return whole;
+        }
+        (2..100).map(|number| format!("{}-{number}", begin(12))).find(|name| !taken(name)).unwrap_or(whole)
+    }
+}
+
+/// Whether there is an interface of this name now.
+pub fn is_interface(name: &str) -> bool {
+    if_nametoindex(name).is_ok()
+}
+
+/// Whether this host has IPv6.
+pub fn has_ipv6() -> bool {
+    Path::new("/proc/net/if_inet6").exists()
+}
+
+/// The ports in the kernel's list of UDP sockets (`proc_net_udp(5)`): address and port in hexadecimal.
+fn sockets(list: &str) -> impl Iterator<Item = u16> {
+    let lines = list.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1)?.rsplit_once(':'));
+    lines.filter_map(|(_, port)| u16::from_str_radix(port, 16).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_another_tunnel_or_program_has_is_not_taken() {
+        let mut host = Host::default();
+        host.add(
+            "a.toml",
+            "[tap]\nname = \"site\"\n[[path]]\nlocal = \"[::]:6000\"\n[[path]]\nlocal = \"192.0.2.1:6001\"\n",
+        );
+        host.add("b.toml", "is no TOML");
+        let list = "  sl  local_address rem_address\n  26: 0100007F:1772 00000000:0000 07\n";
+        host.ports.extend(sockets(list).map(|port| (port, "a socket".into())));
+        assert_eq!(
+            (host.has_port(6001), host.has_port(6002), host.free_port(6000)),
+            (Some("a.toml"), Some("a socket"), 6003)
+        );
+        assert_eq!(host.free_port(7000), 7000);
+        assert_eq!((host.tap_name("site"), host.tap_name("other")), ("site-2".into(), "other".into()));
+        assert_eq!(host.tap_name("a-name-of-twenty-four-by"), "a-name-of-twent");
+        assert_eq!((host.tap_name("lo"), host.tap_name("all")), ("lo-2".into(), "all-2".into()));
+    }
+}

@@ -1,0 +1,161 @@
+//! The networks that this host reaches already: addresses of its interfaces, and routes of its main table.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsRawFd;
+
+use nix::ifaddrs::getifaddrs;
+use nix::libc;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, recv, send, socket,
+};
+use privsep::netlink::{attributes, messages};
+
+/// Routes that are looked at: a router of the Internet has a million, which would take a second at each start.
+const MOST: usize = 20_000;
+/// Length of a `struct rtmsg`: family, lengths of destination and source, TOS, table, protocol, scope, type, flags.
+const RTMSG: usize = 12;
+
+/// A network, or one address, that is in use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// Address and prefix length: of an interface, or of a route's destination.
+    pub network: (IpAddr, u8),
+    /// The interface, as far as there is one.
+    pub interface: String,
+    /// Whether it is a route.
+    pub route: bool,
+}
+
+/// All of them but the default routes and what belongs to each link (`fe80::/10`, multicast).
+///
+/// # Errors
+/// What the kernel says.
+pub fn all() -> io::Result<Vec<Known>> {
+    let (mut known, mut names) = (Vec::new(), Vec::new());
+    for own in getifaddrs()? {
+        let link =
+            own.address.as_ref().and_then(|address| address.as_link_addr().map(nix::sys::socket::LinkAddr::ifindex));
+        names.extend(link.map(|index| (index, own.interface_name.clone())));
+        let network = own.address.as_ref().and_then(ip).zip(own.netmask.as_ref().and_then(ip));
+        known.extend(network.map(|(address, mask)| Known {
+            network: (address, ones(mask)),
+            interface: own.interface_name,
+            route: false,
+        }));
+    }
+    known.extend(routes()?.into_iter().map(|(network, index)| {
+        let name = names.iter().find(|(own, _)| u32::try_from(*own).ok() == index);
+        Known { network, interface: name.map(|(_, name)| name.clone()).unwrap_or_default(), route: true }
+    }));
+    known.retain(|Known { network: (address, prefix), .. }| *prefix > 0 && !of_each_link(*address));
+    Ok(known)
+}
+
+fn of_each_link(address: IpAddr) -> bool {
+    address.is_multicast() || matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
+fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
+    let v4 = address.as_sockaddr_in().map(|address| address.ip().into());
+    v4.or_else(|| address.as_sockaddr_in6().map(|address| address.ip().into()))
+}
+
+fn ones(mask: IpAddr) -> u8 {
+    let ones = match mask {
+        IpAddr::V4(mask) => u32::from(mask).leading_ones(),
+        IpAddr::V6(mask) => u128::from(mask).leading_ones(),
+    };
+    u8::try_from(ones).unwrap_or(128)
+}
+
+/// Destination of a route, and the index of its interface.
+type Route = ((IpAddr, u8), Option<u32>);
+
+/// The unicast routes of the main table.
+fn routes() -> io::Result<Vec<Route>> {
+    let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
+    let mut request = vec![0; 16 + RTMSG];
+    request[0] = 16 + 12;
+    request[4..6].copy_from_slice(&libc::RTM_GETROUTE.to_ne_bytes());
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Flags are 16 bits wide.
+    request[6..8].copy_from_slice(&((libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16).to_ne_bytes());
+    send(socket.as_raw_fd(), &request, MsgFlags::empty())?;
+    let (mut found, mut buffer) = (Vec::new(), vec![0; 64 << 10]);
+    while found.len() < MOST {
+        let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+        for (kind, payload) in messages(&buffer[..length]) {
+            match kind {
+                libc::RTM_NEWROUTE => found.extend(route(payload)),
+                kind if i32::from(kind) == libc::NLMSG_DONE => return Ok(found),
+                _ => return Err(io::ErrorKind::InvalidData.into()),
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// An `RTM_NEWROUTE`, if it is a unicast route of the main table to more than nothing.
+fn route(message: &[u8]) -> Option<Route> {
+    let (info, all) = message.split_at_checked(RTMSG)?;
+    let attribute = |wanted| attributes(all).find(|(name, _)| *name == wanted).map(|(_, value)| value);
+    let number = |value: &[u8]| value.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
+    let table = attribute(libc::RTA_TABLE).and_then(number).unwrap_or(info[4].into());
+    if table != u32::from(libc::RT_TABLE_MAIN) || info[7] != libc::RTN_UNICAST {
+        return None;
+    }
+    let destination = attribute(libc::RTA_DST)?;
+    let v4 = <[u8; 4]>::try_from(destination).map(IpAddr::from);
+    let address = v4.or_else(|_| <[u8; 16]>::try_from(destination).map(IpAddr::from)).ok()?;
+    Some(((address, info[1]), attribute(libc::RTA_OIF).and_then(number)))
+}
+
+/// Whether two networks have an address in common.
+pub fn overlap(one: (IpAddr, u8), other: (IpAddr, u8)) -> bool {
+    let bits = |address: IpAddr| match address {
+        IpAddr::V4(address) => u128::from(u32::from(address)) << 96,
+        IpAddr::V6(address) => u128::from(address),
+    };
+    let mask = u128::MAX.checked_shl(128 - u32::from(one.1.min(other.1))).unwrap_or(0);
+    one.0.is_ipv4() == other.0.is_ipv4() && (bits(one.0) ^ bits(other.0)) & mask == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_overlap_where_one_holds_the_other() {
+        let network = |text: &str| {
+            let (ip, prefix) = text.split_once('/').unwrap();
+            (ip.parse().unwrap(), prefix.parse().unwrap())
+        };
+        for (one, other, both) in [
+            ("192.168.77.40/25", "192.168.77.1/24", true),
+            ("10.0.0.1/8", "10.9.8.7/32", true),
+            ("10.8.0.1/24", "10.8.1.1/24", false),
+            ("10.8.0.1/24", "fd00::1/8", false),
+            ("fd00::1/64", "fd00::2:0:0:1/64", true),
+            ("fd00::1/64", "fd00:0:0:1::1/64", false),
+            ("0.0.0.1/0", "10.0.0.0/8", true),
+        ] {
+            assert_eq!(overlap(network(one), network(other)), both, "{one} {other}");
+            assert_eq!(overlap(network(other), network(one)), both, "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn the_loopback_network_is_known() {
+        let known = all().unwrap();
+        assert!(known.iter().all(|known| known.network.1 > 0));
+    }
+
+    #[test]
+    fn a_route_of_another_table_is_not_looked_at() {
+        let message = |table: u8, kind: u8| {
+            [&[2, 24, 0, 0, table, 0, 0, kind, 0, 0, 0, 0][..], &[8, 0, 1, 0, 10, 8, 0, 0]].concat()
+        };
+        assert_eq!(route(&message(254, 1)), Some((("10.8.0.0".parse().unwrap(), 24), None)));
+        assert!(route(&message(100, 1)).is_none() && route(&message(254, 6)).is_none() && route(&[0; 11]).is_none());
+    }
+}
