@@ -53,12 +53,15 @@ fn buffers(socket: &OwnedFd) {
 
 #[cfg(test)]
 mod tests {
-    use privsep::ipc::PathPlan;
+    use privsep::ipc::{Address, PathPlan};
 
-    use super::path::tests::plan;
     use super::*;
 
     /// A plan whose port cannot be opened by anybody.
+    fn plan(local: &str) -> PathPlan {
+        PathPlan { local: Address(local.parse().unwrap()), remote: None, device: None, mark: None, runs: false }
+    }
+
     fn without_port(paths: Vec<PathPlan>) -> Plan {
         let port = PortPlan::Raw { interface: "lo".into(), promiscuous: false };
         Plan { become_user: None, port, paths, stored: false, store: false }
@@ -68,14 +71,14 @@ mod tests {
     fn paths_come_first_in_their_order_so_that_nothing_is_made_for_one_that_cannot_be() {
         let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let here = taken.local_addr().unwrap();
-        let device = PathPlan { device: Some("no-such-device".into()), ..plan("127.0.0.1:0", None) };
+        let device = PathPlan { device: Some("no-such-device".into()), ..plan("127.0.0.1:0") };
         let fails = |paths: Vec<PathPlan>| everything(&without_port(paths), None).map(|_| ()).unwrap_err();
-        let busy = plan(&here.to_string(), None);
+        let busy = plan(&here.to_string());
         assert!(
             fails(vec![busy.clone(), device.clone()]).starts_with(&format!("local address {here}: already in use"))
         );
         assert!(fails(vec![device, busy]).starts_with("device \"no-such-device\": no such interface"));
-        let port = fails(vec![plan("127.0.0.1:0", None)]);
+        let port = fails(vec![plan("127.0.0.1:0")]);
         assert_eq!(port, "interface \"lo\": does not carry Ethernet frames; name an Ethernet interface");
     }
 }

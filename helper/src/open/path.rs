@@ -78,12 +78,12 @@ fn connect_error(local: SocketAddr, remote: SocketAddr, error: nix::Error) -> St
 }
 
 #[cfg(test)]
-pub mod tests {
+mod tests {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
     use super::*;
 
-    pub fn plan(local: &str, remote: Option<SocketAddr>) -> PathPlan {
+    fn plan(local: &str, remote: Option<SocketAddr>) -> PathPlan {
         PathPlan {
             local: Address(local.parse().unwrap()),
             remote: remote.map(Address),
