@@ -1,16 +1,17 @@
 //! What a service manager sees and keeps: readiness, and the TAP over a restart (`sd_notify(3)`, `sd_listen_fds(3)`).
 
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use ethudp_stubs::raw::call;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use privsep::sys::scm;
 
-use crate::lab::{Background, ETHUDP, Namespace, Running, Scratch, Sites, assert_udp, not_run, wait_for};
+use crate::lab::{Background, ETHUDP, Namespace, Running, Scratch, Sites, assert_udp, not_run, udp_passes, wait_for};
 
 /// The test in the place of systemd.
 pub struct Manager {
@@ -153,6 +154,40 @@ fn the_interface_outlives_a_restart_and_is_as_the_file_says() {
     wait_for("removed interface", Duration::from_secs(3), || {
         (!sites.a.interfaces().contains(&"eu0".into())).then_some(())
     });
+}
+
+#[test]
+fn a_stored_tap_remembers_nothing_that_keeps_frames_from_passing() {
+    let sites = Sites::new();
+    let manager = Manager::new();
+    let tap = file("address = [\"10.8.0.1/24\"]");
+    let (service, mut stored, _) = manager.start(&sites.a, &tap, None);
+    let index = sites.a.index("eu0");
+    drop(service);
+    let _b = Running::classic(&sites.b, "b", "-i 192.0.2.2 6000 192.0.2.1 6000 10.8.0.2 24");
+    let (nothing, one, twelve) = ([0_u8; 4], [1_u8, 0, 0, 0], [12_u8, 0, 0, 0]);
+    // The classic BPF program that takes nothing, and its struct sock_fprog.
+    let program = [6_u64];
+    let fprog = [1_u64, program.as_ptr() as u64];
+    // For frames to one address, which is not the interface's.
+    let filter = [0_u8, 0, 1, 0, 2, 0, 0, 0, 0, 1];
+    let requests: [(&str, u64, *const u8); 6] = [
+        ("TUNSETVNETHDRSZ", libc::TUNSETVNETHDRSZ, twelve.as_ptr()),
+        ("TUNSETVNETLE", libc::TUNSETVNETLE, one.as_ptr()),
+        ("TUNATTACHFILTER", libc::TUNATTACHFILTER, fprog.as_ptr().cast()),
+        ("TUNSETTXFILTER", libc::TUNSETTXFILTER, filter.as_ptr()),
+        ("TUNSETSNDBUF", libc::TUNSETSNDBUF, one.as_ptr()),
+        ("TUNSETCARRIER", libc::TUNSETCARRIER, nothing.as_ptr()),
+    ];
+    for (name, request, argument) in requests {
+        let queue = stored.take().unwrap();
+        call(libc::SYS_ioctl, &[queue.as_raw_fd().into(), request.cast_signed(), argument as i64]).expect(name);
+        let (service, again, _) = manager.start(&sites.a, &tap, Some(queue));
+        assert_eq!(sites.a.index("eu0"), index, "{name}: made anew");
+        assert!(udp_passes(&sites.a, &sites.b, "10.8.0.2", Duration::from_secs(10)), "{name}: nothing passes");
+        stored = again;
+        drop(service);
+    }
 }
 
 #[test]

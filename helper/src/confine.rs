@@ -50,6 +50,18 @@ use Arguments::{AbortItself, Any, OneOf, PlainMemory, Socket, SocketOption};
 #[allow(clippy::cast_possible_truncation)] // The kernel looks at 32 bits, too.
 const TAP: &[i32] =
     &[libc::TUNSETIFF as i32, libc::TUNSETOFFLOAD as i32, libc::TUNGETIFF as i32, libc::SIOCGIFHWADDR as i32];
+#[allow(clippy::cast_possible_truncation)]
+const STORED: &[i32] = &[
+    libc::TUNSETVNETHDRSZ as i32,
+    libc::TUNSETVNETLE as i32,
+    libc::TUNSETVNETBE as i32,
+    libc::TUNSETTXFILTER as i32,
+    libc::TUNDETACHFILTER as i32,
+    libc::TUNSETFILTEREBPF as i32,
+    libc::TUNSETSTEERINGEBPF as i32,
+    libc::TUNSETSNDBUF as i32,
+    libc::TUNSETCARRIER as i32,
+];
 /// Bounding and ambient set; who may look at this process; what ends it.
 const PRIVILEGES: &[i32] = &[
     libc::PR_CAPBSET_READ,
@@ -107,6 +119,7 @@ pub const OPENING: &[Allowed] = &[
     allow("recvfrom", libc::SYS_recvfrom, Any, "netlink replies"),
     allow("openat", libc::SYS_openat, Any, "the two files that Landlock leaves"),
     allow("ioctl", libc::SYS_ioctl, OneOf(1, TAP), "makes a TAP with offload, or asks which a stored one is"),
+    allow("ioctl", libc::SYS_ioctl, OneOf(1, STORED), "sets back what a stored TAP remembers"),
     allow("prctl", libc::SYS_prctl, OneOf(0, PRIVILEGES), "gives up the bounding set, stays out of others' reach"),
     allow("capget", libc::SYS_capget, Any, "gives up capabilities"),
     allow("capset", libc::SYS_capset, Any, "gives up capabilities"),

@@ -80,7 +80,7 @@ pub fn same_tap(plan: &PortPlan, tap: OwnedFd) -> Option<(OwnedFd, String)> {
     if wanted.as_ref().is_some_and(|wanted| *wanted != queue.name) {
         return None;
     }
-    if !queue.ours {
+    if !queue.ours || !link.ethernet || tap::reset(tap.as_fd()).is_err() {
         // What cannot be removed shows when the new one is made.
         let _ = netlink.remove(link.index);
         return None;

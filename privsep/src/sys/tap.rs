@@ -51,6 +51,34 @@ pub fn offload(queue: BorrowedFd<'_>) -> io::Result<()> {
     set(OFFLOAD | UDP_OFFLOAD).or_else(|_| set(OFFLOAD))
 }
 
+/// Sets back what a queue and its interface remember and [`identify`] does not tell, as a process before this one may have left it.
+///
+/// # Errors
+/// `EINVAL` from a kernel that lacks one of them.
+pub fn reset(queue: BorrowedFd<'_>) -> io::Result<()> {
+    for (request, value) in [
+        // Length of a virtio_net_hdr without a number of buffers, in the byte order of this machine.
+        (libc::TUNSETVNETHDRSZ, 10),
+        (libc::TUNSETVNETLE, 0),
+        (libc::TUNSETVNETBE, 0),
+        // No filter of MAC addresses (an empty struct tun_filter), nor any of BPF.
+        (libc::TUNSETTXFILTER, 0),
+        (libc::TUNDETACHFILTER, 0),
+        (libc::TUNSETFILTEREBPF, -1),
+        (libc::TUNSETSTEERINGEBPF, -1),
+        (libc::TUNSETSNDBUF, i32::MAX),
+        (libc::TUNSETCARRIER, 1),
+    ] {
+        // SAFETY: the descriptor is open, and each of these reads at most an int through its argument, or does not look at it.
+        let result = check(unsafe { libc::ioctl(queue.as_raw_fd(), request, &raw const value) });
+        // Few kernels know it, and only there it can have been set.
+        if request != libc::TUNSETVNETBE {
+            result?;
+        }
+    }
+    Ok(())
+}
+
 /// A queue that somebody has made.
 pub struct Queue {
     /// Name of its interface.
