@@ -90,6 +90,77 @@ fn a_local_side_that_is_down_is_a_state_and_comes_back() {
     );
 }
 
+/// An end with addresses of both families.
+fn addressed(sites: &Sites) -> Running {
+    sites.a.quiet(false);
+    let file = "mode = \"tap\"\nwire = \"classic\"\n[tap]\nname = \"eu0\"\naddress = [\"10.8.0.1/24\", \"fd00::1/64\"]\n\
+                [[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"192.0.2.2:6000\"\n";
+    Running::up(&sites.a, "a", file)
+}
+
+/// Waits until its local side is down for this reason.
+fn wait_local(end: &Running, reason: &str) {
+    wait_for(reason, LIMIT, || {
+        let status = end.status();
+        (status["state"] == "local-down" && status["reason"] == reason).then_some(())
+    });
+}
+
+#[test]
+fn an_address_that_was_flushed_shows() {
+    let sites = Sites::new();
+    let a = addressed(&sites);
+    for (address, flush) in
+        [("10.8.0.1/24", "-4 addr flush dev eu0"), ("fd00::1/64", "-6 addr flush dev eu0 scope global")]
+    {
+        a.wait_state("connecting", LIMIT);
+        sites.a.ip(flush);
+        let add = format!("ip addr add {address} dev eu0");
+        wait_local(&a, &format!("address {address} is missing on interface \"eu0\": `{add}`"));
+        sites.a.ip(add.strip_prefix("ip ").unwrap());
+    }
+    a.wait_state("connecting", LIMIT);
+}
+
+#[test]
+fn addresses_stay_when_the_interface_is_set_down() {
+    let sites = Sites::new();
+    let a = addressed(&sites);
+    sites.a.ip("link set eu0 down");
+    a.wait_state("local-down", LIMIT);
+    sites.a.ip("link set eu0 up");
+    a.wait_state("connecting", LIMIT);
+    let shown = sites.a.ip("addr show eu0");
+    assert!(shown.contains("10.8.0.1/24") && shown.contains("fd00::1/64"), "{shown}");
+}
+
+#[test]
+fn a_renamed_interface_is_shown_by_its_name() {
+    let sites = Sites::new();
+    let a = addressed(&sites);
+    sites.a.ip("link set eu0 down");
+    sites.a.ip("link set eu0 name lan9");
+    wait_local(&a, "\"lan9\" is down: `ip link set lan9 up`");
+    assert_eq!(a.status()["port"]["interface"], "lan9");
+    assert_eq!(lines(&a, "interface \"eu0\" has been renamed to \"lan9\""), 1, "{}", a.log());
+    sites.a.ip("link set lan9 up");
+    a.wait_state("connecting", LIMIT);
+}
+
+#[test]
+fn a_renamed_bridge_is_not_a_removed_one() {
+    let sites = Sites::new();
+    sites.a.ip("link add br0 type bridge");
+    sites.a.ip("link set br0 up");
+    let a = Running::classic(&sites.a, "a", "-b -dev eu0 192.0.2.1 6000 192.0.2.2 6000 br0");
+    a.wait_state("connecting", LIMIT);
+    sites.a.ip("link set br0 down");
+    sites.a.ip("link set br0 name br9");
+    wait_local(&a, "\"br9\" is down: `ip link set br9 up`");
+    sites.a.ip("link set eu0 nomaster");
+    wait_local(&a, "interface \"eu0\" is not in bridge \"br9\" any more: `ip link set eu0 master br9`");
+}
+
 #[test]
 fn a_cable_that_is_pulled_is_seen() {
     let sites = Sites::new();

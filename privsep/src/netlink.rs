@@ -17,6 +17,8 @@ const IFADDR: usize = 8;
 pub struct Link {
     /// Interface index.
     pub index: u32,
+    /// Its name.
+    pub name: String,
     /// Kind of a virtual interface ("bridge"), empty for others.
     pub kind: String,
     /// Whether it is an Ethernet interface. Loopback is not: it gives back every frame that is sent.
@@ -39,11 +41,13 @@ impl Link {
     pub fn parse(reply: &[u8]) -> io::Result<Self> {
         let (info, all) = reply.split_at_checked(IFINFO).ok_or(io::ErrorKind::InvalidData)?;
         let attribute = |wanted| attributes(all).find(|(name, _)| *name == wanted).map(|(_, value)| value);
+        let text = |value: &[u8]| String::from_utf8_lossy(value).trim_end_matches('\0').to_owned();
         let kind = attribute(libc::IFLA_LINKINFO)
             .and_then(|nested| attributes(nested).find(|(name, _)| *name == libc::IFLA_INFO_KIND))
-            .map(|(_, kind)| String::from_utf8_lossy(kind).trim_end_matches('\0').to_owned());
+            .map(|(_, kind)| text(kind));
         Ok(Self {
             index: number(&info[4..]),
+            name: attribute(libc::IFLA_IFNAME).map(text).unwrap_or_default(),
             kind: kind.unwrap_or_default(),
             ethernet: u16::from_ne_bytes([info[2], info[3]]) == libc::ARPHRD_ETHER,
             address: attribute(libc::IFLA_ADDRESS).unwrap_or_default().to_vec(),
@@ -59,6 +63,8 @@ impl Link {
 pub struct LinkChange {
     /// MTU in bytes.
     pub mtu: Option<u32>,
+    /// MAC address.
+    pub address: Option<[u8; 6]>,
     /// Index of the bridge to join, 0 for none.
     pub master: Option<u32>,
     /// Bring it up.
@@ -120,6 +126,9 @@ impl Netlink {
                 request.attribute(name, &value.to_ne_bytes());
             }
         }
+        if let Some(address) = change.address {
+            request.attribute(libc::IFLA_ADDRESS, &address);
+        }
         self.transact(request, 0).map(drop)
     }
 
@@ -133,13 +142,13 @@ impl Netlink {
     }
 
     /// Gives an interface an address that is usable at once: duplicate address detection is left out.
-    pub fn add_address(&mut self, index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
+    fn add_address(&mut self, index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
         let flags = libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_EXCL;
         self.address(Request::new(libc::RTM_NEWADDR, flags), index, address, prefix)
     }
 
     /// Takes an address away from an interface.
-    pub fn remove_address(&mut self, index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
+    fn remove_address(&mut self, index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
         self.address(Request::new(libc::RTM_DELADDR, libc::NLM_F_ACK), index, address, prefix)
     }
 
@@ -161,13 +170,49 @@ impl Netlink {
     pub fn addresses(&mut self, index: u32) -> io::Result<Vec<(IpAddr, u8)>> {
         let mut request = Request::new(libc::RTM_GETADDR, libc::NLM_F_DUMP);
         request.extend(&[0; IFADDR]);
+        self.dump(request, libc::RTM_NEWADDR, |payload| permanent_address(payload, index))
+    }
+
+    /// Gives an interface these addresses and takes other permanent ones away, as a stored TAP may have.
+    ///
+    /// # Errors
+    /// What failed, and with which address.
+    pub fn set_addresses(&mut self, index: u32, wanted: &[(IpAddr, u8)]) -> Result<(), String> {
+        let list = |netlink: &mut Self| netlink.addresses(index).map_err(|e| format!("its addresses: {e}"));
+        for (address, prefix) in list(self)?.into_iter().filter(|address| goes(address, wanted)) {
+            match self.remove_address(index, address, prefix) {
+                // The kernel takes secondary addresses away with their primary one.
+                Err(error) if error.raw_os_error() != Some(libc::EADDRNOTAVAIL) => {
+                    return Err(format!("address {address}/{prefix}: {error}"));
+                }
+                _ => {}
+            }
+        }
+        let present = list(self)?;
+        for &(address, prefix) in wanted.iter().filter(|address| !present.contains(address)) {
+            self.add_address(index, address, prefix).map_err(|e| format!("address {address}/{prefix}: {e}"))?;
+        }
+        Ok(())
+    }
+
+    /// The ports of a bridge.
+    pub fn ports(&mut self, bridge: u32) -> io::Result<Vec<Link>> {
+        let mut request = Request::new(libc::RTM_GETLINK, libc::NLM_F_DUMP);
+        request.extend(&[0; IFINFO]);
+        request.attribute(libc::IFLA_MASTER, &bridge.to_ne_bytes());
+        let port = |payload: &[u8]| Link::parse(payload).ok().filter(|link| link.master == bridge);
+        self.dump(request, libc::RTM_NEWLINK, port)
+    }
+
+    /// Sends a request for many, and keeps what `select` makes of the replies of type `expected`.
+    fn dump<T>(&mut self, request: Request, expected: u16, select: impl Fn(&[u8]) -> Option<T>) -> io::Result<Vec<T>> {
         send(self.socket.as_raw_fd(), &request.finish(), MsgFlags::empty())?;
         let mut found = Vec::new();
         loop {
             let length = recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::empty())?;
             for (kind, payload) in messages(&self.buffer[..length]) {
                 match kind {
-                    libc::RTM_NEWADDR => found.extend(permanent_address(payload, index)),
+                    kind if kind == expected => found.extend(select(payload)),
                     kind if i32::from(kind) == libc::NLMSG_DONE => return Ok(found),
                     _ => return Err(io::ErrorKind::InvalidData.into()),
                 }
@@ -181,6 +226,11 @@ impl Netlink {
         let length = recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::empty())?;
         answer(&self.buffer[..length], expected)
     }
+}
+
+/// Whether an address that an interface has is to go, where these are wanted. The link-local one is the kernel's.
+fn goes(address: &(IpAddr, u8), wanted: &[(IpAddr, u8)]) -> bool {
+    !wanted.contains(address) && !matches!(address.0, IpAddr::V6(ip) if ip.is_unicast_link_local())
 }
 
 /// The payload of the reply of type `expected`, empty for an acknowledgement.
@@ -282,8 +332,9 @@ mod tests {
         let mut netlink = Netlink::open().unwrap();
         let link = netlink.link("lo").unwrap();
         assert_eq!((link.index, link.kind.as_str(), link.ethernet, link.mtu, link.master), (1, "", false, 65536, 0));
-        assert_eq!(netlink.link_at(1).unwrap().address, [0; 6]);
-        assert!(netlink.addresses(1).is_ok());
+        let link = netlink.link_at(1).unwrap();
+        assert_eq!((link.name.as_str(), link.address), ("lo", vec![0; 6]));
+        assert!(netlink.addresses(1).is_ok() && netlink.ports(1).is_ok_and(|ports| ports.is_empty()));
         assert_eq!(netlink.link("no-such-if").err().unwrap().raw_os_error(), Some(libc::ENODEV));
     }
 
@@ -298,5 +349,22 @@ mod tests {
         assert_eq!(messages(&[0; 64]).count(), 0);
         assert_eq!(attributes(&[200, 0, 1, 0, 9]).count(), 0);
         assert_eq!(attributes(&[0, 0, 1, 0, 9]).count(), 0);
+    }
+
+    #[test]
+    fn addresses_go_that_are_not_planned_but_for_the_kernels_own() {
+        let address = |text: &str, prefix| (text.parse::<IpAddr>().unwrap(), prefix);
+        let wanted = [address("10.8.0.1", 24), address("fd00::1", 64)];
+        for (present, expected) in [
+            (address("10.8.0.1", 24), false),
+            (address("10.8.0.1", 16), true),
+            (address("10.8.0.2", 24), true),
+            (address("fd00::1", 64), false),
+            (address("fd00::2", 64), true),
+            (address("fe80::1", 64), false),
+            (address("169.254.0.1", 16), true),
+        ] {
+            assert_eq!(goes(&present, &wanted), expected, "{present:?}");
+        }
     }
 }

@@ -25,8 +25,10 @@ pub struct Facts<'a> {
     pub underlay_mtus: Vec<Option<u32>>,
     pub state: &'a State,
     pub uptime: Duration,
-    /// What is wrong with the local side.
+    /// Why the local side does not work.
     pub local: Option<String>,
+    /// Why it carries less than it should.
+    pub limit: Option<String>,
     /// What is known of each path besides its report.
     pub seen: Vec<Seen>,
     /// What keeps a session from coming about.
@@ -61,10 +63,10 @@ pub fn collect(facts: Facts<'_>) -> Status {
         (_, None, _) => ("degraded", Some("the helper has ended: a worker that dies cannot be replaced".into())),
         _ if facts.local.is_some() => ("local-down", facts.local),
         // Nobody need answer a mirror.
-        _ if !facts.tunnel.is_answered() => ("up", facts.storm.map(Into::into)),
+        _ if !facts.tunnel.is_answered() => ("up", facts.storm.map(Into::into).or(facts.limit)),
         (.., path) => {
             let mismatch = seen(active).mismatch.map(|mismatch| mismatch.sentence(written));
-            let reason = mismatch.or(facts.storm).map(Into::into);
+            let reason = mismatch.or(facts.storm).map(Into::into).or(facts.limit);
             let state = path.map_or("connecting", |path| path.state.as_str());
             match facts.trouble {
                 _ if facts.tunnel.secure().is_none() || facts.state.secure.session.is_some() => (state, reason),
@@ -122,6 +124,7 @@ pub fn before_start(tunnel: &Tunnel, waits: bool) -> Status {
         state: &State::default(),
         uptime: Duration::ZERO,
         local: None,
+        limit: None,
         seen: Vec::new(),
         trouble: None,
         storm: None,

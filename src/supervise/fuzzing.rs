@@ -87,6 +87,7 @@ fn shown(mut tunnel: Tunnel, state: &State, trouble: Option<Trouble>) {
             state,
             uptime: Duration::from_secs(1),
             local: None,
+            limit: None,
             seen: Vec::new(),
             trouble,
             storm: None,

@@ -1,28 +1,35 @@
-//! Notices what becomes of the local interface and of its bridge (rtnetlink(7), `RTM_NEWLINK` and `RTM_DELLINK`).
+//! Notices what becomes of the local interface, its addresses and its bridge (rtnetlink(7)).
 //!
 //! The sockets are opened in the host's network namespace and stay in it when the supervisor leaves.
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket};
-use privsep::netlink::{IFINFO, Netlink, attributes, messages};
+use privsep::netlink::{IFINFO, Link, Netlink, attributes, messages};
 
-/// Multicast group of link messages (`RTMGRP_LINK`, `linux/rtnetlink.h`).
+use crate::tunnel::bounds;
+
+/// Multicast groups of messages about interfaces and addresses (`RTMGRP_LINK`, `RTMGRP_IPV4_IFADDR`, `RTMGRP_IPV6_IFADDR` of
+/// `linux/rtnetlink.h`).
 const LINKS: u32 = 1;
+const ADDRESSES: u32 = 0x110;
 /// Attribute of an interface that has gone to another network namespace (`IFLA_NEW_NETNSID`).
 const NEW_NETNSID: u16 = 45;
 
-/// Watches one interface, and the bridge that it belongs to.
+/// Watches one interface, the addresses it should have, and the bridge that it belongs to.
 pub struct LinkWatch {
     socket: OwnedFd,
     /// For questions.
     query: Netlink,
-    index: u32,
-    interface: String,
+    /// The interface when it was looked at last.
+    link: Link,
+    /// What it should have, with prefix length.
+    addresses: Vec<(IpAddr, u8)>,
     /// Name of its bridge, and the index that one had when we looked last.
     bridge: Option<(String, u32)>,
     /// It may be moved to another namespace: a TAP works wherever it is.
@@ -49,7 +56,7 @@ pub enum Fate {
     Gone,
 }
 
-/// Why nothing passes the local side.
+/// What is wrong with the local side.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trouble {
     /// Interface or bridge of this name is down.
@@ -60,6 +67,17 @@ pub enum Trouble {
     NoBridge { interface: String, bridge: String },
     /// The bridge is there, without the interface.
     OutOfBridge { interface: String, bridge: String },
+    /// The interface lacks an address, here with its prefix length.
+    NoAddress { interface: String, address: (IpAddr, u8) },
+    /// Other ports of the bridge carry longer frames.
+    LowMtu { interface: String, mtu: u32, bridge: String, others: u32 },
+}
+
+impl Trouble {
+    /// Whether the local side does not work; otherwise it carries less than it should.
+    pub fn is_down(&self) -> bool {
+        !matches!(self, Self::LowMtu { .. })
+    }
 }
 
 impl fmt::Display for Trouble {
@@ -75,22 +93,36 @@ impl fmt::Display for Trouble {
                 let join = format!("ip link set {interface} master {bridge}");
                 write!(f, "interface {interface:?} is not in bridge {bridge:?} any more: `{join}`")
             }
+            Self::NoAddress { interface, address: (address, prefix) } => write!(
+                f,
+                "address {address}/{prefix} is missing on interface {interface:?}: `ip addr add {address}/{prefix} dev {interface}`"
+            ),
+            Self::LowMtu { interface, mtu, bridge, others } => write!(
+                f,
+                "MTU {mtu} of interface {interface:?} is less than the {others} of the other ports of bridge {bridge:?}, which drops \
+                 longer frames without a trace: `ip link set {interface} mtu {others}`; leave out `mtu` of [tap] in the file"
+            ),
         }
     }
 }
 
 impl LinkWatch {
-    /// Starts to watch the interface of this index and name, which is a port of this bridge.
+    /// Starts to watch the interface of this index, which should have these addresses and is a port of this bridge.
     ///
     /// # Errors
     /// `NotFound` when it has been removed already.
-    pub fn new(index: u32, interface: &str, bridge: Option<&str>, movable: bool) -> io::Result<Self> {
+    pub fn new(index: u32, addresses: &[(IpAddr, u8)], bridge: Option<&str>, movable: bool) -> io::Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
-        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, LINKS))?;
-        let (query, interface) = (Netlink::open()?, interface.to_owned());
-        let bridge = bridge.map(|bridge| (bridge.to_owned(), 0));
-        let mut watch = Self { socket, query, index, interface, bridge, movable, moved: false, trouble: None };
+        let groups = if addresses.is_empty() { LINKS } else { LINKS | ADDRESSES };
+        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
+        let mut query = Netlink::open()?;
+        let link = query.link_at(index).map_err(|error| match error.raw_os_error() {
+            Some(libc::ENODEV) => io::ErrorKind::NotFound.into(),
+            _ => error,
+        })?;
+        let (addresses, bridge) = (addresses.to_vec(), bridge.map(|bridge| (bridge.to_owned(), 0)));
+        let mut watch = Self { socket, query, link, addresses, bridge, movable, moved: false, trouble: None };
         match watch.look() {
             Fate::Gone => Err(io::ErrorKind::NotFound.into()),
             Fate::Same | Fate::Changed => Ok(watch),
@@ -103,7 +135,7 @@ impl LinkWatch {
         let mut changed = false;
         loop {
             match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
-                Ok(length) => match news(&buffer[..length], self.index, self.bridge.as_ref()) {
+                Ok(length) => match news(&buffer[..length], self.link.index, self.bridge.as_ref()) {
                     News::None => {}
                     News::Changed => changed = true,
                     News::Moved if self.movable => self.moved = true,
@@ -118,9 +150,14 @@ impl LinkWatch {
         }
     }
 
-    /// Why nothing passes the local side, if so.
+    /// What is wrong with the local side, if anything.
     pub fn trouble(&self) -> Option<&Trouble> {
         self.trouble.as_ref()
+    }
+
+    /// The interface when it was looked at last.
+    pub fn link(&self) -> &Link {
+        &self.link
     }
 
     /// Asks the kernel how interface and bridge are.
@@ -138,32 +175,60 @@ impl LinkWatch {
     }
 
     fn ask(&mut self) -> io::Result<Option<Trouble>> {
-        let link = self.query.link_at(self.index)?;
-        let has = |flags: u32, flag: i32| flags & flag.cast_unsigned() != 0;
-        let interface = self.interface.clone();
-        if !has(link.flags, libc::IFF_UP) {
+        self.link = self.query.link_at(self.link.index)?;
+        let interface = self.link.name.clone();
+        if !has(self.link.flags, libc::IFF_UP) {
             return Ok(Some(Trouble::Down(interface)));
         }
-        if !has(link.flags, libc::IFF_LOWER_UP) {
+        if !has(self.link.flags, libc::IFF_LOWER_UP) {
             return Ok(Some(Trouble::NoCarrier(interface)));
         }
-        let Some((bridge, index)) = &mut self.bridge else { return Ok(None) };
-        let name = bridge.clone();
-        Ok(match self.query.link(&name) {
-            Ok(bridge) => {
-                *index = bridge.index;
-                match bridge {
-                    bridge if bridge.index != link.master => Some(Trouble::OutOfBridge { interface, bridge: name }),
-                    bridge if !has(bridge.flags, libc::IFF_UP) => Some(Trouble::Down(name)),
-                    _ => None,
-                }
-            }
-            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {
-                Some(Trouble::NoBridge { interface, bridge: name })
-            }
-            Err(_) => self.trouble.clone(),
-        })
+        match self.ask_bridge()? {
+            Some(trouble) if trouble.is_down() => Ok(Some(trouble)),
+            trouble => Ok(self.missing_address()?.or(trouble)),
+        }
     }
+
+    /// The first address that the interface should have and has not.
+    fn missing_address(&mut self) -> io::Result<Option<Trouble>> {
+        if self.addresses.is_empty() {
+            return Ok(None);
+        }
+        let present = self.query.addresses(self.link.index)?;
+        let missing = self.addresses.iter().find(|address| !present.contains(address));
+        Ok(missing.map(|&address| Trouble::NoAddress { interface: self.link.name.clone(), address }))
+    }
+
+    fn ask_bridge(&mut self) -> io::Result<Option<Trouble>> {
+        let Some((name, index)) = &mut self.bridge else { return Ok(None) };
+        let (interface, mtu) = (self.link.name.clone(), self.link.mtu);
+        // The bridge that the interface is in may have another name by now.
+        let found =
+            if self.link.master == *index && *index != 0 { self.query.link_at(*index) } else { self.query.link(name) };
+        let found = match found {
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {
+                return Ok(Some(Trouble::NoBridge { interface, bridge: name.clone() }));
+            }
+            found => found?,
+        };
+        (*name, *index) = (found.name.clone(), found.index);
+        let bridge = found.name;
+        if self.link.master != found.index {
+            return Ok(Some(Trouble::OutOfBridge { interface, bridge }));
+        }
+        if !has(found.flags, libc::IFF_UP) {
+            return Ok(Some(Trouble::Down(bridge)));
+        }
+        let ports = self.query.ports(found.index)?;
+        let others = ports.iter().filter(|port| port.index != self.link.index).map(|port| u64::from(port.mtu)).min();
+        let others = others.map(|mtu| mtu.min(*bounds::INTERFACE_MTU.end())).and_then(|mtu| u32::try_from(mtu).ok());
+        let limit = others.filter(|&others| others > mtu);
+        Ok(limit.map(|others| Trouble::LowMtu { interface, mtu, bridge, others }))
+    }
+}
+
+fn has(flags: u32, flag: i32) -> bool {
+    flags & flag.cast_unsigned() != 0
 }
 
 impl AsFd for LinkWatch {
@@ -172,27 +237,31 @@ impl AsFd for LinkWatch {
     }
 }
 
-/// What the messages say of the interface of this index, and of the bridge of this name and index that it is in. Leaving a
-/// bridge is reported by `RTM_DELLINK` in another family, and once more in ours.
+/// What the messages say of the interface of this index, of its addresses, and of the bridge of this name and index that it is in and
+/// the ports of that. Leaving a bridge is reported by `RTM_DELLINK` in another family, and once more in ours.
 pub fn news(bytes: &[u8], index: u32, bridge: Option<&(String, u32)>) -> News {
     let mut news = News::None;
     for (kind, payload) in messages(bytes) {
-        let Some((info, all)) = payload.split_at_checked(IFINFO) else { continue };
-        let of = u32::from_ne_bytes([info[4], info[5], info[6], info[7]]);
-        if info[0] != 0 {
+        // The index is at the same place in messages about interfaces and about addresses.
+        let Some(of) = payload.get(4..8).and_then(|of| of.first_chunk()).map(|of| u32::from_ne_bytes(*of)) else {
+            continue;
+        };
+        if matches!(kind, libc::RTM_NEWADDR | libc::RTM_DELADDR) {
+            news = if of == index { News::Changed } else { news };
             continue;
         }
-        if kind == libc::RTM_DELLINK && of == index {
-            let moved = attributes(all).any(|(name, _)| name == NEW_NETNSID);
-            return if moved { News::Moved } else { News::Removed };
+        let Some((info, all)) = payload.split_at_checked(IFINFO) else { continue };
+        let attribute = |wanted| attributes(all).find(|(name, _)| *name == wanted).map(|(_, value)| value);
+        let ours = info[0] == 0;
+        if ours && kind == libc::RTM_DELLINK && of == index {
+            return if attribute(NEW_NETNSID).is_some() { News::Moved } else { News::Removed };
         }
-        let is_bridge = |(name, bridge): &(String, u32)| {
-            let named = |(attribute, value): (u16, &[u8])| {
-                attribute == libc::IFLA_IFNAME && value.strip_suffix(&[0]) == Some(name.as_bytes())
-            };
-            of == *bridge || attributes(all).any(named)
+        let concerns = |(name, bridge): &(String, u32)| {
+            let named = attribute(libc::IFLA_IFNAME).and_then(|name| name.strip_suffix(&[0])) == Some(name.as_bytes());
+            let port = *bridge != 0 && attribute(libc::IFLA_MASTER) == Some(&bridge.to_ne_bytes()[..]);
+            ours && (of == *bridge || named) || port
         };
-        if of == index || bridge.is_some_and(is_bridge) {
+        if ours && of == index || bridge.is_some_and(concerns) {
             news = News::Changed;
         }
     }
@@ -229,6 +298,16 @@ mod tests {
         moved[0] = 48;
         moved.extend_from_slice(&[8, 0, 1, 0, 0, 0, 0, 0, 8, 0, 45, 0, 1, 0, 0, 0]);
         assert_eq!(plain(&moved), News::Moved);
+        let address = |kind, of| message(kind, 2, of);
+        assert_eq!(
+            (plain(&address(libc::RTM_NEWADDR, 5)), plain(&address(libc::RTM_DELADDR, 4))),
+            (News::Changed, News::None)
+        );
+        assert_eq!(plain(&address(libc::RTM_DELADDR, 5)), News::Changed);
+        let mut joined = message(16, bridge, 8);
+        joined[0] = 40;
+        joined.extend_from_slice(&[8, 0, 10, 0, 9, 0, 0, 0]);
+        assert_eq!((plain(&joined), port(&joined)), (News::None, News::Changed));
         let mut made = message(16, 0, 77);
         made[0] = 40;
         made.extend_from_slice(b"\x08\0\x03\0br0\0");
@@ -237,9 +316,9 @@ mod tests {
 
     #[test]
     fn what_is_not_there_cannot_be_watched() {
-        let lo = LinkWatch::new(1, "lo", None, false);
-        assert!(lo.is_ok_and(|mut watch| watch.take() == Fate::Same));
-        let none = LinkWatch::new(u32::MAX >> 1, "none", None, false);
+        let lo = LinkWatch::new(1, &[], None, false);
+        assert!(lo.is_ok_and(|mut watch| watch.take() == Fate::Same && watch.link().name == "lo"));
+        let none = LinkWatch::new(u32::MAX >> 1, &[], None, false);
         assert_eq!(none.err().unwrap().kind(), io::ErrorKind::NotFound);
     }
 }

@@ -81,11 +81,11 @@ pub fn run(
     let (pid, interface, index) = (helper.child.pid(), &helper.interface, helper.index);
     log::debug(&format!("helper {pid} has opened all handles; the local side is {interface}, index {index}"));
     notify.store(descriptor_store::TAP, helper.to_store.take());
-    let (bridge, movable) = match &tunnel.port {
-        Port::Tap { bridge, .. } => (bridge.as_deref(), true),
-        Port::Raw { .. } | Port::Mirror { .. } => (None, false),
+    let (addresses, bridge, movable) = match &tunnel.port {
+        Port::Tap { addresses, bridge, .. } => (&addresses[..], bridge.as_deref(), true),
+        Port::Raw { .. } | Port::Mirror { .. } => (&[][..], None, false),
     };
-    let link = LinkWatch::new(helper.index, &helper.interface, bridge, movable)
+    let link = LinkWatch::new(helper.index, addresses, bridge, movable)
         .context(|| format!("interface {:?}", helper.interface))?;
     let goes_on = |run: &String| command::run(run, &tunnel.name, &helper.interface, &signals);
     if !tunnel.run.as_ref().is_none_or(goes_on) {

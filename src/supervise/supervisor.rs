@@ -141,10 +141,10 @@ impl<'a> Supervisor<'a> {
             storm: storm::Detector::new(Instant::now()),
             observer: Observer::new(Instant::now(), tunnel, remotes),
             session: Watch::default(),
-            repair: repair::Schedule::new(tunnel.repair, notify.is_connected()),
+            repair: repair::Schedule::new(Instant::now(), tunnel.repair, notify.is_connected()),
             tunnel,
+            interface: parts.link.link().name.clone(),
             parts,
-            interface: helper.interface.clone(),
             helper: Some(helper),
             signals,
             control,
@@ -216,8 +216,11 @@ impl<'a> Supervisor<'a> {
             self.on_request();
         }
         match if link { self.parts.link.take() } else { Fate::Same } {
-            Fate::Same => {}
-            Fate::Changed => self.on_local_side(),
+            Fate::Same => self.on_name(),
+            Fate::Changed => {
+                self.on_name();
+                self.on_local_side();
+            }
             Fate::Gone => {
                 // With helper and worker dead nobody held a TAP any more.
                 self.helper()?;
@@ -269,12 +272,23 @@ impl<'a> Supervisor<'a> {
         let need = match self.parts.link.trouble() {
             _ if self.helper.is_none() => Some(Need::Helper),
             Some(Trouble::OutOfBridge { .. }) => Some(Need::Bridge),
+            Some(Trouble::NoAddress { .. }) => Some(Need::Address),
             _ => None,
         };
         match self.repair.note(now, SystemTime::now(), need) {
             None => Ok(()),
             Some(Need::Helper) => Err(Error::failure("ends to be started again, with a new helper")),
             Some(Need::Bridge) => Err(Error::failure("ends to be started again, and to join its bridge")),
+            Some(Need::Address) => Err(Error::failure("ends to be started again, and to set its addresses")),
+        }
+    }
+
+    /// Says that the interface has another name.
+    fn on_name(&mut self) {
+        let name = &self.parts.link.link().name;
+        if *name != self.interface {
+            log::info(&format!("local side: interface {:?} has been renamed to {name:?}", self.interface));
+            self.interface.clone_from(name);
         }
     }
 
@@ -551,7 +565,8 @@ impl<'a> Supervisor<'a> {
             underlay_mtus: self.parts.paths.iter().map(|path| path.underlay_mtu).collect(),
             state: &self.parts.state,
             uptime: self.observer.uptime(),
-            local: self.parts.link.trouble().map(Trouble::to_string),
+            local: self.parts.link.trouble().filter(|trouble| trouble.is_down()).map(Trouble::to_string),
+            limit: self.parts.link.trouble().filter(|trouble| !trouble.is_down()).map(Trouble::to_string),
             seen: self.observer.seen(),
             trouble: self.session.found(),
             storm: self.storm.found().map(storm::Storm::sentence),

@@ -28,14 +28,14 @@ pub fn open(
     tap::offload(tap.as_fd()).map_err(|e| format!("offload of interface {name:?}: {e}"))?;
     let link = link_of(&mut netlink, tap.as_fd()).map_err(|e| format!("interface {name:?}: {e}"))?;
     let mtu = mtu.unwrap_or(DEFAULT_MTU);
-    if link.mtu != mtu {
-        let change = LinkChange { mtu: Some(mtu), ..LinkChange::default() };
-        netlink.change(link.index, &change).map_err(|e| format!("MTU {mtu} of interface {name:?}: {e}"))?;
+    let change = LinkChange { mtu: Some(mtu), ..LinkChange::default() };
+    netlink.change(link.index, &change).map_err(|e| format!("MTU {mtu} of interface {name:?}: {e}"))?;
+    netlink.set_addresses(link.index, addresses).map_err(|e| format!("interface {name:?}: {e}"))?;
+    // The address that the kernel adds by itself need not be pending, either, and all stay when the interface is set down. Under
+    // a unit that protects the kernel's tunables this cannot be written, and without IPv6 it is not there.
+    for (variable, value) in [("accept_dad", "0"), ("keep_addr_on_down", "1")] {
+        let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/{variable}"), value);
     }
-    give_addresses(&mut netlink, link.index, addresses).map_err(|e| format!("interface {name:?}: {e}"))?;
-    // The address that the kernel adds by itself need not be pending, either. Under a unit that protects the kernel's tunables
-    // this cannot be written, and without IPv6 it is not there.
-    let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_dad"), "0");
     let change = LinkChange { master: new_master(link.master, bridge), up: true, ..LinkChange::default() };
     netlink.change(link.index, &change).map_err(|e| format!("bringing up interface {name:?}: {e}"))?;
     Ok((tap, name, link.index))
@@ -44,30 +44,6 @@ pub fn open(
 /// The bridge to join by its index, 0 for none; `None` where nothing changes. A stored TAP may be in one that it is to leave.
 fn new_master(now: u32, bridge: Option<u32>) -> Option<u32> {
     bridge.or((now != 0).then_some(0))
-}
-
-/// Whether an address that an interface has is to go, where these are wanted. The link-local one is the kernel's.
-fn goes(address: &(IpAddr, u8), wanted: &[(IpAddr, u8)]) -> bool {
-    !wanted.contains(address) && !matches!(address.0, IpAddr::V6(ip) if ip.is_unicast_link_local())
-}
-
-/// Gives an interface these addresses and takes other permanent ones away, as a stored TAP may have.
-fn give_addresses(netlink: &mut Netlink, index: u32, wanted: &[(IpAddr, u8)]) -> Result<(), String> {
-    let list = |netlink: &mut Netlink| netlink.addresses(index).map_err(|e| format!("its addresses: {e}"));
-    for address in list(netlink)?.into_iter().filter(|address| goes(address, wanted)) {
-        match netlink.remove_address(index, address.0, address.1) {
-            // The kernel takes secondary addresses away with their primary one.
-            Err(error) if error.raw_os_error() != Some(libc::EADDRNOTAVAIL) => {
-                return Err(format!("address {}/{}: {error}", address.0, address.1));
-            }
-            _ => {}
-        }
-    }
-    let present = list(netlink)?;
-    for &(address, prefix) in wanted.iter().filter(|address| !present.contains(address)) {
-        netlink.add_address(index, address, prefix).map_err(|e| format!("address {address}/{prefix}: {e}"))?;
-    }
-    Ok(())
 }
 
 /// The stored queue and the name of its interface, if that is what the plan asks for. One that is only made otherwise, by another
@@ -143,23 +119,6 @@ mod tests {
         for (now, bridge, change) in [(0, None, None), (7, None, Some(0)), (0, Some(9), Some(9)), (7, Some(9), Some(9))]
         {
             assert_eq!(new_master(now, bridge), change, "{now} to {bridge:?}");
-        }
-    }
-
-    #[test]
-    fn addresses_go_that_are_not_planned_but_for_the_kernels_own() {
-        let address = |text: &str, prefix| (text.parse::<IpAddr>().unwrap(), prefix);
-        let wanted = [address("10.8.0.1", 24), address("fd00::1", 64)];
-        for (present, expected) in [
-            (address("10.8.0.1", 24), false),
-            (address("10.8.0.1", 16), true),
-            (address("10.8.0.2", 24), true),
-            (address("fd00::1", 64), false),
-            (address("fd00::2", 64), true),
-            (address("fe80::1", 64), false),
-            (address("169.254.0.1", 16), true),
-        ] {
-            assert_eq!(goes(&present, &wanted), expected, "{present:?}");
         }
     }
 
