@@ -2,13 +2,18 @@
 
 use std::time::Duration;
 
-use crate::lab::{Namespace, Running, Sites, Wire, assert_tcp, assert_udp, frame};
+use crate::lab::{Namespace, Running, Sites, Wire, assert_tcp, assert_udp, frame, wait_for};
+use crate::secure::End;
 
-const LIMIT: Duration = Duration::from_secs(3);
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// Bridges `br0` at both sites with the LANs in them.
 fn bridged(sites: &Sites) -> (Namespace, Namespace) {
-    let lans = sites.lans(1500);
+    bridged_of(sites, 1500)
+}
+
+fn bridged_of(sites: &Sites, mtu: u32) -> (Namespace, Namespace) {
+    let lans = sites.lans(mtu);
     for site in [&sites.a, &sites.b] {
         site.ip("link add br0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0");
         site.ip("link set lan master br0");
@@ -55,4 +60,56 @@ fn the_file_format_does_the_same() {
     let (near, mut far) = (Wire::new(&lan_a, "eth0"), Wire::new(&lan_b, "eth0"));
     near.send(&frame(1, 1514));
     assert_eq!(far.receive(LIMIT), Some(frame(1, 1514)));
+}
+
+const PORT: &str = "mode = \"bridge\"\n[tap]\nname = \"eu0\"\nbridge = \"br0\"\n";
+const LOW: &str = "mode = \"bridge\"\n[tap]\nname = \"eu0\"\nbridge = \"br0\"\nmtu = 1400\n";
+
+#[test]
+fn with_the_defaults_a_bridge_carries_what_its_lan_carries() {
+    for mtu in [1500, 9000] {
+        let sites = Sites::new();
+        let (lan_a, lan_b) = bridged_of(&sites, mtu);
+        let ends = [End { port: PORT, ..End::A }.start(&sites, "a"), End { port: PORT, ..End::B }.start(&sites, "b")];
+        for (end, site) in ends.iter().zip([&sites.a, &sites.b]) {
+            end.wait_state("up", LIMIT);
+            for interface in ["br0", "eu0"] {
+                let link = site.ip(&format!("link show {interface}"));
+                assert!(link.contains(&format!("mtu {mtu} ")), "{link}");
+            }
+            assert_eq!(end.status()["reason"], serde_json::Value::Null);
+        }
+        let (near, mut far) = (Wire::new(&lan_a, "eth0"), Wire::new(&lan_b, "eth0"));
+        let longest = frame(1, usize::try_from(mtu).unwrap() + 14);
+        near.send(&longest);
+        assert!(std::iter::from_fn(|| far.receive(LIMIT)).any(|received| received == longest), "MTU {mtu}");
+    }
+}
+
+#[test]
+fn a_tap_that_limits_its_bridge_is_shown() {
+    let sites = Sites::new();
+    let _lans = bridged(&sites);
+    let a = End { port: LOW, ..End::A }.start(&sites, "a");
+    let _b = End { port: LOW, ..End::B }.start(&sites, "b");
+    let reason = |words: &str| {
+        wait_for(words, LIMIT, || {
+            let status = a.status();
+            (status["state"] == "up" && status["reason"].as_str().unwrap_or_default().contains(words)).then_some(())
+        });
+    };
+    reason("MTU 1400 of interface \"eu0\" is less than the 1500 of the other ports of bridge \"br0\"");
+    assert!(a.log().contains("tap.mtu = 1400: lowers the MTU of bridge \"br0\""), "{}", a.log());
+    assert!(a.log().contains("local side: MTU 1400 of interface"), "{}", a.log());
+    let nothing = || wait_for("no reason", LIMIT, || a.status()["reason"].is_null().then_some(()));
+    sites.a.ip("link set eu0 mtu 1500");
+    nothing();
+    // A port with more joins, and one with less.
+    sites.a.ip("link set lan mtu 9000");
+    reason("`ip link set eu0 mtu 9000`");
+    sites.a.ip("link add short mtu 1300 type veth peer name other");
+    sites.a.ip("link set short master br0");
+    nothing();
+    sites.a.ip("link set short nomaster");
+    reason("`ip link set eu0 mtu 9000`");
 }

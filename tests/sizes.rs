@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::lab::{Namespace, Running, Sites, Wire, frame, join, wait_for};
+use crate::secure::End;
 
 const SILENCE: Duration = Duration::from_millis(300);
 const TAGS: [&[u8]; 6] = [
@@ -89,4 +90,27 @@ fn all_that_a_bridge_forwards_arrives_but_what_the_kernel_lets_no_packet_socket_
             );
         }
     }
+}
+
+#[test]
+fn the_secure_wire_carries_what_the_interfaces_carry() {
+    const LIMIT: Duration = Duration::from_secs(10);
+    let port = "mode = \"raw\"\n[raw]\ninterface = \"lan\"\n";
+    let sites = Sites::new();
+    let (lan_a, lan_b) = sites.lans(1500);
+    let (a, b) = (End { port, ..End::A }.start(&sites, "a"), End { port, ..End::B }.start(&sites, "b"));
+    a.wait_state("up", LIMIT);
+    b.wait_state("up", LIMIT);
+    // Where the two LANs differ, the end that cannot send the longer frames counts and says them.
+    sites.a.ip("link set lan mtu 9000");
+    let [near, mut far] = stations(&lan_a, &lan_b);
+    for length in [1514, 9014] {
+        near.send(&frame(1, length));
+    }
+    assert_eq!(far.receive(LIMIT), Some(frame(1, 1514)));
+    wait_for("a line", LIMIT, || b.log().contains("longer than the MTU").then_some(()));
+    assert_eq!(b.count("/port/tx_dropped_oversize"), 1);
+    sites.b.ip("link set lan mtu 9000");
+    near.send(&frame(2, 9014));
+    assert_eq!(far.receive(LIMIT), Some(frame(2, 9014)));
 }

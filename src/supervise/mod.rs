@@ -102,7 +102,7 @@ pub fn run(
         runtime: control.directory(),
         system_log: policies.place == Place::Background,
     };
-    let found = sizes::fragments(tunnel, &paths);
+    let found = sizes::fragments(tunnel, link.link().mtu, &paths);
     let shortage = Shortage::watch();
     let in_empty_network = confine::give_up_privileges(identity, &keeps).context(|| "giving up privileges".into())?;
     for line in advice::of(tunnel).into_iter().chain(found) {

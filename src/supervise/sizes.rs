@@ -7,9 +7,6 @@ use super::underlay;
 use crate::tunnel::resolve::Resolved;
 use crate::tunnel::{Port, Tunnel};
 
-/// MTU of a TAP for which none is given.
-const DEFAULT_INTERFACE_MTU: u32 = 1500;
-
 /// What has been said of frames and datagrams that were too long, or too many in one.
 #[derive(Debug, Default)]
 pub struct Sizes {
@@ -43,10 +40,10 @@ impl Sizes {
     }
 }
 
-/// Whether frames that fill a TAP's MTU go through the underlay in one piece; a line for the first path where they do not.
-pub fn fragments(tunnel: &Tunnel, paths: &[Resolved]) -> Option<String> {
-    let Port::Tap { interface_mtu, bridge, .. } = &tunnel.port else { return None };
-    let own = interface_mtu.unwrap_or(DEFAULT_INTERFACE_MTU);
+/// Whether frames that fill a TAP's MTU, which is `own`, go through the underlay in one piece; a line for the first path where they
+/// do not.
+pub fn fragments(tunnel: &Tunnel, own: u32, paths: &[Resolved]) -> Option<String> {
+    let Port::Tap { bridge, .. } = &tunnel.port else { return None };
     // What TCP sends is made to fit, and what is split by us is not split by others.
     let split = tunnel.classic().is_none_or(|classic| classic.fragment_mtu.is_some());
     if tunnel.auto_mss || tunnel.rules.mss.is_some() || split {
@@ -57,10 +54,15 @@ pub fn fragments(tunnel: &Tunnel, paths: &[Resolved]) -> Option<String> {
         (local, under, underlay::largest_interface_mtu(&tunnel.wire, local, under, bridge.is_some()))
     });
     let (local, under, fits) = short.find(|(_, _, fits)| *fits < own)?;
+    let mss = fits.saturating_sub(40);
+    // A bridge drops what is longer than its least MTU without a trace.
+    let remedy = if bridge.is_some() {
+        format!("TCP fits with mss = \"auto\" (-mss {mss})")
+    } else {
+        format!("what fits is an MTU of {fits} at both ends (tap.mtu), or for TCP mss = \"auto\" (-mss {mss})")
+    };
     Some(format!(
-        "frames of up to {own} bytes (MTU) become IP fragments on path {local}, whose underlay carries {under}: what fits is an \
-         MTU of {fits} at both ends (tap.mtu), or for TCP mss = \"auto\" (-mss {})",
-        fits.saturating_sub(40)
+        "frames of up to {own} bytes (MTU) become IP fragments on path {local}, whose underlay carries {under}: {remedy}"
     ))
 }
 
@@ -95,7 +97,16 @@ mod tests {
             );
             crate::tunnel::file::from_text(&file, "a", std::path::Path::new("")).unwrap()
         };
-        let line = |text: &str, underlay_mtu| fragments(&with(text), &[Resolved { local, remote, underlay_mtu }]);
+        let line = |text: &str, underlay_mtu| {
+            let tunnel = with(text);
+            let Port::Tap { interface_mtu, .. } = tunnel.port else { panic!("{text}") };
+            fragments(&tunnel, interface_mtu.unwrap_or(1500), &[Resolved { local, remote, underlay_mtu }])
+        };
+        let bridged = with("[tap]\nname = \"eu0\"");
+        let port = Port::Tap { name: None, addresses: Vec::new(), interface_mtu: None, bridge: Some("br0".into()) };
+        let bridged = Tunnel { port, ..bridged };
+        let advice = fragments(&bridged, 1500, &[Resolved { local, remote, underlay_mtu: Some(1500) }]).unwrap();
+        assert!(advice.contains("TCP fits with mss") && !advice.contains("tap.mtu"), "{advice}");
         // 1500 less 20 of IPv4, 8 of UDP, 14 of Ethernet.
         assert!(line("", Some(1500)).unwrap().contains("an MTU of 1458 at both ends"));
         assert!(line("[tap]\nmtu = 1459", Some(1500)).is_some());

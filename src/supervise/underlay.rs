@@ -135,9 +135,10 @@ fn datagram_of(path_mtu: Option<u16>, path: &Resolved) -> u16 {
 }
 
 /// MTU of a TAP for which none is given: what fits through every path, but no less than IPv6 needs, nor more than a frame can have.
-/// The classic wire leaves it to the kernel, as `EthUDP` does.
+/// The classic wire leaves it to the kernel, as `EthUDP` does; and in a bridge it is the bridge's, which the helper sees.
 pub fn interface_mtu(tunnel: &Tunnel, paths: &[Resolved]) -> Option<u32> {
-    let (Port::Tap { interface_mtu: None, .. }, Some(secure)) = (&tunnel.port, tunnel.secure()) else { return None };
+    let Port::Tap { interface_mtu: None, bridge: None, .. } = &tunnel.port else { return None };
+    let secure = tunnel.secure()?;
     let fits = ipc::Secure::largest_frame(datagram(secure.path_mtu, paths).into()).saturating_sub(UNTAGGED);
     let bound = |bound: u64| u32::try_from(bound).unwrap_or(u32::MAX);
     Some(fits.clamp(bound(*bounds::PATH_MTU.start()), bound(*bounds::INTERFACE_MTU.end())))

@@ -16,6 +16,7 @@ pub fn of(tunnel: &Tunnel) -> Vec<String> {
     }
     lines.extend(of_the_direction(tunnel));
     lines.extend(of_an_address_in_a_bridge(&tunnel.port));
+    lines.extend(of_a_low_mtu_in_a_bridge(&tunnel.port));
     lines.extend(tunnel.paths.iter().filter_map(|path| of_a_route_into_itself(tunnel, path)));
     lines
 }
@@ -66,6 +67,18 @@ fn of_an_address_in_a_bridge(port: &Port) -> Option<String> {
         "tap address {address}/{prefix}: an interface in a bridge does not answer by its own address; give it to the bridge: \
          ip addr add {address}/{prefix} dev {bridge}"
     ))
+}
+
+/// A bridge has the least MTU of its ports. Hosts behind it are not told, so this is at least what Ethernet carries.
+fn of_a_low_mtu_in_a_bridge(port: &Port) -> Option<String> {
+    const ETHERNET: u32 = 1500;
+    let Port::Tap { interface_mtu: Some(mtu), bridge: Some(bridge), .. } = port else { return None };
+    (*mtu < ETHERNET).then(|| {
+        format!(
+            "tap.mtu = {mtu}: lowers the MTU of bridge {bridge:?} to {mtu}, which drops longer frames between all its ports and the \
+             tunnel without a trace; leave it out to carry what the bridge carries"
+        )
+    })
 }
 
 /// A peer behind the tunnel's own address is looked for inside the tunnel.
@@ -175,6 +188,15 @@ mod tests {
         let bridge = TAP.replace("mode = \"tap\"", "mode = \"bridge\"").replace("[tap]", "[tap]\nbridge = \"br0\"");
         assert!(warns(&tunnel(&bridge, &[(HERE, "192.0.2.2:6000")]), "ip addr add 10.8.0.1/24 dev br0"));
         assert!(!warns(&tunnel(TAP, &[(HERE, "192.0.2.2:6000")]), "ip addr"));
+    }
+
+    #[test]
+    fn an_mtu_that_lowers_the_bridges_is_warned_of() {
+        for (mtu, words) in [("mtu = 1400", true), ("mtu = 1500", false), ("", false)] {
+            let bridge = format!("mode = \"bridge\"\n[tap]\nbridge = \"br0\"\n{mtu}");
+            assert_eq!(warns(&tunnel(&bridge, &[(HERE, "192.0.2.2:6000")]), "drops longer frames"), words, "{mtu}");
+        }
+        assert!(!warns(&tunnel(&format!("{TAP}\nmtu = 1400"), &[(HERE, "192.0.2.2:6000")]), "drops longer frames"));
     }
 
     #[test]

@@ -13,6 +13,8 @@ use privsep::sys::tap;
 
 /// MTU of a new TAP interface in bytes (`ether_setup`).
 const DEFAULT_MTU: u32 = 1500;
+/// Greatest MTU in bytes whose frames a worker carries (docs/FILE.md).
+const LARGEST_MTU: u32 = 9216;
 
 /// Creates a TAP interface, or takes the stored one; gives it addresses and MTU, puts it into its bridge, brings it up.
 pub fn open(
@@ -23,11 +25,11 @@ pub fn open(
     mtu: Option<u32>,
 ) -> Result<(OwnedFd, String, u32), String> {
     let mut netlink = Netlink::open().map_err(|e| format!("netlink socket: {e}"))?;
-    let bridge = bridge.map(|name| bridge_index(&mut netlink, name)).transpose()?;
+    let bridge = bridge.map(|name| find_bridge(&mut netlink, name)).transpose()?;
     let (tap, name) = stored.map_or_else(|| create_tap(name.unwrap_or("tap%d")), Ok)?;
     tap::offload(tap.as_fd()).map_err(|e| format!("offload of interface {name:?}: {e}"))?;
     let link = link_of(&mut netlink, tap.as_fd()).map_err(|e| format!("interface {name:?}: {e}"))?;
-    let mtu = mtu.unwrap_or(DEFAULT_MTU);
+    let mtu = mtu.unwrap_or_else(|| default_mtu(link.mtu, bridge.as_ref().map(|bridge| bridge.mtu)));
     let change = LinkChange { mtu: Some(mtu), ..LinkChange::default() };
     netlink.change(link.index, &change).map_err(|e| format!("MTU {mtu} of interface {name:?}: {e}"))?;
     netlink.set_addresses(link.index, addresses).map_err(|e| format!("interface {name:?}: {e}"))?;
@@ -36,9 +38,16 @@ pub fn open(
     for (variable, value) in [("accept_dad", "0"), ("keep_addr_on_down", "1")] {
         let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/{variable}"), value);
     }
+    let bridge = bridge.map(|bridge| bridge.index);
     let change = LinkChange { master: new_master(link.master, bridge), up: true, ..LinkChange::default() };
     netlink.change(link.index, &change).map_err(|e| format!("bringing up interface {name:?}: {e}"))?;
     Ok((tap, name, link.index))
+}
+
+/// MTU of a TAP that now has this one, where none is given: a bridge has the least of its ports, and drops longer frames without
+/// a trace. A stored TAP may be what has lowered it, before a port with more has joined.
+fn default_mtu(now: u32, bridge: Option<u32>) -> u32 {
+    bridge.map_or(DEFAULT_MTU, |bridge| bridge.max(now).clamp(DEFAULT_MTU, LARGEST_MTU))
 }
 
 /// The bridge to join by its index, 0 for none; `None` where nothing changes. A stored TAP may be in one that it is to leave.
@@ -80,9 +89,9 @@ fn link_of(netlink: &mut Netlink, queue: BorrowedFd<'_>) -> io::Result<Link> {
     Err(io::Error::other("is not the one that was made; has it been moved or replaced meanwhile?"))
 }
 
-fn bridge_index(netlink: &mut Netlink, name: &str) -> Result<u32, String> {
+fn find_bridge(netlink: &mut Netlink, name: &str) -> Result<Link, String> {
     match netlink.link(name) {
-        Ok(link) if link.kind == "bridge" => Ok(link.index),
+        Ok(link) if link.kind == "bridge" => Ok(link),
         Ok(_) => Err(format!("bridge {name:?}: this interface is not a bridge; `ip link show type bridge` lists them")),
         Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {
             Err(format!("bridge {name:?}: no such interface; create it with `ip link add {name} type bridge`"))
@@ -119,6 +128,21 @@ mod tests {
         for (now, bridge, change) in [(0, None, None), (7, None, Some(0)), (0, Some(9), Some(9)), (7, Some(9), Some(9))]
         {
             assert_eq!(new_master(now, bridge), change, "{now} to {bridge:?}");
+        }
+    }
+
+    #[test]
+    fn a_tap_in_a_bridge_carries_what_the_bridge_carries() {
+        for (now, bridge, mtu) in [
+            (1400, None, 1500),
+            (1500, Some(1500), 1500),
+            (1500, Some(1280), 1500),
+            (1500, Some(9000), 9000),
+            (9000, Some(1500), 9000),
+            (1422, Some(1422), 1500),
+            (1500, Some(65_535), 9216),
+        ] {
+            assert_eq!(default_mtu(now, bridge), mtu, "{now} in {bridge:?}");
         }
     }
 

@@ -65,7 +65,7 @@ pub enum PortPlan {
         addresses: Vec<(IpAddr, u8)>,
         /// The bridge that the interface joins.
         bridge: Option<String>,
-        /// Interface MTU in bytes; `None` leaves the kernel's 1500.
+        /// Interface MTU in bytes; `None` takes that of the bridge, at least 1500, and without one the kernel's 1500.
         interface_mtu: Option<u32>,
     },
     /// A packet socket on an interface that exists.
