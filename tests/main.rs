@@ -22,6 +22,7 @@ mod kills;
 mod mirror;
 mod mss;
 mod nat;
+mod neighbours;
 mod offload;
 mod overload;
 mod parts;

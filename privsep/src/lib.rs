@@ -12,4 +12,4 @@ pub mod sys;
 
 /// Version of the messages between the processes. All executables of one tunnel come from one build, so anything else
 /// than equality is a mixed installation and ends the start.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;

@@ -26,6 +26,7 @@ mod underlay;
 mod words;
 mod worker;
 
+use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -93,7 +94,8 @@ pub fn run(
     }
     underlay::look_at(tunnel, &mut paths, &helper.interface);
     let datagram = underlay::datagram(tunnel.secure().and_then(|secure| secure.path_mtu), &paths);
-    let mut settings = settings::settings(tunnel, &paths, datagram);
+    let mac = <[u8; 6]>::try_from(&link.link().address[..]).ok();
+    let mut settings = settings::settings(tunnel, &paths, datagram, mac, forwards(&helper.interface));
     if tunnel.auto_mss {
         settings.rules.mss = Some(underlay::mss(&tunnel.wire, &paths).map_err(Error::Failure)?);
     }
@@ -123,6 +125,13 @@ pub fn run(
         in_empty_network,
     };
     Supervisor::new(tunnel, parts, helper, signals, control, notify).run(ready)
+}
+
+/// Whether this host forwards IPv6 from an interface, or may do so: who takes a router for a host forgets it as a router (RFC 4861,
+/// section 7.2.5).
+fn forwards(interface: &str) -> bool {
+    fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{interface}/forwarding"))
+        .map_or(true, |value| value.trim() != "0")
 }
 
 /// Blocks the signals that we handle and opens a descriptor that reports them.

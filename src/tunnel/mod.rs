@@ -1,6 +1,6 @@
 //! What a tunnel is, however it was described: by a classic command line or by a [`file`].
 //!
-//! Its values, each with its form and bounds: [`address`], [`names`], [`cipher`], [`keys`], [`vlan_map`], [`repair`], [`bounds`]. What is
+//! Its values, each with its form and bounds: [`address`], [`names`], [`cipher`], [`keys`], [`vlan_map`], [`repair`], [`bounds`], [`mac`]. What is
 //! made of it: [`advice`] to people, networks that are [`taken`], addresses by [`resolve`], the [`plan`] for the helper, [`settings`] for the workers.
 
 pub mod address;
@@ -10,6 +10,7 @@ pub mod cipher;
 pub mod file;
 pub mod filter;
 pub mod keys;
+pub mod mac;
 pub mod names;
 pub mod plan;
 pub mod repair;

@@ -3,8 +3,11 @@
 use privsep::ipc::{Address, Identity, PathPlan, Plan, PortPlan, Remote};
 
 use super::resolve::Resolved;
-use super::{Port, Tunnel, filter};
+use super::{Port, Tunnel, filter, mac};
 use crate::Error;
+
+/// What tells hosts apart (machine-id(5)).
+const MACHINE: &str = "/etc/machine-id";
 
 /// The plan for the helper: every handle that this tunnel will ever need.
 ///
@@ -34,6 +37,7 @@ pub fn plan(
             addresses: addresses.clone(),
             bridge: bridge.clone(),
             interface_mtu: given.or(interface_mtu),
+            mac: mac::of(tunnel, std::fs::read_to_string(MACHINE).ok().as_deref()),
         },
         Port::Raw { interface, promiscuous } => {
             PortPlan::Raw { interface: interface.clone(), promiscuous: *promiscuous }

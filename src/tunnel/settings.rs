@@ -1,12 +1,16 @@
 //! From a tunnel's description to what its workers are told.
 
-use privsep::ipc::{self, Classic, PortKind, Secrets, Settings};
+use privsep::ipc::{self, Announcement, Classic, PortKind, Secrets, Settings};
 
 use super::resolve::Resolved;
 use super::{Port, Tunnel, Wire};
 
-/// What every worker is told; `datagram` is the longest in bytes that leaves whole by every path.
-pub fn settings(tunnel: &Tunnel, paths: &[Resolved], datagram: u16) -> Settings {
+/// Addresses that are announced at most.
+const ANNOUNCED: usize = 64;
+
+/// What every worker is told; `datagram` is the longest in bytes that leaves whole by every path, `mac` the address of the TAP, `router`
+/// whether this host forwards IPv6 from it.
+pub fn settings(tunnel: &Tunnel, paths: &[Resolved], datagram: u16, mac: Option<[u8; 6]>, router: bool) -> Settings {
     let port = match tunnel.port {
         Port::Tap { .. } => PortKind::Tap,
         Port::Raw { .. } => PortKind::Raw,
@@ -24,7 +28,16 @@ pub fn settings(tunnel: &Tunnel, paths: &[Resolved], datagram: u16) -> Settings 
         remotes: paths.iter().map(|path| path.remote).collect(),
         rules: tunnel.rules.clone(),
         exit_after: tunnel.exit_after,
+        announcement: mac.and_then(|mac| announcement(tunnel, mac, router)),
     }
+}
+
+/// The classic wire announces nothing: what is on it is the original's. In a bridge an interface does not answer by its own address.
+fn announcement(tunnel: &Tunnel, mac: [u8; 6], router: bool) -> Option<Announcement> {
+    let Port::Tap { addresses, bridge: None, .. } = &tunnel.port else { return None };
+    tunnel.secure()?;
+    let addresses = addresses.iter().take(ANNOUNCED).map(|(address, _)| *address).collect();
+    Some(Announcement { mac, addresses, router })
 }
 
 /// What besides nobody may know.

@@ -102,7 +102,13 @@ fn plan() -> Plan {
     let user = User::from_name("ethudp").unwrap().expect("user ethudp");
     Plan {
         become_user: Some(Identity { uid: user.uid.as_raw(), gid: user.gid.as_raw() }),
-        port: PortPlan::Tap { name: Some("eu0".into()), addresses: Vec::new(), bridge: None, interface_mtu: None },
+        port: PortPlan::Tap {
+            name: Some("eu0".into()),
+            addresses: Vec::new(),
+            bridge: None,
+            interface_mtu: None,
+            mac: None,
+        },
         paths: vec![PathPlan {
             local: Address(LOCAL.parse().unwrap()),
             remote: None,

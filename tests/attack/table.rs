@@ -188,6 +188,7 @@ impl Stage {
             remotes: vec![Remote::Fixed(Address("127.0.0.1:6001".parse().unwrap()))],
             rules: Rules { send: true, receive: true, ..Rules::default() },
             exit_after: None,
+            announcement: None,
         };
         let (settings, state) = (Box::new(settings), Box::<State>::default());
         let handles = Handles(vec![Handle::Port(0), Handle::Path(0)]);

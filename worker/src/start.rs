@@ -15,6 +15,7 @@ use privsep::sys::process;
 
 use crate::control::{Control, Supervisor};
 use crate::forward::{Inward, Outward, Shared, leaves_partial};
+use crate::frame::announce;
 use crate::io::{Clock, Waker};
 use crate::path::Inlet;
 use crate::port::{Sink, Source};
@@ -127,7 +128,8 @@ pub(crate) fn loops(
         main: Waker::new()?,
     });
     let source = Source::new(settings.port, Arc::clone(&port), leaves_partial(&shared, &sealer));
-    let outward = Outward::new(Arc::clone(&shared), source, sealer);
+    let announcement = settings.announcement.as_ref().map(announce::frames).unwrap_or_default();
+    let outward = Outward::new(Arc::clone(&shared), source, sealer, announcement);
     let sink = Sink::new(settings.port, port);
     Ok((outward, Inward::new(shared, session, inlets, sink, settings.wire.in_place())))
 }

@@ -31,8 +31,9 @@ pub struct Handles {
 pub fn everything(plan: &Plan, stored: Option<(OwnedFd, String)>) -> Result<Handles, String> {
     let paths = plan.paths.iter().map(path::open).collect::<Result<_, _>>()?;
     let (port, interface, index) = match &plan.port {
-        PortPlan::Tap { name, addresses, bridge, interface_mtu } => {
-            tap::open(stored, name.as_deref(), addresses, bridge.as_deref(), *interface_mtu)?
+        PortPlan::Tap { name, addresses, bridge, interface_mtu, mac } => {
+            let name = name.as_deref().unwrap_or("tap%d");
+            tap::open(stored, name, addresses, bridge.as_deref(), *interface_mtu, *mac)?
         }
         PortPlan::Raw { interface, promiscuous } => packet::both_ways(interface, *promiscuous)?,
         PortPlan::Mirror { interface, filter } => packet::open(interface, false, filter)?,
@@ -57,11 +58,11 @@ mod tests {
 
     use super::*;
 
-    /// A plan whose port cannot be opened by anybody.
     fn plan(local: &str) -> PathPlan {
         PathPlan { local: Address(local.parse().unwrap()), remote: None, device: None, mark: None, runs: false }
     }
 
+    /// A plan whose port cannot be opened by anybody.
     fn without_port(paths: Vec<PathPlan>) -> Plan {
         let port = PortPlan::Raw { interface: "lo".into(), promiscuous: false };
         Plan { become_user: None, port, paths, stored: false, store: false }

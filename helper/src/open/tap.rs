@@ -16,21 +16,25 @@ const DEFAULT_MTU: u32 = 1500;
 /// Greatest MTU in bytes whose frames a worker carries (docs/FILE.md).
 const LARGEST_MTU: u32 = 9216;
 
-/// Creates a TAP interface, or takes the stored one; gives it addresses and MTU, puts it into its bridge, brings it up.
+/// Creates a TAP interface with this MAC address, or takes the stored one as it is; gives it addresses and MTU, puts it into its
+/// bridge, brings it up.
 pub fn open(
     stored: Option<(OwnedFd, String)>,
-    name: Option<&str>,
+    name: &str,
     addresses: &[(IpAddr, u8)],
     bridge: Option<&str>,
     mtu: Option<u32>,
+    mac: Option<[u8; 6]>,
 ) -> Result<(OwnedFd, String, u32), String> {
     let mut netlink = Netlink::open().map_err(|e| format!("netlink socket: {e}"))?;
     let bridge = bridge.map(|name| find_bridge(&mut netlink, name)).transpose()?;
-    let (tap, name) = stored.map_or_else(|| create_tap(name.unwrap_or("tap%d")), Ok)?;
+    // The neighbours of a stored one know its MAC address.
+    let mac = mac.filter(|_| stored.is_none());
+    let (tap, name) = stored.map_or_else(|| create_tap(name), Ok)?;
     tap::offload(tap.as_fd()).map_err(|e| format!("offload of interface {name:?}: {e}"))?;
     let link = link_of(&mut netlink, tap.as_fd()).map_err(|e| format!("interface {name:?}: {e}"))?;
     let mtu = mtu.unwrap_or_else(|| default_mtu(link.mtu, bridge.as_ref().map(|bridge| bridge.mtu)));
-    let change = LinkChange { mtu: Some(mtu), ..LinkChange::default() };
+    let change = LinkChange { mtu: Some(mtu), address: mac, ..LinkChange::default() };
     netlink.change(link.index, &change).map_err(|e| format!("MTU {mtu} of interface {name:?}: {e}"))?;
     netlink.set_addresses(link.index, addresses).map_err(|e| format!("interface {name:?}: {e}"))?;
     // The address that the kernel adds by itself need not be pending, either, and all stay when the interface is set down. Under
@@ -149,7 +153,7 @@ mod tests {
     #[test]
     fn what_is_no_tap_or_not_asked_for_is_not_taken_as_the_stored_one() {
         let (one, other) = std::os::unix::net::UnixDatagram::pair().unwrap();
-        let tap = PortPlan::Tap { name: None, addresses: Vec::new(), bridge: None, interface_mtu: None };
+        let tap = PortPlan::Tap { name: None, addresses: Vec::new(), bridge: None, interface_mtu: None, mac: None };
         assert!(same_tap(&tap, one.into()).is_none());
         let raw = PortPlan::Raw { interface: "lo".into(), promiscuous: false };
         assert!(same_tap(&raw, other.into()).is_none());

@@ -67,6 +67,8 @@ pub enum PortPlan {
         bridge: Option<String>,
         /// Interface MTU in bytes; `None` takes that of the bridge, at least 1500, and without one the kernel's 1500.
         interface_mtu: Option<u32>,
+        /// MAC address of an interface that is made anew; `None` leaves it to the kernel.
+        mac: Option<[u8; 6]>,
     },
     /// A packet socket on an interface that exists.
     Raw {

@@ -29,12 +29,15 @@ pub struct Outward {
     packets: Batch,
     /// The port is left alone until then.
     rests_until_us: u64,
+    /// Frames that leave when there is a session.
+    announcement: Vec<Vec<u8>>,
 }
 
 impl Outward {
-    pub fn new(shared: Arc<Shared>, source: Source, sealer: Sealer) -> Self {
+    /// `announcement` is what leaves once, when there is a session.
+    pub fn new(shared: Arc<Shared>, source: Source, sealer: Sealer, announcement: Vec<Vec<u8>>) -> Self {
         let (outlet, batch, packets) = (Outlet::default(), source.batch(), Batch::for_packets());
-        Self { shared, source, sealer, route: 0, outlet, batch, packets, rests_until_us: 0 }
+        Self { shared, source, sealer, route: 0, outlet, batch, packets, rests_until_us: 0, announcement }
     }
 
     /// Forgets what waits already.
@@ -57,6 +60,9 @@ impl Outward {
         self.shared.passes.fetch_add(1, Relaxed);
         // Where no frame comes, too: the session before would not be forgotten.
         self.shared.route.look(&mut self.route, |route| self.sealer.set_route(route));
+        if !self.announcement.is_empty() && self.sealer.route().sending.is_some() {
+            self.announce();
+        }
         let rests = self.rests_until_us > 0 && self.shared.clock.now_us() < self.rests_until_us;
         let received = if rests {
             Received::Nothing
@@ -69,6 +75,22 @@ impl Outward {
             Received::Nothing => self.sleep(),
             Received::Error => self.rests_until_us = self.shared.clock.now_us() + REST_US,
         }
+    }
+
+    /// Tells the peer's network where this end's addresses are.
+    fn announce(&mut self) {
+        let Self { shared, sealer, outlet, packets, route, announcement, .. } = self;
+        let frames = std::mem::take(announcement);
+        if !shared.rules.send {
+            return;
+        }
+        packets.clear();
+        for frame in &frames {
+            if !packets.is_full() {
+                packets.pack_copy(&[frame]);
+            }
+        }
+        seal_and_send(shared, sealer, outlet, packets, *route);
     }
 
     /// Until there is a frame, or somebody wakes us.
@@ -247,6 +269,23 @@ mod tests {
     }
 
     #[test]
+    fn the_announcement_leaves_once_when_there_is_a_session() {
+        let Rig { paths, outward, .. } = Rig::plain(1);
+        let (bare, (sending, _)) = (outward.sealer.route().clone(), pair(CIPHERS[0]));
+        let Outward { shared, source, .. } = outward;
+        let sealer = Sealer::Secure(secure::Sealer::new(1472, bare.clone()));
+        let mut outward = Outward::new(Arc::clone(&shared), source, sealer, vec![vec![1; 60], vec![2; 600]]);
+        let turn = |outward: &mut Outward| {
+            ask(outward);
+            outward.turn();
+            waiting(&paths[0]).len()
+        };
+        assert_eq!(turn(&mut outward), 0);
+        shared.route.set(&Route { sending: Some(Arc::new(sending)), ..bare });
+        assert_eq!((turn(&mut outward), turn(&mut outward)), (2, 0));
+    }
+
+    #[test]
     fn what_sealed_is_forgotten_when_the_route_changes_and_no_frame_comes() {
         let Rig { outward, .. } = Rig::plain(1);
         let (sending, _) = pair(CIPHERS[0]);
@@ -255,7 +294,8 @@ mod tests {
         let sending = Arc::downgrade(route.sending.as_ref().unwrap());
         let Outward { shared, source, .. } = outward;
         shared.route.set(&route);
-        let mut outward = Outward::new(shared, source, Sealer::Secure(secure::Sealer::new(1472, bare.clone())));
+        let mut outward =
+            Outward::new(shared, source, Sealer::Secure(secure::Sealer::new(1472, bare.clone())), Vec::new());
         drop(route);
         // Each turn sleeps until it is woken.
         outward.shared.outward.wake();
@@ -341,7 +381,7 @@ mod tests {
         outward.shared.route.set(&route);
         let (ours, port) = std::os::unix::net::UnixDatagram::pair().unwrap();
         let source = Source::new(privsep::ipc::PortKind::Raw, Arc::new(ours.into()), true);
-        let mut outward = Outward::new(Arc::clone(&outward.shared), source, sealer);
+        let mut outward = Outward::new(Arc::clone(&outward.shared), source, sealer, Vec::new());
         // Ten segments of one byte, each of which could be in a bundle.
         port.send(&superframe(10)).unwrap();
         outward.turn();

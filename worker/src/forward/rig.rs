@@ -66,6 +66,7 @@ impl Rig {
             remotes: (0..count).map(|path| Remote::Fixed(Address(peer(path)))).collect(),
             rules,
             exit_after: None,
+            announcement: None,
         };
         let (mut port, ours) = pair();
         let (mut handles, paths): (Vec<_>, Vec<_>) = (0..count).map(|_| pair()).unzip();

@@ -1,5 +1,6 @@
 //! Ethernet frames: pure functions on slices.
 
+pub mod announce;
 pub mod checksum;
 pub mod coalesce;
 pub mod crc32c;

@@ -55,6 +55,8 @@ pub struct Settings {
     pub rules: Rules,
     /// Ticks after which the worker ends.
     pub exit_after: Option<u64>,
+    /// What is announced when there is a session; `None` on the classic wire, and where the local side has no addresses.
+    pub announcement: Option<Announcement>,
 }
 
 /// How frames become datagrams.
@@ -80,6 +82,17 @@ impl Wire {
             Self::Secure(_) => true,
         }
     }
+}
+
+/// What the peer's network is told of a TAP's addresses when there is a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announcement {
+    /// MAC address of the TAP.
+    pub mac: [u8; 6],
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// This host forwards IPv6 from the TAP.
+    pub router: bool,
 }
 
 /// Settings of the classic wire.
