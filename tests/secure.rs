@@ -9,7 +9,7 @@ use crate::service::Manager;
 
 const LIMIT: Duration = Duration::from_secs(10);
 /// Private and public keys, of one byte each.
-const KEYS: [(&str, &str); 3] = [
+pub const KEYS: [(&str, &str); 3] = [
     ("AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=", "pOCSkrZRwni5dyxWn1+puxPZBrRqtoyd+dwrRAn4ogk="),
     ("AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=", "zo060cy2M+x7cMF4FKXHbs0CloUFDTRHRboFhw5YfVk="),
     ("AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM=", "Xf7dO2vUf2+ijuFdlp1bsOpTd01Ii9r53xxuASSz7yI="),

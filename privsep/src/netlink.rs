@@ -221,7 +221,7 @@ impl Netlink {
     }
 
     /// Sends a request and returns the payload of its reply of type `expected`, or of the acknowledgement.
-    fn transact(&mut self, request: Request, expected: u16) -> io::Result<Vec<u8>> {
+    pub fn transact(&mut self, request: Request, expected: u16) -> io::Result<Vec<u8>> {
         send(self.socket.as_raw_fd(), &request.finish(), MsgFlags::empty())?;
         let length = recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::empty())?;
         answer(&self.buffer[..length], expected)
@@ -269,10 +269,11 @@ pub fn permanent_address(message: &[u8], of: u32) -> Option<(IpAddr, u8)> {
 }
 
 /// A request under construction.
-struct Request(Vec<u8>);
+pub struct Request(Vec<u8>);
 
 impl Request {
-    fn new(kind: u16, flags: i32) -> Self {
+    /// An empty one of this type (`RTM_GETLINK`), with flags beside `NLM_F_REQUEST`.
+    pub fn new(kind: u16, flags: i32) -> Self {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Flags are 16 bits wide.
         let flags = (flags | libc::NLM_F_REQUEST) as u16;
         let mut bytes = vec![0; HEADER];
@@ -281,12 +282,13 @@ impl Request {
         Self(bytes)
     }
 
-    fn extend(&mut self, bytes: &[u8]) {
+    /// Appends a header of the type.
+    pub fn extend(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
     }
 
     /// Appends a `struct rtattr` with its value, padded to four bytes.
-    fn attribute(&mut self, name: u16, value: &[u8]) {
+    pub fn attribute(&mut self, name: u16, value: &[u8]) {
         let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
         self.extend(&length.to_ne_bytes());
         self.extend(&name.to_ne_bytes());

@@ -17,6 +17,7 @@ mod repair;
 mod requests;
 mod restart;
 mod resume;
+mod route;
 mod session;
 mod sizes;
 mod statistics;

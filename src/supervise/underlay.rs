@@ -1,17 +1,16 @@
 //! What the networks under a tunnel can carry: the MTU of each path, and the MSS of TCP that fits through all of them.
 
-use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::{fs, io};
 
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
-use nix::libc::{IP_MTU, IPPROTO_IP, IPPROTO_IPV6, IPV6_MTU};
 use nix::net::if_::InterfaceFlags;
-use nix::sys::socket::{SockaddrLike, SockaddrStorage, setsockopt, sockopt};
+use nix::sys::socket::{SockaddrLike, SockaddrStorage};
 use privsep::ipc::{self, Address, Remote, header};
 use privsep::netlink::Netlink;
-use privsep::sys::option;
 
+use super::route::{self, Way};
 use crate::tunnel::resolve::Resolved;
 use crate::tunnel::{Path, Port, Tunnel, Wire, bounds};
 
@@ -30,16 +29,32 @@ pub fn look_at(tunnel: &Tunnel, paths: &mut [Resolved], own: &str) {
     }
 }
 
+/// MTU in bytes of the way to the peer as the host is configured. No cached route counts: any host can have one made with a lower
+/// MTU, by an ICMP message, and it stays for ten minutes.
 fn mtu(path: &Path, local: SocketAddr, remote: Remote, own: &str) -> io::Result<u32> {
-    let device = match (&path.device, remote) {
-        (Some(device), _) => Some(device.clone()),
-        (None, Remote::Fixed(Address(remote))) => return route_mtu(path, local, remote),
-        (None, Remote::Learned { address: Some(address), .. }) => return route_mtu(path, local, (address, 9).into()),
-        (None, Remote::Learned { address: None, .. }) => interface_of(local),
-    };
     let mut netlink = Netlink::open()?;
-    if let Some(device) = device {
-        return netlink.link(&device).map(|link| link.mtu);
+    let device = path.device.as_deref().map(|device| netlink.link(device)).transpose()?;
+    let (to, scope) = match remote {
+        Remote::Fixed(Address(SocketAddr::V6(remote))) => (Some((*remote.ip()).into()), remote.scope_id()),
+        Remote::Fixed(Address(remote)) => (Some(remote.ip()), 0),
+        Remote::Learned { address, .. } => (address, 0),
+    };
+    if let Some(to) = to {
+        let from = Some(local.ip()).filter(|ip| !ip.is_unspecified());
+        let index = device.as_ref().map(|link| link.index).or((scope != 0).then_some(scope));
+        let way = Way { to, from, device: index, mark: path.mark };
+        let found = route::mtu(&mut netlink, way);
+        // A device can be sent by where no route is.
+        return match &device {
+            Some(link) => Ok(found.map_or(link.mtu, |mtu| mtu.min(link.mtu))),
+            None => found,
+        };
+    }
+    if let Some(link) = device {
+        return Ok(link.mtu);
+    }
+    if let Some(interface) = interface_of(local) {
+        return netlink.link(&interface).map(|link| link.mtu);
     }
     // The peer may come in by any of them.
     let interfaces = getifaddrs()?.filter(|interface| {
@@ -56,17 +71,6 @@ fn mtu(path: &Path, local: SocketAddr, remote: Remote, own: &str) -> io::Result<
 pub fn interface_of_queue(queue: BorrowedFd<'_>) -> Option<String> {
     let facts = fs::read_to_string(format!("/proc/self/fdinfo/{}", queue.as_raw_fd())).ok()?;
     facts.lines().find_map(|line| line.strip_prefix("iff:\t")).map(str::to_owned)
-}
-
-/// What the route to a peer can carry.
-fn route_mtu(path: &Path, local: SocketAddr, remote: SocketAddr) -> io::Result<u32> {
-    let socket = UdpSocket::bind(SocketAddr::new(local.ip(), 0))?;
-    if let Some(mark) = path.mark {
-        setsockopt(&socket, sockopt::Mark, &mark)?;
-    }
-    socket.connect(remote)?;
-    let (level, name) = if remote.is_ipv6() { (IPPROTO_IPV6, IPV6_MTU) } else { (IPPROTO_IP, IP_MTU) };
-    u32::try_from(option::int(socket.as_fd(), level, name)?).map_err(io::Error::other)
 }
 
 /// Name of an interface, without the label that one of its addresses may have.

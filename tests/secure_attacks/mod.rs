@@ -9,6 +9,7 @@ mod downgrade;
 mod flood;
 mod foreign;
 mod forged;
+mod icmp;
 mod lies;
 mod observed;
 mod replay;

@@ -10,6 +10,9 @@ use nix::sys::socket::{
 use privsep::ipc::{Address, PathPlan};
 use privsep::sys::option;
 
+/// `IP_PMTUDISC_OMIT` and `IPV6_PMTUDISC_OMIT` (linux/in.h, linux/in6.h).
+const PMTUDISC_OMIT: i32 = 5;
+
 /// A UDP socket, bound, and connected where the remote is fixed.
 pub fn open(plan: &PathPlan) -> Result<OwnedFd, String> {
     let Address(local) = plan.local;
@@ -26,14 +29,15 @@ pub fn open(plan: &PathPlan) -> Result<OwnedFd, String> {
     if let Some(mark) = plan.mark {
         setsockopt(&udp, sockopt::Mark, &mark).map_err(|e| fail("mark", &e.desc()))?;
     }
-    // The classic wire never sets the don't-fragment bit.
+    // No don't-fragment bit, as on the classic wire, and no fragments but of what the interface does not take whole: the MTU of
+    // a cached route is any host's to lower, by an ICMP message.
     let (level, name) = if local.is_ipv6() {
         option::set_int(udp.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1).map_err(|e| fail("IPv6 only", &e))?;
         (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER)
     } else {
         (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER)
     };
-    option::set_int(udp.as_fd(), level, name, libc::IP_PMTUDISC_DONT).map_err(|e| fail("path MTU", &e))?;
+    option::set_int(udp.as_fd(), level, name, PMTUDISC_OMIT).map_err(|e| fail("path MTU", &e))?;
     super::buffers(&udp);
     if plan.runs {
         // Without it each datagram comes alone, as before.
@@ -103,7 +107,7 @@ mod tests {
         for (remote, connected) in [(Some(peer), Ok(peer)), (None, Err(Some(libc::ENOTCONN)))] {
             let udp = open(&plan("127.0.0.1:0", remote)).unwrap();
             let fragments = int(&udp, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER);
-            assert_eq!(fragments, libc::IP_PMTUDISC_DONT);
+            assert_eq!(fragments, PMTUDISC_OMIT);
             let plain = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into();
             for buffer in [libc::SO_RCVBUF, libc::SO_SNDBUF] {
                 assert!(int(&udp, libc::SOL_SOCKET, buffer) > int(&plain, libc::SOL_SOCKET, buffer));
@@ -120,7 +124,7 @@ mod tests {
     fn an_ipv6_path_hears_no_ipv4() {
         let udp = open(&plan("[::]:0", None)).unwrap();
         assert_eq!(int(&udp, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY), 1);
-        assert_eq!(int(&udp, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER), libc::IP_PMTUDISC_DONT);
+        assert_eq!(int(&udp, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER), PMTUDISC_OMIT);
     }
 
     #[test]
