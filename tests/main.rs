@@ -25,6 +25,7 @@ mod nat;
 mod neighbours;
 mod offload;
 mod overload;
+mod own_addresses;
 mod parts;
 mod raw;
 mod recovery;

@@ -21,12 +21,13 @@ pub struct End {
     pub theirs: usize,
     pub psk: Option<usize>,
     pub port: &'static str,
+    pub local: &'static str,
     pub remote: &'static str,
 }
 
 impl End {
-    pub const A: Self = Self { ours: 0, theirs: 1, psk: None, port: PORT_A, remote: "192.0.2.2:6000" };
-    pub const B: Self = Self { ours: 1, theirs: 0, psk: None, port: PORT_B, remote: "192.0.2.1:6000" };
+    pub const A: Self = Self { ours: 0, theirs: 1, psk: None, port: PORT_A, local: ANY, remote: "192.0.2.2:6000" };
+    pub const B: Self = Self { ours: 1, theirs: 0, psk: None, port: PORT_B, local: ANY, remote: "192.0.2.1:6000" };
 
     pub fn start(&self, sites: &Sites, name: &str) -> Running {
         self.start_at(if name == "a" { &sites.a } else { &sites.b }, name)
@@ -36,9 +37,9 @@ impl End {
         let scratch = Scratch::new();
         scratch.write("end.key", KEYS[self.ours].0, 0o600);
         let mut text = format!(
-            "{}[[path]]\nlocal = \"0.0.0.0:6000\"\nremote = \"{}\"\n[secure]\nprivate-key-file = \"end.key\"\n\
+            "{}[[path]]\nlocal = \"{}\"\nremote = \"{}\"\n[secure]\nprivate-key-file = \"end.key\"\n\
              peer-public-key = \"{}\"\n",
-            self.port, self.remote, KEYS[self.theirs].1
+            self.port, self.local, self.remote, KEYS[self.theirs].1
         );
         if let Some(psk) = self.psk {
             scratch.write("end.psk", KEYS[psk].0, 0o600);
@@ -50,6 +51,7 @@ impl End {
     }
 }
 
+const ANY: &str = "0.0.0.0:6000";
 const PORT_A: &str = "mode = \"tap\"\n[tap]\nname = \"eu0\"\naddress = [\"10.8.0.1/24\"]\n";
 const PORT_B: &str = "mode = \"tap\"\n[tap]\nname = \"eu0\"\naddress = [\"10.8.0.2/24\"]\n";
 

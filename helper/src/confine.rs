@@ -80,8 +80,8 @@ const SOCKET: &[i32] = &[
     libc::SO_MARK,
 ];
 const FILTER: &[i32] = &[libc::SO_ATTACH_FILTER, libc::SO_DETACH_FILTER, libc::SO_LOCK_FILTER];
-const IPV4: &[i32] = &[libc::IP_MTU_DISCOVER];
-const IPV6: &[i32] = &[libc::IPV6_V6ONLY, libc::IPV6_MTU_DISCOVER];
+const IPV4: &[i32] = &[libc::IP_MTU_DISCOVER, libc::IP_PKTINFO, libc::IP_RECVERR];
+const IPV6: &[i32] = &[libc::IPV6_V6ONLY, libc::IPV6_MTU_DISCOVER, libc::IPV6_RECVPKTINFO, libc::IPV6_RECVERR];
 const UDP: &[i32] = &[libc::UDP_GRO];
 const PACKET: &[i32] = &[libc::PACKET_AUXDATA, libc::PACKET_VNET_HDR, libc::PACKET_ADD_MEMBERSHIP];
 
@@ -103,8 +103,18 @@ pub const OPENING: &[Allowed] = &[
     ),
     allow("setsockopt", libc::SYS_setsockopt, SocketOption(libc::SOL_SOCKET, SOCKET), "buffers, device and mark"),
     allow("setsockopt", libc::SYS_setsockopt, SocketOption(libc::SOL_SOCKET, FILTER), "what may be heard, and when"),
-    allow("setsockopt", libc::SYS_setsockopt, SocketOption(libc::IPPROTO_IP, IPV4), "fragments may be made"),
-    allow("setsockopt", libc::SYS_setsockopt, SocketOption(libc::IPPROTO_IPV6, IPV6), "the same, and no IPv4"),
+    allow(
+        "setsockopt",
+        libc::SYS_setsockopt,
+        SocketOption(libc::IPPROTO_IP, IPV4),
+        "no MTU of a cached route; the address that was asked; errors",
+    ),
+    allow(
+        "setsockopt",
+        libc::SYS_setsockopt,
+        SocketOption(libc::IPPROTO_IPV6, IPV6),
+        "the same; whether IPv4 is heard, too",
+    ),
     allow("setsockopt", libc::SYS_setsockopt, SocketOption(libc::SOL_UDP, UDP), "datagrams come in runs"),
     allow(
         "setsockopt",

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use privsep::ipc::{Address, PathHealth, PathReport, Remote, SecureState, State};
 
-use crate::tunnel::resolve::Resolved;
+use crate::tunnel::resolve::{self, Resolved};
 
 /// The state after a report. Its number of paths has been checked, and that its tick is not of the future.
 ///
@@ -41,13 +41,13 @@ fn accept_secure(before: &SecureState, said: SecureState) -> SecureState {
     SecureState { heard, sent, session, trouble, counts }
 }
 
-/// Whether a path may learn this address: within its limits, of its family, and one that a datagram can have come from.
+/// Whether a path may learn this address: within its limits, of a family that it hears, and one that a datagram can have come from.
 pub fn may_be_peer(local: SocketAddr, remote: &Remote, address: SocketAddr) -> bool {
     let Remote::Learned { address: only, port } = *remote else { return false };
     let ip = address.ip();
     let one_host = !ip.is_unspecified() && !ip.is_multicast() && ip != IpAddr::V4(Ipv4Addr::BROADCAST);
     let within = only.is_none_or(|only| only == ip) && port.is_none_or(|port| port == address.port());
-    within && one_host && address.port() != 0 && local.is_ipv4() == ip.is_ipv4()
+    within && one_host && address.port() != 0 && resolve::reaches(local.ip(), ip) && ip == ip.to_canonical()
 }
 
 /// What of a state may outlive its worker, which depends on the tunnel.
@@ -179,6 +179,11 @@ mod tests {
         let v6 = socket("[2001:db8::2]:6000");
         for (address, may) in [("[2001:db8::1]:9", true), ("[ff02::1]:9", false), ("[::]:9", false)] {
             assert_eq!(may_be_peer(v6, &ANY, socket(address)), may, "{address}");
+        }
+        // Which hears both families; a mapped address is none that a worker learns.
+        let both = socket("[::]:6000");
+        for (address, may) in [("203.0.113.1:9", true), ("[2001:db8::1]:9", true), ("[::ffff:203.0.113.1]:9", false)] {
+            assert_eq!(may_be_peer(both, &ANY, socket(address)), may, "{address}");
         }
         let narrow = accept(&State::default(), lies(1), &paths(&[limits(None, Some(8))]));
         assert_eq!(narrow.paths[0].learned, None);

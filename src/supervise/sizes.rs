@@ -49,9 +49,9 @@ pub fn fragments(tunnel: &Tunnel, own: u32, paths: &[Resolved]) -> Option<String
     if tunnel.auto_mss || tunnel.rules.mss.is_some() || split {
         return None;
     }
-    let known = paths.iter().filter_map(|path| Some((path.local, path.underlay_mtu?)));
-    let mut short = known.map(|(local, under)| {
-        (local, under, underlay::largest_interface_mtu(&tunnel.wire, local, under, bridge.is_some()))
+    let known = paths.iter().filter_map(|path| Some((path, path.underlay_mtu?)));
+    let mut short = known.map(|(path, under)| {
+        (path.local, under, underlay::largest_interface_mtu(&tunnel.wire, path, under, bridge.is_some()))
     });
     let (local, under, fits) = short.find(|(_, _, fits)| *fits < own)?;
     let mss = fits.saturating_sub(40);

@@ -6,7 +6,7 @@ use std::{fs, io};
 
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::net::if_::InterfaceFlags;
-use nix::sys::socket::{SockaddrLike, SockaddrStorage};
+use nix::sys::socket::SockaddrStorage;
 use privsep::ipc::{self, Address, Remote, header};
 use privsep::netlink::Netlink;
 
@@ -60,7 +60,7 @@ fn mtu(path: &Path, local: SocketAddr, remote: Remote, own: &str) -> io::Result<
     let interfaces = getifaddrs()?.filter(|interface| {
         let up = interface.flags & (InterfaceFlags::IFF_UP | InterfaceFlags::IFF_LOOPBACK) == InterfaceFlags::IFF_UP;
         let other = name(interface) != own;
-        up && other && interface.address.as_ref().is_some_and(|address| family(address, local))
+        up && other && interface.address.as_ref().is_some_and(|address| carries(address, local))
     });
     let mtus = interfaces.filter_map(|interface| netlink.link(name(&interface)).ok()).map(|link| link.mtu);
     mtus.min().ok_or(io::ErrorKind::NotFound.into())
@@ -84,8 +84,9 @@ fn interface_of(local: SocketAddr) -> Option<String> {
     own.map(|own| name(&own).to_owned())
 }
 
-fn family(own: &SockaddrStorage, local: SocketAddr) -> bool {
-    own.family() == SockaddrStorage::from(local).family()
+/// Whether an address is one of those that a wildcard stands for.
+fn carries(own: &SockaddrStorage, wildcard: SocketAddr) -> bool {
+    own.as_sockaddr_in().is_some() || own.as_sockaddr_in6().is_some() && wildcard.is_ipv6()
 }
 
 /// The greatest MSS over IPv4 and over IPv6 whose segments fit through every path in one datagram.
@@ -100,7 +101,7 @@ pub fn mss(wire: &Wire, paths: &[Resolved]) -> Result<(u16, u16), String> {
             // What is longer leaves as two fragments.
             Wire::Classic(classic) => {
                 let whole = classic.settings().whole().map_or(u32::MAX, u32::from);
-                whole.min(payload(*local, underlay_mtu.ok_or_else(unknown)?))
+                whole.min(payload(path, underlay_mtu.ok_or_else(unknown)?))
             }
             Wire::Secure(secure) if secure.path_mtu.is_none() && underlay_mtu.is_none() => return Err(unknown()),
             Wire::Secure(secure) => datagram_of(secure.path_mtu, path).into(),
@@ -112,9 +113,9 @@ pub fn mss(wire: &Wire, paths: &[Resolved]) -> Result<(u16, u16), String> {
 }
 
 /// The greatest MTU of a local side whose frames go through an underlay of this one in one datagram.
-pub fn largest_interface_mtu(wire: &Wire, local: SocketAddr, underlay_mtu: u32, tagged: bool) -> u32 {
+pub fn largest_interface_mtu(wire: &Wire, path: &Resolved, underlay_mtu: u32, tagged: bool) -> u32 {
     let ethernet = if tagged { ETHERNET } else { UNTAGGED };
-    largest_frame(wire, payload(local, underlay_mtu)).saturating_sub(ethernet)
+    largest_frame(wire, payload(path, underlay_mtu)).saturating_sub(ethernet)
 }
 
 /// The longest frame in bytes that is sealed into `payload` bytes.
@@ -135,7 +136,7 @@ pub fn datagram(path_mtu: Option<u16>, paths: &[Resolved]) -> u16 {
 fn datagram_of(path_mtu: Option<u16>, path: &Resolved) -> u16 {
     let least = u32::try_from(*bounds::PATH_MTU.start()).unwrap_or_default();
     let mtu = path_mtu.map(u32::from).or(path.underlay_mtu).unwrap_or(least).max(least);
-    u16::try_from(payload(path.local, mtu)).unwrap_or(u16::MAX).min(ipc::Secure::LONGEST)
+    u16::try_from(payload(path, mtu)).unwrap_or(u16::MAX).min(ipc::Secure::LONGEST)
 }
 
 /// MTU of a TAP for which none is given: what fits through every path, but no less than IPv6 needs, nor more than a frame can have.
@@ -149,8 +150,8 @@ pub fn interface_mtu(tunnel: &Tunnel, paths: &[Resolved]) -> Option<u32> {
 }
 
 /// Bytes of a datagram that fit into a packet of the underlay.
-fn payload(local: SocketAddr, underlay_mtu: u32) -> u32 {
-    underlay_mtu.saturating_sub(header::datagram(local.ip()).into())
+fn payload(path: &Resolved, underlay_mtu: u32) -> u32 {
+    underlay_mtu.saturating_sub(header::datagram(path.family()).into())
 }
 
 #[cfg(test)]

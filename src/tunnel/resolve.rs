@@ -1,7 +1,7 @@
 //! Names to addresses, once, at the start.
 
 use std::io::{self, PipeReader};
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -27,6 +27,15 @@ pub struct Resolved {
 impl Resolved {
     fn new(local: SocketAddr, remote: Remote) -> Self {
         Self { local, remote, underlay_mtu: None }
+    }
+
+    /// An address of the family that the datagrams are of, or may be: what is heard on `[::]` comes over IPv4 as well, and the
+    /// headers of IPv6 are the longer ones.
+    pub fn family(&self) -> IpAddr {
+        match self.remote {
+            Remote::Fixed(Address(remote)) => remote.ip(),
+            Remote::Learned { address, .. } => address.unwrap_or(self.local.ip()),
+        }
     }
 }
 
@@ -71,7 +80,12 @@ pub fn late(tunnel: &Tunnel) -> Error {
     Error::failure(format!("{}: no answer from the resolver within {} s", names.join(", "), LIMIT.as_secs()))
 }
 
-/// Both addresses of a path, of one family. The first local address for which there is a remote one wins.
+/// Whether datagrams can go from a local address to a remote one: within a family, and from `[::]` over IPv4 as well.
+pub fn reaches(local: IpAddr, remote: IpAddr) -> bool {
+    local.is_ipv4() == remote.is_ipv4() || local == Ipv6Addr::UNSPECIFIED
+}
+
+/// Both addresses of a path, of one family, or `[::]` as the local one. The first local address for which there is a remote one wins.
 fn path(path: &Path) -> Result<Resolved, Error> {
     let locals = endpoint("local", &path.local)?;
     let (host, port) = match &path.remote {
@@ -83,7 +97,7 @@ fn path(path: &Path) -> Result<Resolved, Error> {
     };
     let remotes = endpoint("remote", &Endpoint { host: host.clone(), port: port.unwrap_or(0) })?;
     for local in &locals {
-        if let Some(&remote) = remotes.iter().find(|remote| remote.is_ipv4() == local.is_ipv4()) {
+        if let Some(&remote) = remotes.iter().find(|remote| reaches(local.ip(), remote.ip())) {
             let remote = match &path.remote {
                 tunnel::Remote::Fixed(_) => Remote::Fixed(Address(remote)),
                 tunnel::Remote::Learned { .. } => Remote::Learned { address: Some(remote.ip()), port },
@@ -93,7 +107,7 @@ fn path(path: &Path) -> Result<Resolved, Error> {
     }
     let family = |addresses: &[SocketAddr]| if addresses.iter().any(SocketAddr::is_ipv4) { "IPv4" } else { "IPv6" };
     Err(Error::failure(format!(
-        "local address {} is {}, remote address {host} is {}: both must be of one family",
+        "local address {} is {}, remote address {host} is {}: both must be of one family, or the local address [::]",
         path.local.host,
         family(&locals),
         family(&remotes),
@@ -114,5 +128,33 @@ fn endpoint(what: &str, Endpoint { host, port }: &Endpoint) -> Result<Vec<Socket
         Ok(addresses) => Ok(addresses),
         // "failed to lookup address information: Name or service not known"
         Err(error) => fail(error.to_string().rsplit(": ").next().unwrap_or_default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_from_the_ipv6_wildcard_takes_either_family() {
+        let resolve = |local: &str, remote: &str| {
+            let text = format!(
+                "mode = \"tap\"\nwire = \"classic\"\n[[path]]\nlocal = \"{local}:6000\"\nremote = \"{remote}:6000\"\n"
+            );
+            path(&tunnel::file::from_text(&text, "a", std::path::Path::new("")).unwrap().paths[0])
+        };
+        for (local, remote, right) in [
+            ("[::]", "192.0.2.2", true),
+            ("[::]", "[2001:db8::2]", true),
+            ("[2001:db8::1]", "192.0.2.2", false),
+            ("0.0.0.0", "[2001:db8::2]", false),
+            ("0.0.0.0", "192.0.2.2", true),
+        ] {
+            let resolved = resolve(local, remote);
+            assert_eq!(resolved.is_ok(), right, "{local} to {remote}");
+            if let Ok(resolved) = resolved {
+                assert_eq!(resolved.family().is_ipv4(), !remote.starts_with('['));
+            }
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! From a tunnel's description to what its workers are told.
 
-use privsep::ipc::{self, Announcement, Classic, PortKind, Secrets, Settings};
+use privsep::ipc::{self, Address, Announcement, Classic, PortKind, Secrets, Settings};
 
 use super::resolve::Resolved;
 use super::{Port, Tunnel, Wire};
@@ -26,6 +26,7 @@ pub fn settings(tunnel: &Tunnel, paths: &[Resolved], datagram: u16, mac: Option<
         port,
         wire,
         remotes: paths.iter().map(|path| path.remote).collect(),
+        locals: paths.iter().map(|path| Address(path.local)).collect(),
         rules: tunnel.rules.clone(),
         exit_after: tunnel.exit_after,
         announcement: mac.and_then(|mac| announcement(tunnel, mac, router)),

@@ -186,6 +186,7 @@ impl Stage {
             port: self.kind,
             wire,
             remotes: vec![Remote::Fixed(Address("127.0.0.1:6001".parse().unwrap()))],
+            locals: vec![Address("127.0.0.1:6000".parse().unwrap())],
             rules: Rules { send: true, receive: true, ..Rules::default() },
             exit_after: None,
             announcement: None,

@@ -5,10 +5,11 @@
 //! into one slot is many, each of which knows the room it has. What is received one by one, or made here, is packed: a slot is
 //! then only the room that must be left for one more.
 
-use std::net::SocketAddr;
 use std::ops::Range;
 
 use privsep::sys::worker::mmsg::VlanTag;
+
+use crate::wire::Place;
 
 /// Frames in one batch at most.
 pub const BATCH: usize = 64;
@@ -99,7 +100,7 @@ pub struct Span {
     /// The part of the memory that it may grow in.
     room: Range<usize>,
     /// Who sent it, where the socket tells.
-    pub origin: Option<SocketAddr>,
+    pub origin: Option<Place>,
     /// What is to be known of it besides its bytes.
     pub facts: Facts,
     /// It is one of several of one size, and stays a datagram of its own.
@@ -203,7 +204,7 @@ impl Batch {
     ///
     /// # Panics
     /// When there is no such slot, or `length` is larger than it.
-    pub fn push_run(&mut self, index: usize, length: usize, each: usize, origin: Option<SocketAddr>) {
+    pub fn push_run(&mut self, index: usize, length: usize, each: usize, origin: Option<Place>) {
         assert!(HEADROOM + length <= self.slot && (index + 1) * self.slot <= self.memory.len());
         let (slot, first) = (index * self.slot, index * self.slot + HEADROOM);
         let (end, each) = (first + length, each.max(1));
@@ -257,8 +258,8 @@ impl Batch {
     }
 
     /// Says who sent frame `index`.
-    pub fn set_origin(&mut self, index: usize, origin: SocketAddr) {
-        self.spans[index].origin = Some(origin);
+    pub fn set_origin(&mut self, index: usize, origin: impl Into<Place>) {
+        self.spans[index].origin = Some(origin.into());
     }
 
     /// All frames from `first` on.
@@ -312,7 +313,7 @@ impl Batch {
 
     /// Keeps the frames for which `keep` returns their new length, in order. `keep` gets where each frame comes from, its room
     /// from where it begins, and its length.
-    pub fn filter_map(&mut self, mut keep: impl FnMut(Option<SocketAddr>, &mut [u8], usize) -> Option<usize>) {
+    pub fn filter_map(&mut self, mut keep: impl FnMut(Option<Place>, &mut [u8], usize) -> Option<usize>) {
         let memory = &mut self.memory;
         self.spans.retain_mut(|span| {
             let room = span.start..span.room.end;
@@ -330,7 +331,7 @@ impl Batch {
 
     /// Replaces each datagram by the frames that `open` finds in it. That gets where it comes from, the memory from what was kept
     /// last to the end of the datagram's room, and where in it the datagram is; what is before it is free.
-    pub fn expand(&mut self, mut open: impl FnMut(Option<SocketAddr>, &mut [u8], Range<usize>, &mut Found<'_>)) {
+    pub fn expand(&mut self, mut open: impl FnMut(Option<Place>, &mut [u8], Range<usize>, &mut Found<'_>)) {
         let Self { memory, spans, expanded, filled, .. } = self;
         let (memory, spare) = memory.split_at_mut(*filled);
         expanded.clear();
@@ -459,7 +460,7 @@ impl Batch {
 /// What [`Batch::expand`] collects. Frames are as long as they are: none has room.
 pub struct Found<'a> {
     spans: &'a mut Vec<Span>,
-    origin: Option<SocketAddr>,
+    origin: Option<Place>,
     /// Where the memory begins that is looked at.
     base: usize,
     /// Where all that was kept ends.
@@ -505,6 +506,8 @@ impl Found<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
     #[test]
@@ -613,12 +616,12 @@ mod tests {
         let superframe = Superframe { kind: Segments::Tcp4, header: 54, segment: 1448 };
         for index in 0..2_u16 {
             batch.append_copy(&[7; 20]);
-            batch.spans[usize::from(index)].origin = Some(([192, 0, 2, 1], index).into());
+            batch.set_origin(index.into(), SocketAddr::from(([192, 0, 2, 1], index)));
         }
         batch.spans[1].facts.superframe = Some(superframe);
         let mut first = true;
         batch.retain(|_| !std::mem::replace(&mut first, false));
-        assert_eq!(batch.span(0).origin, Some(([192, 0, 2, 1], 1).into()));
+        assert_eq!(batch.span(0).origin, Some(SocketAddr::from(([192, 0, 2, 1], 1)).into()));
         assert_eq!(batch.span(0).facts.superframe, Some(superframe));
         // A tag that is put back moves the headers.
         batch.spans[0].facts.checksum = Some(Checksum { start: 34, offset: 16 });

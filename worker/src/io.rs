@@ -1,7 +1,6 @@
 //! What all loops do with descriptors: wait for several, send a batch, time, wake another loop.
 
 use std::io::ErrorKind;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::time::TimeSpec;
 use privsep::ipc::Moment;
-use privsep::sys::worker::mmsg::{MAX_SEGMENTS, Receiver, Sender};
+use privsep::sys::worker::mmsg::{Destination, MAX_SEGMENTS, Receiver, Sender};
 
 use crate::batch::Batch;
 
@@ -34,9 +33,9 @@ pub struct Sent {
     pub errors: u64,
 }
 
-/// Sends the packets of the batch from number `next` to before `end` to `target`, or where the socket is connected or bound, past
-/// those that fail; runs of them as one where `runs` allows it. `next` is behind what is done with: where it is not `end`, the
-/// socket's queue is full.
+/// Sends the packets of the batch from number `next` to before `end` to a destination, or where the socket is connected or bound,
+/// past those that fail; runs of them as one where `runs` allows it. `next` is behind what is done with: where it is not `end`, the
+/// socket's queue is full. Where this host no longer has the source address, the kernel chooses another.
 pub fn send_from(
     sender: &mut Sender,
     runs: &mut Runs,
@@ -44,12 +43,13 @@ pub fn send_from(
     batch: &Batch,
     next: &mut usize,
     end: usize,
-    target: Option<SocketAddr>,
+    destination: Option<Destination>,
 ) -> Sent {
+    let mut now = destination;
     let mut sent = Sent::default();
     let mut retried = usize::MAX;
     while *next < end {
-        match sender.send(socket, runs.packets(batch, *next, end), target) {
+        match sender.send(socket, runs.packets(batch, *next, end), now) {
             // More pieces than there is room for, which is not made: as if the queue were full.
             Ok(0) => return sent,
             Ok(count) => {
@@ -61,11 +61,24 @@ pub fn send_from(
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => return sent,
-            Err(error)
-                if runs.end(batch, *next, end) > *next + 1
-                    && runs.refuse(&error, batch.frame(*next).len(), retried == *next) => {}
-            // Perhaps not about this packet, but an ICMP answer to an earlier one, which this call has taken off the socket.
-            Err(_) if retried != *next => retried = *next,
+            // A queue of the device has dropped it, which is said on a socket that asks for errors.
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                let dropped = runs.end(batch, *next, end) - *next;
+                sent.errors += dropped as u64;
+                *next += dropped;
+            }
+            // Perhaps not about this packet, but an ICMP answer to an earlier one, which this call has taken off the socket: by
+            // that no host is to have us send one by one.
+            Err(error) if retried != *next => {
+                retried = *next;
+                if is_gone(&error) {
+                    now = destination.map(|destination| Destination { from: None, ..destination });
+                }
+            }
+            Err(error) if runs.end(batch, *next, end) > *next + 1 => {
+                runs.refuse(&error, batch.frame(*next).len());
+                (now, retried) = (destination, usize::MAX);
+            }
             Err(error) => {
                 let oversize = error.raw_os_error() == Some(libc::EMSGSIZE);
                 *(if oversize { &mut sent.oversize } else { &mut sent.errors }) += 1;
@@ -74,6 +87,12 @@ pub fn send_from(
         }
     }
     sent
+}
+
+/// Whether an error may mean that this host no longer has the source address, or no way out from it.
+fn is_gone(error: &std::io::Error) -> bool {
+    const GONE: [i32; 5] = [libc::EINVAL, libc::EADDRNOTAVAIL, libc::ENETUNREACH, libc::EHOSTUNREACH, libc::ENODEV];
+    error.raw_os_error().is_some_and(|number| GONE.contains(&number))
 }
 
 /// Which datagrams of a batch leave as one message, that the kernel or the interface cuts (`UDP_SEGMENT`): equal ones, of which
@@ -129,18 +148,12 @@ impl Runs {
         })
     }
 
-    /// Takes note of an error for a run of packets of this length; whether it means that they must leave alone. The kernel cannot
-    /// both segment and fragment, and not every device, route or kernel segments at all; what fails `again`, whatever the error,
-    /// may be refused for being many (a firewall that looks at lengths).
-    fn refuse(&mut self, error: &std::io::Error, length: usize, again: bool) -> bool {
-        self.longest = match error.raw_os_error() {
-            Some(libc::EMSGSIZE) => length,
-            Some(libc::EIO | libc::EINVAL | libc::EOPNOTSUPP) => 0,
-            _ if again => 0,
-            _ => return false,
-        };
+    /// Takes note of an error that has come again for a run of packets of this length: they must leave alone. The kernel cannot
+    /// both segment and fragment, and not every device, route or kernel segments at all; whatever the error is, it may be for being
+    /// many (a firewall that looks at lengths).
+    fn refuse(&mut self, error: &std::io::Error, length: usize) {
+        self.longest = if error.raw_os_error() == Some(libc::EMSGSIZE) { length } else { 0 };
         self.pause = Self::PAUSE;
-        true
     }
 
     /// Takes note of packets that went.
@@ -154,10 +167,15 @@ impl Runs {
     }
 }
 
-/// Empties a socket's error queue. We ask for nothing that would come there, but a worker before us may have, with a message
-/// that no filter can look into: timestamps of all that it sends, which fill the receive buffer and wake us for ever.
-pub fn forget_errors(receiver: &mut Receiver, socket: BorrowedFd<'_>, batch: &mut Batch) {
-    while receiver.receive_errors(socket, batch.slots()).is_ok_and(|count| count > 0) {}
+/// Empties a socket's error queue, and returns how many there were: ICMP messages, where they are asked for. A worker before us may
+/// have asked for more, with a message that no filter can look into: timestamps of all that it sends, which fill the receive
+/// buffer and wake us for ever.
+pub fn forget_errors(receiver: &mut Receiver, socket: BorrowedFd<'_>, batch: &mut Batch) -> u64 {
+    let mut all = 0;
+    while let Ok(count @ 1..) = receiver.receive_errors(socket, batch.slots()) {
+        all += count as u64;
+    }
+    all
 }
 
 /// Sleeps until one of the descriptors is as asked, or for `limit`, and returns how each is; nothing after an interruption.
@@ -245,18 +263,13 @@ mod tests {
         let mut runs = Runs::new();
         assert_eq!(all(&runs), together);
         // What is too long for the way is alone for a while, and what is not leaves as before.
-        assert!(runs.refuse(&std::io::Error::from_raw_os_error(libc::EMSGSIZE), 1400, false));
+        runs.refuse(&std::io::Error::from_raw_os_error(libc::EMSGSIZE), 1400);
         assert_eq!(all(&runs), [&begin[..], &[(1, None); 80]].concat());
         runs.went(Runs::PAUSE - 1);
         assert_ne!(all(&runs), together);
         runs.went(1);
         assert_eq!(all(&runs), together);
-        assert!(runs.refuse(&std::io::Error::from_raw_os_error(libc::EIO), 1400, false));
-        assert_eq!(all(&runs), vec![(1, None); lengths.len()]);
-        let mut runs = Runs::new();
-        let filtered = std::io::Error::from_raw_os_error(libc::EPERM);
-        assert!(!runs.refuse(&filtered, 1400, false) && all(&runs) == together);
-        assert!(runs.refuse(&filtered, 1400, true));
+        runs.refuse(&std::io::Error::from_raw_os_error(libc::EIO), 1400);
         assert_eq!(all(&runs), vec![(1, None); lengths.len()]);
     }
 

@@ -5,14 +5,63 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use privsep::ipc::SharedPath;
-use privsep::sys::worker::mmsg::{Receiver, Sender};
+use privsep::ipc::{Address, Remote, SharedPath};
+use privsep::sys::worker::mmsg::{Destination, Receiver, Sender};
 
 use crate::batch::{BATCH, Batch, MAX_DATAGRAM, PACKETS, RUN};
 use crate::io::{Received, Runs, forget_errors, send_from};
+use crate::wire::{Place, Target};
 
 /// Errors of a socket in a row, without one empty or successful call between them, from which on it counts as broken.
 const LASTING: u32 = 1000;
+
+/// UDP socket of one path.
+pub struct Socket {
+    handle: OwnedFd,
+    peer: Peer,
+    /// It is one of IPv6.
+    v6: bool,
+}
+
+/// What the socket of a path knows of the peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Peer {
+    /// It is connected.
+    Connected,
+    /// Its address is wildcard, and the peer always here.
+    Fixed(SocketAddr),
+    /// Nothing: the session learns.
+    Learned,
+}
+
+impl Socket {
+    /// As the helper has opened it (`helper/src/open.rs`): bound to `local`, and connected to a fixed remote where that is no
+    /// wildcard.
+    pub fn new(handle: OwnedFd, local: SocketAddr, remote: &Remote) -> Self {
+        let peer = match *remote {
+            Remote::Fixed(Address(remote)) if local.ip().is_unspecified() => Peer::Fixed(remote),
+            Remote::Fixed(_) => Peer::Connected,
+            Remote::Learned { .. } => Peer::Learned,
+        };
+        Self { handle, peer, v6: local.is_ipv6() }
+    }
+
+    /// What a datagram to this target must name.
+    fn destination(&self, target: Target) -> Option<Destination> {
+        let (to, from) = match (self.peer, target) {
+            (Peer::Fixed(to), _) => (to, None),
+            (Peer::Learned, Target::Place(Place { remote, local })) => (remote, local),
+            (Peer::Learned, Target::Fixed(_) | Target::Nobody) | (Peer::Connected, _) => return None,
+        };
+        Some(Destination { to, from, v6: self.v6 })
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.handle.as_fd()
+    }
+}
 
 /// Sends datagrams, by any path.
 pub struct Outlet {
@@ -30,14 +79,15 @@ impl Outlet {
     /// Sends the datagrams of the batch from number `next` to before `end`; where `next` is not `end` then, the socket is full.
     pub fn send(
         &mut self,
-        socket: BorrowedFd<'_>,
+        socket: &Socket,
         counters: &SharedPath,
         batch: &Batch,
         next: &mut usize,
         end: usize,
-        target: Option<SocketAddr>,
+        target: Target,
     ) {
-        let sent = send_from(&mut self.sender, &mut self.runs, socket, batch, next, end, target);
+        let (sender, runs, destination) = (&mut self.sender, &mut self.runs, socket.destination(target));
+        let sent = send_from(sender, runs, socket.as_fd(), batch, next, end, destination);
         counters.tx_datagrams.add(sent.packets);
         counters.tx_bytes.add(sent.bytes);
         counters.tx_dropped_oversize.add(sent.oversize);
@@ -47,23 +97,23 @@ impl Outlet {
 
 /// Receives the datagrams of one path.
 pub struct Inlet {
-    socket: Arc<OwnedFd>,
+    socket: Arc<Socket>,
     receiver: Receiver,
     /// Errors in a row.
     errors: u32,
 }
 
 impl Inlet {
-    /// `learns` tells that it matters where a datagram comes from. Runs of datagrams come where the helper has asked for them.
-    pub fn new(socket: Arc<OwnedFd>, learns: bool) -> Self {
+    /// Runs of datagrams come where the helper has asked for them.
+    pub fn new(socket: Arc<Socket>) -> Self {
         let receiver = Receiver::with_control(BATCH);
-        let receiver = if learns { receiver.with_sources() } else { receiver };
+        let receiver = if socket.peer == Peer::Connected { receiver } else { receiver.with_sources() };
         Self { socket, receiver, errors: 0 }
     }
 
-    /// See [`forget_errors`].
-    pub fn forget_errors(&mut self, batch: &mut Batch) {
-        forget_errors(&mut self.receiver, self.socket.as_fd(), batch);
+    /// Takes off the socket what [`forget_errors`] does, and counts it.
+    pub fn forget_errors(&mut self, counters: &SharedPath, batch: &mut Batch) {
+        counters.rx_errors.add(forget_errors(&mut self.receiver, self.socket.as_fd(), batch));
     }
 
     /// Fills the batch with what is waiting, without blocking. Datagrams over the limit are dropped.
@@ -77,7 +127,9 @@ impl Inlet {
             // An ICMP message about what we sent, from whomever: taken off the socket by this call, and no reason to stop
             // receiving. Only an error that does not go away is one of the socket.
             Err(_) => {
-                counters.rx_errors.add(1);
+                // Where errors are asked for, the message itself is in their queue.
+                let queued = forget_errors(&mut self.receiver, self.socket.as_fd(), batch);
+                counters.rx_errors.add(queued.max(1));
                 self.errors += 1;
                 return if self.errors > LASTING { Received::Error } else { Received::Batch };
             }
@@ -86,7 +138,17 @@ impl Inlet {
         for index in 0..count {
             let length = self.receiver.length(index);
             let each = self.receiver.segment(index).unwrap_or(length);
-            accept(batch, index, (length, each), self.receiver.source(index), counters);
+            let source = self.receiver.source(index);
+            let origin = match self.socket.peer {
+                Peer::Connected => None,
+                Peer::Fixed(remote) if source == Some(remote) => None,
+                Peer::Fixed(_) => {
+                    counters.rx_dropped_foreign.add(length.div_ceil(each.max(1)).max(1) as u64);
+                    continue;
+                }
+                Peer::Learned => source.map(|remote| Place { remote, local: self.receiver.local(index) }),
+            };
+            accept(batch, index, (length, each), origin, counters);
         }
         counters.rx_datagrams.add(batch.len() as u64);
         counters.rx_bytes.add(batch.bytes());
@@ -99,7 +161,7 @@ fn accept(
     batch: &mut Batch,
     index: usize,
     (length, each): (usize, usize),
-    origin: Option<SocketAddr>,
+    origin: Option<Place>,
     counters: &SharedPath,
 ) {
     let count = length.div_ceil(each.max(1));
@@ -121,14 +183,20 @@ impl AsFd for Inlet {
 
 #[cfg(test)]
 mod tests {
+    use std::net::UdpSocket;
     use std::os::unix::net::UnixDatagram;
 
     use privsep::sys::option;
 
     use super::*;
 
-    fn inlet(socket: impl Into<OwnedFd>) -> Inlet {
-        Inlet::new(Arc::new(socket.into()), false)
+    /// A path that is connected, as this one is.
+    fn socket(handle: impl Into<OwnedFd>) -> Socket {
+        Socket { handle: handle.into(), peer: Peer::Connected, v6: false }
+    }
+
+    fn inlet(handle: impl Into<OwnedFd>) -> Inlet {
+        Inlet::new(Arc::new(socket(handle)))
     }
 
     #[test]
@@ -167,8 +235,7 @@ mod tests {
     #[test]
     fn only_an_error_that_does_not_go_away_is_one_of_the_socket() {
         let (ours, theirs) = UnixDatagram::pair().unwrap();
-        let (broken, ours) =
-            (Arc::new(OwnedFd::from(std::fs::File::open("/dev/null").unwrap())), Arc::new(ours.into()));
+        let (broken, ours) = (Arc::new(socket(std::fs::File::open("/dev/null").unwrap())), Arc::new(socket(ours)));
         let (mut inlet, mut batch, counters) =
             (inlet(theirs.try_clone().unwrap()), Batch::default(), SharedPath::default());
         for something in [true, false] {
@@ -198,8 +265,8 @@ mod tests {
         for datagram in [&[1; 100][..], &[2; MAX_DATAGRAM], &[3; 50], &[4; 10]] {
             batch.append_copy(datagram);
         }
-        let mut next = 0;
-        outlet.send(ours.as_fd(), &counters, &batch, &mut next, 3, None);
+        let (mut next, nowhere, path) = (0, Target::Nobody, socket(ours.try_clone().unwrap()));
+        outlet.send(&path, &counters, &batch, &mut next, 3, nowhere);
         let counted = counters.snapshot();
         assert_eq!((next, counted.tx_datagrams, counted.tx_bytes, counted.tx_dropped_oversize), (3, 2, 150, 1));
         let mut buffer = [0; 200];
@@ -209,7 +276,95 @@ mod tests {
         ours.set_nonblocking(true).unwrap();
         while ours.send(b"full").is_ok() {}
         let mut next = 2;
-        outlet.send(ours.as_fd(), &counters, &batch, &mut next, 4, None);
+        outlet.send(&path, &counters, &batch, &mut next, 4, nowhere);
         assert_eq!((next, counters.tx_datagrams.get(), counters.tx_errors.get()), (2, 2, 0));
+    }
+
+    /// A socket with a wildcard address, as the helper opens it, and its port.
+    fn wildcard(local: &str, remote: &Remote) -> (Socket, u16) {
+        let udp = UdpSocket::bind(local).unwrap();
+        udp.set_nonblocking(true).unwrap();
+        let local = udp.local_addr().unwrap();
+        let option = |level, name| option::set_int(udp.as_fd(), level, name, 1).unwrap();
+        match (remote, local) {
+            (Remote::Fixed(_), _) => option(libc::IPPROTO_IP, libc::IP_RECVERR),
+            (_, SocketAddr::V4(_)) => option(libc::IPPROTO_IP, libc::IP_PKTINFO),
+            (_, SocketAddr::V6(_)) => option(libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
+        }
+        (Socket::new(udp.into(), local, remote), local.port())
+    }
+
+    /// Receives until something has come.
+    fn receive(inlet: &mut Inlet, counters: &SharedPath) -> Batch {
+        let mut batch = Batch::default();
+        while inlet.receive(counters, &mut batch) == Received::Nothing {
+            std::thread::yield_now();
+        }
+        batch
+    }
+
+    #[test]
+    fn a_wildcard_socket_drops_and_counts_what_is_not_from_the_fixed_peer() {
+        let [peer, stranger] = ["127.0.0.2:0", "127.0.0.3:0"].map(|address| UdpSocket::bind(address).unwrap());
+        for local in ["0.0.0.0:0", "[::]:0"] {
+            let remote = Remote::Fixed(Address(peer.local_addr().unwrap()));
+            let ((socket, port), counters) = (wildcard(local, &remote), SharedPath::default());
+            let mut inlet = Inlet::new(Arc::new(socket));
+            stranger.send_to(b"foreign", ("127.0.0.1", port)).unwrap();
+            peer.send_to(b"ours", ("127.0.0.1", port)).unwrap();
+            let batch = receive(&mut inlet, &counters);
+            assert!(batch.frames(0).eq([b"ours"]) && batch.span(0).origin.is_none(), "{local}");
+            assert_eq!((counters.rx_dropped_foreign.get(), counters.rx_datagrams.get()), (1, 1));
+            let (mut outlet, mut next) = (Outlet::default(), 0);
+            outlet.send(&inlet.socket, &counters, &batch, &mut next, 1, Target::Fixed(peer.local_addr().unwrap()));
+            let mut buffer = [0; 10];
+            assert_eq!(peer.recv_from(&mut buffer).unwrap(), (4, ([127, 0, 0, 1], port).into()), "{local}");
+        }
+    }
+
+    #[test]
+    fn a_peer_that_is_not_there_shows_in_the_count_and_holds_nothing_up() {
+        let gone = UdpSocket::bind("127.0.0.2:0").unwrap().local_addr().unwrap();
+        let ((socket, _), counters) = (wildcard("0.0.0.0:0", &Remote::Fixed(Address(gone))), SharedPath::default());
+        let (mut inlet, mut outlet, mut batch) = (Inlet::new(Arc::new(socket)), Outlet::default(), Batch::default());
+        batch.append_copy(b"anybody?");
+        for _ in 0..10 {
+            let mut next = 0;
+            outlet.send(&inlet.socket, &counters, &batch, &mut next, 1, Target::Fixed(gone));
+            assert_eq!(next, 1);
+        }
+        let mut other = Batch::default();
+        inlet.forget_errors(&counters, &mut other);
+        while inlet.receive(&counters, &mut other) != Received::Nothing {}
+        let counted = counters.snapshot();
+        assert_eq!((counted.tx_datagrams, counted.tx_errors), (10, 0));
+        assert!(counted.rx_errors >= 10, "{}", counted.rx_errors);
+    }
+
+    #[test]
+    fn answers_leave_from_the_address_that_was_asked_until_it_is_gone() {
+        let learned = Remote::Learned { address: None, port: None };
+        let peer = UdpSocket::bind("127.0.0.2:0").unwrap();
+        for local in ["0.0.0.0:0", "[::]:0"] {
+            let ((socket, port), counters) = (wildcard(local, &learned), SharedPath::default());
+            let mut inlet = Inlet::new(Arc::new(socket));
+            peer.send_to(b"question", ("127.0.0.9", port)).unwrap();
+            let batch = receive(&mut inlet, &counters);
+            let place = batch.span(0).origin.unwrap();
+            let expected = Place { remote: peer.local_addr().unwrap(), local: Some([127, 0, 0, 9].into()) };
+            assert_eq!(place, expected, "{local}");
+            let (mut outlet, mut buffer) = (Outlet::default(), [0; 10]);
+            let mut ask = |place| {
+                let mut next = 0;
+                outlet.send(&inlet.socket, &counters, &batch, &mut next, 1, Target::Place(place));
+                assert_eq!(next, 1);
+                peer.recv_from(&mut buffer).unwrap().1
+            };
+            // An address that this host does not have any more.
+            let gone = Place { local: Some([192, 0, 2, 77].into()), ..place };
+            let (asked, any) = (SocketAddr::from(([127, 0, 0, 9], port)), SocketAddr::from(([127, 0, 0, 1], port)));
+            assert_eq!([place, gone, gone, place].map(&mut ask), [asked, any, any, asked], "{local}");
+            assert_eq!(counters.tx_errors.get(), 0);
+        }
     }
 }

@@ -8,16 +8,14 @@ use std::{io, thread};
 
 use privsep::PROTOCOL;
 use privsep::confine::seccomp::Allowed;
-use privsep::ipc::{
-    Channel, Error, FromWorker, Handle, Handles, Never, PortKind, Remote, Secrets, Settings, State, ToWorker,
-};
+use privsep::ipc::{Channel, Error, FromWorker, Handle, Handles, Never, PortKind, Secrets, Settings, State, ToWorker};
 use privsep::sys::process;
 
 use crate::control::{Control, Supervisor};
 use crate::forward::{Inward, Outward, Shared, leaves_partial};
 use crate::frame::announce;
 use crate::io::{Clock, Waker};
-use crate::path::Inlet;
+use crate::path::{Inlet, Socket};
 use crate::port::{Sink, Source};
 use crate::published::Published;
 use crate::rules::Rules;
@@ -97,7 +95,8 @@ fn receive_handles(settings: &Settings) -> Result<Option<(OwnedFd, Vec<OwnedFd>)
     let helper = Channel::<Never, Handles>::new(process::inherited(process::HANDLES_FD)?);
     let Some((Handles(kinds), handles)) = helper.recv()? else { return Ok(None) };
     let paths = (0..).take(settings.remotes.len()).map(Handle::Path);
-    if settings.remotes.is_empty() || !kinds.into_iter().eq(std::iter::once(Handle::Port(0)).chain(paths)) {
+    let alike = settings.remotes.len() == settings.locals.len();
+    if settings.remotes.is_empty() || !alike || !kinds.into_iter().eq(std::iter::once(Handle::Port(0)).chain(paths)) {
         return Err(Error::Violation("not the handles of this tunnel"));
     }
     let mut handles = handles.into_iter();
@@ -113,9 +112,11 @@ pub(crate) fn loops(
     paths: Vec<OwnedFd>,
 ) -> io::Result<(Outward, Inward)> {
     let (session, sealer) = wire::machines(settings, secrets, state)?;
-    let (port, sockets): (_, Vec<_>) = (Arc::new(port), paths.into_iter().map(Arc::new).collect());
-    let learns = settings.remotes.iter().map(|remote| matches!(remote, Remote::Learned { .. }));
-    let inlets = sockets.iter().zip(learns).map(|(socket, learns)| Inlet::new(Arc::clone(socket), learns)).collect();
+    let ends = settings.locals.iter().zip(&settings.remotes);
+    let sockets =
+        paths.into_iter().zip(ends).map(|(path, (local, remote))| Arc::new(Socket::new(path, local.0, remote)));
+    let (port, sockets): (_, Vec<_>) = (Arc::new(port), sockets.collect());
+    let inlets = sockets.iter().map(|socket| Inlet::new(Arc::clone(socket))).collect();
     let shared = Arc::new(Shared {
         counters: Counters::new(state, sockets.len()),
         sockets,

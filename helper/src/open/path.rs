@@ -1,7 +1,7 @@
 //! Opens the UDP socket of a path.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::sys::socket::{
@@ -13,7 +13,8 @@ use privsep::sys::option;
 /// `IP_PMTUDISC_OMIT` and `IPV6_PMTUDISC_OMIT` (linux/in.h, linux/in6.h).
 const PMTUDISC_OMIT: i32 = 5;
 
-/// A UDP socket, bound, and connected where the remote is fixed.
+/// A UDP socket, bound, and connected where both ends are fixed. One with a wildcard address is tied to none: the kernel chooses
+/// its source address for each datagram, so that it goes on when the host has another address or another route.
 pub fn open(plan: &PathPlan) -> Result<OwnedFd, String> {
     let Address(local) = plan.local;
     let family = if local.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
@@ -29,33 +30,58 @@ pub fn open(plan: &PathPlan) -> Result<OwnedFd, String> {
     if let Some(mark) = plan.mark {
         setsockopt(&udp, sockopt::Mark, &mark).map_err(|e| fail("mark", &e.desc()))?;
     }
-    // No don't-fragment bit, as on the classic wire, and no fragments but of what the interface does not take whole: the MTU of
-    // a cached route is any host's to lower, by an ICMP message.
-    let (level, name) = if local.is_ipv6() {
-        option::set_int(udp.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1).map_err(|e| fail("IPv6 only", &e))?;
-        (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER)
-    } else {
-        (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER)
-    };
-    option::set_int(udp.as_fd(), level, name, PMTUDISC_OMIT).map_err(|e| fail("path MTU", &e))?;
+    for (level, name, value) in ip_options(local.ip(), plan.remote.is_some()) {
+        option::set_int(udp.as_fd(), level, name, value).map_err(|e| fail("IP options", &e))?;
+    }
     super::buffers(&udp);
     if plan.runs {
         // Without it each datagram comes alone, as before.
         let _ = option::set_int(udp.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1);
     }
+    let remote = plan.remote.filter(|_| !local.ip().is_unspecified());
     // Between bind and connect anybody's datagram would be queued: none is accepted until the remote is fixed.
     option::reject_all(udp.as_fd()).map_err(|e| fail("filter", &e))?;
     bind(udp.as_raw_fd(), &SockaddrStorage::from(local)).map_err(|e| bind_error(local, e))?;
-    if let Some(Address(remote)) = plan.remote {
+    if let Some(Address(remote)) = remote {
         connect(udp.as_raw_fd(), &SockaddrStorage::from(remote)).map_err(|e| connect_error(local, remote, e))?;
     }
     option::accept_all(udp.as_fd()).map_err(|e| fail("filter", &e))?;
     Ok(udp)
 }
 
+/// Options of a path's socket, with level and value. On `[::]` it hears IPv4 as well as IPv6, so that both kinds are set.
+fn ip_options(local: IpAddr, fixed: bool) -> Vec<(i32, i32, i32)> {
+    let (v4, v6, wildcard) = (libc::IPPROTO_IP, libc::IPPROTO_IPV6, local.is_unspecified());
+    let both = local.is_ipv6() && wildcard;
+    let mut options = Vec::new();
+    // No don't-fragment bit, as on the classic wire, and no fragments but of what the interface does not take whole: the MTU of
+    // a cached route is any host's to lower, by an ICMP message.
+    if local.is_ipv6() {
+        options.extend([(v6, libc::IPV6_V6ONLY, i32::from(!both)), (v6, libc::IPV6_MTU_DISCOVER, PMTUDISC_OMIT)]);
+    }
+    if local.is_ipv4() || both {
+        options.push((v4, libc::IP_MTU_DISCOVER, PMTUDISC_OMIT));
+    }
+    if wildcard && fixed {
+        // What a connected socket reports by itself: that there is no program at the peer.
+        options.extend(both.then_some((v6, libc::IPV6_RECVERR, 1)));
+        options.push((v4, libc::IP_RECVERR, 1));
+    } else if wildcard {
+        // Answers leave from the address that was asked.
+        let one = if both { (v6, libc::IPV6_RECVPKTINFO, 1) } else { (v4, libc::IP_PKTINFO, 1) };
+        options.push(one);
+    }
+    options
+}
+
 fn bind_error(local: SocketAddr, error: nix::Error) -> String {
     let ip = local.ip();
     match error {
+        nix::Error::EADDRINUSE if local.is_ipv6() && ip.is_unspecified() => format!(
+            "local address {local}: already in use, for IPv6 or for IPv4, which it hears as well; choose another port \
+             (`ss -ulpn 'sport = :{}'` shows by whom)",
+            local.port()
+        ),
         nix::Error::EADDRINUSE => format!(
             "local address {local}: already in use; choose another port (`ss -ulpn 'sport = :{}'` shows by whom)",
             local.port()
@@ -121,10 +147,24 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_path_hears_no_ipv4() {
-        let udp = open(&plan("[::]:0", None)).unwrap();
-        assert_eq!(int(&udp, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY), 1);
-        assert_eq!(int(&udp, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER), PMTUDISC_OMIT);
+    fn a_path_with_a_wildcard_address_is_not_connected_and_asks_for_what_it_needs() {
+        let (v4, v6) = (libc::IPPROTO_IP, libc::IPPROTO_IPV6);
+        let peer = Some("127.0.0.1:9".parse().unwrap());
+        for (local, remote, errors, address) in [("0.0.0.0:0", peer, 1, 0), ("0.0.0.0:0", None, 0, 1)] {
+            let udp = open(&plan(local, remote)).unwrap();
+            assert_eq!((int(&udp, v4, libc::IP_RECVERR), int(&udp, v4, libc::IP_PKTINFO)), (errors, address));
+            assert!(std::net::UdpSocket::from(udp).peer_addr().is_err());
+        }
+        for (remote, errors, address) in [(peer, 1, 0), (None, 0, 1)] {
+            let udp = open(&plan("[::]:0", remote)).unwrap();
+            // It hears IPv4 as well.
+            assert_eq!((int(&udp, v6, libc::IPV6_V6ONLY), int(&udp, v4, libc::IP_MTU_DISCOVER)), (0, PMTUDISC_OMIT));
+            assert_eq!(int(&udp, v6, libc::IPV6_MTU_DISCOVER), PMTUDISC_OMIT);
+            assert_eq!((int(&udp, v6, libc::IPV6_RECVERR), int(&udp, v4, libc::IP_RECVERR)), (errors, errors));
+            assert_eq!(int(&udp, v6, libc::IPV6_RECVPKTINFO), address);
+        }
+        let udp = open(&plan("[::1]:0", None)).unwrap();
+        assert_eq!((int(&udp, v6, libc::IPV6_V6ONLY), int(&udp, v6, libc::IPV6_RECVPKTINFO)), (1, 0));
     }
 
     #[test]

@@ -147,7 +147,7 @@ impl Inward {
                 continue;
             }
             let (mut next, end) = (numbers.start, numbers.end);
-            outlet.send(socket.as_fd(), counters, outbox.batch(), &mut next, end, target.named());
+            outlet.send(socket, counters, outbox.batch(), &mut next, end, target);
             // Nobody waits for room for a control message: another follows.
             counters.tx_errors.add((end - next) as u64);
         }
@@ -180,7 +180,9 @@ impl Inward {
     /// Takes the errors off the socket of a path that polling has shown to have some.
     pub fn forget_errors(&mut self, path: usize) {
         if let Some(Resting { inlet, .. }) = self.inlets.get_mut(path).filter(|_| self.stuck.is_none()) {
-            inlet.forget_errors(&mut self.batch);
+            if let Some(counters) = self.shared.counters.paths.get(path) {
+                inlet.forget_errors(counters, &mut self.batch);
+            }
         }
     }
 }

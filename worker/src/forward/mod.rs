@@ -9,7 +9,6 @@ mod outward;
 #[cfg(test)]
 pub(crate) mod rig;
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -18,6 +17,7 @@ pub use inward::Inward;
 pub use outward::{Outward, leaves_partial};
 
 use crate::io::{Clock, Waker};
+use crate::path::Socket;
 use crate::published::Published;
 use crate::rules::Rules;
 use crate::wire::{Counters, Route};
@@ -34,7 +34,7 @@ const DRAINING_US: u64 = 100_000;
 /// What the loops share.
 pub struct Shared {
     /// The UDP sockets of all paths.
-    pub sockets: Vec<Arc<OwnedFd>>,
+    pub sockets: Vec<Arc<Socket>>,
     pub counters: Counters,
     pub rules: Rules,
     pub clock: Clock,

@@ -201,7 +201,7 @@ fn seal_and_send(shared: &Shared, sealer: &mut Sealer, outlet: &mut Outlet, batc
     }
     let (mut next, end, mut deadline) = (0, datagrams.len(), None);
     loop {
-        outlet.send(socket.as_fd(), counters, datagrams, &mut next, end, target.named());
+        outlet.send(socket, counters, datagrams, &mut next, end, target);
         if next == end {
             return;
         }

@@ -64,6 +64,7 @@ impl Rig {
             port: PortKind::Raw,
             wire,
             remotes: (0..count).map(|path| Remote::Fixed(Address(peer(path)))).collect(),
+            locals: (0..count).map(|path| Address(peer(path))).collect(),
             rules,
             exit_after: None,
             announcement: None,

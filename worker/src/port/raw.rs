@@ -67,7 +67,7 @@ impl Source {
     }
 
     pub fn forget_errors(&mut self, batch: &mut Batch) {
-        forget_errors(&mut self.receiver, self.handle.as_fd(), batch);
+        let _ = forget_errors(&mut self.receiver, self.handle.as_fd(), batch);
     }
 
     fn count_kernel_drops(&mut self, counters: &SharedPort) {

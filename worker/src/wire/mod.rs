@@ -12,7 +12,7 @@ pub mod remote;
 pub mod secure;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use privsep::ipc::{Counts, Secrets, Settings, SharedPath, SharedPort, SharedSeal, State, Wire};
@@ -20,13 +20,28 @@ use privsep::ipc::{Counts, Secrets, Settings, SharedPath, SharedPort, SharedSeal
 use crate::batch::Batch;
 pub use outbox::Outbox;
 
+/// Where a peer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Its address.
+    pub remote: SocketAddr,
+    /// Our address that its datagrams come to, where we have several: what it hears from another may not reach it.
+    pub local: Option<IpAddr>,
+}
+
+impl From<SocketAddr> for Place {
+    fn from(remote: SocketAddr) -> Self {
+        Self { remote, local: None }
+    }
+}
+
 /// Where the datagrams of a path go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
-    /// Where its socket is connected, which is this address.
-    Connected(SocketAddr),
-    /// To this address.
-    Address(SocketAddr),
+    /// Where the path always goes, which is this address.
+    Fixed(SocketAddr),
+    /// To this place.
+    Place(Place),
     /// Nobody has been learned yet.
     Nobody,
 }
@@ -35,16 +50,17 @@ impl Target {
     /// The peer's address, as far as it is known.
     pub fn address(self) -> Option<SocketAddr> {
         match self {
-            Self::Connected(address) | Self::Address(address) => Some(address),
+            Self::Fixed(address) => Some(address),
+            Self::Place(place) => Some(place.remote),
             Self::Nobody => None,
         }
     }
 
-    /// The address that a datagram must name.
-    pub fn named(self) -> Option<SocketAddr> {
+    /// The place, where the path has no fixed one.
+    pub fn place(self) -> Option<Place> {
         match self {
-            Self::Address(address) => Some(address),
-            Self::Connected(_) | Self::Nobody => None,
+            Self::Place(place) => Some(place),
+            Self::Fixed(_) | Self::Nobody => None,
         }
     }
 }

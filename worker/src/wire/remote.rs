@@ -4,11 +4,11 @@ use std::net::{IpAddr, SocketAddr};
 
 use privsep::ipc::Address;
 
-use crate::wire::Target;
+use crate::wire::{Place, Target};
 
 /// The remote of a path.
 pub enum Remote {
-    /// The socket is connected; the kernel refuses everybody else.
+    /// Datagrams of others are dropped before they come here, by the kernel where the socket is connected.
     Fixed(SocketAddr),
     /// Learned within limits.
     Learned(Learned),
@@ -20,7 +20,7 @@ pub struct Learned {
     pub address: Option<IpAddr>,
     /// Only this port is learned.
     pub port: Option<u16>,
-    current: Option<SocketAddr>,
+    current: Option<Place>,
 }
 
 impl Remote {
@@ -32,7 +32,7 @@ impl Remote {
                 let mut remote = Learned { address, port, current: None };
                 // It comes from an earlier worker, so it is held to the limits like any other.
                 if let Some(Address(learned)) = learned {
-                    remote.learn(learned);
+                    remote.learn(learned.into());
                 }
                 Self::Learned(remote)
             }
@@ -47,8 +47,8 @@ impl Remote {
     /// Where to send now.
     pub fn target(&self) -> Target {
         match self {
-            Self::Fixed(address) => Target::Connected(*address),
-            Self::Learned(learned) => learned.current.map_or(Target::Nobody, Target::Address),
+            Self::Fixed(address) => Target::Fixed(*address),
+            Self::Learned(learned) => learned.current.map_or(Target::Nobody, Target::Place),
         }
     }
 
@@ -56,24 +56,25 @@ impl Remote {
     pub fn learned(&self) -> Option<Address> {
         match self {
             Self::Fixed(_) => None,
-            Self::Learned(learned) => learned.current.map(Address),
+            Self::Learned(learned) => learned.current.map(|place| Address(place.remote)),
         }
     }
 }
 
 impl Learned {
-    /// The learned address.
-    pub fn get(&self) -> Option<SocketAddr> {
+    /// The learned place.
+    pub fn get(&self) -> Option<Place> {
         self.current
     }
 
     /// Whether `source` is within the limits.
-    pub fn admits(&self, source: SocketAddr) -> bool {
+    pub fn admits(&self, source: Place) -> bool {
+        let source = source.remote;
         self.address.is_none_or(|address| address == source.ip()) && self.port.is_none_or(|port| port == source.port())
     }
 
     /// Learns `source`, the last one wins; false when it is outside the limits.
-    pub fn learn(&mut self, source: SocketAddr) -> bool {
+    pub fn learn(&mut self, source: Place) -> bool {
         let right = self.admits(source);
         if right {
             self.current = Some(source);
@@ -98,7 +99,7 @@ mod tests {
             let mut remote = Remote::new(&privsep::ipc::Remote::Learned { address, port }, None);
             assert_eq!(remote.target(), Target::Nobody);
             let Remote::Learned(inner) = &mut remote else { panic!() };
-            assert_eq!([a, b, c].map(|source| inner.learn(source)), learned);
+            assert_eq!([a, b, c].map(|source| inner.learn(source.into())), learned);
             let last = [c, b, a].into_iter().zip(learned.into_iter().rev()).find(|(_, right)| *right);
             assert_eq!(remote.target().address(), last.map(|(source, _)| source));
             let from_before = Remote::new(&privsep::ipc::Remote::Learned { address, port }, Some(Address(c)));

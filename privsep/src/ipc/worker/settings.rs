@@ -51,6 +51,8 @@ pub struct Settings {
     pub wire: Wire,
     /// Whom each path talks to; as many as there are handles of paths.
     pub remotes: Vec<Remote>,
+    /// What each path is bound to; as many.
+    pub locals: Vec<Address>,
     /// What is done to frames.
     pub rules: Rules,
     /// Ticks after which the worker ends.

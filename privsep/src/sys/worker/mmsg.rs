@@ -1,7 +1,7 @@
 //! Batches of datagrams and frames: `recvmmsg` and `sendmmsg` with headers that are allocated once.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
@@ -9,8 +9,8 @@ use libc::{c_void, iovec, mmsghdr, msghdr, sockaddr_storage};
 
 use super::address;
 
-/// Room for one control message, aligned as a `cmsghdr`: of `tpacket_auxdata` with its 20 bytes, or a size, which takes less.
-type Control = [u64; 5];
+/// Room for control messages, aligned as a `cmsghdr`: `tpacket_auxdata` with its 20 bytes; or a size, and an address of 20 bytes.
+type Control = [u64; 8];
 /// What every kernel cuts one message into at most (`UDP_MAX_SEGMENTS`; newer ones twice as many).
 pub const MAX_SEGMENTS: usize = 64;
 /// Packets in one call at most.
@@ -38,6 +38,17 @@ pub struct VlanTag {
     pub tpid: u16,
     /// Priority (3 bits), DEI (1 bit), VLAN id (12 bits).
     pub tci: u16,
+}
+
+/// Where datagrams go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Destination {
+    /// Address and port of the receiver.
+    pub to: SocketAddr,
+    /// Source address; `None` lets the kernel choose. The socket must have a wildcard address.
+    pub from: Option<IpAddr>,
+    /// The socket is one of IPv6, which names IPv4 addresses as mapped ones.
+    pub v6: bool,
 }
 
 /// Message headers and I/O vectors. The pointers in them are set anew in every call and not used after it.
@@ -104,7 +115,8 @@ impl Receiver {
         Self { headers: Headers::new(batch, batch, batch), sources: Box::default() }
     }
 
-    /// Also asks for [`Receiver::source`], on a UDP socket that is not connected.
+    /// Also asks for [`Receiver::source`], on a UDP socket that is not connected; where that tells on which address datagrams come
+    /// (`IP_PKTINFO`, `IPV6_RECVPKTINFO`), for [`Receiver::local`].
     #[must_use]
     pub fn with_sources(self) -> Self {
         Self { sources: vec![address::EMPTY; self.headers.messages.len()].into(), ..self }
@@ -187,29 +199,42 @@ impl Receiver {
         usize::try_from(size).ok().filter(|&size| size > 0)
     }
 
-    /// The control message that came with packet `index`, if it is this one.
+    /// Our address that packet `index` of the last batch was sent to, where the socket tells. One that was sent to an IPv4 address
+    /// has one, also on a socket of IPv6.
+    pub fn local(&self, index: usize) -> Option<IpAddr> {
+        if let Some(info) = self.control::<libc::in_pktinfo>(index, libc::IPPROTO_IP, libc::IP_PKTINFO) {
+            return Some(address::ipv4(info.ipi_spec_dst).into());
+        }
+        let info: libc::in6_pktinfo = self.control(index, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO)?;
+        Some(IpAddr::from(info.ipi6_addr.s6_addr).to_canonical())
+    }
+
+    /// The control message of this kind that came with packet `index`.
     fn control<T: Plain>(&self, index: usize, level: libc::c_int, kind: libc::c_int) -> Option<T> {
+        #[allow(clippy::cast_possible_truncation)] // Some bytes.
+        const fn length_of<T>() -> usize {
+            // SAFETY: CMSG_LEN only computes.
+            unsafe { libc::CMSG_LEN(size_of::<T>() as libc::c_uint) as usize }
+        }
         let header = &self.headers.messages[index].msg_hdr;
         if self.headers.control.is_empty() || header.msg_controllen == 0 {
             return None;
         }
         // SAFETY: it only computes, from a header that recvmmsg has filled.
-        let first = unsafe { libc::CMSG_FIRSTHDR(header) };
-        if first.is_null() {
-            return None;
+        let mut next = unsafe { libc::CMSG_FIRSTHDR(header) };
+        while !next.is_null() {
+            // SAFETY: msg_control points to a block in self, aligned as a cmsghdr, which the kernel has filled to msg_controllen:
+            // that is a whole header at least. Numbers alone are read, so that the pointer stays good for what is behind it.
+            let (found, length) = unsafe { (((*next).cmsg_level, (*next).cmsg_type), (*next).cmsg_len) };
+            if found == (level, kind) && length >= length_of::<T>() {
+                // SAFETY: the message holds a whole T, for which any bytes are a value; it is read unaligned from initialised
+                // memory.
+                return Some(unsafe { libc::CMSG_DATA(next).cast::<T>().read_unaligned() });
+            }
+            // SAFETY: as for the first; it looks whether another whole header is there.
+            next = unsafe { libc::CMSG_NXTHDR(header, next) };
         }
-        // SAFETY: msg_control points to a block in self, aligned as a cmsghdr, which the kernel has filled to msg_controllen: that
-        // is a whole header at least. Numbers alone are read, so that the pointer stays good for what is behind it.
-        let (found, length) = unsafe { (((*first).cmsg_level, (*first).cmsg_type), (*first).cmsg_len) };
-        #[allow(clippy::cast_possible_truncation)] // Some bytes.
-        let size = size_of::<T>() as libc::c_uint;
-        // SAFETY: CMSG_LEN only computes.
-        let expected = unsafe { libc::CMSG_LEN(size) } as usize;
-        if found != (level, kind) || length < expected {
-            return None;
-        }
-        // SAFETY: the message holds a whole T, for which any bytes are a value; it is read unaligned from initialised memory.
-        Some(unsafe { libc::CMSG_DATA(first).cast::<T>().read_unaligned() })
+        None
     }
 }
 
@@ -217,6 +242,8 @@ impl Receiver {
 trait Plain {}
 impl Plain for libc::tpacket_auxdata {}
 impl Plain for libc::c_int {}
+impl Plain for libc::in_pktinfo {}
+impl Plain for libc::in6_pktinfo {}
 
 /// Sends batches.
 pub struct Sender {
@@ -230,7 +257,7 @@ impl Sender {
         Self { headers: Headers::new(batch, pieces, batch), target: Box::new(address::EMPTY) }
     }
 
-    /// Sends packets to `target`, or without one to where the socket is connected or bound, without blocking, and returns how
+    /// Sends packets to a destination, or without one to where the socket is connected or bound, without blocking, and returns how
     /// many were taken. A packet is what its pieces are one after the other; with a size it leaves as datagrams of that size,
     /// [`MAX_SEGMENTS`] at most, of which the last may be shorter (udp(7), `UDP_SEGMENT`).
     ///
@@ -241,9 +268,13 @@ impl Sender {
         &mut self,
         socket: BorrowedFd<'_>,
         packets: impl Iterator<Item = (P, Option<u16>)>,
-        target: Option<SocketAddr>,
+        destination: Option<Destination>,
     ) -> io::Result<usize> {
-        let length = target.map_or(0, |target| address::encode(target, &mut self.target));
+        let length = destination.map_or(0, |Destination { to, v6, .. }| {
+            let to = if v6 { address::mapped(to) } else { to };
+            address::encode(to, &mut self.target)
+        });
+        let from = destination.and_then(|Destination { from, v6, .. }| Some((from?, v6)));
         let name = if length > 0 { (&raw mut *self.target).cast() } else { ptr::null_mut() };
         let mut sizes = [None; MAX_BATCH];
         let packets = packets.zip(&mut sizes).map(|((pieces, segment), size)| {
@@ -254,8 +285,27 @@ impl Sender {
         let Headers { messages, control, .. } = &mut self.headers;
         for ((header, control), size) in messages.iter_mut().zip(control).zip(sizes) {
             (header.msg_hdr.msg_name, header.msg_hdr.msg_namelen) = (name, length);
-            let control = size.map(|size| segment_size(control, size));
-            (header.msg_hdr.msg_control, header.msg_hdr.msg_controllen) = control.unwrap_or((ptr::null_mut(), 0));
+            let mut end = 0;
+            if let Some(size) = size {
+                end = append(control, end, (libc::SOL_UDP, libc::UDP_SEGMENT), size);
+            }
+            match from {
+                Some((IpAddr::V4(from), false)) => {
+                    let info = libc::in_pktinfo {
+                        ipi_ifindex: 0,
+                        ipi_spec_dst: address::in_addr(from),
+                        ipi_addr: address::ANY,
+                    };
+                    end = append(control, end, (libc::IPPROTO_IP, libc::IP_PKTINFO), info);
+                }
+                Some((from, _)) => {
+                    let info = libc::in6_pktinfo { ipi6_addr: address::in6_addr(from), ipi6_ifindex: 0 };
+                    end = append(control, end, (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO), info);
+                }
+                None => {}
+            }
+            let block = if end > 0 { control.as_mut_ptr().cast() } else { ptr::null_mut() };
+            (header.msg_hdr.msg_control, header.msg_hdr.msg_controllen) = (block, end);
         }
         let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
         let headers = self.headers.messages.as_mut_ptr();
@@ -266,17 +316,22 @@ impl Sender {
     }
 }
 
-/// Writes the control message of a segment size, and returns where it is and how long.
-fn segment_size(control: &mut Control, size: u16) -> (*mut c_void, usize) {
-    let header = control.as_mut_ptr().cast::<libc::cmsghdr>();
-    // SAFETY: the block is aligned as a cmsghdr and larger than CMSG_SPACE(2), within which both writes are; the macros compute.
+/// Writes a control message of this level and kind behind those that end at `end`, and returns where it ends itself.
+#[allow(clippy::cast_possible_truncation)] // Some bytes.
+fn append<T: Copy>(control: &mut Control, end: usize, kind: (libc::c_int, libc::c_int), value: T) -> usize {
+    let size = size_of::<T>() as libc::c_uint;
+    // SAFETY: CMSG_SPACE only computes.
+    let space = unsafe { libc::CMSG_SPACE(size) } as usize;
+    assert!(end.is_multiple_of(align_of::<libc::cmsghdr>()) && end + space <= size_of::<Control>());
+    // SAFETY: the block is aligned as a cmsghdr, so is `end` in it, and the message lies within it whole, as was just seen: both
+    // writes are in bounds, that of the value unaligned; the macros compute.
     unsafe {
-        (*header).cmsg_level = libc::SOL_UDP;
-        (*header).cmsg_type = libc::UDP_SEGMENT;
-        (*header).cmsg_len = libc::CMSG_LEN(2) as usize;
-        libc::CMSG_DATA(header).cast::<u16>().write_unaligned(size);
-        (header.cast(), libc::CMSG_SPACE(2) as usize)
+        let header = control.as_mut_ptr().byte_add(end).cast::<libc::cmsghdr>();
+        ((*header).cmsg_level, (*header).cmsg_type) = kind;
+        (*header).cmsg_len = libc::CMSG_LEN(size) as usize;
+        libc::CMSG_DATA(header).cast::<T>().write_unaligned(value);
     }
+    end + space
 }
 
 #[cfg(test)]
@@ -326,6 +381,45 @@ mod tests {
         assert_eq!(came, [(250, Some(100)), (5, None)]);
         assert_eq!(receiver.source(1), Some(one.local_addr().unwrap()));
         assert_eq!(receiver.vlan_tag(0), None);
+    }
+
+    /// A socket with a wildcard address that tells which of its addresses a datagram was sent to.
+    fn wildcard(address: &str) -> (UdpSocket, Receiver) {
+        let socket = UdpSocket::bind(address).unwrap();
+        let (level, name) = if address.starts_with('[') {
+            (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO)
+        } else {
+            (libc::IPPROTO_IP, libc::IP_PKTINFO)
+        };
+        option::set_int(socket.as_fd(), level, name, 1).unwrap();
+        option::set_int(socket.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1).unwrap();
+        (socket, Receiver::with_control(4).with_sources())
+    }
+
+    #[test]
+    fn answers_leave_from_the_address_that_was_asked() {
+        for (bound, client, asked) in [
+            ("0.0.0.0:0", "127.0.0.5:0", "127.0.0.9"),
+            ("[::]:0", "127.0.0.5:0", "127.0.0.9"),
+            ("[::]:0", "[::1]:0", "::1"),
+        ] {
+            let ((socket, mut receiver), client) = (wildcard(bound), UdpSocket::bind(client).unwrap());
+            let asked: IpAddr = asked.parse().unwrap();
+            client.connect((asked, socket.local_addr().unwrap().port())).unwrap();
+            client.send(b"question").unwrap();
+            let mut memory = [[0; 100]; 4];
+            assert_eq!(receiver.receive(socket.as_fd(), memory.iter_mut().map(|buffer| &mut buffer[..])).unwrap(), 1);
+            let source = client.local_addr().unwrap();
+            assert_eq!((receiver.source(0), receiver.local(0)), (Some(source), Some(asked)), "{bound}");
+            let destination = Destination { to: source, from: Some(asked), v6: bound.starts_with('[') };
+            let run = (std::iter::once(&b"ananswer"[..]), Some(4));
+            assert_eq!(Sender::new(1, 1).send(socket.as_fd(), std::iter::once(run), Some(destination)).unwrap(), 1);
+            // The client hears this address alone.
+            let mut buffer = [0; 10];
+            for _ in 0..2 {
+                assert_eq!(client.recv(&mut buffer).unwrap(), 4, "{bound}");
+            }
+        }
     }
 
     #[test]

@@ -1,11 +1,10 @@
 //! The password of the classic wire: who may teach us the address of a peer behind NAT.
 
-use std::net::SocketAddr;
-
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::codec::{Kind, PASSWORD, kind};
+use crate::wire::Place;
 use crate::wire::remote::Remote;
 
 /// The whole message that has the right password: word, password, NUL.
@@ -34,12 +33,12 @@ impl Password {
 ///
 /// A fixed remote is the kernel's business. A learned one without a password is whoever sent last, within the limits; with
 /// a password it is who sent that last, and everybody else is foreign.
-pub fn admits(remote: &mut Remote, password: Option<&Password>, source: Option<SocketAddr>, decoded: &[u8]) -> bool {
+pub fn admits(remote: &mut Remote, password: Option<&Password>, source: Option<Place>, decoded: &[u8]) -> bool {
     let (Remote::Learned(learned), Some(source)) = (remote, source) else { return true };
     match password {
         None => learned.learn(source),
         Some(password) if kind(decoded) == Kind::Password => password.matches(decoded) && learned.learn(source),
-        Some(_) => learned.get() == Some(source),
+        Some(_) => learned.get().is_some_and(|place| place.remote == source.remote) && learned.learn(source),
     }
 }
 

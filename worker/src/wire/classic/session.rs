@@ -13,7 +13,7 @@ use crate::batch::Batch;
 use crate::frame::HEADER;
 use crate::frame::plausible::is_plausible;
 use crate::wire::remote::Remote;
-use crate::wire::{Counters, Outbox, Route, Target, health};
+use crate::wire::{Counters, Outbox, Place, Route, Target, health};
 
 /// Length of a tick in microseconds.
 pub const TICK_US: u64 = 1_000_000;
@@ -48,7 +48,7 @@ struct Messages {
 struct Path {
     remote: Remote,
     /// Who was admitted last.
-    admitted: Option<std::net::SocketAddr>,
+    admitted: Option<Place>,
     reassembly: Option<Reassembly>,
     health: PathHealth,
     /// Tick in which the last PONG came; 0 before the first.

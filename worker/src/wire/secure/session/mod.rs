@@ -9,7 +9,6 @@ mod slots;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -25,7 +24,7 @@ use super::keys::Pair;
 use super::message::{self, Form, Message};
 use super::unpack::{Control, Lost, Unpacker};
 use crate::batch::{Batch, Found};
-use crate::wire::{Counters, Outbox, Route, Target};
+use crate::wire::{Counters, Outbox, Place, Route, Target};
 use answer::Kept;
 use attempt::Attempts;
 use limits::{Paced, Recent};
@@ -103,7 +102,7 @@ pub struct Session {
 #[derive(Clone, Copy)]
 struct From {
     path: usize,
-    source: Option<SocketAddr>,
+    source: Option<Place>,
     target: Target,
     now_us: u64,
 }

@@ -1,13 +1,12 @@
 //! The paths of a session: where the peer is by each, whether it answers, and which frames leave by.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 
 use privsep::ipc::{MAX_PATHS, PathHealth, PathReport};
 
 use super::limits::Recent;
 use crate::wire::remote::Remote;
-use crate::wire::{Target, health};
+use crate::wire::{Place, Target, health};
 
 /// Pings that may be answered: by each path those of five seconds, which are one and ten to new addresses, and four of a new
 /// session. Whoever causes those to new addresses does not push out those to the peer.
@@ -32,7 +31,7 @@ pub struct Path {
 struct Ping {
     token: [u8; 8],
     path: usize,
-    to: Option<SocketAddr>,
+    to: Option<Place>,
     sent_us: u64,
 }
 
@@ -55,23 +54,23 @@ impl Path {
     }
 
     /// Where an answer to a datagram from there goes; `None` where nothing may.
-    pub fn answer_to(&self, source: Option<SocketAddr>) -> Option<Target> {
+    pub fn answer_to(&self, source: Option<Place>) -> Option<Target> {
         match &self.remote {
-            Remote::Fixed(address) => Some(Target::Connected(*address)),
-            Remote::Learned(learned) => source.filter(|&source| learned.admits(source)).map(Target::Address),
+            Remote::Fixed(address) => Some(Target::Fixed(*address)),
+            Remote::Learned(learned) => source.filter(|&source| learned.admits(source)).map(Target::Place),
         }
     }
 
     /// Whether a datagram from there is from where the peer is.
-    pub fn is_from_peer(&self, source: Option<SocketAddr>) -> bool {
+    pub fn is_from_peer(&self, source: Option<Place>) -> bool {
         match &self.remote {
-            Remote::Fixed(address) => source.is_none_or(|source| source == *address),
+            Remote::Fixed(address) => source.is_none_or(|source| source.remote == *address),
             Remote::Learned(learned) => source.is_some() && learned.get() == source,
         }
     }
 
     /// The peer has shown to be there.
-    pub fn is_at(&mut self, source: Option<SocketAddr>) {
+    pub fn is_at(&mut self, source: Option<Place>) {
         if let (Remote::Learned(learned), Some(source)) = (&mut self.remote, source) {
             learned.learn(source);
         }
@@ -99,27 +98,24 @@ impl Paths {
         if self.pings.len() == PINGS {
             self.pings.pop_front();
         }
-        self.pings.push_back(Ping { token, path, to: target.named(), sent_us: now_us });
+        self.pings.push_back(Ping { token, path, to: target.place(), sent_us: now_us });
     }
 
     /// Takes a pong: if it comes from where its ping went, and in time, the path answers and the peer is there. Whether it does.
-    pub fn ponged(
-        &mut self,
-        token: [u8; 8],
-        number: usize,
-        source: Option<SocketAddr>,
-        tick: u64,
-        now_us: u64,
-    ) -> bool {
+    pub fn ponged(&mut self, token: [u8; 8], number: usize, source: Option<Place>, tick: u64, now_us: u64) -> bool {
         let answers = |ping: &Ping| {
             let in_time = now_us < ping.sent_us + ANSWERED;
-            ping.token == token && ping.path == number && in_time && ping.to.is_none_or(|to| source == Some(to))
+            ping.token == token
+                && ping.path == number
+                && in_time
+                && ping.to.is_none_or(|to| source.is_some_and(|source| source.remote == to.remote))
         };
         let Some(at) = self.pings.iter().position(answers) else { return false };
         let (Some(ping), Some(path)) = (self.pings.remove(at), self.all.get_mut(number)) else { return false };
         path.last_pong = tick;
         path.rtt_us = now_us.saturating_sub(ping.sent_us).max(1);
-        path.is_at(ping.to);
+        // To the place it has come from: where the ping's source address was gone, that is another one of ours.
+        path.is_at(ping.to.and(source));
         true
     }
 
@@ -140,6 +136,8 @@ impl Paths {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use privsep::ipc::{Address, Remote};
 
     use super::*;
@@ -150,6 +148,9 @@ mod tests {
         let [there, elsewhere] = [1, 2].map(|last| SocketAddr::from(([192, 0, 2, last], 6000)));
         let learned = Remote::Learned { address: None, port: None };
         let paths = [learned, learned, Remote::Fixed(Address(there))];
+        let fixed = Target::Fixed(there);
+        let [there, elsewhere] = [there, elsewhere].map(Place::from);
+        let other_local = Place { local: Some([192, 0, 2, 9].into()), ..there };
         let new = || Paths::new(paths.iter().map(|remote| Path::new(remote, &PathReport::default())).collect());
         let token = [7; 8];
         let asked = |path, target| {
@@ -157,9 +158,9 @@ mod tests {
             paths.pinged(token, path, target, 1_000_000);
             paths
         };
-        let mut right = asked(0, Target::Address(there));
+        let mut right = asked(0, Target::Place(there));
         assert!(right.ponged(token, 0, Some(there), 9, 5_999_999));
-        assert_eq!(right.all[0].remote.target(), Target::Address(there));
+        assert_eq!(right.all[0].remote.target(), Target::Place(there));
         assert_eq!((right.all[0].last_pong, right.all[0].rtt_us), (9, 4_999_999));
         assert!(!right.ponged(token, 0, Some(there), 10, 1_000_001), "twice");
         for (token, path, source, now_us) in [
@@ -169,15 +170,20 @@ mod tests {
             (token, 1, Some(there), 1_000_001),
             ([8; 8], 0, Some(there), 1_000_001),
         ] {
-            let mut wrong = asked(0, Target::Address(there));
+            let mut wrong = asked(0, Target::Place(there));
             assert!(!wrong.ponged(token, path, source, 9, now_us), "{token:?} {path} {source:?} {now_us}");
             assert!(wrong.all.iter().all(|path| path.last_pong == 0));
-            assert!(!wrong.all.iter().any(|path| path.remote.target() == Target::Address(there)));
+            assert!(!wrong.all.iter().any(|path| path.remote.target() == Target::Place(there)));
             // The right one still counts.
             assert_eq!(wrong.ponged([7; 8], 0, Some(there), 9, now_us), now_us < 6_000_000);
         }
-        // Where the socket is connected, it does not tell from where.
-        assert!(asked(2, Target::Connected(there)).ponged(token, 2, None, 9, 1_000_000));
+        // Another of our addresses is where the peer is heard from now on.
+        let mut moved = asked(0, Target::Place(there));
+        assert!(moved.ponged(token, 0, Some(other_local), 9, 1_000_001));
+        assert_eq!(moved.all[0].remote.target(), Target::Place(other_local));
+        assert!(moved.all[0].is_from_peer(Some(other_local)) && !moved.all[0].is_from_peer(Some(there)));
+        // Where the peer is fixed, it is not told from where.
+        assert!(asked(2, fixed).ponged(token, 2, None, 9, 1_000_000));
         assert!(!new().ponged(token, 0, Some(there), 9, 0));
     }
 }

@@ -40,6 +40,10 @@ fn home(which: u8) -> SocketAddr {
     ([192, 0, 2, which], 6000).into()
 }
 
+fn at(address: SocketAddr) -> Target {
+    Target::Place(address.into())
+}
+
 /// What an end is made of.
 struct Kind<'a> {
     ours: u8,
@@ -190,10 +194,10 @@ fn a_session_is_confirmed_by_the_first_datagram_and_the_peer_is_where_a_pong_com
     let initiation = only(first.on_time(0));
     assert!(second.on_time(0).is_empty(), "sent to nobody");
     let answer = second.receive(&initiation, home(1), 1);
-    assert_eq!(answer[0].0, Target::Address(home(1)));
+    assert_eq!(answer[0].0, at(home(1)));
     let response = only(answer);
     // Repeated from elsewhere, it is answered there with the same bytes, and says nothing of where the peer is.
-    assert_eq!(second.receive(&initiation, home(9), 1), [(Target::Address(home(9)), response.clone())]);
+    assert_eq!(second.receive(&initiation, home(9), 1), [(at(home(9)), response.clone())]);
     assert!(first.receive(&response, home(2), 2).is_empty() && first.has_session());
     // Repeated, it does nothing.
     assert!(first.receive(&response, home(2), 2).is_empty());
@@ -203,7 +207,7 @@ fn a_session_is_confirmed_by_the_first_datagram_and_the_peer_is_where_a_pong_com
     assert_eq!(second.session.report_secure(0).heard, Timestamp::default(), "before it is confirmed");
     // Who is faster with it gets a pong and a ping, and is not the peer.
     let answers = second.receive(&ping, home(9), 4);
-    assert_eq!(answers.iter().map(|(target, _)| *target).collect::<Vec<_>>(), [Target::Address(home(9)); 2]);
+    assert_eq!(answers.iter().map(|(target, _)| *target).collect::<Vec<_>>(), [at(home(9)); 2]);
     assert!(second.has_session() && second.session.route().now().1 == Target::Nobody);
     assert!(second.receive(&ping, home(1), 5).is_empty(), "a repetition was answered");
     let ping = only(first.on_time(100_003));
@@ -212,7 +216,7 @@ fn a_session_is_confirmed_by_the_first_datagram_and_the_peer_is_where_a_pong_com
     for (_, pong) in pongs {
         second.receive(&pong, home(1), 100_006);
     }
-    assert_eq!(second.session.route().now().1, Target::Address(home(1)));
+    assert_eq!(second.session.route().now().1, at(home(1)));
     assert_eq!(second.session.report_secure(0).heard, Timestamp { seconds: 1000, nanoseconds: 0 });
 }
 
@@ -308,7 +312,7 @@ fn of_initiations_beyond_twenty_a_second_the_newest_is_answered_when_there_is_ro
     assert_eq!(second.session.due_us(), 50_000);
     assert!(second.on_time(49_999).is_empty());
     let answers = second.on_time(50_000);
-    assert_eq!(answers.iter().map(|(target, _)| *target).collect::<Vec<_>>(), [Target::Address(home(3))]);
+    assert_eq!(answers.iter().map(|(target, _)| *target).collect::<Vec<_>>(), [at(home(3))]);
     // It is the one that was kept: whoever repeats it gets the same.
     assert_eq!(only(second.receive(&newest, home(1), 50_000)), answers[0].1);
     // And then one in each 50 ms, when it comes or when there is room.
@@ -332,7 +336,7 @@ fn no_more_than_ten_answers_a_second_are_sent_again() {
             let (before, mut answers) = (dropped(second), 0);
             for _ in 0..times {
                 for sent in second.receive(message, home(9), from_us + after_us) {
-                    assert_eq!(sent, (Target::Address(home(9)), answer.to_vec()));
+                    assert_eq!(sent, (at(home(9)), answer.to_vec()));
                     answers += 1;
                 }
             }
