@@ -19,6 +19,7 @@ mod init;
 mod interop;
 mod keys;
 mod kills;
+mod large_datagrams;
 mod mirror;
 mod mss;
 mod nat;

@@ -119,6 +119,7 @@ mod tests {
             last_pong: 7,
             rtt_us: 900,
             last_rx_ms: Some(3),
+            drops_longest: true,
             counters: absurd,
         };
         let port = PortCounters { rx_frames: 100, rx_dropped_oversize: MAX, ..PortCounters::default() };

@@ -5,7 +5,9 @@ use std::time::Duration;
 use nix::unistd::Pid;
 use privsep::ipc::{Confinement, PathCounters, PathReport, State, Trouble};
 
-use super::words::{Mismatch, SECURE, cipher_of, health, protection, trouble_sentence, trouble_word};
+use super::words::{
+    Mismatch, SECURE, cipher_of, health, lost_size_sentence, protection, trouble_sentence, trouble_word,
+};
 use super::{ConfinementStatus, PathStatus, Pids, PortStatus, SCHEMA, SessionStatus, Status};
 use crate::log;
 use crate::tunnel::{Secure, Tunnel, Wire, cipher, keys};
@@ -23,6 +25,8 @@ pub struct Facts<'a> {
     pub addresses: Vec<(String, String)>,
     /// MTU of each path's underlay.
     pub underlay_mtus: Vec<Option<u32>>,
+    /// Longest datagram in bytes that leaves whole, on the secure wire.
+    pub longest: Option<u16>,
     pub state: &'a State,
     pub uptime: Duration,
     /// Why the local side does not work.
@@ -54,6 +58,7 @@ pub fn collect(facts: Facts<'_>) -> Status {
     let paths = facts.addresses.into_iter().zip(reports).enumerate().map(|(index, (addresses, report))| PathStatus {
         active: index == active,
         underlay_mtu: underlay_mtu(index),
+        lost_size: facts.longest.filter(|_| report.drops_longest),
         ..path(addresses, &report, seen(index))
     });
     let paths: Vec<_> = paths.collect();
@@ -66,7 +71,8 @@ pub fn collect(facts: Facts<'_>) -> Status {
         _ if !facts.tunnel.is_answered() => ("up", facts.storm.map(Into::into).or(facts.limit)),
         (.., path) => {
             let mismatch = seen(active).mismatch.map(|mismatch| mismatch.sentence(written));
-            let reason = mismatch.or(facts.storm).map(Into::into).or(facts.limit);
+            let lost = path.and_then(|path| path.lost_size).map(lost_size_sentence);
+            let reason = mismatch.or(facts.storm).map(Into::into).or(lost).or(facts.limit);
             let state = path.map_or("connecting", |path| path.state.as_str());
             match facts.trouble {
                 _ if facts.tunnel.secure().is_none() || facts.state.secure.session.is_some() => (state, reason),
@@ -128,6 +134,7 @@ pub fn before_start(tunnel: &Tunnel, waits: bool) -> Status {
         seen: Vec::new(),
         trouble: None,
         storm: None,
+        longest: None,
     });
     Status { state: if waits { "connecting" } else { "starting" }.into(), ..status }
 }
@@ -164,6 +171,7 @@ fn path((local, remote): (String, String), report: &PathReport, seen: Seen) -> P
         rtt_ms,
         last_rx_ms: seen.last_rx.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
         underlay_mtu: None,
+        lost_size: None,
         counters,
         errors: [tx_errors, tx_dropped_oversize, rx_errors, rx_dropped_invalid, rx_dropped_oversize]
             .into_iter()

@@ -9,7 +9,7 @@ use privsep::ipc::{PathCounters, PortCounters, SealCounters, SecureCounters};
 use serde::{Deserialize, Serialize};
 
 pub use collect::{Facts, Seen, before_start, collect};
-pub use words::{Mismatch, cipher_of, health, lacks, trouble_sentence};
+pub use words::{Mismatch, cipher_of, health, lacks, lost_size_sentence, trouble_sentence};
 
 /// Version of the fields (docs/STATUS.md): it grows when one of them changes its meaning or goes, not when one comes.
 const SCHEMA: u32 = 1;
@@ -116,6 +116,9 @@ pub struct PathStatus {
     /// MTU of the underlay in bytes at the start; none where it cannot be told.
     #[serde(rename = "mtu")]
     pub underlay_mtu: Option<u32>,
+    /// Length in bytes of the longest datagrams, where they do not arrive at the peer and small ones do.
+    #[serde(default)]
+    pub lost_size: Option<u16>,
     #[serde(flatten)]
     pub counters: PathCounters,
     /// Sum of everything that went wrong on this path.

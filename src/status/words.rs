@@ -110,3 +110,10 @@ pub fn health(health: PathHealth) -> &'static str {
         PathHealth::Down => "down",
     }
 }
+/// What it means that the longest datagrams, of so many bytes, do not arrive, and small ones do.
+pub fn lost_size_sentence(size: u16) -> String {
+    format!(
+        "datagrams of {size} bytes do not arrive at the peer, small ones do: set secure.path-mtu at both ends to what the way \
+         carries, such as 1400, or 1280"
+    )
+}

@@ -39,7 +39,7 @@ pub fn report(packet: &[u8]) {
     let paths = [path("192.0.2.1:6000", fixed), path("192.0.2.1:6001", learned)];
     let names = paths.map(|path| (path.local.to_string(), String::new()));
     let (now, mut state) = (Instant::now(), State::default());
-    let mut observer = Observer::new(now, &tunnel, paths.iter().map(|path| path.remote));
+    let mut observer = Observer::new(now, &tunnel, Some(1472), paths.iter().map(|path| path.remote));
     let mut session = super::session::Watch::default();
     let (mut sizes, mut storm) = (Sizes::default(), storm::Detector::new(now));
     for second in 0..20 {
@@ -84,6 +84,7 @@ fn shown(mut tunnel: Tunnel, state: &State, trouble: Option<Trouble>) {
             in_empty_network: true,
             addresses: tunnel.paths.iter().map(|path| (path.local.to_string(), path.remote.to_string())).collect(),
             underlay_mtus: vec![None; tunnel.paths.len()],
+            longest: Some(1472),
             state,
             uptime: Duration::from_secs(1),
             local: None,

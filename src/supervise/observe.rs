@@ -7,7 +7,7 @@ use privsep::ipc::{PathCounters, PathHealth, Remote, State};
 
 use super::mismatch::{Change, Detector};
 use super::not_up::{self, Schedule};
-use crate::status::Seen;
+use crate::status::{self, Seen};
 use crate::tunnel::Tunnel;
 
 /// Watches the paths of a tunnel.
@@ -19,6 +19,8 @@ pub struct Observer {
     secure: bool,
     /// Frames that are noise go to the local side.
     written: bool,
+    /// Longest datagram in bytes that leaves whole, on the secure wire.
+    longest: Option<u16>,
     paths: Vec<Path>,
     schedule: Schedule,
 }
@@ -27,16 +29,19 @@ struct Path {
     fixed: bool,
     detector: Detector,
     last_rx: Option<Instant>,
+    /// The longest datagrams do not arrive.
+    drops_longest: bool,
     /// Counters when it was up last, or of the start.
     then: PathCounters,
 }
 
 impl Observer {
-    pub fn new(now: Instant, tunnel: &Tunnel, remotes: impl Iterator<Item = Remote>) -> Self {
+    pub fn new(now: Instant, tunnel: &Tunnel, longest: Option<u16>, remotes: impl Iterator<Item = Remote>) -> Self {
         let path = |remote| Path {
             fixed: matches!(remote, Remote::Fixed(_)),
             detector: Detector::default(),
             last_rx: None,
+            drops_longest: false,
             then: PathCounters::default(),
         };
         Self {
@@ -44,6 +49,7 @@ impl Observer {
             answered: tunnel.is_answered(),
             secure: tunnel.secure().is_some(),
             written: tunnel.rules.receive,
+            longest,
             paths: remotes.map(path).collect(),
             schedule: Schedule::new(now),
         }
@@ -65,6 +71,18 @@ impl Observer {
                 }
                 Change::Ends(true) => lines.push((number, "mismatch is over: no more of it comes".into())),
                 Change::Begins(_, false) | Change::Ends(false) | Change::None => {}
+            }
+            if std::mem::replace(&mut path.drops_longest, report.drops_longest) != report.drops_longest
+                && let Some(longest) = self.longest
+            {
+                lines.push((
+                    number,
+                    if report.drops_longest {
+                        status::lost_size_sentence(longest)
+                    } else {
+                        format!("datagrams of {longest} bytes arrive again")
+                    },
+                ));
             }
             if report.health == PathHealth::Up {
                 path.then = report.counters;

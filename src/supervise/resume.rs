@@ -25,9 +25,9 @@ pub fn accept(before: &State, said: State, resolved: &[Resolved]) -> State {
     let tick = tick.max(before.tick);
     let last = u8::try_from(resolved.len().saturating_sub(1)).unwrap_or(u8::MAX);
     let paths = paths.into_iter().zip(resolved).map(|(said, Resolved { local, remote, .. })| {
-        let PathReport { health, learned, last_pong, rtt_us, last_rx_ms, counters } = said;
+        let PathReport { health, learned, last_pong, rtt_us, last_rx_ms, drops_longest, counters } = said;
         let learned = learned.filter(|&Address(address)| may_be_peer(*local, remote, address));
-        PathReport { health, learned, last_pong: last_pong.min(tick), rtt_us, last_rx_ms, counters }
+        PathReport { health, learned, last_pong: last_pong.min(tick), rtt_us, last_rx_ms, drops_longest, counters }
     });
     let secure = accept_secure(&before.secure, secure);
     State { tick, active: active.min(last), fragment, port, seal, secure, paths: paths.collect() }
@@ -68,6 +68,7 @@ pub fn carry_over(state: &mut State, lasting: Lasting) {
     // The keys have gone with it.
     (state.secure.session, state.secure.trouble) = (None, None);
     for report in &mut state.paths {
+        report.drops_longest = false;
         if !lasting.peer {
             report.learned = None;
         }
@@ -115,6 +116,7 @@ mod tests {
             last_pong: u64::MAX,
             rtt_us: u64::MAX,
             last_rx_ms: Some(u64::MAX),
+            drops_longest: true,
             counters,
         };
         let port = PortCounters { rx_frames: u64::MAX, ..PortCounters::default() };

@@ -136,10 +136,11 @@ impl<'a> Supervisor<'a> {
         notify: Notify,
     ) -> Self {
         let remotes = parts.paths.iter().map(|path| path.remote);
+        let observer = Observer::new(Instant::now(), tunnel, parts.settings.wire.longest(), remotes);
         Self {
             sizes: Sizes::default(),
             storm: storm::Detector::new(Instant::now()),
-            observer: Observer::new(Instant::now(), tunnel, remotes),
+            observer,
             session: Watch::default(),
             repair: repair::Schedule::new(Instant::now(), tunnel.repair, notify.is_connected()),
             tunnel,
@@ -563,6 +564,7 @@ impl<'a> Supervisor<'a> {
             in_empty_network: self.parts.in_empty_network,
             addresses: (0..self.parts.paths.len()).map(|path| self.addresses(path)).collect(),
             underlay_mtus: self.parts.paths.iter().map(|path| path.underlay_mtu).collect(),
+            longest: self.parts.settings.wire.longest(),
             state: &self.parts.state,
             uptime: self.observer.uptime(),
             local: self.parts.link.trouble().filter(|trouble| trouble.is_down()).map(Trouble::to_string),

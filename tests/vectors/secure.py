@@ -120,6 +120,8 @@ for cipher, aead in ((0, ChaCha20Poly1305), (1, AESGCM)):
         "fragment": fragment + bytes(64),
         "ping": bytes([3, 0, 0, 0]) + b"12345678",
         "pong": bytes([4, 0, 0, 0]) + b"12345678",
+        "probe": bytes([5, 0, 0, 0]) + b"12345678" + bytes(100),
+        "arrived": bytes([6, 0]) + struct.pack(">H", 144) + b"12345678",
     }
     datagrams = []
     for counter, (name, content) in enumerate(contents.items()):

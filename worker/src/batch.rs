@@ -170,6 +170,13 @@ impl Batch {
         batch
     }
 
+    /// An empty batch to pack up to `packets` packets into, in memory for `slots` of `capacity` bytes.
+    pub fn to_pack(slots: usize, capacity: usize, packets: usize) -> Self {
+        let mut batch = Self::with_room(slots, capacity);
+        batch.spans.reserve_exact(packets);
+        batch
+    }
+
     /// An empty batch of `slots` slots, each of which can receive `capacity` bytes.
     pub fn with_room(slots: usize, capacity: usize) -> Self {
         let slot = HEADROOM + capacity;

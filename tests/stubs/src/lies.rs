@@ -175,8 +175,15 @@ fn absurd() -> State {
         ..PathCounters::default()
     };
     let health = PathHealth::Down;
-    let path =
-        PathReport { health, learned: Some(somebody()), last_pong: MAX, rtt_us: MAX, last_rx_ms: Some(MAX), counters };
+    let path = PathReport {
+        health,
+        learned: Some(somebody()),
+        last_pong: MAX,
+        rtt_us: MAX,
+        last_rx_ms: Some(MAX),
+        drops_longest: true,
+        counters,
+    };
     let late = Timestamp { seconds: MAX, nanoseconds: u32::MAX };
     let session = SessionReport { cipher: SessionCipher::Aes256Gcm, age_ms: MAX, began_here: true };
     let secure = SecureState {

@@ -139,6 +139,8 @@ pub fn content(data: &[u8]) {
         }
         Some(Content::Ping(token)) => assert_eq!(data, content::ping(token)),
         Some(Content::Pong(token)) => assert_eq!(data, content::pong(token)),
+        Some(Content::Probe(token)) => assert!(data.starts_with(&content::probe(token))),
+        Some(Content::Arrived(token, length)) => assert_eq!(data, content::arrived(token, length.into())),
         None => {}
     }
 }
@@ -211,6 +213,8 @@ impl Model {
         match content::parse(bytes).ok_or(Lost::Wrong)? {
             Content::Ping(token) => return Ok(Some(Control::Ping(token))),
             Content::Pong(token) => return Ok(Some(Control::Pong(token))),
+            Content::Probe(token) => return Ok(Some(Control::Probe(token))),
+            Content::Arrived(token, length) => return Ok(Some(Control::Arrived(token, length))),
             Content::Frame(frame) => frames.push(bytes[frame.range].to_vec()),
             Content::Bundle(bundle) => frames.extend(bundle.frames().map(|frame| bytes[frame.range].to_vec())),
             Content::Fragment(piece) => {

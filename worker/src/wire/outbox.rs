@@ -3,8 +3,10 @@
 use super::Target;
 use crate::batch::{BATCH, Batch};
 
-/// Bytes that a datagram of a session may have: the longest password, sealed.
-const CAPACITY: usize = 2112;
+/// Bytes that a datagram of a session may have: a probe as long as the longest datagram.
+const CAPACITY: usize = privsep::ipc::Secure::LONGEST as usize;
+/// Room for as many of those in all; most are much shorter.
+const LONGEST: usize = 3 * privsep::ipc::MAX_PATHS;
 /// Room for what is due on all paths, which is never added to anything else, and for 64 answers more. A peer asks once a second;
 /// who puts more PINGs into one batch gets fewer answers.
 const DATAGRAMS: usize = BATCH + 4 * privsep::ipc::MAX_PATHS;
@@ -17,17 +19,16 @@ pub struct Outbox {
 
 impl Default for Outbox {
     fn default() -> Self {
-        Self { batch: Batch::with_room(DATAGRAMS, CAPACITY), to: Vec::with_capacity(DATAGRAMS) }
+        Self { batch: Batch::to_pack(LONGEST, CAPACITY, DATAGRAMS), to: Vec::with_capacity(DATAGRAMS) }
     }
 }
 
 impl Outbox {
-    /// Adds a datagram of at most 2112 bytes; false when it has no room.
+    /// Adds a datagram of at most 9270 bytes; false when it has no room.
     pub fn push(&mut self, path: usize, target: Target, write: impl FnOnce(&mut [u8]) -> usize) -> bool {
-        if self.batch.is_full() {
-            return false;
-        }
-        self.batch.append(write);
+        let Some(slot) = self.batch.next_slot(0) else { return false };
+        let length = write(slot);
+        self.batch.pack(length);
         self.to.push((path, target));
         true
     }
@@ -71,8 +72,11 @@ mod tests {
         }
         let runs: Vec<_> = outbox.runs().collect();
         assert_eq!(runs, [(0, Target::Nobody, 0..1), (0, address, 1..3), (1, address, 3..4)]);
-        while outbox.push(0, address, |_| CAPACITY) {}
+        while outbox.push(0, address, |_| 1360) {}
         assert_eq!(outbox.batch().len(), DATAGRAMS);
+        outbox.clear();
+        while outbox.push(0, address, |_| CAPACITY) {}
+        assert!(outbox.batch().len() >= 2 * privsep::ipc::MAX_PATHS);
         outbox.clear();
         assert!(outbox.is_empty() && outbox.runs().next().is_none());
     }

@@ -77,6 +77,14 @@ impl Default for Wire {
 }
 
 impl Wire {
+    /// Longest datagram in bytes that leaves whole by every path, where the wire has one.
+    pub fn longest(&self) -> Option<u16> {
+        match self {
+            Self::Classic(_) => None,
+            Self::Secure(secure) => Some(secure.datagram),
+        }
+    }
+
     /// Whether a datagram is opened within its own bytes, so that many can lie side by side.
     pub fn in_place(&self) -> bool {
         match self {
@@ -248,6 +256,8 @@ pub struct PathReport {
     pub rtt_us: u64,
     /// Milliseconds since the last datagram came to this worker.
     pub last_rx_ms: Option<u64>,
+    /// The longest datagrams do not arrive at the peer, while small ones do.
+    pub drops_longest: bool,
     /// Counts.
     pub counters: PathCounters,
 }

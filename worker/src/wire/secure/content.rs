@@ -1,4 +1,4 @@
-//! What is sealed in a datagram: a frame, a bundle of them, a piece of one, a ping or a pong. Ranges are in bytes of the content.
+//! What is sealed in a datagram: a frame, a bundle of them, a piece of one, a ping or a pong, a probe or its answer. Ranges are in bytes of the content.
 
 use std::ops::Range;
 
@@ -20,7 +20,7 @@ pub const PIECES: std::ops::RangeInclusive<usize> = 2..=16;
 pub const PIECE: usize = 64;
 /// Longest content of kind 0.
 pub const WHOLE: usize = FRAME_HEADER + MAX_FRAME;
-/// Length of a ping or pong.
+/// Length of a ping, a pong, the shortest probe, or an answer to one.
 pub const CONTROL: usize = 12;
 
 const FRAME: u8 = 0;
@@ -28,6 +28,8 @@ const BUNDLE: u8 = 1;
 const FRAGMENT: u8 = 2;
 const PING: u8 = 3;
 const PONG: u8 = 4;
+const PROBE: u8 = 5;
+const ARRIVED: u8 = 6;
 
 /// A content that is well formed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +44,10 @@ pub enum Content<'a> {
     Ping([u8; 8]),
     /// With the token of the ping.
     Pong([u8; 8]),
+    /// With its token, and padding, which says nothing.
+    Probe([u8; 8]),
+    /// With the token of the probe, and the length of the datagram that had it.
+    Arrived([u8; 8], u16),
 }
 
 /// A frame, and what is still to be done to it.
@@ -97,6 +103,8 @@ pub fn parse(content: &[u8]) -> Option<Content<'_>> {
         [FRAGMENT, ..] => fragment(content).map(Content::Fragment),
         [PING, 0, 0, 0, ..] => token().map(Content::Ping),
         [PONG, 0, 0, 0, ..] => token().map(Content::Pong),
+        [PROBE, 0, 0, 0, a, b, c, d, e, f, g, h, ..] => Some(Content::Probe([*a, *b, *c, *d, *e, *f, *g, *h])),
+        [ARRIVED, 0, high, low, ..] => token().map(|token| Content::Arrived(token, u16::from_be_bytes([*high, *low]))),
         _ => None,
     }
 }
@@ -191,6 +199,18 @@ pub fn pong(token: [u8; 8]) -> [u8; CONTROL] {
     control(PONG, token)
 }
 
+/// A probe without padding.
+pub fn probe(token: [u8; 8]) -> [u8; CONTROL] {
+    control(PROBE, token)
+}
+
+/// The answer to a probe that came in a datagram of `length` bytes.
+pub fn arrived(token: [u8; 8], length: usize) -> [u8; CONTROL] {
+    let mut content = control(ARRIVED, token);
+    content[2..4].copy_from_slice(&short(length));
+    content
+}
+
 fn control(kind: u8, token: [u8; 8]) -> [u8; CONTROL] {
     let mut content = [kind, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     content[4..].copy_from_slice(&token);
@@ -235,7 +255,7 @@ mod tests {
             (bytes(&[0, 16, 0, 0], 100), None),
             (bytes(&[0, 8, 0, 34], 100), None),
             (bytes(&[0, 255, 0xff, 0xff], 1000), None),
-            (bytes(&[5, 0, 0, 0], 100), None),
+            (bytes(&[7, 0, 0, 0], 100), None),
             (vec![], None),
         ] {
             assert_eq!(parse(&content), expected, "{} bytes: {:?}", content.len(), content.first_chunk::<4>());
@@ -261,6 +281,25 @@ mod tests {
     }
 
     #[test]
+    fn a_probe_has_any_padding_and_its_answer_one_length() {
+        let token = [1, 2, 3, 4, 5, 6, 7, 8];
+        for padding in [0, 1, 1428, 9226] {
+            assert_eq!(parse(&bytes(&probe(token), CONTROL + padding)), Some(Content::Probe(token)));
+        }
+        assert_eq!(arrived(token, 1472), [6, 0, 5, 0xc0, 1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(parse(&arrived(token, 1472)), Some(Content::Arrived(token, 1472)));
+        for content in [probe(token), arrived(token, 1472)] {
+            assert!((0..CONTROL).all(|length| parse(&content[..length]).is_none()));
+        }
+        assert_eq!(parse(&[&arrived(token, 1472)[..], &[0]].concat()), None);
+        for (kind, at) in [(PROBE, 1), (PROBE, 2), (PROBE, 3), (ARRIVED, 1)] {
+            let mut other = control(kind, token);
+            other[at] = 1;
+            assert_eq!(parse(&other), None);
+        }
+    }
+
+    #[test]
     fn a_bundle_is_two_frames_or_more_and_nothing_left_over() {
         let item = |length: usize, checksum| bytes(&item_header(length, checksum), 6 + length);
         let (first, second) = (item(60, checksum(34, 16)), item(14, None));
@@ -278,8 +317,8 @@ mod tests {
             for bit in 0..8 {
                 let mut other = content.clone();
                 other[at] ^= 1 << bit;
-                // Of another kind it is a frame.
-                assert_eq!(parse(&other).is_some(), (at, bit) == (0, 0), "byte {at}");
+                // Of another kind it is a frame, or a probe.
+                assert_eq!(parse(&other).is_some(), [(0, 0), (0, 2)].contains(&(at, bit)), "byte {at}");
             }
         }
         // No bundle or fragment in one.

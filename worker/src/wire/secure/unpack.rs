@@ -13,6 +13,10 @@ pub enum Control {
     Ping([u8; 8]),
     /// The answer to a ping with this token.
     Pong([u8; 8]),
+    /// To be answered with this token.
+    Probe([u8; 8]),
+    /// The answer to a probe with this token, in a datagram of this length.
+    Arrived([u8; 8], u16),
 }
 
 /// Why something is lost.
@@ -50,6 +54,8 @@ impl Unpacker {
         let fits = match content::parse(bytes).ok_or(Lost::Wrong)? {
             Content::Ping(token) => return Ok(Some(Control::Ping(token))),
             Content::Pong(token) => return Ok(Some(Control::Pong(token))),
+            Content::Probe(token) => return Ok(Some(Control::Probe(token))),
+            Content::Arrived(token, length) => return Ok(Some(Control::Arrived(token, length))),
             Content::Frame(frame) => push(frame),
             Content::Bundle(bundle) => bundle.frames().all(push),
             Content::Fragment(fragment) => {

@@ -3,6 +3,7 @@
 
 mod answer;
 mod attempt;
+mod carries;
 mod limits;
 mod paths;
 mod slots;
@@ -91,6 +92,8 @@ pub struct Session {
     strangers: Recent<10>,
     trouble: Option<Trouble>,
     counts: SecureCounters,
+    /// A probe as long as the longest datagram, while it is made.
+    probe: Box<[u8]>,
     delivers: bool,
     last_tick: Option<u64>,
     tick: u64,
@@ -139,6 +142,7 @@ impl Session {
             strangers: Recent::default(),
             trouble: None,
             counts: state.secure.counts,
+            probe: vec![0; datagram].into(),
             delivers,
             last_tick: exit_after,
             tick: state.tick,
@@ -183,7 +187,7 @@ impl Session {
                     let content = datagram.start + content.start..datagram.start + content.end;
                     match self.unpacker.take((index, queue), memory, content, from.now_us, found) {
                         Ok(None) => {}
-                        Ok(Some(control)) => self.control(from, control, counts, out),
+                        Ok(Some(control)) => self.control(from, control, datagram.len(), counts, out),
                         Err(Lost::Wrong | Lost::NoRoom) => self.counts.dropped_content += 1,
                     }
                 }
@@ -228,9 +232,15 @@ impl Session {
         Some((queue, content))
     }
 
-    /// Takes a ping or a pong.
-    fn control(&mut self, from: From, control: Control, counts: &SharedPath, out: &mut Outbox) {
+    /// Takes a ping, a pong, a probe or the answer to one, that came in a datagram of `length` bytes.
+    fn control(&mut self, from: From, control: Control, length: usize, counts: &SharedPath, out: &mut Outbox) {
         match control {
+            Control::Probe(token) => {
+                self.say(from.path, from.target, content::arrived(token, length), out);
+            }
+            Control::Arrived(token, length) => {
+                self.paths.all[from.path].carries.answered(token, length);
+            }
             Control::Pong(token) => {
                 if self.paths.ponged(token, from.path, from.source, self.tick, from.now_us) {
                     counts.pongs_received.add(1);
@@ -295,6 +305,34 @@ impl Session {
         }
     }
 
+    /// A round of probes by each path for which one is due.
+    fn probe_all(&mut self, out: &mut Outbox) {
+        for number in 0..self.paths.all.len() {
+            let path = &mut self.paths.all[number];
+            let target = path.remote.target();
+            if target == Target::Nobody || self.slots.current.is_none() || !path.carries.is_due(self.tick) {
+                continue;
+            }
+            let [mut small, mut full] = [[0; 8]; 2];
+            (self.random)(&mut small);
+            (self.random)(&mut full);
+            if self.say(number, target, content::probe(small), out) && self.say_full(number, target, full, out) {
+                let lengths =
+                    [HEADER + CONTROL + TAG, self.probe.len()].map(|length| u16::try_from(length).unwrap_or(0));
+                self.paths.all[number].carries.sent((small, lengths[0]), (full, lengths[1]));
+            }
+        }
+    }
+
+    /// Sends a probe as long as the longest datagram; false where it does not leave.
+    fn say_full(&mut self, path: usize, target: Target, token: [u8; 8], out: &mut Outbox) -> bool {
+        let Some(current) = &self.slots.current else { return false };
+        self.probe.fill(0);
+        let Some(content) = self.probe.get_mut(HEADER..HEADER + CONTROL) else { return false };
+        content.copy_from_slice(&content::probe(token));
+        current.sending.seal(QUEUE, &mut self.probe).is_ok() && post(path, target, &self.probe, out)
+    }
+
     /// Sends content by the current session; false where it does not leave.
     fn say(&self, path: usize, target: Target, content: [u8; CONTROL], out: &mut Outbox) -> bool {
         let Some(current) = &self.slots.current else { return false };
@@ -318,6 +356,7 @@ impl Session {
                 return;
             }
             self.ping_all(now_us, counters, out);
+            self.probe_all(out);
             self.route.active = self.paths.judge(self.tick, self.route.active);
             self.counts.dropped_incomplete += self.unpacker.expire(now_us);
         }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use privsep::ipc::{MAX_PATHS, PathHealth, PathReport};
 
+use super::carries::Carries;
 use super::limits::Recent;
 use crate::wire::remote::Remote;
 use crate::wire::{Place, Target, health};
@@ -25,6 +26,8 @@ pub struct Path {
     pub received_us: Option<u64>,
     /// Pings to addresses that are new.
     pub probes: Recent<10>,
+    /// Whether it carries the longest datagrams.
+    pub carries: Carries,
 }
 
 /// A ping that has left.
@@ -50,6 +53,7 @@ impl Path {
             rtt_us: report.rtt_us,
             received_us: None,
             probes: Recent::default(),
+            carries: Carries::default(),
         }
     }
 
@@ -82,6 +86,7 @@ impl Path {
             learned: self.remote.learned(),
             last_pong: self.last_pong,
             rtt_us: self.rtt_us,
+            drops_longest: self.carries.drops_the_longest(),
             last_rx_ms: self.received_us.map(|received| now_us.saturating_sub(received) / 1000),
             ..PathReport::default()
         }

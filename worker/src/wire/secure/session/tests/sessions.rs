@@ -159,3 +159,22 @@ fn a_new_session_is_asked_more_often_until_something_was_opened_by_it() {
     assert_eq!(pings(None), by_both(&[0, 100, 300, 700, 1000, 2000, 3000, 4000]));
     assert_eq!(pings(Some(200_000)), by_both(&[0, 100, 1000, 2000, 3000, 4000]));
 }
+
+/// "Where the small one was answered and the long one was not, four rounds in a row."
+#[test]
+fn a_path_that_drops_the_longest_datagrams_is_reported_until_it_carries_them() {
+    let mut ends = established(1, 2);
+    let drops = |end: &mut End| end.session.report(0).paths[0].drops_longest;
+    let mut long = [0, 0];
+    run([&mut ends.0, &mut ends.1], 1, 30 * SECOND, |from, _, datagram| {
+        assert!(datagram.len() <= 1472);
+        long[from] += u32::from(datagram.len() == 1472);
+        datagram.len() < 1400 || from == 1
+    });
+    assert_eq!([&mut ends.0, &mut ends.1].map(drops), [true, false]);
+    // Not more than one in four seconds.
+    assert!(long.iter().all(|count| (5..=8).contains(count)), "{long:?}");
+    run([&mut ends.0, &mut ends.1], 30 * SECOND, 40 * SECOND, |_, _, _| true);
+    assert_eq!([&mut ends.0, &mut ends.1].map(drops), [false, false]);
+    assert_eq!(ends.0.session.report_secure(0).counts.dropped_content, 0);
+}

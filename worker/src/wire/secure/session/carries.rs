@@ -1,0 +1,103 @@
+//! Whether a path carries the longest datagrams that leave by it: some ways drop them in silence, and pass the small ones.
+
+/// Ticks from one round of probes to the next, in which it is answered, or is not.
+const ROUND: u64 = 4;
+/// Rounds in a row after which a path counts as one that drops the longest: as many are not lost by chance.
+const LOST: u8 = 4;
+
+/// The probes of one path. A round is a small one and one of full length; only where the small one was answered does it count
+/// whether the other was, so that neither a path that is down nor a peer that answers no probe says anything.
+#[derive(Debug, Default)]
+pub struct Carries {
+    /// When the next round is due; the first one is a round after the first tick with a session.
+    next_tick: Option<u64>,
+    small: Probe,
+    full: Probe,
+    /// Rounds in a row of which the small one alone was answered.
+    lost: u8,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Probe {
+    /// None has left.
+    #[default]
+    None,
+    /// With this token, and as a datagram of this length.
+    Sent([u8; 8], u16),
+    Answered,
+}
+
+impl Carries {
+    /// Whether a round is due in this tick; the one before it is over then.
+    pub fn is_due(&mut self, tick: u64) -> bool {
+        let due = self.next_tick.is_some_and(|next| tick >= next);
+        if !due && self.next_tick.is_some() {
+            return false;
+        }
+        if self.small == Probe::Answered && matches!(self.full, Probe::Sent(..)) {
+            self.lost = self.lost.saturating_add(1);
+        }
+        (self.next_tick, self.small, self.full) = (Some(tick + ROUND), Probe::None, Probe::None);
+        due
+    }
+
+    /// Takes note of probes that have left, each a token and the length of its datagram.
+    pub fn sent(&mut self, small: ([u8; 8], u16), full: ([u8; 8], u16)) {
+        (self.small, self.full) = (Probe::Sent(small.0, small.1), Probe::Sent(full.0, full.1));
+    }
+
+    /// Takes an answer; whether it is one.
+    pub fn answered(&mut self, token: [u8; 8], length: u16) -> bool {
+        if self.full == Probe::Sent(token, length) {
+            (self.full, self.lost) = (Probe::Answered, 0);
+        } else if self.small == Probe::Sent(token, length) {
+            self.small = Probe::Answered;
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// Whether the longest datagrams do not arrive, while small ones do.
+    pub fn drops_the_longest(&self) -> bool {
+        self.lost >= LOST
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rounds of which the probes are answered, or not; what is known after each.
+    fn rounds(answers: &[(bool, bool)]) -> Vec<bool> {
+        let (mut carries, mut token, mut tick) = (Carries::default(), 0, 1000);
+        assert!(!carries.is_due(tick));
+        tick += ROUND;
+        let known = answers.iter().map(|&(small, full)| {
+            assert!(carries.is_due(tick) && !carries.is_due(tick) && !carries.is_due(tick + ROUND - 1));
+            let tokens = [[token; 8], [token + 1; 8]];
+            carries.sent((tokens[0], 44), (tokens[1], 1472));
+            for (answered, token, length) in [(small, tokens[0], 44), (full, tokens[1], 1472)] {
+                assert!(!carries.answered([99; 8], length) && !carries.answered(token, length + 1));
+                assert!(!answered || carries.answered(token, length) && !carries.answered(token, length));
+            }
+            (token, tick) = (token + 2, tick + ROUND);
+            carries.drops_the_longest()
+        });
+        known.collect()
+    }
+
+    #[test]
+    fn a_path_drops_the_longest_where_small_ones_alone_arrive_for_a_while() {
+        let (both, small, none) = ((true, true), (true, false), (false, false));
+        assert_eq!(rounds(&[small, small, small, small, small, both]), [false, false, false, false, true, false]);
+        assert_eq!(rounds(&[small, small, both, small, small, small, small]), [false; 7]);
+        // A path that is down, or a peer that does not know probes.
+        assert_eq!(rounds(&[none; 20]), [false; 20]);
+        // Silence in between neither counts nor ends it.
+        assert_eq!(
+            rounds(&[small, none, small, small, none, small, none, none]),
+            [false, false, false, false, false, false, true, true]
+        );
+    }
+}
