@@ -79,7 +79,7 @@ const SOCKET: &[i32] = &[
     libc::SO_BINDTODEVICE,
     libc::SO_MARK,
 ];
-const FILTER: &[i32] = &[libc::SO_ATTACH_FILTER, libc::SO_DETACH_FILTER, libc::SO_LOCK_FILTER];
+const FILTER: &[i32] = &[libc::SO_ATTACH_FILTER, libc::SO_LOCK_FILTER];
 const IPV4: &[i32] = &[libc::IP_MTU_DISCOVER, libc::IP_PKTINFO, libc::IP_RECVERR];
 const IPV6: &[i32] = &[libc::IPV6_V6ONLY, libc::IPV6_MTU_DISCOVER, libc::IPV6_RECVPKTINFO, libc::IPV6_RECVERR];
 const UDP: &[i32] = &[libc::UDP_GRO];
@@ -102,7 +102,7 @@ pub const OPENING: &[Allowed] = &[
         "requests about interfaces",
     ),
     allow("setsockopt", libc::SYS_setsockopt, SocketOption(libc::SOL_SOCKET, SOCKET), "buffers, device and mark"),
-    allow("setsockopt", libc::SYS_setsockopt, SocketOption(libc::SOL_SOCKET, FILTER), "what may be heard, and when"),
+    allow("setsockopt", libc::SYS_setsockopt, SocketOption(libc::SOL_SOCKET, FILTER), "what a packet socket hears"),
     allow(
         "setsockopt",
         libc::SYS_setsockopt,

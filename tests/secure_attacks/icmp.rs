@@ -56,8 +56,9 @@ fn too_big(port: u16, addresses: [IpAddr; 3]) -> Vec<u8> {
 
 /// Packets that a host has cut into fragments: IPv4, IPv6.
 fn cut(sites: &Sites) -> (String, String) {
-    let [v4, v6] =
-        sites.a.inside(|| ["snmp", "snmp6"].map(|name| std::fs::read_to_string(format!("/proc/net/{name}")).unwrap()));
+    let [v4, v6] = sites.a.inside(|| {
+        ["snmp", "snmp6"].map(|name| std::fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap())
+    });
     let mut ip = v4.lines().filter(|line| line.starts_with("Ip:")).map(|line| line.split_whitespace());
     let mut columns = ip.next().unwrap().zip(ip.next().unwrap());
     let v4 = columns.find(|(name, _)| *name == "FragCreates").unwrap().1.to_owned();

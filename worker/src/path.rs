@@ -24,11 +24,11 @@ pub struct Socket {
 }
 
 /// What the socket of a path knows of the peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 enum Peer {
-    /// It is connected.
-    Connected,
-    /// Its address is wildcard, and the peer always here.
+    /// It is always here, and the socket connected: datagrams of others came before that, if any.
+    Connected(SocketAddr),
+    /// It is always here, and the address of the socket a wildcard.
     Fixed(SocketAddr),
     /// Nothing: the session learns.
     Learned,
@@ -40,7 +40,7 @@ impl Socket {
     pub fn new(handle: OwnedFd, local: SocketAddr, remote: &Remote) -> Self {
         let peer = match *remote {
             Remote::Fixed(Address(remote)) if local.ip().is_unspecified() => Peer::Fixed(remote),
-            Remote::Fixed(_) => Peer::Connected,
+            Remote::Fixed(Address(remote)) => Peer::Connected(remote),
             Remote::Learned { .. } => Peer::Learned,
         };
         Self { handle, peer, v6: local.is_ipv6() }
@@ -51,7 +51,7 @@ impl Socket {
         let (to, from) = match (self.peer, target) {
             (Peer::Fixed(to), _) => (to, None),
             (Peer::Learned, Target::Place(Place { remote, local })) => (remote, local),
-            (Peer::Learned, Target::Fixed(_) | Target::Nobody) | (Peer::Connected, _) => return None,
+            (Peer::Learned, Target::Fixed(_) | Target::Nobody) | (Peer::Connected(_), _) => return None,
         };
         Some(Destination { to, from, v6: self.v6 })
     }
@@ -106,9 +106,7 @@ pub struct Inlet {
 impl Inlet {
     /// Runs of datagrams come where the helper has asked for them.
     pub fn new(socket: Arc<Socket>) -> Self {
-        let receiver = Receiver::with_control(BATCH);
-        let receiver = if socket.peer == Peer::Connected { receiver } else { receiver.with_sources() };
-        Self { socket, receiver, errors: 0 }
+        Self { socket, receiver: Receiver::with_control(BATCH).with_sources(), errors: 0 }
     }
 
     /// Takes off the socket what [`forget_errors`] does, and counts it.
@@ -140,9 +138,10 @@ impl Inlet {
             let each = self.receiver.segment(index).unwrap_or(length);
             let source = self.receiver.source(index);
             let origin = match self.socket.peer {
-                Peer::Connected => None,
-                Peer::Fixed(remote) if source == Some(remote) => None,
-                Peer::Fixed(_) => {
+                Peer::Connected(remote) | Peer::Fixed(remote) if source.is_none_or(|source| same(source, remote)) => {
+                    None
+                }
+                Peer::Connected(_) | Peer::Fixed(_) => {
                     counters.rx_dropped_foreign.add(length.div_ceil(each.max(1)).max(1) as u64);
                     continue;
                 }
@@ -154,6 +153,11 @@ impl Inlet {
         counters.rx_bytes.add(batch.bytes());
         Received::Batch
     }
+}
+
+/// Whether two addresses are one, by whichever interface.
+fn same(one: SocketAddr, other: SocketAddr) -> bool {
+    (one.ip(), one.port()) == (other.ip(), other.port())
 }
 
 /// Takes what was received into slot `index`: its length, and that of each datagram in it but the last; or drops and counts it.
@@ -192,7 +196,7 @@ mod tests {
 
     /// A path that is connected, as this one is.
     fn socket(handle: impl Into<OwnedFd>) -> Socket {
-        Socket { handle: handle.into(), peer: Peer::Connected, v6: false }
+        Socket { handle: handle.into(), peer: Peer::Connected(([192, 0, 2, 1], 1).into()), v6: false }
     }
 
     fn inlet(handle: impl Into<OwnedFd>) -> Inlet {

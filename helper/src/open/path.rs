@@ -39,13 +39,10 @@ pub fn open(plan: &PathPlan) -> Result<OwnedFd, String> {
         let _ = option::set_int(udp.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1);
     }
     let remote = plan.remote.filter(|_| !local.ip().is_unspecified());
-    // Between bind and connect anybody's datagram would be queued: none is accepted until the remote is fixed.
-    option::reject_all(udp.as_fd()).map_err(|e| fail("filter", &e))?;
     bind(udp.as_raw_fd(), &SockaddrStorage::from(local)).map_err(|e| bind_error(local, e))?;
     if let Some(Address(remote)) = remote {
         connect(udp.as_raw_fd(), &SockaddrStorage::from(remote)).map_err(|e| connect_error(local, remote, e))?;
     }
-    option::accept_all(udp.as_fd()).map_err(|e| fail("filter", &e))?;
     Ok(udp)
 }
 
@@ -77,13 +74,9 @@ fn ip_options(local: IpAddr, fixed: bool) -> Vec<(i32, i32, i32)> {
 fn bind_error(local: SocketAddr, error: nix::Error) -> String {
     let ip = local.ip();
     match error {
-        nix::Error::EADDRINUSE if local.is_ipv6() && ip.is_unspecified() => format!(
-            "local address {local}: already in use, for IPv6 or for IPv4, which it hears as well; choose another port \
-             (`ss -ulpn 'sport = :{}'` shows by whom)",
-            local.port()
-        ),
         nix::Error::EADDRINUSE => format!(
-            "local address {local}: already in use; choose another port (`ss -ulpn 'sport = :{}'` shows by whom)",
+            "local address {local}: already in use{}; choose another port (`ss -ulpn 'sport = :{}'` shows by whom)",
+            if local.is_ipv6() && ip.is_unspecified() { ", for IPv6 or for IPv4, which it hears as well" } else { "" },
             local.port()
         ),
         nix::Error::EADDRNOTAVAIL => format!(
@@ -124,7 +117,7 @@ mod tests {
     }
 
     fn int(socket: &OwnedFd, level: i32, name: i32) -> i32 {
-        option::int(socket.as_fd(), level, name).unwrap()
+        privsep::sys::worker::option::int(socket.as_fd(), level, name).unwrap()
     }
 
     #[test]

@@ -179,10 +179,10 @@ impl Inward {
 
     /// Takes the errors off the socket of a path that polling has shown to have some.
     pub fn forget_errors(&mut self, path: usize) {
-        if let Some(Resting { inlet, .. }) = self.inlets.get_mut(path).filter(|_| self.stuck.is_none()) {
-            if let Some(counters) = self.shared.counters.paths.get(path) {
-                inlet.forget_errors(counters, &mut self.batch);
-            }
+        if let Some(Resting { inlet, .. }) = self.inlets.get_mut(path).filter(|_| self.stuck.is_none())
+            && let Some(counters) = self.shared.counters.paths.get(path)
+        {
+            inlet.forget_errors(counters, &mut self.batch);
         }
     }
 }

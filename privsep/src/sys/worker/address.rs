@@ -34,7 +34,7 @@ pub fn in6_addr(address: IpAddr) -> in6_addr {
 }
 
 /// The address by which a socket of IPv6 knows this one.
-pub fn mapped(address: SocketAddr) -> SocketAddr {
+pub fn for_v6(address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V4(address) => (address.ip().to_ipv6_mapped(), address.port()).into(),
         SocketAddr::V6(_) => address,
@@ -99,7 +99,7 @@ mod tests {
             assert_eq!(decode(&storage), Some(address));
         }
         let (address, mut storage) = ("192.0.2.1:6000".parse().unwrap(), EMPTY);
-        encode(mapped(address), &mut storage);
+        encode(for_v6(address), &mut storage);
         assert_eq!((i32::from(storage.ss_family), decode(&storage)), (libc::AF_INET6, Some(address)));
         assert_eq!(decode(&EMPTY), None);
     }

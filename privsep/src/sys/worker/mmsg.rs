@@ -271,7 +271,7 @@ impl Sender {
         destination: Option<Destination>,
     ) -> io::Result<usize> {
         let length = destination.map_or(0, |Destination { to, v6, .. }| {
-            let to = if v6 { address::mapped(to) } else { to };
+            let to = if v6 { address::for_v6(to) } else { to };
             address::encode(to, &mut self.target)
         });
         let from = destination.and_then(|Destination { from, v6, .. }| Some((from?, v6)));

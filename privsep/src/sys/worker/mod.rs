@@ -3,3 +3,4 @@
 mod address;
 pub mod heap;
 pub mod mmsg;
+pub mod option;

@@ -103,7 +103,7 @@ pub fn parse(content: &[u8]) -> Option<Content<'_>> {
         [FRAGMENT, ..] => fragment(content).map(Content::Fragment),
         [PING, 0, 0, 0, ..] => token().map(Content::Ping),
         [PONG, 0, 0, 0, ..] => token().map(Content::Pong),
-        [PROBE, 0, 0, 0, a, b, c, d, e, f, g, h, ..] => Some(Content::Probe([*a, *b, *c, *d, *e, *f, *g, *h])),
+        [PROBE, 0, 0, 0, rest @ ..] => rest.first_chunk().copied().map(Content::Probe),
         [ARRIVED, 0, high, low, ..] => token().map(|token| Content::Arrived(token, u16::from_be_bytes([*high, *low]))),
         _ => None,
     }
