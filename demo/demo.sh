@@ -184,7 +184,7 @@ kill_worker() {
     (($(field handshakes b) > handshakes)) || fail "the new worker has made no handshake of its own"
     say session "another one, by a new handshake: the keys have gone with the old worker"
     [[ $index == "$(index)" ]] || fail "interface $interface had index $index, and has $(index) now"
-    say "interface $interface" "index $index before and after"
+    say interface "$interface has index $index before and after"
     [[ $socket == "$(socket)" ]] && holds "$(field worker)" "socket:[$socket]" || fail "UDP port $PORT has changed hands"
     say "UDP port $PORT" "socket $socket before and after, now in the hands of worker $(field worker)"
 }

@@ -44,7 +44,7 @@ fn it_shows_two_sites_a_kill_that_nobody_notices_and_processes_without_powers() 
     assert!(output.status.success(), "{text}{error}");
     let begins = [
         "site a", "site b", "site a", "tunnel", "  session", "  handshake", "  peer's key", "  fingerprint",
-        "fingerprint", "ping", "throughput", "worker killed", "frames again", "lost", "session", "interface site-a",
+        "fingerprint", "ping", "throughput", "worker killed", "frames again", "lost", "session", "interface",
         "UDP port 6000", "  supervisor", "  helper", "  worker", "ended", "left behind",
     ];
     let mut lines = text.lines();

@@ -226,7 +226,7 @@ fn create(directory: &Path, identity: Option<Identity>) -> io::Result<()> {
     }
     let Some(identity) = identity else { return Ok(()) };
     // Another directory of root's could have been moved into its place, and would be given away.
-    if let Some(flaw) = Directory::open(directory.parent().unwrap_or(Path::new("/")))?.who_renames()? {
+    if let Some(flaw) = Directory::open(directory.parent().unwrap_or(Path::new("/")))?.who_renames(identity.uid)? {
         let _ = fs::remove_dir(directory);
         return Err(io::Error::other(flaw));
     }

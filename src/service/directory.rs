@@ -44,22 +44,22 @@ impl Directory {
     /// # Errors
     /// What the kernel says.
     pub fn foreign_hand(&self) -> io::Result<Option<String>> {
-        self.foreign(|_| false)
+        self.foreign(geteuid().as_raw(), |_| false)
     }
 
-    /// Who but root and us could rename what is ours in it, if anybody could: nobody where the sticky bit is set.
+    /// Who but root and this user could rename what is root's in it, if anybody could: none where the sticky bit is set.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn who_renames(&self) -> io::Result<Option<String>> {
-        self.foreign(|mode| mode & 0o1000 != 0)
+    pub fn who_renames(&self, user: u32) -> io::Result<Option<String>> {
+        self.foreign(user, |mode| mode & 0o1000 != 0)
     }
 
-    fn foreign(&self, harmless: impl Fn(u32) -> bool) -> io::Result<Option<String>> {
+    fn foreign(&self, user: u32, harmless: impl Fn(u32) -> bool) -> io::Result<Option<String>> {
         let metadata = File::from(self.descriptor.try_clone()?).metadata()?;
         let (owner, mode) = (metadata.uid(), metadata.mode());
         let shown = self.path.display();
-        if owner != 0 && owner != geteuid().as_raw() {
+        if owner != 0 && owner != user {
             return Ok(Some(format!(
                 "directory {shown}: belongs to user {owner}, who can exchange the files in it; must belong to root or to the \
                  user who runs this (`chown`)"
