@@ -1,15 +1,17 @@
-//! A flood of initiations from many addresses, while a TCP stream passes.
+//! A flood of initiations from many addresses, while a TCP stream passes; and what one of them costs.
 
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::{self, JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
 use ethudp_worker::wire::secure::message::{Form, begin_initiation};
+use nix::unistd::Pid;
 use privsep::ipc::Timestamp;
 use privsep::sys::worker::mmsg::{MAX_BATCH, Sender};
 use privsep::sys::{option, packet};
@@ -23,6 +25,8 @@ use crate::secure::End;
 const RATE: u64 = 100_000;
 /// How many addresses they come from, each with an initiation of its own.
 const ADDRESSES: u16 = 4096;
+/// What an initiation may cost, in percent of a datagram of the same length that is nothing.
+const MOST: u64 = 130;
 /// What a flood may leave of the stream, and what of [`RATE`] must be reached, in percent, where that is asked for.
 const LEAST: u64 = 50;
 const REACHED: u64 = 90;
@@ -126,19 +130,23 @@ impl Drop for Flood {
     }
 }
 
-/// Initiations to B, as frames on the intruder's link. Of a stranger the MAC by which one tells whom it is for is right; of a thief, who
-/// has the private key of B, both are, and the time is later than any.
-fn initiations(sites: &Sites, host: &Namespace, is_thief: bool) -> Vec<Vec<u8>> {
+/// Initiation `number` to B. Of a stranger the MAC by which one tells whom it is for is right; of a thief, who has the private key of B,
+/// all are, and the time is later than any.
+fn initiation(number: u16, form: Form, is_thief: bool) -> Vec<u8> {
+    let timestamp = Timestamp { seconds: 1 << 40, nanoseconds: number.into() };
+    let mut bytes = begin_initiation(form, 3, 1 + u32::from(number), timestamp);
+    let end = bytes.len() - 32;
+    bytes[20..end].fill(7);
+    let secret = if is_thief { shared() } else { [9; 32] };
+    put_macs(&mut bytes, &ends_keys(B).1, &secret);
+    bytes
+}
+
+/// Datagrams to B, each from an address of its own, as frames on the intruder's link.
+fn frames(sites: &Sites, host: &Namespace, datagram: impl Fn(u16) -> Vec<u8>) -> Vec<Vec<u8>> {
     let macs = [sites.b.mac("other"), host.mac("wan"), vec![8, 0]].concat();
-    let initiation = |number: u16| {
-        // As much to be hashed as there can be, and as little.
-        let form = if number.is_multiple_of(2) { Form::Long } else { Form::Short };
-        let timestamp = Timestamp { seconds: 1 << 40, nanoseconds: number.into() };
-        let mut bytes = begin_initiation(form, 3, 1 + u32::from(number), timestamp);
-        let end = bytes.len() - 32;
-        bytes[20..end].fill(7);
-        let secret = if is_thief { shared() } else { [9; 32] };
-        put_macs(&mut bytes, &ends_keys(B).1, &secret);
+    let frame = |number: u16| {
+        let bytes = datagram(number);
         let [high, low] = number.to_be_bytes();
         let udp = u16::try_from(8 + bytes.len()).unwrap();
         let mut ip = [&[0x45, 0][..], &(20 + udp).to_be_bytes(), &[0, 0, 0, 0, 64, 17, 0, 0]].concat();
@@ -150,11 +158,11 @@ fn initiations(sites: &Sites, host: &Namespace, is_thief: bool) -> Vec<Vec<u8>> 
         let ports = [(1024 + number).to_be_bytes(), 6000_u16.to_be_bytes()].concat();
         [&macs[..], &ip, &ports, &udp.to_be_bytes(), &[0, 0], &bytes].concat()
     };
-    (0..ADDRESSES).map(initiation).collect()
+    (0..ADDRESSES).map(frame).collect()
 }
 
-fn a_stream_goes_on_under_a_flood(is_thief: bool) {
-    let sites = Sites::new();
+/// Joins an intruder to site B, who sends from any address.
+fn intruder(sites: &Sites) -> Namespace {
     let host = Namespace::new();
     join((&sites.b, "other"), (&host, "wan"), 1500);
     sites.b.ip("addr add 203.0.113.2/24 dev other");
@@ -163,12 +171,20 @@ fn a_stream_goes_on_under_a_flood(is_thief: bool) {
             fs::write(format!("/proc/sys/net/ipv4/conf/{interface}/rp_filter"), "0").unwrap();
         }
     });
+    host
+}
+
+fn a_stream_goes_on_under_a_flood(is_thief: bool) {
+    let sites = Sites::new();
+    let host = intruder(&sites);
     // It listens to everybody, since its peer is learned.
     let b = End { remote: "any", ..End::B }.start(&sites, "b");
     let a = End::A.start(&sites, "a");
     b.wait_state("up", LIMIT);
     assert_udp(&sites.a, &sites.b, "10.8.0.2");
-    let frames = initiations(&sites, &host, is_thief);
+    // As much to be hashed as there can be, and as little.
+    let form = |number: u16| if number.is_multiple_of(2) { Form::Long } else { Form::Short };
+    let frames = frames(&sites, &host, |number| initiation(number, form(number), is_thief));
     let of_b = Victim::new(&b);
 
     let time = Duration::from_secs(asked().unwrap_or(1));
@@ -221,4 +237,46 @@ fn a_stream_goes_on_under_a_flood_of_a_stranger() {
 #[test]
 fn a_stream_goes_on_under_a_flood_of_who_has_stolen_the_key() {
     a_stream_goes_on_under_a_flood(true);
+}
+
+/// Nanoseconds for which the threads of a process have run.
+fn used(process: Pid) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).unwrap().map(|task| task.unwrap().path());
+    let first = |task: PathBuf| -> u64 {
+        fs::read_to_string(task.join("schedstat")).unwrap().split(' ').next().unwrap().parse().unwrap()
+    };
+    tasks.map(first).sum()
+}
+
+/// Measured in turn, three times each; the least counts.
+#[test]
+fn a_strangers_initiation_costs_what_garbage_costs() {
+    let sites = Sites::new();
+    let host = intruder(&sites);
+    let b = End { remote: "any", ..End::B }.start(&sites, "b");
+    let _a = End::A.start(&sites, "a");
+    b.wait_state("up", LIMIT);
+    let worker = b.pid("worker");
+    let long = |number| initiation(number, Form::Long, false);
+    let garbage = |number| [vec![7], long(number)[1..].to_vec()].concat();
+    let kinds = [frames(&sites, &host, garbage), frames(&sites, &host, long)];
+    let time = Duration::from_millis(asked().map_or(200, |seconds| 1000 * seconds));
+    let mut costs = [u64::MAX; 2];
+    for _ in 0..3 {
+        for (cost, frames) in costs.iter_mut().zip(&kinds) {
+            let (of_b, before) = (Victim::new(&b), used(worker));
+            let flood = Flood::start(&host, frames.clone());
+            sleep(time);
+            drop(flood);
+            // What waits in the socket is taken within that.
+            sleep(Duration::from_millis(300));
+            let (spent, taken) = (used(worker) - before, of_b.dropped().values().sum::<u64>());
+            assert!(taken > 0);
+            *cost = (*cost).min(spent / taken);
+        }
+    }
+    let [garbage, initiation] = costs;
+    let percent = initiation * 100 / garbage;
+    eprintln!("garbage costs {garbage} ns, an initiation of the same length {initiation} ns: {percent} %");
+    assert!(asked().is_none() || percent <= MOST, "an initiation costs {percent} % of garbage");
 }

@@ -38,13 +38,47 @@ fn hmac(key: &[u8; 32], message: &[u8]) -> [u8; 32] {
     Sha256::new().chain_update(pad(0x5c)).chain_update(inner).finalize().into()
 }
 
-/// Writes both MACs into the last 32 bytes of a message, by their definition in `docs/WIRE.md`.
+/// Writes the three MACs into the last 32 bytes of a message, by their definition in `docs/WIRE.md`.
 pub fn put_macs(message: &mut [u8], receiver: &[u8; KEY], shared: &[u8; KEY]) {
-    let keys = [[&b"ethudp mac1"[..], receiver].concat(), [&b"ethudp mac2"[..], receiver, shared].concat()];
-    for (key, at) in keys.iter().zip([message.len() - MACS, message.len() - MACS / 2]) {
-        let mac = hmac(&Sha256::digest(key).into(), &message[..at]);
-        message[at..at + MACS / 2].copy_from_slice(&mac[..MACS / 2]);
+    let key = |label: &str, parts: &[&[u8]]| Sha256::digest([label.as_bytes(), &parts.concat()].concat());
+    let at = message.len() - MACS;
+    let (words, _) = message[..32].as_chunks::<8>();
+    let words: Vec<_> = words.iter().map(|word| u64::from_le_bytes(*word)).collect();
+    let mac0 = siphash(&key("ethudp mac0", &[receiver, shared]), &words);
+    message[at..at + 8].copy_from_slice(&mac0);
+    for (key, part) in [
+        (key("ethudp mac1", &[receiver]), at + 8..at + 16),
+        (key("ethudp mac2", &[receiver, shared]), at + 16..at + 32),
+    ] {
+        let mac = hmac(&key.into(), &message[..part.start]);
+        message[part.clone()].copy_from_slice(&mac[..part.len()]);
     }
+}
+
+/// SipHash-2-4 of whole words.
+fn siphash(key: &[u8], words: &[u64]) -> [u8; 8] {
+    let key = |at: usize| u64::from_le_bytes(key[at..at + 8].try_into().unwrap());
+    let mut v = [0x736f_6d65_7073_6575, 0x646f_7261_6e64_6f6d, 0x6c79_6765_6e65_7261, 0x7465_6462_7974_6573];
+    v.iter_mut().zip([key(0), key(8), key(0), key(8)]).for_each(|(v, key)| *v ^= key);
+    let rounds = |v: &mut [u64; 4], count| {
+        for _ in 0..count {
+            for [a, b, c, d, first, second] in [[0, 1, 2, 3, 13, 16], [2, 1, 0, 3, 17, 21]] {
+                v[a] = v[a].wrapping_add(v[b]);
+                v[c] = v[c].wrapping_add(v[d]);
+                v[b] = v[b].rotate_left(u32::try_from(first).unwrap()) ^ v[a];
+                v[d] = v[d].rotate_left(u32::try_from(second).unwrap()) ^ v[c];
+                v[a] = v[a].rotate_left(32);
+            }
+        }
+    };
+    for word in words.iter().copied().chain([(8 * words.len() as u64) << 56]) {
+        v[3] ^= word;
+        rounds(&mut v, 2);
+        v[0] ^= word;
+    }
+    v[2] ^= 0xff;
+    rounds(&mut v, 4);
+    (v[0] ^ v[1] ^ v[2] ^ v[3]).to_le_bytes()
 }
 
 /// A static key that its user does not have: A's public one, with the only exchange that the private key of B gives, the one with B.

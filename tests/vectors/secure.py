@@ -71,9 +71,37 @@ class Noise:
         return public(e)
 
 
+def siphash(key, message):
+    """SipHash-2-4 (Aumasson and Bernstein 2012)."""
+    words = struct.unpack("<2Q", key)
+    v = [word ^ words[at % 2] for at, word in enumerate(struct.unpack(">4Q", b"somepseudorandomlygeneratedbytes"))]
+
+    def turn(word, count):
+        return (word << count | word >> 64 - count) & (1 << 64) - 1
+
+    def rounds(count):
+        for _ in range(count):
+            for a, b, c, d, first, second in (0, 1, 2, 3, 13, 16), (2, 1, 0, 3, 17, 21):
+                v[a] = v[a] + v[b] & (1 << 64) - 1
+                v[c] = v[c] + v[d] & (1 << 64) - 1
+                v[b] = turn(v[b], first) ^ v[a]
+                v[d] = turn(v[d], second) ^ v[c]
+                v[a] = turn(v[a], 32)
+
+    padded = message + bytes(7 - len(message) % 8) + bytes([len(message) % 256])
+    for word, in struct.iter_unpack("<Q", padded):
+        v[3] ^= word
+        rounds(2)
+        v[0] ^= word
+    v[2] ^= 0xFF
+    rounds(4)
+    return struct.pack("<Q", v[0] ^ v[1] ^ v[2] ^ v[3])
+
+
 def macs(message, receiver, shared):
-    for label in (b"ethudp mac1" + receiver, b"ethudp mac2" + receiver + shared):
-        message += hmac.digest(hashlib.sha256(label).digest(), message, "sha256")[:16]
+    message += siphash(hashlib.sha256(b"ethudp mac0" + receiver + shared).digest()[:16], message[:32])
+    for label, length in (b"ethudp mac1" + receiver, 8), (b"ethudp mac2" + receiver + shared, 16):
+        message += hmac.digest(hashlib.sha256(label).digest(), message, "sha256")[:length]
     return message
 
 

@@ -78,7 +78,7 @@ fn specified(data: &[u8]) -> Option<u8> {
     let number = |at: usize| u32::from_be_bytes(data[at..at + 4].try_into().unwrap());
     let right = match (data.first()?, data.len()) {
         (5, 32..) => data[1] < 4 && data[2..4] == [0, 0],
-        (1 | 2, 34..) if data[1] != 1 => return Some(0),
+        (1 | 2, 64..) if data[1] != 1 => return Some(0),
         (1, length @ (1332 | 148)) => {
             let seconds = u64::from(number(8)) << 32 | u64::from(number(12));
             let time = seconds <= 1 << 62 && number(16) < 1_000_000_000;
@@ -265,9 +265,9 @@ pub fn pair(data: &[u8]) -> Option<bool> {
     let peer = rest.first_chunk::<KEY>()?;
     let pair = Pair::new(private, *peer, &[0; KEY]).ok();
     if let Some(pair) = &pair {
-        let mut message = [5; 40];
+        let mut message = [5; 70];
         pair.put_macs(&mut message);
-        assert!(!pair.is_of_the_pair(&message) && !pair.is_for_us(&message));
+        assert!(!pair.has_head_of_the_pair(&message) && !pair.is_of_the_pair(&message) && !pair.is_for_us(&message));
         assert_eq!(pair.gives_way(), pair.public < pair.peer);
     }
     Some(pair.is_some())

@@ -71,7 +71,7 @@ pub struct SessionReport {
 /// What keeps a session from coming about, as far as the protocol lets one know (docs/WIRE.md, "What an end can say").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Trouble {
-    /// `mac2` is wrong and `mac1` right: who sends knows this end's key, and is not the peer of the file.
+    /// `mac0` is wrong and `mac1` right: who sends knows this end's key, and is not the peer of the file.
     OtherPeerKey,
     /// Both are wrong, from the peer's address: the peer's file has another key for this end.
     OurKeyUnknown,

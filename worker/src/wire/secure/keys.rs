@@ -1,5 +1,10 @@
 //! The keys that an end has from its file: its own, the peer's, the pre-shared one, and what follows from them.
 
+use std::hash::Hasher;
+#[expect(deprecated, reason = "as a hasher for tables; it is SipHash-2-4 with a key, which is what is wanted")]
+use std::hash::SipHasher;
+use std::ops::Range;
+
 use aws_lc_rs::agreement::{PrivateKey, UnparsedPublicKey, X25519, agree};
 use aws_lc_rs::{digest, hmac};
 use subtle::ConstantTimeEq;
@@ -7,10 +12,14 @@ use zeroize::Zeroizing;
 
 /// Bytes of a key.
 pub const KEY: usize = 32;
-/// Bytes of a MAC.
+/// Bytes at the beginning of a handshake message that `mac0` covers.
+pub const HEAD: usize = 32;
+/// Bytes of `mac0`, and of `mac1` behind it.
+const SHORT_MAC: usize = 8;
+/// Bytes of `mac2`, which is the last.
 pub const MAC: usize = 16;
-/// Bytes of both.
-pub const MACS: usize = 2 * MAC;
+/// Bytes of all three.
+pub const MACS: usize = 2 * SHORT_MAC + MAC;
 
 /// 2^255 - 19 (RFC 7748), least byte first.
 const PRIME: [u8; KEY] = {
@@ -77,8 +86,12 @@ pub struct Pair {
     to_them: MacKeys,
 }
 
-/// Keys of both MACs, of messages that go one way.
-struct MacKeys([hmac::Key; 2]);
+/// Keys of the three MACs of messages in one direction.
+struct MacKeys {
+    mac0: Zeroizing<[u64; 2]>,
+    mac1: hmac::Key,
+    mac2: hmac::Key,
+}
 
 impl MacKeys {
     fn new(receiver: &[u8; KEY], shared: &[u8; KEY]) -> Self {
@@ -87,23 +100,51 @@ impl MacKeys {
             for part in parts {
                 hash.update(part);
             }
-            hmac::Key::new(hmac::HMAC_SHA256, hash.finish().as_ref())
+            hash.finish()
         };
-        Self([key(&[b"ethudp mac1", receiver]), key(&[b"ethudp mac2", receiver, shared])])
+        let hmac = |parts: &[&[u8]]| hmac::Key::new(hmac::HMAC_SHA256, key(parts).as_ref());
+        let mac0 = key(&[b"ethudp mac0", receiver, shared]);
+        let (words, _) = mac0.as_ref().as_chunks::<8>();
+        Self {
+            mac0: Zeroizing::new([0, 1].map(|word: usize| u64::from_le_bytes(words[word]))),
+            mac1: hmac(&[b"ethudp mac1", receiver]),
+            mac2: hmac(&[b"ethudp mac2", receiver, shared]),
+        }
     }
 
-    /// MAC `number`, 0 or 1, of what stands before it.
-    fn mac(&self, number: usize, before: &[u8]) -> [u8; MAC] {
+    /// MAC `number`, 0 to 2, of a message that has room for it. It covers what stands before, `mac0` the head alone.
+    fn mac(&self, number: usize, message: &[u8]) -> [u8; MAC] {
+        let before = &message[..message.len() - MACS + place(number).start];
         let mut mac = [0; MAC];
-        mac.copy_from_slice(&hmac::sign(&self.0[number], before).as_ref()[..MAC]);
+        match number {
+            0 => mac[..SHORT_MAC].copy_from_slice(&siphash(&self.mac0, &message[..HEAD])),
+            1 => mac[..SHORT_MAC].copy_from_slice(&hmac::sign(&self.mac1, before).as_ref()[..SHORT_MAC]),
+            _ => mac.copy_from_slice(&hmac::sign(&self.mac2, before).as_ref()[..MAC]),
+        }
         mac
     }
 
     fn is_right(&self, number: usize, message: &[u8]) -> bool {
-        let Some(at) = message.len().checked_sub(MACS) else { return false };
-        let at = at + number * MAC;
-        self.mac(number, &message[..at]).ct_eq(&message[at..at + MAC]).into()
+        if message.len() < HEAD + MACS {
+            return false;
+        }
+        let place = place(number);
+        let (_, macs) = message.split_at(message.len() - MACS);
+        self.mac(number, message)[..place.len()].ct_eq(&macs[place]).into()
     }
+}
+
+/// Where a MAC lies in the last bytes of a message.
+fn place(number: usize) -> Range<usize> {
+    [0..SHORT_MAC, SHORT_MAC..2 * SHORT_MAC, 2 * SHORT_MAC..MACS][number].clone()
+}
+
+/// SipHash-2-4, in the order of bytes of its authors.
+fn siphash(key: &[u64; 2], bytes: &[u8]) -> [u8; SHORT_MAC] {
+    #[expect(deprecated, reason = "see above")]
+    let mut hasher = SipHasher::new_with_keys(key[0], key[1]);
+    hasher.write(bytes);
+    hasher.finish().to_le_bytes()
 }
 
 impl Pair {
@@ -125,26 +166,32 @@ impl Pair {
         Ok(Self { private: Zeroizing::new(*private), public, peer, psk: Zeroizing::new(*psk), to_us, to_them })
     }
 
-    /// Writes both MACs into the last 32 bytes of a message to the peer.
+    /// Writes the MACs into the last 32 bytes of a message to the peer.
     ///
     /// # Panics
-    /// When it is shorter.
+    /// When it has fewer than 64.
     pub fn put_macs(&self, message: &mut [u8]) {
-        for number in 0..2 {
-            let at = message.len() - MACS + number * MAC;
-            let mac = self.to_them.mac(number, &message[..at]);
-            message[at..at + MAC].copy_from_slice(&mac);
+        let at = message.len() - MACS;
+        for number in 0..3 {
+            let (mac, place) = (self.to_them.mac(number, message), place(number));
+            message[at..][place.clone()].copy_from_slice(&mac[..place.len()]);
         }
     }
 
-    /// Whether `mac2` of a message to this end is right: it was made by one of both ends.
-    pub fn is_of_the_pair(&self, message: &[u8]) -> bool {
-        self.to_us.is_right(1, message)
+    /// Whether `mac0` of a message to this end is right: one of both ends made its first 32 bytes. This costs as little for a long
+    /// message as for a short one.
+    pub fn has_head_of_the_pair(&self, message: &[u8]) -> bool {
+        self.to_us.is_right(0, message)
     }
 
-    /// Whether `mac1` of a message to this end is right: whoever made it knows this end's public key.
+    /// Whether `mac2` of a message to this end is right: one of both ends made all of it.
+    pub fn is_of_the_pair(&self, message: &[u8]) -> bool {
+        self.to_us.is_right(2, message)
+    }
+
+    /// Whether `mac1` of a message to this end is right: its sender knows this end's public key.
     pub fn is_for_us(&self, message: &[u8]) -> bool {
-        self.to_us.is_right(0, message)
+        self.to_us.is_right(1, message)
     }
 
     /// Whether this end gives way when both begin at once.
@@ -199,20 +246,33 @@ mod tests {
         let (ours, theirs, strangers) = ([1; KEY], [2; KEY], [3; KEY]);
         let pair = |private: &[u8; KEY], peer| Pair::new(private, public_of(peer), &[0; KEY]).unwrap();
         let (us, them, stranger) = (pair(&ours, theirs), pair(&theirs, ours), pair(&strangers, theirs));
+        let right = |pair: &Pair, message: &[u8]| {
+            [pair.has_head_of_the_pair(message), pair.is_for_us(message), pair.is_of_the_pair(message)]
+        };
         let mut message = [9; 100];
         us.put_macs(&mut message);
-        assert!(them.is_for_us(&message) && them.is_of_the_pair(&message));
+        assert_eq!(right(&them, &message), [true; 3]);
         // Reflected, it is nothing.
-        assert!(!us.is_for_us(&message) && !us.is_of_the_pair(&message));
+        assert_eq!(right(&us, &message), [false; 3]);
         for byte in 0..100 {
             let mut changed = message;
             changed[byte] ^= 1;
-            assert!(!them.is_of_the_pair(&changed), "byte {byte}");
-            assert_eq!(them.is_for_us(&changed), byte >= 84, "byte {byte}");
+            let head = (HEAD..68).contains(&byte) || byte >= 76;
+            assert_eq!(right(&them, &changed), [head, byte >= 84, false], "byte {byte}");
         }
         stranger.put_macs(&mut message);
-        assert!(them.is_for_us(&message) && !them.is_of_the_pair(&message));
-        assert!(!them.is_for_us(&message[..31]) && !them.is_of_the_pair(&[]));
+        assert_eq!(right(&them, &message), [false, true, false]);
+        for short in [&message[..63], &[]] {
+            assert_eq!(right(&them, short), [false; 3]);
+        }
         assert_ne!(us.gives_way(), them.gives_way());
+    }
+
+    /// The example in appendix A of the authors' paper.
+    #[test]
+    fn siphash_is_that_of_its_authors() {
+        let bytes: Vec<u8> = (0..15).collect();
+        let key = [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908];
+        assert_eq!(siphash(&key, &bytes), 0xa129_ca61_49be_45e5_u64.to_le_bytes());
     }
 }

@@ -3,7 +3,7 @@
 use super::Timestamp;
 
 use super::CipherKind;
-use super::keys::{MAC, MACS};
+use super::keys::{HEAD, MAC, MACS};
 
 /// This version.
 pub const VERSION: u8 = 1;
@@ -180,7 +180,7 @@ pub fn parse(bytes: &[u8]) -> Option<Message<'_>> {
             let right = bytes.len() >= DATA_LEAST && version < QUEUES && bytes[2..4] == [0, 0];
             right.then(|| Message::Data(number(bytes, 4)))
         }
-        INITIATION | RESPONSE if version != VERSION => (bytes.len() >= 2 + MACS).then_some(Message::Other(version)),
+        INITIATION | RESPONSE if version != VERSION => (bytes.len() >= HEAD + MACS).then_some(Message::Other(version)),
         _ if version != VERSION => None,
         INITIATION => initiation(bytes).map(Message::Initiation),
         RESPONSE => response(bytes).map(Message::Response),
@@ -306,15 +306,15 @@ mod tests {
         }
     }
 
-    /// "An initiation or a response of another version, of 34 bytes or more, has its MACs checked, to say so, and is dropped."
+    /// "An initiation or a response of another version, of 64 bytes or more, has its MACs checked, to say so, and is dropped."
     #[test]
     fn of_another_version_nothing_but_room_for_the_macs_is_looked_at() {
         for (kind, version) in (0..=255).flat_map(|kind| [0, 2, 255].map(|version| (kind, version))) {
-            for length in [2, 33, 34, 35, 92, 148, 1180, 1332, 1500] {
+            for length in [2, 63, 64, 65, 92, 148, 1180, 1332, 1500] {
                 let mut bytes = vec![0xff; length];
                 (bytes[0], bytes[1]) = (kind, version);
                 let is_other = matches!(parse(&bytes), Some(Message::Other(other)) if other == version);
-                assert_eq!(is_other, [INITIATION, RESPONSE].contains(&kind) && length >= 34, "{kind}, {length} bytes");
+                assert_eq!(is_other, [INITIATION, RESPONSE].contains(&kind) && length >= 64, "{kind}, {length} bytes");
                 assert!(is_other || parse(&bytes).is_none(), "{kind}, {length} bytes");
             }
         }

@@ -272,17 +272,24 @@ fn who_has_stolen_a_private_key_is_answered_as_the_peer_and_lacks_the_keys() {
     assert_eq!(his.read_message(response(&answer).noise(), &mut [0; 100]), Err(snow::Error::Decrypt));
 }
 
-/// Both MACs by their definition in the specification.
+/// The MACs by their definition in the specification.
 fn put_macs_by_definition(bytes: &mut [u8], receiver: [u8; KEY], private: [u8; KEY], public: [u8; KEY]) {
     use aws_lc_rs::{digest, hmac};
+    use std::hash::Hasher;
     let private = PrivateKey::from_private_key(&X25519, &private).unwrap();
     let shared = super::keys::exchange(&private, &public).unwrap();
-    let keys = [[&b"ethudp mac1"[..], &receiver].concat(), [&b"ethudp mac2"[..], &receiver, &*shared].concat()];
-    for (key, from_end) in keys.iter().zip([32, 16]) {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, digest::digest(&digest::SHA256, key).as_ref());
-        let at = bytes.len() - from_end;
-        let mac = hmac::sign(&key, &bytes[..at]);
-        bytes[at..at + 16].copy_from_slice(&mac.as_ref()[..16]);
+    let key = |label: &[u8], secret: &[u8]| digest::digest(&digest::SHA256, &[label, &receiver, secret].concat());
+    let at = bytes.len() - MACS;
+    let mac0 = key(b"ethudp mac0", &*shared);
+    let word = |at: usize| u64::from_le_bytes(mac0.as_ref()[at..at + 8].try_into().unwrap());
+    #[expect(deprecated, reason = "as a hasher for tables; it is SipHash-2-4 with a key")]
+    let mut siphash = std::hash::SipHasher::new_with_keys(word(0), word(8));
+    siphash.write(&bytes[..32]);
+    bytes[at..at + 8].copy_from_slice(&siphash.finish().to_le_bytes());
+    for (key, part) in [(key(b"ethudp mac1", &[]), at + 8..at + 16), (key(b"ethudp mac2", &*shared), at + 16..at + 32)]
+    {
+        let mac = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key.as_ref()), &bytes[..part.start]);
+        bytes[part.clone()].copy_from_slice(&mac.as_ref()[..part.len()]);
     }
 }
 

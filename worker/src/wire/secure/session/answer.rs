@@ -21,12 +21,27 @@ impl Session {
         match message {
             Message::KemKey(kem) => self.kem_key(from, kem, out),
             Message::KemCiphertext(kem) => self.kem_ciphertext(from, kem),
-            // It looks at the MACs first, and so does everything else that has some.
-            _ if !self.pair.is_of_the_pair(bytes) => self.of_a_stranger(from, bytes),
+            // All others have MACs. The first is over the head alone: a stranger's message costs no pass over the rest.
+            _ if !self.pair.has_head_of_the_pair(bytes) => self.of_a_stranger(from, bytes),
+            // The numbers in the head are the peer's, and say whether the rest is looked at.
             Message::Initiation(initiation) => self.initiation(from, initiation, out),
             Message::Response(response) => self.response(from, response),
-            Message::Other(version) => self.say_trouble(Trouble::Version(*version)),
+            Message::Other(version) => self.other_version(*version, bytes),
             Message::Data(_) => {}
+        }
+    }
+
+    /// Whether all of a message is the peer's, whose head is. An observer may send the head with another rest: that takes no place,
+    /// and leaves what was sent to be answered by the peer.
+    fn is_whole(&mut self, bytes: &[u8]) -> bool {
+        let is_whole = self.pair.is_of_the_pair(bytes);
+        self.counts.auth_failures += u64::from(!is_whole);
+        is_whole
+    }
+
+    fn other_version(&mut self, version: u8, bytes: &[u8]) {
+        if self.slots.current.is_none() && self.is_whole(bytes) {
+            self.say_trouble(Trouble::Version(version));
         }
     }
 
@@ -37,7 +52,7 @@ impl Session {
         }
     }
 
-    /// A message whose `mac2` is wrong.
+    /// A message whose `mac0` is wrong.
     fn of_a_stranger(&mut self, from: From, bytes: &[u8]) {
         self.counts.auth_failures += 1;
         if !self.strangers.allows(from.now_us) {
@@ -52,7 +67,7 @@ impl Session {
 
     fn initiation(&mut self, from: From, initiation: &Initiation, out: &mut Outbox) {
         let waits = self.slots.waiting.as_ref();
-        if waits.is_some_and(|waiting| waiting.mac2 == initiation.mac2()) {
+        if waits.is_some_and(|waiting| waiting.is_answer_to(initiation)) {
             if self.repeated.allows(from.now_us) {
                 self.answer(from, |waiting| Some(&waiting.response), out);
             } else {
@@ -69,6 +84,9 @@ impl Session {
         let newest = waits.map(|waiting| waiting.timestamp).max(self.kept.as_ref().map(|kept| kept.timestamp));
         if newest.is_some_and(|newest| initiation.timestamp <= newest) {
             self.counts.dropped_initiations += 1;
+            return;
+        }
+        if !self.is_whole(initiation.bytes) {
             return;
         }
         let kept = Kept { from, timestamp: initiation.timestamp, bytes: initiation.bytes.to_vec() };
@@ -113,7 +131,13 @@ impl Session {
 
     fn response(&mut self, from: From, response: &Response) {
         let taken = match self.attempts.stage() {
-            Some(Sent::Initiation(initiator)) if initiator.our_index() == response.receiver => initiator.take(response),
+            Some(Sent::Initiation(initiator)) if initiator.our_index() == response.receiver => {
+                if !self.pair.is_of_the_pair(response.bytes) {
+                    self.counts.auth_failures += 1;
+                    return;
+                }
+                initiator.take(response)
+            }
             // To what was forgotten, or was answered already.
             _ => {
                 self.counts.dropped_messages += 1;

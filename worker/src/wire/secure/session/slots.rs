@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::SECOND;
 use crate::wire::secure::handshake::KemResponder;
 use crate::wire::secure::keys::MAC;
+use crate::wire::secure::message::Initiation;
 use crate::wire::secure::{CipherKind, Keys, Opening, Sending, Timestamp};
 
 /// Age at which a session is replaced by who began it; and by the other end, later where that has the smaller key: after a crossing
@@ -100,6 +101,11 @@ impl Waiting {
 }
 
 impl Waiting {
+    /// Whether this initiation is the one that was answered.
+    pub fn is_answer_to(&self, initiation: &Initiation) -> bool {
+        self.timestamp == initiation.timestamp && self.mac2 == initiation.mac2()
+    }
+
     /// The answer to the KEM key.
     pub fn ciphertext(&self) -> Option<&[u8]> {
         match &self.stage {

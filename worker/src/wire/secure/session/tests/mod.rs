@@ -2,6 +2,7 @@
 
 mod addresses;
 mod attempts;
+mod heads;
 mod sessions;
 mod trouble;
 
