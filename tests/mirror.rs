@@ -4,6 +4,8 @@ use std::fs;
 use std::net::UdpSocket;
 use std::time::Duration;
 
+use ethudp_worker::frame::checksum::Sum;
+use nix::sys::signal::{Signal, kill};
 use pcap::BpfProgram;
 
 use crate::lab::{CAPTURES, Running, Sites, Wire, capture, frame, offline};
@@ -239,6 +241,44 @@ fn nothing_is_ever_given_back() {
     assert_eq!(collected(&collector), [b"PONG:PONG:"]);
     assert_eq!(wire.receive(Duration::from_millis(300)), None);
     assert_eq!(mirror.count("/port/tx_frames"), 0);
+}
+
+/// UDP with all checksums right, which may not be fragmented and has no identification.
+fn uncounted(byte: u8) -> Vec<u8> {
+    let mut frame = datagram(9, None, 108, &[byte; 100]);
+    frame[20] = 0x40;
+    let sum = Sum::of(&frame[14..34]).checksum();
+    frame[24..26].copy_from_slice(&sum);
+    let pseudo = Sum::of(&frame[26..34]).plus(Sum::of(&[0, 17, 0, 108]));
+    let sum = pseudo.plus(Sum::of(&frame[34..])).checksum();
+    frame[40..42].copy_from_slice(&sum);
+    frame
+}
+
+/// Many that come at once are not put together: an interface that cuts them again would count, and order them by flow.
+#[test]
+fn a_receiving_end_gives_frames_as_they_came() {
+    for end in ["-e", "-e -k key -enc aes-128"] {
+        let sites = Sites::new();
+        let (lan_a, lan_b) = sites.lans(1500);
+        let options = end.strip_prefix("-e").unwrap();
+        let _mirror = Running::classic(&sites.a, "m", &format!("-t {options} 192.0.2.1 6000 192.0.2.2 6000 lan"));
+        let b = Running::classic(&sites.b, "w", &format!("{end} -w 192.0.2.2 6000 192.0.2.1 6000 lan"));
+        let (near, mut far) = (Wire::new(&lan_a, "eth0"), Wire::new(&lan_b, "eth0"));
+        // A long one first: now it is known what the interface takes.
+        near.send(&frame(9, 300));
+        assert_eq!(far.receive(LIMIT).as_deref(), Some(&frame(9, 300)[..]));
+        let worker = b.pid("worker");
+        kill(worker, Signal::SIGSTOP).unwrap();
+        let sent: Vec<_> =
+            (0..10_u8).flat_map(|byte| [uncounted(byte), uncounted(byte + 100), frame(byte.into(), 80)]).collect();
+        sent.iter().for_each(|frame| near.send(frame));
+        std::thread::sleep(SILENCE);
+        kill(worker, Signal::SIGCONT).unwrap();
+        let came: Vec<_> = (0..sent.len()).map_while(|_| far.receive(LIMIT)).collect();
+        let first = came.iter().zip(&sent).position(|(came, sent)| came != sent);
+        assert_eq!((came.len(), first), (sent.len(), None), "{end}: number, and the first that differs");
+    }
 }
 
 #[test]

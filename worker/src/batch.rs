@@ -32,8 +32,10 @@ const SUPERFRAMES: usize = 4;
 pub const PACKETS: usize = SUPERFRAMES * BATCH;
 /// Bytes in a superframe or a run of datagrams: a packet of 65,535 and its Ethernet header with tags.
 const MAX_RUN: usize = 65_536 + 64;
-/// Frames that one batch of datagrams can hold at most.
-const FOUND: usize = 4 * RUNS * RUN;
+/// Bytes in a superframe that a packet socket gives: "BIG TCP" has up to 192 KiB where it is usual, and 512 KiB in the kernel.
+const MAX_LARGE: usize = 3 * 65_536 + 64;
+/// Frames that one batch of datagrams can hold at most. Memory for as many is there at the start; what is not used is not resident.
+pub const FOUND: usize = 4 * RUNS * RUN;
 /// Bytes that one slot can receive: more than any limit, so that what is too long is seen to be.
 const CAPACITY: usize = 9408;
 
@@ -80,6 +82,19 @@ pub enum Segments {
 }
 
 impl Facts {
+    /// The same where the headers are `count` bytes nearer to the beginning of the frame.
+    #[must_use]
+    pub fn nearer_by(mut self, count: usize) -> Self {
+        let count = u16::try_from(count).unwrap_or(u16::MAX);
+        if let Some(checksum) = &mut self.checksum {
+            checksum.start = checksum.start.saturating_sub(count);
+        }
+        if let Some(superframe) = &mut self.superframe {
+            superframe.header = superframe.header.saturating_sub(count);
+        }
+        self
+    }
+
     /// The headers are `count` bytes, which is less than the headroom, farther from the beginning of the frame.
     fn move_back(&mut self, count: usize) {
         let count = u16::try_from(count).unwrap_or(u16::MAX);
@@ -153,9 +168,20 @@ impl Batch {
         // One more for frames that are put together of pieces.
         let mut batch = Self::with_room(RUNS + 1, MAX_RUN);
         batch.given = RUNS;
-        batch.spans.reserve_exact(RUNS * RUN);
-        batch.expanded.reserve_exact(RUNS * RUN);
         batch
+    }
+
+    /// An empty batch to receive datagrams into, each of which can be many frames, and which can come in runs.
+    pub fn for_datagrams(runs: bool) -> Self {
+        let (mut batch, frames) = if runs { (Self::for_runs(), FOUND) } else { (Self::default(), BATCH) };
+        batch.spans.reserve_exact(frames);
+        batch.expanded.reserve_exact(frames);
+        batch
+    }
+
+    /// An empty batch to receive frames into of which any may be a large superframe.
+    pub fn for_large_superframes() -> Self {
+        Self::with_room(RUNS, MAX_LARGE)
     }
 
     /// An empty batch to read frames into of which any may be a superframe: memory for some of these.

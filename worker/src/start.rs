@@ -131,7 +131,7 @@ pub(crate) fn loops(
     let source = Source::new(settings.port, Arc::clone(&port), leaves_partial(&shared, &sealer));
     let announcement = settings.announcement.as_ref().map(announce::frames).unwrap_or_default();
     let outward = Outward::new(Arc::clone(&shared), source, sealer, announcement);
-    let sink = Sink::new(settings.port, port);
+    let sink = Sink::new(settings.port, port, !settings.rules.send);
     Ok((outward, Inward::new(shared, session, inlets, sink, settings.wire.in_place())))
 }
 

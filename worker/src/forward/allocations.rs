@@ -8,7 +8,9 @@ use aws_lc_rs::agreement::{PrivateKey, X25519};
 use privsep::ipc::{Cipher, Classic, Rules, Secret, Secrets, Secure, Wire};
 
 use super::rig::{Rig, both, header, segment, waiting};
+use crate::batch::{Batch, FOUND};
 use crate::frame::offload::SHORT;
+use crate::port::Outgoing;
 use crate::wire::secure::keys::public;
 
 /// One of 20 segments, as the kernel gives it.
@@ -97,6 +99,54 @@ fn loads() -> [(Vec<Vec<u8>>, usize, usize); 3] {
         (vec![acknowledgement(1), acknowledgement(2), acknowledgement(3)], 32 + 4 + 3 * (54 + 6), 1),
         (vec![large], 32 + 12 + (54 + 5000_usize + 4).div_ceil(4), 4),
     ]
+}
+
+/// The content of a datagram with as many frames as there can be, each of 14 bytes.
+fn tiny_frames() -> Vec<u8> {
+    let item = [&[0, 18][..], &[0; 4], &[7; 14]].concat();
+    [&[1, 0, 0, 0][..], &item.repeat(458)].concat()
+}
+
+/// More than any batch that has come before; also the first time.
+#[test]
+fn datagrams_of_very_many_frames_allocate_nothing() {
+    let [mut near, mut far] = [end(1, 2), end(2, 1)];
+    shake_hands(&mut near, &mut far);
+    let sending = near.inward.session.route().sending.clone().unwrap();
+    for _ in 0..8 {
+        let mut datagram = [&[0; 16][..], &tiny_frames(), &[0; 16]].concat();
+        sending.seal(0, &mut datagram).unwrap();
+        assert_eq!(far.paths[0].send(&datagram).unwrap(), datagram.len());
+    }
+    let (mut given, mut allocated) = (0, 0);
+    while given < 8 * 458 {
+        // The queue towards us is short.
+        allocated += measure(|| _ = far.inward.turn(2_000_000)).count_total;
+        let frames = messages(&far.port).len();
+        assert!(frames > 0, "{given} frames of {}", 8 * 458);
+        given += frames;
+    }
+    assert_eq!((given, allocated), (8 * 458, 0));
+}
+
+/// As many frames as a batch can have, and one that it has not.
+#[test]
+fn a_batch_of_datagrams_has_memory_for_all_frames_from_the_start() {
+    let mut batch = Batch::for_datagrams(true);
+    let mut outgoing = Outgoing::new(false);
+    let mut kept = 0;
+    let allocated = measure(|| {
+        for slot in 0..32 {
+            batch.push_run(slot, 6400, 50, None);
+        }
+        batch.expand(|_, _, datagram, found| {
+            for _ in 0..5 {
+                kept += usize::from(found.frame(datagram.clone(), None));
+            }
+        });
+        outgoing.begin(&batch, 0, |_| true);
+    });
+    assert_eq!((kept, batch.len(), allocated.count_total), (FOUND, FOUND, 0));
 }
 
 #[test]

@@ -46,7 +46,7 @@ impl Inward {
             sink,
             outlet: Outlet::default(),
             outbox: Outbox::default(),
-            batch: if runs { Batch::for_runs() } else { Batch::default() },
+            batch: Batch::for_datagrams(runs),
             stuck: None,
             full_us: None,
         }

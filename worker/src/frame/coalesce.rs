@@ -5,7 +5,7 @@
 use super::checksum::Sum;
 use super::ethernet::{IPV4, IPV6, TCP, TPID_8021AD, TPID_8021Q, UDP, payload, word};
 use super::ipv6;
-use super::segment::{FLAGS, PACKET, PSH, TAGS, sequence, short, transport_header};
+use super::segment::{DF, FLAGS, PACKET, PSH, TAGS, sequence, short, transport_header};
 use crate::batch::{Checksum, Facts, Segments, Superframe};
 
 /// Flows of which a superframe can grow at the same time.
@@ -16,8 +16,6 @@ pub const FRAMES: usize = 128;
 const DATAGRAMS: usize = 64;
 /// Bytes of headers at most: two tags, IPv6, TCP with all options.
 const HEADERS: usize = 14 + 2 * 4 + ipv6::HEADER + 60;
-/// The bit of an IPv4 header's fragment field that forbids fragments; all others are zero in what is merged.
-const DF: u16 = 0x4000;
 const ACK: u8 = 0x10;
 
 /// Where the headers of a frame are that is of a flow.
@@ -106,6 +104,15 @@ impl Coalescer {
     /// For TCP, and for UDP where the kernel takes superframes of that (`TUN_F_USO4` and `TUN_F_USO6`).
     pub fn new(udp: bool) -> Self {
         Self { udp, ..Self::default() }
+    }
+
+    /// Makes room for plans of so many frames: then none allocates.
+    #[must_use]
+    pub fn with_room(mut self, frames: usize) -> Self {
+        self.runs.reserve_exact(frames);
+        self.next.reserve_exact(frames);
+        self.open.reserve_exact(FLOWS);
+        self
     }
 
     /// From the next plan on, superframes of UDP are made or not.

@@ -7,6 +7,26 @@ pub const HEADER: usize = 40;
 /// Extension headers that are walked over at most.
 const EXTENSIONS: usize = 8;
 
+/// Length of a hop-by-hop header that says nothing but the length of a jumbogram (RFC 2675).
+pub const JUMBO: usize = 8;
+
+/// Takes the length of a jumbogram out of a packet, as the kernel does before an interface cuts it
+/// (`ipv6_hopopt_jumbo_remove`): the packet then begins [`JUMBO`] bytes later. False where it has none.
+pub fn remove_jumbo(before: usize, frame: &mut [u8]) -> bool {
+    let Some(packet) = frame.get_mut(before..) else { return false };
+    let Some(&[next, 0, 0xc2, 4, length @ ..]) = packet.get(HEADER..).and_then(|rest| rest.first_chunk::<JUMBO>())
+    else {
+        return false;
+    };
+    let is_jumbo = packet[0] >> 4 == 6 && packet[4..7] == [0, 0, 0];
+    if !is_jumbo || usize::try_from(u32::from_be_bytes(length)) != Ok(packet.len() - HEADER) {
+        return false;
+    }
+    packet[6] = next;
+    frame.copy_within(..before + HEADER, JUMBO);
+    true
+}
+
 /// What an IPv6 packet carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Content {

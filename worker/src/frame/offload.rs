@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use super::HEADER;
 use super::checksum::Sum;
 use super::crc32c::crc32c;
-use super::ethernet::{TCP, UDP};
-use super::segment::PACKETS;
+use super::ethernet::{IPV6, TCP, TPID_8021AD, TPID_8021Q, UDP, payload};
+use super::segment::{PACKETS, TAGS};
+use super::{HEADER, ipv6};
 use crate::batch::{Checksum, Facts, Segments, Superframe};
 
 /// Length of that header in bytes, without the number of buffers: what a TAP and a packet socket begin with.
@@ -159,6 +159,12 @@ pub fn write(facts: &Facts) -> [u8; LONG] {
         Some(Segments::Udp) => UDP_DATAGRAMS,
     };
     header
+}
+
+/// Takes the length of a jumbogram out of a superframe, which then begins [`ipv6::JUMBO`] bytes later; false where it has none.
+pub fn remove_jumbo(frame: &mut [u8]) -> bool {
+    let network = payload(frame, TAGS, &[TPID_8021Q, TPID_8021AD]);
+    network.is_some_and(|(ethertype, network)| ethertype == IPV6 && ipv6::remove_jumbo(network, frame))
 }
 
 /// Where SCTP has its checksum, a CRC, and no protocol whose checksum is left to an interface has another: the kernel does not

@@ -23,6 +23,8 @@ pub(super) const FLAGS: usize = 13;
 const FIN: u8 = 0x01;
 pub(super) const PSH: u8 = 0x08;
 const CWR: u8 = 0x80;
+/// The bit of an IPv4 header's fragment field that forbids fragments.
+pub(super) const DF: u16 = 0x4000;
 
 /// What is left of a superframe.
 pub struct Segmenter<'a> {
@@ -32,8 +34,9 @@ pub struct Segmenter<'a> {
     network: usize,
     transport: usize,
     kind: Segments,
-    /// Identification of the next frame, in IPv4.
+    /// Identification of the next frame, in IPv4, and by how much it grows.
     id: u16,
+    step: u16,
     /// Sequence number and flags of the next frame, in TCP.
     sequence: u32,
     flags: u8,
@@ -88,6 +91,9 @@ impl<'a> Segmenter<'a> {
         let pseudo = if facts.checksum.is_some() { pseudo } else { pseudo.plus(Sum::word(protocol.into())) };
         headers[at..at + 2].fill(0);
         let id = word(frame, network + 4).unwrap_or(0);
+        // Zero where nobody may fragment is what a sender writes that does not count (RFC 6864). The kernel knows of such superframes
+        // that they do not count (`SKB_GSO_TCP_FIXEDID`), but cannot say so.
+        let step = u16::from(id != 0 || word(frame, network + 6) != Some(DF));
         let sequence = sequence(&frame[transport..]);
         let flags = frame.get(transport + FLAGS).copied().unwrap_or(0);
         let (segment, rest) = (superframe.segment, Some(rest));
@@ -98,6 +104,7 @@ impl<'a> Segmenter<'a> {
             transport,
             kind,
             id,
+            step,
             sequence,
             flags,
             pseudo,
@@ -147,7 +154,7 @@ impl<'a> Segmenter<'a> {
         if packet[0] >> 4 == 4 {
             packet[2..4].copy_from_slice(&short(length));
             packet[4..6].copy_from_slice(&self.id.to_be_bytes());
-            self.id = self.id.wrapping_add(1);
+            self.id = self.id.wrapping_add(self.step);
             packet[10..12].fill(0);
             let checksum = Sum::of(&packet[..self.transport - self.network]).checksum();
             packet[10..12].copy_from_slice(&checksum);
@@ -246,7 +253,9 @@ fn behind_v6(packet: &[u8], at: usize, kind: Segments) -> Result<usize, Refused>
     if header[0] >> 4 != 6 {
         return Err(not);
     }
-    if total(header[4], header[5]) != packet.len() - ipv6::HEADER {
+    // Zero is what the kernel writes when it does not fit.
+    let (said, length) = (total(header[4], header[5]), packet.len() - ipv6::HEADER);
+    if said != length && (said != 0 || length <= PACKET) {
         return Err(Refused::Length(at));
     }
     let (mut next, mut length) = (header[6], ipv6::HEADER);

@@ -14,6 +14,8 @@ use crate::frame::HEADER;
 use crate::frame::offload;
 use crate::frame::segment::Segmenter;
 use crate::io::Received;
+#[cfg(test)]
+pub use outgoing::Outgoing;
 
 /// Takes frames from the port's handle, which the helper has opened.
 pub enum Source {
@@ -34,7 +36,7 @@ impl Source {
     pub fn batch(&self) -> Batch {
         match self {
             Self::Tap(_) => Batch::for_superframes(),
-            Self::Raw(_) => Batch::for_runs(),
+            Self::Raw(_) => Batch::for_large_superframes(),
         }
     }
 
@@ -101,11 +103,12 @@ pub enum Sink {
 }
 
 impl Sink {
-    pub fn new(kind: PortKind, handle: Arc<OwnedFd>) -> Self {
+    /// `singly` tells that frames are given as they came, one by one and in their order: what only receives is the end of a mirror.
+    pub fn new(kind: PortKind, handle: Arc<OwnedFd>, singly: bool) -> Self {
         match kind {
-            PortKind::Tap => Self::Tap(tap::Sink::new(handle)),
+            PortKind::Tap => Self::Tap(tap::Sink::new(handle, singly)),
             // A mirror's sink is never given a frame: its rules drop what is received.
-            PortKind::Raw | PortKind::Mirror { .. } => Self::Raw(raw::Sink::new(handle)),
+            PortKind::Raw | PortKind::Mirror { .. } => Self::Raw(raw::Sink::new(handle, singly)),
         }
     }
 

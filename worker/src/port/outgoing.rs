@@ -2,7 +2,7 @@
 
 use nix::errno::Errno;
 
-use crate::batch::{Batch, Facts};
+use crate::batch::{Batch, FOUND, Facts};
 use crate::frame::coalesce::{Coalescer, Planned};
 use crate::frame::offload::{self, LONG, SHORT};
 
@@ -14,6 +14,8 @@ pub struct Outgoing {
     items: Vec<Item>,
     /// Items that are done with.
     done: usize,
+    /// Nothing is put together, and the order of all frames stays.
+    singly: bool,
 }
 
 /// One thing to write or send.
@@ -53,8 +55,10 @@ impl Packet<'_> {
 }
 
 impl Outgoing {
-    pub fn new() -> Self {
-        Self { coalescer: Coalescer::new(true), first: 0, items: Vec::new(), done: 0 }
+    /// Its memory is there at the start for as many frames as a batch can have. With `singly` frames are not put together.
+    pub fn new(singly: bool) -> Self {
+        let coalescer = if singly { Coalescer::default() } else { Coalescer::new(true).with_room(FOUND) };
+        Self { coalescer, first: 0, items: Vec::with_capacity(FOUND), done: 0, singly }
     }
 
     /// From the next batch on, superframes of UDP are made or not.
@@ -67,6 +71,10 @@ impl Outgoing {
         let Self { coalescer, items, .. } = self;
         (self.first, self.done) = (first, 0);
         items.clear();
+        if self.singly {
+            items.extend((first..batch.len()).map(Item::Frame));
+            return;
+        }
         let checksum = |index: usize| batch.span(first + index).facts.checksum;
         coalescer.plan_partial(batch.len() - first, |index| batch.frame(first + index), checksum);
         for (number, planned) in coalescer.planned().enumerate() {
@@ -157,7 +165,7 @@ pub mod tests {
         }
         // One whose checksum is whole stays apart, in its order.
         batch.append_copy(&segment(300, 100));
-        let mut outgoing = Outgoing::new();
+        let mut outgoing = Outgoing::new(false);
         outgoing.begin(&batch, 0, |_| true);
         let header = |outgoing: &Outgoing| -> Vec<_> {
             outgoing.packets(&batch).map(|packet| offload::parse(&packet.header, &[0; 1000]).unwrap()).collect()
@@ -170,12 +178,24 @@ pub mod tests {
     }
 
     #[test]
+    fn frames_for_a_mirror_are_given_one_by_one_in_their_order() {
+        let mut batch = Batch::default();
+        for frame in [segment(0, 100), vec![9; 60], segment(100, 100), segment(200, 50)] {
+            batch.append_copy(&frame);
+        }
+        let mut outgoing = Outgoing::new(true);
+        outgoing.begin(&batch, 0, |_| true);
+        assert_eq!(written(&outgoing, &batch), [(1, 164), (1, 70), (1, 164), (1, 114)]);
+        assert!(outgoing.packets(&batch).enumerate().all(|(at, packet)| packet.frames().eq([batch.frame(at)])));
+    }
+
+    #[test]
     fn frames_of_a_flow_are_one_and_when_that_is_refused_they_are_themselves() {
         let mut batch = Batch::default();
         for frame in [vec![9; 60], segment(0, 100), vec![7; 60], segment(100, 100), segment(200, 50)] {
             batch.append_copy(&frame);
         }
-        let (mut outgoing, alone) = (Outgoing::new(), [(1, 70), (1, 164), (1, 164), (1, 114), (1, 70)]);
+        let (mut outgoing, alone) = (Outgoing::new(false), [(1, 70), (1, 164), (1, 164), (1, 114), (1, 70)]);
         outgoing.begin(&batch, 0, |_| true);
         assert_eq!(written(&outgoing, &batch), [(1, 70), (3, 10 + 54 + 250), (1, 70)]);
         assert_eq!(outgoing.refuse(Errno::EINVAL), None);

@@ -16,11 +16,9 @@ use super::settle;
 use crate::batch::{BATCH, Batch};
 use crate::frame::ethernet::{TPID_8021Q, word};
 use crate::frame::offload::{self, SHORT};
-use crate::frame::{HEADER, vlan};
+use crate::frame::{HEADER, ipv6, vlan};
 use crate::io::{Received, Sent, forget_errors};
 
-/// Errors of a handle in a row from which on it counts as broken.
-const LASTING: u32 = 1000;
 /// How often the kernel is asked how many frames it had to drop.
 const DROPS_EVERY: Duration = Duration::from_secs(1);
 
@@ -30,13 +28,11 @@ pub struct Source {
     partial: bool,
     receiver: Receiver,
     drops_asked: Instant,
-    /// Superframes in a row that the kernel could not say.
-    refused: u32,
 }
 
 impl Source {
     pub fn new(handle: Arc<OwnedFd>, partial: bool) -> Self {
-        Self { handle, partial, receiver: Receiver::with_control(BATCH), drops_asked: Instant::now(), refused: 0 }
+        Self { handle, partial, receiver: Receiver::with_control(BATCH), drops_asked: Instant::now() }
     }
 
     pub fn receive(&mut self, counters: &SharedPort, batch: &mut Batch) -> Received {
@@ -46,9 +42,9 @@ impl Source {
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
                 return Received::Nothing;
             }
-            // A superframe of a kind that cannot be said in the header, which the kernel has dropped.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) && self.refused < LASTING => {
-                self.refused += 1;
+            // A superframe of a kind that cannot be said in the header. The kernel has taken it off the queue and dropped it
+            // (`packet_recvmsg`), so this says nothing of the socket, however many there are in a row.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
                 counters.rx_dropped_offload.add(1);
                 batch.clear();
                 return Received::Batch;
@@ -58,7 +54,6 @@ impl Source {
                 return Received::Error;
             }
         };
-        self.refused = 0;
         for index in 0..count {
             let (length, tag) = (self.receiver.length(index), self.receiver.vlan_tag(index));
             accept(batch, index, length, tag, self.partial, counters);
@@ -100,6 +95,11 @@ fn accept(batch: &mut Batch, index: usize, length: usize, tag: Option<VlanTag>, 
     if let Some(tag) = tag {
         vlan::restore(batch.grow_front(last, vlan::TAG), tag);
     }
+    if facts.superframe.is_some() && offload::remove_jumbo(batch.frame_mut(last)) {
+        batch.trim_front(last, ipv6::JUMBO);
+        let facts = batch.span(last).facts.nearer_by(ipv6::JUMBO);
+        batch.set_facts(last, facts);
+    }
     settle(batch, partial, counters);
 }
 
@@ -124,9 +124,9 @@ pub struct Sink {
 }
 
 impl Sink {
-    pub fn new(handle: Arc<OwnedFd>) -> Self {
+    pub fn new(handle: Arc<OwnedFd>, singly: bool) -> Self {
         let sender = Sender::new(BATCH, BATCH * 4);
-        Self { handle, sender, outgoing: Outgoing::new(), longest: 0, trusted: 0 }
+        Self { handle, sender, outgoing: Outgoing::new(singly), longest: 0, trusted: 0 }
     }
 
     /// Gives away the frames of the batch from number `next` on, or what is left of them: those of a flow in their order. Where
@@ -204,6 +204,7 @@ mod tests {
 
     use super::super::outgoing::tests::segment;
     use crate::batch::MAX_FRAME;
+    use crate::frame::segment::Segmenter;
 
     const TAGGED: VlanTag = VlanTag { tpid: 0x88a8, tci: 0xe063 };
 
@@ -249,7 +250,7 @@ mod tests {
         ] {
             let (ours, theirs) = UnixDatagram::pair().unwrap();
             theirs.set_nonblocking(true).unwrap();
-            let (mut sink, mut next) = (Sink::new(Arc::new(ours.into())), 0);
+            let (mut sink, mut next) = (Sink::new(Arc::new(ours.into()), false), 0);
             for frames in [&[alone][..], &two] {
                 let mut batch = Batch::default();
                 for frame in frames {
@@ -268,7 +269,7 @@ mod tests {
         let (ours, theirs) = UnixDatagram::pair().unwrap();
         drop(theirs);
         let (mut sink, mut batch, counters) =
-            (Sink::new(Arc::new(ours.into())), Batch::default(), SharedPort::default());
+            (Sink::new(Arc::new(ours.into()), false), Batch::default(), SharedPort::default());
         for number in 0..3 {
             batch.append_copy(&segment(number * 100, 100));
         }
@@ -276,6 +277,62 @@ mod tests {
         let mut next = 0;
         sink.send(&counters, &batch, &mut next);
         assert_eq!((next, counters.tx_frames.get(), counters.tx_errors.get()), (3, 0, 3));
+    }
+
+    #[test]
+    fn frames_that_cannot_be_said_are_dropped_however_many_they_are() {
+        // What reads a stream socket that is not connected gets the error that such a frame gives.
+        let (family, kind) = (nix::sys::socket::AddressFamily::Unix, nix::sys::socket::SockType::Stream);
+        let socket = nix::sys::socket::socket(family, kind, nix::sys::socket::SockFlag::empty(), None).unwrap();
+        let (mut source, counters) = (Source::new(Arc::new(socket), false), SharedPort::default());
+        let mut batch = Batch::default();
+        for _ in 0..3000 {
+            assert_eq!(source.receive(&counters, &mut batch), Received::Batch);
+        }
+        assert_eq!((counters.rx_dropped_offload.get(), counters.rx_errors.get()), (3000, 0));
+    }
+
+    #[test]
+    fn a_superframe_of_more_than_64_kib_is_cut_like_any_other() {
+        const PAYLOAD: usize = 130_000;
+        for (jumbo, tag, v6) in
+            [(true, None, true), (true, Some(TAGGED), true), (false, None, true), (false, None, false)]
+        {
+            let mut packet = if v6 { vec![0x60, 0, 0, 0, 0, 0, if jumbo { 0 } else { 6 }, 64] } else { vec![0x45; 8] };
+            if v6 {
+                packet.extend_from_slice(&[7; 32]);
+            } else {
+                packet[1..8].copy_from_slice(&[0, 0, 0, 0, 5, 0x40, 0]);
+                packet.extend_from_slice(&[64, 6, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2]);
+            }
+            if jumbo {
+                packet.extend_from_slice(&[6, 0, 0xc2, 4]);
+                packet.extend_from_slice(&u32::try_from(8 + 20 + PAYLOAD).unwrap().to_be_bytes());
+            }
+            let start = u16::try_from(HEADER + packet.len()).unwrap();
+            packet.extend_from_slice(&[0, 9, 0, 9, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0x10, 1, 0, 0, 0, 0, 0]);
+            packet.resize(packet.len() + PAYLOAD, 5);
+            let kind: u16 = if v6 { 4 } else { 1 };
+            let said = [1 | kind << 8, start + 20, 1000, start, 16].into_iter().flat_map(u16::to_ne_bytes);
+            let ethernet = [&[1; 12][..], if v6 { &[0x86, 0xdd] } else { &[8, 0] }].concat();
+            let frame: Vec<u8> = said.chain(ethernet).chain(packet).collect();
+            let (mut batch, counters) = (Batch::for_large_superframes(), SharedPort::default());
+            batch.slots().next().unwrap()[..frame.len()].copy_from_slice(&frame);
+            accept(&mut batch, 0, frame.len(), tag, false, &counters);
+            let dropped = (counters.rx_dropped_oversize.get(), counters.rx_dropped_offload.get());
+            assert_eq!((batch.len(), dropped), (1, (0, 0)), "{jumbo} {tag:?} {v6}");
+            let mut segmenter = Segmenter::new(batch.frame(0), &batch.span(0).facts).unwrap();
+            let network = HEADER + tag.map_or(0, |_| vlan::TAG);
+            let mut payload = 0;
+            while let Some((headers, part)) = segmenter.cut() {
+                payload += part.len();
+                let packet = &headers[network..];
+                let (length, protocol) = if v6 { (word(packet, 4), packet[6]) } else { (word(packet, 2), packet[9]) };
+                let said = usize::from(length.unwrap()) + if v6 { ipv6::HEADER } else { 0 };
+                assert_eq!((said, protocol), (packet.len() + part.len(), 6), "{jumbo} {tag:?} {v6}");
+            }
+            assert_eq!(payload, PAYLOAD);
+        }
     }
 
     #[test]

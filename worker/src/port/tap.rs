@@ -73,8 +73,8 @@ pub struct Sink {
 }
 
 impl Sink {
-    pub fn new(handle: Arc<OwnedFd>) -> Self {
-        Self { handle, outgoing: Outgoing::new(), pause: 0 }
+    pub fn new(handle: Arc<OwnedFd>, singly: bool) -> Self {
+        Self { handle, outgoing: Outgoing::new(singly), pause: 0 }
     }
 
     /// Gives away all frames from `next` on, whatever becomes of them: a TAP has no queue that could be full.
@@ -220,7 +220,7 @@ mod tests {
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::empty()).unwrap();
         let refuses: Arc<OwnedFd> = Arc::new(timer.as_fd().try_clone_to_owned().unwrap());
         let gone = pair().0;
-        let mut sink = Sink::new(Arc::clone(&handle));
+        let mut sink = Sink::new(Arc::clone(&handle), false);
         let with = |sink: &mut Sink, handle: &Arc<OwnedFd>| {
             sink.handle = Arc::clone(handle);
             writes(sink, &theirs)
@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn each_frame_is_a_write_and_none_waits_for_one_that_is_refused() {
         let (handle, theirs) = pair();
-        let (mut sink, mut batch, counters) = (Sink::new(handle), Batch::default(), SharedPort::default());
+        let (mut sink, mut batch, counters) = (Sink::new(handle, false), Batch::default(), SharedPort::default());
         for (byte, length) in [(1, 60), (2, 14), (3, 100)] {
             batch.append_copy(&vec![byte; length]);
         }

@@ -131,7 +131,9 @@ impl Flow {
             if index + 1 < count {
                 flags &= !0x09;
             }
-            let id = id.wrapping_add(u16::try_from(index).unwrap());
+            // Zero where nobody may fragment is what a sender writes that does not count.
+            let counts = id != 0 || self.fragment != 0x4000;
+            let id = if counts { id.wrapping_add(u16::try_from(index).unwrap()) } else { 0 };
             frames.push(self.frame(id, sequence.wrapping_add(u32::try_from(index * segment).unwrap()), flags, part));
         }
         frames
