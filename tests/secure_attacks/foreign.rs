@@ -33,11 +33,13 @@ fn what_is_repeated_or_invented_from_elsewhere_is_not_answered() {
         middle.relay.send_foreign(B, &seen.bytes);
         if seen.bytes[0] == INITIATION {
             initiations += 1;
-            // Of the MACs only that by which one tells whom it is for is right.
-            let mut changed = seen.bytes.clone();
-            *changed.last_mut().unwrap() ^= 1;
-            middle.relay.send_foreign(B, &changed);
-            forged += 1;
+            // With a wrong MAC over the head; and with that right, the one over all wrong, and a time that does not count.
+            for (from_end, count) in [(32, &mut forged), (1, &mut initiations)] {
+                let mut changed = seen.bytes.clone();
+                changed[seen.bytes.len() - from_end] ^= 1;
+                middle.relay.send_foreign(B, &changed);
+                *count += 1;
+            }
         } else {
             data += 1;
             let mut changed = seen.bytes.clone();

@@ -185,7 +185,7 @@ mod tests {
 
     /// What the far end has of datagrams that come as one run, or each for itself; and how much is lost.
     fn opened(opening: &mut Opening, datagrams: &[Vec<u8>], run: bool) -> (Vec<Frame>, usize) {
-        let (mut batch, mut unpacker, mut lost) = (Batch::for_runs(), Unpacker::default(), 0);
+        let (mut batch, mut unpacker, mut lost) = (Batch::for_datagrams(true), Unpacker::default(), 0);
         if run {
             let all = datagrams.concat();
             batch.slots().next().unwrap()[..all.len()].copy_from_slice(&all);
@@ -317,7 +317,7 @@ mod tests {
     #[test]
     fn neither_sealing_nor_opening_allocates_once_it_runs() {
         let (mut sealer, mut opening) = ends(1472);
-        let (counters, mut unpacker, mut received) = (counters(), Unpacker::default(), Batch::for_runs());
+        let (counters, mut unpacker, mut received) = (counters(), Unpacker::default(), Batch::for_datagrams(true));
         let mut frames = batch(&[]);
         for round in 0..3 {
             frames.clear();
