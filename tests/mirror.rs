@@ -272,7 +272,9 @@ fn a_receiving_end_gives_frames_as_they_came() {
         kill(worker, Signal::SIGSTOP).unwrap();
         let sent: Vec<_> =
             (0..10_u8).flat_map(|byte| [uncounted(byte), uncounted(byte + 100), frame(byte.into(), 80)]).collect();
-        sent.iter().for_each(|frame| near.send(frame));
+        for frame in &sent {
+            near.send(frame);
+        }
         std::thread::sleep(SILENCE);
         kill(worker, Signal::SIGCONT).unwrap();
         let came: Vec<_> = (0..sent.len()).map_while(|_| far.receive(LIMIT)).collect();
