@@ -146,12 +146,16 @@ fn lies() -> Vec<Vec<u8>> {
         piece(0, 1000, 0xffff, 1000),
         piece(0, 0xffff, 0xffff, 1000),
         vec![2; 11],
-        // Pings and pongs of another length, and kinds that there are not.
+        // Pings and pongs of another length, probes and answers that are cut or say more, and kinds that there are not.
         vec![3; 12],
         vec![3, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7],
         vec![4, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9],
+        vec![5, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7],
+        vec![5, 0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8],
+        vec![6, 1, 5, 0xc0, 1, 2, 3, 4, 5, 6, 7, 8],
+        vec![6, 0, 5, 0xc0, 1, 2, 3, 4, 5, 6, 7, 8, 9],
     ];
-    lies.extend((5..=255).map(|kind| bytes(&[kind, 0, 0, 0], 100)));
+    lies.extend((7..=255).map(|kind| bytes(&[kind, 0, 0, 0], 100)));
     lies
 }
 
