@@ -5,6 +5,7 @@
 
 mod cli;
 mod error;
+mod filter;
 mod log;
 mod service;
 mod status;
@@ -16,10 +17,14 @@ use std::process::ExitCode;
 pub use cli::fuzzing;
 use cli::{Command, benchmark, check, init, keys, show};
 pub use error::Error;
+use filter::compiler;
 use service::{descriptor_store, start};
 
 /// The whole program.
 pub fn run() -> ExitCode {
+    if compiler::is_asked() {
+        return compiler::run();
+    }
     let started = start::afresh();
     let stored_tap = descriptor_store::take_tap();
     log::open_stderr();

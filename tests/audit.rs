@@ -153,13 +153,16 @@ fn the_helper_is_built_from_few_crates() {
 }
 
 /// Each table of allowed calls: what it is called in the documentation, its file, its name there.
-const TABLES: [(&str, &str, &str); 6] = [
+const TABLES: [(&str, &str, &str); 9] = [
     ("helper, while it opens", "helper/src/confine.rs", "OPENING"),
     ("helper, always", "helper/src/confine.rs", "SERVING"),
     ("worker", "worker/src/confine.rs", "ALLOWED"),
     ("supervisor", "src/service/confine.rs", "ALLOWED"),
     ("supervisor, in the background", "src/service/confine.rs", "SYSTEM_LOG"),
     ("supervisor, x86-64", "src/service/confine.rs", "OLD"),
+    ("filter compiler, while it opens", "src/filter/confine.rs", "OPENING"),
+    ("filter compiler, always", "src/filter/confine.rs", "COMPILING"),
+    ("filter compiler, x86-64", "src/filter/confine.rs", "OLD"),
 ];
 
 /// The words of a list `[...]` of constants in the source.

@@ -13,6 +13,7 @@ mod datagrams;
 mod demo;
 mod failover;
 mod files;
+mod filters;
 mod idle;
 mod inherited;
 mod init;

@@ -65,7 +65,7 @@ fn restrict(keeps: &Keeps) -> io::Result<()> {
 
 /// Where the dynamic loader and the libraries are that this process runs with. A worker, built with it, finds its own there;
 /// not the files themselves, because an upgrade puts others in their places.
-fn libraries() -> io::Result<BTreeSet<PathBuf>> {
+pub fn libraries() -> io::Result<BTreeSet<PathBuf>> {
     let own = fs::read_link("/proc/self/exe")?;
     let maps = fs::read_to_string("/proc/self/maps")?;
     let executable = maps.lines().filter_map(|line| {
@@ -91,6 +91,7 @@ const ATTRIBUTES: &[i32] = &[
     libc::PR_CAP_AMBIENT,
     MDWE,
 ];
+const PEER: &[i32] = &[libc::SO_PEERCRED];
 const STATISTICS: &[i32] = &[libc::PACKET_STATISTICS];
 /// `SECCOMP_SET_MODE_FILTER`, `SECCOMP_FILTER_FLAG_TSYNC`.
 const FILTER: i32 = 1;
@@ -153,6 +154,7 @@ pub const ALLOWED: &[Allowed] = &[
     allow("sendmsg", libc::SYS_sendmsg, Any, "messages on the channels"),
     allow("recvmmsg", libc::SYS_recvmmsg, Any, "a worker's batches"),
     allow("sendmmsg", libc::SYS_sendmmsg, Any, "a worker's batches"),
+    allow("getsockopt", libc::SYS_getsockopt, SocketOption(libc::SOL_SOCKET, PEER), "whose status requests they are"),
     allow("getsockopt", libc::SYS_getsockopt, SocketOption(libc::SOL_PACKET, STATISTICS), "a worker's counters"),
     allow("ppoll", libc::SYS_ppoll, Any, "waiting"),
     allow("futex", libc::SYS_futex, Any, "locks"),

@@ -32,6 +32,13 @@ pub fn choose(user: Option<&str>) -> Result<Option<Identity>, Error> {
     Ok(None)
 }
 
+/// Whom a process of root becomes that needs no power at all: the user of root's tunnels, where there is one, else the kernel's
+/// own nobody (`DEFAULT_OVERFLOWUID`). `None` without root.
+pub fn without_powers() -> Option<Identity> {
+    const NOBODY: Identity = Identity { uid: 65_534, gid: 65_534 };
+    geteuid().is_root().then(|| look_up(DEFAULT_USER).unwrap_or(NOBODY))
+}
+
 fn look_up(name: &str) -> Result<Identity, Error> {
     let Some(user) = User::from_name(name).context(|| format!("user {name:?}"))? else {
         return Err(Error::failure(format!(

@@ -4,6 +4,7 @@ mod child;
 pub use child::Child;
 mod command;
 mod events;
+pub use events::{Readable, to_end, wait};
 pub mod fuzzing;
 mod helper;
 mod link;
@@ -35,7 +36,7 @@ use nix::ifaddrs::getifaddrs;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::SockaddrStorage;
-use privsep::ipc::State;
+use privsep::ipc::{BpfInstruction, Identity, State};
 
 use crate::error::Context;
 use crate::service::confine::{self, Keeps};
@@ -45,7 +46,7 @@ use crate::service::{descriptor_store, executables, identity};
 use crate::tunnel::resolve::Resolved;
 use crate::tunnel::{Port, Tunnel};
 use crate::tunnel::{advice, plan, settings};
-use crate::{Error, log};
+use crate::{Error, filter, log};
 use helper::Helper;
 use link::LinkWatch;
 use memory::Shortage;
@@ -65,6 +66,7 @@ pub fn run(
     let signals = signals().context(|| "signals".into())?;
     let control = ControlSocket::bind(&tunnel.name, identity)?;
     let notify = Notify::connect();
+    let Some(filter) = compiled(tunnel, identity, &signals)? else { return Ok(()) };
     let Some(mut paths) = names::paths(tunnel, policies.unresolved, &signals, &control, &notify)? else {
         return Ok(());
     };
@@ -76,7 +78,7 @@ pub fn run(
         underlay::look_at(tunnel, &mut paths, &own.unwrap_or_default());
     }
     let interface_mtu = underlay::interface_mtu(tunnel, &paths);
-    let plan = plan::plan(tunnel, identity, &paths, interface_mtu, stored, notify.is_connected())?;
+    let plan = plan::plan(tunnel, identity, &paths, filter, interface_mtu, stored, notify.is_connected());
     let Some(mut helper) = Helper::start(&executables.helper, plan, stored_tap, &signals, &notify)? else {
         return Ok(());
     };
@@ -133,6 +135,16 @@ pub fn run(
 fn forwards(interface: &str) -> bool {
     fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{interface}/forwarding"))
         .map_or(true, |value| value.trim() != "0")
+}
+
+/// The filter of a mirror as a program, empty for all else; `None` when a signal asks to end meanwhile.
+fn compiled(
+    tunnel: &Tunnel,
+    identity: Option<Identity>,
+    signals: &SignalFd,
+) -> Result<Option<Vec<BpfInstruction>>, Error> {
+    let Port::Mirror { interface, filter, .. } = &tunnel.port else { return Ok(Some(Vec::new())) };
+    filter::compile(interface, filter, identity, signals)
 }
 
 /// Blocks the signals that we handle and opens a descriptor that reports them.

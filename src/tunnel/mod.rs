@@ -8,7 +8,6 @@ pub mod advice;
 pub mod bounds;
 pub mod cipher;
 pub mod file;
-pub mod filter;
 pub mod keys;
 pub mod mac;
 pub mod names;

@@ -1,25 +1,25 @@
 //! From a tunnel's description to what the helper is told.
 
-use privsep::ipc::{Address, Identity, PathPlan, Plan, PortPlan, Remote};
+use privsep::ipc::{Address, BpfInstruction, Identity, PathPlan, Plan, PortPlan, Remote};
 
 use super::resolve::Resolved;
-use super::{Port, Tunnel, filter, mac};
-use crate::Error;
+use super::{Port, Tunnel, mac};
 
 /// What tells hosts apart (machine-id(5)).
 const MACHINE: &str = "/etc/machine-id";
 
 /// The plan for the helper: every handle that this tunnel will ever need.
 ///
-/// `interface_mtu` is for a TAP whose description has none; `stored` tells whether a TAP comes with it, `store` whether the service manager can keep one.
+/// `filter` is that of a mirror, compiled; `interface_mtu` is for a TAP whose description has none; `stored` tells whether a TAP comes with it, `store` whether the service manager can keep one.
 pub fn plan(
     tunnel: &Tunnel,
     become_user: Option<Identity>,
     paths: &[Resolved],
+    filter: Vec<BpfInstruction>,
     interface_mtu: Option<u32>,
     stored: bool,
     store: bool,
-) -> Result<Plan, Error> {
+) -> Plan {
     let paths = tunnel.paths.iter().zip(paths).map(|(path, &Resolved { local, remote, .. })| PathPlan {
         local: Address(local),
         remote: match remote {
@@ -42,9 +42,7 @@ pub fn plan(
         Port::Raw { interface, promiscuous } => {
             PortPlan::Raw { interface: interface.clone(), promiscuous: *promiscuous }
         }
-        Port::Mirror { interface, filter, .. } => {
-            PortPlan::Mirror { interface: interface.clone(), filter: filter::compile(interface, filter)? }
-        }
+        Port::Mirror { interface, .. } => PortPlan::Mirror { interface: interface.clone(), filter },
     };
-    Ok(Plan { become_user, port, paths, stored, store })
+    Plan { become_user, port, paths, stored, store }
 }

@@ -21,7 +21,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 pub use captures::{CAPTURES, capture, offline};
 pub use frames::{Wire, frame};
 pub use processes::{children, crash, freeze, resources, thread};
-pub use program::{Background, ETHUDP, Running, Scratch, built, copy_built, ethudp};
+pub use program::{Background, ETHUDP, Running, Scratch, built, copy_built, ethudp, libpcap};
 pub use stream::{Arrived, Stream};
 pub use traffic::{assert_tcp, assert_udp, udp_passes};
 

@@ -92,6 +92,13 @@ pub fn copy_built(name: &str, to: &Path) {
     assert!(copied.success(), "cp {name} {}", to.display());
 }
 
+/// Where this machine has libpcap.
+pub fn libpcap() -> String {
+    let find = "readlink -f $(/sbin/ldconfig -p | sed -n 's/.*libpcap.so.[01].* => //p' | head -n 1)";
+    let found = Command::new("sh").args(["-c", find]).output().unwrap().stdout;
+    String::from_utf8(found).unwrap().trim().to_owned()
+}
+
 /// A command for the program that dies with the calling thread, `prefix` being options of setpriv(1).
 pub fn ethudp(scratch: &Scratch, prefix: &[&str], arguments: &[&str]) -> Command {
     // The build may be in a directory that another user cannot enter.

@@ -1,6 +1,7 @@
 //! How a process gives up its powers. Each step is one-way.
 
 pub mod seccomp;
+pub mod supervisor;
 
 use std::io;
 use std::path::Path;
@@ -92,6 +93,8 @@ pub fn die_with_parent() -> io::Result<()> {
 pub enum Access {
     /// Read, write and configure it.
     Use,
+    /// Read it.
+    Read,
     /// Read and execute it.
     Execute,
     /// Remove it.
@@ -102,6 +105,7 @@ impl Access {
     fn rights(self) -> BitFlags<AccessFs> {
         match self {
             Self::Use => AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate | AccessFs::IoctlDev,
+            Self::Read => AccessFs::ReadFile.into(),
             Self::Execute => AccessFs::ReadFile | AccessFs::Execute,
             Self::Remove => AccessFs::RemoveFile.into(),
         }

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use super::init::DIRECTORY;
 use super::modern;
 use crate::service::directory::Directory;
-use crate::tunnel::{self, Port, Tunnel, advice, filter, names, taken};
-use crate::{Error, log};
+use crate::tunnel::{self, Port, Tunnel, advice, names, taken};
+use crate::{Error, filter, log};
 
 /// What the user says.
 #[derive(Debug, clap::Args)]

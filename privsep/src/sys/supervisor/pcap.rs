@@ -1,10 +1,13 @@
-//! libpcap's compiler of filters (pcap(3PCAP)), for the supervisor. Loaded when a filter is there to be compiled and at no other
-//! time: it brings a dozen libraries of the distribution with it.
+//! libpcap's compiler of filters (pcap(3PCAP)), for the process that compiles them. Loaded, because it brings a dozen libraries of the
+//! distribution with it.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 
 use crate::ipc::BpfInstruction;
+use crate::sys::option;
 
 /// What it is called: by itself, and by Debian.
 const NAMES: [&CStr; 2] = [c"libpcap.so.1", c"libpcap.so.0.8"];
@@ -40,6 +43,7 @@ type OpenDead = unsafe extern "C" fn(c_int, c_int) -> *mut Opaque;
 type Compile = unsafe extern "C" fn(*mut Opaque, *mut Program, *const c_char, c_int, u32) -> c_int;
 type GetError = unsafe extern "C" fn(*mut Opaque) -> *mut c_char;
 type FreeCode = unsafe extern "C" fn(*mut Program);
+type FileNo = unsafe extern "C" fn(*mut Opaque) -> c_int;
 type Close = unsafe extern "C" fn(*mut Opaque);
 
 /// The library, which stays loaded.
@@ -49,6 +53,7 @@ pub struct Libpcap {
     compile: Compile,
     get_error: GetError,
     free_code: FreeCode,
+    file_no: FileNo,
     close: Close,
 }
 
@@ -75,6 +80,7 @@ impl Libpcap {
                 compile: std::mem::transmute::<NonNull<c_void>, Compile>(function(library, c"pcap_compile")?),
                 get_error: std::mem::transmute::<NonNull<c_void>, GetError>(function(library, c"pcap_geterr")?),
                 free_code: std::mem::transmute::<NonNull<c_void>, FreeCode>(function(library, c"pcap_freecode")?),
+                file_no: std::mem::transmute::<NonNull<c_void>, FileNo>(function(library, c"pcap_fileno")?),
                 close: std::mem::transmute::<NonNull<c_void>, Close>(function(library, c"pcap_close")?),
             })
         }
@@ -106,6 +112,18 @@ impl Libpcap {
 }
 
 impl Capture<'_> {
+    /// Has a live handle hear nothing from now on.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn hear_nothing(&self) -> io::Result<()> {
+        /// `BPF_RET | BPF_K` with 0: no byte of any frame (`linux/bpf_common.h`).
+        const NOTHING: BpfInstruction = BpfInstruction { code: 0x06, jt: 0, jf: 0, k: 0 };
+        // SAFETY: the handle is open, and its socket stays open at least as long as it is borrowed here.
+        let socket = unsafe { BorrowedFd::borrow_raw((self.library.file_no)(self.pcap.as_ptr())) };
+        option::lock_filter(socket, &[NOTHING])
+    }
+
     /// Compiles a filter, pcap-filter(7).
     ///
     /// # Errors

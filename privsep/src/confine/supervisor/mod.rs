@@ -1,0 +1,23 @@
+//! What only the supervisor's own processes call; nothing of it is in the helper.
+
+use std::io;
+
+use caps::{CapSet, Capability, CapsHashSet};
+use nix::sys::prctl;
+
+use super::{become_user, step};
+use crate::ipc::Identity;
+
+/// Becomes `identity`, if given, and keeps `CAP_NET_RAW` alone, in no set that an exec would pass on.
+pub fn keep_net_raw(identity: Option<Identity>) -> io::Result<()> {
+    if let Some(identity) = identity {
+        prctl::set_keepcaps(true).map_err(step("keepcaps"))?;
+        become_user(identity)?;
+    }
+    let one = CapsHashSet::from([Capability::CAP_NET_RAW]);
+    caps::clear(None, CapSet::Ambient).map_err(io::Error::other)?;
+    caps::clear(None, CapSet::Inheritable).map_err(io::Error::other)?;
+    // What is effective must be permitted at any time.
+    caps::set(None, CapSet::Effective, &one).map_err(io::Error::other)?;
+    caps::set(None, CapSet::Permitted, &one).map_err(io::Error::other)
+}

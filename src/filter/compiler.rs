@@ -1,0 +1,123 @@
+//! The process that compiles a filter: this program, started by itself under another name.
+//!
+//! It loads libpcap and opens the interface with one capability, and before it reads the filter it has none: [`super::confine`].
+//! What it answers is a program or a line of text, and then it ends.
+
+use std::env;
+use std::ffi::CStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::process::ExitCode;
+
+use privsep::ipc::{self, BpfInstruction, Channel, Identity, Message};
+use privsep::sys::process;
+use privsep::sys::supervisor::pcap::Libpcap;
+use serde::{Deserialize, Serialize};
+
+use super::{LONGEST, MAX, confine};
+
+/// What it is called, which is how it knows its role.
+pub const NAME: &CStr = c"ethudp-filter";
+/// Longest text that it says: libpcap's own are shorter than this.
+const TEXT: usize = 1000;
+
+/// To the compiler, one of each, in this order.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToCompiler {
+    /// Become this user, if started by root, and open this interface, if there is one to compile for.
+    Open(Option<Identity>, Option<String>),
+    /// Compile this filter.
+    Compile(String),
+}
+
+impl Message for ToCompiler {
+    const MAX: usize = LONGEST + 16;
+}
+
+/// What the compiler answers.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromCompiler {
+    /// The filter as a program.
+    Program(Vec<BpfInstruction>),
+    /// The process cannot confine itself.
+    Failed(String),
+    /// libpcap cannot be loaded.
+    NoLibrary(String),
+    /// The interface cannot be opened.
+    NoCapture(String),
+    /// The filter is wrong, in libpcap's words.
+    Wrong(String),
+    /// It needs more instructions than the kernel takes.
+    TooLong(u32),
+}
+
+impl Message for FromCompiler {
+    /// [`MAX`] instructions of 10 bytes.
+    const MAX: usize = 48 << 10;
+}
+
+/// Whether this process is to compile a filter.
+pub fn is_asked() -> bool {
+    env::args_os().next().is_some_and(|name| name.as_bytes() == NAME.to_bytes())
+}
+
+/// The whole of that process.
+pub fn run() -> ExitCode {
+    match serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ethudp-filter: {error}; `ethudp` starts it by itself");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve() -> Result<(), ipc::Error> {
+    privsep::confine::at_start()?;
+    let supervisor = Channel::<FromCompiler, ToCompiler>::new(process::inherited(process::SUPERVISOR_FD)?);
+    let Some((ToCompiler::Open(identity, interface), _)) = supervisor.recv()? else {
+        return Err(ipc::Error::Violation("no order to open"));
+    };
+    let answer = answer(&supervisor, identity, interface.as_deref());
+    supervisor.send(&answer.unwrap_or_else(|error| FromCompiler::Failed(shortened(&error.to_string()))), &[])
+}
+
+/// Opens the interface, gives up everything, reads the filter and compiles it.
+fn answer(
+    supervisor: &Channel<FromCompiler, ToCompiler>,
+    identity: Option<Identity>,
+    interface: Option<&str>,
+) -> Result<FromCompiler, ipc::Error> {
+    let libraries = confine::before_loading(identity, interface.is_some())?;
+    let library = match Libpcap::load() {
+        Ok(library) => library,
+        Err(error) => return Ok(FromCompiler::NoLibrary(shortened(&error))),
+    };
+    // Only a live handle tells libpcap what the kernel does with VLAN tags, so that `vlan` works although the tag is no longer in the
+    // frame.
+    let capture = match interface {
+        Some(interface) => library.live(interface).and_then(|capture| {
+            capture.hear_nothing().map_err(|error: io::Error| error.to_string())?;
+            Ok(capture)
+        }),
+        None => library.dead(),
+    };
+    let capture = match capture {
+        Ok(capture) => capture,
+        Err(error) => return Ok(FromCompiler::NoCapture(shortened(&error))),
+    };
+    confine::before_reading(&libraries)?;
+    let Some((ToCompiler::Compile(filter), _)) = supervisor.recv()? else {
+        return Err(ipc::Error::Violation("no filter"));
+    };
+    Ok(match capture.compile(&filter) {
+        Ok(program) if program.len() > MAX => FromCompiler::TooLong(u32::try_from(program.len()).unwrap_or(u32::MAX)),
+        Ok(program) => FromCompiler::Program(program),
+        Err(error) => FromCompiler::Wrong(shortened(&error)),
+    })
+}
+
+/// No longer than a message has room for.
+fn shortened(text: &str) -> String {
+    text.chars().take(TEXT).collect()
+}

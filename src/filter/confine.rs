@@ -1,0 +1,167 @@
+//! How the compiler of filters confines itself: once before it loads libpcap, to what opening an interface takes, and once more
+//! before it reads the filter, to what compiling takes.
+//!
+//! What is not in a table does not exist (`ENOSYS`) rather than killing: libraries of the distribution run here, and the C library's
+//! look-up of service names tries daemons first.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::libc;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
+use privsep::confine::seccomp::{self, Allowed, Arguments, allow};
+use privsep::confine::{self, Access, supervisor::keep_net_raw};
+use privsep::ipc::Identity;
+use privsep::sys::process::SUPERVISOR_FD;
+
+use crate::service::confine::libraries;
+
+/// Memory in bytes that it may use to compile: 500 hosts take half of it.
+pub const MEMORY: u64 = 64 << 20;
+/// Seconds of processor time that it may take.
+pub const PROCESSOR_S: u64 = 10;
+
+/// Where libraries are, besides where those of this program are.
+const LIBRARIES: [&str; 6] = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/local/lib64"];
+/// What says where libraries are, and which names there are of ports, protocols, networks and hosts.
+const NAMES: [&str; 9] = [
+    "/etc/ld.so.cache", "/etc/nsswitch.conf", "/etc/services", "/etc/protocols", "/etc/hosts", "/etc/networks",
+    "/etc/ethers", "/etc/host.conf", "/etc/resolv.conf",
+];
+/// What libpcap looks at to open an interface: whether it is a port of a switch (DSA), or wireless.
+const INTERFACES: &str = "/sys";
+
+/// Before libpcap is loaded: the tunnel's user, `CAP_NET_RAW` alone, and that only for who is to open an interface.
+/// Returns where its libraries are, which the kernel tells only now.
+pub fn before_loading(identity: Option<Identity>, live: bool) -> io::Result<BTreeSet<PathBuf>> {
+    let libraries = libraries()?;
+    if identity.is_some() {
+        confine::drop_bounding_set()?;
+    }
+    if live {
+        keep_net_raw(identity)?;
+    } else {
+        identity.map_or(Ok(()), confine::become_user)?;
+        confine::drop_capabilities()?;
+    }
+    // The change of identity has undone both.
+    confine::not_dumpable()?;
+    confine::die_with_parent()?;
+    // This signal alone says that the time is over.
+    setrlimit(Resource::RLIMIT_CPU, PROCESSOR_S, PROCESSOR_S + 1)?;
+    let time_is_over: SigSet = [Signal::SIGXCPU].into_iter().collect();
+    time_is_over.thread_unblock()?;
+    restrict_files(&libraries, &[Path::new(INTERFACES)])?;
+    confine::deny_write_execute();
+    seccomp::restrict(OPENING.iter().chain(COMPILING).chain(OLD))?;
+    Ok(libraries)
+}
+
+/// Before the filter is read.
+pub fn before_reading(libraries: &BTreeSet<PathBuf>) -> io::Result<()> {
+    confine::drop_capabilities()?;
+    restrict_files(libraries, &[])?;
+    confine::limit_resources(MEMORY)?;
+    seccomp::restrict(COMPILING.iter().chain(OLD))
+}
+
+/// No file but libraries, names and these.
+fn restrict_files(libraries: &BTreeSet<PathBuf>, others: &[&Path]) -> io::Result<()> {
+    let executable = libraries.iter().cloned().chain(LIBRARIES.map(PathBuf::from)).map(|path| (path, Access::Execute));
+    let names = NAMES.map(PathBuf::from).into_iter().chain(others.iter().map(PathBuf::from));
+    let all: Vec<_> = executable.chain(names.map(|path| (path, Access::Read))).collect();
+    confine::landlock(&all).map(drop)
+}
+
+use Arguments::{AbortItself, Any, OneOf, Socket, SocketOption, WriteOrExecute};
+
+const CHANNEL: &[i32] = &[SUPERVISOR_FD];
+const STANDARD_ERROR: &[i32] = &[libc::STDERR_FILENO];
+const DESCRIPTOR: &[i32] = &[libc::F_GETFD];
+const PRIVILEGES: &[i32] = &[libc::PR_CAPBSET_READ, libc::PR_CAP_AMBIENT, libc::PR_SET_NO_NEW_PRIVS];
+const PACKET: &[i32] = &[libc::PACKET_AUXDATA, libc::PACKET_VERSION, libc::PACKET_RESERVE, libc::PACKET_RX_RING];
+const HEADER: &[i32] = &[libc::PACKET_HDRLEN];
+const FILTER: &[i32] = &[libc::SO_ATTACH_FILTER, libc::SO_LOCK_FILTER];
+const STATE: &[i32] = &[libc::SO_ERROR, libc::SO_BPF_EXTENSIONS];
+#[allow(clippy::cast_possible_truncation)] // The kernel looks at 32 bits, too.
+const INTERFACE: &[i32] = &[
+    libc::SIOCGIFINDEX as i32,
+    libc::SIOCGIFHWADDR as i32,
+    libc::SIOCGIFNAME as i32,
+    libc::SIOCGIFMTU as i32,
+    libc::SIOCGIFFLAGS as i32,
+    libc::SIOCETHTOOL as i32,
+];
+
+/// While libpcap is loaded and opens the interface.
+pub const OPENING: &[Allowed] = &[
+    allow("socket", libc::SYS_socket, Socket(libc::AF_PACKET, libc::SOCK_RAW, 0), "the interface"),
+    allow("socket", libc::SYS_socket, Socket(libc::AF_UNIX, libc::SOCK_RAW, 0), "questions about the interface"),
+    allow("bind", libc::SYS_bind, Any, "to the interface"),
+    allow("setsockopt", libc::SYS_setsockopt, SocketOption(libc::SOL_PACKET, PACKET), "what libpcap sets"),
+    allow("setsockopt", libc::SYS_setsockopt, SocketOption(libc::SOL_SOCKET, FILTER), "no frame is heard"),
+    allow("getsockopt", libc::SYS_getsockopt, SocketOption(libc::SOL_PACKET, HEADER), "what the kernel can"),
+    allow(
+        "getsockopt",
+        libc::SYS_getsockopt,
+        SocketOption(libc::SOL_SOCKET, STATE),
+        "what the kernel does with VLAN tags",
+    ),
+    allow("ioctl", libc::SYS_ioctl, OneOf(1, INTERFACE), "kind, index and offload of the interface"),
+    allow("eventfd2", libc::SYS_eventfd2, Any, "libpcap, to interrupt a capture"),
+    allow("uname", libc::SYS_uname, Any, "libpcap, whether 32 bits talk to 64"),
+    allow("prctl", libc::SYS_prctl, OneOf(0, PRIVILEGES), "gives up capabilities"),
+    allow("capget", libc::SYS_capget, Any, "gives up capabilities"),
+    allow("capset", libc::SYS_capset, Any, "gives up capabilities"),
+    allow("landlock_create_ruleset", libc::SYS_landlock_create_ruleset, Any, "confines itself for good"),
+    allow("landlock_add_rule", libc::SYS_landlock_add_rule, Any, "confines itself for good"),
+    allow("landlock_restrict_self", libc::SYS_landlock_restrict_self, Any, "confines itself for good"),
+    allow("prlimit64", libc::SYS_prlimit64, OneOf(0, &[0]), "confines itself for good"),
+    allow("seccomp", libc::SYS_seccomp, Any, "confines itself for good"),
+];
+
+/// From the beginning, and all that is left when the filter is read.
+pub const COMPILING: &[Allowed] = &[
+    allow("recvmsg", libc::SYS_recvmsg, OneOf(0, CHANNEL), "the filter"),
+    allow("sendmsg", libc::SYS_sendmsg, OneOf(0, CHANNEL), "the program; nothing on the interface"),
+    allow("write", libc::SYS_write, OneOf(0, STANDARD_ERROR), "last words to /dev/null; nothing on the interface"),
+    allow("openat", libc::SYS_openat, Any, "libraries, and the files of names that Landlock leaves"),
+    allow("read", libc::SYS_read, Any, "the same"),
+    allow("pread64", libc::SYS_pread64, Any, "the same"),
+    allow("lseek", libc::SYS_lseek, Any, "the same"),
+    allow("newfstatat", libc::SYS_newfstatat, Any, "the same"),
+    allow("fstat", libc::SYS_fstat, Any, "the same"),
+    allow("statx", libc::SYS_statx, Any, "the same"),
+    allow("faccessat", libc::SYS_faccessat, Any, "the same"),
+    allow("readlinkat", libc::SYS_readlinkat, Any, "the same"),
+    allow("close", libc::SYS_close, Any, "the same"),
+    allow("fcntl", libc::SYS_fcntl, OneOf(1, DESCRIPTOR), "checks of debug builds"),
+    allow("brk", libc::SYS_brk, Any, "memory"),
+    allow("mmap", libc::SYS_mmap, WriteOrExecute, "memory; libraries; libpcap's ring of frames"),
+    allow("mprotect", libc::SYS_mprotect, WriteOrExecute, "memory"),
+    allow("mremap", libc::SYS_mremap, Any, "memory"),
+    allow("munmap", libc::SYS_munmap, Any, "memory"),
+    allow("madvise", libc::SYS_madvise, Any, "memory"),
+    allow("futex", libc::SYS_futex, Any, "locks"),
+    allow("getrandom", libc::SYS_getrandom, Any, "hash tables, allocator"),
+    allow("clock_gettime", libc::SYS_clock_gettime, Any, "time, where the vDSO does not answer"),
+    allow("rt_sigprocmask", libc::SYS_rt_sigprocmask, Any, "abort"),
+    allow("rt_sigaction", libc::SYS_rt_sigaction, Any, "abort"),
+    allow("getpid", libc::SYS_getpid, Any, "abort"),
+    allow("gettid", libc::SYS_gettid, Any, "abort"),
+    allow("tgkill", libc::SYS_tgkill, AbortItself, "abort"),
+    allow("sigaltstack", libc::SYS_sigaltstack, Any, "end of the process"),
+    allow("exit_group", libc::SYS_exit_group, Any, "end of the process"),
+];
+
+/// Older forms of calls above, which only this architecture has.
+#[cfg(target_arch = "x86_64")]
+pub const OLD: &[Allowed] = &[
+    allow("access", libc::SYS_access, Any, "loading"),
+    allow("readlink", libc::SYS_readlink, Any, "loading"),
+    allow("stat", libc::SYS_stat, Any, "loading, by an older C library"),
+];
+#[cfg(not(target_arch = "x86_64"))]
+pub const OLD: &[Allowed] = &[];

@@ -1,0 +1,206 @@
+//! Filters of the mirror modes, compiled by libpcap in a process of its own.
+//!
+//! The process is this program again, in another role ([`compiler`]): it opens the interface, gives up everything, and only then
+//! reads the filter. So what a filter makes libpcap do is bounded in time, memory and powers. Its program counts once the kernel
+//! has taken it.
+
+pub mod compiler;
+mod confine;
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::time::{Duration, Instant};
+
+use nix::fcntl::OFlag;
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
+use nix::sys::wait::WaitStatus;
+use privsep::ipc::{self, BpfInstruction, Channel, Identity};
+use privsep::sys::{option, supervisor::start};
+
+use crate::error::Context;
+use crate::service::identity;
+use crate::supervise::{Child, Readable, to_end, wait};
+use crate::{Error, log};
+use compiler::{FromCompiler, ToCompiler};
+
+/// Longest program that the kernel takes (`BPF_MAXINSNS`).
+const MAX: usize = 4096;
+/// Longest filter in bytes: more than any of [`MAX`] instructions has.
+const LONGEST: usize = 64 << 10;
+/// Longest wait for a program: the compiler's own limit, on a machine with other work.
+const LIMIT: Duration = Duration::from_secs(60);
+/// Longest wait for a compiler to end that has closed its channel.
+const END: Duration = Duration::from_secs(1);
+/// What helps where a filter is too large.
+const SMALLER: &str = "; name fewer hosts and ports: `net` and `portrange` stand for many";
+
+/// Compiles the filter of a mirror on its interface; an empty one lets everything pass. `None` when a signal asks to end meanwhile.
+pub fn compile(
+    interface: &str,
+    filter: &str,
+    identity: Option<Identity>,
+    signals: &SignalFd,
+) -> Result<Option<Vec<BpfInstruction>>, Error> {
+    program(filter, Some(interface), identity, Some(signals))
+}
+
+/// Checks that a filter compiles, without an interface and without privilege.
+pub fn check(filter: &str) -> Result<(), Error> {
+    program(filter, None, identity::without_powers(), None).map(drop)
+}
+
+fn program(
+    filter: &str,
+    interface: Option<&str>,
+    identity: Option<Identity>,
+    signals: Option<&SignalFd>,
+) -> Result<Option<Vec<BpfInstruction>>, Error> {
+    if filter.is_empty() {
+        return Ok(Some(Vec::new()));
+    }
+    if filter.len() > LONGEST {
+        return Err(wrong(filter, &format!("has {} bytes, and {LONGEST} are the most{SMALLER}", filter.len())));
+    }
+    let Some(answer) = ask(filter, interface, identity, signals)? else { return Ok(None) };
+    let program = match answer {
+        Ok(FromCompiler::Program(program)) => program,
+        Ok(FromCompiler::Failed(error)) => {
+            return Err(Error::failure(format!("filter compiler: {}", log::untrusted(&error))));
+        }
+        Ok(FromCompiler::NoLibrary(error)) => return Err(no_library(&log::untrusted(&error))),
+        Ok(FromCompiler::NoCapture(error)) => {
+            return Err(no_capture(interface.unwrap_or_default(), &log::untrusted(&error)));
+        }
+        Ok(FromCompiler::Wrong(error)) => return Err(wrong(filter, &refusal(&log::untrusted(&error)))),
+        Ok(FromCompiler::TooLong(count)) => {
+            return Err(wrong(filter, &format!("needs {count} instructions, and the kernel takes {MAX}{SMALLER}")));
+        }
+        Err(status) => return Err(ended(filter, status)),
+    };
+    match taken(&program) {
+        Ok(()) => Ok(Some(program)),
+        Err(error) => Err(wrong(filter, &not_taken(&program, &error))),
+    }
+}
+
+/// Has a compiler of its own compile a filter: its answer, or how it has ended without one; `None` when a signal asks to end.
+fn ask(
+    filter: &str,
+    interface: Option<&str>,
+    identity: Option<Identity>,
+    signals: Option<&SignalFd>,
+) -> Result<Option<Result<FromCompiler, WaitStatus>>, Error> {
+    let say = || "filter compiler".to_owned();
+    // What runs, whatever its path holds by now.
+    let own = File::options().read(true).custom_flags(OFlag::O_PATH.bits()).open("/proc/self/exe").context(say)?;
+    let (ours, theirs) = ipc::pair().context(say)?;
+    let child = Child::new(start::spawn(own.as_fd(), compiler::NAME, theirs.as_fd(), None).context(say)?);
+    drop(theirs);
+    let channel = Channel::<ToCompiler, FromCompiler>::new(ours);
+    let open = ToCompiler::Open(identity, interface.map(str::to_owned));
+    for message in [open, ToCompiler::Compile(filter.to_owned())] {
+        match channel.send(&message, &[]) {
+            // How it has ended shows below.
+            Err(ipc::Error::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            sent => sent.context(say)?,
+        }
+    }
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let left = u16::try_from(deadline.saturating_duration_since(Instant::now()).as_millis()).unwrap_or(u16::MAX);
+        // Where no signal is waited for, the channel stands in its place.
+        let signal = signals.map_or(channel.as_fd(), SignalFd::as_fd);
+        match wait([channel.as_fd(), signal], left).context(say)? {
+            Readable([true, _]) => break,
+            Readable([false, true]) if signals.is_some_and(to_end) => return Ok(None),
+            _ if left == 0 => {
+                return Err(wrong(filter, &format!("is not compiled within {} s{SMALLER}", LIMIT.as_secs())));
+            }
+            _ => {}
+        }
+    }
+    let mut answer = channel.recv().context(say)?;
+    if answer.is_none() {
+        // That it has ended with the filter unread comes before what it has said.
+        answer = channel.recv().context(say)?;
+    }
+    if let Some((answer, _)) = answer {
+        return Ok(Some(Ok(answer)));
+    }
+    child.ends_within(END);
+    child.end().map(|status| Some(Err(status))).context(say)
+}
+
+/// Has the kernel judge a program, on a socket that goes again at once.
+fn taken(program: &[BpfInstruction]) -> io::Result<()> {
+    option::lock_filter(UnixDatagram::unbound()?.as_fd(), program)
+}
+
+/// Why the kernel has not taken a program.
+fn not_taken(program: &[BpfInstruction], error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(nix::libc::EINVAL) if jumps_back(program) => {
+            "its program has a loop, which the kernel refuses: `protochain` cannot be used".into()
+        }
+        Some(nix::libc::ENOMEM) => format!(
+            "its program of {} instructions is larger than this host lets a socket hold (sysctl net.core.optmem_max){SMALLER}",
+            program.len()
+        ),
+        _ => format!("the kernel refuses its program: {error}"),
+    }
+}
+
+/// Whether an instruction leads to one before it, as libpcap writes a loop: the kernel takes its distance for a very long one.
+fn jumps_back(program: &[BpfInstruction]) -> bool {
+    /// `BPF_JMP | BPF_JA` of `linux/bpf_common.h`.
+    const JUMP: u16 = 0x05;
+    program.iter().any(|instruction| instruction.code == JUMP && instruction.k.cast_signed() < 0)
+}
+
+/// What libpcap says of a filter, and what to do about it.
+fn refusal(error: &str) -> String {
+    if error.starts_with("unknown host") || error.starts_with("unknown network") {
+        return format!("{error}; write its address: filters know the names of /etc/hosts, and no resolver");
+    }
+    if error.contains("malloc") || error.contains("memory") {
+        return format!("needs more than {} MiB of memory to compile{SMALLER}", confine::MEMORY >> 20);
+    }
+    format!("{error}; must be a filter as tcpdump takes it, see pcap-filter(7)")
+}
+
+/// What to say of a compiler that has ended without an answer.
+fn ended(filter: &str, status: WaitStatus) -> Error {
+    match status {
+        WaitStatus::Signaled(_, Signal::SIGXCPU, _) => {
+            wrong(filter, &format!("needs more than {} s to compile{SMALLER}", confine::PROCESSOR_S))
+        }
+        // Nobody else kills it.
+        WaitStatus::Signaled(_, Signal::SIGKILL, _) => {
+            Error::failure("filter compiler: has been killed, as the kernel does for want of memory")
+        }
+        WaitStatus::Signaled(_, signal, _) => {
+            wrong(filter, &format!("libpcap has crashed over it ({signal}){SMALLER}"))
+        }
+        other => Error::failure(format!("filter compiler: has ended without an answer ({other:?})")),
+    }
+}
+
+fn no_library(error: &str) -> Error {
+    Error::configuration(format!(
+        "libpcap, which compiles the filter of a mirror, cannot be loaded: {error}; install `libpcap0.8` (Debian, Ubuntu) or \
+         `libpcap` (Fedora, RHEL), or leave out the filter"
+    ))
+}
+
+fn no_capture(interface: &str, error: &str) -> Error {
+    let what = if error.contains("No such device") { "no such interface; `ip link` lists them" } else { error };
+    Error::failure(format!("interface {interface:?}: {what}"))
+}
+
+fn wrong(filter: &str, what: &str) -> Error {
+    Error::configuration(format!("filter {:?}: {what}", log::untrusted(filter)))
+}
