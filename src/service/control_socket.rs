@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, setegid, seteuid};
 use privsep::ipc::Identity;
@@ -24,8 +25,8 @@ use crate::service::identity;
 
 /// Longest wait for another start to look whether its tunnel runs.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// Requests that are taken at a time.
-const AT_ONCE: usize = 4;
+/// Requests that are taken at a time: a hundred microseconds' worth.
+const AT_ONCE: usize = 32;
 /// What holds all directories when systemd does not say.
 const DEFAULT: &str = "/run/ethudp";
 
@@ -192,9 +193,13 @@ impl ControlSocket {
         self.path.parent()
     }
 
-    /// Some of those who ask; the others wait for the next time.
-    pub fn accept_some(&self) -> impl Iterator<Item = UnixStream> {
-        (0..AT_ONCE).map_while(|_| self.listener.accept().ok()).map(|(stream, _)| stream)
+    /// Some of those who ask, and their users; the others wait for the next time.
+    pub fn accept_some(&self) -> impl Iterator<Item = (UnixStream, u32)> {
+        let streams = (0..AT_ONCE).map_while(|_| self.listener.accept().ok()).map(|(stream, _)| stream);
+        streams.filter_map(|stream| {
+            let user = getsockopt(&stream, PeerCredentials).ok()?.uid();
+            Some((stream, user))
+        })
     }
 }
 

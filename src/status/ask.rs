@@ -24,7 +24,7 @@ use crate::status::Status;
 /// Longest wait for all answers together.
 const LIMIT: Duration = Duration::from_secs(2);
 /// Time between two attempts to connect to one whose queue of requests is full.
-const AGAIN: Duration = Duration::from_millis(10);
+const AGAIN: Duration = Duration::from_millis(2);
 /// Longest answer in bytes.
 const LONGEST: usize = 1 << 20;
 
@@ -93,6 +93,8 @@ struct Question {
     stream: Option<UnixStream>,
     /// What it has said.
     text: Vec<u8>,
+    /// It has closed the connection without a word, as a supervisor does that has others to answer.
+    turned_away: bool,
     /// When it is known.
     answer: Option<Result<Status, Unknown>>,
 }
@@ -114,8 +116,7 @@ fn ask(questions: &mut [Question]) {
         let _ = poll(&mut polled, PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO));
     }
     for question in questions.iter_mut().filter(|question| question.answer.is_none()) {
-        let reason = format!("does not answer within {} s; has its supervisor been stopped?", LIMIT.as_secs());
-        question.answer = Some(Err(Unknown::Reason(reason)));
+        question.answer = Some(Err(Unknown::Reason(question.unanswered())));
     }
 }
 
@@ -124,7 +125,7 @@ impl Question {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let ours = |root: Metadata| identity::may_run_tunnels(root.uid()) && root.mode() & 0o022 == 0;
         let vouched = path.parent() == Some(root) || fs::metadata(root).is_ok_and(ours);
-        Self { name, path, vouched, stream: None, text: Vec::new(), answer: None }
+        Self { name, path, vouched, stream: None, text: Vec::new(), turned_away: false, answer: None }
     }
 
     /// Connects, reads, understands, as far as that is possible without waiting.
@@ -143,11 +144,30 @@ impl Question {
         self.answer = result.transpose();
     }
 
-    /// Takes what has come; the status when that was all.
+    /// What to say when it has not answered in time.
+    fn unanswered(&self) -> String {
+        let limit = LIMIT.as_secs();
+        if self.turned_away {
+            return format!("has answered others for {limit} s: a program asks it again and again; try again");
+        }
+        match self.stream {
+            Some(_) => format!("does not answer within {limit} s; has its supervisor been stopped?"),
+            None => format!(
+                "does not answer within {limit} s, and its queue is full: has its supervisor been stopped, or does a program ask it \
+                 again and again?"
+            ),
+        }
+    }
+
+    /// Takes what has come; the status when that was all. Whoever is turned away tries again.
     fn read(&mut self, mut stream: UnixStream) -> Result<Option<Status>, Unknown> {
         let mut buffer = [0; 4096];
         loop {
             match stream.read(&mut buffer) {
+                Ok(0) if self.text.is_empty() => {
+                    self.turned_away = true;
+                    return Ok(None);
+                }
                 Ok(0) => return understand(&self.text, &self.name).map(Some),
                 Ok(length) if self.text.len() + length > LONGEST => {
                     return Err(Unknown::Reason(format!("answers with more than {LONGEST} bytes")));

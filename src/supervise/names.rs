@@ -90,7 +90,7 @@ fn wait_until(
             return Ok(Waited::Interrupted);
         }
         if request {
-            control.accept_some().for_each(|stream| requests.push(stream, now));
+            control.accept_some().for_each(|(stream, user)| requests.push(stream, user, now));
             requests.answer(&status::before_start(tunnel, waits).json(), now);
         }
         if done && look_up.is_some() {

@@ -535,8 +535,8 @@ impl<'a> Supervisor<'a> {
 
     fn on_request(&mut self) {
         // Only some at a time: whoever connects again and again does not keep us from anything else.
-        for stream in self.control.accept_some() {
-            self.requests.push(stream, Instant::now());
+        for (stream, user) in self.control.accept_some() {
+            self.requests.push(stream, user, Instant::now());
         }
         match &mut self.worker {
             Some(worker) if worker.confined.is_some() => worker.ask_report(),

@@ -150,7 +150,7 @@ const DENIED_BY_ARGUMENT: &[(&str, Attempt)] = &[
     ("group", |_| call(libc::SYS_kill, &[0, libc::SIGKILL.into()]).map(drop)),
     ("unix", |_| call(libc::SYS_socket, &[libc::AF_UNIX.into(), libc::SOCK_STREAM.into()]).map(drop)),
     ("peer", |loot| {
-        let option = [libc::SOL_SOCKET, libc::SO_PEERCRED].map(i64::from);
+        let option = [libc::SOL_SOCKET, libc::SO_PEERSEC].map(i64::from);
         call(libc::SYS_getsockopt, &[loot.path.as_raw_fd().into(), option[0], option[1]]).map(drop)
     }),
     ("dumpable", |_| call(libc::SYS_prctl, &[libc::PR_SET_DUMPABLE.into(), 1]).map(drop)),
