@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use crate::lab::{Running, Scratch, Sites, assert_udp, crash, wait_for};
+use crate::lab::{Background, Running, Scratch, Sites, assert_udp, crash, wait_for};
 
 const ALONE: [&str; 12] =
     ["-d", "-n", "a", "-i", "-dev", "eu0", "192.0.2.1", "6000", "192.0.2.2", "6000", "10.8.0.1", "24"];
@@ -56,4 +56,15 @@ fn the_environment_and_core_dumps_are_none_of_the_supervisors() {
         let core = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
         assert_eq!(core.split_whitespace().collect::<Vec<_>>(), ["0", "0", "bytes"], "{process}");
     }
+}
+
+/// To look at each of so many took seconds.
+#[test]
+fn more_descriptors_than_are_ever_handed_over_are_refused() {
+    let sites = Sites::new();
+    let scratch = Scratch::new();
+    let script = "shift; export LISTEN_PID=$$ LISTEN_FDS=2000000000; exec \"$@\"";
+    let run = Background::run(&sites.a, &scratch, &["sh", "-c", script, "sh"], &["show"]);
+    let words = "LISTEN_FDS=\"2000000000\": must be a number from 0 to 64; not used";
+    assert!(run.status.success() && run.output.contains(words), "{}", run.output);
 }

@@ -7,17 +7,55 @@ use privsep::sys::process;
 
 /// Name under which the queue of the TAP is stored.
 pub const TAP: &str = "tap-0";
-/// Descriptors that are taken at most.
+/// Descriptors that are taken at most; the unit has room for eight.
 const MOST: u16 = 64;
 
 /// Takes the queue of the TAP, if it is there, and closes everything else that whoever started us has left open. Only for
 /// the first lines of `main`.
 pub fn take_tap() -> io::Result<Option<OwnedFd>> {
-    let names = match sd_notify::listen_fds_with_names() {
-        Ok(all) => all.map(|(_, name)| name).collect::<Vec<_>>(),
+    let variable = |name| std::env::var(name).ok();
+    let names = names(
+        variable("LISTEN_PID").as_deref(),
+        variable("LISTEN_FDS").as_deref(),
+        variable("LISTEN_FDNAMES").as_deref(),
+        std::process::id(),
+    );
+    let (names, count) = match names {
+        Ok(all) => all,
         // Of no use, so none stays open.
-        Err(error) => return process::take_inherited(0).and(Err(error)),
+        Err(error) => return process::take_inherited(0).and(Err(io::Error::other(error))),
     };
-    let descriptors = process::take_inherited(u16::try_from(names.len()).unwrap_or(MOST).min(MOST))?;
+    let descriptors = process::take_inherited(count)?;
     Ok(names.into_iter().zip(descriptors).find_map(|(name, descriptor)| (name == TAP).then_some(descriptor)?))
+}
+
+/// The names of the descriptors that are for process `own`, and how many these are.
+fn names(pid: Option<&str>, count: Option<&str>, names: Option<&str>, own: u32) -> Result<(Vec<String>, u16), String> {
+    let (Some(pid), Some(count)) = (pid, count) else { return Ok((Vec::new(), 0)) };
+    let pid: u32 = pid.parse().map_err(|_| format!("LISTEN_PID={pid:?}: must be a process id"))?;
+    if pid != own {
+        return Ok((Vec::new(), 0));
+    }
+    let number = count.parse::<u16>().ok().filter(|&number| number <= MOST);
+    let number = number.ok_or_else(|| format!("LISTEN_FDS={count:?}: must be a number from 0 to {MOST}"))?;
+    let names = names.unwrap_or_default().split(':').take(number.into()).map(str::to_owned).collect();
+    Ok((names, number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_are_counted_within_bounds_and_for_this_process_alone() {
+        let names = |pid, count, all| names(pid, count, all, 7);
+        let none = Ok((Vec::new(), 0));
+        assert_eq!(names(None, Some("3"), None), none);
+        assert_eq!(names(Some("8"), Some("2000000000"), None), none);
+        assert_eq!(names(Some("7"), Some("1"), Some("tap-0:b")), Ok((vec!["tap-0".into()], 1)));
+        assert_eq!(names(Some("7"), Some("2"), None), Ok((vec![String::new()], 2)));
+        for (pid, count) in [("7", "2000000000"), ("7", "65"), ("7", "-1"), ("7", ""), ("x", "1")] {
+            assert!(names(Some(pid), Some(count), None).is_err(), "{pid} {count}");
+        }
+    }
 }

@@ -18,6 +18,9 @@ use crate::log;
 /// How long a manager that is busy is waited for with what it must know.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Shortest time from one sign of life to the next: whoever wants more would have nothing else done.
+const OFTEN: Duration = Duration::from_millis(10);
+
 /// A connection to the service manager, or none.
 pub struct Notify {
     socket: Option<UnixDatagram>,
@@ -37,10 +40,15 @@ impl Notify {
             socket.set_write_timeout(Some(PATIENCE))?;
             Ok::<_, std::io::Error>(socket)
         };
-        let socket = std::env::var_os("NOTIFY_SOCKET").and_then(|name| connect(name).ok());
+        let socket = std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()).and_then(|name| {
+            let shown = log::untrusted(&name.to_string_lossy());
+            let told =
+                |error| log::warning(&format!("NOTIFY_SOCKET={shown}: {error}; the service manager is told nothing"));
+            connect(name).map_err(told).ok()
+        });
         // Thrice within the limit, so that a late one does no harm.
         let watchdog = sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero());
-        Self { socket, watchdog: watchdog.map(|limit| (limit / 3, Instant::now())) }
+        Self { socket, watchdog: watchdog.map(|limit| ((limit / 3).max(OFTEN), Instant::now())) }
     }
 
     /// Whether there is a service manager.
