@@ -200,3 +200,90 @@ fn a_storm_of_requests_keeps_the_supervisor_from_nothing() {
     assert!(connections.load(Relaxed) > 1000, "{connections:?} connections are no storm");
     assert!(took < Duration::from_secs(3), "the next worker forwarded after {took:?}");
 }
+
+/// Connects again and again, with and without taking the answer.
+const STORM: &str = "import socket,sys,threading\ndef go(takes):\n while True:\n  try:\n   s=socket.socket(socket.AF_UNIX)\n   \
+                     s.connect(sys.argv[1])\n   if takes: s.recv(1 << 20)\n   s.close()\n  except OSError: pass\n\
+                     for n in range(12): threading.Thread(target=go,args=(n%2,)).start()";
+
+/// More than half of these failed once, and said that the answer cannot be read.
+#[test]
+fn root_is_answered_under_a_storm_of_another_user() {
+    let sites = Sites::new();
+    let a = Running::classic(&sites.a, "a", TAP);
+    let mut storms: Vec<_> = (0..2)
+        .map(|_| {
+            let mut command = Command::new("setpriv");
+            command.args(["--pdeathsig=KILL", "--reuid=64104", "--regid=ethudp-status", "--clear-groups"]);
+            command.args(["/usr/bin/python3", "-c", STORM]).arg(a.scratch.path().join("a.sock"));
+            command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        })
+        .collect();
+    sleep(Duration::from_secs(1));
+    let asked: Vec<_> = (0..20).map(|_| Background::run(&sites.a, &a.scratch, &[], &["show", "a"])).collect();
+    for storm in &mut storms {
+        assert!(storm.try_wait().unwrap().is_none(), "the storm is over");
+        storm.kill().unwrap();
+        storm.wait().unwrap();
+    }
+    let failed: Vec<_> = asked.iter().filter(|run| !run.output.starts_with("a: ")).map(|run| &run.output).collect();
+    assert!(failed.is_empty(), "{} of 20: {failed:?}", failed.len());
+}
+
+#[test]
+fn what_closes_without_an_answer_is_busy() {
+    let sites = Sites::new();
+    let scratch = Scratch::new();
+    serve(scratch.path().join("busy.sock"), drop);
+    let run = Background::run(&sites.a, &scratch, &[], &["show", "busy"]);
+    let words = "tunnel \"busy\": has answered others for 2 s: a program asks it again and again; try again";
+    assert!(run.status.code() == Some(1) && run.output.contains(words), "{}", run.output);
+}
+
+#[test]
+fn a_tunnel_that_does_not_run_says_how_its_unit_is() {
+    const SYSTEMCTL: &str = "/usr/bin/systemctl";
+    if !std::path::Path::new(SYSTEMCTL).exists() {
+        crate::lab::not_run("show of a stopped unit", "no systemctl here");
+        return;
+    }
+    let sites = Sites::new();
+    let scratch = Scratch::new();
+    let said = "#!/bin/sh\ntest \"$2\" = ethudp@site || exit 1\nprintf 'LoadState=loaded\\nActiveState=failed\\nSubState=failed\\n\
+                Result=exit-code\\nExecMainStatus=78\\nStateChangeTimestamp=today\\n'\n";
+    let systemctl = scratch.write("systemctl", said, 0o755);
+    let script = format!(
+        "mkdir {0}/etc && cp -a /etc/passwd /etc/group {0}/etc && mount -t tmpfs none /etc && cp -a {0}/etc/* /etc && \
+         mkdir /etc/ethudp && touch /etc/ethudp/site.toml && mount -t tmpfs none /run || exit 9; \
+         {ETHUDP} show site; {ETHUDP} show other; mkdir -p /run/systemd/system; mount --bind {1} {SYSTEMCTL}; {ETHUDP} show site",
+        scratch.path().display(),
+        systemctl.display()
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "setpriv", "--pdeathsig=KILL", "sh", "-c", &script]);
+    command.env("RUNTIME_DIRECTORY", scratch.path()).stderr(Stdio::piped());
+    let output = sites.a.spawn(&mut command).wait_with_output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    for (line, words) in lines.iter().zip([
+        "tunnel \"site\": does not run; /etc/ethudp/site.toml is there: start it with `ethudp up site`",
+        "tunnel \"other\": does not run, and there is no file /etc/ethudp/other.toml; `ethudp show` lists the tunnels that run",
+        "tunnel \"site\": does not run: ethudp@site is failed since today: its configuration is wrong (status 78): `ethudp check site`",
+    ]) {
+        assert!(line.contains(words), "{words}: {text}");
+    }
+    assert!(lines.len() == 3 && output.status.code() == Some(1), "{text}");
+}
+
+#[test]
+fn help_and_refusals_of_show_are_about_show() {
+    let sites = Sites::new();
+    let scratch = Scratch::new();
+    let run = |arguments: &[&str]| Background::run(&sites.a, &scratch, &[], arguments).output;
+    let help = run(&["help", "show"]);
+    assert!(help.contains("Usage: ethudp show") && !help.contains("genkey"), "{help}");
+    for option in ["--watch", "--all"] {
+        let text = run(&["show", option]);
+        assert!(text.contains(&format!("unexpected argument '{option}'")) && !text.contains("as a value"), "{text}");
+    }
+}

@@ -224,6 +224,8 @@ fn who_is_not_up_after_ten_seconds_says_what_is_known() {
     let pair = pair(&sites, 6003, "", "");
     wait_for("a line", Duration::from_secs(15), || (lines(&a, "not up for 1") > 0).then_some(()));
     let (log, words) = (a.log(), "error messages about what we send");
+    let status = a.status();
+    assert!(status["state"] == "connecting" && status["reason"].as_str().unwrap().contains(words), "{status}");
     assert!(log.lines().any(|line| line.contains("not up for 1") && line.contains(words)), "{log}");
     assert_eq!(lines(&a, "not up for"), 1);
     assert_eq!(lines(&pair.0, "not up"), 0, "{}", pair.0.log());

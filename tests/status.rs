@@ -171,6 +171,10 @@ fn a_file_with_a_name_that_does_not_resolve_stays_connecting_and_ends_by_a_signa
     let status = waiting.status();
     assert_eq!((&status["state"], &status["pids"]["worker"]), (&"connecting".into(), &Value::Null), "{status}");
     assert_eq!(status["paths"][0]["remote"], "no-such-name.invalid:6000");
+    wait_for("reason", LIMIT, || {
+        let status = waiting.status();
+        status["reason"].as_str().is_some_and(|reason| reason.contains("no-such-name.invalid")).then_some(())
+    });
     wait_for("log line", LIMIT, || waiting.log().contains("trying again every 5 s").then_some(()));
     assert!(waiting.stop().success());
 }

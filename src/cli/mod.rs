@@ -11,6 +11,7 @@ pub mod keys;
 mod modern;
 pub mod run;
 pub mod show;
+mod stopped;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;

@@ -1,7 +1,6 @@
 //! `ethudp show`: what running tunnels say of themselves.
 
-use std::path::Path;
-
+use super::stopped;
 use crate::error::Context;
 use crate::service::control_socket;
 use crate::status::Status;
@@ -15,11 +14,7 @@ pub fn show(name: Option<&str>, json: bool) -> Result<(), Error> {
     if let Some(name) = name {
         names::tunnel(name).map_err(Error::Usage)?;
         let status = ask::one(&directory, name).map_err(|unknown| match unknown {
-            Unknown::NotRunning => {
-                let is_file = Path::new(name).extension().is_some_and(|end| end == "toml");
-                let right = if is_file { "; must be the NAME of one, not its file" } else { "" };
-                Error::failure(format!("tunnel {name:?}: does not run{right}; `ethudp show` lists those that do"))
-            }
+            Unknown::NotRunning => Error::failure(format!("tunnel {name:?}: {}", stopped::sentence(name))),
             Unknown::Reason(reason) => Error::failure(format!("tunnel {name:?}: {reason}")),
         })?;
         log::print(&if json { status.json() } else { status.text() })?;

@@ -37,6 +37,8 @@ pub struct Facts<'a> {
     pub seen: Vec<Seen>,
     /// What keeps a session from coming about.
     pub trouble: Option<Trouble>,
+    /// Why the active path is not up, as far as that can be told.
+    pub not_up: Option<String>,
     /// Of frames that go round in a circle.
     pub storm: Option<&'static str>,
 }
@@ -74,12 +76,13 @@ pub fn collect(facts: Facts<'_>) -> Status {
             let lost = path.and_then(|path| path.lost_size).map(lost_size_sentence);
             let reason = mismatch.or(facts.storm).map(Into::into).or(lost).or(facts.limit);
             let state = path.map_or("connecting", |path| path.state.as_str());
-            match facts.trouble {
+            let (state, reason) = match facts.trouble {
                 _ if facts.tunnel.secure().is_none() || facts.state.secure.session.is_some() => (state, reason),
                 Some(trouble) => ("mismatch", Some(trouble_sentence(trouble))),
                 // A path that has been up is not, before a session is.
                 None => (if state == "down" { state } else { "connecting" }, reason),
-            }
+            };
+            (state, if state == "up" { reason } else { reason.or(facts.not_up) })
         }
     };
     let session = facts.tunnel.secure().map(|secure| session(secure, facts.state, facts.trouble));
@@ -114,8 +117,8 @@ pub fn collect(facts: Facts<'_>) -> Status {
     }
 }
 
-/// The status of a tunnel that looks up the names of its paths, or waits because one does not resolve.
-pub fn before_start(tunnel: &Tunnel, waits: bool) -> Status {
+/// The status of a tunnel that looks up the names of its paths, or waits because of this.
+pub fn before_start(tunnel: &Tunnel, waits: Option<&str>) -> Status {
     let addresses = tunnel.paths.iter().map(|path| (path.local.to_string(), path.remote.to_string())).collect();
     let status = collect(Facts {
         tunnel,
@@ -133,10 +136,12 @@ pub fn before_start(tunnel: &Tunnel, waits: bool) -> Status {
         limit: None,
         seen: Vec::new(),
         trouble: None,
+        not_up: None,
         storm: None,
         longest: None,
     });
-    Status { state: if waits { "connecting" } else { "starting" }.into(), ..status }
+    let state = if waits.is_some() { "connecting" } else { "starting" };
+    Status { state: state.into(), reason: waits.map(str::to_owned), ..status }
 }
 
 fn session(secure: &Secure, state: &State, trouble: Option<Trouble>) -> SessionStatus {

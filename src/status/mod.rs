@@ -152,7 +152,7 @@ mod tests {
 
     /// A status in which nothing is missing.
     fn status() -> Status {
-        before_start(&crate::tunnel::secure_example(""), false)
+        before_start(&crate::tunnel::secure_example(""), None)
     }
 
     fn names(value: &Value, found: &mut BTreeSet<String>) {

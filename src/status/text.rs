@@ -218,7 +218,7 @@ mod tests {
              {local_side}\n"
         );
         let tunnel = crate::tunnel::file::from_text(&file, "a", std::path::Path::new("")).unwrap();
-        let mut status = before_start(&tunnel, false);
+        let mut status = before_start(&tunnel, None);
         (status.pids.worker, status.worker_restarts) = (worker, restarts);
         assert_eq!(status.paths[0].state, "connecting");
         status.text()
@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn a_session_says_what_it_is_made_of_and_whom_it_is_with() {
         let tunnel = crate::tunnel::secure_example("");
-        let text = before_start(&tunnel, false).text();
+        let text = before_start(&tunnel, None).text();
         for words in [
             "a: starting (tap, wire secure)\n",
             "  session     none: nothing is sent\n",
@@ -248,7 +248,7 @@ mod tests {
         ] {
             assert!(text.contains(words), "{words}: {text}");
         }
-        let mut status = before_start(&tunnel, false);
+        let mut status = before_start(&tunnel, None);
         let session = status.session.as_mut().unwrap();
         (session.cipher, session.age_s, session.psk) = (Some("aes-256-gcm".into()), Some(61), true);
         let text = status.text();

@@ -91,6 +91,7 @@ fn shown(mut tunnel: Tunnel, state: &State, trouble: Option<Trouble>) {
             limit: None,
             seen: Vec::new(),
             trouble,
+            not_up: None,
             storm: None,
         });
         assert_eq!(status.session.is_some(), tunnel.secure().is_some());

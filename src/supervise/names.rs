@@ -31,7 +31,7 @@ pub fn paths(
     let mut running = None;
     loop {
         let look_up = running.take().map_or_else(|| LookUp::start(tunnel), Ok).context(|| "looking up names".into())?;
-        let result = match wait_until(tunnel, signals, control, !said.is_empty(), Some(&look_up), resolve::LIMIT)? {
+        let result = match wait_until(tunnel, signals, control, waits(&said), Some(&look_up), resolve::LIMIT)? {
             Waited::Interrupted => return Ok(None),
             Waited::Done => look_up.finish(),
             Waited::Enough => {
@@ -51,10 +51,16 @@ pub fn paths(
         // The service manager is not to take this for a start that hangs.
         let patience = u32::try_from((resolve::LIMIT + AGAIN * 2).as_micros()).unwrap_or(u32::MAX);
         notify.send(&NotifyState::ExtendTimeoutUsec(patience));
-        if running.is_none() && wait_until(tunnel, signals, control, true, None, AGAIN)? == Waited::Interrupted {
+        if running.is_none() && wait_until(tunnel, signals, control, waits(&said), None, AGAIN)? == Waited::Interrupted
+        {
             return Ok(None);
         }
     }
+}
+
+/// What a tunnel waits for, once that has been said.
+fn waits(said: &str) -> Option<&str> {
+    Some(said).filter(|said| !said.is_empty())
 }
 
 /// Why a wait has ended.
@@ -73,7 +79,7 @@ fn wait_until(
     tunnel: &Tunnel,
     signals: &SignalFd,
     control: &ControlSocket,
-    waits: bool,
+    waits: Option<&str>,
     look_up: Option<&LookUp>,
     limit: Duration,
 ) -> Result<Waited, Error> {

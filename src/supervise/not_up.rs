@@ -8,6 +8,8 @@ use crate::status::Mismatch;
 
 /// From the start, or from when it was up last, to the first line.
 const FIRST: Duration = Duration::from_secs(10);
+/// The same to the first reason in the status.
+const LATE: Duration = Duration::from_secs(3);
 /// From the first line to the second.
 const SECOND: Duration = Duration::from_secs(60);
 /// From one to the next after that.
@@ -25,6 +27,11 @@ impl Schedule {
     /// Not up since `now`.
     pub fn new(now: Instant) -> Self {
         Self { since: now, lines: 0, due: now + FIRST }
+    }
+
+    /// Whether it has not been up for longer than a peer takes to answer.
+    pub fn is_late(&self, now: Instant) -> bool {
+        now >= self.since + LATE
     }
 
     /// Takes note of how the tunnel is; for how long it has not been up, when that is to be said.
@@ -123,6 +130,7 @@ mod tests {
         assert_eq!(lines(9_995), [10, 70, 3670, 7270]);
         assert_eq!(lines(5_000), [10, 70, 3670, 5010, 5070, 8670]);
         assert_eq!(Schedule::new(start).note(start + FIRST, false), Some(FIRST));
+        assert!(!Schedule::new(start).is_late(start) && Schedule::new(start).is_late(start + LATE));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use privsep::ipc::{PathCounters, PathHealth, Remote, State};
+use privsep::ipc::{PathCounters, PathHealth, PathReport, Remote, State};
 
 use super::mismatch::{Change, Detector};
 use super::not_up::{self, Schedule};
@@ -90,17 +90,27 @@ impl Observer {
         }
         let up = !self.answered || state.paths.iter().any(|report| report.health == PathHealth::Up);
         if let Some(time) = self.schedule.note(now, up) {
-            let each = self.paths.iter().zip(&state.paths).enumerate().map(|(number, (path, report))| {
-                let known = if self.secure {
-                    not_up::known_of_secure(report, &path.then, path.fixed)
-                } else {
-                    not_up::known(report, &path.then, path.detector.found(), path.fixed, self.written)
-                };
-                (number, format!("not up for {} s: {known}", time.as_secs()))
-            });
-            lines.extend(each);
+            let each = self.paths.iter().zip(&state.paths).enumerate();
+            let say = |path: &Path, report| format!("not up for {} s: {}", time.as_secs(), self.known(path, report));
+            lines.extend(each.map(|(number, (path, report))| (number, say(path, report))));
         }
         lines
+    }
+
+    /// What is known of a path that is not up.
+    fn known(&self, path: &Path, report: &PathReport) -> String {
+        if self.secure {
+            not_up::known_of_secure(report, &path.then, path.fixed)
+        } else {
+            not_up::known(report, &path.then, path.detector.found(), path.fixed, self.written)
+        }
+    }
+
+    /// Why the active path is not up, in the words of the log; nothing in the first seconds, in which a peer answers.
+    pub fn reason(&self, now: Instant, state: &State) -> Option<String> {
+        let active = usize::from(state.active);
+        let (path, report) = (self.paths.get(active)?, state.paths.get(active)?);
+        self.schedule.is_late(now).then(|| self.known(path, report))
     }
 
     /// For how long the tunnel has run.

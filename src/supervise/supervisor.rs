@@ -571,6 +571,7 @@ impl<'a> Supervisor<'a> {
             limit: self.parts.link.trouble().filter(|trouble| !trouble.is_down()).map(Trouble::to_string),
             seen: self.observer.seen(),
             trouble: self.session.found(),
+            not_up: self.observer.reason(Instant::now(), &self.parts.state),
             storm: self.storm.found().map(storm::Storm::sentence),
         })
     }

@@ -1,0 +1,129 @@
+//! What `show NAME` says of a tunnel that does not run: whether it has a file, and how its unit is.
+
+use std::io::{self, Read};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use super::init;
+use crate::log;
+
+/// Is there where systemd is the service manager (`sd_booted(3)`).
+const SYSTEMD: &str = "/run/systemd/system";
+/// Longest wait for the service manager.
+const LIMIT: Duration = Duration::from_secs(2);
+/// What is asked of the unit.
+const PROPERTIES: &str = "--property=LoadState,ActiveState,SubState,Result,ExecMainStatus,StateChangeTimestamp";
+
+/// Why there is no status of a tunnel, and what to do.
+pub fn sentence(name: &str) -> String {
+    let listed = "`ethudp show` lists the tunnels that run";
+    if Path::new(name).extension().is_some_and(|end| end == "toml") {
+        return format!("does not run; must be the NAME of one, not its file; {listed}");
+    }
+    let file = Path::new(init::DIRECTORY).join(format!("{name}.toml"));
+    if !file.exists() {
+        return format!("does not run, and there is no file {}; {listed}", file.display());
+    }
+    let unit = if Path::new(SYSTEMD).is_dir() { ask(name).ok().and_then(|text| of_unit(name, &text)) } else { None };
+    unit.unwrap_or_else(|| format!("does not run; {} is there: start it with `ethudp up {name}`", file.display()))
+}
+
+/// What systemd says of the unit, within a time.
+fn ask(name: &str) -> io::Result<String> {
+    let mut command = Command::new("systemctl");
+    command.args(["show", &format!("ethudp@{name}"), PROPERTIES]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let start = Instant::now();
+    // Some hundred bytes, which a pipe holds.
+    while child.try_wait()?.is_none() {
+        if start.elapsed() > LIMIT {
+            child.kill()?;
+            child.wait()?;
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        sleep(Duration::from_millis(5));
+    }
+    let mut text = String::new();
+    child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?.take(1 << 16).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// A sentence of what systemd says; none where there is no such unit.
+fn of_unit(name: &str, text: &str) -> Option<String> {
+    let value = |key: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        log::untrusted(line.unwrap_or_default())
+    };
+    if value("LoadState") != "loaded" {
+        return None;
+    }
+    let (state, result) = (value("ActiveState"), value("Result"));
+    let since = match value("StateChangeTimestamp") {
+        time if time.is_empty() => String::new(),
+        time => format!(" since {time}"),
+    };
+    let journal = format!("`journalctl -u ethudp@{name} -p warning` says more");
+    let cause = match (result.as_str(), value("ExecMainStatus").as_str()) {
+        ("success" | "", _) => None,
+        ("exit-code", "78") => {
+            Some(format!("its configuration is wrong (status 78): `ethudp check {name}` says where"))
+        }
+        ("exit-code", "79") => Some("its workers have crashed again and again (status 79)".into()),
+        ("exit-code", status) => Some(format!("it has ended with status {status}")),
+        ("start-limit-hit", _) => {
+            Some(format!("it was started too often: `systemctl reset-failed ethudp@{name}` lets it start"))
+        }
+        ("oom-kill", _) => Some("the kernel has killed it for want of memory".into()),
+        (other, _) => Some(format!("its result is {other}")),
+    };
+    let sub = if value("SubState") == "auto-restart" { ", to be started again" } else { "" };
+    Some(match (state.as_str(), cause) {
+        ("inactive", None) => {
+            format!("does not run: ethudp@{name} is inactive{since}; start it with `systemctl start ethudp@{name}`")
+        }
+        (_, None) => format!("does not answer: ethudp@{name} is {state}{sub}{since}; {journal}"),
+        (_, Some(cause)) => format!("does not run: ethudp@{name} is {state}{sub}{since}: {cause}; {journal}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The sentence for a unit in this state.
+    fn say(state: &str, sub: &str, result: &str, status: &str) -> String {
+        let text = format!(
+            "LoadState=loaded\nActiveState={state}\nSubState={sub}\nResult={result}\nExecMainStatus={status}\n\
+             StateChangeTimestamp=Tue 2026-12-01 01:20:00 UTC\n"
+        );
+        of_unit("a", &text).unwrap()
+    }
+
+    #[test]
+    fn each_state_of_a_unit_has_its_cause_and_advice() {
+        let failed = say("failed", "failed", "exit-code", "78");
+        let begin = "does not run: ethudp@a is failed since Tue 2026-12-01 01:20:00 UTC: its configuration is wrong";
+        assert!(failed.starts_with(begin) && failed.contains("`ethudp check a`"), "{failed}");
+        for (state, sub, result, status, words) in [
+            ("failed", "failed", "exit-code", "79", "crashed again and again (status 79); `journalctl -u ethudp@a"),
+            ("failed", "failed", "start-limit-hit", "1", "`systemctl reset-failed ethudp@a`"),
+            ("failed", "failed", "watchdog", "0", "its result is watchdog"),
+            ("activating", "auto-restart", "exit-code", "1", "is activating, to be started again since"),
+            ("activating", "start", "success", "0", "does not answer: ethudp@a is activating since"),
+            ("inactive", "dead", "success", "0", "start it with `systemctl start ethudp@a`"),
+        ] {
+            let text = say(state, sub, result, status);
+            assert!(text.contains(words), "{words}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_unit_that_is_not_there_says_nothing_and_no_text_is_obeyed() {
+        assert_eq!(of_unit("a", "LoadState=not-found\nActiveState=inactive\n"), None);
+        assert_eq!(of_unit("a", ""), None);
+        let text = of_unit("a", "LoadState=loaded\nActiveState=\u{1b}[2J\nResult=\u{9b}x\n").unwrap();
+        assert!(!text.chars().any(char::is_control), "{text:?}");
+    }
+}
