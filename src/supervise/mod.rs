@@ -108,10 +108,14 @@ pub fn run(
         system_log: policies.place == Place::Background,
     };
     let found = sizes::fragments(tunnel, link.link().mtu, &paths);
+    let whole = sizes::whole(tunnel, datagram, link.link().mtu);
     let shortage = Shortage::watch();
     let in_empty_network = confine::give_up_privileges(identity, &keeps).context(|| "giving up privileges".into())?;
     for line in advice::of(tunnel).into_iter().chain(found) {
         log::warning(&line);
+    }
+    if let Some(line) = whole {
+        log::info(&line);
     }
     let parts = Parts {
         policies,

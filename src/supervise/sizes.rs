@@ -40,6 +40,19 @@ impl Sizes {
     }
 }
 
+/// What leaves by the secure wire in one datagram, of which the longest has so many bytes, for the log at the start; `own` is the
+/// MTU of the local side.
+pub fn whole(tunnel: &Tunnel, datagram: u16, own: u32) -> Option<String> {
+    tunnel.secure()?;
+    let tagged = !matches!(&tunnel.port, Port::Tap { bridge: None, .. });
+    let fits = underlay::whole(datagram, tagged);
+    let passes = if own > fits { ", which passes in pieces" } else { "" };
+    Some(format!(
+        "datagrams have up to {datagram} bytes: frames of an MTU of up to {fits} leave in one, longer ones in pieces; the local \
+         side's MTU is {own}{passes}"
+    ))
+}
+
 /// Whether frames that fill a TAP's MTU, which is `own`, go through the underlay in one piece; a line for the first path where they
 /// do not.
 pub fn fragments(tunnel: &Tunnel, own: u32, paths: &[Resolved]) -> Option<String> {
@@ -85,6 +98,15 @@ mod tests {
         state.port.rx_dropped_offload = 1;
         assert!(sizes.note(&state, "lan")[0].contains("`ethtool -K lan gro off`"));
         assert!(sizes.note(&state, "lan").is_empty());
+    }
+
+    #[test]
+    fn the_secure_wire_says_what_leaves_in_one_datagram() {
+        let line = |own| whole(&crate::tunnel::secure_example(""), 1472, own).unwrap();
+        let fits =
+            "datagrams have up to 1472 bytes: frames of an MTU of up to 1422 leave in one, longer ones in pieces";
+        assert_eq!(line(1422), format!("{fits}; the local side's MTU is 1422"));
+        assert_eq!(line(1500), format!("{fits}; the local side's MTU is 1500, which passes in pieces"));
     }
 
     #[test]

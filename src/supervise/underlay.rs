@@ -132,6 +132,11 @@ pub fn datagram(path_mtu: Option<u16>, paths: &[Resolved]) -> u16 {
     paths.iter().map(|path| datagram_of(path_mtu, path)).min().unwrap_or_default()
 }
 
+/// The greatest MTU of a local side whose frames leave whole in a datagram of the secure wire of so many bytes.
+pub fn whole(datagram: u16, tagged: bool) -> u32 {
+    ipc::Secure::largest_frame(datagram.into()).saturating_sub(if tagged { ETHERNET } else { UNTAGGED })
+}
+
 /// By one path: as long as its MTU lets it be, or as IPv6's least where that is not known or less.
 fn datagram_of(path_mtu: Option<u16>, path: &Resolved) -> u16 {
     let least = u32::try_from(*bounds::PATH_MTU.start()).unwrap_or_default();
