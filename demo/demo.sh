@@ -26,14 +26,15 @@ trap 'fail "line $LINENO has failed: $BASH_COMMAND"' ERR
 
 say() { printf '%-16s%s\n' "$1" "$2"; }
 
-# With its own group of processes, so that a signal to this one ends what is inside, and only then this.
+# With its own group of processes, so that a signal to this one ends what is inside, and only then this. What ends this without a
+# signal that it can hear ends what is inside at once.
 outside() {
     local file tool
     PATH=$PATH:/usr/sbin:/sbin
     for file in ethudp ethudp-helper ethudp-worker; do
         [[ -x $1/$file ]] || fail "$1/$file: no such executable; \`make demo\` builds it"
     done
-    for tool in ip ping iperf3 unshare awk; do
+    for tool in ip ping iperf3 unshare setpriv awk; do
         command -v $tool >/dev/null || fail "$tool is missing; \`tests/install-deps demo\` installs it"
     done
     ((EUID == 0)) || fail "only root can make namespaces: sudo demo/demo.sh $1"
@@ -42,7 +43,7 @@ outside() {
         || fail "no namespaces, or no mounts in them, can be made here: is this a container that may not?"
     set -m
     trap interrupted INT TERM HUP
-    env -i LC_ALL=C PATH="$PATH" "${namespaces[@]}" bash "$0" --inside "$(realpath -- "$1")" </dev/null &
+    env -i LC_ALL=C PATH="$PATH" setpriv --pdeathsig KILL "${namespaces[@]}" bash "$0" --inside "$(realpath -- "$1")" </dev/null &
     wait $! || exit 1
     say "left behind" "nothing: no process, no network, no file"
 }
@@ -102,16 +103,17 @@ field() {
         echo "${BASH_REMATCH[1]}"
 }
 
-# Until both are up, within 5 s, and site a's worker is not OLD: wait_up [OLD]
+# Until both are up, within 30 s, and site a's worker is not OLD: wait_up [OLD]
 wait_up() {
     local try worker
-    for ((try = 0; try < 100; try++)); do
+    for ((try = 0; try < 600; try++)); do
+        { kill -0 "${supervisor[a]}" && kill -0 "${supervisor[b]}"; } 2>/dev/null || fail "the tunnels are not up: one has ended"
         if ethudp show site-a && ethudp show site-b && worker=$(field worker) && [[ $worker != "${1-}" ]]; then
             return
         fi >/run/state 2>&1
         sleep 0.05
     done
-    fail "the tunnels are not up after 5 s: $(</run/state)"
+    fail "the tunnels are not up after 30 s: $(</run/state)"
 }
 
 # What keeps others from reading and writing it, as the program says.
@@ -134,10 +136,10 @@ ping_across() {
 
 throughput() {
     local try
-    in_site b timeout --foreground 15 iperf3 -s -1 >/dev/null &
+    in_site b timeout --foreground 60 iperf3 -s -1 >/dev/null &
     # The server needs a moment until it listens.
-    for ((try = 0; try < 40; try++)); do
-        ! in_site a timeout --foreground 10 iperf3 -c "${INNER[b]}" -t 3 -f m >/run/iperf3 2>&1 || break
+    for ((try = 0; try < 200; try++)); do
+        ! in_site a timeout --foreground 30 iperf3 -c "${INNER[b]}" -t 3 -f m >/run/iperf3 2>&1 || break
         sleep 0.05
     done
     grep -q receiver /run/iperf3 || fail "iperf3 has not measured: $(tail -n 1 /run/iperf3)"

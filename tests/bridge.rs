@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::lab::{Namespace, Running, Sites, Wire, assert_tcp, assert_udp, frame, wait_for};
 use crate::secure::End;
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = crate::lab::PATIENCE;
 
 /// Bridges `br0` at both sites with the LANs in them.
 fn bridged(sites: &Sites) -> (Namespace, Namespace) {

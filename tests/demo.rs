@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 
 use crate::lab::{ETHUDP, children, wait_for};
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = crate::lab::PATIENCE;
 
 fn start() -> Child {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/demo.sh");

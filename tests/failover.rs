@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::lab::{Running, Sites, assert_udp, wait_for};
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = crate::lab::PATIENCE;
 
 /// Both ends with two paths; the slave is IPv6.
 fn tunnel(sites: &Sites) -> (Running, Running) {

@@ -1,7 +1,6 @@
 //! What whoever starts a tunnel hands on to it: nothing of that reaches its processes.
 
 use std::fs;
-use std::time::Duration;
 
 use crate::lab::{Background, Running, Scratch, Sites, assert_udp, crash, wait_for};
 
@@ -36,7 +35,7 @@ fn signals_that_are_ignored_or_blocked_are_taken_back_and_a_crash_stays_one() {
     assert_eq!(mask(&a, "supervisor", "SigBlk:"), 1 | 1 << 1 | 1 << 9 | 1 << 14 | 1 << 16);
     let worker = a.pid("worker");
     crash(worker);
-    wait_for("cause", Duration::from_secs(3), || {
+    wait_for("cause", crate::lab::PATIENCE, || {
         a.log().contains(&format!("worker {worker} ended: SIGSEGV")).then_some(())
     });
     assert_udp(&sites.a, &sites.b, "10.8.0.2");

@@ -9,7 +9,7 @@ use pcap::BpfProgram;
 
 use crate::lab::{CAPTURES, Running, Sites, Wire, capture, frame, offline};
 
-const LIMIT: Duration = Duration::from_secs(3);
+const LIMIT: Duration = crate::lab::PATIENCE;
 const SILENCE: Duration = Duration::from_millis(300);
 
 /// Where a frame on `lan` comes from.

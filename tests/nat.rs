@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 
 use crate::lab::{Running, Sites, Wire, crash, frame, wait_for};
 
-const LIMIT: Duration = Duration::from_secs(3);
+const LIMIT: Duration = crate::lab::PATIENCE;
 const SHORT: Duration = Duration::from_millis(300);
 
 /// An end whose peer is learned, and sockets of peers in our hands.

@@ -33,7 +33,7 @@ fn bad_checksums(host: &Namespace) -> u64 {
 /// Sends 16 datagrams of 1000 bytes as one to the kernel, and receives them one by one at `address`.
 fn datagrams_pass(from: &Namespace, to: &Namespace, address: &str) {
     let server = to.inside(|| UdpSocket::bind((address, 0)).unwrap());
-    server.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    server.set_read_timeout(Some(crate::lab::PATIENCE)).unwrap();
     let client = from.inside(|| UdpSocket::bind("0.0.0.0:0").unwrap());
     client.connect(server.local_addr().unwrap()).unwrap();
     option::set_int(client.as_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, 1000).unwrap();
@@ -174,7 +174,7 @@ fn what_cannot_be_cut_is_said_once_with_what_helps() {
     // Slowly, because what is sent again is sent singly.
     assert_tcp(&lans.0, &lans.1, "10.10.0.2", 30_000);
     let said = || ends[0].log().lines().filter(|line| line.contains("ethtool -K lan gro off")).count();
-    wait_for("a line", Duration::from_secs(3), || (said() > 0).then_some(()));
+    wait_for("a line", crate::lab::PATIENCE, || (said() > 0).then_some(()));
     let dropped = || ends.each_ref().map(|end| end.count("/port/rx_dropped_offload"));
     for lan in [&lans.0, &lans.1] {
         lan.run("ethtool", "-K inner gso off tso off");
@@ -209,8 +209,7 @@ fn the_checksum_of_sctp_is_completed_as_its_own() {
     // As of an interface that completes it (`NETIF_F_SCTP_CRC`): 32 zeros but for the sum, as in RFC 3720.
     let frame = packet([&[2; 6], &[4; 6]], 132, &[0; 32]);
     station.send(&[header(1, 0, [0, 0, 34, 8]), frame.clone()].concat());
-    let got =
-        std::iter::from_fn(|| other.receive(Duration::from_secs(2))).find(|got| got[..12] == frame[..12]).unwrap();
+    let got = std::iter::from_fn(|| other.receive(crate::lab::PATIENCE)).find(|got| got[..12] == frame[..12]).unwrap();
     assert_eq!(got, [&frame[..42], &[0xaa, 0x36, 0x91, 0x8a], &frame[46..]].concat());
 }
 
@@ -235,7 +234,7 @@ fn a_run_of_as_many_datagrams_as_the_kernel_allows_is_taken() {
         let frame = [header(1, 5, [42, 1, 34, 6]), packet([&to, &from], 17, &content)].concat();
         let taken = (0..100).filter(|_| underlay.accepts(&frame)).count() as u64;
         expected += if worth > 0 { worth * taken } else { 60_000 * taken };
-        wait_for("all of it", Duration::from_secs(5), || (received() >= expected).then_some(()));
+        wait_for("all of it", crate::lab::PATIENCE, || (received() >= expected).then_some(()));
     }
     assert_eq!((end.count("/worker_restarts"), received()), (0, expected));
 }

@@ -12,7 +12,7 @@ use crate::lab::{Running, Sites, Wire, frame, wait_for};
 const FLOOD: u32 = 40_000;
 /// How many of them may wait: enough for a burst, and a fifth of a second of forwarding at 100,000 a second at most.
 const WAIT: RangeInclusive<u64> = 4_000..=20_000;
-const LIMIT: Duration = Duration::from_secs(5);
+const LIMIT: Duration = crate::lab::PATIENCE;
 
 /// Stops the worker, sends the flood, lets it go on, and returns how many frames it forwards when all is read.
 fn forwarded(end: &Running, frames: &str, send: impl Fn(&[u8])) -> u64 {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::lab::{CAPTURES, Namespace, Running, Scratch, Sites, Wire, capture, frame};
 
 const SHORT: Duration = Duration::from_millis(300);
-const LIMIT: Duration = Duration::from_secs(3);
+const LIMIT: Duration = crate::lab::PATIENCE;
 
 /// Two sites with LANs, joined in mode raw.
 struct Lab {

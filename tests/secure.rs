@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use crate::lab::{Namespace, Running, Scratch, Sites, assert_tcp, assert_udp, udp_passes, wait_for};
 use crate::service::Manager;
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = crate::lab::PATIENCE;
 /// Private and public keys, of one byte each.
 pub const KEYS: [(&str, &str); 3] = [
     ("AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=", "pOCSkrZRwni5dyxWn1+puxPZBrRqtoyd+dwrRAn4ogk="),

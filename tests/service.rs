@@ -35,7 +35,7 @@ impl Manager {
     pub fn new() -> Self {
         let scratch = Scratch::new();
         let socket = UnixDatagram::bind(scratch.path().join("notify")).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        socket.set_read_timeout(Some(crate::lab::PATIENCE)).unwrap();
         Self { scratch, socket, journal: false }
     }
 
@@ -151,7 +151,7 @@ fn the_interface_outlives_a_restart_and_is_as_the_file_says() {
     assert!(!sites.a.ip("-o link show eu0").contains("master br0"));
     assert_eq!(sites.a.index("eu0"), index);
     drop((service, stored));
-    wait_for("removed interface", Duration::from_secs(3), || {
+    wait_for("removed interface", crate::lab::PATIENCE, || {
         (!sites.a.interfaces().contains(&"eu0".into())).then_some(())
     });
 }
@@ -209,7 +209,7 @@ fn what_is_stored_and_not_the_tap_of_the_file_is_let_go() {
     drop(service);
     sites.a.ip("link add eu0 type veth peer name other");
     let mut service = manager.launch(&sites.a, &file("address = [\"10.8.0.1/24\"]"), stored);
-    let ended = wait_for("end", Duration::from_secs(5), || service.0.try_wait().unwrap());
+    let ended = wait_for("end", crate::lab::PATIENCE, || service.0.try_wait().unwrap());
     assert!(!ended.success() && manager.log().contains("\"eu0\": exists already"), "{}", manager.log());
     // Else the next start would find it again.
     assert!(manager.hears("FDSTOREREMOVE=1"), "what is stored is not let go");
@@ -231,7 +231,7 @@ fn the_manager_is_told_the_state_in_words_and_that_we_live() {
     assert!(said.contains(&format!("STATUS=connecting, {path}")), "{said}");
     let b = Running::classic(&sites.b, "b", "-i 192.0.2.2 6000 192.0.2.1 6000 10.8.0.2 24");
     let hear = |words: &str| {
-        wait_for(words, Duration::from_secs(8), || {
+        wait_for(words, crate::lab::PATIENCE, || {
             let mut buffer = [0; 4096];
             let length = manager.socket.recv(&mut buffer).ok()?;
             String::from_utf8_lossy(&buffer[..length]).contains(words).then_some(())
@@ -275,7 +275,7 @@ fn a_helper_that_is_lost_is_repaired_by_a_new_start_when_the_file_says() {
     let (mut service, stored, _) = manager.start(&sites.a, &file(address), None);
     let index = sites.a.index("eu0");
     kill(helper(), Signal::SIGKILL).unwrap();
-    let ended = wait_for("end", Duration::from_secs(5), || service.0.try_wait().unwrap());
+    let ended = wait_for("end", crate::lab::PATIENCE, || service.0.try_wait().unwrap());
     // So that the manager starts it again.
     assert_eq!(ended.code(), Some(1), "{}", manager.log());
     assert!(manager.log().contains("helper"), "{}", manager.log());
@@ -283,7 +283,7 @@ fn a_helper_that_is_lost_is_repaired_by_a_new_start_when_the_file_says() {
     let (mut service, ..) = manager.start(&sites.a, &never, stored);
     assert_eq!(sites.a.index("eu0"), index);
     kill(helper(), Signal::SIGKILL).unwrap();
-    wait_for("degraded", Duration::from_secs(5), || manager.hears("STATUS=degraded").then_some(()));
+    wait_for("degraded", crate::lab::PATIENCE, || manager.hears("STATUS=degraded").then_some(()));
     std::thread::sleep(Duration::from_secs(1));
     assert!(service.0.try_wait().unwrap().is_none(), "{}", manager.log());
 }

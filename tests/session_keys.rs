@@ -18,7 +18,7 @@ use privsep::ipc::Timestamp;
 
 use crate::lab::{Running, Scratch, Sites, Wire, frame, wait_for};
 
-const LIMIT: Duration = Duration::from_secs(5);
+const LIMIT: Duration = crate::lab::PATIENCE;
 /// Time after which a session ends that is not the current one any more, and by which nothing comes.
 const GOING: Duration = Duration::from_secs(10);
 

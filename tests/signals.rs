@@ -6,7 +6,7 @@ use nix::sys::signal::{Signal, kill};
 
 use crate::lab::{Running, Sites, assert_udp, wait_for};
 
-const LIMIT: Duration = Duration::from_secs(5);
+const LIMIT: Duration = crate::lab::PATIENCE;
 const TAP: &str = "-i -dev eu0 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24";
 const PEER: &str = "-i -dev eu0 192.0.2.2 6000 192.0.2.1 6000 10.8.0.2 24";
 

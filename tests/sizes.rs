@@ -75,7 +75,7 @@ fn all_that_a_bridge_forwards_arrives_but_what_the_kernel_lets_no_packet_socket_
     assert_eq!(tunnel.each_ref().map(|end| end.count("/port/tx_dropped_oversize")), [refused; 2]);
     for end in &tunnel {
         let said = || end.log().lines().filter(|line| line.contains("longer than the MTU")).count();
-        wait_for("a line", Duration::from_secs(3), || (said() == 1).then_some(()));
+        wait_for("a line", crate::lab::PATIENCE, || (said() == 1).then_some(()));
     }
     for (mtu, longest) in [(1504, 1518), (1508, 1522)] {
         for site in [&sites.a, &sites.b] {

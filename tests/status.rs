@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::lab::{Background, Running, Scratch, Sites, assert_udp, wait_for};
 
-const LIMIT: Duration = Duration::from_secs(3);
+const LIMIT: Duration = crate::lab::PATIENCE;
 const TAP: &str = "-i -dev eu0 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24";
 const PEER: &str = "-i -dev eu0 192.0.2.2 6000 192.0.2.1 6000 10.8.0.2 24";
 
@@ -120,7 +120,7 @@ fn a_path_that_comes_up_or_goes_down_is_logged_once() {
     a.wait_state("up", LIMIT);
     assert_eq!((lines("is up"), lines("is down")), (1, 0));
     drop(b);
-    a.wait_state("down", Duration::from_secs(9));
+    a.wait_state("down", crate::lab::PATIENCE);
     assert_eq!((lines("is up"), lines("is down")), (1, 1));
     assert!(a.status()["paths"][0]["last_rx_ms"].as_u64().unwrap() > 3000, "{}", a.status());
     assert_eq!(Background::run(&sites.a, &a.scratch, &[], &["show", "a"]).status.code(), Some(3));

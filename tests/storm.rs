@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::lab::{Running, Sites, Wire, wait_for};
 
 /// Three intervals of a second, and what a machine that has much to do adds.
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = crate::lab::PATIENCE;
 
 #[test]
 fn a_tunnel_that_carries_its_own_datagrams_says_so_once_and_shows_it() {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::lab::{Running, Sites, assert_tcp, assert_udp};
 
-const LIMIT: Duration = Duration::from_secs(3);
+const LIMIT: Duration = crate::lab::PATIENCE;
 
 /// Both ends of a classic tap tunnel; `options` on both.
 fn tunnel(sites: &Sites, options: &str, a: &str, b: &str) -> (Running, Running) {

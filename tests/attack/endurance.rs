@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 
 use super::worker::Lab;
-use crate::lab::wait_for;
+use crate::lab::{allowed, wait_for};
 
 /// Crashes that end a tunnel.
 const CRASHES: usize = 60;
@@ -19,7 +19,7 @@ fn sixty_crashes_end_the_tunnel_with_a_status_of_its_own() {
     let order = lab.a.scratch.path().join("attack");
     let (start, mut ordered) = (Instant::now(), 0);
     while lab.a.log().matches("ended: SIGSYS").count() < CRASHES {
-        assert!(start.elapsed() < Duration::from_secs(60), "{ordered} ordered: {}", lab.a.log());
+        assert!(start.elapsed() < allowed(Duration::from_secs(60)), "{ordered} ordered: {}", lab.a.log());
         // Each takes the order away.
         if ordered < CRASHES && order.symlink_metadata().is_err() {
             let attack = if ordered % 4 == 3 { "crash-later" } else { "crash-at-once" };
@@ -31,9 +31,9 @@ fn sixty_crashes_end_the_tunnel_with_a_status_of_its_own() {
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    wait_for("end", Duration::from_secs(5), || lab.a.try_status().is_none().then_some(()));
+    wait_for("end", crate::lab::PATIENCE, || lab.a.try_status().is_none().then_some(()));
     let said = || lab.a.log().contains("60 crashes of the worker in ten minutes").then_some(());
-    wait_for("reason", Duration::from_secs(5), said);
+    wait_for("reason", crate::lab::PATIENCE, said);
     println!("after {:?}", start.elapsed());
     let Lab { a, sites, .. } = lab;
     assert_eq!(a.stop().code(), Some(79));
@@ -60,7 +60,7 @@ fn what_workers_say_without_end_is_said_by_the_log_within_its_budget() {
     // Twice eight seconds, of which the first is silent, with twenty messages each.
     assert!(about() >= 20 && about() <= most(), "{} lines, at most {}", about(), most());
     assert_eq!(said("were left out"), 0);
-    wait_for("the rest", Duration::from_secs(60), || (said("were left out") > 0).then_some(()));
+    wait_for("the rest", crate::lab::PATIENCE, || (said("were left out") > 0).then_some(()));
     let log = lab.a.log();
     let count =
         log.lines().find_map(|line| line.split(" more messages about paths").next()?.rsplit(' ').next()?.parse().ok());

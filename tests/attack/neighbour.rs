@@ -6,7 +6,6 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use nix::unistd::Pid;
 
@@ -31,7 +30,7 @@ fn a_process_of_the_same_user_gets_at_nothing() {
     copy_built("stub-neighbour", &program);
     // An ordinary process of that user, which shows that the attempts are real ones.
     let mut ordinary = as_tunnel_user("sleep").arg("60").spawn().unwrap();
-    wait_for("sleep", Duration::from_secs(3), || {
+    wait_for("sleep", crate::lab::PATIENCE, || {
         fs::read_to_string(format!("/proc/{}/comm", ordinary.id())).is_ok_and(|name| name == "sleep\n").then_some(())
     });
     let pids = ["supervisor", "helper", "worker"].map(|name| a.pid(name));
@@ -58,7 +57,7 @@ fn a_process_of_the_same_user_gets_at_nothing() {
     // What a signal to the worker can do, the supervisor repairs.
     let killed = as_tunnel_user("sh").args(["-c", &format!("kill -KILL {}", pids[2])]).status().unwrap();
     assert!(killed.success());
-    wait_for("new worker", Duration::from_secs(5), || (a.count("/worker_restarts") == 1).then_some(()));
+    wait_for("new worker", crate::lab::PATIENCE, || (a.count("/worker_restarts") == 1).then_some(()));
     assert_udp(&sites.a, &sites.b, "10.8.0.2");
 }
 
@@ -118,5 +117,5 @@ fn a_process_of_another_tunnels_user_gets_at_nothing_and_ends_nothing() {
         assert!(works, "{attempt}: {said}");
     }
     assert_eq!(a.count("/worker_restarts"), 0);
-    a.wait_state("up", Duration::from_secs(5));
+    a.wait_state("up", crate::lab::PATIENCE);
 }

@@ -25,7 +25,7 @@ use privsep::sys::{option, packet, tap};
 
 use crate::lab::{Namespace, Wire, built, frame, join};
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = crate::lab::PATIENCE;
 /// Workers that run at a time; they mostly sleep.
 const WORKERS: usize = 6;
 

@@ -10,9 +10,9 @@ use ethudp_stubs::{Attack, Needs, attacks};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{User, chown};
 
-use crate::lab::{Namespace, Running, Scratch, Sites, assert_udp, not_run, wait_for};
+use crate::lab::{Namespace, Running, Scratch, Sites, allowed, assert_udp, not_run, wait_for};
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = crate::lab::PATIENCE;
 /// Tunnels that are attacked at a time. Each attack begins with a second of peace.
 const TUNNELS: usize = 8;
 /// Bytes in a socket's receive buffer that may just be on their way.
@@ -172,28 +172,42 @@ fn a_worker_that_does_not_read_stops_nobody() {
     }
     let asked = Instant::now();
     lab.a.status();
-    assert!(asked.elapsed() < Duration::from_secs(1), "answered after {:?}", asked.elapsed());
+    assert!(asked.elapsed() < allowed(Duration::from_secs(1)), "answered after {:?}", asked.elapsed());
     lab.next_worker(&[&before]);
     lab.assert_forwards();
     assert_eq!(lab.lasting(), lasting);
 }
 
+/// How often an attack is made that takes more CPU time on a loaded machine than a worker has until it must report.
+const TRIES: u32 = 10;
+
 /// Makes one attack and returns the worker after it.
 fn one(lab: &Lab, attack: &Attack, lasting: [u32; 3], before: &str) -> String {
     let [supervisor, helper, _] = lasting;
     let (a, name) = (&lab.a, attack.name);
-    lab.order(name, [supervisor, helper]);
-    kill(a.pid("worker"), Signal::SIGKILL).unwrap();
-    let attacker = lab.next_worker(&[before]);
-    let says = [format!("worker {attacker}: "), format!("worker {attacker} ended: ")];
-    let said = |line: &str| line.contains(attack.expected) && says.iter().any(|words| line.contains(words));
-    wait_for(name, LIMIT, || {
-        let asked = Instant::now();
-        a.status();
-        assert!(asked.elapsed() < Duration::from_secs(1), "{name}: answered after {:?}", asked.elapsed());
-        a.log().lines().any(said).then_some(())
-    });
-    let after = lab.next_worker(&[before, &attacker]);
+    let (mut before, mut tries) = (before.to_owned(), 0);
+    let (attacker, says) = loop {
+        tries += 1;
+        lab.order(name, [supervisor, helper]);
+        kill(a.pid("worker"), Signal::SIGKILL).unwrap();
+        let attacker = lab.next_worker(&[&before]);
+        let says = [format!("worker {attacker}: "), format!("worker {attacker} ended: ")];
+        let said = |line: &str| line.contains(attack.expected) && says.iter().any(|words| line.contains(words));
+        let slow = |line: &str| line.contains("has not reported for three seconds") && line.contains(&says[0]);
+        let is_done = wait_for(name, LIMIT, || {
+            let asked = Instant::now();
+            a.status();
+            assert!(asked.elapsed() < allowed(Duration::from_secs(1)), "{name}: answered after {:?}", asked.elapsed());
+            let log = a.log();
+            log.lines().any(said).then_some(true).or_else(|| log.lines().any(slow).then_some(false))
+        });
+        if is_done {
+            break (attacker, says);
+        }
+        assert!(tries < TRIES, "{name}: the attacker was too slow {tries} times: {}", a.log());
+        before = lab.next_worker(&[&before, &attacker]);
+    };
+    let after = lab.next_worker(&[&before, &attacker]);
     lab.assert_forwards();
     lab.assert_buffers_are_free();
     // Statistics, with whatever numbers have been left.

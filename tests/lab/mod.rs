@@ -168,6 +168,19 @@ impl Sites {
     }
 }
 
+/// Longest time to wait for an event that an idle machine has within some seconds. A test waits for the event, and this long
+/// only where it fails.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long `limit`, which holds with a CPU for each process that is ready to run, may be on this machine now.
+pub fn allowed(limit: Duration) -> Duration {
+    let text = fs::read_to_string("/proc/loadavg").unwrap();
+    let fields: Vec<_> = text.split([' ', '/']).collect();
+    let (minute, ready): (f64, f64) = (fields[0].parse().unwrap(), fields[3].parse().unwrap());
+    let cpus = thread::available_parallelism().unwrap().get();
+    limit.mul_f64((minute.max(ready) / f64::from(u32::try_from(cpus).unwrap())).max(1.0))
+}
+
 /// Waits until `ready` gives something, for at most `limit`.
 pub fn wait_for<T>(what: &str, limit: Duration, mut ready: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();

@@ -35,7 +35,7 @@ pub fn resources(pid: Pid) -> (usize, u64) {
 /// every thread that sleeps there. (A worker has all signals blocked, so that none but SIGKILL reaches it from outside.)
 pub fn crash(pid: Pid) {
     // "NUMBER ARGUMENTS... STACK PLACE", or "running".
-    let place = wait_for("sleep", Duration::from_secs(1), || {
+    let place = wait_for("sleep", crate::lab::PATIENCE, || {
         let call = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap();
         u64::from_str_radix(call.trim().rsplit_once(" 0x")?.1, 16).ok()
     });

@@ -15,7 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use super::{Namespace, wait_for};
+use super::{Namespace, PATIENCE, wait_for};
 
 /// The supervisor; helper and worker are beside it.
 pub const ETHUDP: &str = env!("CARGO_BIN_EXE_ethudp");
@@ -148,7 +148,7 @@ impl Running {
         command.stdout(log.try_clone().unwrap()).stderr(log);
         let child = namespace.spawn(&mut command);
         let mut running = Self { child, scratch, name: name.to_owned() };
-        wait_for("ready", Duration::from_secs(10), || {
+        wait_for("ready", PATIENCE, || {
             let ended = running.child.try_wait().unwrap();
             assert!(ended.is_none(), "{arguments:?} ended: {}", running.log());
             running.try_status().filter(|status| status["state"] != "starting")
@@ -194,7 +194,7 @@ impl Running {
     pub fn replace_worker(&self) {
         let old = self.pid("worker");
         kill(old, Signal::SIGKILL).unwrap();
-        wait_for("new worker", Duration::from_secs(5), || {
+        wait_for("new worker", PATIENCE, || {
             let status = self.try_status()?;
             status["pids"]["worker"].as_i64().filter(|&pid| pid != i64::from(old.as_raw()))
         });
@@ -213,7 +213,7 @@ impl Running {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
-            if start.elapsed() > Duration::from_secs(3) {
+            if start.elapsed() > PATIENCE {
                 let _ = kill(pid, Signal::SIGKILL);
                 return self.child.wait().unwrap();
             }
@@ -248,7 +248,7 @@ impl Background {
         let mut command = ethudp(scratch, prefix, arguments);
         command.stdout(output.try_clone().unwrap()).stderr(output);
         let mut child = namespace.spawn(&mut command);
-        let status = wait_for("end", Duration::from_secs(15), || child.try_wait().unwrap());
+        let status = wait_for("end", PATIENCE, || child.try_wait().unwrap());
         let took = start.elapsed();
         let output = fs::read_to_string(&file).unwrap();
         fs::remove_file(file).unwrap();

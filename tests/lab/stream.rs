@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::Namespace;
+use super::{Namespace, PATIENCE, wait_for};
 
 /// Time between two datagrams: 10,000 a second.
 const STEP: Duration = Duration::from_micros(100);
@@ -56,6 +56,11 @@ impl Stream {
             }),
         ];
         Self { stop, arrived, threads: threads.into() }
+    }
+
+    /// Waits until a datagram has arrived since `take` was called last.
+    pub fn wait_arrived(&self) {
+        wait_for("a datagram of the stream", PATIENCE, || (self.arrived.lock().unwrap().frames > 0).then_some(()));
     }
 
     /// What has arrived since this was asked last.

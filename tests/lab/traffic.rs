@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use super::Namespace;
+use super::{Namespace, PATIENCE};
 
 /// Whether datagrams from one namespace to `address` in the other are answered, within `limit`.
 pub fn udp_passes(from: &Namespace, to: &Namespace, address: &str, limit: Duration) -> bool {
@@ -34,12 +34,12 @@ pub fn udp_passes(from: &Namespace, to: &Namespace, address: &str, limit: Durati
 
 /// Datagrams pass in both directions.
 pub fn assert_udp(from: &Namespace, to: &Namespace, address: &str) {
-    assert!(udp_passes(from, to, address, Duration::from_secs(3)), "no answer from {address}");
+    assert!(udp_passes(from, to, address, PATIENCE), "no answer from {address}");
 }
 
 /// `bytes` bytes pass by TCP to `address` and back, unchanged.
 pub fn assert_tcp(from: &Namespace, to: &Namespace, address: &str, bytes: usize) {
-    const LIMIT: Option<Duration> = Some(Duration::from_secs(10));
+    const LIMIT: Option<Duration> = Some(PATIENCE);
     let address: IpAddr = address.parse().unwrap();
     let listener = to.inside(|| TcpListener::bind((address, 0)).unwrap());
     let target: SocketAddr = listener.local_addr().unwrap();

@@ -28,7 +28,7 @@ use nix::unistd::Pid;
 use crate::lab::{Namespace, Running, Sites, Wire, assert_udp, join, wait_for};
 use crate::secure::End;
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = crate::lab::PATIENCE;
 /// For how long nothing must come.
 const SILENCE: Duration = Duration::from_millis(300);
 /// The ends.
