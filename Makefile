@@ -2,7 +2,7 @@
 # make check  everything that must hold, in under ten minutes once the dependencies are built
 # make check-vm     the unit and the SELinux policy in a virtual machine; Debian, minutes
 # make check-long   all recorded cases both ways, ten thousand seeds of the simulation, a thousand kills of workers under traffic (ten minutes), a
-#                   flood of handshakes, then minutes of fuzzing (FUZZ_SECONDS each target); that needs cargo-fuzz and a nightly toolchain
+#                   flood of handshakes, then minutes of fuzzing (FUZZ_SECONDS each target); that needs cargo-fuzz
 # make bench      how fast it is, beside others that do the same work: tables and a picture in docs/BENCHMARKS.md (BENCH=OPTIONS)
 # make bench-micro   what a frame costs in our own code, AES beside OpenSSL: tables in docs/BENCHMARKS.md (MICRO=OPTIONS)
 # make build  the three executables, in target/release
@@ -87,10 +87,11 @@ check-style:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
-# Built as the caller; only what cargo then runs goes through sudo. The tests against the original need ETHUDP_REFERENCE, its path.
+# Built as the caller; only what cargo then runs goes through sudo. The tests against the original need ETHUDP_REFERENCE, the path of its
+# newest source's executable, or ETHUDP_REFERENCE_RELEASE, that of release v20230202, or both.
 check-tests:
 	$(CARGO) build --workspace --locked
-	$(CARGO) test --workspace --locked $(if $(SUDO),$(AS_ROOT)) $(if $(ETHUDP_REFERENCE),-- --include-ignored)
+	$(CARGO) test --workspace --locked $(if $(SUDO),$(AS_ROOT)) $(if $(ETHUDP_REFERENCE)$(ETHUDP_REFERENCE_RELEASE),-- --include-ignored)
 
 REPLAY := $(SUDO) /usr/bin/python3 tests/vectors/replay $(or $(CARGO_TARGET_DIR),target)/debug/ethudp tests/vectors/classic.jsonl \
     tests/vectors/bugs.jsonl --deviations tests/vectors/deviations.json
@@ -176,10 +177,14 @@ check-flood:
 	ETHUDP_FLOOD=$(FLOOD) $(CARGO) test --locked --test promises $(if $(SUDO),$(AS_ROOT)) -- \
 	    --nocapture --test-threads 1 secure_attacks::flood
 
+# Seconds for each target, and the targets. A stable compiler takes what cargo-fuzz asks of it, where there is no nightly one.
 FUZZ_SECONDS ?= 600
+FUZZ ?= $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
 check-fuzz:
-	for target in open frame fragment offload text report netlink message content unpack session line keys; do \
+	@command -v cargo-fuzz >/dev/null || { echo "NOT RUN: check-fuzz: cargo-fuzz is not here, cargo install cargo-fuzz"; exit 0; }; \
+	if $(CARGO) +nightly --version >/dev/null 2>&1; then nightly=+nightly; else export RUSTC_BOOTSTRAP=1; fi; \
+	for target in $(FUZZ); do \
 	    mkdir -p fuzz/corpus/$$target && \
-	    $(CARGO) +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
+	    $(CARGO) $$nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
 	        -max_total_time=$(FUZZ_SECONDS) -max_len=12000 -print_final_stats=1 || exit 1; \
 	done

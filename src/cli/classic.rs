@@ -28,7 +28,8 @@ Modes:
 SLAVE is a second path, LOCAL-IP PORT REMOTE-IP PORT, used while the first is down.
 The REMOTE-IP 0.0.0.0 or ::, or the REMOTE-PORT 0, is learned from what arrives (a peer behind NAT).
 Options:
-  -enc CIPHER   xor, aes-128, aes-192 or aes-256
+  -enc CIPHER   xor, aes-128, aes-192 or aes-256; aes-256-ethudp-2023 to a peer that runs
+                EthUDP v20230202 or older with aes-256, which is AES-192 there
   -k KEY        key; without -enc the cipher is aes-128
   -p PASSWORD   told to a fixed peer; a peer behind NAT must tell it
   -lz4 0..9     compression; 0 is off
@@ -362,6 +363,8 @@ mod tests {
         assert_eq!(with("-k abc "), Ok((Cipher::Aes128, secret("abc"))));
         assert_eq!(with("-enc xor "), Ok((Cipher::Xor, secret("123456"))));
         assert_eq!(with("-k '' -enc aes-256 "), Ok((Cipher::Aes256, secret("123456"))));
+        let released = with("-k abc -enc aes-256-ethudp-2023 ");
+        assert_eq!(released, Ok((Cipher::Aes256Ethudp2023, secret("abc"))));
         assert!(with("-k '' ").unwrap_err().contains("empty key"));
         assert!(with("-enc aes-512 ").unwrap_err().contains("\"aes-512\": unknown cipher"));
     }

@@ -108,7 +108,13 @@ fn port(text: &mut String, port: &Port) {
 
 fn wire(text: &mut String, name: &str, classic: &Classic, secrets: &mut Secrets) -> Result<(), Error> {
     text.push_str("\n[classic]\n");
-    let _ = writeln!(text, "cipher = {}", quoted(cipher::name(classic.cipher)));
+    // EthUDP's command line says aes-256 for both.
+    let remark = match classic.cipher {
+        Cipher::Aes256 => " # a peer that is EthUDP v20230202 or older needs aes-256-ethudp-2023",
+        Cipher::Aes256Ethudp2023 => " # AES-192; a peer that is not EthUDP v20230202 or older needs aes-256",
+        Cipher::None | Cipher::Xor | Cipher::Aes128 | Cipher::Aes192 => "",
+    };
+    let _ = writeln!(text, "cipher = {}{remark}", quoted(cipher::name(classic.cipher)));
     if classic.cipher != Cipher::None {
         let file = format!("{name}.key");
         let _ = writeln!(text, "key-file = {}", quoted(secrets.place(file, &classic.key)?));
@@ -231,6 +237,7 @@ mod tests {
         for line in [
             "-e -nopromisc 192.0.2.1 6000 192.0.2.2 6001 eth1",
             "-i -dev eu0 -n office -enc aes-256 -k secret -p pass -lz4 9 -mtu 1400 192.0.2.1 1 peer.example 2 10.8.0.1 24",
+            "-e -enc aes-256-ethudp-2023 192.0.2.1 6000 192.0.2.2 6001 eth1",
             "-i -mss 1360 -x 7 -c true 2001:db8::1 6000 :: 0 fd00::1 64 192.0.2.1 6001 192.0.2.2 0",
             "-b -r 192.0.2.1 6000 0.0.0.0 6000 br0",
             "-b -r -noloopcheck -enc xor 192.0.2.1 6000 0.0.0.0 0 br0",

@@ -219,7 +219,7 @@ fn open(path: &Path, vouched: bool) -> io::Result<Option<UnixStream>> {
 }
 
 /// The status that a text is.
-fn understand(text: &[u8], name: &str) -> Result<Status, Unknown> {
+pub fn understand(text: &[u8], name: &str) -> Result<Status, Unknown> {
     let value = serde_json::from_slice::<Value>(text).map(clean);
     match value.and_then(serde_json::from_value::<Status>) {
         // Whose socket it is, whatever it says.

@@ -64,7 +64,6 @@ pub fn collect(facts: Facts<'_>) -> Status {
         ..path(addresses, &report, seen(index))
     });
     let paths: Vec<_> = paths.collect();
-    let written = facts.tunnel.rules.receive;
     let (state, reason) = match (facts.worker, facts.helper, paths.get(active)) {
         (None, ..) => ("starting", None),
         (_, None, _) => ("degraded", Some("the helper has ended: a worker that dies cannot be replaced".into())),
@@ -72,9 +71,9 @@ pub fn collect(facts: Facts<'_>) -> Status {
         // Nobody need answer a mirror.
         _ if !facts.tunnel.is_answered() => ("up", facts.storm.map(Into::into).or(facts.limit)),
         (.., path) => {
-            let mismatch = seen(active).mismatch.map(|mismatch| mismatch.sentence(written));
+            let mismatch = seen(active).mismatch.map(|mismatch| mismatch.sentence(facts.tunnel));
             let lost = path.and_then(|path| path.lost_size).map(lost_size_sentence);
-            let reason = mismatch.or(facts.storm).map(Into::into).or(lost).or(facts.limit);
+            let reason = mismatch.or_else(|| facts.storm.map(Into::into)).or(lost).or(facts.limit);
             let state = path.map_or("connecting", |path| path.state.as_str());
             let (state, reason) = match facts.trouble {
                 _ if facts.tunnel.secure().is_none() || facts.state.secure.session.is_some() => (state, reason),

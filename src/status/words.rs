@@ -3,6 +3,7 @@
 use privsep::ipc::{Cipher, PathHealth, SessionCipher, Trouble};
 
 use super::ConfinementStatus;
+use crate::tunnel::Tunnel;
 
 /// What the two ends do not agree about, while what comes makes no sense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,18 +15,36 @@ pub enum Mismatch {
 }
 
 impl Mismatch {
-    /// In a sentence; frames that are noise may be `written` to the local side.
-    pub fn sentence(self, written: bool) -> &'static str {
-        match self {
-            Self::Password => "whoever sends does not tell our password: is it the same at both ends?",
-            Self::Coding if written => {
-                "what comes cannot be decoded, or is no frame when it is: are cipher, key and lz4 the same at both ends? \
-                 What can be decoded is written to the local side even so, as by EthUDP"
-            }
-            Self::Coding => {
-                "what comes cannot be decoded, or is no frame when it is: are cipher, key and lz4 the same at both ends?"
-            }
+    /// In a sentence, for a tunnel of the classic wire.
+    pub fn sentence(self, tunnel: &Tunnel) -> String {
+        let cipher = tunnel.classic().map_or(Cipher::None, |classic| classic.cipher);
+        self.with(cipher, tunnel.rules.receive)
+    }
+
+    /// In a sentence, with this cipher; frames that are noise may be `written` to the local side.
+    pub fn with(self, cipher: Cipher, written: bool) -> String {
+        if self == Self::Password {
+            return "the sender does not send the password of this end: is it the same at both ends?".into();
         }
+        let written =
+            if written { " Datagrams that decode to noise are written to the local side, as by EthUDP" } else { "" };
+        format!(
+            "received datagrams do not decode to Ethernet frames: are cipher, key and lz4 the same at both ends?{}{written}",
+            other_aes_256(cipher)
+        )
+    }
+}
+
+/// The two meanings of aes-256: EthUDP gave both of its constants for 192 and 256 bits one value until 30 May 2026.
+fn other_aes_256(cipher: Cipher) -> &'static str {
+    match cipher {
+        Cipher::Aes256 => {
+            " The aes-256 of EthUDP v20230202 and older is AES-192: for such a peer set the cipher aes-256-ethudp-2023."
+        }
+        Cipher::Aes256Ethudp2023 => {
+            " The aes-256 of EthUDP built from source of June 2026 or later is AES-256: for such a peer set the cipher aes-256."
+        }
+        Cipher::None | Cipher::Xor | Cipher::Aes128 | Cipher::Aes192 => "",
     }
 }
 
@@ -34,7 +53,7 @@ pub fn protection(cipher: Cipher) -> &'static str {
     match cipher {
         Cipher::None => "clear",
         Cipher::Xor => "obfuscated, not encrypted",
-        Cipher::Aes128 | Cipher::Aes192 | Cipher::Aes256 => "encrypted, not authenticated",
+        Cipher::Aes128 | Cipher::Aes192 | Cipher::Aes256 | Cipher::Aes256Ethudp2023 => "encrypted, not authenticated",
     }
 }
 

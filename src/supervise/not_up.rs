@@ -49,26 +49,26 @@ impl Schedule {
 }
 
 /// What is known of a path that is not up: its report now, its counters when it was up last or started, whether its
-/// remote is fixed.
+/// remote is fixed, and the sentence for a mismatch.
 pub fn known(
     report: &PathReport,
     then: &PathCounters,
     mismatch: Option<Mismatch>,
     fixed: bool,
-    written: bool,
+    sentence: impl Fn(Mismatch) -> String,
 ) -> String {
     let now = &report.counters;
     let grown = |of: fn(&PathCounters) -> u64| of(now).saturating_sub(of(then));
     let received = grown(|c| c.rx_datagrams);
     if let Some(mismatch) = mismatch {
-        return mismatch.sentence(written).into();
+        return sentence(mismatch);
     }
     if received == 0 {
         return nothing_comes(now, then, fixed);
     }
     let bad = grown(|c| c.rx_dropped_invalid).saturating_add(grown(|c| c.rx_implausible));
     match received {
-        _ if grown(|c| c.rx_dropped_foreign) >= received => Mismatch::Password.sentence(written).into(),
+        _ if grown(|c| c.rx_dropped_foreign) >= received => sentence(Mismatch::Password),
         _ if bad > 0 => format!("of {received} datagrams that have come {bad} could not be decoded, or were no frames"),
         _ => format!(
             "{received} datagrams have come and can be decoded, but none answers a PING of ours: does what we send arrive there?"
@@ -116,6 +116,8 @@ fn nothing_comes(now: &PathCounters, then: &PathCounters, fixed: bool) -> String
 
 #[cfg(test)]
 mod tests {
+    use privsep::ipc::Cipher;
+
     use super::*;
 
     #[test]
@@ -137,19 +139,20 @@ mod tests {
     fn what_is_known_is_said() {
         let report = |counters| PathReport { counters, ..PathReport::default() };
         let received = PathCounters { rx_datagrams: 12, ..PathCounters::default() };
+        let sentence = |mismatch: Mismatch| mismatch.with(Cipher::Aes256, true);
         for (counters, fixed, expected) in [
             (PathCounters::default(), true, "nothing comes at all. Datagrams from another"),
             (PathCounters::default(), false, "address is not known yet"),
             (PathCounters { rx_errors: 3, ..PathCounters::default() }, true, "but 3 error messages"),
             (PathCounters { tx_errors: 4, ..PathCounters::default() }, true, "4 datagrams could not be sent"),
-            (PathCounters { rx_dropped_foreign: 12, ..received }, false, "does not tell our password"),
+            (PathCounters { rx_dropped_foreign: 12, ..received }, false, "does not send the password"),
             (PathCounters { rx_dropped_invalid: 5, ..received }, true, "of 12 datagrams that have come 5"),
             (received, true, "12 datagrams have come and can be decoded"),
         ] {
-            let text = known(&report(counters), &PathCounters::default(), None, fixed, true);
+            let text = known(&report(counters), &PathCounters::default(), None, fixed, sentence);
             assert!(text.contains(expected), "{text}");
             // What came before does not count.
-            let text = known(&report(counters), &counters, None, fixed, true);
+            let text = known(&report(counters), &counters, None, fixed, sentence);
             assert!(text.contains("nothing comes at all"), "{text}");
         }
         let secure = |counters| known_of_secure(&report(counters), &PathCounters::default(), false);
@@ -160,7 +163,12 @@ mod tests {
         let nothing = secure(PathCounters::default());
         assert!(nothing.contains("nothing comes at all") && nothing.contains("another public key"), "{nothing}");
         assert!(!secure(PathCounters { rx_errors: 3, ..PathCounters::default() }).contains("another public key"));
-        let text = known(&report(received), &PathCounters::default(), Some(Mismatch::Coding), true, true);
-        assert!(text.contains("cipher, key and lz4") && text.contains("written to the local side"), "{text}");
+        let text = known(&report(received), &PathCounters::default(), Some(Mismatch::Coding), true, sentence);
+        assert!(
+            text.contains("cipher, key and lz4")
+                && text.contains("aes-256-ethudp-2023")
+                && text.contains("written to the local side"),
+            "{text}"
+        );
     }
 }

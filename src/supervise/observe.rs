@@ -3,11 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use privsep::ipc::{PathCounters, PathHealth, PathReport, Remote, State};
+use privsep::ipc::{Cipher, PathCounters, PathHealth, PathReport, Remote, State};
 
 use super::mismatch::{Change, Detector};
 use super::not_up::{self, Schedule};
-use crate::status::{self, Seen};
+use crate::status::{self, Mismatch, Seen};
 use crate::tunnel::Tunnel;
 
 /// Watches the paths of a tunnel.
@@ -17,8 +17,8 @@ pub struct Observer {
     answered: bool,
     /// Of the secure wire: what comes is authentic or not, and makes sense if so.
     secure: bool,
-    /// Frames that are noise go to the local side.
-    written: bool,
+    /// Of the classic wire: its cipher, and whether frames that are noise go to the local side.
+    coding: (Cipher, bool),
     /// Longest datagram in bytes that leaves whole, on the secure wire.
     longest: Option<u16>,
     paths: Vec<Path>,
@@ -48,7 +48,7 @@ impl Observer {
             started: now,
             answered: tunnel.is_answered(),
             secure: tunnel.secure().is_some(),
-            written: tunnel.rules.receive,
+            coding: (tunnel.classic().map_or(Cipher::None, |classic| classic.cipher), tunnel.rules.receive),
             longest,
             paths: remotes.map(path).collect(),
             schedule: Schedule::new(now),
@@ -58,13 +58,14 @@ impl Observer {
     /// Takes a report and returns what is to be logged about which path.
     pub fn note(&mut self, now: Instant, state: &State) -> Vec<(usize, String)> {
         let mut lines = Vec::new();
+        let (cipher, written) = self.coding;
         for (number, (path, report)) in self.paths.iter_mut().zip(&state.paths).enumerate() {
             let age = report.last_rx_ms.map(Duration::from_millis);
             path.last_rx = age.and_then(|age| now.checked_sub(age)).or(path.last_rx);
             let change = if self.secure { Change::None } else { path.detector.note(now, report) };
             match change {
                 Change::Begins(found, true) => {
-                    lines.push((number, format!("mismatch: {}", found.sentence(self.written))));
+                    lines.push((number, format!("mismatch: {}", found.with(cipher, written))));
                 }
                 Change::Ends(true) if report.health == PathHealth::Up => {
                     lines.push((number, "mismatch is over: the peer answers".into()));
@@ -102,7 +103,9 @@ impl Observer {
         if self.secure {
             not_up::known_of_secure(report, &path.then, path.fixed)
         } else {
-            not_up::known(report, &path.then, path.detector.found(), path.fixed, self.written)
+            let (cipher, written) = self.coding;
+            let sentence = |found: Mismatch| found.with(cipher, written);
+            not_up::known(report, &path.then, path.detector.found(), path.fixed, sentence)
         }
     }
 

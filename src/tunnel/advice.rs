@@ -12,6 +12,7 @@ pub fn of(tunnel: &Tunnel) -> Vec<String> {
     if let Some(classic) = tunnel.classic() {
         lines.push(of_the_wire(classic.cipher));
         lines.extend(of_the_key(classic));
+        lines.extend(of_a_password_of_a_mirror(tunnel, classic));
         lines.extend(tunnel.paths.iter().filter_map(|path| of_an_unknown_peer(tunnel, classic, path)));
     }
     lines.extend(of_the_direction(tunnel));
@@ -26,7 +27,9 @@ fn of_the_wire(cipher: Cipher) -> String {
     let what = match cipher {
         Cipher::None => "nothing is encrypted and",
         Cipher::Xor => "xor is no encryption and",
-        Cipher::Aes128 | Cipher::Aes192 | Cipher::Aes256 => "frames can be changed and replayed on the way:",
+        Cipher::Aes128 | Cipher::Aes192 | Cipher::Aes256 | Cipher::Aes256Ethudp2023 => {
+            "frames can be changed and replayed on the way:"
+        }
     };
     format!("wire classic: {what} nothing is authenticated")
 }
@@ -43,6 +46,16 @@ fn of_the_key(classic: &Classic) -> Option<String> {
     } else {
         None
     }
+}
+
+/// EthUDP's newest source sends no password from a mirror. Its releases do, and their receivers may wait for one.
+fn of_a_password_of_a_mirror(tunnel: &Tunnel, classic: &Classic) -> Option<String> {
+    let told = tunnel.port.is_mirror() && tunnel.paths.iter().any(|path| matches!(path.remote, Remote::Fixed(_)));
+    (told && !classic.password.expose().is_empty()).then(|| {
+        "password: a mirror does not send its password, which EthUDP v20230202 and older do: \
+         a receiver that learns its peer by a password receives nothing; give the receiver a fixed remote"
+            .into()
+    })
 }
 
 /// Whoever sends to such a path becomes the peer, unless he must know something.
@@ -162,6 +175,17 @@ mod tests {
         classic(&mut open).password = cipher::password("password", b"secret".to_vec()).unwrap();
         assert!(!warns(&open, "whoever"));
         assert!(!warns(&tunnel(TAP, &[(HERE, "192.0.2.2:6000")]), "whoever"));
+    }
+
+    #[test]
+    fn a_mirror_with_a_password_is_warned_of() {
+        const MIRROR: &str = "mode = \"mirror\"\n[mirror]\ninterface = \"eth1\"";
+        for (remote, expected) in [("192.0.2.2:6000", true), ("any", false)] {
+            let mut mirror = tunnel(MIRROR, &[(HERE, remote)]);
+            assert!(!warns(&mirror, "does not send its password"));
+            classic(&mut mirror).password = cipher::password("password", b"secret".to_vec()).unwrap();
+            assert_eq!(warns(&mirror, "does not send its password"), expected, "{remote}");
+        }
     }
 
     #[test]

@@ -15,7 +15,10 @@ pub fn parse(what: &str, name: &str) -> Result<Cipher, String> {
         "aes-128" => Ok(Cipher::Aes128),
         "aes-192" => Ok(Cipher::Aes192),
         "aes-256" => Ok(Cipher::Aes256),
-        _ => Err(format!("{what} {name:?}: unknown cipher; must be xor, aes-128, aes-192 or aes-256")),
+        "aes-256-ethudp-2023" => Ok(Cipher::Aes256Ethudp2023),
+        _ => Err(format!(
+            "{what} {name:?}: unknown cipher; must be xor, aes-128, aes-192, aes-256 or aes-256-ethudp-2023"
+        )),
     }
 }
 
@@ -27,6 +30,7 @@ pub fn name(cipher: Cipher) -> &'static str {
         Cipher::Aes128 => "aes-128",
         Cipher::Aes192 => "aes-192",
         Cipher::Aes256 => "aes-256",
+        Cipher::Aes256Ethudp2023 => "aes-256-ethudp-2023",
     }
 }
 
@@ -35,7 +39,7 @@ pub fn key_size(cipher: Cipher) -> usize {
     match cipher {
         Cipher::None | Cipher::Xor => 0,
         Cipher::Aes128 => 16,
-        Cipher::Aes192 => 24,
+        Cipher::Aes192 | Cipher::Aes256Ethudp2023 => 24,
         Cipher::Aes256 => 32,
     }
 }

@@ -11,22 +11,53 @@ use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::lab::{Namespace, Running, Sites, Wire, wait_for};
+use crate::lab::{Namespace, Running, Sites, Wire, not_run, wait_for};
 
-const LIMIT: Duration = Duration::from_secs(15);
+const LIMIT: Duration = crate::lab::PATIENCE;
 
-/// The original's executable.
-pub fn original() -> String {
-    std::env::var("ETHUDP_REFERENCE").expect("ETHUDP_REFERENCE is to name the original's executable")
+/// An executable of the original.
+pub struct Program {
+    path: String,
+    /// Whether it is a release, v20230202 or older, whose aes-256 is AES-192.
+    pub released: bool,
+}
+
+impl Program {
+    /// Arguments for our end, which names the release's aes-256 otherwise.
+    pub fn ours(&self, arguments: &str) -> String {
+        if self.released { arguments.replace("aes-256", "aes-256-ethudp-2023") } else { arguments.into() }
+    }
+}
+
+/// The executables of the original that the environment names: of its newest source, and of its newest release.
+pub fn originals() -> Vec<Program> {
+    static SAID: std::sync::Once = std::sync::Once::new();
+    let named = [("ETHUDP_REFERENCE", false), ("ETHUDP_REFERENCE_RELEASE", true)].map(|(variable, released)| {
+        let path = std::env::var(variable).ok().filter(|path| !path.is_empty());
+        if path.is_none() {
+            SAID.call_once(|| not_run("interop", &format!("{variable} does not name an executable of EthUDP")));
+        }
+        path.map(|path| Program { path, released })
+    });
+    let named: Vec<_> = named.into_iter().flatten().collect();
+    assert!(!named.is_empty(), "ETHUDP_REFERENCE or ETHUDP_REFERENCE_RELEASE must name an executable of EthUDP");
+    named
+}
+
+/// Does this with sites for each original.
+pub fn with_each_original(work: impl Fn(&mut Lab<'_>)) {
+    for program in originals() {
+        work(&mut Lab::new(&program));
+    }
 }
 
 /// The original in the foreground.
 pub struct Original(Child);
 
 impl Original {
-    pub fn start(program: &str, site: &Namespace, arguments: &str) -> Self {
+    pub fn start(program: &Program, site: &Namespace, arguments: &str) -> Self {
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--", program, "-d"]).args(arguments.split_whitespace());
+        command.args(["--pdeathsig", "KILL", "--", &program.path, "-d"]).args(arguments.split_whitespace());
         command.stdout(Stdio::null()).stderr(Stdio::null());
         Self(site.spawn(&mut command))
     }
@@ -60,8 +91,8 @@ pub const ROLES: [Ours; 2] = [Ours::A, Ours::B];
 pub type Tunnel = (Running, Original);
 
 /// Two sites to be joined, and a wire to each of their inner sides.
-pub struct Lab {
-    program: String,
+pub struct Lab<'a> {
+    pub program: &'a Program,
     pub sites: Sites,
     _lans: (Namespace, Namespace),
     pub a: Wire,
@@ -69,10 +100,9 @@ pub struct Lab {
     probes: u32,
 }
 
-impl Lab {
+impl<'a> Lab<'a> {
     /// Sites with LANs, for mode raw.
-    pub fn new() -> Self {
-        let program = original();
+    pub fn new(program: &'a Program) -> Self {
         let sites = Sites::with_mtu(9600);
         // So that what is looked at are datagrams, and not many of them in one.
         for site in [&sites.a, &sites.b] {
@@ -89,8 +119,8 @@ impl Lab {
             Ours::A => ((&self.sites.a, a), (&self.sites.b, b)),
             Ours::B => ((&self.sites.b, b), (&self.sites.a, a)),
         };
-        let original = Original::start(&self.program, its_site, its_arguments);
-        (Running::classic(our_site, "ours", our_arguments), original)
+        let original = Original::start(self.program, its_site, its_arguments);
+        (Running::classic(our_site, "ours", &self.program.ours(our_arguments)), original)
     }
 
     /// Joins the LANs, with options of each end, and waits until frames pass.
@@ -142,7 +172,7 @@ fn passes(from: &mut Wire, to: &mut Wire, number: u32) -> bool {
 /// What is sent at one end as `frame` comes out of the other as `expected`, before anything else.
 pub fn carry(from: &Wire, to: &mut Wire, frame: &[u8], expected: &[u8]) {
     from.send(frame);
-    let received = std::iter::from_fn(|| to.receive(Duration::from_secs(3))).find(|frame| frame[12..14] != PROBE);
+    let received = std::iter::from_fn(|| to.receive(crate::lab::PATIENCE)).find(|frame| frame[12..14] != PROBE);
     let received = received.unwrap_or_else(|| panic!("{} bytes did not arrive: {frame:02x?}", frame.len()));
     assert!(received == expected, "sent     {frame:02x?}\nexpected {expected:02x?}\nreceived {received:02x?}");
 }

@@ -1,12 +1,12 @@
-//! The original program at one end, ours at the other. Its path comes from `ETHUDP_REFERENCE`; it is not part of this
-//! project, so these tests are ignored unless asked for, as `make check` does where it is set.
+//! The original program at one end, ours at the other. It is not part of this project: `ETHUDP_REFERENCE` names an executable of its
+//! newest source, `ETHUDP_REFERENCE_RELEASE` one of its newest release, v20230202. These tests are ignored unless asked for, as
+//! `make check` does where one of the two is set.
 
 mod encoding;
 mod ends;
 mod paths;
+mod releases;
 mod rules;
-
-use std::time::Duration;
 
 use crate::lab::{Running, Sites, assert_tcp, assert_udp};
 
@@ -16,30 +16,30 @@ const CIPHERS: [&str; 5] =
     ["", "-enc xor -k secret", "-enc aes-128 -k 0123456789abcdef", "-enc aes-192 -k short", "-enc aes-256"];
 
 #[test]
-#[ignore = "they need the original, which ETHUDP_REFERENCE names"]
+#[ignore = "they need the original, which ETHUDP_REFERENCE and ETHUDP_REFERENCE_RELEASE name"]
 fn tap() {
-    let program = ends::original();
-    for (underlay, options) in CIPHERS.iter().flat_map(|options| [("192.0.2.", options), ("2001:db8::", options)]) {
+    let underlays = CIPHERS.iter().flat_map(|options| [("192.0.2.", options), ("2001:db8::", options)]);
+    let every: Vec<_> = underlays.collect();
+    for (program, (underlay, options)) in ends::originals().iter().flat_map(|p| every.iter().map(move |e| (p, *e))) {
         let sites = Sites::new();
         let end = |here, there| {
             format!("-i -dev eu0 {options} {underlay}{here} 6000 {underlay}{there} 6000 10.8.0.{here} 24")
         };
-        let _original = Original::start(&program, &sites.b, &end(2, 1));
+        let _original = Original::start(program, &sites.b, &end(2, 1));
         ends::wait_interface(&sites.b, "10.8.0.2");
-        let ours = Running::classic(&sites.a, "a", &end(1, 2));
+        let ours = Running::classic(&sites.a, "a", &program.ours(&end(1, 2)));
         for (from, to, address) in [(&sites.a, &sites.b, "10.8.0.2"), (&sites.b, &sites.a, "10.8.0.1")] {
             assert_udp(from, to, address);
             assert_tcp(from, to, address, 300_000);
         }
-        ours.wait_state("up", Duration::from_secs(3));
+        ours.wait_state("up", crate::lab::PATIENCE);
     }
 }
 
 #[test]
-#[ignore = "they need the original, which ETHUDP_REFERENCE names"]
+#[ignore = "they need the original, which ETHUDP_REFERENCE and ETHUDP_REFERENCE_RELEASE name"]
 fn raw() {
-    let program = ends::original();
-    for options in CIPHERS {
+    for (program, options) in ends::originals().iter().flat_map(|program| CIPHERS.map(|options| (program, options))) {
         let sites = Sites::new();
         let (lan_a, lan_b) = sites.lans(1500);
         // The original knows neither GRO superframes nor partial checksums.
@@ -49,12 +49,12 @@ fn raw() {
         lan_a.ip("addr add 10.9.0.1/24 dev eth0");
         lan_b.ip("addr add 10.9.0.2/24 dev eth0");
         let end = |here, there| format!("-e {options} 192.0.2.{here} 6000 192.0.2.{there} 6000 lan");
-        let _original = Original::start(&program, &sites.b, &end(2, 1));
-        let ours = Running::classic(&sites.a, "a", &end(1, 2));
+        let _original = Original::start(program, &sites.b, &end(2, 1));
+        let ours = Running::classic(&sites.a, "a", &program.ours(&end(1, 2)));
         for (from, to, address) in [(&lan_a, &lan_b, "10.9.0.2"), (&lan_b, &lan_a, "10.9.0.1")] {
             assert_udp(from, to, address);
             assert_tcp(from, to, address, 300_000);
         }
-        ours.wait_state("up", Duration::from_secs(3));
+        ours.wait_state("up", crate::lab::PATIENCE);
     }
 }

@@ -4,90 +4,92 @@ use std::time::Duration;
 
 use crate::lab::{Wire, frame, join, wait_for};
 
-use super::ends::{Lab, Nat, Ours, Tunnel, carry, frames};
+use super::ends::{Lab, Nat, Ours, Tunnel, carry, frames, with_each_original};
 
 /// A learns its peer, B, which is behind NAT.
-fn behind_nat(lab: &Lab, ours: Ours, server: &str, client: &str) -> Tunnel {
+fn behind_nat(lab: &Lab<'_>, ours: Ours, server: &str, client: &str) -> Tunnel {
     let server = format!("-e {server} 192.0.2.1 6000 0.0.0.0 0 lan");
     let client = format!("-e {client} 127.0.0.1 6000 127.0.0.1 5000 lan");
     lab.start(ours, &server, &client)
 }
 
 fn a_peer_behind_nat_moves(ours: Ours) {
-    let mut lab = Lab::new();
-    let frames = frames([14, 60, 100, 1000, 1514, 9000]);
-    let nat = Nat::new(&lab.sites.b);
-    for options in ["", "-p secret", "-p secret -k key -lz4 1"] {
-        let _tunnel = behind_nat(&lab, ours, options, options);
-        lab.wait_open();
-        lab.carry(&frames);
-        for number in 0..2 {
-            nat.change_port(&lab.sites.b);
-            if options.is_empty() {
-                // Any frame tells where it is now; with a password that takes until it is told again.
-                let moved = frame(number, 100);
-                carry(&lab.b, &mut lab.a, &moved, &moved);
-                carry(&lab.a, &mut lab.b, &moved, &moved);
-            }
+    with_each_original(|lab| {
+        let frames = frames([14, 60, 100, 1000, 1514, 9000]);
+        let nat = Nat::new(&lab.sites.b);
+        for options in ["", "-p secret", "-p secret -k key -lz4 1"] {
+            let _tunnel = behind_nat(&lab, ours, options, options);
             lab.wait_open();
             lab.carry(&frames);
+            for number in 0..2 {
+                nat.change_port(&lab.sites.b);
+                if options.is_empty() {
+                    // Any frame tells where it is now; with a password that takes until it is told again.
+                    let moved = frame(number, 100);
+                    carry(&lab.b, &mut lab.a, &moved, &moved);
+                    carry(&lab.a, &mut lab.b, &moved, &moved);
+                }
+                lab.wait_open();
+                lab.carry(&frames);
+            }
         }
-    }
+    });
 }
 
 #[test]
-#[ignore = "they need the original, which ETHUDP_REFERENCE names"]
+#[ignore = "they need the original, which ETHUDP_REFERENCE and ETHUDP_REFERENCE_RELEASE name"]
 fn a_peer_behind_nat_moves_and_we_learn_it() {
     a_peer_behind_nat_moves(Ours::A);
 }
 
 #[test]
-#[ignore = "they need the original, which ETHUDP_REFERENCE names"]
+#[ignore = "they need the original, which ETHUDP_REFERENCE and ETHUDP_REFERENCE_RELEASE name"]
 fn we_move_behind_nat_and_are_learned() {
     a_peer_behind_nat_moves(Ours::B);
 }
 
 fn a_wrong_password(ours: Ours) {
-    let mut lab = Lab::new();
-    let _nat = Nat::new(&lab.sites.b);
-    for (server, client) in
-        [("-p secret", "-p secre"), ("-p secret", ""), ("-p secret -k key -lz4 1", "-p other -k key -lz4 1")]
-    {
-        let mut underlay = Wire::new(&lab.sites.a, "wan");
-        let wrong = behind_nat(&lab, ours, server, client);
-        // It is told every second.
-        lab.assert_closed(Duration::from_millis(2200));
-        drop(wrong);
-        let heard = underlay.receive_all(Duration::from_millis(50));
-        let from = |host| {
-            // UDP; while an end is not there, the kernel answers by ICMP.
-            let udp = |frame: &Vec<u8>| frame[12..14] == [8, 0] && frame[23] == 17;
-            let sent = |frame: &&Vec<u8>| udp(frame) && frame[26..30] == [192, 0, 2, host];
-            heard.iter().filter(sent).count()
-        };
-        assert!(from(2) >= 2 && from(1) == 0, "{} told, {} answered", from(2), from(1));
-    }
-    // It is the password that was missing.
-    let _right = behind_nat(&lab, ours, "-p secret", "-p secret");
-    lab.wait_open();
+    with_each_original(|lab| {
+        let _nat = Nat::new(&lab.sites.b);
+        for (server, client) in
+            [("-p secret", "-p secre"), ("-p secret", ""), ("-p secret -k key -lz4 1", "-p other -k key -lz4 1")]
+        {
+            let mut underlay = Wire::new(&lab.sites.a, "wan");
+            let wrong = behind_nat(&lab, ours, server, client);
+            // It is told every second.
+            lab.assert_closed(Duration::from_millis(2200));
+            drop(wrong);
+            let heard = underlay.receive_all(Duration::from_millis(50));
+            let from = |host| {
+                // UDP; while an end is not there, the kernel answers by ICMP.
+                let udp = |frame: &Vec<u8>| frame[12..14] == [8, 0] && frame[23] == 17;
+                let sent = |frame: &&Vec<u8>| udp(frame) && frame[26..30] == [192, 0, 2, host];
+                heard.iter().filter(sent).count()
+            };
+            assert!(from(2) >= 2 && from(1) == 0, "{} told, {} answered", from(2), from(1));
+        }
+        // It is the password that was missing.
+        let _right = behind_nat(&lab, ours, "-p secret", "-p secret");
+        lab.wait_open();
+    });
 }
 
 #[test]
-#[ignore = "they need the original, which ETHUDP_REFERENCE names"]
+#[ignore = "they need the original, which ETHUDP_REFERENCE and ETHUDP_REFERENCE_RELEASE name"]
 fn a_wrong_password_does_not_open_our_end() {
     a_wrong_password(Ours::A);
 }
 
 #[test]
-#[ignore = "they need the original, which ETHUDP_REFERENCE names"]
+#[ignore = "they need the original, which ETHUDP_REFERENCE and ETHUDP_REFERENCE_RELEASE name"]
 fn our_wrong_password_does_not_open_the_original() {
     a_wrong_password(Ours::B);
 }
 
 /// Waits until what A and B send goes over the master path, which `master` hears at B.
-fn wait_master(lab: &mut Lab, master: &mut Wire) {
+fn wait_master(lab: &mut Lab<'_>, master: &mut Wire) {
     let mut number = 0;
-    wait_for("return to the master path", Duration::from_secs(15), || {
+    wait_for("return to the master path", crate::lab::PATIENCE, || {
         number += 1;
         let (to_b, to_a) = (frame(number, 100), frame(number, 101));
         carry(&lab.a, &mut lab.b, &to_b, &to_b);
@@ -99,38 +101,39 @@ fn wait_master(lab: &mut Lab, master: &mut Wire) {
 }
 
 fn a_cut_path(ours: Ours) {
-    let mut lab = Lab::new();
-    let (a, b) = (&lab.sites.a, &lab.sites.b);
-    join((a, "wan2"), (b, "wan2"), 9600);
-    for (site, host) in [(a, 1), (b, 2)] {
-        site.ip(&format!("addr add 198.51.100.{host}/24 dev wan2"));
-    }
-    let end = |here, there| {
-        format!("-e 192.0.2.{here} 6000 192.0.2.{there} 6000 lan 198.51.100.{here} 6001 198.51.100.{there} 6001")
-    };
-    let _tunnel = lab.start(ours, &end(1, 2), &end(2, 1));
-    let frames = frames([14, 60, 100, 1000, 1514, 9000]);
-    let mut master = Wire::new(&lab.sites.b, "wan");
-    lab.wait_open();
-    wait_master(&mut lab, &mut master);
-    for _ in 0..2 {
-        lab.sites.b.ip("link set wan down");
+    with_each_original(|lab| {
+        let (a, b) = (&lab.sites.a, &lab.sites.b);
+        join((a, "wan2"), (b, "wan2"), 9600);
+        for (site, host) in [(a, 1), (b, 2)] {
+            site.ip(&format!("addr add 198.51.100.{host}/24 dev wan2"));
+        }
+        let end = |here, there| {
+            format!("-e 192.0.2.{here} 6000 192.0.2.{there} 6000 lan 198.51.100.{here} 6001 198.51.100.{there} 6001")
+        };
+        let _tunnel = lab.start(ours, &end(1, 2), &end(2, 1));
+        let frames = frames([14, 60, 100, 1000, 1514, 9000]);
+        let mut master = Wire::new(&lab.sites.b, "wan");
         lab.wait_open();
-        lab.carry(&frames);
-        lab.sites.b.ip("link set wan up");
-        wait_master(&mut lab, &mut master);
-        lab.carry(&frames);
-    }
+        wait_master(lab, &mut master);
+        for _ in 0..2 {
+            lab.sites.b.ip("link set wan down");
+            lab.wait_open();
+            lab.carry(&frames);
+            lab.sites.b.ip("link set wan up");
+            wait_master(lab, &mut master);
+            lab.carry(&frames);
+        }
+    });
 }
 
 #[test]
-#[ignore = "they need the original, which ETHUDP_REFERENCE names"]
+#[ignore = "they need the original, which ETHUDP_REFERENCE and ETHUDP_REFERENCE_RELEASE name"]
 fn a_cut_path_with_our_end_at_a() {
     a_cut_path(Ours::A);
 }
 
 #[test]
-#[ignore = "they need the original, which ETHUDP_REFERENCE names"]
+#[ignore = "they need the original, which ETHUDP_REFERENCE and ETHUDP_REFERENCE_RELEASE name"]
 fn a_cut_path_with_our_end_at_b() {
     a_cut_path(Ours::B);
 }

@@ -2,53 +2,54 @@
 
 use crate::lab::{Scratch, frame};
 
-use super::ends::{Lab, Ours, ROLES, carry};
+use super::ends::{Ours, ROLES, carry, with_each_original};
 
 #[test]
-#[ignore = "they need the original, which ETHUDP_REFERENCE names"]
+#[ignore = "they need the original, which ETHUDP_REFERENCE and ETHUDP_REFERENCE_RELEASE name"]
 fn vlan_maps() {
-    let mut lab = Lab::new();
-    let scratch = Scratch::new();
-    let a = scratch.write("a", "10 20\n20 10\n100 4000\n", 0o644);
-    let b = scratch.write("b", "30 20\n31 4000\n", 0o644);
-    let tagged = |number, tags: &[u8]| {
-        let mut tagged = frame(number, 100);
-        tagged.splice(12..12, tags.iter().copied());
-        tagged
-    };
-    // At A, at B. Only the first tag counts, its upper four bits stay; there is more of 802.1ad in the ledger.
-    let both_ways: [(&[u8], &[u8]); 8] = [
-        (b"", b""),
-        (b"\x81\x00\x00\x0a", b"\x81\x00\x00\x1e"),
-        (b"\x81\x00\xf0\x0a", b"\x81\x00\xf0\x1e"),
-        (b"\x81\x00\x00\x64", b"\x81\x00\x00\x1f"),
-        (b"\x81\x00\x20\x14", b"\x81\x00\x20\x0a"),
-        (b"\x81\x00\x00\x63", b"\x81\x00\x00\x63"),
-        (b"\x81\x00\x00\x0a\x81\x00\x00\x0a", b"\x81\x00\x00\x1e\x81\x00\x00\x0a"),
-        (b"\x88\xa8\x00\x63\x81\x00\x00\x0a", b"\x88\xa8\x00\x63\x81\x00\x00\x0a"),
-    ];
-    for ours in ROLES {
-        let map = |path: &std::path::Path| format!("-map {}", path.display());
-        let _both = lab.join(ours, &map(&a), &map(&b));
-        for (number, (at_a, at_b)) in (0..).zip(both_ways) {
-            carry(&lab.a, &mut lab.b, &tagged(number, at_a), &tagged(number, at_b));
-            carry(&lab.b, &mut lab.a, &tagged(number, at_b), &tagged(number, at_a));
+    with_each_original(|lab| {
+        let scratch = Scratch::new();
+        let a = scratch.write("a", "10 20\n20 10\n100 4000\n", 0o644);
+        let b = scratch.write("b", "30 20\n31 4000\n", 0o644);
+        let tagged = |number, tags: &[u8]| {
+            let mut tagged = frame(number, 100);
+            tagged.splice(12..12, tags.iter().copied());
+            tagged
+        };
+        // At A, at B. Only the first tag counts, its upper four bits stay; there is more of 802.1ad in the ledger.
+        let both_ways: [(&[u8], &[u8]); 8] = [
+            (b"", b""),
+            (b"\x81\x00\x00\x0a", b"\x81\x00\x00\x1e"),
+            (b"\x81\x00\xf0\x0a", b"\x81\x00\xf0\x1e"),
+            (b"\x81\x00\x00\x64", b"\x81\x00\x00\x1f"),
+            (b"\x81\x00\x20\x14", b"\x81\x00\x20\x0a"),
+            (b"\x81\x00\x00\x63", b"\x81\x00\x00\x63"),
+            (b"\x81\x00\x00\x0a\x81\x00\x00\x0a", b"\x81\x00\x00\x1e\x81\x00\x00\x0a"),
+            (b"\x88\xa8\x00\x63\x81\x00\x00\x0a", b"\x88\xa8\x00\x63\x81\x00\x00\x0a"),
+        ];
+        for ours in ROLES {
+            let map = |path: &std::path::Path| format!("-map {}", path.display());
+            let _both = lab.join(ours, &map(&a), &map(&b));
+            for (number, (at_a, at_b)) in (0..).zip(both_ways) {
+                carry(&lab.a, &mut lab.b, &tagged(number, at_a), &tagged(number, at_b));
+                carry(&lab.b, &mut lab.a, &tagged(number, at_b), &tagged(number, at_a));
+            }
         }
-    }
-    // The map of one end alone, so that no other can undo it.
-    let one_way: [(&[u8], &[u8]); 4] = [
-        (b"\x81\x00\x00\x0a", b"\x81\x00\x00\x14"),
-        (b"\x81\x00\x00\x14", b"\x81\x00\x00\x0a"),
-        (b"\x81\x00\x70\x64", b"\x81\x00\x7f\xa0"),
-        (b"\x81\x00\x00\x1e", b"\x81\x00\x00\x1e"),
-    ];
-    for ours in ROLES {
-        let _one = lab.join(ours, &format!("-map {}", a.display()), "");
-        for (number, (at_a, at_b)) in (0..).zip(one_way) {
-            carry(&lab.a, &mut lab.b, &tagged(number, at_a), &tagged(number, at_b));
-            carry(&lab.b, &mut lab.a, &tagged(number, at_b), &tagged(number, at_a));
+        // The map of one end alone, so that no other can undo it.
+        let one_way: [(&[u8], &[u8]); 4] = [
+            (b"\x81\x00\x00\x0a", b"\x81\x00\x00\x14"),
+            (b"\x81\x00\x00\x14", b"\x81\x00\x00\x0a"),
+            (b"\x81\x00\x70\x64", b"\x81\x00\x7f\xa0"),
+            (b"\x81\x00\x00\x1e", b"\x81\x00\x00\x1e"),
+        ];
+        for ours in ROLES {
+            let _one = lab.join(ours, &format!("-map {}", a.display()), "");
+            for (number, (at_a, at_b)) in (0..).zip(one_way) {
+                carry(&lab.a, &mut lab.b, &tagged(number, at_a), &tagged(number, at_b));
+                carry(&lab.b, &mut lab.a, &tagged(number, at_b), &tagged(number, at_a));
+            }
         }
-    }
+    });
 }
 
 /// The Internet checksum of these bytes.
@@ -95,41 +96,42 @@ fn segment(ipv6: bool, tags: &[u8], flags: u8, mss: u16, data: u8) -> Vec<u8> {
 }
 
 #[test]
-#[ignore = "they need the original, which ETHUDP_REFERENCE names"]
+#[ignore = "they need the original, which ETHUDP_REFERENCE and ETHUDP_REFERENCE_RELEASE name"]
 fn the_mss_is_lowered_and_the_checksum_is_right() {
-    let mut lab = Lab::new();
-    for ours in ROLES {
-        // Only A does it: to what it sends and to what it receives.
-        let _tunnel = lab.join(ours, "-mss 1300", "");
-        let both = [false, true].into_iter().flat_map(|ipv6| [(ipv6, &b""[..]), (ipv6, b"\x81\x00\x00\x63")]);
-        for (ipv6, tags) in both {
-            let mut cases = vec![
-                (SYN, 1460, 1300, 0),
-                (SYN, 1301, 1300, 0),
-                (SYN, 0xffff, 1300, 200),
-                (SYN | ACK, 1460, 1300, 0),
-                (SYN | ACK, 1460, 1300, 2),
-                (SYN, 1300, 1300, 0),
-                (SYN, 536, 536, 0),
-                (ACK, 1460, 1460, 0),
-            ];
-            // The original's checksum is wrong when the length is odd.
-            if matches!(ours, Ours::A) {
-                cases.extend([(SYN, 1460, 1300, 1), (SYN | ACK, 1460, 1300, 77)]);
-            }
-            for (flags, mss, lowered, data) in cases {
-                for padding in [&b""[..], b"padding"] {
-                    let sent = [&segment(ipv6, tags, flags, mss, data), padding].concat();
-                    let expected = [&segment(ipv6, tags, flags, lowered, data), padding].concat();
-                    carry(&lab.a, &mut lab.b, &sent, &expected);
-                    carry(&lab.b, &mut lab.a, &sent, &expected);
+    with_each_original(|lab| {
+        for ours in ROLES {
+            // Only A does it: to what it sends and to what it receives.
+            let _tunnel = lab.join(ours, "-mss 1300", "");
+            let both = [false, true].into_iter().flat_map(|ipv6| [(ipv6, &b""[..]), (ipv6, b"\x81\x00\x00\x63")]);
+            for (ipv6, tags) in both {
+                let mut cases = vec![
+                    (SYN, 1460, 1300, 0),
+                    (SYN, 1301, 1300, 0),
+                    (SYN, 0xffff, 1300, 200),
+                    (SYN | ACK, 1460, 1300, 0),
+                    (SYN | ACK, 1460, 1300, 2),
+                    (SYN, 1300, 1300, 0),
+                    (SYN, 536, 536, 0),
+                    (ACK, 1460, 1460, 0),
+                ];
+                // The original's checksum is wrong when the length is odd.
+                if matches!(ours, Ours::A) {
+                    cases.extend([(SYN, 1460, 1300, 1), (SYN | ACK, 1460, 1300, 77)]);
                 }
+                for (flags, mss, lowered, data) in cases {
+                    for padding in [&b""[..], b"padding"] {
+                        let sent = [&segment(ipv6, tags, flags, mss, data), padding].concat();
+                        let expected = [&segment(ipv6, tags, flags, lowered, data), padding].concat();
+                        carry(&lab.a, &mut lab.b, &sent, &expected);
+                        carry(&lab.b, &mut lab.a, &sent, &expected);
+                    }
+                }
+                // What need not be lowered is not touched, a wrong checksum included.
+                let mut wrong = segment(ipv6, tags, SYN, 1200, 0);
+                *wrong.last_mut().unwrap() ^= 1;
+                carry(&lab.a, &mut lab.b, &wrong, &wrong);
+                carry(&lab.b, &mut lab.a, &wrong, &wrong);
             }
-            // What need not be lowered is not touched, a wrong checksum included.
-            let mut wrong = segment(ipv6, tags, SYN, 1200, 0);
-            *wrong.last_mut().unwrap() ^= 1;
-            carry(&lab.a, &mut lab.b, &wrong, &wrong);
-            carry(&lab.b, &mut lab.a, &wrong, &wrong);
         }
-    }
+    });
 }

@@ -205,7 +205,8 @@ fn opened_by_definition(key: &[u8], datagram: &[u8]) -> Option<Vec<u8>> {
     is_padded.then_some(opened)
 }
 
-const AES: [(usize, Cipher); 3] = [(16, Cipher::Aes128), (24, Cipher::Aes192), (32, Cipher::Aes256)];
+const AES: [(usize, Cipher); 4] =
+    [(16, Cipher::Aes128), (24, Cipher::Aes192), (32, Cipher::Aes256), (24, Cipher::Aes256Ethudp2023)];
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]

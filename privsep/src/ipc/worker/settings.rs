@@ -25,6 +25,8 @@ pub enum Cipher {
     Aes192,
     /// AES-256-CBC.
     Aes256,
+    /// AES-192-CBC, which the releases of `EthUDP` (v20181024 to v20230202) run under the name aes-256.
+    Aes256Ethudp2023,
 }
 
 /// Which kind of handle the local side is.
@@ -153,7 +155,9 @@ impl Classic {
         let sealed = match self.cipher {
             Cipher::None | Cipher::Xor => payload,
             // Padding takes at least one byte.
-            Cipher::Aes128 | Cipher::Aes192 | Cipher::Aes256 => (payload / BLOCK * BLOCK).saturating_sub(1),
+            Cipher::Aes128 | Cipher::Aes192 | Cipher::Aes256 | Cipher::Aes256Ethudp2023 => {
+                (payload / BLOCK * BLOCK).saturating_sub(1)
+            }
         };
         // The trailer.
         sealed.saturating_sub(u32::from(self.compress))

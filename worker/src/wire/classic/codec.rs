@@ -65,7 +65,7 @@ impl Codec {
             }
             Cipher::None | Cipher::Xor => Inner::None,
             Cipher::Aes128 => Inner::Aes128(Box::new(cbc::Key::new(key))),
-            Cipher::Aes192 => Inner::Aes192(Box::new(cbc::Key::new(key))),
+            Cipher::Aes192 | Cipher::Aes256Ethudp2023 => Inner::Aes192(Box::new(cbc::Key::new(key))),
             Cipher::Aes256 => Inner::Aes256(Box::new(cbc::Key::new(key))),
         };
         Self { cipher, compress }
