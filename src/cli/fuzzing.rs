@@ -11,6 +11,7 @@ use privsep::netlink::{self, Link};
 
 use crate::cli::init::fuzzing as init;
 use crate::cli::{Command, classic, convert};
+use crate::status::ask::{self, Unknown};
 use crate::supervise::fuzzing as supervise;
 use crate::tunnel::{file, keys, vlan_map};
 
@@ -41,6 +42,25 @@ pub fn text(data: &[u8]) {
 /// The data as the line of another end.
 pub fn line(data: &[u8]) {
     init::line(data);
+}
+
+/// The data as what a control socket answers to `show`: a status of which nothing moves the terminal, or an error of one line.
+pub fn answer(data: &[u8]) {
+    let moves = |text: &str| text.contains(|letter: char| letter.is_control() && letter != '\n');
+    match ask::understand(data, "name") {
+        Ok(status) => {
+            assert!(!moves(&status.text()) && !moves(&status.line()), "{status:?}");
+            let again = ask::understand(status.json().as_bytes(), "name");
+            assert!(again.is_ok_and(|again| again.json() == status.json()));
+        }
+        Err(Unknown::Reason(reason)) => assert!(!reason.contains(char::is_control), "{reason}"),
+        Err(Unknown::NotRunning) => unreachable!("it has answered"),
+    }
+}
+
+/// The data as a file that `init --peer` finds.
+pub fn existing(data: &[u8]) {
+    init::existing(data);
 }
 
 /// The data as a key's text; and as a private key and the peer's public one, whether they are taken for that, which is `None` where
@@ -169,6 +189,8 @@ mod tests {
         replay("report", super::report);
         replay("netlink", super::netlink);
         replay("line", super::line);
+        replay("answer", super::answer);
+        replay("existing", super::existing);
         // What is taken here, the worker takes, and nothing else.
         replay("keys", |data| assert_eq!(super::keys(data), ethudp_worker::fuzzing::pair(data)));
     }

@@ -18,7 +18,7 @@ fn a_peer_behind_nat_moves(ours: Ours) {
         let frames = frames([14, 60, 100, 1000, 1514, 9000]);
         let nat = Nat::new(&lab.sites.b);
         for options in ["", "-p secret", "-p secret -k key -lz4 1"] {
-            let _tunnel = behind_nat(&lab, ours, options, options);
+            let _tunnel = behind_nat(lab, ours, options, options);
             lab.wait_open();
             lab.carry(&frames);
             for number in 0..2 {
@@ -55,7 +55,7 @@ fn a_wrong_password(ours: Ours) {
             [("-p secret", "-p secre"), ("-p secret", ""), ("-p secret -k key -lz4 1", "-p other -k key -lz4 1")]
         {
             let mut underlay = Wire::new(&lab.sites.a, "wan");
-            let wrong = behind_nat(&lab, ours, server, client);
+            let wrong = behind_nat(lab, ours, server, client);
             // It is told every second.
             lab.assert_closed(Duration::from_millis(2200));
             drop(wrong);
@@ -69,7 +69,7 @@ fn a_wrong_password(ours: Ours) {
             assert!(from(2) >= 2 && from(1) == 0, "{} told, {} answered", from(2), from(1));
         }
         // It is the password that was missing.
-        let _right = behind_nat(&lab, ours, "-p secret", "-p secret");
+        let _right = behind_nat(lab, ours, "-p secret", "-p secret");
         lab.wait_open();
     });
 }

@@ -161,7 +161,7 @@ fn same(one: SocketAddr, other: SocketAddr) -> bool {
 }
 
 /// Takes what was received into slot `index`: its length, and that of each datagram in it but the last; or drops and counts it.
-fn accept(
+pub(crate) fn accept(
     batch: &mut Batch,
     index: usize,
     (length, each): (usize, usize),

@@ -32,6 +32,16 @@ fn offload() {
 }
 
 #[test]
+fn runs() {
+    replay("runs", fuzzing::runs);
+}
+
+#[test]
+fn tagged() {
+    replay("tagged", fuzzing::tagged);
+}
+
+#[test]
 fn message() {
     replay("message", fuzzing::message);
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::line::{self, Line};
@@ -16,6 +16,31 @@ pub fn line(data: &[u8]) {
     taken(&said);
     if let Some(line) = taken(&line::with_sum(data)) {
         assert_eq!(line::with_sum(data), line.to_string(), "two lines say the same");
+    }
+}
+
+/// A file that is there, to which a peer is added: its lines stay, with at most two more, and to add the peer again changes nothing.
+pub fn existing(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let key = keys::public(&[2; 32]);
+    let endpoint = Some(line::endpoint("192.0.2.1:6000").unwrap());
+    let peer = Line { joins: false, key, inner: Vec::new(), endpoint };
+    match files::add(text, &peer, false) {
+        Err(error) => assert!(!error.contains('\n'), "{error}"),
+        Ok(new) => {
+            let mut lines = new.lines();
+            let stay = text.lines().all(|line| lines.any(|other| other == line));
+            assert!(stay && new.lines().count() <= text.lines().count() + 2, "{new}");
+            // What was put into a string is found out when the whole file is read.
+            let found = new.parse::<toml::Table>().is_ok_and(|table| {
+                table["secure"].get("peer-public-key").and_then(toml::Value::as_str) == Some(keys::text(&key).as_str())
+            });
+            let again = files::add(&new, &peer, false);
+            assert!(!found || again.is_err() || again.as_ref() == Ok(&new), "{new}");
+        }
+    }
+    if let Err(error) = file::private_key(text, Path::new("/nonexistent")) {
+        assert!(!error.contains('\n'), "{error}");
     }
 }
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::missing_panics_doc)] // To panic is what they are for.
 
+mod received;
 mod secure;
 mod session;
 
@@ -10,6 +11,7 @@ use std::ops::Range;
 
 use privsep::ipc::Cipher;
 
+pub use received::{runs, tagged};
 pub use secure::{content, message, pair, unpack};
 pub use session::{SESSION_BYTES, session};
 

@@ -1,7 +1,7 @@
 //! The local side: where frames come from and go to.
 
 mod outgoing;
-mod raw;
+pub(crate) mod raw;
 mod tap;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

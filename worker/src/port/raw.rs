@@ -78,7 +78,14 @@ impl Source {
 
 /// Takes what was received into slot `index`, `length` bytes in all: what the kernel says of the frame, and the frame without the
 /// tag that it has taken out, which comes back into its place; or drops and counts it.
-fn accept(batch: &mut Batch, index: usize, length: usize, tag: Option<VlanTag>, partial: bool, counters: &SharedPort) {
+pub(crate) fn accept(
+    batch: &mut Batch,
+    index: usize,
+    length: usize,
+    tag: Option<VlanTag>,
+    partial: bool,
+    counters: &SharedPort,
+) {
     if length > batch.capacity() {
         return counters.rx_dropped_oversize.add(1);
     }

@@ -1,0 +1,79 @@
+//! What the kernel says beside the bytes that it has received: the lengths of a run of datagrams, the tag of a frame.
+
+use privsep::ipc::{SharedPath, SharedPort};
+use privsep::sys::worker::mmsg::VlanTag;
+
+use crate::batch::{Batch, Facts, MAX_DATAGRAM};
+use crate::frame::{HEADER, offload, vlan};
+use crate::{path, port};
+
+/// Runs of datagrams (`UDP_GRO`), each of two bytes of length and two of the length of each of its datagrams. A run is kept with its
+/// bytes in their order, no datagram over the limit, or dropped and counted.
+pub fn runs(data: &[u8]) {
+    let (mut batch, counters) = (Batch::for_runs(), SharedPath::default());
+    let capacity = batch.capacity();
+    let (lengths, _) = data.as_chunks::<4>();
+    let runs: Vec<_> = lengths.iter().map(|[a, b, c, d]| [[*a, *b], [*c, *d]].map(u16::from_be_bytes)).collect();
+    let runs: Vec<_> = runs.into_iter().map(|[length, each]| (usize::from(length).min(capacity), each)).collect();
+    for (slot, (length, _)) in batch.slots().zip(&runs) {
+        slot[..*length].iter_mut().zip(pattern()).for_each(|(to, byte)| *to = byte);
+    }
+    let slots = Batch::for_runs().slots().count();
+    for (index, &(length, each)) in runs.iter().enumerate().take(slots) {
+        // As the receiver says it: none where it is one datagram.
+        let each = if each == 0 { length } else { usize::from(each) };
+        let (before, dropped) = (batch.len(), dropped(&counters));
+        path::accept(&mut batch, index, (length, each), None, &counters);
+        let dropped = self::dropped(&counters) - dropped;
+        let kept: Vec<_> = batch.frames(before).map(<[u8]>::to_vec).collect();
+        if dropped > 0 {
+            assert!(kept.is_empty() && dropped == length.div_ceil(each.max(1)) as u64);
+            continue;
+        }
+        let (last, others) = kept.split_last().unwrap();
+        assert!(others.iter().all(|datagram| datagram.len() == each) && last.len() <= each.min(MAX_DATAGRAM));
+        assert!(kept.concat().into_iter().eq(pattern().take(length)));
+    }
+}
+
+/// Bytes of which no two runs of a length less than 256 are the same.
+fn pattern() -> impl Iterator<Item = u8> {
+    (0..=255_u8).cycle()
+}
+
+fn dropped(counters: &SharedPath) -> u64 {
+    let counted = counters.snapshot();
+    counted.rx_dropped_oversize + counted.rx_dropped_invalid
+}
+
+/// A packet as a packet socket gives it: a byte that says whether there is a tag and whether checksums may stay partial, four of the tag,
+/// the kernel's header, the frame. It is dropped and counted, or kept with the tag in its place.
+pub fn tagged(data: &[u8]) {
+    let Some(([choice, a, b, c, d], packet)) = data.split_first_chunk() else { return };
+    let tag = VlanTag { tpid: u16::from_be_bytes([*a, *b]), tci: u16::from_be_bytes([*c, *d]) };
+    let (tag, partial) = ((choice & 1 == 1).then_some(tag), choice & 2 == 2);
+    let (mut batch, counters) = (Batch::for_superframes(), SharedPort::default());
+    let packet = &packet[..packet.len().min(batch.capacity())];
+    if let Some(slot) = batch.slots().next() {
+        slot[..packet.len()].copy_from_slice(packet);
+    }
+    port::raw::accept(&mut batch, 0, packet.len(), tag, partial, &counters);
+    let counted = counters.snapshot();
+    let dropped = counted.rx_dropped_oversize + counted.rx_dropped_offload + counted.rx_dropped_short;
+    assert_eq!(dropped == 0, batch.len() == 1);
+    if dropped > 0 {
+        return;
+    }
+    let (header, frame) = packet.split_at(offload::SHORT);
+    let mut expected = frame.to_vec();
+    if let Some(tag) = tag.filter(|_| frame.len() >= HEADER) {
+        expected.splice(12..12, [tag.tpid.to_be_bytes(), tag.tci.to_be_bytes()].concat());
+        assert_eq!(batch.frame(0).len(), frame.len() + vlan::TAG);
+    }
+    // A checksum that is completed is the only change.
+    if offload::parse(header, frame) == Ok(Facts::default()) {
+        assert_eq!(batch.frame(0), expected);
+    } else {
+        assert_eq!((batch.frame(0).len(), &batch.frame(0)[..12]), (expected.len(), &expected[..12]));
+    }
+}
