@@ -30,6 +30,7 @@ mod overload;
 mod own_addresses;
 mod parts;
 mod raw;
+mod recipes;
 mod recovery;
 mod secure;
 mod secure_attacks;

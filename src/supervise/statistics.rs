@@ -88,9 +88,56 @@ fn session(secure: &SecureState) -> String {
 
 #[cfg(test)]
 mod tests {
-    use privsep::ipc::{SecureCounters, SessionCipher, SessionReport};
+    use privsep::ipc::{PathCounters, PortCounters, SealCounters, SecureCounters, SessionCipher, SessionReport};
 
     use super::*;
+
+    #[test]
+    fn the_recipe_explains_these_lines() {
+        let page = include_str!("../../docs/RECIPES.md")
+            .replace("version: 0.1.0", concat!("version: ", env!("CARGO_PKG_VERSION")));
+        let counters = PathCounters {
+            pings_sent: 3600,
+            pongs_received: 3598,
+            pings_received: 3597,
+            pongs_sent: 3597,
+            tx_errors: 2,
+            rx_datagrams: 86_000,
+            rx_bytes: 65_000_000,
+            tx_datagrams: 88_000,
+            tx_bytes: 68_000_000,
+            rx_dropped_invalid: 4,
+            rx_dropped_foreign: 3,
+            ..PathCounters::default()
+        };
+        let slave = PathCounters { pings_sent: 3600, tx_datagrams: 3600, tx_bytes: 36_000, ..PathCounters::default() };
+        let path = |health, counters| PathReport { health, counters, ..PathReport::default() };
+        let session = SessionReport { cipher: SessionCipher::Aes256Gcm, age_ms: 40_000, began_here: true };
+        let counts = SecureCounters { handshakes: 60, rekeys: 59, ..SecureCounters::default() };
+        let state = State {
+            tick: 3600,
+            port: PortCounters {
+                rx_frames: 81_000,
+                rx_bytes: 64_000_000,
+                tx_frames: 79_000,
+                tx_bytes: 61_000_000,
+                tx_errors: 1,
+                ..PortCounters::default()
+            },
+            seal: SealCounters {
+                bytes: 64_000_000,
+                compress_saved: 9_000_000,
+                compress_overhead: 500,
+                encrypt_overhead: 600_000,
+            },
+            secure: SecureState { session: Some(session), counts, ..SecureState::default() },
+            paths: vec![path(PathHealth::Up, counters), path(PathHealth::Down, slave)],
+            ..State::default()
+        };
+        let address = |port: u16| (format!("192.0.2.1:{port}"), format!("198.51.100.7:{port}"));
+        let lines = lines(&state, &[address(6000), address(6001)], true);
+        assert!(page.contains(&lines.join("\n")), "docs/RECIPES.md must have:\n{}", lines.join("\n"));
+    }
 
     #[test]
     fn of_the_secure_wire_all_counts_are_said_and_of_the_classic_one_nothing() {
