@@ -14,6 +14,9 @@ pub enum Error {
     /// The workers crash as if somebody steered them, and another start would go on with that; exit status 79.
     #[error("{0}")]
     Attacked(String),
+    /// The program is to be started again at once, for what only a new start mends; exit status 1.
+    #[error("{0}")]
+    Again(String),
     /// Anything else; exit status 1.
     #[error("{0}")]
     Failure(String),
@@ -44,7 +47,7 @@ impl Error {
             Self::Usage(_) => 2,
             Self::Configuration(_) => 78,
             Self::Attacked(_) => 79,
-            Self::Failure(_) => 1,
+            Self::Again(_) | Self::Failure(_) => 1,
             Self::Reported(status) => *status,
         }
     }

@@ -26,17 +26,17 @@ pub fn run() -> ExitCode {
         return compiler::run();
     }
     let started = start::afresh();
-    let stored_tap = descriptor_store::take_tap();
+    let stored = descriptor_store::take();
     log::open_stderr();
     if let Err(error) = started {
         log::warning(&format!("signals or limits of whoever started us: {error}"));
     }
-    let stored_tap = stored_tap.unwrap_or_else(|error| {
+    let stored = stored.unwrap_or_else(|error| {
         log::warning(&format!("descriptors that the service manager has kept: {error}; not used"));
-        None
+        descriptor_store::Stored::default()
     });
     let result = cli::parse().and_then(|command| match command {
-        Command::Run(tunnel, policies) => cli::run::run(&tunnel, policies, stored_tap),
+        Command::Run(tunnel, policies) => cli::run::run(*tunnel, policies, stored),
         Command::Benchmark(classic, secrets, length) => benchmark::run(classic, secrets, length),
         Command::Check(options) => check::check(&options),
         Command::Show { name, json } => show::show(name.as_deref(), json),

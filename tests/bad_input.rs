@@ -115,11 +115,6 @@ fn what_no_retry_mends_has_status_78() {
             "interface \"eth9\": no such interface",
             1,
         ),
-        (
-            format!("{mirror}[mirror]\ninterface = \"dummy\"\n").replace("192.0.2.1", "192.0.2.99"),
-            "not an address of this host",
-            1,
-        ),
     ] {
         let file = scratch.write("a.toml", &content, 0o644);
         fails(&sites.a, &["up", file.to_str().unwrap()], &[], status, words);

@@ -21,6 +21,7 @@ mod interop;
 mod keys;
 mod kills;
 mod large_datagrams;
+mod late;
 mod mirror;
 mod mss;
 mod nat;

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ pub struct Manager {
     socket: UnixDatagram,
     /// Whether what the service logs is the journal's.
     journal: bool,
+    /// Names for the service, in the place of `/etc/hosts`.
+    hosts: Option<PathBuf>,
 }
 
 /// A service that runs; ended like by `systemctl stop`.
@@ -31,12 +34,25 @@ impl Drop for Service {
     }
 }
 
+impl Service {
+    /// Whether it runs.
+    pub fn runs(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
+    }
+}
+
 impl Manager {
     pub fn new() -> Self {
         let scratch = Scratch::new();
         let socket = UnixDatagram::bind(scratch.path().join("notify")).unwrap();
         socket.set_read_timeout(Some(crate::lab::PATIENCE)).unwrap();
-        Self { scratch, socket, journal: false }
+        Self { scratch, socket, journal: false, hosts: None }
+    }
+
+    /// Has the service find these names, from now on.
+    pub fn hosts(&mut self, text: &str) {
+        // Written in place: a service that runs has the file mounted.
+        self.hosts = Some(self.scratch.write("hosts", text, 0o644));
     }
 
     /// Starts `ethudp up` on a file of this content, with what was stored as descriptor 3.
@@ -48,9 +64,16 @@ impl Manager {
         let log = self.scratch.path().join("log");
         // The journal is known by the device and inode of its stream.
         let journal = if self.journal { "export JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2);" } else { "" };
-        let script = format!("{listen} exec >{} 2>&1; {journal} exec {ETHUDP} up {}", log.display(), file.display());
+        let mount = |hosts: &PathBuf| format!("mount --bind {} /etc/hosts;", hosts.display());
+        let mount = self.hosts.as_ref().map_or_else(String::new, mount);
+        let script =
+            format!("{listen} exec >{} 2>&1; {mount} {journal} exec {ETHUDP} up {}", log.display(), file.display());
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--", "bash", "-c", &script]);
+        command.args(["--pdeathsig", "KILL", "--"]);
+        if self.hosts.is_some() {
+            command.args(["unshare", "--mount", "--propagation", "private"]);
+        }
+        command.args(["bash", "-c", &script]);
         command.env("RUNTIME_DIRECTORY", self.scratch.path());
         command.env("NOTIFY_SOCKET", self.scratch.path().join("notify")).env("WATCHDOG_USEC", "400000");
         // As its standard output: nothing else that a test starts meanwhile inherits it.
@@ -58,21 +81,42 @@ impl Manager {
         Service(site.spawn(&mut command))
     }
 
-    /// Whether a message with these words is among those that have come.
-    fn hears(&self, words: &str) -> bool {
+    /// All messages that have come.
+    pub fn heard(&self) -> String {
         self.socket.set_nonblocking(true).unwrap();
         let next = || {
             let mut buffer = [0; 4096];
             let length = self.socket.recv(&mut buffer).ok()?;
-            Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
+            Some(String::from_utf8_lossy(&buffer[..length]).into_owned() + "\n")
         };
-        let heard: Vec<_> = std::iter::from_fn(next).collect();
+        let heard = std::iter::from_fn(next).collect();
         self.socket.set_nonblocking(false).unwrap();
-        heard.iter().any(|text| text.contains(words))
+        heard
     }
 
-    fn log(&self) -> String {
+    /// Whether a message with these words is among those that have come.
+    pub fn hears(&self, words: &str) -> bool {
+        self.heard().contains(words)
+    }
+
+    /// Waits until the service has ended by itself, for a new start; all that it has said till then.
+    pub fn ends(&self, service: &mut Service) -> String {
+        let mut said = String::new();
+        let ended = wait_for("end of the service", Duration::from_secs(150), || {
+            said += &self.heard();
+            service.0.try_wait().unwrap()
+        });
+        assert_eq!(ended.code(), Some(1), "{}", self.log());
+        said + &self.heard()
+    }
+
+    pub fn log(&self) -> String {
         std::fs::read_to_string(self.scratch.path().join("log")).unwrap()
+    }
+
+    /// Waits until the service has logged these words.
+    pub fn wait_log(&self, words: &str) {
+        wait_for(words, Duration::from_secs(20), || self.log().contains(words).then_some(()));
     }
 
     /// Starts it and waits for READY; also returns what it has given to store, and all that it has said till then.
@@ -85,7 +129,8 @@ impl Manager {
                 .unwrap_or_else(|error| panic!("no message of the service: {error}\n{said}\n{}", self.log()));
             let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
             assert_eq!(descriptors.len(), usize::from(text.starts_with("FDSTORE=1")), "{text}");
-            to_store = descriptors.into_iter().next().or(to_store);
+            // Other descriptors are stored for their names alone.
+            to_store = descriptors.into_iter().next().filter(|_| text.contains("FDNAME=tap-0")).or(to_store);
             said += &(text + "\n");
         }
         (service, to_store, said)

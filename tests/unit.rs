@@ -46,6 +46,9 @@ fn it_limits_what_a_worker_could_waste() {
         assert!(setting(name).parse::<u32>().unwrap() > 0, "{name}");
     }
     assert_ne!(setting("StartLimitIntervalSec"), "0");
+    // What fails waits 5 s by itself, so that what is missing may be for hours; what crashes does not, and ends the unit.
+    let tries_an_hour = 3600 * 10 / (10 * 5 + 5);
+    assert!(setting("StartLimitBurst").parse::<u32>().unwrap() > tries_an_hour && setting("RestartSec") == "500ms");
     // What waits in the UDP sockets counts (two paths, 4 MiB asked for, which the kernel doubles), and what the worker may have
     // of its own; supervisor, helper and page tables need less than the rest. What `tests/vm` measures is less.
     let most: u64 = setting("MemoryMax").strip_suffix('M').unwrap().parse().unwrap();

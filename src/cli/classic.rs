@@ -9,7 +9,7 @@ use super::Command;
 use crate::Error;
 use crate::log::{self, Level};
 use crate::service::files;
-use crate::supervise::policy::{OnSignal, Place, Policies, TicksOver, Unresolved};
+use crate::supervise::policy::{Missing, OnSignal, Place, Policies, TicksOver};
 use crate::tunnel::cipher::{self, DEFAULT_KEY};
 use crate::tunnel::{self, Classic, Endpoint, Path, Port, Remote, Tunnel, address, advice, bounds, names, vlan_map};
 
@@ -140,7 +140,7 @@ fn policies(foreground: bool) -> Policies {
         if foreground { (Place::Foreground, TicksOver::End) } else { (Place::Background, TicksOver::Replace) };
     Policies {
         place,
-        unresolved: Unresolved::End,
+        missing: Missing::End,
         on_hangup: OnSignal::LogStatistics,
         on_user: OnSignal::ResetCounts,
         ticks_over,

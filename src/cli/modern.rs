@@ -11,13 +11,13 @@ use super::keys::Wanted;
 use super::{Command, check, classic, convert, init};
 use crate::Error;
 use crate::log::{self, Level};
-use crate::supervise::policy::{OnSignal, Place, Policies, TicksOver, Unresolved};
+use crate::supervise::policy::{Missing, OnSignal, Place, Policies, TicksOver};
 use crate::tunnel;
 
 /// What a service manager expects, and whoever runs it in a terminal.
 const POLICIES: Policies = Policies {
     place: Place::Foreground,
-    unresolved: Unresolved::Wait,
+    missing: Missing::Start,
     on_hangup: OnSignal::Reload,
     on_user: OnSignal::LogStatistics,
     ticks_over: TicksOver::End,

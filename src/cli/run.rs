@@ -3,7 +3,6 @@
 
 use std::fs::File;
 use std::io::{self, PipeWriter, Read, Write};
-use std::os::fd::OwnedFd;
 
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
@@ -11,18 +10,19 @@ use privsep::sys::process::fork_background;
 
 use crate::error::Context;
 use crate::log::{self, SystemLog};
+use crate::service::descriptor_store::Stored;
 use crate::supervise::policy::{Place, Policies};
 use crate::tunnel::{Tunnel, taken};
 use crate::{Error, supervise};
 
 /// Runs a tunnel until it is told to end.
-pub fn run(tunnel: &Tunnel, policies: Policies, stored_tap: Option<OwnedFd>) -> Result<(), Error> {
+pub fn run(tunnel: Tunnel, policies: Policies, stored: Stored) -> Result<(), Error> {
     log::name(&tunnel.name);
-    for line in taken::warnings(tunnel) {
+    for line in taken::warnings(&tunnel) {
         log::warning(&line);
     }
     if policies.place == Place::Foreground {
-        return supervise::run(tunnel, policies, stored_tap, || Ok(()));
+        return supervise::run(tunnel, policies, stored, || Ok(()));
     }
     let going = || "going to the background".to_owned();
     let (mut ready, signal) = io::pipe().context(going)?;
@@ -33,7 +33,7 @@ pub fn run(tunnel: &Tunnel, policies: Policies, stored_tap: Option<OwnedFd>) -> 
     drop(ready);
     setsid().context(going)?;
     let system_log = log::connect(&tunnel.name);
-    supervise::run(tunnel, policies, stored_tap, || detach(system_log, signal).context(going))
+    supervise::run(tunnel, policies, stored, || detach(system_log, signal).context(going))
 }
 
 /// How the child ended that was to go to the background.

@@ -10,9 +10,27 @@ pub const TAP: &str = "tap-0";
 /// Descriptors that are taken at most; the unit has room for eight.
 const MOST: u16 = 64;
 
-/// Takes the queue of the TAP, if it is there, and closes everything else that whoever started us has left open. Only for
-/// the first lines of `main`.
-pub fn take_tap() -> io::Result<Option<OwnedFd>> {
+/// Beginning of the name under which the number of ends is stored that have asked for another start, in a row. The descriptor is
+/// one of `/dev/null`: the name alone counts, which nothing but the service manager keeps over a start.
+const STARTS: &str = "starts-";
+
+/// What was stored.
+#[derive(Default)]
+pub struct Stored {
+    /// The queue of the TAP.
+    pub tap: Option<OwnedFd>,
+    /// Ends in a row that have asked for another start.
+    pub starts: u32,
+}
+
+/// The name under which this number of starts is stored.
+pub fn starts(number: u32) -> String {
+    format!("{STARTS}{number}")
+}
+
+/// Takes what is stored, and closes everything else that whoever started us has left open. Only for the first lines of
+/// `main`.
+pub fn take() -> io::Result<Stored> {
     let variable = |name| std::env::var(name).ok();
     let names = names(
         variable("LISTEN_PID").as_deref(),
@@ -26,7 +44,15 @@ pub fn take_tap() -> io::Result<Option<OwnedFd>> {
         Err(error) => return process::take_inherited(0).and(Err(io::Error::other(error))),
     };
     let descriptors = process::take_inherited(count)?;
-    Ok(names.into_iter().zip(descriptors).find_map(|(name, descriptor)| (name == TAP).then_some(descriptor)?))
+    let mut stored = Stored::default();
+    for (name, descriptor) in names.into_iter().zip(descriptors) {
+        if name == TAP {
+            stored.tap = stored.tap.or(descriptor);
+        } else if let Some(number) = name.strip_prefix(STARTS).and_then(|number| number.parse::<u32>().ok()) {
+            stored.starts = stored.starts.max(number);
+        }
+    }
+    Ok(stored)
 }
 
 /// The names of the descriptors that are for process `own`, and how many these are.

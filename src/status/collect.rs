@@ -10,6 +10,7 @@ use super::words::{
 };
 use super::{ConfinementStatus, PathStatus, Pids, PortStatus, SCHEMA, SessionStatus, Status};
 use crate::log;
+use crate::supervise::late::{Absent, Watch};
 use crate::tunnel::{Secure, Tunnel, Wire, cipher, keys};
 
 /// What a status is made from.
@@ -35,6 +36,8 @@ pub struct Facts<'a> {
     pub limit: Option<String>,
     /// What is known of each path besides its report.
     pub seen: Vec<Seen>,
+    /// What only a new start can open.
+    pub late: Option<&'a Watch>,
     /// What keeps a session from coming about.
     pub trouble: Option<Trouble>,
     /// Why the active path is not up, as far as that can be told.
@@ -61,9 +64,10 @@ pub fn collect(facts: Facts<'_>) -> Status {
         active: index == active,
         underlay_mtu: underlay_mtu(index),
         lost_size: facts.longest.filter(|_| report.drops_longest),
+        reason: facts.late.and_then(|late| late.reason(index)),
         ..path(addresses, &report, seen(index))
     });
-    let paths: Vec<_> = paths.collect();
+    let mut paths: Vec<_> = paths.collect();
     let (state, reason) = match (facts.worker, facts.helper, paths.get(active)) {
         (None, ..) => ("starting", None),
         (_, None, _) => ("degraded", Some("the helper has ended: a worker that dies cannot be replaced".into())),
@@ -74,6 +78,7 @@ pub fn collect(facts: Facts<'_>) -> Status {
             let mismatch = seen(active).mismatch.map(|mismatch| mismatch.sentence(facts.tunnel));
             let lost = path.and_then(|path| path.lost_size).map(lost_size_sentence);
             let reason = mismatch.or_else(|| facts.storm.map(Into::into)).or(lost).or(facts.limit);
+            let reason = reason.or_else(|| facts.late.and_then(Watch::sentence));
             let state = path.map_or("connecting", |path| path.state.as_str());
             let (state, reason) = match facts.trouble {
                 _ if facts.tunnel.secure().is_none() || facts.state.secure.session.is_some() => (state, reason),
@@ -84,6 +89,10 @@ pub fn collect(facts: Facts<'_>) -> Status {
             (state, if state == "up" { reason } else { reason.or(facts.not_up) })
         }
     };
+    let state = state.to_owned();
+    for absent in facts.late.map_or(&[][..], Watch::absent) {
+        paths.insert(absent.number.min(paths.len()), absent_path(absent, facts.late));
+    }
     let session = facts.tunnel.secure().map(|secure| session(secure, facts.state, facts.trouble));
     let (cipher, protection, lz4) = match &facts.tunnel.wire {
         Wire::Classic(classic) => (cipher::name(classic.cipher).into(), protection(classic.cipher), classic.lz4 > 0),
@@ -95,7 +104,7 @@ pub fn collect(facts: Facts<'_>) -> Status {
         mode: facts.tunnel.port.mode().into(),
         wire: facts.tunnel.wire.name().into(),
         version: env!("CARGO_PKG_VERSION").into(),
-        state: state.into(),
+        state,
         reason,
         uptime_s: facts.uptime.as_secs(),
         cipher,
@@ -134,6 +143,7 @@ pub fn before_start(tunnel: &Tunnel, waits: Option<&str>) -> Status {
         local: None,
         limit: None,
         seen: Vec::new(),
+        late: None,
         trouble: None,
         not_up: None,
         storm: None,
@@ -161,6 +171,16 @@ fn session(secure: &Secure, state: &State, trouble: Option<Trouble>) -> SessionS
     }
 }
 
+/// A path of the file that the running tunnel does not have.
+fn absent_path(absent: &Absent, late: Option<&Watch>) -> PathStatus {
+    let addresses = (absent.path.local.to_string(), absent.path.remote.to_string());
+    PathStatus {
+        state: "absent".into(),
+        reason: late.map(|late| late.reason_of_absent(absent)),
+        ..path(addresses, &PathReport::default(), Seen::default())
+    }
+}
+
 fn path((local, remote): (String, String), report: &PathReport, seen: Seen) -> PathStatus {
     let PathReport { health: state, rtt_us, counters, .. } = *report;
     #[allow(clippy::cast_precision_loss)] // Exact for any time below 285 years.
@@ -171,6 +191,7 @@ fn path((local, remote): (String, String), report: &PathReport, seen: Seen) -> P
         local,
         remote,
         state: seen.mismatch.map_or(health(state), |_| "mismatch").into(),
+        reason: None,
         active: false,
         rtt_ms,
         last_rx_ms: seen.last_rx.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),

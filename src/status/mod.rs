@@ -107,6 +107,9 @@ pub struct PathStatus {
     pub local: String,
     pub remote: String,
     pub state: String,
+    /// Why it is absent, or what keeps it from working, where that is known.
+    #[serde(default)]
+    pub reason: Option<String>,
     pub active: bool,
     /// Milliseconds from PING to PONG; none before the first.
     pub rtt_ms: Option<f64>,

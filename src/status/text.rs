@@ -147,6 +147,12 @@ impl Status {
             let mtu = path.underlay_mtu.map_or_else(|| "-".into(), |mtu| mtu.to_string());
             let (PathStatus { local, remote, .. }, state) = (path, self.path_state(path));
             let _ = writeln!(text, "  path        {local} to {remote}: {state}{active}, rtt {rtt}, MTU {mtu}");
+            if let Some(reason) = &path.reason {
+                let _ = writeln!(text, "              {reason}");
+            }
+            if path.state == "absent" {
+                continue;
+            }
             if let Some(age) = path.last_rx_ms {
                 let age = duration(Duration::from_millis(age));
                 let _ = writeln!(text, "              last datagram received {age} ago");

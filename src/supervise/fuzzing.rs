@@ -90,6 +90,7 @@ fn shown(mut tunnel: Tunnel, state: &State, trouble: Option<Trouble>) {
             local: None,
             limit: None,
             seen: Vec::new(),
+            late: None,
             trouble,
             not_up: None,
             storm: None,

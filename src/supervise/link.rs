@@ -160,6 +160,15 @@ impl LinkWatch {
         &self.link
     }
 
+    /// Index of the interface that has this name now, in the host's network namespace.
+    pub fn index_of(&mut self, name: &str) -> io::Result<Option<u32>> {
+        match self.query.link(name) {
+            Ok(link) => Ok(Some(link.index)),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Asks the kernel how interface and bridge are.
     fn look(&mut self) -> Fate {
         // Where it has gone nothing is known of it.

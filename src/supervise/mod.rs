@@ -1,5 +1,6 @@
 //! The life of a tunnel: start in order, give up every privilege, then one worker after the other.
 
+mod again;
 mod child;
 pub use child::Child;
 mod command;
@@ -7,6 +8,7 @@ mod events;
 pub use events::{Readable, to_end, wait};
 pub mod fuzzing;
 mod helper;
+pub mod late;
 mod link;
 mod memory;
 mod mismatch;
@@ -30,7 +32,7 @@ mod worker;
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use nix::ifaddrs::getifaddrs;
 use nix::sys::signal::{SigSet, Signal};
@@ -41,47 +43,72 @@ use privsep::ipc::{BpfInstruction, Identity, State};
 use crate::error::Context;
 use crate::service::confine::{self, Keeps};
 use crate::service::control_socket::ControlSocket;
+use crate::service::descriptor_store::{self, Stored};
 use crate::service::notify::Notify;
-use crate::service::{descriptor_store, executables, identity};
+use crate::service::{executables, identity};
 use crate::tunnel::resolve::Resolved;
-use crate::tunnel::{Port, Tunnel};
+use crate::tunnel::{Port, Repair, Tunnel};
 use crate::tunnel::{advice, plan, settings};
 use crate::{Error, filter, log};
 use helper::Helper;
+use late::Paths;
 use link::LinkWatch;
 use memory::Shortage;
-use policy::{Place, Policies};
+use policy::{Missing, Place, Policies};
 use supervisor::{Parts, Supervisor};
 
 /// Runs a tunnel until it is told to end; calls `ready` once, when the first worker forwards.
 pub fn run(
-    tunnel: &Tunnel,
+    tunnel: Tunnel,
     policies: Policies,
-    stored_tap: Option<OwnedFd>,
+    stored: Stored,
     ready: impl FnOnce() -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let identity = identity::choose(tunnel.user.as_deref())?;
-    let executables = executables::open()?;
     // From here on a signal no longer ends the process: there is something to clean up.
     let signals = signals().context(|| "signals".into())?;
+    let (mut notify, starts) = (Notify::connect(), stored.starts);
+    let result = live(tunnel, policies, stored, &signals, &mut notify, ready);
+    again::end(result, starts, &signals, &mut notify)
+}
+
+/// Everything between the first and the last message to the service manager.
+fn live(
+    mut tunnel: Tunnel,
+    policies: Policies,
+    stored: Stored,
+    signals: &SignalFd,
+    notify: &mut Notify,
+    ready: impl FnOnce() -> Result<(), Error>,
+) -> Result<(), Error> {
+    let Stored { tap: stored_tap, starts } = stored;
+    let identity = identity::choose(tunnel.user.as_deref())?;
+    let executables = executables::open()?;
     let control = ControlSocket::bind(&tunnel.name, identity)?;
-    let notify = Notify::connect();
-    let Some(filter) = compiled(tunnel, identity, &signals)? else { return Ok(()) };
-    let Some(mut paths) = names::paths(tunnel, policies.unresolved, &signals, &control, &notify)? else {
+    let Some(filter) = compiled(&tunnel, identity, signals)? else { return Ok(()) };
+    let Some(resolved) = names::paths(&tunnel, policies.missing, signals, &control, notify)? else {
         return Ok(());
     };
-    warn_of_loop(tunnel, &paths);
+    let devices = late::indices(&tunnel);
+    let mut paths = Paths::new(&mut tunnel, resolved);
+    if policies.missing == Missing::Start {
+        paths.take_out(&mut tunnel);
+    }
+    warn_of_loop(&tunnel, &paths.present);
     let stored_tap = stored_tap.filter(|_| matches!(tunnel.port, Port::Tap { .. }));
     let stored = stored_tap.is_some();
     if tunnel.secure().is_some() {
         let own = stored_tap.as_ref().and_then(|queue| underlay::interface_of_queue(queue.as_fd()));
-        underlay::look_at(tunnel, &mut paths, &own.unwrap_or_default());
+        underlay::look_at(&tunnel, &mut paths.present, &own.unwrap_or_default());
     }
-    let interface_mtu = underlay::interface_mtu(tunnel, &paths);
-    let plan = plan::plan(tunnel, identity, &paths, filter, interface_mtu, stored, notify.is_connected());
-    let Some(mut helper) = Helper::start(&executables.helper, plan, stored_tap, &signals, &notify)? else {
+    let interface_mtu = underlay::interface_mtu(&tunnel, &paths.present);
+    let plan = plan::plan(&tunnel, identity, &paths.present, filter, interface_mtu, stored, notify.is_connected());
+    let Some(mut helper) = Helper::start(&executables.helper, plan, stored_tap, signals, notify)? else {
         return Ok(());
     };
+    let managed = notify.is_connected() && tunnel.repair != Repair::Never;
+    let late = late::Watch::new(&tunnel, &mut paths, &devices, managed);
+    let Paths { present: mut paths, .. } = paths;
+    let tunnel = &tunnel;
     let (pid, interface, index) = (helper.child.pid(), &helper.interface, helper.index);
     log::debug(&format!("helper {pid} has opened all handles; the local side is {interface}, index {index}"));
     notify.store(descriptor_store::TAP, helper.to_store.take());
@@ -91,7 +118,7 @@ pub fn run(
     };
     let link = LinkWatch::new(helper.index, addresses, bridge, movable)
         .context(|| format!("interface {:?}", helper.interface))?;
-    let goes_on = |run: &String| command::run(run, &tunnel.name, &helper.interface, &signals);
+    let goes_on = |run: &String| command::run(run, &tunnel.name, &helper.interface, signals);
     if !tunnel.run.as_ref().is_none_or(goes_on) {
         return Ok(());
     }
@@ -111,6 +138,7 @@ pub fn run(
     let whole = sizes::whole(tunnel, datagram, link.link().mtu);
     let shortage = Shortage::watch();
     let in_empty_network = confine::give_up_privileges(identity, &keeps).context(|| "giving up privileges".into())?;
+    late.say_absent();
     for line in advice::of(tunnel).into_iter().chain(found) {
         log::warning(&line);
     }
@@ -121,6 +149,8 @@ pub fn run(
         policies,
         shortage,
         link,
+        late,
+        starts,
         by_root: identity.is_some(),
         executable: executables.worker,
         settings,

@@ -7,7 +7,7 @@ use nix::sys::signalfd::SignalFd;
 use sd_notify::NotifyState;
 
 use super::events::{Readable, to_end, wait};
-use super::policy::Unresolved;
+use super::policy::Missing;
 use super::requests::Requests;
 use crate::error::Context;
 use crate::service::control_socket::ControlSocket;
@@ -19,29 +19,34 @@ use crate::{Error, log, status};
 /// Time between two attempts of a tunnel that waits for its names.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// All paths with their addresses; `None` when a signal asks to end meanwhile.
+/// Time after which a tunnel starts without any address: its interface is there then, and a service manager that starts a machine
+/// does not wait longer. A new start tries again.
+const ENOUGH: Duration = Duration::from_secs(15);
+
+/// The addresses of each path, or why it has none; `None` when a signal asks to end meanwhile.
 pub fn paths(
     tunnel: &Tunnel,
-    unresolved: Unresolved,
+    missing: Missing,
     signals: &SignalFd,
     control: &ControlSocket,
     notify: &Notify,
-) -> Result<Option<Vec<Resolved>>, Error> {
-    let mut said = String::new();
-    let mut running = None;
+) -> Result<Option<Vec<Result<Resolved, Error>>>, Error> {
+    let (start, mut said, mut running) = (Instant::now(), String::new(), None);
     loop {
         let look_up = running.take().map_or_else(|| LookUp::start(tunnel), Ok).context(|| "looking up names".into())?;
-        let result = match wait_until(tunnel, signals, control, waits(&said), Some(&look_up), resolve::LIMIT)? {
+        let waited = wait_until(tunnel, signals, control, waits(&said), Some(&look_up), resolve::LIMIT)?;
+        let error = match waited {
             Waited::Interrupted => return Ok(None),
-            Waited::Done => look_up.finish(),
+            Waited::Done => match judge(look_up.finish(), missing, start.elapsed() >= ENOUGH) {
+                Err(error) if missing == Missing::Start => error.to_string(),
+                result => return result.map(Some),
+            },
+            Waited::Enough if missing == Missing::End => return Err(resolve::late(tunnel)),
+            // The thread cannot be told to stop, and must have ended before privileges are given up.
             Waited::Enough => {
                 running = Some(look_up);
-                Err(resolve::late(tunnel))
+                resolve::late(tunnel).to_string()
             }
-        };
-        let error = match result {
-            Err(error) if unresolved == Unresolved::Wait => error.to_string(),
-            result => return result.map(Some),
         };
         if error != said {
             log::warning(&format!("{error}; trying again every {} s", AGAIN.as_secs()));
@@ -61,6 +66,18 @@ pub fn paths(
 /// What a tunnel waits for, once that has been said.
 fn waits(said: &str) -> Option<&str> {
     Some(said).filter(|said| !said.is_empty())
+}
+
+/// The paths to start with, or the first name that does not resolve.
+fn judge(
+    paths: Vec<Result<Resolved, Error>>,
+    missing: Missing,
+    enough: bool,
+) -> Result<Vec<Result<Resolved, Error>>, Error> {
+    if missing == Missing::Start && (enough || paths.iter().any(Result::is_ok)) {
+        return Ok(paths);
+    }
+    paths.into_iter().map(|path| path.map(Ok)).collect()
 }
 
 /// Why a wait has ended.

@@ -6,8 +6,8 @@
 pub struct Policies {
     /// Where it runs.
     pub place: Place,
-    /// What becomes of it when a name does not resolve.
-    pub unresolved: Unresolved,
+    /// What becomes of it when a path lacks something at the start.
+    pub missing: Missing,
     /// On SIGHUP.
     pub on_hangup: OnSignal,
     /// On SIGUSR1.
@@ -25,13 +25,14 @@ pub enum Place {
     Background,
 }
 
-/// What becomes of a tunnel one of whose names does not resolve.
+/// What becomes of a tunnel one of whose paths lacks an address, a route or its device at the start, or has a name that does not
+/// resolve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unresolved {
+pub enum Missing {
     /// It ends, with an error.
     End,
-    /// It waits and asks again.
-    Wait,
+    /// It starts with the other paths, and takes this one later.
+    Start,
 }
 
 /// What a signal has done.

@@ -10,6 +10,16 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How long the tunnel has run at least when it ends for a missing address: what takes the address away at each start must not end
 /// the tunnel again and again at once.
 const SETTLED: Duration = Duration::from_secs(60);
+/// Time for which a device must exist before a new start, where another path works: a start costs that one a handshake.
+const STEADY: Duration = Duration::from_secs(30);
+/// Time until a path that lacks an address or a route is tried again: where nothing works, and where another path does.
+const MISSING: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(60));
+/// Time for which a path with a name may be down before a new start resolves it again. The same two.
+const MOVED: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(600));
+/// Longest time that a start may wait because those before it did not help. The same two.
+const LONGEST: (Duration, Duration) = (Duration::from_secs(600), Duration::from_secs(3600));
+/// Time without a need after which the starts before this one are forgotten.
+pub const FORGET: Duration = Duration::from_secs(600);
 /// A day.
 const DAY: u64 = 24 * 3600;
 
@@ -22,6 +32,26 @@ pub enum Need {
     Bridge,
     /// The interface lacks one of its addresses.
     Address,
+    /// The device of a path has appeared, or has been made anew. `alone` tells that no other path works.
+    Device { alone: bool },
+    /// A path has had no address or no route at the start.
+    Path { alone: bool },
+    /// The name of a path may have another address by now.
+    Name { alone: bool },
+}
+
+impl Need {
+    /// Why the tunnel ends, in one line.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Helper => "ends to be started again, with a new helper",
+            Self::Bridge => "ends to be started again, and to join its bridge",
+            Self::Device { .. } => "ends to be started again, and to open the device of a path",
+            Self::Address => "ends to be started again, and to set its addresses",
+            Self::Path { .. } => "ends to be started again, and to try the address of a path again",
+            Self::Name { .. } => "ends to be started again, and to resolve the name of a path",
+        }
+    }
 }
 
 /// When it is due.
@@ -29,13 +59,17 @@ pub enum Need {
 pub struct Schedule {
     policy: Repair,
     since: Instant,
+    /// Starts in a row before this one that a need has caused.
+    starts: u32,
     due: Option<(Need, Option<Instant>)>,
+    /// Since when nothing is needed.
+    calm: Option<Instant>,
 }
 
 impl Schedule {
     /// Under a service manager; without one, nothing is ever due.
-    pub fn new(now: Instant, policy: Repair, managed: bool) -> Self {
-        Self { policy: if managed { policy } else { Repair::Never }, since: now, due: None }
+    pub fn new(now: Instant, policy: Repair, managed: bool, starts: u32) -> Self {
+        Self { policy: if managed { policy } else { Repair::Never }, since: now, starts, due: None, calm: None }
     }
 
     /// Takes note of what is needed; why to end now, if that is due.
@@ -43,21 +77,39 @@ impl Schedule {
         if self.due.map(|(need, _)| need) != need {
             self.due = need.map(|need| (need, self.after(now, need, clock).map(|time| now + time)));
         }
+        self.calm = need.is_none().then(|| self.calm.unwrap_or(now));
         self.due.and_then(|(need, due)| due.filter(|due| now >= *due).map(|_| need))
     }
 
-    /// How long to wait.
+    /// Whether the starts before this one are to be forgotten now: they have helped.
+    pub fn forgets(&mut self, now: Instant) -> bool {
+        let forgets = self.starts > 0 && self.calm.is_some_and(|since| now >= since + FORGET);
+        if forgets {
+            self.starts = 0;
+        }
+        forgets
+    }
+
+    /// How long to wait: twice as long after each start that has not helped.
     fn after(&self, now: Instant, need: Need, clock: SystemTime) -> Option<Duration> {
+        let (time, longest) = match need {
+            // Nothing passes until then, so there is nothing to wait for.
+            Need::Helper | Need::Bridge | Need::Device { alone: true } => (PATIENCE, LONGEST.0),
+            Need::Address => (PATIENCE.max((self.since + SETTLED).saturating_duration_since(now)), LONGEST.0),
+            Need::Device { alone: false } => (STEADY, LONGEST.1),
+            Need::Path { alone: true } => (MISSING.0, LONGEST.0),
+            Need::Path { alone: false } => (MISSING.1, LONGEST.1),
+            Need::Name { alone: true } => (MOVED.0, LONGEST.0),
+            Need::Name { alone: false } => (MOVED.1, LONGEST.1),
+        };
         match (self.policy, need) {
             (Repair::Never, _) => None,
-            (Repair::AtOnce, Need::Helper) => Some(Duration::ZERO),
-            // Nothing passes until then, so there is nothing to wait for.
-            (_, Need::Bridge) => Some(PATIENCE),
-            (_, Need::Address) => Some(PATIENCE.max((self.since + SETTLED).saturating_duration_since(now))),
+            (Repair::AtOnce, Need::Helper) if self.starts == 0 => Some(Duration::ZERO),
             (Repair::Daily { second }, Need::Helper) => {
                 let today = clock.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs() % DAY);
                 Some(Duration::from_secs((u64::from(second) + DAY - today) % DAY))
             }
+            _ => Some((time * (1 << self.starts.min(12))).min(longest)),
         }
     }
 }
@@ -84,16 +136,50 @@ mod tests {
             (Repair::AtOnce, true, Need::Bridge, Some(PATIENCE)),
             (Repair::AtOnce, true, Need::Address, Some(SETTLED)),
             (Repair::Never, true, Need::Address, None),
+            (Repair::AtOnce, true, Need::Device { alone: true }, Some(PATIENCE)),
+            (Repair::AtOnce, true, Need::Device { alone: false }, Some(STEADY)),
+            (half_past_three, true, Need::Name { alone: true }, Some(MOVED.0)),
+            (Repair::AtOnce, true, Need::Path { alone: true }, Some(MISSING.0)),
+            (Repair::AtOnce, true, Need::Name { alone: false }, Some(MOVED.1)),
+            (Repair::AtOnce, false, Need::Name { alone: true }, None),
+            (Repair::Never, true, Need::Device { alone: true }, None),
         ] {
-            let mut schedule = Schedule::new(now, policy, managed);
+            let mut schedule = Schedule::new(now, policy, managed, 0);
             assert_eq!(schedule.note(now, clock, None), None);
             let found = (0..60_000)
                 .find(|&second| schedule.note(now + Duration::from_secs(second), clock, Some(need)) == Some(need));
             assert_eq!(found.map(Duration::from_secs), due, "{policy:?}, {need:?}");
             assert_eq!(schedule.note(now, clock, None), None);
         }
-        let (mut settled, later) = (Schedule::new(now, Repair::AtOnce, true), now + SETTLED);
+        let (mut settled, later) = (Schedule::new(now, Repair::AtOnce, true, 0), now + SETTLED);
         assert_eq!(settled.note(later, clock, Some(Need::Address)), None);
         assert_eq!(settled.note(later + PATIENCE, clock, Some(Need::Address)), Some(Need::Address));
+    }
+
+    #[test]
+    fn starts_that_do_not_help_become_rare() {
+        let (now, clock) = (Instant::now(), SystemTime::UNIX_EPOCH);
+        let wait = |need, starts| {
+            let mut schedule = Schedule::new(now, Repair::AtOnce, true, starts);
+            let second = |&second: &u64| schedule.note(now + Duration::from_secs(second), clock, Some(need)).is_some();
+            (0..=3600).find(second).unwrap()
+        };
+        let (moved, spare) = (Need::Name { alone: true }, Need::Name { alone: false });
+        assert_eq!([0, 1, 2, 3, 4, 30].map(|starts| wait(moved, starts)), [60, 120, 240, 480, 600, 600]);
+        assert_eq!([0, 1, 2, 3, 30].map(|starts| wait(spare, starts)), [600, 1200, 2400, 3600, 3600]);
+        assert_eq!([0, 1, 30].map(|starts| wait(Need::Helper, starts)), [0, 4, 600]);
+    }
+
+    #[test]
+    fn starts_are_forgotten_after_ten_calm_minutes() {
+        let (now, clock) = (Instant::now(), SystemTime::UNIX_EPOCH);
+        let mut schedule = Schedule::new(now, Repair::AtOnce, true, 3);
+        let need = |second: u64| (second < 100).then_some(Need::Name { alone: true });
+        let forgotten = (0..2000).filter(|&second| {
+            let now = now + Duration::from_secs(second);
+            schedule.note(now, clock, need(second));
+            schedule.forgets(now)
+        });
+        assert_eq!(forgotten.collect::<Vec<_>>(), [700]);
     }
 }

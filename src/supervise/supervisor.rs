@@ -22,7 +22,7 @@ use super::session::{Line, Watch};
 use super::sizes::Sizes;
 use super::words::Words;
 use super::worker::{Event, Worker};
-use super::{statistics, storm};
+use super::{again, late, statistics, storm};
 use crate::error::Context;
 use crate::service::control_socket::ControlSocket;
 use crate::service::notify::Notify;
@@ -59,6 +59,10 @@ pub struct Parts {
     pub in_empty_network: bool,
     /// Tells what becomes of the local interface.
     pub link: LinkWatch,
+    /// Tells what only a new start can open.
+    pub late: late::Watch,
+    /// Starts in a row before this one that a need has caused.
+    pub starts: u32,
     /// Tells when the kernel kills for want of memory.
     pub shortage: Shortage,
     /// What whoever runs the tunnel expects of it.
@@ -85,9 +89,9 @@ pub struct Supervisor<'a> {
     /// Gone once the helper has ended.
     helper: Option<Helper>,
     interface: String,
-    signals: SignalFd,
+    signals: &'a SignalFd,
     control: ControlSocket,
-    notify: Notify,
+    notify: &'a mut Notify,
     worker: Option<Worker>,
     /// When to start the next worker, while there is none.
     start_at: Instant,
@@ -131,9 +135,9 @@ impl<'a> Supervisor<'a> {
         tunnel: &'a Tunnel,
         parts: Parts,
         helper: Helper,
-        signals: SignalFd,
+        signals: &'a SignalFd,
         control: ControlSocket,
-        notify: Notify,
+        notify: &'a mut Notify,
     ) -> Self {
         let remotes = parts.paths.iter().map(|path| path.remote);
         let observer = Observer::new(Instant::now(), tunnel, parts.settings.wire.longest(), remotes);
@@ -142,7 +146,7 @@ impl<'a> Supervisor<'a> {
             storm: storm::Detector::new(Instant::now()),
             observer,
             session: Watch::default(),
-            repair: repair::Schedule::new(Instant::now(), tunnel.repair, notify.is_connected()),
+            repair: repair::Schedule::new(Instant::now(), tunnel.repair, notify.is_connected(), parts.starts),
             tunnel,
             interface: parts.link.link().name.clone(),
             parts,
@@ -168,24 +172,18 @@ impl<'a> Supervisor<'a> {
     pub fn run(mut self, ready: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
         let mut ready = Some(ready);
         self.on_local_side();
-        let result = loop {
-            match self.step() {
-                Ok(Flow::Continue) => {}
-                Ok(Flow::End) => break Ok(()),
-                Err(error) => break Err(error),
+        // Returning drops both children, which kills them and waits: with their last descriptor interface and sockets are gone.
+        loop {
+            if self.step()? == Flow::End {
+                return Ok(());
             }
             self.say_status();
             let forwards = self.worker.as_ref().is_some_and(|worker| worker.confined.is_some());
             if let Some(ready) = ready.take_if(|_| forwards) {
                 self.notify.tell(&[NotifyState::Ready], None);
-                if let Err(error) = ready() {
-                    break Err(error);
-                }
+                ready()?;
             }
-        };
-        self.notify.send(&NotifyState::Stopping);
-        // Dropping both children kills them and waits: with their last descriptor interface and sockets are gone.
-        result
+        }
     }
 
     /// Waits for what comes next and handles it.
@@ -276,12 +274,17 @@ impl<'a> Supervisor<'a> {
             Some(Trouble::NoAddress { .. }) => Some(Need::Address),
             _ => None,
         };
-        match self.repair.note(now, SystemTime::now(), need) {
-            None => Ok(()),
-            Some(Need::Helper) => Err(Error::failure("ends to be started again, with a new helper")),
-            Some(Need::Bridge) => Err(Error::failure("ends to be started again, and to join its bridge")),
-            Some(Need::Address) => Err(Error::failure("ends to be started again, and to set its addresses")),
+        for line in self.parts.late.look(now, &mut self.parts.link) {
+            log::warning(&line);
         }
+        let need = need.or(self.parts.late.need(now, &self.parts.state.paths));
+        if let Some(need) = self.repair.note(now, SystemTime::now(), need) {
+            return Err(Error::Again(need.reason().into()));
+        }
+        if self.repair.forgets(now) {
+            again::forget(self.notify, self.parts.starts);
+        }
+        Ok(())
     }
 
     /// Says that the interface has another name.
@@ -491,7 +494,7 @@ impl<'a> Supervisor<'a> {
     }
 
     fn on_signals(&mut self) -> Flow {
-        let asked = asked(&self.signals);
+        let asked = asked(self.signals);
         if asked.end {
             log::info("ends, as a signal asks");
             return Flow::End;
@@ -570,6 +573,7 @@ impl<'a> Supervisor<'a> {
             local: self.parts.link.trouble().filter(|trouble| trouble.is_down()).map(Trouble::to_string),
             limit: self.parts.link.trouble().filter(|trouble| !trouble.is_down()).map(Trouble::to_string),
             seen: self.observer.seen(),
+            late: Some(&self.parts.late),
             trouble: self.session.found(),
             not_up: self.observer.reason(Instant::now(), &self.parts.state),
             storm: self.storm.found().map(storm::Storm::sentence),

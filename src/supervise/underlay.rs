@@ -1,6 +1,6 @@
 //! What the networks under a tunnel can carry: the MTU of each path, and the MSS of TCP that fits through all of them.
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::{fs, io};
 
@@ -18,6 +18,8 @@ use crate::tunnel::{Path, Port, Tunnel, Wire, bounds};
 const ETHERNET: u32 = 18;
 /// The same without.
 const UNTAGGED: u32 = 14;
+/// MTU of IPv6 at least.
+const LEAST: u16 = 1280;
 /// Header of TCP without options.
 const TCP: u16 = 20;
 
@@ -129,7 +131,9 @@ fn largest_frame(wire: &Wire, payload: u32) -> u32 {
 /// Longest datagram in bytes that leaves whole by every path, on the secure wire. All paths have one, so that a session need not
 /// know by which of them a frame leaves.
 pub fn datagram(path_mtu: Option<u16>, paths: &[Resolved]) -> u16 {
-    paths.iter().map(|path| datagram_of(path_mtu, path)).min().unwrap_or_default()
+    let longest = paths.iter().map(|path| datagram_of(path_mtu, path)).min();
+    // Without any path nothing leaves, and any length would do: that of a path of which nothing is known.
+    longest.unwrap_or(LEAST - header::datagram(Ipv6Addr::UNSPECIFIED.into()))
 }
 
 /// The greatest MTU of a local side whose frames leave whole in a datagram of the secure wire of so many bytes.
@@ -139,8 +143,7 @@ pub fn whole(datagram: u16, tagged: bool) -> u32 {
 
 /// By one path: as long as its MTU lets it be, or as IPv6's least where that is not known or less.
 fn datagram_of(path_mtu: Option<u16>, path: &Resolved) -> u16 {
-    let least = u32::try_from(*bounds::PATH_MTU.start()).unwrap_or_default();
-    let mtu = path_mtu.map(u32::from).or(path.underlay_mtu).unwrap_or(least).max(least);
+    let mtu = path_mtu.map(u32::from).or(path.underlay_mtu).unwrap_or(LEAST.into()).max(LEAST.into());
     u16::try_from(payload(path, mtu)).unwrap_or(u16::MAX).min(ipc::Secure::LONGEST)
 }
 

@@ -1,4 +1,4 @@
-//! Names to addresses, once, at the start.
+//! Names to addresses, at the start.
 
 use std::io::{self, PipeReader};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
@@ -44,7 +44,8 @@ impl Resolved {
 pub struct LookUp {
     /// Becomes readable when it is done.
     pub done: PipeReader,
-    thread: JoinHandle<Result<Vec<Resolved>, Error>>,
+    thread: JoinHandle<Vec<Result<Resolved, Error>>>,
+    paths: usize,
 }
 
 impl LookUp {
@@ -53,17 +54,25 @@ impl LookUp {
         let (done, signal) = io::pipe()?;
         let paths: Vec<Path> = tunnel.paths.clone();
         let thread = thread::Builder::new().name("resolver".into()).spawn(move || {
-            let addresses = paths.iter().map(path).collect();
+            // Side by side, so that a name for which nobody answers does not hold up the others.
+            let addresses = thread::scope(|scope| {
+                let threads: Vec<_> = paths.iter().map(|each| scope.spawn(move || path(each))).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(failed()))).collect()
+            });
             drop(signal);
             addresses
         })?;
-        Ok(Self { done, thread })
+        Ok(Self { done, thread, paths: tunnel.paths.len() })
     }
 
-    /// The addresses, or the first name that does not resolve. Waits until the look-up is done.
-    pub fn finish(self) -> Result<Vec<Resolved>, Error> {
-        self.thread.join().unwrap_or_else(|_| Err(Error::failure("the resolver has failed")))
+    /// The addresses of each path, or why it has none. Waits until the look-up is done.
+    pub fn finish(self) -> Vec<Result<Resolved, Error>> {
+        self.thread.join().unwrap_or_else(|_| (0..self.paths).map(|_| Err(failed())).collect())
     }
+}
+
+fn failed() -> Error {
+    Error::failure("the resolver has failed")
 }
 
 /// What to say of a look-up that takes longer than [`LIMIT`]: what was asked for.

@@ -1,0 +1,300 @@
+//! Paths that the tunnel cannot use as they are: without an address or a device at the start, with a device that has been made
+//! anew, or with a name that may have another address by now. Privileges and resolver are gone by then, so a new start opens
+//! these paths ([`super::repair`]).
+
+use std::collections::{HashMap, HashSet};
+use std::io::ErrorKind;
+use std::net::{IpAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
+use nix::sys::socket::{setsockopt, sockopt};
+use privsep::ipc::{self, Address, PathHealth, PathReport};
+
+use super::link::LinkWatch;
+use super::repair::Need;
+use crate::tunnel::resolve::Resolved;
+use crate::tunnel::{self, Endpoint, Remote, Tunnel};
+use crate::{Error, log};
+
+/// Time between two looks at the devices.
+const LOOK: Duration = Duration::from_secs(2);
+/// Time for which a path with a name may be down before its name is doubted.
+const DOUBT: Duration = Duration::from_secs(60);
+
+/// A path of the file that the running tunnel does not have.
+#[derive(Debug)]
+pub struct Absent {
+    /// Its number in the file, from 0.
+    pub number: usize,
+    /// Its description, taken out of the tunnel: nothing can be sent by it.
+    pub path: tunnel::Path,
+    /// Why, in one line.
+    pub reason: String,
+    lacks: Lacks,
+}
+
+/// What the host lacks for a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lacks {
+    /// The interface or VRF.
+    Device,
+    /// The local address, a route to the remote one, or an address for a name.
+    Address,
+}
+
+/// All paths of the file, the absent ones apart from those of the running tunnel.
+#[derive(Debug)]
+pub struct Paths {
+    /// Of the running tunnel, in the order of `Tunnel::paths`.
+    pub present: Vec<Resolved>,
+    /// The others, by their number.
+    pub absent: Vec<Absent>,
+    /// Numbers in the file of the present ones.
+    numbers: Vec<usize>,
+}
+
+impl Paths {
+    /// Takes the paths without addresses out of the tunnel.
+    pub fn new(tunnel: &mut Tunnel, resolved: Vec<Result<Resolved, Error>>) -> Self {
+        let mut paths = Self { present: Vec::new(), absent: Vec::new(), numbers: Vec::new() };
+        let all = std::mem::take(&mut tunnel.paths);
+        for (number, (path, resolved)) in all.into_iter().zip(resolved).enumerate() {
+            match resolved {
+                Ok(resolved) => {
+                    paths.present.push(resolved);
+                    paths.numbers.push(number);
+                    tunnel.paths.push(path);
+                }
+                Err(error) => {
+                    let (reason, lacks) = (error.to_string(), Lacks::Address);
+                    paths.absent.push(Absent { number, path, reason, lacks });
+                }
+            }
+        }
+        paths
+    }
+
+    /// Takes the paths out that cannot be opened now: the helper opens all of its plan or nothing.
+    pub fn take_out(&mut self, tunnel: &mut Tunnel) {
+        for at in (0..self.present.len()).rev() {
+            if let Some((lacks, reason)) = missing(&tunnel.paths[at], &self.present[at]) {
+                self.present.remove(at);
+                let (number, path) = (self.numbers.remove(at), tunnel.paths.remove(at));
+                self.absent.push(Absent { number, path, reason, lacks });
+            }
+        }
+        self.absent.sort_by_key(|absent| absent.number);
+    }
+}
+
+/// What the host lacks for a path, and why it cannot be opened. Any other reason is told by the helper, and is an error.
+fn missing(path: &tunnel::Path, resolved: &Resolved) -> Option<(Lacks, String)> {
+    let (local, remote) = (resolved.local, resolved.remote);
+    if let Some(device) = path.device.as_deref().filter(|device| if_nametoindex(*device) == Err(Errno::ENODEV)) {
+        return Some((Lacks::Device, format!("device {device:?}: no such interface; `ip link` lists them")));
+    }
+    let mut any_port = local;
+    any_port.set_port(0);
+    let probe = match UdpSocket::bind(any_port) {
+        Err(error) if error.kind() == ErrorKind::AddrNotAvailable => {
+            let reason = format!("local address {}: not an address of this host; `ip addr` shows those", local.ip());
+            return Some((Lacks::Address, reason));
+        }
+        probe => probe.ok()?,
+    };
+    // A wildcard address is tied to no route.
+    let (false, ipc::Remote::Fixed(Address(remote))) = (local.ip().is_unspecified(), remote) else { return None };
+    if let Some(device) = &path.device {
+        setsockopt(&probe, sockopt::BindToDevice, &device.into()).ok()?;
+    }
+    if let Some(mark) = path.mark {
+        setsockopt(&probe, sockopt::Mark, &mark).ok()?;
+    }
+    let error = probe.connect(remote).err()?.kind();
+    let no_route = [ErrorKind::NetworkUnreachable, ErrorKind::HostUnreachable, ErrorKind::AddrNotAvailable];
+    let reason = format!("remote address {remote}: no route to it; `ip route get {}` should show one", remote.ip());
+    no_route.contains(&error).then_some((Lacks::Address, reason))
+}
+
+/// A device of a path.
+#[derive(Debug)]
+struct Device {
+    /// Number of the path in the file.
+    number: usize,
+    name: String,
+    /// Interface index that the path's socket is bound to; `None` for an absent path.
+    opened: Option<u32>,
+    /// Interface index of this name now.
+    now: Option<u32>,
+}
+
+impl Device {
+    /// Whether a new start would open another interface than this one has.
+    fn is_new(&self) -> bool {
+        self.now.is_some() && self.now != self.opened
+    }
+}
+
+/// Interface index of each device of the tunnel. Taken before the helper opens them, so that one that is made anew meanwhile is
+/// noticed.
+pub fn indices(tunnel: &Tunnel) -> HashMap<String, u32> {
+    let devices = tunnel.paths.iter().filter_map(|path| path.device.clone());
+    devices.filter_map(|device| Some((device.clone(), if_nametoindex(device.as_str()).ok()?))).collect()
+}
+
+/// Watches what only a new start can open.
+#[derive(Debug)]
+pub struct Watch {
+    absent: Vec<Absent>,
+    /// Of each present path: its number in the file, and whether a name stands in it.
+    present: Vec<(usize, bool)>,
+    devices: Vec<Device>,
+    looked: Option<Instant>,
+    /// Since when a path with a name is not up, for each present path.
+    silent: Vec<Option<Instant>>,
+    /// Paths of whose name that has been said.
+    doubted: HashSet<usize>,
+    /// Whether a service manager starts the program again.
+    managed: bool,
+    /// Whether anything answers by which a path could be known to be up.
+    answered: bool,
+}
+
+impl Watch {
+    /// Begins to watch, the devices having been opened with these indices.
+    pub fn new(tunnel: &Tunnel, paths: &mut Paths, opened: &HashMap<String, u32>, managed: bool) -> Self {
+        let absent = std::mem::take(&mut paths.absent);
+        let numbered = paths.numbers.iter().copied().zip(&tunnel.paths);
+        let present: Vec<_> = numbered.clone().map(|(number, path)| (number, has_name(path))).collect();
+        let here =
+            numbered.filter_map(|(number, path)| path.device.as_ref().map(|name| (number, name, opened.get(name))));
+        let lacking = absent.iter().filter(|absent| absent.lacks == Lacks::Device);
+        let missing = lacking.filter_map(|absent| Some((absent.number, absent.path.device.as_ref()?, None)));
+        let device = |(number, name, opened): (usize, &String, Option<&u32>)| {
+            let opened = opened.copied();
+            Device { number, name: name.clone(), opened, now: opened }
+        };
+        let devices = here.chain(missing).map(device).collect();
+        let silent = vec![None; present.len()];
+        let answered = tunnel.is_answered();
+        Self { absent, present, devices, looked: None, silent, doubted: HashSet::new(), managed, answered }
+    }
+
+    /// The paths of the file that the tunnel does not have, by their number.
+    pub fn absent(&self) -> &[Absent] {
+        &self.absent
+    }
+
+    /// Looks at the devices when that is due, and returns what is to be logged of devices and names.
+    pub fn look(&mut self, now: Instant, link: &mut LinkWatch) -> Vec<String> {
+        if self.looked.is_some_and(|looked| now < looked + LOOK) {
+            return Vec::new();
+        }
+        self.looked = Some(now);
+        let mut lines = Vec::new();
+        for (&(number, named), silent) in self.present.iter().zip(&self.silent) {
+            let doubted = named && silent.is_some_and(|since| now >= since + DOUBT);
+            if doubted && !self.managed && self.doubted.insert(number) {
+                lines.push(format!("path {}: {NAME_UNMANAGED}", number + 1));
+            }
+        }
+        for device in &mut self.devices {
+            // What the kernel does not tell is as it was.
+            let Ok(index) = link.index_of(&device.name) else { continue };
+            if std::mem::replace(&mut device.now, index) != index
+                && let Some(line) = said_of(device, self.managed)
+            {
+                lines.push(format!("path {}: {line}", device.number + 1));
+            }
+        }
+        lines
+    }
+
+    /// Takes note of the health of the present paths and returns what needs a new start.
+    pub fn need(&mut self, now: Instant, reports: &[PathReport]) -> Option<Need> {
+        let is_up = |path: usize| reports.get(path).is_some_and(|report| report.health == PathHealth::Up);
+        for (path, silent) in self.silent.iter_mut().enumerate() {
+            *silent = (self.answered && !is_up(path)).then(|| silent.unwrap_or(now));
+        }
+        let alone = if self.answered { !(0..self.present.len()).any(is_up) } else { self.present.is_empty() };
+        if self.devices.iter().any(Device::is_new) {
+            return Some(Need::Device { alone });
+        }
+        if self.absent.iter().any(|absent| absent.lacks == Lacks::Address) {
+            return Some(Need::Path { alone });
+        }
+        let doubtful = self.present.iter().zip(&self.silent).any(|((_, named), silent)| *named && silent.is_some());
+        doubtful.then_some(Need::Name { alone })
+    }
+
+    /// What is wrong with any of the paths, in a sentence, as far as it is known here.
+    pub fn sentence(&self) -> Option<String> {
+        let absent = self.absent.iter().map(|absent| (absent.number, self.reason_of_absent(absent)));
+        let present = self.present.iter().enumerate();
+        let present = present.filter_map(|(path, &(number, _))| Some((number, self.reason(path)?)));
+        let mut all: Vec<_> = absent.chain(present).collect();
+        all.sort_unstable();
+        let lines: Vec<_> = all.into_iter().map(|(number, reason)| format!("path {}: {reason}", number + 1)).collect();
+        (!lines.is_empty()).then(|| lines.join("; "))
+    }
+
+    /// What keeps a present path from working, as far as it is known here.
+    pub fn reason(&self, path: usize) -> Option<String> {
+        let &(number, named) = self.present.get(path)?;
+        let device = self.devices.iter().find(|device| device.number == number);
+        if let Some(line) = device.and_then(|device| said_of(device, self.managed)) {
+            return Some(line);
+        }
+        let silent = self.silent[path].is_some_and(|since| since.elapsed() >= DOUBT);
+        (named && silent && !self.managed).then(|| NAME_UNMANAGED.into())
+    }
+
+    /// Why an absent path is absent, with what is known by now.
+    pub fn reason_of_absent(&self, absent: &Absent) -> String {
+        let device = self.devices.iter().find(|device| device.number == absent.number);
+        let news = device.and_then(|device| said_of(device, self.managed));
+        match news {
+            Some(news) => news,
+            None if absent.lacks == Lacks::Address && !self.managed => format!("{}; {RESTART}", absent.reason),
+            None => absent.reason.clone(),
+        }
+    }
+
+    /// Says at the start which paths are absent.
+    pub fn say_absent(&self) {
+        for absent in &self.absent {
+            log::warning(&format!("path {} is absent: {}", absent.number + 1, self.reason_of_absent(absent)));
+        }
+    }
+}
+
+/// What to do where no service manager does it.
+const RESTART: &str = "restart the tunnel to try again";
+/// The same of a name.
+const NAME_UNMANAGED: &str =
+    "the name of this path was resolved at the start: if its address has changed, restart the tunnel";
+
+/// What is to be said of a device that is not as it was opened.
+fn said_of(device: &Device, managed: bool) -> Option<String> {
+    let Device { name, opened, now, .. } = device;
+    let then = if managed { "a new start opens it" } else { "restart the tunnel to use it" };
+    match (opened, now) {
+        (None, Some(_)) => Some(format!("device {name:?}: exists now; {then}")),
+        (Some(_), None) => Some(format!("device {name:?}: has been removed or renamed")),
+        (Some(opened), Some(now)) if opened != now => {
+            Some(format!("device {name:?}: is another interface now; {then}"))
+        }
+        _ => None,
+    }
+}
+
+/// Whether an address of a path is given by a name.
+fn has_name(path: &tunnel::Path) -> bool {
+    let remote = match &path.remote {
+        Remote::Fixed(Endpoint { host, .. }) | Remote::Learned { host: Some(host), .. } => Some(host),
+        Remote::Learned { host: None, .. } => None,
+    };
+    std::iter::once(&path.local.host).chain(remote).any(|host| host.parse::<IpAddr>().is_err())
+}

@@ -1,0 +1,222 @@
+//! A path that is missing when the tunnel starts, and one whose device or name changes later.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::lab::{Background, Running, Scratch, Sites, assert_udp, join, wait_for};
+use crate::service::Manager;
+
+/// Time in which a tunnel is up.
+const UP: Duration = Duration::from_secs(20);
+
+/// A file for a TAP with these paths.
+fn file(host: u8, paths: &str) -> String {
+    format!("mode = \"tap\"\nwire = \"classic\"\n[tap]\nname = \"eu0\"\naddress = [\"10.8.0.{host}/24\"]\n{paths}")
+}
+
+fn path(local: &str, remote: &str, more: &str) -> String {
+    format!("[[path]]\nlocal = \"{local}\"\nremote = \"{remote}\"\n{more}\n")
+}
+
+/// The other end, which takes the peer wherever it is.
+fn other(sites: &Sites) -> Running {
+    Running::up(&sites.b, "b", &file(2, &path("0.0.0.0:6000", "any", "")))
+}
+
+fn text<'a>(status: &'a Value, pointer: &str) -> &'a str {
+    status.pointer(pointer).and_then(Value::as_str).unwrap_or_else(|| panic!("{pointer}: {status}"))
+}
+
+#[test]
+fn a_missing_device_or_name_leaves_the_other_paths() {
+    let sites = Sites::new();
+    let _b = other(&sites);
+    let paths =
+        [path("192.0.2.1:6003", "192.0.2.2:6000", "device = \"wwan0\""), path("192.0.2.1:6000", "192.0.2.2:6000", "")];
+    let a = Running::up(&sites.a, "a", &file(1, &paths.concat()));
+    a.wait_state("up", UP);
+    assert_udp(&sites.a, &sites.b, "10.8.0.2");
+    let status = a.status();
+    assert_eq!((text(&status, "/paths/0/state"), text(&status, "/paths/1/state")), ("absent", "up"));
+    assert_eq!((&status["paths"][0]["active"], &status["paths"][1]["active"]), (&false.into(), &true.into()));
+    assert!(text(&status, "/paths/0/reason").contains("device \"wwan0\": no such interface"), "{status}");
+    assert!(text(&status, "/reason").contains("path 1: device \"wwan0\""), "{status}");
+    assert!(a.log().contains("path 1 is absent: device \"wwan0\": no such interface"), "{}", a.log());
+    let shown = Background::run(&sites.a, &a.scratch, &[], &["show", "a"]);
+    assert!(shown.output.contains("192.0.2.1:6003 to 192.0.2.2:6000: absent"), "{}", shown.output);
+    drop(a);
+
+    let paths = [path("192.0.2.1:6000", "192.0.2.2:6000", ""), path("192.0.2.1:6003", "none.invalid:6000", "")];
+    let a = Running::up(&sites.a, "a", &file(1, &paths.concat()));
+    a.wait_state("up", UP);
+    let status = a.status();
+    assert_eq!((text(&status, "/paths/0/state"), text(&status, "/paths/1/state")), ("up", "absent"));
+    let reason = text(&status, "/paths/1/reason");
+    // Without a service manager there is nobody else who could.
+    assert!(reason.contains("\"none.invalid\"") && reason.contains("restart the tunnel"), "{reason}");
+}
+
+#[test]
+fn a_missing_address_or_route_leaves_the_other_paths() {
+    let sites = Sites::new();
+    let _b = other(&sites);
+    for (local, remote, reason) in [
+        ("192.0.2.99:6003", "192.0.2.2:6000", "local address 192.0.2.99: not an address of this host"),
+        ("192.0.2.1:6003", "203.0.113.1:6000", "remote address 203.0.113.1:6000: no route to it"),
+        ("[2001:db8:7::1]:6003", "[2001:db8::2]:6000", "local address 2001:db8:7::1: not an address of this host"),
+    ] {
+        let paths = [path("192.0.2.1:6000", "192.0.2.2:6000", ""), path(local, remote, "")];
+        let a = Running::up(&sites.a, "a", &file(1, &paths.concat()));
+        a.wait_state("up", UP);
+        let status = a.status();
+        assert_eq!((text(&status, "/paths/0/state"), text(&status, "/paths/1/state")), ("up", "absent"));
+        assert!(text(&status, "/paths/1/reason").contains(reason), "{status}");
+        assert!(text(&status, "/reason").contains("restart the tunnel"), "{status}");
+    }
+}
+
+#[test]
+fn an_address_that_comes_late_is_used_after_a_new_start() {
+    let sites = Sites::new();
+    let _b = other(&sites);
+    let manager = Manager::new();
+    let text = file(1, &path("192.0.2.11:6000", "192.0.2.2:6000", ""));
+    let (mut service, stored, _) = manager.start(&sites.a, &text, None);
+    let index = sites.a.index("eu0");
+    sites.a.ip("addr add 192.0.2.11/24 dev wan");
+    manager.ends(&mut service);
+    let (_service, _stored, _) = manager.start(&sites.a, &text, stored);
+    assert_eq!(sites.a.index("eu0"), index);
+    wait_for("up", UP, || manager.hears("STATUS=up").then_some(()));
+    assert_udp(&sites.a, &sites.b, "10.8.0.2");
+}
+
+#[test]
+fn a_tunnel_without_any_path_starts_and_says_why() {
+    let sites = Sites::new();
+    let wires = ["", "[[path]]\nlocal = \"192.0.2.1:6001\"\nremote = \"192.0.2.2:6000\"\ndevice = \"wwan1\"\n"];
+    for more in wires {
+        let missing = path("192.0.2.1:6000", "192.0.2.2:6000", "device = \"wwan0\"");
+        let a = Running::up(&sites.a, "a", &file(1, &(missing + more)));
+        let status = a.status();
+        assert_eq!(text(&status, "/state"), "connecting", "{status}");
+        assert!(text(&status, "/reason").contains("device \"wwan0\": no such interface"), "{status}");
+        assert!(sites.a.interfaces().contains(&"eu0".into()));
+        // The worker lives although it has nothing to send by.
+        a.replace_worker();
+        assert_eq!(a.status()["paths"].as_array().unwrap().len(), 1 + more.matches("path").count());
+    }
+}
+
+#[test]
+fn the_classic_command_line_still_refuses_what_is_missing() {
+    let sites = Sites::new();
+    for (arguments, words) in [
+        ("192.0.2.99 6000 192.0.2.2 6000", "not an address of this host"),
+        ("192.0.2.1 6000 203.0.113.1 6000", "no route to it"),
+        ("192.0.2.1 6000 none.invalid 6000", "remote name \"none.invalid\""),
+    ] {
+        let line = format!("-d -i {arguments} 10.8.0.1 24");
+        let run = Background::run(&sites.a, &Scratch::new(), &[], &line.split(' ').collect::<Vec<_>>());
+        assert!(!run.status.success() && run.output.contains(words), "{line}: {}", run.output);
+    }
+}
+
+/// A device `dev1` of site a, joined to `far1` of site b, with the addresses 198.51.100.1 and .2.
+fn second_network(sites: &Sites) {
+    join((&sites.a, "dev1"), (&sites.b, "far1"), 1500);
+    sites.a.ip("addr add 198.51.100.1/24 dev dev1");
+    sites.b.ip("addr add 198.51.100.2/24 dev far1");
+}
+
+#[test]
+fn a_device_that_appears_or_is_made_anew_is_opened_by_a_new_start() {
+    let sites = Sites::new();
+    let _b = other(&sites);
+    let manager = Manager::new();
+    let text = file(1, &path("198.51.100.1:6000", "198.51.100.2:6000", "device = \"dev1\""));
+    let (mut service, mut stored, _) = manager.start(&sites.a, &text, None);
+    let index = sites.a.index("eu0");
+    let mut before = String::new();
+    for words in ["device \"dev1\": exists now", "device \"dev1\": is another interface now"] {
+        assert!(!manager.log().contains(words), "{}", manager.log());
+        if before.is_empty() {
+            second_network(&sites);
+        } else {
+            sites.a.ip("link delete dev1");
+            manager.wait_log("device \"dev1\": has been removed");
+            second_network(&sites);
+        }
+        manager.ends(&mut service);
+        before = manager.log();
+        assert!(before.contains(words) && before.contains("to open the device of a path"), "{before}");
+        (service, stored, _) = manager.start(&sites.a, &text, stored);
+        assert_eq!(sites.a.index("eu0"), index);
+        wait_for("up", UP, || manager.hears("STATUS=up").then_some(()));
+        assert_udp(&sites.a, &sites.b, "10.8.0.2");
+    }
+    drop((service, stored));
+}
+
+#[test]
+fn a_device_is_left_alone_where_repair_is_never() {
+    let sites = Sites::new();
+    let text =
+        format!("repair = \"never\"\n{}", file(1, &path("0.0.0.0:6000", "198.51.100.2:6000", "device = \"dev1\"")));
+    let manager = Manager::new();
+    let (mut service, ..) = manager.start(&sites.a, &text, None);
+    second_network(&sites);
+    manager.wait_log("device \"dev1\": exists now; restart the tunnel to use it");
+    std::thread::sleep(Duration::from_secs(4));
+    assert!(service.runs(), "{}", manager.log());
+}
+
+#[test]
+fn a_name_that_does_not_resolve_is_tried_by_new_starts() {
+    let sites = Sites::new();
+    let _b = other(&sites);
+    let mut manager = Manager::new();
+    manager.hosts("");
+    let text = file(1, &path("192.0.2.1:6000", "peer.example:6000", ""));
+    // Ready, although there is no address: the start of a machine waits for it.
+    let (mut service, stored, said) = manager.start(&sites.a, &text, None);
+    assert!(said.contains("EXTEND_TIMEOUT_USEC=") && said.contains("STATUS=connecting: remote name"), "{said}");
+    let index = sites.a.index("eu0");
+    let said = manager.ends(&mut service);
+    // The next start knows that it is not the first.
+    assert!(said.contains("FDSTORE=1\nFDNAME=starts-1"), "{said}");
+    let log = manager.log();
+    assert!(
+        log.contains("path 1 is absent: remote name \"peer.example\"")
+            && log.contains("to try the address of a path again"),
+        "{log}"
+    );
+    manager.hosts("192.0.2.2 peer.example\n");
+    let (_service, _stored, _) = manager.start(&sites.a, &text, stored);
+    assert_eq!(sites.a.index("eu0"), index);
+    wait_for("up", UP, || manager.hears("STATUS=up").then_some(()));
+    assert_udp(&sites.a, &sites.b, "10.8.0.2");
+}
+
+#[test]
+fn a_name_that_moves_is_resolved_by_a_new_start() {
+    let sites = Sites::new();
+    let b = other(&sites);
+    let mut manager = Manager::new();
+    manager.hosts("192.0.2.2 peer.example\n");
+    let text = file(1, &path("192.0.2.1:6000", "peer.example:6000", ""));
+    let (mut service, stored, _) = manager.start(&sites.a, &text, None);
+    wait_for("up", UP, || manager.hears("STATUS=up").then_some(()));
+    drop(b);
+    sites.b.ip("addr del 192.0.2.2/24 dev wan");
+    sites.b.ip("addr add 192.0.2.22/24 dev wan");
+    manager.hosts("192.0.2.22 peer.example\n");
+    let _b = other(&sites);
+    // A minute of patience, and the time until the path is down.
+    manager.ends(&mut service);
+    assert!(manager.log().contains("to resolve the name of a path"), "{}", manager.log());
+    let (_service, _stored, _) = manager.start(&sites.a, &text, stored);
+    wait_for("up", UP, || manager.hears("STATUS=up").then_some(()));
+    assert_udp(&sites.a, &sites.b, "10.8.0.2");
+}
