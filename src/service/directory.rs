@@ -1,10 +1,10 @@
 //! A directory that was opened once, in which files are then made, replaced and read by its descriptor. Its path may lead
-//! elsewhere a moment later, and so may a name in it: so no name is followed if it is a link, and what is made has a random
-//! name until it is whole.
+//! elsewhere a moment later, and so may a name in it: so no name is followed if it is a link. A new file has no name until it is
+//! whole, and a random one where the file system knows no files without a name.
 
 use std::fs::{File, Metadata, Permissions};
 use std::io::{self, ErrorKind, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
@@ -93,10 +93,7 @@ impl Directory {
     /// # Errors
     /// `AlreadyExists` where the name is taken.
     pub fn create(&self, name: &str, parts: &[&[u8]], mode: u32) -> io::Result<()> {
-        let new = self.write(parts, mode, None)?;
-        linkat(&self.descriptor, new.name.as_str(), &self.descriptor, name, AtFlags::empty())?;
-        drop(new);
-        self.sync()
+        self.new_file()?.fill(parts, mode, None)?.create(name)
     }
 
     /// Puts a file of these parts in the place of the one that was read as `old`, with its owner and mode.
@@ -104,17 +101,7 @@ impl Directory {
     /// # Errors
     /// Also where another file has come into its place meanwhile; then that stays.
     pub fn replace(&self, name: &str, parts: &[&[u8]], old: &Metadata) -> io::Result<()> {
-        let mut new = self.write(parts, old.mode() & 0o777, Some((old.uid(), old.gid())))?;
-        let (_, now) = self.file(name)?;
-        if (now.dev(), now.ino(), now.mtime(), now.mtime_nsec())
-            != (old.dev(), old.ino(), old.mtime(), old.mtime_nsec())
-        {
-            return Err(io::Error::other("was changed meanwhile; run it again"));
-        }
-        renameat(&self.descriptor, new.name.as_str(), &self.descriptor, name)?;
-        new.placed = true;
-        drop(new);
-        self.sync()
+        self.new_file()?.fill(parts, old.mode() & 0o777, Some((old.uid(), old.gid())))?.replace(name, old)
     }
 
     /// Removes a file.
@@ -126,31 +113,21 @@ impl Directory {
         Ok(())
     }
 
-    /// A file under a random name, all of it on the disk.
-    fn write(&self, parts: &[&[u8]], mode: u32, owner: Option<(u32, u32)>) -> io::Result<New<'_>> {
-        let (new, mut file) = self.random_file()?;
-        parts.iter().try_for_each(|part| file.write_all(part))?;
-        let made = file.metadata()?;
-        if let Some((user, group)) = owner.filter(|owner| *owner != (made.uid(), made.gid())) {
-            fchown(&file, Some(user), Some(group))?;
+    /// An empty file, of which nothing is left if this program is killed; or one with a name where that cannot be.
+    fn new_file(&self) -> io::Result<New<'_>> {
+        let flags = OFlag::O_WRONLY | OFlag::O_TMPFILE | OFlag::O_CLOEXEC;
+        match openat(&self.descriptor, ".", flags, Mode::from_bits_truncate(0o600)) {
+            Ok(file) => Ok(New { directory: self, file: file.into(), name: None }),
+            Err(Errno::EOPNOTSUPP | Errno::EISDIR) => self.named_file(),
+            Err(error) => Err(error.into()),
         }
-        file.set_permissions(Permissions::from_mode(mode))?;
-        file.sync_all()?;
-        Ok(new)
     }
 
-    fn random_file(&self) -> io::Result<(New<'_>, File)> {
+    fn named_file(&self) -> io::Result<New<'_>> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        loop {
-            let mut random = [0; 8];
-            getrandom::fill(&mut random).map_err(io::Error::other)?;
-            let name = format!(".ethudp-{:016x}", u64::from_ne_bytes(random));
-            match openat(&self.descriptor, name.as_str(), flags, Mode::from_bits_truncate(0o600)) {
-                Ok(file) => return Ok((New { directory: self, name, placed: false }, file.into())),
-                Err(Errno::EEXIST) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+        let (name, file) =
+            with_random_name(|name| openat(&self.descriptor, name, flags, Mode::from_bits_truncate(0o600)))?;
+        Ok(New { directory: self, file: file.into(), name: Some(name) })
     }
 
     /// Has its entries on the disk.
@@ -159,17 +136,74 @@ impl Directory {
     }
 }
 
-/// A file under its random name, which goes with this unless it was put in a place.
+/// A new file; its random name, if it has one, goes with this.
 struct New<'a> {
     directory: &'a Directory,
-    name: String,
-    placed: bool,
+    file: File,
+    name: Option<String>,
+}
+
+impl New<'_> {
+    /// Has these parts in it, and all of it on the disk.
+    fn fill(mut self, parts: &[&[u8]], mode: u32, owner: Option<(u32, u32)>) -> io::Result<Self> {
+        parts.iter().try_for_each(|part| self.file.write_all(part))?;
+        let made = self.file.metadata()?;
+        if let Some((user, group)) = owner.filter(|owner| *owner != (made.uid(), made.gid())) {
+            fchown(&self.file, Some(user), Some(group))?;
+        }
+        self.file.set_permissions(Permissions::from_mode(mode))?;
+        self.file.sync_all()?;
+        Ok(self)
+    }
+
+    fn create(self, name: &str) -> io::Result<()> {
+        self.link(name)?;
+        self.directory.sync()
+    }
+
+    fn replace(mut self, name: &str, old: &Metadata) -> io::Result<()> {
+        let (_, now) = self.directory.file(name)?;
+        if (now.dev(), now.ino(), now.mtime(), now.mtime_nsec())
+            != (old.dev(), old.ino(), old.mtime(), old.mtime_nsec())
+        {
+            return Err(io::Error::other("was changed meanwhile; run it again"));
+        }
+        let random = match self.name.take() {
+            Some(random) => random,
+            None => with_random_name(|random| self.link(random))?.0,
+        };
+        let random = self.name.insert(random).as_str();
+        renameat(&self.directory.descriptor, random, &self.directory.descriptor, name)?;
+        self.name = None;
+        self.directory.sync()
+    }
+
+    /// Gives it a name that no other has: by the descriptor, because a random name may be another file's by now.
+    fn link(&self, name: &str) -> nix::Result<()> {
+        let own = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        let directory = &self.directory.descriptor;
+        linkat(directory, own.as_str(), directory, name, AtFlags::AT_SYMLINK_FOLLOW)
+    }
 }
 
 impl Drop for New<'_> {
     fn drop(&mut self) {
-        if !self.placed {
-            let _ = self.directory.remove(&self.name);
+        if let Some(name) = &self.name {
+            let _ = self.directory.remove(name);
+        }
+    }
+}
+
+/// A name that no file had, and what was made with it.
+fn with_random_name<T>(make: impl Fn(&str) -> nix::Result<T>) -> io::Result<(String, T)> {
+    loop {
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).map_err(io::Error::other)?;
+        let name = format!(".ethudp-{:016x}", u64::from_ne_bytes(random));
+        match make(&name) {
+            Ok(made) => return Ok((name, made)),
+            Err(Errno::EEXIST) => {}
+            Err(error) => return Err(error.into()),
         }
     }
 }
@@ -188,25 +222,101 @@ pub fn remedy(error: &io::Error, directory: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::thread;
+    use std::time::{Duration, Instant};
+
     use super::*;
+
+    /// Runs this with a new directory.
+    fn with_directory(name: &str, run: impl FnOnce(&Path, &Directory)) {
+        let path = std::env::temp_dir().join(format!("ethudp-directory-{}-{name}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        run(&path, &Directory::open(&path).unwrap());
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    fn names(path: &Path) -> Vec<String> {
+        fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
 
     #[test]
     fn a_replaced_file_keeps_owner_and_mode_and_leaves_nothing_behind() {
-        let path = std::env::temp_dir().join(format!("ethudp-directory-{}", std::process::id()));
-        std::fs::create_dir(&path).unwrap();
-        let directory = Directory::open(&path).unwrap();
-        directory.create("a", &[b"one", b"\n"], 0o640).unwrap();
-        assert_eq!(directory.create("a", &[b"two"], 0o600).unwrap_err().kind(), ErrorKind::AlreadyExists);
-        let (_, old) = directory.file("a").unwrap();
-        directory.replace("a", &[b"three"], &old).unwrap();
-        let stale = directory.replace("a", &[b"four"], &old).unwrap_err().to_string();
-        assert!(stale.contains("was changed meanwhile"), "{stale}");
-        let (file, metadata) = directory.file("a").unwrap();
-        assert_eq!((io::read_to_string(file).unwrap().as_str(), metadata.mode() & 0o777), ("three", 0o640));
-        std::os::unix::fs::symlink("a", path.join("link")).unwrap();
-        assert!(directory.file("link").unwrap_err().to_string().contains("is a link"));
-        let names: Vec<_> = std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(names.len(), 2, "{names:?}");
-        std::fs::remove_dir_all(path).unwrap();
+        with_directory("replaced", |path, directory| {
+            directory.create("a", &[b"one", b"\n"], 0o640).unwrap();
+            assert_eq!(directory.create("a", &[b"two"], 0o600).unwrap_err().kind(), ErrorKind::AlreadyExists);
+            let named = directory.named_file().unwrap().fill(&[b"two"], 0o600, None).unwrap();
+            assert_eq!(named.create("a").unwrap_err().kind(), ErrorKind::AlreadyExists);
+            let (_, old) = directory.file("a").unwrap();
+            directory.replace("a", &[b"three"], &old).unwrap();
+            let stale = directory.replace("a", &[b"four"], &old).unwrap_err().to_string();
+            assert!(stale.contains("was changed meanwhile"), "{stale}");
+            let (file, metadata) = directory.file("a").unwrap();
+            assert_eq!((io::read_to_string(file).unwrap().as_str(), metadata.mode() & 0o777), ("three", 0o640));
+            symlink("a", path.join("link")).unwrap();
+            assert!(directory.file("link").unwrap_err().to_string().contains("is a link"));
+            assert_eq!(names(path).len(), 2, "{:?}", names(path));
+        });
+    }
+
+    /// A process that is killed leaves what the directory shows at that moment.
+    #[test]
+    fn a_file_has_no_name_until_it_is_whole() {
+        with_directory("unnamed", |path, directory| {
+            let new = directory.new_file().unwrap().fill(&[b"secret"], 0o600, None).unwrap();
+            assert!(names(path).is_empty(), "{:?}", names(path));
+            new.create("a").unwrap();
+            assert_eq!((names(path), fs::read(path.join("a")).unwrap()), (vec!["a".into()], b"secret".to_vec()));
+        });
+    }
+
+    /// An attacker who can write to the directory puts a link to another file in the place of each that appears in it.
+    #[test]
+    fn a_race_of_links_changes_no_other_file() {
+        let (least, limit) = (50, Duration::from_secs(30));
+        with_directory("victim", |elsewhere, _| {
+            let victim = elsewhere.join("secret");
+            fs::write(&victim, "do not touch").unwrap();
+            fs::set_permissions(&victim, Permissions::from_mode(0o640)).unwrap();
+            let state = || {
+                let metadata = fs::metadata(&victim).unwrap();
+                (fs::read(&victim).unwrap(), metadata.uid(), metadata.gid(), metadata.mode(), metadata.nlink())
+            };
+            let before = state();
+            with_directory("race", |path, directory| {
+                let (stop, swaps) = (AtomicBool::new(false), AtomicUsize::new(0));
+                let swap = || {
+                    while !stop.load(Ordering::Relaxed) {
+                        for name in fs::read_dir(path).unwrap().flatten().map(|entry| entry.path()) {
+                            if fs::remove_file(&name).and_then(|()| symlink(&victim, &name)).is_ok() {
+                                swaps.fetch_add(1, Ordering::Relaxed);
+                            }
+                        }
+                    }
+                };
+                thread::scope(|scope| {
+                    scope.spawn(swap);
+                    let (start, user) = (Instant::now(), geteuid());
+                    let mut runs = 0;
+                    while (runs < 200 || swaps.load(Ordering::Relaxed) < least) && start.elapsed() < limit {
+                        runs += 1;
+                        let new = if runs % 2 == 0 { directory.new_file() } else { directory.named_file() };
+                        let _ = new.unwrap().fill(&[b"new"], 0o666, None).and_then(|new| new.create("a"));
+                        let Ok((file, old)) = directory.file("a") else { continue };
+                        if user.is_root() {
+                            fchown(&file, Some(65534), Some(65534)).unwrap();
+                        }
+                        let owner = Some((65534, 65534)).filter(|_| user.is_root());
+                        let new = if runs % 4 < 2 { directory.new_file() } else { directory.named_file() };
+                        let _ = new.unwrap().fill(&[b"newer"], 0o666, owner).and_then(|new| new.replace("a", &old));
+                    }
+                    stop.store(true, Ordering::Relaxed);
+                });
+                assert!(swaps.into_inner() >= least);
+            });
+            assert_eq!(state(), before);
+        });
     }
 }
