@@ -80,8 +80,8 @@ const SOCKET: &[i32] = &[
     libc::SO_MARK,
 ];
 const FILTER: &[i32] = &[libc::SO_ATTACH_FILTER, libc::SO_LOCK_FILTER];
-const IPV4: &[i32] = &[libc::IP_MTU_DISCOVER, libc::IP_PKTINFO, libc::IP_RECVERR];
-const IPV6: &[i32] = &[libc::IPV6_V6ONLY, libc::IPV6_MTU_DISCOVER, libc::IPV6_RECVPKTINFO, libc::IPV6_RECVERR];
+const IPV4: &[i32] = &[libc::IP_MTU_DISCOVER, libc::IP_PKTINFO];
+const IPV6: &[i32] = &[libc::IPV6_V6ONLY, libc::IPV6_MTU_DISCOVER, libc::IPV6_RECVPKTINFO];
 const UDP: &[i32] = &[libc::UDP_GRO];
 const PACKET: &[i32] = &[libc::PACKET_AUXDATA, libc::PACKET_VNET_HDR, libc::PACKET_ADD_MEMBERSHIP];
 
@@ -102,12 +102,12 @@ pub const OPENING: &[Allowed] = &[
         "requests about interfaces",
     ),
     allow("setsockopt", libc::SYS_setsockopt, SocketOption(libc::SOL_SOCKET, SOCKET), "buffers, device and mark"),
-    allow("setsockopt", libc::SYS_setsockopt, SocketOption(libc::SOL_SOCKET, FILTER), "what a packet socket hears"),
+    allow("setsockopt", libc::SYS_setsockopt, SocketOption(libc::SOL_SOCKET, FILTER), "what a socket hears"),
     allow(
         "setsockopt",
         libc::SYS_setsockopt,
         SocketOption(libc::IPPROTO_IP, IPV4),
-        "no MTU of a cached route; the address that was asked; errors",
+        "no MTU of a cached route; the address that was asked",
     ),
     allow(
         "setsockopt",
@@ -127,7 +127,7 @@ pub const OPENING: &[Allowed] = &[
     allow("fcntl", libc::SYS_fcntl, OneOf(1, &[libc::F_SETFL]), "a stored TAP must not block"),
     allow("sendto", libc::SYS_sendto, Any, "netlink requests"),
     allow("recvfrom", libc::SYS_recvfrom, Any, "netlink replies"),
-    allow("openat", libc::SYS_openat, Any, "the two files that Landlock leaves"),
+    allow("openat", libc::SYS_openat, Any, "what Landlock leaves"),
     allow("ioctl", libc::SYS_ioctl, OneOf(1, TAP), "makes a TAP with offload, or asks which a stored one is"),
     allow("ioctl", libc::SYS_ioctl, OneOf(1, STORED), "sets back what a stored TAP remembers"),
     allow("prctl", libc::SYS_prctl, OneOf(0, PRIVILEGES), "gives up the bounding set, stays out of others' reach"),

@@ -1,7 +1,7 @@
 //! What a tunnel is, however it was described: by a classic command line or by a [`file`].
 //!
 //! Its values, each with its form and bounds: [`address`], [`names`], [`cipher`], [`keys`], [`vlan_map`], [`repair`], [`bounds`], [`mac`]. What is
-//! made of it: [`advice`] to people, networks that are [`taken`], addresses by [`resolve`], the [`plan`] for the helper, [`settings`] for the workers.
+//! made of it: [`advice`] to people, networks that are [`taken`], addresses by [`resolve`], the [`plan`] for the helper with [`only`] its peer in a filter, [`settings`] for the workers.
 
 pub mod address;
 pub mod advice;
@@ -11,6 +11,7 @@ pub mod file;
 pub mod keys;
 pub mod mac;
 pub mod names;
+pub mod only;
 pub mod plan;
 pub mod repair;
 pub mod resolve;

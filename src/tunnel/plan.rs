@@ -3,7 +3,7 @@
 use privsep::ipc::{Address, BpfInstruction, Identity, PathPlan, Plan, PortPlan, Remote};
 
 use super::resolve::Resolved;
-use super::{Port, Tunnel, mac};
+use super::{Port, Tunnel, mac, only};
 
 /// What tells hosts apart (machine-id(5)).
 const MACHINE: &str = "/etc/machine-id";
@@ -20,15 +20,19 @@ pub fn plan(
     stored: bool,
     store: bool,
 ) -> Plan {
-    let paths = tunnel.paths.iter().zip(paths).map(|(path, &Resolved { local, remote, .. })| PathPlan {
-        local: Address(local),
-        remote: match remote {
-            Remote::Fixed(remote) => Some(remote),
-            Remote::Learned { .. } => None,
-        },
-        device: path.device.clone(),
-        mark: path.mark,
-        runs: tunnel.classic().is_none_or(|classic| classic.settings().in_place()),
+    let runs = tunnel.classic().is_none_or(|classic| classic.settings().in_place());
+    let paths = tunnel.paths.iter().zip(paths).map(|(path, &Resolved { local, remote, .. })| {
+        let fixed = if let Remote::Fixed(remote) = remote { Some(remote) } else { None };
+        // A wildcard socket is tied to no address, so that it goes on when the host has another address or another route.
+        let wildcard = local.ip().is_unspecified();
+        PathPlan {
+            local: Address(local),
+            remote: fixed.filter(|_| !wildcard),
+            filter: fixed.filter(|_| wildcard).map(|Address(remote)| only::only(remote)).unwrap_or_default(),
+            device: path.device.clone(),
+            mark: path.mark,
+            runs,
+        }
     });
     let paths = paths.collect();
     let port = match &tunnel.port {

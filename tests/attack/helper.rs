@@ -112,6 +112,7 @@ fn plan() -> Plan {
         paths: vec![PathPlan {
             local: Address(LOCAL.parse().unwrap()),
             remote: None,
+            filter: Vec::new(),
             device: None,
             mark: None,
             runs: true,

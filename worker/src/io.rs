@@ -33,6 +33,12 @@ pub struct Sent {
     pub errors: u64,
 }
 
+/// Errors in a row that are tried again. Each can be an ICMP message about an earlier datagram, which a connected socket reports
+/// once, whoever has sent the message; of as many in a row without one success, the packet or the way is the cause.
+pub const TRIES: u32 = 16;
+/// Calls that empty an error queue before other work is done.
+const EMPTYING: usize = 8;
+
 /// Sends the packets of the batch from number `next` to before `end` to a destination, or where the socket is connected or bound,
 /// past those that fail; runs of them as one where `runs` allows it. `next` is behind what is done with: where it is not `end`, the
 /// socket's queue is full. Where this host no longer has the source address, the kernel chooses another.
@@ -47,7 +53,6 @@ pub fn send_from(
 ) -> Sent {
     let mut now = destination;
     let mut sent = Sent::default();
-    let mut retried = usize::MAX;
     while *next < end {
         match sender.send(socket, runs.packets(batch, *next, end), now) {
             // More pieces than there is room for, which is not made: as if the queue were full.
@@ -61,23 +66,20 @@ pub fn send_from(
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => return sent,
-            // A queue of the device has dropped it, which is said on a socket that asks for errors.
+            // No memory for it: the next one may find some.
             Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
                 let dropped = runs.end(batch, *next, end) - *next;
                 sent.errors += dropped as u64;
                 *next += dropped;
             }
-            // Perhaps not about this packet, but an ICMP answer to an earlier one, which this call has taken off the socket: by
-            // that no host is to have us send one by one.
-            Err(error) if retried != *next => {
-                retried = *next;
+            Err(error) if runs.fails_now_and_then() => {
                 if is_gone(&error) {
                     now = destination.map(|destination| Destination { from: None, ..destination });
                 }
             }
             Err(error) if runs.end(batch, *next, end) > *next + 1 => {
                 runs.refuse(&error, batch.frame(*next).len());
-                (now, retried) = (destination, usize::MAX);
+                now = destination;
             }
             Err(error) => {
                 let oversize = error.raw_os_error() == Some(libc::EMSGSIZE);
@@ -103,6 +105,8 @@ pub struct Runs {
     longest: usize,
     /// How many more packets it stays so.
     pause: usize,
+    /// Errors since packets went.
+    failures: u32,
 }
 
 impl Runs {
@@ -113,7 +117,7 @@ impl Runs {
 
     /// For a UDP socket.
     pub fn new() -> Self {
-        Self { longest: usize::MAX, pause: 0 }
+        Self { longest: usize::MAX, pause: 0, failures: 0 }
     }
 
     /// Where the run ends that begins with packet `first`.
@@ -148,7 +152,13 @@ impl Runs {
         })
     }
 
-    /// Takes note of an error that has come again for a run of packets of this length: they must leave alone. The kernel cannot
+    /// Takes note of an error; whether it may be gone when it is tried again.
+    fn fails_now_and_then(&mut self) -> bool {
+        self.failures = self.failures.saturating_add(1);
+        self.failures < TRIES
+    }
+
+    /// Takes note of an error that has come again and again for a run of packets of this length: they must leave alone. The kernel cannot
     /// both segment and fragment, and not every device, route or kernel segments at all; whatever the error is, it may be for being
     /// many (a firewall that looks at lengths).
     fn refuse(&mut self, error: &std::io::Error, length: usize) {
@@ -158,6 +168,7 @@ impl Runs {
 
     /// Takes note of packets that went.
     fn went(&mut self, packets: usize) {
+        self.failures = 0;
         if self.longest != usize::MAX {
             self.pause = self.pause.saturating_sub(packets);
             if self.pause == 0 {
@@ -167,15 +178,15 @@ impl Runs {
     }
 }
 
-/// Empties a socket's error queue, and returns how many there were: ICMP messages, where they are asked for. A worker before us may
-/// have asked for more, with a message that no filter can look into: timestamps of all that it sends, which fill the receive
-/// buffer and wake us for ever.
+/// Takes messages off a socket's error queue, a bounded number in a turn, and returns how many. No socket of ours asks for any, but a
+/// worker before us may have, by a control message that no filter can look into: timestamps of all that it sends, which fill the
+/// receive buffer and wake us for ever.
 pub fn forget_errors(receiver: &mut Receiver, socket: BorrowedFd<'_>, batch: &mut Batch) -> u64 {
-    let mut all = 0;
-    while let Ok(count @ 1..) = receiver.receive_errors(socket, batch.slots()) {
-        all += count as u64;
-    }
-    all
+    let calls = (0..EMPTYING).map_while(|_| match receiver.receive_errors(socket, batch.slots()) {
+        Ok(count @ 1..) => Some(count as u64),
+        Ok(_) | Err(_) => None,
+    });
+    calls.sum()
 }
 
 /// Sleeps until one of the descriptors is as asked, or for `limit`, and returns how each is; nothing after an interruption.
@@ -234,6 +245,8 @@ impl AsFd for Waker {
 
 #[cfg(test)]
 mod tests {
+    use std::net::UdpSocket;
+
     use super::*;
 
     #[test]
@@ -246,6 +259,40 @@ mod tests {
         waker.clear();
         let short = Some(Duration::from_millis(1));
         assert_eq!(wait([(waker.as_fd(), PollFlags::POLLIN)], short), [PollFlags::empty()]);
+    }
+
+    #[test]
+    fn a_run_leaves_as_a_run_whatever_error_waits_at_the_socket() {
+        let ours = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let peer = UdpSocket::bind("127.0.0.2:0").unwrap().local_addr().unwrap();
+        ours.connect(peer).unwrap();
+        let (mut sender, mut runs, mut batch) = (Sender::new(8, 8), Runs::new(), Batch::with_slots(8));
+        for _ in 0..2 {
+            batch.append_copy(&[7; 100]);
+        }
+        for round in 0..3 {
+            // No program is at the peer, so that an ICMP message comes back at once.
+            ours.send(b"anybody?").unwrap();
+            let there = UdpSocket::bind(peer).unwrap();
+            let mut next = 0;
+            let sent = send_from(&mut sender, &mut runs, ours.as_fd(), &batch, &mut next, 2, None);
+            assert_eq!(sent, Sent { packets: 2, bytes: 200, ..Sent::default() }, "round {round}");
+            assert_eq!((runs.longest, runs.failures, next), (usize::MAX, 0, 2), "round {round}");
+            assert_eq!([(); 2].map(|()| there.recv(&mut [0; 200]).unwrap()), [100; 2]);
+        }
+    }
+
+    #[test]
+    fn an_error_that_stays_refuses_a_run_and_then_each_packet_in_few_calls() {
+        let closed = std::fs::File::open("/dev/null").unwrap();
+        let (mut sender, mut runs, mut batch) = (Sender::new(8, 8), Runs::new(), Batch::with_slots(8));
+        for _ in 0..3 {
+            batch.append_copy(&[7; 100]);
+        }
+        let mut next = 0;
+        let sent = send_from(&mut sender, &mut runs, closed.as_fd(), &batch, &mut next, 3, None);
+        assert_eq!(sent, Sent { errors: 3, ..Sent::default() });
+        assert_eq!((next, runs.longest, runs.failures), (3, 0, TRIES + 3));
     }
 
     #[test]

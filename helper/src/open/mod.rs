@@ -59,7 +59,8 @@ mod tests {
     use super::*;
 
     fn plan(local: &str) -> PathPlan {
-        PathPlan { local: Address(local.parse().unwrap()), remote: None, device: None, mark: None, runs: false }
+        let local = Address(local.parse().unwrap());
+        PathPlan { local, remote: None, filter: Vec::new(), device: None, mark: None, runs: false }
     }
 
     /// A plan whose port cannot be opened by anybody.

@@ -13,8 +13,7 @@ use privsep::sys::option;
 /// `IP_PMTUDISC_OMIT` and `IPV6_PMTUDISC_OMIT` (linux/in.h, linux/in6.h).
 const PMTUDISC_OMIT: i32 = 5;
 
-/// A UDP socket, bound, and connected where both ends are fixed. One with a wildcard address is tied to none: the kernel chooses
-/// its source address for each datagram, so that it goes on when the host has another address or another route.
+/// A UDP socket, bound, and connected where the plan says so. Bound last: it must not hear before its filter is there.
 pub fn open(plan: &PathPlan) -> Result<OwnedFd, String> {
     let Address(local) = plan.local;
     let family = if local.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
@@ -30,7 +29,7 @@ pub fn open(plan: &PathPlan) -> Result<OwnedFd, String> {
     if let Some(mark) = plan.mark {
         setsockopt(&udp, sockopt::Mark, &mark).map_err(|e| fail("mark", &e.desc()))?;
     }
-    for (level, name, value) in ip_options(local.ip(), plan.remote.is_some()) {
+    for (level, name, value) in ip_options(local.ip()) {
         option::set_int(udp.as_fd(), level, name, value).map_err(|e| fail("IP options", &e))?;
     }
     super::buffers(&udp);
@@ -38,16 +37,16 @@ pub fn open(plan: &PathPlan) -> Result<OwnedFd, String> {
         // Without it each datagram comes alone, as before.
         let _ = option::set_int(udp.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1);
     }
-    let remote = plan.remote.filter(|_| !local.ip().is_unspecified());
+    option::lock_filter(udp.as_fd(), &plan.filter).map_err(|e| fail("filter", &e))?;
     bind(udp.as_raw_fd(), &SockaddrStorage::from(local)).map_err(|e| bind_error(local, e))?;
-    if let Some(Address(remote)) = remote {
+    if let Some(Address(remote)) = plan.remote {
         connect(udp.as_raw_fd(), &SockaddrStorage::from(remote)).map_err(|e| connect_error(local, remote, e))?;
     }
     Ok(udp)
 }
 
 /// Options of a path's socket, with level and value. On `[::]` it hears IPv4 as well as IPv6, so that both kinds are set.
-fn ip_options(local: IpAddr, fixed: bool) -> Vec<(i32, i32, i32)> {
+fn ip_options(local: IpAddr) -> Vec<(i32, i32, i32)> {
     let (v4, v6, wildcard) = (libc::IPPROTO_IP, libc::IPPROTO_IPV6, local.is_unspecified());
     let both = local.is_ipv6() && wildcard;
     let mut options = Vec::new();
@@ -59,14 +58,9 @@ fn ip_options(local: IpAddr, fixed: bool) -> Vec<(i32, i32, i32)> {
     if local.is_ipv4() || both {
         options.push((v4, libc::IP_MTU_DISCOVER, PMTUDISC_OMIT));
     }
-    if wildcard && fixed {
-        // What a connected socket reports by itself: that there is no program at the peer.
-        options.extend(both.then_some((v6, libc::IPV6_RECVERR, 1)));
-        options.push((v4, libc::IP_RECVERR, 1));
-    } else if wildcard {
+    if wildcard {
         // Answers leave from the address that was asked.
-        let one = if both { (v6, libc::IPV6_RECVPKTINFO, 1) } else { (v4, libc::IP_PKTINFO, 1) };
-        options.push(one);
+        options.push(if both { (v6, libc::IPV6_RECVPKTINFO, 1) } else { (v4, libc::IP_PKTINFO, 1) });
     }
     options
 }
@@ -110,6 +104,7 @@ mod tests {
         PathPlan {
             local: Address(local.parse().unwrap()),
             remote: remote.map(Address),
+            filter: Vec::new(),
             device: None,
             mark: None,
             runs: false,
@@ -140,24 +135,29 @@ mod tests {
     }
 
     #[test]
-    fn a_path_with_a_wildcard_address_is_not_connected_and_asks_for_what_it_needs() {
+    fn a_path_with_a_wildcard_address_tells_which_was_asked_and_reports_no_icmp_message() {
         let (v4, v6) = (libc::IPPROTO_IP, libc::IPPROTO_IPV6);
-        let peer = Some("127.0.0.1:9".parse().unwrap());
-        for (local, remote, errors, address) in [("0.0.0.0:0", peer, 1, 0), ("0.0.0.0:0", None, 0, 1)] {
-            let udp = open(&plan(local, remote)).unwrap();
-            assert_eq!((int(&udp, v4, libc::IP_RECVERR), int(&udp, v4, libc::IP_PKTINFO)), (errors, address));
-            assert!(std::net::UdpSocket::from(udp).peer_addr().is_err());
-        }
-        for (remote, errors, address) in [(peer, 1, 0), (None, 0, 1)] {
-            let udp = open(&plan("[::]:0", remote)).unwrap();
-            // It hears IPv4 as well.
-            assert_eq!((int(&udp, v6, libc::IPV6_V6ONLY), int(&udp, v4, libc::IP_MTU_DISCOVER)), (0, PMTUDISC_OMIT));
-            assert_eq!(int(&udp, v6, libc::IPV6_MTU_DISCOVER), PMTUDISC_OMIT);
-            assert_eq!((int(&udp, v6, libc::IPV6_RECVERR), int(&udp, v4, libc::IP_RECVERR)), (errors, errors));
-            assert_eq!(int(&udp, v6, libc::IPV6_RECVPKTINFO), address);
-        }
+        let udp = open(&plan("0.0.0.0:0", None)).unwrap();
+        assert_eq!((int(&udp, v4, libc::IP_RECVERR), int(&udp, v4, libc::IP_PKTINFO)), (0, 1));
+        let udp = open(&plan("[::]:0", None)).unwrap();
+        // It hears IPv4 as well.
+        assert_eq!((int(&udp, v6, libc::IPV6_V6ONLY), int(&udp, v4, libc::IP_MTU_DISCOVER)), (0, PMTUDISC_OMIT));
+        assert_eq!((int(&udp, v6, libc::IPV6_RECVERR), int(&udp, v4, libc::IP_RECVERR)), (0, 0));
+        assert_eq!((int(&udp, v6, libc::IPV6_MTU_DISCOVER), int(&udp, v6, libc::IPV6_RECVPKTINFO)), (PMTUDISC_OMIT, 1));
         let udp = open(&plan("[::1]:0", None)).unwrap();
         assert_eq!((int(&udp, v6, libc::IPV6_V6ONLY), int(&udp, v6, libc::IPV6_RECVPKTINFO)), (1, 0));
+    }
+
+    #[test]
+    fn a_filter_is_there_for_good() {
+        let nothing = privsep::ipc::BpfInstruction { code: 0x06, jt: 0, jf: 0, k: 0 };
+        let udp = open(&PathPlan { filter: vec![nothing], ..plan("0.0.0.0:0", None) }).unwrap();
+        assert_eq!(int(&udp, libc::SOL_SOCKET, libc::SO_LOCK_FILTER), 1);
+        assert!(option::lock_filter(udp.as_fd(), &[nothing]).is_err());
+        let udp = std::net::UdpSocket::from(udp);
+        let port = udp.local_addr().unwrap().port();
+        std::net::UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"x", ("127.0.0.1", port)).unwrap();
+        assert_eq!(udp.recv(&mut [0]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
     }
 
     #[test]

@@ -104,8 +104,10 @@ pub struct BpfInstruction {
 pub struct PathPlan {
     /// Bound to this address.
     pub local: Address,
-    /// Connected to this address; `None` for a peer whose address is learned.
+    /// Connected to this address; `None` for a wildcard address, and for a peer whose address is learned.
     pub remote: Option<Address>,
+    /// Classic BPF program for what is heard; empty lets everything pass.
+    pub filter: Vec<BpfInstruction>,
     /// `SO_BINDTODEVICE`.
     pub device: Option<String>,
     /// `SO_MARK`.
