@@ -407,6 +407,19 @@ fn a_network_that_this_host_uses_is_not_taken_from_a_line() {
     assert!(status == Some(0) && !said.contains("lan"), "{said}");
 }
 
+/// A tunnel that does not run has no address at an interface yet.
+#[test]
+fn a_network_of_another_tunnel_is_not_taken_from_a_line() {
+    let (a, b) = (Scratch::new(), Scratch::new());
+    line(&b, "other --address 10.8.0.9/16 --endpoint 192.0.2.9");
+    let of_a = line(&a, "t --address 10.8.0.1/24 --endpoint 198.51.100.7");
+    fails(&b, &format!("t --peer {of_a}"), 1, "other.toml has tap.address 10.8.0.9/16");
+    let (status, _, said) = init(&b, &format!("t --peer {of_a} --address 10.8.0.2/24"));
+    assert!(status == Some(0) && said.contains("other.toml has tap.address 10.8.0.9/16; the tunnel takes"), "{said}");
+    // Both ends on one host are no conflict.
+    line(&a, &format!("u --peer {of_a}"));
+}
+
 #[test]
 fn a_start_says_whose_network_it_takes_over() {
     let (sites, scratch) = (Sites::new(), Scratch::new());

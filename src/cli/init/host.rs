@@ -1,11 +1,15 @@
-//! What of a new tunnel must not be that of another on this host: the UDP port, and the name of the TAP interface.
+//! What of a new tunnel must not be that of another on this host: the UDP port, the name of the TAP interface, and a network that
+//! is taken from the other end's line.
 
 use std::fs::{self, File};
 use std::io::Read;
+use std::net::IpAddr;
 use std::path::Path;
 
 use nix::net::if_::if_nametoindex;
 
+use super::inner;
+use super::line::Line;
 use crate::service::files;
 
 /// Files that are looked at, and bytes of the kernel's lists.
@@ -17,18 +21,24 @@ const LONGEST: u64 = 16 << 20;
 pub struct Host {
     ports: Vec<(u16, String)>,
     taps: Vec<String>,
+    networks: Vec<Network>,
 }
 
+/// An address with its prefix length, and the file that has it.
+pub type Network = ((IpAddr, u8), String);
+
 impl Host {
-    /// Looks at the files of other tunnels in a directory, and at what runs.
-    pub fn look(directory: &Path) -> Self {
+    /// Looks at the files of other tunnels in a directory, and at what runs. The network of this peer is not taken, where the peer
+    /// is another tunnel of this host.
+    pub fn look(directory: &Path, peer: Option<&Line>) -> Self {
+        let peer = peer.map(Line::to_string);
         let mut host = Self::default();
         for entry in fs::read_dir(directory).into_iter().flatten().flatten().take(MOST) {
             let path = entry.path();
             if path.extension().is_some_and(|end| end == "toml")
                 && let Ok((text, _)) = files::text(&path)
             {
-                host.add(&path.display().to_string(), &text);
+                host.add(&path.display().to_string(), &text, peer.as_deref());
             }
         }
         for list in ["/proc/net/udp", "/proc/net/udp6"] {
@@ -39,13 +49,23 @@ impl Host {
         host
     }
 
-    fn add(&mut self, file: &str, text: &str) {
+    fn add(&mut self, file: &str, text: &str, peer: Option<&str>) {
         let Ok(table) = text.parse::<toml::Table>() else { return };
         let paths = table.get("path").and_then(toml::Value::as_array).map_or(&[][..], Vec::as_slice);
         let locals = paths.iter().filter_map(|path| path.get("local")?.as_str()?.rsplit_once(':')?.1.parse().ok());
         self.ports.extend(locals.map(|port| (port, file.to_owned())));
         let tap = table.get("tap").and_then(|tap| tap.get("name")?.as_str());
         self.taps.extend(tap.map(str::to_owned));
+        let addresses = table.get("tap").and_then(|tap| tap.get("address")?.as_array()).map_or(&[][..], Vec::as_slice);
+        let networks = addresses.iter().filter_map(|address| inner::parse(address.as_str()?).ok());
+        if !peer.is_some_and(|peer| text.contains(peer)) {
+            self.networks.extend(networks.map(|network| (network, file.to_owned())));
+        }
+    }
+
+    /// Networks of other tunnels.
+    pub fn networks(&self) -> &[Network] {
+        &self.networks
     }
 
     /// What has a port already.
@@ -99,8 +119,9 @@ mod tests {
         host.add(
             "a.toml",
             "[tap]\nname = \"site\"\n[[path]]\nlocal = \"[::]:6000\"\n[[path]]\nlocal = \"192.0.2.1:6001\"\n",
+            None,
         );
-        host.add("b.toml", "is no TOML");
+        host.add("b.toml", "is no TOML", None);
         let list = "  sl  local_address rem_address\n  26: 0100007F:1772 00000000:0000 07\n";
         host.ports.extend(sockets(list).map(|port| (port, "a socket".into())));
         assert_eq!(

@@ -9,13 +9,14 @@ mod inner;
 mod line;
 mod paste;
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use privsep::ipc::Secret;
 
 use crate::error::Context;
-use crate::service::networks;
+use crate::service::networks::{self, Known};
 use crate::tunnel::{self, Endpoint, address, keys, names, taken};
 use crate::{Error, log};
 use files::Place;
@@ -73,6 +74,8 @@ struct Given {
     tap: Option<String>,
     /// Whether this host has IPv6.
     ipv6: bool,
+    /// Networks of other tunnels of this host.
+    networks: Vec<host::Network>,
 }
 
 /// Makes or completes a tunnel's files, and prints the line for the other end.
@@ -89,7 +92,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
         (true, None) => return Err(place.is_there()),
         (false, peer) => {
             names::unit(name).map_err(Error::Usage)?;
-            let given = Given::parse(options, name, &Host::look(&options.dir)).map_err(Error::Usage)?;
+            let given = Given::parse(options, name, &Host::look(&options.dir, peer.as_ref())).map_err(Error::Usage)?;
             (create(options, given, &place, peer.as_ref())?, peer.is_some())
         }
     };
@@ -146,7 +149,7 @@ fn create(options: &Options, mut given: Given, place: &Place, peer: Option<&Line
         given.beside(peer).map_err(Error::Usage)?;
     }
     given.reached().map_err(Error::Usage)?;
-    let warnings = given.conflicts(explicit).map_err(Error::Failure)?;
+    let warnings = given.conflicts(explicit, &networks::all()).map_err(Error::Failure)?;
     if peer.is_some_and(|peer| peer.endpoint.is_none()) && given.endpoint.is_none() {
         return Err(Error::usage(
             "--endpoint is missing: the other end has none, so it must be told where this one is: --endpoint HOST[:PORT]",
@@ -215,6 +218,7 @@ impl Given {
             tap: interface.is_none().then(|| host.tap_name(name)),
             interface,
             ipv6: host::has_ipv6(),
+            networks: host.networks().to_vec(),
         })
     }
 
@@ -229,13 +233,28 @@ impl Given {
         }
     }
 
-    /// Refuses a network that was taken from the other end's line and is in use here; says so of one that was given.
-    fn conflicts(&self, explicit: usize) -> Result<Vec<String>, String> {
-        let known = networks::all().unwrap_or_default();
+    /// Refuses a network that was taken from the other end's line and is in use here, or where the kernel does not tell what is;
+    /// says so of one that was given.
+    fn conflicts(&self, explicit: usize, known: &io::Result<Vec<Known>>) -> Result<Vec<String>, String> {
         let mut warnings = Vec::new();
         for (number, own) in self.addresses.iter().enumerate() {
-            let Some(conflict) = taken::conflict(*own, &known) else { continue };
             let (ip, prefix) = own;
+            let conflict = match known {
+                Ok(known) => taken::conflict(*own, known),
+                Err(error) if number >= explicit => {
+                    return Err(format!(
+                        "the networks that this host uses: {error}; so none is taken from the other end's line: give --address \
+                         {ip}/{prefix}, or another"
+                    ));
+                }
+                Err(_) => None,
+            };
+            let of_tunnel = || {
+                let ((ip, prefix), file) =
+                    self.networks.iter().find(|(network, _)| networks::overlap(*network, *own))?;
+                Some(format!("{file} has tap.address {ip}/{prefix}"))
+            };
+            let Some(conflict) = conflict.or_else(of_tunnel) else { continue };
             if number >= explicit {
                 return Err(format!(
                     "{ip}/{prefix}, beside the other end's address, is in a network that this host uses already: {conflict}. Let the \
@@ -413,6 +432,21 @@ fn public_of(private: &Secret) -> Option<tunnel::keys::Public> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_network_is_taken_where_those_in_use_are_unknown() {
+        let options = |address: &[&str]| Options {
+            address: address.iter().map(|&text| text.to_owned()).collect(),
+            ..Options::default()
+        };
+        let unknown = || Err(io::ErrorKind::PermissionDenied.into());
+        let mut given = Given::parse(&options(&[]), "t", &Host::default()).unwrap();
+        assert_eq!(given.conflicts(0, &unknown()), Ok(Vec::new()));
+        given.addresses.push(inner::parse("10.8.0.2/24").unwrap());
+        let error = given.conflicts(0, &unknown()).unwrap_err();
+        assert!(error.contains("permission denied") && error.contains("--address 10.8.0.2/24"), "{error}");
+        assert_eq!(given.conflicts(1, &unknown()), Ok(Vec::new()));
+    }
 
     #[test]
     fn an_endpoint_without_a_port_has_that_of_the_tunnel() {
