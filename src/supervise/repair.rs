@@ -7,8 +7,8 @@ use crate::tunnel::Repair;
 
 /// How long others have to put the interface back into its bridge, or its addresses back.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long the tunnel has run at least when it ends for a missing address: what takes the address away at each start must not end
-/// the tunnel again and again at once.
+/// How long the tunnel has run at least when it ends for a missing address: a program that takes the address away at each start must
+/// not interrupt again and again what passes without the address. Twice as long after each start that has not helped.
 const SETTLED: Duration = Duration::from_secs(60);
 /// Time for which a device must exist before a new start, where another path works: a start costs that one a handshake.
 const STEADY: Duration = Duration::from_secs(30);
@@ -92,16 +92,17 @@ impl Schedule {
 
     /// How long to wait: twice as long after each start that has not helped.
     fn after(&self, now: Instant, need: Need, clock: SystemTime) -> Option<Duration> {
-        let (time, longest) = match need {
+        let (first, longest) = match need {
             // Nothing passes until then, so there is nothing to wait for.
             Need::Helper | Need::Bridge | Need::Device { alone: true } => (PATIENCE, LONGEST.0),
-            Need::Address => (PATIENCE.max((self.since + SETTLED).saturating_duration_since(now)), LONGEST.0),
+            Need::Address => (SETTLED, LONGEST.1),
             Need::Device { alone: false } => (STEADY, LONGEST.1),
             Need::Path { alone: true } => (MISSING.0, LONGEST.0),
             Need::Path { alone: false } => (MISSING.1, LONGEST.1),
             Need::Name { alone: true } => (MOVED.0, LONGEST.0),
             Need::Name { alone: false } => (MOVED.1, LONGEST.1),
         };
+        let after = |first: Duration| (first * (1 << self.starts.min(12))).min(longest);
         match (self.policy, need) {
             (Repair::Never, _) => None,
             (Repair::AtOnce, Need::Helper) if self.starts == 0 => Some(Duration::ZERO),
@@ -109,7 +110,9 @@ impl Schedule {
                 let today = clock.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs() % DAY);
                 Some(Duration::from_secs((u64::from(second) + DAY - today) % DAY))
             }
-            _ => Some((time * (1 << self.starts.min(12))).min(longest)),
+            // The time that the tunnel has run counts.
+            (_, Need::Address) => Some(PATIENCE.max((self.since + after(first)).saturating_duration_since(now))),
+            _ => Some(after(first)),
         }
     }
 }
@@ -168,6 +171,14 @@ mod tests {
         assert_eq!([0, 1, 2, 3, 4, 30].map(|starts| wait(moved, starts)), [60, 120, 240, 480, 600, 600]);
         assert_eq!([0, 1, 2, 3, 30].map(|starts| wait(spare, starts)), [600, 1200, 2400, 3600, 3600]);
         assert_eq!([0, 1, 30].map(|starts| wait(Need::Helper, starts)), [0, 4, 600]);
+        assert_eq!([0, 1, 2, 30].map(|starts| wait(Need::Address, starts)), [60, 120, 240, 3600]);
+        // Also where the address goes only when the tunnel has run for some time.
+        let mut schedule = Schedule::new(now, Repair::AtOnce, true, 6);
+        let due = (600..4000).find(|&second| {
+            let now = now + Duration::from_secs(second);
+            schedule.note(now, clock, Some(Need::Address)).is_some()
+        });
+        assert_eq!(due, Some(3600));
     }
 
     #[test]
