@@ -12,6 +12,8 @@ const HEADER: usize = 16;
 pub const IFINFO: usize = 16;
 /// Length of a `struct ifaddrmsg`: family, prefix length, flags, scope, index.
 const IFADDR: usize = 8;
+/// Times that a list is asked for which changes meanwhile.
+const TRIES: usize = 5;
 
 /// What is needed to know of an interface.
 pub struct Link {
@@ -75,6 +77,8 @@ pub struct LinkChange {
 pub struct Netlink {
     socket: OwnedFd,
     buffer: Vec<u8>,
+    /// Number of the last request, which its replies have.
+    sequence: u32,
 }
 
 impl Netlink {
@@ -83,7 +87,7 @@ impl Netlink {
         let flags = SockFlag::SOCK_CLOEXEC;
         let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
         // A reply for one interface is a few kilobytes; 32 KiB is what libmnl advises for any.
-        Ok(Self { socket, buffer: vec![0; 32 << 10] })
+        Ok(Self { socket, buffer: vec![0; 32 << 10], sequence: 0 })
     }
 
     /// Looks up an interface by name.
@@ -94,22 +98,6 @@ impl Netlink {
         let mut request = Request::new(libc::RTM_GETLINK, 0);
         request.extend(&[0; IFINFO]);
         request.attribute(libc::IFLA_IFNAME, &[name.as_bytes(), &[0]].concat());
-        self.link_of(request)
-    }
-
-    /// Looks up an interface by index.
-    ///
-    /// # Errors
-    /// `ENODEV` when there is none of that index.
-    pub fn link_at(&mut self, index: u32) -> io::Result<Link> {
-        let mut request = Request::new(libc::RTM_GETLINK, 0);
-        request.extend(&[0; 4]);
-        request.extend(&index.to_ne_bytes());
-        request.extend(&[0; 8]);
-        self.link_of(request)
-    }
-
-    fn link_of(&mut self, request: Request) -> io::Result<Link> {
         Link::parse(&self.transact(request, libc::RTM_NEWLINK)?)
     }
 
@@ -195,59 +183,57 @@ impl Netlink {
         Ok(())
     }
 
-    /// The ports of a bridge.
-    pub fn ports(&mut self, bridge: u32) -> io::Result<Vec<Link>> {
-        let mut request = Request::new(libc::RTM_GETLINK, libc::NLM_F_DUMP);
-        request.extend(&[0; IFINFO]);
-        request.attribute(libc::IFLA_MASTER, &bridge.to_ne_bytes());
-        let port = |payload: &[u8]| Link::parse(payload).ok().filter(|link| link.master == bridge);
-        self.dump(request, libc::RTM_NEWLINK, port)
+    /// Sends a request for a list, and keeps what `select` makes of the entries of type `of`.
+    pub fn dump<T>(
+        &mut self,
+        mut request: Request,
+        of: u16,
+        select: impl Fn(&[u8]) -> Option<T>,
+    ) -> io::Result<Vec<T>> {
+        for _ in 0..TRIES {
+            let mut found = Vec::new();
+            if self.ask(&mut request, of, |entry| found.extend(select(entry)))? {
+                return Ok(found);
+            }
+        }
+        Err(io::ErrorKind::Interrupted.into())
     }
 
-    /// Sends a request for many, and keeps what `select` makes of the replies of type `expected`.
-    fn dump<T>(&mut self, request: Request, expected: u16, select: impl Fn(&[u8]) -> Option<T>) -> io::Result<Vec<T>> {
-        send(self.socket.as_raw_fd(), &request.finish(), MsgFlags::empty())?;
-        let mut found = Vec::new();
+    /// Sends a request and returns the payload of its reply of this type; an acknowledgement has none.
+    pub fn transact(&mut self, mut request: Request, of: u16) -> io::Result<Vec<u8>> {
+        let mut payload = Vec::new();
+        self.ask(&mut request, of, |reply| payload.extend(reply))?;
+        Ok(payload)
+    }
+
+    /// Sends a request and takes its replies, less those of an earlier one; whether they are of one moment.
+    fn ask(&mut self, request: &mut Request, of: u16, mut take: impl FnMut(&[u8])) -> io::Result<bool> {
+        self.sequence = self.sequence.wrapping_add(1);
+        send(self.socket.as_raw_fd(), request.finish(self.sequence), MsgFlags::empty())?;
+        let mut whole = true;
         loop {
             let length = recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::empty())?;
-            for (kind, payload) in messages(&self.buffer[..length]) {
-                match kind {
-                    kind if kind == expected => found.extend(select(payload)),
-                    kind if i32::from(kind) == libc::NLMSG_DONE => return Ok(found),
-                    _ => return Err(io::ErrorKind::InvalidData.into()),
+            for reply in messages(&self.buffer[..length]).filter(|reply| reply.sequence == self.sequence) {
+                whole &= i32::from(reply.flags) & libc::NLM_F_DUMP_INTR == 0;
+                match (i32::from(reply.kind), number(reply.payload).cast_signed()) {
+                    (libc::NLMSG_ERROR | libc::NLMSG_DONE, 0) => return Ok(whole),
+                    (libc::NLMSG_ERROR | libc::NLMSG_DONE, error) => {
+                        return Err(io::Error::from_raw_os_error(error.wrapping_neg()));
+                    }
+                    _ if reply.kind == of => take(reply.payload),
+                    _ => {}
+                }
+                if i32::from(reply.flags) & libc::NLM_F_MULTI == 0 {
+                    return Ok(whole);
                 }
             }
         }
-    }
-
-    /// Sends a request and returns the payload of its reply of type `expected`, or of the acknowledgement.
-    pub fn transact(&mut self, request: Request, expected: u16) -> io::Result<Vec<u8>> {
-        send(self.socket.as_raw_fd(), &request.finish(), MsgFlags::empty())?;
-        let length = recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::empty())?;
-        answer(&self.buffer[..length], expected)
     }
 }
 
 /// Whether an address that an interface has is to go, where these are wanted. The link-local one is the kernel's.
 fn goes(address: &(IpAddr, u8), wanted: &[(IpAddr, u8)]) -> bool {
     !wanted.contains(address) && !matches!(address.0, IpAddr::V6(ip) if ip.is_unicast_link_local())
-}
-
-/// The payload of the reply of type `expected`, empty for an acknowledgement.
-///
-/// # Errors
-/// What the kernel says; `InvalidData` for another message.
-pub fn answer(bytes: &[u8], expected: u16) -> io::Result<Vec<u8>> {
-    match messages(bytes).next() {
-        Some((kind, payload)) if i32::from(kind) == libc::NLMSG_ERROR && payload.len() >= 4 => {
-            match number(payload).cast_signed() {
-                0 => Ok(Vec::new()),
-                error => Err(io::Error::from_raw_os_error(error.wrapping_neg())),
-            }
-        }
-        Some((kind, payload)) if kind == expected => Ok(payload.to_vec()),
-        _ => Err(io::ErrorKind::InvalidData.into()),
-    }
 }
 
 /// A number at the beginning of `bytes`, 0 where they are too few.
@@ -296,21 +282,32 @@ impl Request {
         self.0.resize(self.0.len().next_multiple_of(4), 0);
     }
 
-    fn finish(mut self) -> Vec<u8> {
+    fn finish(&mut self, sequence: u32) -> &[u8] {
         let length = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
         self.0[..4].copy_from_slice(&length.to_ne_bytes());
-        self.0
+        self.0[8..12].copy_from_slice(&sequence.to_ne_bytes());
+        &self.0
     }
 }
 
-/// The messages (`struct nlmsghdr`) in `bytes`: type and payload.
-pub fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+/// The parts of a message.
+#[allow(missing_docs)]
+pub struct Message<'a> {
+    pub kind: u16,
+    pub flags: u16,
+    pub sequence: u32,
+    pub payload: &'a [u8],
+}
+
+/// The messages (`struct nlmsghdr`) in `bytes`.
+pub fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
     std::iter::from_fn(move || {
         let length = usize::try_from(number(bytes)).ok()?;
-        let kind = u16::from_ne_bytes([*bytes.get(4)?, *bytes.get(5)?]);
         let payload = bytes.get(HEADER..length)?;
+        let word = |at: usize| u16::from_ne_bytes([bytes[at], bytes[at + 1]]);
+        let message = Message { kind: word(4), flags: word(6), sequence: number(&bytes[8..]), payload };
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, payload))
+        Some(message)
     })
 }
 
@@ -334,10 +331,60 @@ mod tests {
         let mut netlink = Netlink::open().unwrap();
         let link = netlink.link("lo").unwrap();
         assert_eq!((link.index, link.kind.as_str(), link.ethernet, link.mtu, link.master), (1, "", false, 65536, 0));
-        let link = netlink.link_at(1).unwrap();
         assert_eq!((link.name.as_str(), link.address), ("lo", vec![0; 6]));
-        assert!(netlink.addresses(1).is_ok() && netlink.ports(1).is_ok_and(|ports| ports.is_empty()));
+        assert!(netlink.addresses(1).is_ok());
         assert_eq!(netlink.link("no-such-if").err().unwrap().raw_os_error(), Some(libc::ENODEV));
+    }
+
+    const LINK: u16 = libc::RTM_NEWLINK;
+    /// `NLMSG_ERROR`, `NLMSG_DONE`; `NLM_F_MULTI`, the same with `NLM_F_DUMP_INTR`.
+    const ERROR: u16 = 2;
+    const DONE: u16 = 3;
+    const MULTI: u16 = 2;
+    const INTERRUPTED: u16 = 2 | 16;
+
+    /// A socket whose other end answers each request with these: type, flags, and of how many requests before.
+    fn scripted(script: Vec<Vec<(u16, u16, u32)>>) -> Netlink {
+        let (own, kernel) = std::os::unix::net::UnixDatagram::pair().unwrap();
+        std::thread::spawn(move || {
+            let mut asked = [0; 100];
+            for replies in script {
+                kernel.recv(&mut asked).unwrap();
+                for (kind, flags, before) in replies {
+                    let mut reply = Request::new(kind, 0);
+                    reply.extend(&[0; 4]);
+                    let mut bytes = reply.finish(number(&asked[8..]) - before).to_vec();
+                    bytes[6..8].copy_from_slice(&flags.to_ne_bytes());
+                    kernel.send(&bytes).unwrap();
+                }
+            }
+        });
+        Netlink { socket: own.into(), buffer: vec![0; 1000], sequence: 1 }
+    }
+
+    fn list(netlink: &mut Netlink) -> io::Result<usize> {
+        netlink.dump(Request::new(libc::RTM_GETLINK, 0), LINK, |_| Some(())).map(|found| found.len())
+    }
+
+    #[test]
+    fn replies_to_an_earlier_request_are_left_out() {
+        let entry = (LINK, MULTI, 0);
+        let mut netlink = scripted(vec![
+            vec![(LINK, MULTI, 1), (DONE, MULTI, 1), entry, entry, (DONE, MULTI, 0)],
+            vec![(DONE, MULTI, 1), (LINK, 0, 0)],
+            vec![(ERROR, 0, 1), (ERROR, 0, 0)],
+        ]);
+        assert_eq!(list(&mut netlink).unwrap(), 2);
+        assert_eq!(netlink.transact(Request::new(libc::RTM_GETLINK, 0), LINK).unwrap(), [0; 4]);
+        assert_eq!(netlink.transact(Request::new(libc::RTM_SETLINK, 0), 0).unwrap(), []);
+    }
+
+    #[test]
+    fn a_list_that_changes_meanwhile_is_asked_for_again() {
+        let torn = vec![(LINK, INTERRUPTED, 0), (DONE, MULTI, 0)];
+        let whole = vec![(LINK, MULTI, 0), (LINK, MULTI, 0), (DONE, MULTI, 0)];
+        assert_eq!(list(&mut scripted(vec![torn.clone(), torn.clone(), whole])).unwrap(), 2);
+        assert_eq!(list(&mut scripted(vec![torn; TRIES])).unwrap_err().kind(), io::ErrorKind::Interrupted);
     }
 
     #[test]
@@ -345,9 +392,10 @@ mod tests {
         let mut request = Request::new(1, 0);
         request.attribute(3, b"abc");
         request.attribute(4, b"");
-        let bytes = request.finish();
+        let bytes = request.finish(7).to_vec();
         assert_eq!(attributes(&bytes[HEADER..]).collect::<Vec<_>>(), [(3, &b"abc"[..]), (4, b"")]);
-        assert_eq!(messages(&[&bytes[..], &bytes[..]].concat()).map(|(kind, _)| kind).collect::<Vec<_>>(), [1, 1]);
+        let twice = [&bytes[..], &bytes[..]].concat();
+        assert_eq!(messages(&twice).map(|message| (message.kind, message.sequence)).collect::<Vec<_>>(), [(1, 7); 2]);
         assert_eq!(messages(&[0; 64]).count(), 0);
         assert_eq!(attributes(&[200, 0, 1, 0, 9]).count(), 0);
         assert_eq!(attributes(&[0, 0, 1, 0, 9]).count(), 0);

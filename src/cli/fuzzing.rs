@@ -6,7 +6,6 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use nix::libc::RTM_NEWLINK;
 use privsep::netlink::{self, Link};
 
 use crate::cli::init::fuzzing as init;
@@ -104,9 +103,9 @@ pub fn report(data: &[u8]) {
 
 /// The data as messages of rtnetlink(7).
 pub fn netlink(data: &[u8]) {
-    if let Ok(reply) = netlink::answer(data, RTM_NEWLINK) {
-        let _ = Link::parse(&reply);
-        let _ = netlink::permanent_address(&reply, 1);
+    for message in netlink::messages(data) {
+        let _ = Link::parse(message.payload);
+        let _ = netlink::permanent_address(message.payload, 1);
     }
     supervise::news(data);
 }

@@ -9,7 +9,7 @@ use nix::libc;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, recv, send, socket,
 };
-use privsep::netlink::{attributes, messages};
+use privsep::netlink::{Message, attributes, messages};
 
 /// Routes that are looked at: a router of the Internet has a million, which would take a second at each start.
 const MOST: usize = 20_000;
@@ -84,7 +84,7 @@ fn routes() -> io::Result<Vec<Route>> {
     let (mut found, mut buffer) = (Vec::new(), vec![0; 64 << 10]);
     while found.len() < MOST {
         let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-        for (kind, payload) in messages(&buffer[..length]) {
+        for Message { kind, payload, .. } in messages(&buffer[..length]) {
             match kind {
                 libc::RTM_NEWROUTE => found.extend(route(payload)),
                 kind if i32::from(kind) == libc::NLMSG_DONE => return Ok(found),

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket};
-use privsep::netlink::{IFINFO, Link, Netlink, attributes, messages};
+use privsep::netlink::{IFINFO, Link, Message, Netlink, Request, attributes, messages};
 
 use crate::tunnel::bounds;
 
@@ -117,7 +117,7 @@ impl LinkWatch {
         let groups = if addresses.is_empty() { LINKS } else { LINKS | ADDRESSES };
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
         let mut query = Netlink::open()?;
-        let link = query.link_at(index).map_err(|error| match error.raw_os_error() {
+        let link = link_at(&mut query, index).map_err(|error| match error.raw_os_error() {
             Some(libc::ENODEV) => io::ErrorKind::NotFound.into(),
             _ => error,
         })?;
@@ -184,7 +184,7 @@ impl LinkWatch {
     }
 
     fn ask(&mut self) -> io::Result<Option<Trouble>> {
-        self.link = self.query.link_at(self.link.index)?;
+        self.link = link_at(&mut self.query, self.link.index)?;
         let interface = self.link.name.clone();
         if !has(self.link.flags, libc::IFF_UP) {
             return Ok(Some(Trouble::Down(interface)));
@@ -212,8 +212,11 @@ impl LinkWatch {
         let Some((name, index)) = &mut self.bridge else { return Ok(None) };
         let (interface, mtu) = (self.link.name.clone(), self.link.mtu);
         // The bridge that the interface is in may have another name by now.
-        let found =
-            if self.link.master == *index && *index != 0 { self.query.link_at(*index) } else { self.query.link(name) };
+        let found = if self.link.master == *index && *index != 0 {
+            link_at(&mut self.query, *index)
+        } else {
+            self.query.link(name)
+        };
         let found = match found {
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {
                 return Ok(Some(Trouble::NoBridge { interface, bridge: name.clone() }));
@@ -228,12 +231,31 @@ impl LinkWatch {
         if !has(found.flags, libc::IFF_UP) {
             return Ok(Some(Trouble::Down(bridge)));
         }
-        let ports = self.query.ports(found.index)?;
+        let ports = ports(&mut self.query, found.index)?;
         let others = ports.iter().filter(|port| port.index != self.link.index).map(|port| u64::from(port.mtu)).min();
         let others = others.map(|mtu| mtu.min(*bounds::INTERFACE_MTU.end())).and_then(|mtu| u32::try_from(mtu).ok());
         let limit = others.filter(|&others| others > mtu);
         Ok(limit.map(|others| Trouble::LowMtu { interface, mtu, bridge, others }))
     }
+}
+
+/// Looks up an interface by index.
+///
+/// # Errors
+/// `ENODEV` when there is none of that index.
+pub fn link_at(netlink: &mut Netlink, index: u32) -> io::Result<Link> {
+    let mut request = Request::new(libc::RTM_GETLINK, 0);
+    request.extend(&[[0; 4], index.to_ne_bytes(), [0; 4], [0; 4]].concat());
+    Link::parse(&netlink.transact(request, libc::RTM_NEWLINK)?)
+}
+
+/// The ports of a bridge.
+fn ports(netlink: &mut Netlink, bridge: u32) -> io::Result<Vec<Link>> {
+    let mut request = Request::new(libc::RTM_GETLINK, libc::NLM_F_DUMP);
+    request.extend(&[0; IFINFO]);
+    request.attribute(libc::IFLA_MASTER, &bridge.to_ne_bytes());
+    let port = |payload: &[u8]| Link::parse(payload).ok().filter(|link| link.master == bridge);
+    netlink.dump(request, libc::RTM_NEWLINK, port)
 }
 
 fn has(flags: u32, flag: i32) -> bool {
@@ -250,7 +272,7 @@ impl AsFd for LinkWatch {
 /// the ports of that. Leaving a bridge is reported by `RTM_DELLINK` in another family, and once more in ours.
 pub fn news(bytes: &[u8], index: u32, bridge: Option<&(String, u32)>) -> News {
     let mut news = News::None;
-    for (kind, payload) in messages(bytes) {
+    for Message { kind, payload, .. } in messages(bytes) {
         // The index is at the same place in messages about interfaces and about addresses.
         let Some(of) = payload.get(4..8).and_then(|of| of.first_chunk()).map(|of| u32::from_ne_bytes(*of)) else {
             continue;
@@ -321,6 +343,13 @@ mod tests {
         made[0] = 40;
         made.extend_from_slice(b"\x08\0\x03\0br0\0");
         assert_eq!((plain(&made), port(&made)), (News::None, News::Changed));
+    }
+
+    #[test]
+    fn an_interface_is_found_by_its_index() {
+        let mut netlink = Netlink::open().unwrap();
+        assert_eq!(link_at(&mut netlink, 1).unwrap().name, "lo");
+        assert!(ports(&mut netlink, 1).unwrap().is_empty());
     }
 
     #[test]

@@ -7,6 +7,8 @@ use std::net::IpAddr;
 use nix::libc;
 use privsep::netlink::{Netlink, Request, attributes};
 
+use super::link::link_at;
+
 /// `RTM_F_FIB_MATCH` (linux/rtnetlink.h): answer with the entry of the routing table, not with the cached route made of it.
 const FIB_MATCH: u32 = 0x2000;
 /// Length of a `struct rtmsg`: family, two prefix lengths, four bytes more, flags.
@@ -41,7 +43,7 @@ struct Route {
 /// MTU in bytes of the way: the least of the route's own and of those of its interfaces.
 pub fn mtu(netlink: &mut Netlink, way: Way) -> io::Result<u32> {
     let Route { mtu, interfaces } = look_up(netlink, way)?;
-    let links = interfaces.into_iter().map(|index| netlink.link_at(index).map(|link| link.mtu));
+    let links = interfaces.into_iter().map(|index| link_at(netlink, index).map(|link| link.mtu));
     let links = links.collect::<io::Result<Vec<_>>>()?;
     let least = links.into_iter().min().ok_or(io::ErrorKind::NotFound)?;
     Ok(mtu.map_or(least, |mtu| mtu.min(least)))
