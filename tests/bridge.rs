@@ -66,7 +66,7 @@ const PORT: &str = "mode = \"bridge\"\n[tap]\nname = \"eu0\"\nbridge = \"br0\"\n
 const LOW: &str = "mode = \"bridge\"\n[tap]\nname = \"eu0\"\nbridge = \"br0\"\nmtu = 1400\n";
 
 #[test]
-fn with_the_defaults_a_bridge_carries_what_its_lan_carries() {
+fn by_default_a_bridge_carries_its_lans_frames() {
     for mtu in [1500, 9000] {
         let sites = Sites::new();
         let (lan_a, lan_b) = bridged_of(&sites, mtu);

@@ -86,7 +86,7 @@ fn what_is_likely_not_meant_is_warned_of() {
 
 /// A tool validates a copy, of another name and in another place than the file will have.
 #[test]
-fn a_copy_of_any_name_is_checked_as_the_file_that_it_will_be() {
+fn a_copy_is_checked_as_its_target() {
     let (sites, scratch) = (Sites::new(), Scratch::new());
     let aes = format!("{TAP}[classic]\ncipher = \"aes-128\"\nkey-file = \"site.key\"\n");
     for (directory, key) in [("etc", true), ("tool", false)] {
@@ -203,7 +203,7 @@ fn the_examples_are_files_of_tunnels_once_they_have_keys() {
 }
 
 #[test]
-fn a_value_of_the_wrong_kind_is_answered_with_the_right_one() {
+fn a_wrong_type_names_the_right_one() {
     let list = ["[tap]\naddress = [\"10.8.0.1/24\"]", "[[path]]\n"];
     let twice = TAP.replace("\"10.8.0.1/24\"", "\"10.8.0.1/24\", \"10.8.0.1/25\"");
     for (content, words) in [

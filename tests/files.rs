@@ -134,7 +134,7 @@ fn a_directory_that_others_can_write_gets_no_file() {
 }
 
 #[test]
-fn init_follows_no_link_to_a_file_that_others_can_exchange() {
+fn init_follows_no_link_to_a_foreign_directory() {
     let (sites, scratch) = (Sites::new(), Scratch::new());
     let (directory, other) = (scratch.path().join("d"), scratch.path().join("other"));
     for (path, end) in [(&directory, 1), (&other, 2)] {
@@ -154,7 +154,7 @@ fn init_follows_no_link_to_a_file_that_others_can_exchange() {
 }
 
 #[test]
-fn a_runtime_directory_is_not_made_where_others_could_exchange_it() {
+fn no_runtime_directory_where_others_can_exchange_it() {
     let (sites, scratch) = (Sites::new(), Scratch::new());
     let file = scratch.write("a.toml", TAP, 0o644);
     let made = scratch.path().join("run");
@@ -235,7 +235,7 @@ fn no_command_reads_what_is_no_file() {
 }
 
 #[test]
-fn nothing_of_a_file_that_is_no_map_is_printed() {
+fn a_file_that_is_no_map_is_not_printed() {
     let (sites, scratch) = (Sites::new(), Scratch::new());
     let shadow = scratch.write("shadow", "root:$6$salt$hash:19000:0:99999:7:::\n", 0o600);
     let text = format!("{TAP}[rules]\nvlan-map-file = {shadow:?}\n");

@@ -48,7 +48,7 @@ fn compiler(parent: Pid) -> Pid {
 }
 
 #[test]
-fn what_the_kernel_refuses_is_refused_in_check_and_up() {
+fn check_and_up_refuse_what_the_kernel_refuses() {
     let sites = Sites::new();
     let _lans = sites.lans(1500);
     let loops = "ip6 protochain 6";
@@ -61,7 +61,7 @@ fn what_the_kernel_refuses_is_refused_in_check_and_up() {
 }
 
 #[test]
-fn names_of_ports_are_known_and_a_resolver_is_not_asked() {
+fn port_names_need_no_resolver() {
     let sites = Sites::new();
     for filter in ["udp port syslog or tcp port domain", "host localhost and ip proto ospf", "vlan 7"] {
         let (status, text) = check(&sites, filter);
@@ -97,7 +97,7 @@ fn a_filter_is_bounded_in_length_memory_and_time() {
 }
 
 #[test]
-fn the_compiler_has_no_power_and_ends_with_its_tunnel() {
+fn the_compiler_is_confined_and_ends_with_its_tunnel() {
     let sites = Sites::new();
     let _lans = sites.lans(1500);
     let scratch = Scratch::new();

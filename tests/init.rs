@@ -325,7 +325,7 @@ fn all_addresses_are_in_the_line() {
 }
 
 #[test]
-fn a_second_tunnel_has_a_port_and_an_interface_of_its_own() {
+fn a_second_tunnel_has_own_port_and_interface() {
     let a = Scratch::new();
     let port = |name: &str| {
         let local = read(&a, &format!("{name}.toml"))["path"][0]["local"].as_str().unwrap().to_owned();
@@ -369,7 +369,7 @@ fn a_name_as_endpoint_is_heard_by_both_families() {
 
 /// A line must not lead this host's own networks into the tunnel.
 #[test]
-fn a_network_that_this_host_uses_is_not_taken_from_a_line() {
+fn a_network_in_use_is_not_taken() {
     let host = Namespace::new();
     host.ip("link add lan type veth peer name other");
     host.ip("addr add 192.168.77.1/24 dev lan");
@@ -409,7 +409,7 @@ fn a_network_that_this_host_uses_is_not_taken_from_a_line() {
 
 /// A tunnel that does not run has no address at an interface yet.
 #[test]
-fn a_network_of_another_tunnel_is_not_taken_from_a_line() {
+fn a_network_of_another_tunnel_is_not_taken() {
     let (a, b) = (Scratch::new(), Scratch::new());
     line(&b, "other --address 10.8.0.9/16 --endpoint 192.0.2.9");
     let of_a = line(&a, "t --address 10.8.0.1/24 --endpoint 198.51.100.7");

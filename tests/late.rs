@@ -77,7 +77,7 @@ fn a_missing_address_or_route_leaves_the_other_paths() {
 }
 
 #[test]
-fn an_address_that_comes_late_is_used_after_a_new_start() {
+fn a_late_address_is_used_after_a_restart() {
     let sites = Sites::new();
     let _b = other(&sites);
     let manager = Manager::new();
@@ -131,7 +131,7 @@ fn second_network(sites: &Sites) {
 }
 
 #[test]
-fn a_device_that_appears_or_is_made_anew_is_opened_by_a_new_start() {
+fn a_new_device_is_opened_by_a_restart() {
     let sites = Sites::new();
     let _b = other(&sites);
     let manager = Manager::new();
@@ -173,7 +173,7 @@ fn a_device_is_left_alone_where_repair_is_never() {
 }
 
 #[test]
-fn a_name_that_does_not_resolve_is_tried_by_new_starts() {
+fn an_unresolved_name_is_retried_by_restarts() {
     let sites = Sites::new();
     let _b = other(&sites);
     let mut manager = Manager::new();
@@ -200,7 +200,7 @@ fn a_name_that_does_not_resolve_is_tried_by_new_starts() {
 }
 
 #[test]
-fn a_name_that_moves_is_resolved_by_a_new_start() {
+fn a_moved_name_is_resolved_by_a_restart() {
     let sites = Sites::new();
     let b = other(&sites);
     let mut manager = Manager::new();

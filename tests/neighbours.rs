@@ -70,7 +70,7 @@ fn addresses_are_announced_when_there_is_a_session() {
 }
 
 #[test]
-fn the_address_of_a_tap_does_not_become_the_bridges() {
+fn a_bridge_does_not_take_a_taps_address() {
     let sites = sites();
     let (_lan, _other) = sites.lans(1500);
     sites.a.ip("link add br0 type bridge");

@@ -46,7 +46,7 @@ fn another_own_address_does_not_end_the_tunnel() {
 }
 
 #[test]
-fn a_default_route_that_moves_does_not_end_the_tunnel() {
+fn a_moved_default_route_does_not_end_the_tunnel() {
     let sites = Sites::new();
     join((&sites.a, "wan2"), (&sites.b, "wan2"), 1500);
     sites.a.ip("addr add 198.51.100.1/24 dev wan2");
@@ -61,7 +61,7 @@ fn a_default_route_that_moves_does_not_end_the_tunnel() {
 }
 
 #[test]
-fn an_interface_that_is_made_anew_does_not_end_the_tunnel() {
+fn a_replaced_interface_does_not_end_the_tunnel() {
     let sites = Sites::new();
     let (a, _b) = both(&sites, V4, "192.0.2.2:6000", V4);
     sites.a.ip("link del wan");
@@ -116,7 +116,7 @@ fn answers_leave_from_the_address_that_was_asked() {
 }
 
 #[test]
-fn the_classic_wire_answers_from_the_address_that_was_asked() {
+fn the_classic_wire_answers_from_the_asked_address() {
     let sites = Sites::new();
     sites.b.ip("addr add 192.0.2.22/24 dev wan");
     let _b = Running::classic(&sites.b, "b", "-i -dev eu0 0.0.0.0 6000 0.0.0.0 0 10.8.0.2 24");

@@ -202,7 +202,7 @@ fn the_interface_outlives_a_restart_and_is_as_the_file_says() {
 }
 
 #[test]
-fn a_stored_tap_remembers_nothing_that_keeps_frames_from_passing() {
+fn a_stored_tap_has_its_settings_set_again() {
     let sites = Sites::new();
     let manager = Manager::new();
     let tap = file("address = [\"10.8.0.1/24\"]");

@@ -241,7 +241,7 @@ fn what_closes_without_an_answer_is_busy() {
 }
 
 #[test]
-fn a_tunnel_that_does_not_run_says_how_its_unit_is() {
+fn a_stopped_tunnel_shows_its_unit() {
     const SYSTEMCTL: &str = "/usr/bin/systemctl";
     if !std::path::Path::new(SYSTEMCTL).exists() {
         crate::lab::not_run("show of a stopped unit", "no systemctl here");

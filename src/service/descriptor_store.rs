@@ -28,7 +28,7 @@ pub fn starts(number: u32) -> String {
     format!("{STARTS}{number}")
 }
 
-/// Takes what is stored, and closes everything else that whoever started us has left open. Only for the first lines of
+/// Takes what is stored, and closes everything else that the parent process has left open. Only for the first lines of
 /// `main`.
 pub fn take() -> io::Result<Stored> {
     let variable = |name| std::env::var(name).ok();
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn descriptors_are_counted_within_bounds_and_for_this_process_alone() {
+    fn descriptors_are_counted_within_bounds() {
         let names = |pid, count, all| names(pid, count, all, 7);
         let none = Ok((Vec::new(), 0));
         assert_eq!(names(None, Some("3"), None), none);

@@ -38,8 +38,8 @@ impl Directory {
         &self.path
     }
 
-    /// Who but root and us could exchange files in it, if anybody could. The sticky bit does not help: who may make files can
-    /// put one in the way.
+    /// The flaw by which a user other than root and us could exchange files in it. The sticky bit does not help: a user who may
+    /// make files can put one in the way.
     ///
     /// # Errors
     /// What the kernel says.
@@ -47,7 +47,7 @@ impl Directory {
         self.foreign(geteuid().as_raw(), |_| false)
     }
 
-    /// Who but root and this user could rename what is root's in it, if anybody could: none where the sticky bit is set.
+    /// The flaw by which a user other than root and this one could rename root's files in it: none where the sticky bit is set.
     ///
     /// # Errors
     /// What the kernel says.
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replaced_file_keeps_owner_and_mode_and_leaves_nothing_behind() {
+    fn a_replaced_file_keeps_owner_and_mode() {
         with_directory("replaced", |path, directory| {
             directory.create("a", &[b"one", b"\n"], 0o640).unwrap();
             assert_eq!(directory.create("a", &[b"two"], 0o600).unwrap_err().kind(), ErrorKind::AlreadyExists);

@@ -1,5 +1,5 @@
-//! Files that a configuration is read from. Whoever starts us may be root, and others may have put something else in their
-//! place: so none is waited for, and who could have written or read one is asked of what has been opened. Files are written by
+//! Files that a configuration is read from. The program may run as root, and another user may have put something else in their
+//! place: so opening one never waits, and owner and mode are taken from the descriptor. Files are written by
 //! [`super::directory`] alone.
 //!
 //! Directories are not looked at to read: who could exchange a file in one cannot make it root's, or give it a mode that it has
@@ -45,7 +45,7 @@ pub fn read((file, metadata): (File, Metadata)) -> io::Result<(String, Metadata)
     Ok((text, metadata))
 }
 
-/// Who but root and us could have written this file, if anybody could.
+/// The flaw by which a user other than root and us could have written this file.
 pub fn foreign_hand(metadata: &Metadata) -> Option<String> {
     let (owner, mode) = (metadata.uid(), metadata.mode());
     if owner != 0 && owner != geteuid().as_raw() {
@@ -57,7 +57,7 @@ pub fn foreign_hand(metadata: &Metadata) -> Option<String> {
         .then(|| format!("has mode {:04o}; must be writable for its owner only (`chmod go-w`)", mode & 0o7777))
 }
 
-/// Who but root and the tunnels could read this secret, or have written it, if anybody could.
+/// The flaw by which a user other than root and the tunnels' could read or have written this secret.
 pub fn foreign_eye(metadata: &Metadata) -> Option<String> {
     let owner = metadata.uid();
     if metadata.mode() & 0o137 == 0 && !identity::may_own_keys(owner) {
@@ -66,7 +66,7 @@ pub fn foreign_eye(metadata: &Metadata) -> Option<String> {
     foreign_mode(metadata)
 }
 
-/// As before, whoever owns it.
+/// As [`foreign_eye`], for any owner.
 pub fn foreign_mode(metadata: &Metadata) -> Option<String> {
     let (group, mode) = (metadata.gid(), metadata.mode());
     if mode & 0o137 != 0 {

@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tap_in_a_bridge_does_not_give_the_bridge_its_address() {
+    fn a_tap_does_not_change_its_bridges_address() {
         let bridged = secure_example("[tap]\nname = \"eu0\"");
         let Port::Tap { name, .. } = bridged.port else { panic!() };
         let port = Port::Tap { name, addresses: Vec::new(), interface_mtu: None, bridge: Some("br0".into()) };
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn ends_without_keys_have_different_addresses_also_on_one_host() {
+    fn keyless_ends_have_different_addresses() {
         let ends = [classic("192.0.2.1:6000", "192.0.2.2:6000"), classic("192.0.2.2:6000", "192.0.2.1:6000")];
         assert!(ends.iter().all(|end| of(end, None).is_none()));
         assert_eq!(of(&ends[0], Some("one")), of(&ends[0], Some("one")));

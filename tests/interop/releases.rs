@@ -10,7 +10,7 @@ const KEY: &str = "-k 0123456789abcdefghijklmnopqrstuv";
 
 #[test]
 #[ignore = "they need the original, which ETHUDP_REFERENCE and ETHUDP_REFERENCE_RELEASE name"]
-fn the_other_aes_256_is_a_mismatch_that_names_it() {
+fn a_mismatch_names_the_other_aes_256() {
     with_each_original(|lab| {
         let (right, wrong) =
             if lab.program.released { ("aes-256-ethudp-2023", "aes-256") } else { ("aes-256", "aes-256-ethudp-2023") };

@@ -206,7 +206,7 @@ fn a_forged_icmpv6_message_cuts_no_datagram() {
 }
 
 #[test]
-fn a_forged_icmp_message_cuts_no_datagram_of_the_classic_wire() {
+fn a_forged_icmp_message_cuts_no_classic_datagram() {
     for local in LOCALS {
         a_forged_message_cuts_no_datagram("classic", local, V4);
     }

@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_leaves_as_a_run_whatever_error_waits_at_the_socket() {
+    fn a_pending_error_does_not_split_a_run() {
         let ours = UdpSocket::bind("127.0.0.1:0").unwrap();
         let peer = UdpSocket::bind("127.0.0.2:0").unwrap().local_addr().unwrap();
         ours.connect(peer).unwrap();
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_that_stays_refuses_a_run_and_then_each_packet_in_few_calls() {
+    fn a_lasting_error_costs_few_calls() {
         let closed = std::fs::File::open("/dev/null").unwrap();
         let (mut sender, mut runs, mut batch) = (Sender::new(8, 8), Runs::new(), Batch::with_slots(8));
         for _ in 0..3 {

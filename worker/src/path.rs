@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wildcard_socket_drops_and_counts_what_is_not_from_the_fixed_peer() {
+    fn a_wildcard_socket_drops_and_counts_strangers() {
         let [peer, stranger] = ["127.0.0.2:0", "127.0.0.3:0"].map(|address| UdpSocket::bind(address).unwrap());
         for local in ["0.0.0.0:0", "[::]:0"] {
             let remote = Remote::Fixed(Address(peer.local_addr().unwrap()));
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_is_not_there_holds_a_wildcard_socket_up_by_nothing() {
+    fn an_absent_peer_stalls_no_wildcard_socket() {
         let gone = UdpSocket::bind("127.0.0.2:0").unwrap().local_addr().unwrap();
         let ((socket, _), counters) = (wildcard("0.0.0.0:0", &Remote::Fixed(Address(gone))), SharedPath::default());
         let (mut inlet, mut outlet, mut batch) = (Inlet::new(Arc::new(socket)), Outlet::default(), Batch::default());
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_leave_from_the_address_that_was_asked_until_it_is_gone() {
+    fn answers_leave_from_the_asked_address() {
         let learned = Remote::Learned { address: None, port: None };
         let peer = UdpSocket::bind("127.0.0.2:0").unwrap();
         for local in ["0.0.0.0:0", "[::]:0"] {

@@ -60,7 +60,7 @@ fn new_master(now: u32, bridge: Option<u32>) -> Option<u32> {
 }
 
 /// The stored queue and the name of its interface, if that is what the plan asks for. One that is only made otherwise, by another
-/// version, goes with its interface: whoever keeps it may let it go later than the new one is made.
+/// version, goes with its interface: the service manager may let it go later than the new one is made.
 pub fn same_tap(plan: &PortPlan, tap: OwnedFd) -> Option<(OwnedFd, String)> {
     let PortPlan::Tap { name: wanted, .. } = plan else { return None };
     let queue = tap::identify(tap.as_fd()).ok()?;
@@ -74,15 +74,15 @@ pub fn same_tap(plan: &PortPlan, tap: OwnedFd) -> Option<(OwnedFd, String)> {
         let _ = netlink.remove(link.index);
         return None;
     }
-    // Whoever has held it meanwhile may have changed this, and the worker must not block.
+    // A process that held it meanwhile may have changed this, and the worker must not block.
     fcntl(&tap, FcntlArg::F_SETFL(OFlag::O_NONBLOCK | OFlag::O_RDWR)).ok()?;
     Some((tap, queue.name))
 }
 
 /// The interface whose queue this is. The queue itself knows its name and MAC address, but not its index; and by the time that
-/// a name is looked up, ours may have been moved to another namespace, and the one of that name here be somebody else's.
+/// a name is looked up, ours may have been moved to another namespace, and the one of that name here be another program's.
 fn link_of(netlink: &mut Netlink, queue: BorrowedFd<'_>) -> io::Result<Link> {
-    // Somebody may just be giving it another address, as udev does.
+    // Another program, as udev, may be giving it another address at this moment.
     for _ in 0..5 {
         let queue = tap::identify(queue)?;
         let link = netlink.link(&queue.name)?;
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tap_in_a_bridge_carries_what_the_bridge_carries() {
+    fn a_tap_has_the_mtu_of_its_bridge() {
         for (now, bridge, mtu) in [
             (1400, None, 1500),
             (1500, Some(1500), 1500),

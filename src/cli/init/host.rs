@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_port_that_another_tunnel_or_program_has_is_not_taken() {
+    fn a_port_in_use_is_not_taken() {
         let mut host = Host::default();
         host.add(
             "a.toml",

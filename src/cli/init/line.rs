@@ -94,7 +94,7 @@ pub fn parse(text: &str) -> Result<Line, String> {
     if checksum(form) != sum {
         return Err(cut());
     }
-    // Whoever has made it can count, too.
+    // An attacker who makes a line can compute its checksum.
     read(form).ok_or_else(|| format!("--peer {text:?}: says nothing that an end can say; {RIGHT}"))
 }
 
@@ -129,7 +129,7 @@ fn read(form: &[u8]) -> Option<Line> {
     Some(Line { joins: joins == 1, key: *key, inner, endpoint })
 }
 
-/// One address with its prefix length, which is not that of all addresses; and what is behind it.
+/// One address with its prefix length, which is not that of all addresses; and the bytes after it.
 fn inner(form: &[u8]) -> Option<((IpAddr, u8), &[u8])> {
     let (ip, rest) = match form {
         [4, rest @ ..] => rest.split_first_chunk::<4>().map(|(ip, rest)| (IpAddr::from(*ip), rest))?,

@@ -434,7 +434,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_network_is_taken_where_those_in_use_are_unknown() {
+    fn unknown_networks_in_use_refuse_a_new_one() {
         let options = |address: &[&str]| Options {
             address: address.iter().map(|&text| text.to_owned()).collect(),
             ..Options::default()

@@ -131,7 +131,7 @@ fn datagrams_of_very_many_frames_allocate_nothing() {
 
 /// As many frames as a batch can have, and one that it has not.
 #[test]
-fn a_batch_of_datagrams_has_memory_for_all_frames_from_the_start() {
+fn a_batch_has_memory_for_all_frames() {
     let mut batch = Batch::for_datagrams(true);
     let mut outgoing = Outgoing::new(false);
     let mut kept = 0;

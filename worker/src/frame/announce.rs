@@ -33,7 +33,7 @@ fn arp(mac: [u8; 6], address: Ipv4Addr) -> Vec<u8> {
 }
 
 fn advertisement(mac: [u8; 6], address: Ipv6Addr, router: bool) -> Vec<u8> {
-    // Nobody has asked, and what a neighbour has in its cache is to be replaced.
+    // Unsolicited, and it overrides the entry in a neighbour's cache.
     let flags = if router { 0xa0 } else { 0x20 };
     let head = [136, 0, 0, 0, flags, 0, 0, 0];
     let option = [&[2, 1][..], &mac].concat();

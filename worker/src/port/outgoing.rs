@@ -178,7 +178,7 @@ pub mod tests {
     }
 
     #[test]
-    fn frames_for_a_mirror_are_given_one_by_one_in_their_order() {
+    fn a_mirror_sends_frames_one_by_one() {
         let mut batch = Batch::default();
         for frame in [segment(0, 100), vec![9; 60], segment(100, 100), segment(200, 50)] {
             batch.append_copy(&frame);

@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_that_cannot_be_said_are_dropped_however_many_they_are() {
+    fn unsayable_frames_are_dropped() {
         // What reads a stream socket that is not connected gets the error that such a frame gives.
         let (family, kind) = (nix::sys::socket::AddressFamily::Unix, nix::sys::socket::SockType::Stream);
         let socket = nix::sys::socket::socket(family, kind, nix::sys::socket::SockFlag::empty(), None).unwrap();
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_superframe_of_more_than_64_kib_is_cut_like_any_other() {
+    fn a_superframe_over_64_kib_is_cut() {
         const PAYLOAD: usize = 130_000;
         for (jumbo, tag, v6) in
             [(true, None, true), (true, Some(TAGGED), true), (false, None, true), (false, None, false)]

@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_drops_the_longest_where_small_ones_alone_arrive_for_a_while() {
+    fn only_small_probes_mean_dropped_long_ones() {
         let (both, small, none) = ((true, true), (true, false), (false, false));
         assert_eq!(rounds(&[small, small, small, small, small, both]), [false, false, false, false, true, false]);
         assert_eq!(rounds(&[small, small, both, small, small, small, small]), [false; 7]);

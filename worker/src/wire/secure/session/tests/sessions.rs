@@ -162,7 +162,7 @@ fn a_new_session_is_asked_more_often_until_something_was_opened_by_it() {
 
 /// "Where the small one was answered and the long one was not, four rounds in a row."
 #[test]
-fn a_path_that_drops_the_longest_datagrams_is_reported_until_it_carries_them() {
+fn dropped_long_datagrams_are_reported() {
     let mut ends = established(1, 2);
     let drops = |end: &mut End| end.session.report(0).paths[0].drops_longest;
     let mut long = [0, 0];
