@@ -126,7 +126,7 @@ fn path(path: &Path) -> Result<Resolved, Error> {
 /// All addresses of one end; at least one.
 fn endpoint(what: &str, Endpoint { host, port }: &Endpoint) -> Result<Vec<SocketAddr>, Error> {
     if let Ok(address) = host.parse::<IpAddr>() {
-        return Ok(vec![(address, *port).into()]);
+        return Ok(vec![(address.to_canonical(), *port).into()]);
     }
     let fail = |reason: &str| {
         let right = "must be an IP address or a name that resolves";
@@ -134,7 +134,12 @@ fn endpoint(what: &str, Endpoint { host, port }: &Endpoint) -> Result<Vec<Socket
     };
     match (host.as_str(), *port).to_socket_addrs().map(Vec::from_iter) {
         Ok(addresses) if addresses.is_empty() => fail("has no address"),
-        Ok(addresses) => Ok(addresses),
+        Ok(mut addresses) => {
+            for address in &mut addresses {
+                address.set_ip(address.ip().to_canonical());
+            }
+            Ok(addresses)
+        }
         // "failed to lookup address information: Name or service not known"
         Err(error) => fail(error.to_string().rsplit(": ").next().unwrap_or_default()),
     }
@@ -158,11 +163,15 @@ mod tests {
             ("[2001:db8::1]", "192.0.2.2", false),
             ("0.0.0.0", "[2001:db8::2]", false),
             ("0.0.0.0", "192.0.2.2", true),
+            // IPv4 in the form of IPv6.
+            ("0.0.0.0", "[::ffff:192.0.2.2]", true),
+            ("[::]", "[::ffff:192.0.2.2]", true),
+            ("[2001:db8::1]", "[::ffff:192.0.2.2]", false),
         ] {
             let resolved = resolve(local, remote);
             assert_eq!(resolved.is_ok(), right, "{local} to {remote}");
             if let Ok(resolved) = resolved {
-                assert_eq!(resolved.family().is_ipv4(), !remote.starts_with('['));
+                assert_eq!(resolved.family().is_ipv4(), remote.contains("192"), "{remote}");
             }
         }
     }
