@@ -115,6 +115,48 @@ fn answers_leave_from_the_address_that_was_asked() {
     }
 }
 
+/// B has a second address, which is the only one that A knows and hears.
+fn asks_the_second(sites: &Sites, local: &'static str, second: &'static str) -> Running {
+    sites.b.ip(&format!("addr add {second} dev wan{}", if second.contains(':') { " nodad" } else { "" }));
+    let remote = if second.contains(':') { "[2001:db8::22]:6000" } else { "192.0.2.22:6000" };
+    End { local, remote, ..End::A }.start(sites, "a")
+}
+
+#[test]
+fn a_fixed_peer_is_answered_from_the_address_that_it_asks_and_by_the_next_worker() {
+    for (server, remote, local, second) in [
+        (V4, "192.0.2.1:6000", "192.0.2.1:6000", "192.0.2.22/24"),
+        (V4, "any", "192.0.2.1:6000", "192.0.2.22/24"),
+        (V6, "192.0.2.1:6000", V4, "192.0.2.22/24"),
+        (V6, "[2001:db8::1]:6000", V6, "2001:db8::22/64"),
+        (V6, "any", V6, "2001:db8::22/64"),
+    ] {
+        let sites = Sites::new();
+        let b = End { local: server, remote, ..End::B }.start(&sites, "b");
+        let a = asks_the_second(&sites, local, second);
+        assert_passes(&sites, "at the start");
+        a.wait_state("up", LIMIT);
+        b.wait_state("up", LIMIT);
+        for round in 0..2 {
+            b.replace_worker();
+            // Less than the time to the next attempt of A, which asks the right address by itself.
+            let soon = Duration::from_secs(4);
+            assert!(udp_passes(&sites.a, &sites.b, "10.8.0.2", soon), "{server} {remote}, round {round}");
+        }
+    }
+}
+
+#[test]
+fn the_classic_wire_answers_a_fixed_peer_from_the_address_that_it_asks() {
+    let sites = Sites::new();
+    sites.b.ip("addr add 192.0.2.22/24 dev wan");
+    let b = Running::classic(&sites.b, "b", "-i -dev eu0 0.0.0.0 6000 192.0.2.1 6000 10.8.0.2 24");
+    let _a = Running::classic(&sites.a, "a", "-i -dev eu0 192.0.2.1 6000 192.0.2.22 6000 10.8.0.1 24");
+    assert_passes(&sites, "classic");
+    b.replace_worker();
+    assert!(udp_passes(&sites.a, &sites.b, "10.8.0.2", Duration::from_secs(4)), "the next worker");
+}
+
 #[test]
 fn the_classic_wire_answers_from_the_asked_address() {
     let sites = Sites::new();

@@ -138,7 +138,8 @@ mod tests {
             last_pong: 7,
             rtt_us: 900,
             last_rx_ms: Some(3),
-            drops_longest: true,
+            local: Some([192, 0, 2, 9].into()),
+            drops_longest: Some(true),
             counters: absurd,
         };
         let port = PortCounters { rx_frames: 100, rx_dropped_oversize: MAX, ..PortCounters::default() };

@@ -63,7 +63,7 @@ pub fn collect(facts: Facts<'_>) -> Status {
     let paths = facts.addresses.into_iter().zip(reports).enumerate().map(|(index, (addresses, report))| PathStatus {
         active: index == active,
         underlay_mtu: underlay_mtu(index),
-        lost_size: facts.longest.filter(|_| report.drops_longest),
+        lost_size: facts.longest.filter(|_| report.drops_longest == Some(true)),
         reason: facts.late.and_then(|late| late.reason(index)),
         ..path(addresses, &report, seen(index))
     });

@@ -73,12 +73,13 @@ impl Observer {
                 Change::Ends(true) => lines.push((number, "mismatch is over: no more of it comes".into())),
                 Change::Begins(_, false) | Change::Ends(false) | Change::None => {}
             }
-            if std::mem::replace(&mut path.drops_longest, report.drops_longest) != report.drops_longest
+            if let Some(drops) = report.drops_longest
+                && std::mem::replace(&mut path.drops_longest, drops) != drops
                 && let Some(longest) = self.longest
             {
                 lines.push((
                     number,
-                    if report.drops_longest {
+                    if drops {
                         status::lost_size_sentence(longest)
                     } else {
                         format!("datagrams of {longest} bytes arrive again")
@@ -128,5 +129,28 @@ impl Observer {
             mismatch: path.detector.found(),
         };
         self.paths.iter().map(seen).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use privsep::ipc::{Address, PathReport};
+
+    use super::*;
+
+    /// The next worker has measured nothing yet, which is no news.
+    #[test]
+    fn only_what_was_measured_says_that_long_datagrams_arrive_again() {
+        let text = "mode = \"tap\"\nwire = \"classic\"\n[[path]]\nlocal = \"0.0.0.0:1\"\nremote = \"192.0.2.2:1\"\n";
+        let tunnel = crate::tunnel::file::from_text(text, "a", std::path::Path::new("")).unwrap();
+        let remote = Remote::Fixed(Address(([192, 0, 2, 2], 1).into()));
+        let mut observer =
+            Observer { secure: true, ..Observer::new(Instant::now(), &tunnel, Some(1472), [remote].into_iter()) };
+        let mut lines = |drops_longest| {
+            let paths = vec![PathReport { drops_longest, ..PathReport::default() }];
+            observer.note(Instant::now(), &State { paths, ..State::default() }).len()
+        };
+        let said = [None, Some(false), Some(true), None, Some(true), None, Some(false), None].map(&mut lines);
+        assert_eq!(said, [0, 0, 1, 0, 0, 0, 1, 0]);
     }
 }

@@ -14,6 +14,7 @@ use crate::tunnel::resolve::{self, Resolved};
 /// |---|---|
 /// | tick | nothing earlier than what was reported before, so a tunnel with an end comes to it |
 /// | active, health, `last_pong` | the next worker judges by its own PINGs: five ticks later they are its own. A mirror sends none, see [`carry_over`] |
+/// | local | only what a wildcard socket can have been asked by. It names a source address that the kernel refuses where it is none of this host's; any other the worker could have named itself |
 /// | learned | only what that path may learn, and with a password it ends with its worker |
 /// | fragment | any number is as good as another |
 /// | `secure.heard` | nothing earlier than before. One that is too great keeps out what the peer begins, until this program is started again |
@@ -25,9 +26,10 @@ pub fn accept(before: &State, said: State, resolved: &[Resolved]) -> State {
     let tick = tick.max(before.tick);
     let last = u8::try_from(resolved.len().saturating_sub(1)).unwrap_or(u8::MAX);
     let paths = paths.into_iter().zip(resolved).map(|(said, Resolved { local, remote, .. })| {
-        let PathReport { health, learned, last_pong, rtt_us, last_rx_ms, drops_longest, counters } = said;
+        let PathReport { health, learned, local: asked, last_pong, rtt_us, last_rx_ms, drops_longest, counters } = said;
         let learned = learned.filter(|&Address(address)| may_be_peer(*local, remote, address));
-        PathReport { health, learned, last_pong: last_pong.min(tick), rtt_us, last_rx_ms, drops_longest, counters }
+        let (asked, last_pong) = (asked.filter(|&ip| may_be_ours(*local, ip)), last_pong.min(tick));
+        PathReport { health, learned, local: asked, last_pong, rtt_us, last_rx_ms, drops_longest, counters }
     });
     let secure = accept_secure(&before.secure, secure);
     State { tick, active: active.min(last), fragment, port, seal, secure, paths: paths.collect() }
@@ -45,9 +47,19 @@ fn accept_secure(before: &SecureState, said: SecureState) -> SecureState {
 pub fn may_be_peer(local: SocketAddr, remote: &Remote, address: SocketAddr) -> bool {
     let Remote::Learned { address: only, port } = *remote else { return false };
     let ip = address.ip();
-    let one_host = !ip.is_unspecified() && !ip.is_multicast() && ip != IpAddr::V4(Ipv4Addr::BROADCAST);
     let within = only.is_none_or(|only| only == ip) && port.is_none_or(|port| port == address.port());
-    within && one_host && address.port() != 0 && resolve::reaches(local.ip(), ip) && ip == ip.to_canonical()
+    within && address.port() != 0 && is_one_host(local, ip)
+}
+
+/// Whether a socket with this local address can have been asked by this one of the host's.
+fn may_be_ours(local: SocketAddr, asked: IpAddr) -> bool {
+    local.ip().is_unspecified() && is_one_host(local, asked)
+}
+
+/// Whether this is the address of one host, of a family that the socket hears, in its shortest form.
+fn is_one_host(local: SocketAddr, ip: IpAddr) -> bool {
+    let one_host = !ip.is_unspecified() && !ip.is_multicast() && ip != IpAddr::V4(Ipv4Addr::BROADCAST);
+    one_host && resolve::reaches(local.ip(), ip) && ip == ip.to_canonical()
 }
 
 /// What of a state may outlive its worker, which depends on the tunnel.
@@ -68,7 +80,7 @@ pub fn carry_over(state: &mut State, lasting: Lasting) {
     // The keys have gone with it.
     (state.secure.session, state.secure.trouble) = (None, None);
     for report in &mut state.paths {
-        report.drops_longest = false;
+        report.drops_longest = None;
         if !lasting.peer {
             report.learned = None;
         }
@@ -113,10 +125,11 @@ mod tests {
         let report = PathReport {
             health: PathHealth::Up,
             learned,
+            local: Some([192, 0, 2, 9].into()),
             last_pong: u64::MAX,
             rtt_us: u64::MAX,
             last_rx_ms: Some(u64::MAX),
-            drops_longest: true,
+            drops_longest: Some(true),
             counters,
         };
         let port = PortCounters { rx_frames: u64::MAX, ..PortCounters::default() };
@@ -189,6 +202,25 @@ mod tests {
         }
         let narrow = accept(&State::default(), lies(1), &paths(&[limits(None, Some(8))]));
         assert_eq!(narrow.paths[0].learned, None);
+    }
+
+    #[test]
+    fn only_a_wildcard_socket_was_asked_by_an_address_of_its_family() {
+        for (local, asked, may) in [
+            ("0.0.0.0:1", "192.0.2.9", true),
+            ("[::]:1", "192.0.2.9", true),
+            ("[::]:1", "2001:db8::9", true),
+            ("0.0.0.0:1", "2001:db8::9", false),
+            ("192.0.2.1:1", "192.0.2.9", false),
+            ("0.0.0.0:1", "224.0.0.1", false),
+            ("0.0.0.0:1", "255.255.255.255", false),
+            ("[::]:1", "::", false),
+            ("[::]:1", "::ffff:192.0.2.9", false),
+        ] {
+            assert_eq!(may_be_ours(socket(local), asked.parse().unwrap()), may, "{asked} at {local}");
+        }
+        // The path of these is bound to an address.
+        assert_eq!(accept(&State::default(), lies(1), &paths(&[ANY])).paths[0].local, None);
     }
 
     #[test]

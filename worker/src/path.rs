@@ -49,6 +49,7 @@ impl Socket {
     /// What a datagram to this target must name.
     fn destination(&self, target: Target) -> Option<Destination> {
         let (to, from) = match (self.peer, target) {
+            (Peer::Fixed(to), Target::Fixed(place)) => (to, place.local),
             (Peer::Fixed(to), _) => (to, None),
             (Peer::Learned, Target::Place(Place { remote, local })) => (remote, local),
             (Peer::Learned, Target::Fixed(_) | Target::Nobody) | (Peer::Connected(_), _) => return None,
@@ -144,8 +145,9 @@ impl Inlet {
             let each = self.receiver.segment(index).unwrap_or(length);
             let source = self.receiver.source(index);
             let origin = match self.socket.peer {
-                Peer::Connected(remote) | Peer::Fixed(remote) if source.is_none_or(|source| same(source, remote)) => {
-                    None
+                Peer::Connected(remote) if source.is_none_or(|source| same(source, remote)) => None,
+                Peer::Fixed(remote) if source.is_some_and(|source| same(source, remote)) => {
+                    Some(Place { remote, local: self.receiver.local(index) })
                 }
                 Peer::Connected(_) | Peer::Fixed(_) => {
                     counters.rx_dropped_foreign.add(length.div_ceil(each.max(1)).max(1) as u64);
@@ -324,12 +326,25 @@ mod tests {
             stranger.send_to(b"foreign", ("127.0.0.1", port)).unwrap();
             peer.send_to(b"ours", ("127.0.0.1", port)).unwrap();
             let batch = receive(&mut inlet, &counters);
-            assert!(batch.frames(0).eq([b"ours"]) && batch.span(0).origin.is_none(), "{local}");
+            assert!(batch.frames(0).eq([b"ours"]), "{local}");
+            let place = Place { remote: peer.local_addr().unwrap(), local: Some([127, 0, 0, 1].into()) };
+            assert_eq!(batch.span(0).origin, Some(place), "{local}");
             assert_eq!((counters.rx_dropped_foreign.get(), counters.rx_datagrams.get()), (1, 1));
             let (mut outlet, mut next) = (Outlet::default(), 0);
-            outlet.send(&inlet.socket, &counters, &batch, &mut next, 1, Target::Fixed(peer.local_addr().unwrap()));
+            outlet.send(
+                &inlet.socket,
+                &counters,
+                &batch,
+                &mut next,
+                1,
+                Target::Fixed(peer.local_addr().unwrap().into()),
+            );
             let mut buffer = [0; 10];
             assert_eq!(peer.recv_from(&mut buffer).unwrap(), (4, ([127, 0, 0, 1], port).into()), "{local}");
+            // From another address of ours, where the peer has asked that.
+            let (mut next, asked) = (0, Place { local: Some([127, 0, 0, 9].into()), ..place });
+            outlet.send(&inlet.socket, &counters, &batch, &mut next, 1, Target::Fixed(asked));
+            assert_eq!(peer.recv_from(&mut buffer).unwrap(), (4, ([127, 0, 0, 9], port).into()), "{local}");
         }
     }
 
@@ -341,7 +356,7 @@ mod tests {
         batch.append_copy(b"anybody?");
         for _ in 0..10 {
             let mut next = 0;
-            outlet.send(&inlet.socket, &counters, &batch, &mut next, 1, Target::Fixed(gone));
+            outlet.send(&inlet.socket, &counters, &batch, &mut next, 1, Target::Fixed(gone.into()));
             assert_eq!(next, 1);
         }
         let mut other = Batch::default();

@@ -181,7 +181,8 @@ fn absurd() -> State {
         last_pong: MAX,
         rtt_us: MAX,
         last_rx_ms: Some(MAX),
-        drops_longest: true,
+        local: Some(somebody().0.ip()),
+        drops_longest: Some(true),
         counters,
     };
     let late = Timestamp { seconds: MAX, nanoseconds: u32::MAX };

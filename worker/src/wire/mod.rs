@@ -38,8 +38,8 @@ impl From<SocketAddr> for Place {
 /// Where the datagrams of a path go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
-    /// Where the path always goes, which is this address.
-    Fixed(SocketAddr),
+    /// Where the path always goes. From which address of ours is the kernel's choice, unless the peer hears another one alone.
+    Fixed(Place),
     /// To this place.
     Place(Place),
     /// Nobody has been learned yet.
@@ -50,17 +50,8 @@ impl Target {
     /// The peer's address, as far as it is known.
     pub fn address(self) -> Option<SocketAddr> {
         match self {
-            Self::Fixed(address) => Some(address),
-            Self::Place(place) => Some(place.remote),
+            Self::Fixed(place) | Self::Place(place) => Some(place.remote),
             Self::Nobody => None,
-        }
-    }
-
-    /// The place, where the path has no fixed one.
-    pub fn place(self) -> Option<Place> {
-        match self {
-            Self::Place(place) => Some(place),
-            Self::Fixed(_) | Self::Nobody => None,
         }
     }
 }

@@ -66,7 +66,7 @@ mod tests {
     #[test]
     fn what_goes_the_same_way_goes_together_and_what_does_not_fit_is_dropped() {
         let mut outbox = Outbox::default();
-        let address = Target::Fixed(([192, 0, 2, 1], 1).into());
+        let address = Target::Fixed(std::net::SocketAddr::from(([192, 0, 2, 1], 1)).into());
         for (path, target) in [(0, Target::Nobody), (0, address), (0, address), (1, address)] {
             assert!(outbox.push(path, target, |_| 3));
         }

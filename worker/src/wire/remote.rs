@@ -1,6 +1,6 @@
 //! Whom a path talks to: a fixed address, or one that is learned from what arrives (a peer behind NAT).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use privsep::ipc::Address;
 
@@ -8,8 +8,8 @@ use crate::wire::{Place, Target};
 
 /// The remote of a path.
 pub enum Remote {
-    /// Datagrams of others are dropped before they come here, by the kernel where the socket is connected.
-    Fixed(SocketAddr),
+    /// The kernel drops datagrams of others.
+    Fixed(Place),
     /// Learned within limits.
     Learned(Learned),
 }
@@ -24,15 +24,15 @@ pub struct Learned {
 }
 
 impl Remote {
-    /// From what the supervisor says, and what an earlier worker had learned.
-    pub fn new(remote: &privsep::ipc::Remote, learned: Option<Address>) -> Self {
+    /// From what the supervisor says, and what an earlier worker had learned: the peer's address, and ours that it asked.
+    pub fn new(remote: &privsep::ipc::Remote, learned: Option<Address>, local: Option<IpAddr>) -> Self {
         match *remote {
-            privsep::ipc::Remote::Fixed(Address(address)) => Self::Fixed(address),
+            privsep::ipc::Remote::Fixed(Address(remote)) => Self::Fixed(Place { remote, local }),
             privsep::ipc::Remote::Learned { address, port } => {
                 let mut remote = Learned { address, port, current: None };
                 // It comes from an earlier worker, so it is held to the limits like any other.
                 if let Some(Address(learned)) = learned {
-                    remote.learn(learned.into());
+                    remote.learn(Place { remote: learned, local });
                 }
                 Self::Learned(remote)
             }
@@ -47,7 +47,7 @@ impl Remote {
     /// Where to send now.
     pub fn target(&self) -> Target {
         match self {
-            Self::Fixed(address) => Target::Fixed(*address),
+            Self::Fixed(place) => Target::Fixed(*place),
             Self::Learned(learned) => learned.current.map_or(Target::Nobody, Target::Place),
         }
     }
@@ -57,6 +57,31 @@ impl Remote {
         match self {
             Self::Fixed(_) => None,
             Self::Learned(learned) => learned.current.map(|place| Address(place.remote)),
+        }
+    }
+
+    /// Our address that the peer asks, where that is known.
+    pub fn local(&self) -> Option<IpAddr> {
+        match self {
+            Self::Fixed(place) => place.local,
+            Self::Learned(learned) => learned.current?.local,
+        }
+    }
+
+    /// The peer is at this place, if that is within the limits.
+    pub fn is_at(&mut self, source: Place) {
+        match self {
+            Self::Fixed(place) => place.local = source.local,
+            Self::Learned(learned) => {
+                learned.learn(source);
+            }
+        }
+    }
+
+    /// Nothing of the peer has come for long: a fixed one may hear another address of ours, such as the kernel's choice.
+    pub fn is_quiet(&mut self) {
+        if let Self::Fixed(place) = self {
+            place.local = None;
         }
     }
 }
@@ -85,6 +110,8 @@ impl Learned {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
     #[test]
@@ -96,14 +123,16 @@ mod tests {
             (Some(a.ip()), None, [true, true, false]),
             (None, Some(6000), [true, false, true]),
         ] {
-            let mut remote = Remote::new(&privsep::ipc::Remote::Learned { address, port }, None);
+            let mut remote = Remote::new(&privsep::ipc::Remote::Learned { address, port }, None, None);
             assert_eq!(remote.target(), Target::Nobody);
             let Remote::Learned(inner) = &mut remote else { panic!() };
             assert_eq!([a, b, c].map(|source| inner.learn(source.into())), learned);
             let last = [c, b, a].into_iter().zip(learned.into_iter().rev()).find(|(_, right)| *right);
             assert_eq!(remote.target().address(), last.map(|(source, _)| source));
-            let from_before = Remote::new(&privsep::ipc::Remote::Learned { address, port }, Some(Address(c)));
-            assert_eq!(from_before.learned(), learned[2].then_some(Address(c)));
+            let local = Some([10, 9, 0, 1].into());
+            let from_before = Remote::new(&privsep::ipc::Remote::Learned { address, port }, Some(Address(c)), local);
+            let (c, local) = (learned[2].then_some(Address(c)), local.filter(|_| learned[2]));
+            assert_eq!((from_before.learned(), from_before.local()), (c, local));
         }
     }
 }

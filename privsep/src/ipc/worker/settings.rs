@@ -254,14 +254,16 @@ pub struct PathReport {
     pub health: PathHealth,
     /// The learned address.
     pub learned: Option<Address>,
+    /// Our address that the peer asks, where the kernel's choice is another.
+    pub local: Option<IpAddr>,
     /// Tick in which the last PONG came.
     pub last_pong: u64,
     /// Microseconds from the last PING to the last PONG; 0 before the first.
     pub rtt_us: u64,
     /// Milliseconds since the last datagram came to this worker.
     pub last_rx_ms: Option<u64>,
-    /// The longest datagrams do not arrive at the peer, while small ones do.
-    pub drops_longest: bool,
+    /// Whether the longest datagrams do not arrive at the peer, while small ones do; `None` while this worker does not know.
+    pub drops_longest: Option<bool>,
     /// Counts.
     pub counters: PathCounters,
 }

@@ -70,10 +70,11 @@ mod tests {
     use privsep::ipc::Cipher;
 
     use super::*;
+    use crate::wire::Place;
 
     #[test]
     fn there_is_room_for_both_fragments_of_as_many_packets_as_are_sent_at_a_time() {
-        let address = ([192, 0, 2, 1], 6000).into();
+        let address = Place::from(std::net::SocketAddr::from(([192, 0, 2, 1], 6000)));
         let route = Route { active: 0, targets: vec![Target::Fixed(address)], sending: None };
         let codec = Arc::new(Codec::new(Cipher::None, b"", false));
         let mut sealer = Sealer::new(codec, Some(Splitter::new(1200, 0)), route);

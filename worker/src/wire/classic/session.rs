@@ -17,6 +17,10 @@ use crate::wire::{Counters, Outbox, Place, Route, Target, health};
 
 /// Length of a tick in microseconds.
 pub const TICK_US: u64 = 1_000_000;
+/// Time without a datagram of the peer after which our address that it asked is forgotten.
+const QUIET_US: u64 = 3 * TICK_US;
+/// Ticks since the last PONG in which the kernel's choice of our address serves.
+const SERVES: u64 = 2;
 
 /// A tunnel's.
 pub struct Session {
@@ -78,7 +82,7 @@ impl Session {
         };
         let reports = state.paths.iter().copied().chain(std::iter::repeat(PathReport::default()));
         let paths = settings.remotes.iter().zip(reports).map(|(remote, report)| Path {
-            remote: Remote::new(remote, report.learned),
+            remote: Remote::new(remote, report.learned, report.local),
             admitted: None,
             reassembly: splitter.as_ref().map(|_| Reassembly::default()),
             health: report.health,
@@ -116,6 +120,8 @@ impl Session {
             path.received_us = Some(now_us);
         }
         let (codec, scratch, password) = (&self.codec, &mut self.scratch, self.password.as_ref());
+        // What leaves by the kernel's choice of our address is not answered.
+        let unanswered = path.last_pong.saturating_add(SERVES) < self.tick;
         let (mut implausible, mut short) = (0, 0);
         batch.filter_map(|source, buffer, length| {
             let Ok(length) = decode(path, codec, scratch, buffer, length, now_us) else {
@@ -125,6 +131,9 @@ impl Session {
             let length = length?;
             let decoded = &buffer[..length];
             let kind = kind(decoded);
+            if unanswered && let (Remote::Fixed(_), Some(source)) = (&path.remote, source) {
+                path.remote.is_at(source);
+            }
             // Whoever was admitted last need not be looked at again, unless he tells a password.
             if source.is_none() || source != path.admitted || kind == Kind::Password {
                 if !password::admits(&mut path.remote, password, source, decoded) {
@@ -181,6 +190,12 @@ impl Session {
             self.ping(now_us, counters, out);
         }
         self.judge();
+        for (path, target) in self.paths.iter_mut().zip(&mut self.route.targets) {
+            if now_us >= path.received_us.unwrap_or(0) + QUIET_US {
+                path.remote.is_quiet();
+            }
+            *target = path.remote.target();
+        }
     }
 
     /// Who has a fixed address is told our password; who is behind NAT must tell us his.
@@ -236,6 +251,7 @@ impl Session {
         let path = |path: &Path| PathReport {
             health: path.health,
             learned: path.remote.learned(),
+            local: path.remote.local(),
             last_pong: path.last_pong,
             rtt_us: path.rtt_us,
             last_rx_ms: path.received_us.map(|received| now_us.saturating_sub(received) / 1000),

@@ -157,7 +157,7 @@ mod tests {
     /// A sealer for datagrams of this size, and what opens them.
     fn ends(datagram: usize) -> (Sealer, Opening) {
         let (sending, opening) = pair(CIPHERS[1]);
-        let targets = vec![Target::Fixed(([192, 0, 2, 1], 6000).into())];
+        let targets = vec![Target::Fixed(std::net::SocketAddr::from(([192, 0, 2, 1], 6000)).into())];
         (Sealer::new(datagram, Route { active: 0, targets, sending: Some(Arc::new(sending)) }), opening)
     }
 

@@ -60,7 +60,7 @@ impl Session {
         }
         if self.pair.is_for_us(bytes) {
             self.say_trouble(Trouble::OtherPeerKey);
-        } else if self.paths.all[from.path].is_from_peer(from.source) {
+        } else if self.paths.all[from.path].is_from_peer(from.source, self.tick) {
             self.say_trouble(Trouble::OurKeyUnknown);
         }
     }

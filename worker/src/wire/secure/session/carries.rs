@@ -15,6 +15,8 @@ pub struct Carries {
     full: Probe,
     /// Rounds in a row of which the small one alone was answered.
     lost: u8,
+    /// One of full length has been answered.
+    arrived: bool,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -28,6 +30,11 @@ enum Probe {
 }
 
 impl Carries {
+    /// There is a new session: its first round is a round after the next tick.
+    pub fn begin(&mut self) {
+        (self.next_tick, self.small, self.full) = (None, Probe::None, Probe::None);
+    }
+
     /// Whether a round is due in this tick; the one before it is over then.
     pub fn is_due(&mut self, tick: u64) -> bool {
         let due = self.next_tick.is_some_and(|next| tick >= next);
@@ -49,7 +56,7 @@ impl Carries {
     /// Takes an answer; whether it is one.
     pub fn answered(&mut self, token: [u8; 8], length: u16) -> bool {
         if self.full == Probe::Sent(token, length) {
-            (self.full, self.lost) = (Probe::Answered, 0);
+            (self.full, self.lost, self.arrived) = (Probe::Answered, 0, true);
         } else if self.small == Probe::Sent(token, length) {
             self.small = Probe::Answered;
         } else {
@@ -58,9 +65,10 @@ impl Carries {
         true
     }
 
-    /// Whether the longest datagrams do not arrive, while small ones do.
-    pub fn drops_the_longest(&self) -> bool {
-        self.lost >= LOST
+    /// Whether the longest datagrams do not arrive, while small ones do; `None` while that is not known.
+    pub fn drops_the_longest(&self) -> Option<bool> {
+        let lost = self.lost >= LOST;
+        (lost || self.arrived).then_some(lost)
     }
 }
 
@@ -69,7 +77,7 @@ mod tests {
     use super::*;
 
     /// Rounds of which the probes are answered, or not; what is known after each.
-    fn rounds(answers: &[(bool, bool)]) -> Vec<bool> {
+    fn rounds(answers: &[(bool, bool)]) -> Vec<Option<bool>> {
         let (mut carries, mut token, mut tick) = (Carries::default(), 0, 1000);
         assert!(!carries.is_due(tick));
         tick += ROUND;
@@ -90,14 +98,27 @@ mod tests {
     #[test]
     fn only_small_probes_mean_dropped_long_ones() {
         let (both, small, none) = ((true, true), (true, false), (false, false));
-        assert_eq!(rounds(&[small, small, small, small, small, both]), [false, false, false, false, true, false]);
-        assert_eq!(rounds(&[small, small, both, small, small, small, small]), [false; 7]);
+        let (drops, carries) = (Some(true), Some(false));
+        assert_eq!(rounds(&[small, small, small, small, small, both]), [None, None, None, None, drops, carries]);
+        let known = [None, None, carries, carries, carries, carries, carries];
+        assert_eq!(rounds(&[small, small, both, small, small, small, small]), known);
         // A path that is down, or a peer that does not know probes.
-        assert_eq!(rounds(&[none; 20]), [false; 20]);
+        assert_eq!(rounds(&[none; 20]), [None; 20]);
         // Silence in between neither counts nor ends it.
         assert_eq!(
             rounds(&[small, none, small, small, none, small, none, none]),
-            [false, false, false, false, false, false, true, true]
+            [None, None, None, None, None, None, drops, drops]
         );
+    }
+
+    #[test]
+    fn a_new_session_begins_a_round_and_loses_none() {
+        let mut carries = Carries::default();
+        assert!(!carries.is_due(1) && carries.is_due(1 + ROUND));
+        carries.sent(([1; 8], 44), ([2; 8], 1472));
+        carries.answered([1; 8], 44);
+        carries.begin();
+        assert!(!carries.is_due(90) && !carries.is_due(89 + ROUND) && carries.is_due(90 + ROUND));
+        assert_eq!(carries.lost, 0);
     }
 }

@@ -269,6 +269,7 @@ impl Session {
         self.attempts.end(form);
         self.trouble = None;
         self.opened_us = now_us;
+        self.paths.all.iter_mut().for_each(|path| path.carries.begin());
     }
 
     /// A session that this end has begun has keys.
@@ -281,7 +282,8 @@ impl Session {
     /// Asks whether the peer is where a datagram of its has come from, if that is new.
     fn probe(&mut self, from: From, counts: &SharedPath, out: &mut Outbox) {
         let path = &mut self.paths.all[from.path];
-        if !path.is_from_peer(from.source) && self.slots.current.is_some() && path.probes.allows(from.now_us) {
+        if !path.is_from_peer(from.source, self.tick) && self.slots.current.is_some() && path.probes.allows(from.now_us)
+        {
             self.ping(from.path, from.target, from.now_us, counts, out);
         }
     }
@@ -355,6 +357,7 @@ impl Session {
             if self.is_over() {
                 return;
             }
+            self.paths.all.iter_mut().for_each(|path| path.on_tick(now_us));
             self.ping_all(now_us, counters, out);
             self.probe_all(out);
             self.route.active = self.paths.judge(self.tick, self.route.active);

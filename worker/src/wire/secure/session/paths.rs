@@ -14,6 +14,10 @@ use crate::wire::{Place, Target, health};
 const PINGS: usize = MAX_PATHS * (5 * (1 + 10) + 4);
 /// Time in which a ping is answered, or is not.
 const ANSWERED: u64 = 5 * super::SECOND;
+/// Time without a datagram of the peer after which our address that it asked is forgotten.
+const QUIET: u64 = 3 * super::SECOND;
+/// Ticks since the last pong in which the kernel's choice of our address serves.
+const SERVES: u64 = 2;
 
 pub struct Path {
     pub remote: Remote,
@@ -34,7 +38,7 @@ pub struct Path {
 struct Ping {
     token: [u8; 8],
     path: usize,
-    to: Option<Place>,
+    to: Target,
     sent_us: u64,
 }
 
@@ -47,7 +51,7 @@ pub struct Paths {
 impl Path {
     pub fn new(remote: &privsep::ipc::Remote, report: &PathReport) -> Self {
         Self {
-            remote: Remote::new(remote, report.learned),
+            remote: Remote::new(remote, report.learned, report.local),
             health: report.health,
             last_pong: report.last_pong,
             rtt_us: report.rtt_us,
@@ -60,23 +64,37 @@ impl Path {
     /// Where an answer to a datagram from there goes; `None` where nothing may.
     pub fn answer_to(&self, source: Option<Place>) -> Option<Target> {
         match &self.remote {
-            Remote::Fixed(address) => Some(Target::Fixed(*address)),
+            Remote::Fixed(place) => {
+                let local = source.and_then(|source| source.local).or(place.local);
+                Some(Target::Fixed(Place { local, ..*place }))
+            }
             Remote::Learned(learned) => source.filter(|&source| learned.admits(source)).map(Target::Place),
         }
     }
 
-    /// Whether a datagram from there is from where the peer is.
-    pub fn is_from_peer(&self, source: Option<Place>) -> bool {
+    /// Whether a datagram from there is from where the peer is. A fixed peer may ask any address of ours, as long as it answers
+    /// what leaves by the kernel's choice.
+    pub fn is_from_peer(&self, source: Option<Place>, tick: u64) -> bool {
         match &self.remote {
-            Remote::Fixed(address) => source.is_none_or(|source| source.remote == *address),
+            Remote::Fixed(place) => source.is_none_or(|source| {
+                let serves = place.local.is_none() && tick <= self.last_pong + SERVES;
+                source == *place || source.remote == place.remote && serves
+            }),
             Remote::Learned(learned) => source.is_some() && learned.get() == source,
         }
     }
 
     /// The peer has shown to be there.
     pub fn is_at(&mut self, source: Option<Place>) {
-        if let (Remote::Learned(learned), Some(source)) = (&mut self.remote, source) {
-            learned.learn(source);
+        if let Some(source) = source {
+            self.remote.is_at(source);
+        }
+    }
+
+    /// Forgets our address that a fixed peer asked, when the peer has been quiet.
+    pub fn on_tick(&mut self, now_us: u64) {
+        if now_us >= self.received_us.unwrap_or(0) + QUIET {
+            self.remote.is_quiet();
         }
     }
 
@@ -84,6 +102,7 @@ impl Path {
         PathReport {
             health: self.health,
             learned: self.remote.learned(),
+            local: self.remote.local(),
             last_pong: self.last_pong,
             rtt_us: self.rtt_us,
             drops_longest: self.carries.drops_the_longest(),
@@ -103,7 +122,7 @@ impl Paths {
         if self.pings.len() == PINGS {
             self.pings.pop_front();
         }
-        self.pings.push_back(Ping { token, path, to: target.place(), sent_us: now_us });
+        self.pings.push_back(Ping { token, path, to: target, sent_us: now_us });
     }
 
     /// Takes a pong: if it comes from where its ping went, and in time, the path answers and the peer is there. Whether it does.
@@ -113,14 +132,20 @@ impl Paths {
             ping.token == token
                 && ping.path == number
                 && in_time
-                && ping.to.is_none_or(|to| source.is_some_and(|source| source.remote == to.remote))
+                && match ping.to {
+                    Target::Place(to) => source.is_some_and(|source| source.remote == to.remote),
+                    Target::Fixed(_) | Target::Nobody => true,
+                }
         };
         let Some(at) = self.pings.iter().position(answers) else { return false };
         let (Some(ping), Some(path)) = (self.pings.remove(at), self.all.get_mut(number)) else { return false };
         path.last_pong = tick;
         path.rtt_us = now_us.saturating_sub(ping.sent_us).max(1);
-        // To the place it has come from: where the ping's source address was gone, that is another one of ours.
-        path.is_at(ping.to.and(source));
+        // To the place it has come from: where the ping's source address was gone, that is another one of ours. Of a fixed peer the
+        // kernel's choice stays the kernel's.
+        if !matches!(ping.to, Target::Fixed(Place { local: None, .. })) {
+            path.is_at(source);
+        }
         true
     }
 
@@ -153,7 +178,7 @@ mod tests {
         let [there, elsewhere] = [1, 2].map(|last| SocketAddr::from(([192, 0, 2, last], 6000)));
         let learned = Remote::Learned { address: None, port: None };
         let paths = [learned, learned, Remote::Fixed(Address(there))];
-        let fixed = Target::Fixed(there);
+        let fixed = Target::Fixed(there.into());
         let [there, elsewhere] = [there, elsewhere].map(Place::from);
         let other_local = Place { local: Some([192, 0, 2, 9].into()), ..there };
         let new = || Paths::new(paths.iter().map(|remote| Path::new(remote, &PathReport::default())).collect());
@@ -186,9 +211,41 @@ mod tests {
         let mut moved = asked(0, Target::Place(there));
         assert!(moved.ponged(token, 0, Some(other_local), 9, 1_000_001));
         assert_eq!(moved.all[0].remote.target(), Target::Place(other_local));
-        assert!(moved.all[0].is_from_peer(Some(other_local)) && !moved.all[0].is_from_peer(Some(there)));
+        assert!(moved.all[0].is_from_peer(Some(other_local), 9) && !moved.all[0].is_from_peer(Some(there), 9));
         // Where the peer is fixed, it is not told from where.
         assert!(asked(2, fixed).ponged(token, 2, None, 9, 1_000_000));
         assert!(!new().ponged(token, 0, Some(there), 9, 0));
+    }
+
+    #[test]
+    fn a_fixed_peer_is_answered_from_where_it_asks_while_nothing_else_serves() {
+        let remote = SocketAddr::from(([192, 0, 2, 1], 6000));
+        let path = Path::new(&Remote::Fixed(Address(remote)), &PathReport::default());
+        let [any, asked, other] =
+            [None, Some([192, 0, 2, 9].into()), Some([192, 0, 2, 8].into())].map(|local| Place { remote, local });
+        // At the start the kernel's choice has its time, but for answers.
+        assert!(path.is_from_peer(Some(asked), SERVES) && !path.is_from_peer(Some(asked), SERVES + 1));
+        assert_eq!(
+            (path.answer_to(Some(asked)), path.remote.target()),
+            (Some(Target::Fixed(asked)), Target::Fixed(any))
+        );
+        let mut paths = Paths::new(vec![path]);
+        for (number, to, then) in [(0, any, any), (1, asked, asked), (2, any, asked), (3, asked, other)] {
+            paths.pinged([number; 8], 0, Target::Fixed(to), 0);
+            let source = if then == any { asked } else { then };
+            assert!(paths.ponged([number; 8], 0, Some(source), 1, 1));
+            assert_eq!(paths.all[0].remote.target(), Target::Fixed(then), "{number}");
+        }
+        let path = &mut paths.all[0];
+        assert!(path.is_from_peer(Some(other), 9) && !path.is_from_peer(Some(asked), 1));
+        // The next worker begins with it, and it is forgotten when nothing of the peer comes.
+        let mut path = Path::new(&Remote::Fixed(Address(remote)), &path.report(0));
+        path.on_tick(QUIET - 1);
+        assert_eq!(path.remote.target(), Target::Fixed(other));
+        path.received_us = Some(1);
+        path.on_tick(QUIET);
+        assert_eq!(path.remote.target(), Target::Fixed(other));
+        path.on_tick(QUIET + 1);
+        assert_eq!(path.remote.target(), Target::Fixed(any));
     }
 }
