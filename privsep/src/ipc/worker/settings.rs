@@ -180,7 +180,7 @@ pub struct Secrets {
 /// Whom a path talks to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Remote {
-    /// The socket is connected to this address.
+    /// Datagrams go to this address, and the kernel drops those of others: the socket is connected, or has a filter.
     Fixed(Address),
     /// The address is learned, within these limits.
     Learned {
