@@ -1,7 +1,8 @@
 //! Whether a tunnel's networks are in use on this host already, and where.
 
 use std::net::IpAddr;
-use std::path::Path;
+
+use privsep::netlink::Netlink;
 
 use super::{Port, Tunnel};
 use crate::service::networks::{self, Known};
@@ -14,7 +15,7 @@ pub fn warnings(tunnel: &Tunnel) -> Vec<String> {
     let foreign = |known: &Known| match name {
         Some(name) => known.interface != *name,
         // It has the name that the kernel chose at a start before: a TAP with the same addresses.
-        None => !Path::new("/sys/class/net").join(&known.interface).join("tun_flags").exists(),
+        None => !is_tap(&known.interface),
     };
     let known: Vec<_> = known.into_iter().filter(foreign).collect();
     let conflicts = addresses.iter().filter_map(|&own| Some((own, conflict(own, &known)?)));
@@ -23,6 +24,11 @@ pub fn warnings(tunnel: &Tunnel) -> Vec<String> {
             format!("tap.address {address}/{prefix}: {conflict}; the tunnel takes addresses of that over: give it a network of its own")
         })
         .collect()
+}
+
+/// Whether this interface belongs to a TAP or TUN device, as far as the kernel tells.
+fn is_tap(interface: &str) -> bool {
+    Netlink::open().and_then(|mut netlink| netlink.link(interface)).is_ok_and(|link| link.kind == "tun")
 }
 
 /// What a network conflicts with, in words.
