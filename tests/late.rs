@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::lab::{Background, Running, Scratch, Sites, assert_udp, join, wait_for};
@@ -98,15 +100,59 @@ fn a_tunnel_without_any_path_starts_and_says_why() {
     let wires = ["", "[[path]]\nlocal = \"192.0.2.1:6001\"\nremote = \"192.0.2.2:6000\"\ndevice = \"wwan1\"\n"];
     for more in wires {
         let missing = path("192.0.2.1:6000", "192.0.2.2:6000", "device = \"wwan0\"");
-        let a = Running::up(&sites.a, "a", &file(1, &(missing + more)));
-        let status = a.status();
+        let manager = Manager::new();
+        let (_service, _stored, _) = manager.start(&sites.a, &file(1, &(missing + more)), None);
+        let status = manager.status();
         assert_eq!(text(&status, "/state"), "connecting", "{status}");
         assert!(text(&status, "/reason").contains("device \"wwan0\": no such interface"), "{status}");
         assert!(sites.a.interfaces().contains(&"eu0".into()));
         // The worker lives although it has nothing to send by.
-        a.replace_worker();
-        assert_eq!(a.status()["paths"].as_array().unwrap().len(), 1 + more.matches("path").count());
+        let worker = |status: &Value| status["pids"]["worker"].as_i64();
+        let old = worker(&status).unwrap();
+        kill(Pid::from_raw(i32::try_from(old).unwrap()), Signal::SIGKILL).unwrap();
+        let status = wait_for("new worker", UP, || {
+            Some(manager.status()).filter(|status| worker(status).is_some_and(|new| new != old))
+        });
+        assert_eq!(status["paths"].as_array().unwrap().len(), 1 + more.matches("path").count());
     }
+}
+
+#[test]
+fn without_a_manager_a_tunnel_needs_a_path() {
+    let sites = Sites::new();
+    let device = path("192.0.2.1:6000", "192.0.2.2:6000", "device = \"wwan0\"");
+    let address = path("192.0.2.99:6000", "192.0.2.2:6000", "");
+    let scratch = Scratch::new();
+    let file = scratch.write("a.toml", &file(1, &(device + &address)), 0o644);
+    let run = Background::run(&sites.a, &scratch, &[], &["up", file.to_str().unwrap()]);
+    assert_eq!(run.status.code(), Some(1), "{}", run.output);
+    for words in ["path 1: device \"wwan0\": no such interface", "path 2: local address 192.0.2.99: not an address"] {
+        assert!(run.output.contains(words), "{}", run.output);
+    }
+    assert!(!sites.a.interfaces().contains(&"eu0".into()));
+}
+
+#[test]
+fn without_a_manager_a_name_is_asked_for_until_it_resolves() {
+    let sites = Sites::new();
+    let _b = other(&sites);
+    let scratch = Scratch::new();
+    let hosts = scratch.write("hosts", "", 0o644);
+    // A path without its device does not count as one to start with.
+    let paths = [
+        path("192.0.2.1:6003", "192.0.2.2:6000", "device = \"wwan0\""),
+        path("192.0.2.1:6000", "peer.example:6000", ""),
+    ];
+    let a = Running::with_hosts(&sites.a, scratch, "a", &file(1, &paths.concat()), &hosts);
+    let status = a.status();
+    assert!(text(&status, "/reason").contains("remote name \"peer.example\""), "{status}");
+    assert!(a.log().contains("trying again every 5 s"), "{}", a.log());
+    // Longer than a tunnel waits that a service manager starts again.
+    std::thread::sleep(Duration::from_secs(17));
+    assert!(!sites.a.interfaces().contains(&"eu0".into()), "{}", a.log());
+    a.scratch.write("hosts", "192.0.2.2 peer.example\n", 0o644);
+    a.wait_state("up", UP);
+    assert_udp(&sites.a, &sites.b, "10.8.0.2");
 }
 
 #[test]
@@ -162,8 +208,9 @@ fn a_new_device_is_opened_by_a_restart() {
 #[test]
 fn a_device_is_left_alone_where_repair_is_never() {
     let sites = Sites::new();
-    let text =
-        format!("repair = \"never\"\n{}", file(1, &path("0.0.0.0:6000", "198.51.100.2:6000", "device = \"dev1\"")));
+    let paths =
+        [path("192.0.2.1:6000", "192.0.2.2:6000", ""), path("0.0.0.0:6003", "198.51.100.2:6000", "device = \"dev1\"")];
+    let text = format!("repair = \"never\"\n{}", file(1, &paths.concat()));
     let manager = Manager::new();
     let (mut service, ..) = manager.start(&sites.a, &text, None);
     second_network(&sites);

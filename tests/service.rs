@@ -110,6 +110,14 @@ impl Manager {
         said + &self.heard()
     }
 
+    /// The status of the service.
+    pub fn status(&self) -> serde_json::Value {
+        let mut text = String::new();
+        let mut socket = UnixStream::connect(self.scratch.path().join("a.sock")).unwrap();
+        socket.read_to_string(&mut text).unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.scratch.path().join("log")).unwrap()
     }
@@ -309,13 +317,7 @@ fn each_line_of_the_journal_has_its_priority_and_names_its_tunnel() {
 fn a_helper_that_is_lost_is_repaired_by_a_new_start_when_the_file_says() {
     let sites = Sites::new();
     let manager = Manager::new();
-    let helper = || {
-        let mut text = String::new();
-        let mut socket = UnixStream::connect(manager.scratch.path().join("a.sock")).unwrap();
-        socket.read_to_string(&mut text).unwrap();
-        let status: serde_json::Value = serde_json::from_str(&text).unwrap();
-        Pid::from_raw(i32::try_from(status["pids"]["helper"].as_i64().unwrap()).unwrap())
-    };
+    let helper = || Pid::from_raw(i32::try_from(manager.status()["pids"]["helper"].as_i64().unwrap()).unwrap());
     let address = "address = [\"10.8.0.1/24\"]";
     let (mut service, stored, _) = manager.start(&sites.a, &file(address), None);
     let index = sites.a.index("eu0");

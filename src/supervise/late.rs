@@ -87,6 +87,17 @@ impl Paths {
         }
         self.absent.sort_by_key(|absent| absent.number);
     }
+
+    /// Why the absent paths are absent.
+    pub fn reasons(&self) -> String {
+        let reason = |absent: &Absent| format!("path {}: {}", absent.number + 1, absent.reason);
+        self.absent.iter().map(reason).collect::<Vec<_>>().join("; ")
+    }
+}
+
+/// Whether the host lacks nothing for a path now.
+pub fn can_be_opened(path: &tunnel::Path, resolved: &Resolved) -> bool {
+    missing(path, resolved).is_none()
 }
 
 /// What the host lacks for a path, and why it cannot be opened. Any other reason is told by the helper, and is an error.

@@ -85,13 +85,17 @@ fn live(
     let executables = executables::open()?;
     let control = ControlSocket::bind(&tunnel.name, identity)?;
     let Some(filter) = compiled(&tunnel, identity, signals)? else { return Ok(()) };
-    let Some(resolved) = names::paths(&tunnel, policies.missing, signals, &control, notify)? else {
+    let managed = notify.is_connected() && tunnel.repair != Repair::Never;
+    let Some(resolved) = names::paths(&tunnel, policies.missing, managed, signals, &control, notify)? else {
         return Ok(());
     };
     let devices = late::indices(&tunnel);
     let mut paths = Paths::new(&mut tunnel, resolved);
     if policies.missing == Missing::Start {
         paths.take_out(&mut tunnel);
+        if !managed && tunnel.paths.is_empty() {
+            return Err(Error::Failure(paths.reasons()));
+        }
     }
     warn_of_loop(&tunnel, &paths.present);
     let stored_tap = stored_tap.filter(|_| matches!(tunnel.port, Port::Tap { .. }));
@@ -105,7 +109,6 @@ fn live(
     let Some(mut helper) = Helper::start(&executables.helper, plan, stored_tap, signals, notify)? else {
         return Ok(());
     };
-    let managed = notify.is_connected() && tunnel.repair != Repair::Never;
     let late = late::Watch::new(&tunnel, &mut paths, &devices, managed);
     let Paths { present: mut paths, .. } = paths;
     let tunnel = &tunnel;

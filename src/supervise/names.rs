@@ -7,6 +7,7 @@ use nix::sys::signalfd::SignalFd;
 use sd_notify::NotifyState;
 
 use super::events::{Readable, to_end, wait};
+use super::late;
 use super::policy::Missing;
 use super::requests::Requests;
 use crate::error::Context;
@@ -19,14 +20,16 @@ use crate::{Error, log, status};
 /// Time between two attempts of a tunnel that waits for its names.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// Time after which a tunnel starts without any address: its interface is there then, and a service manager that starts a machine
-/// does not wait longer. A new start tries again.
+/// Time after which a tunnel that is started again for a path starts without any: its interface is there then, and a service manager
+/// that starts a machine does not wait longer.
 const ENOUGH: Duration = Duration::from_secs(15);
 
-/// The addresses of each path, or why it has none; `None` when a signal asks to end meanwhile.
+/// The addresses of each path, or why it has none; `None` when a signal asks to end meanwhile. `managed` tells that a new start
+/// opens what is missing.
 pub fn paths(
     tunnel: &Tunnel,
     missing: Missing,
+    managed: bool,
     signals: &SignalFd,
     control: &ControlSocket,
     notify: &Notify,
@@ -37,7 +40,7 @@ pub fn paths(
         let waited = wait_until(tunnel, signals, control, waits(&said), Some(&look_up), resolve::LIMIT)?;
         let error = match waited {
             Waited::Interrupted => return Ok(None),
-            Waited::Done => match judge(look_up.finish(), missing, start.elapsed() >= ENOUGH) {
+            Waited::Done => match judge(tunnel, look_up.finish(), missing, managed && start.elapsed() >= ENOUGH) {
                 Err(error) if missing == Missing::Start => error.to_string(),
                 result => return result.map(Some),
             },
@@ -70,11 +73,13 @@ fn waits(said: &str) -> Option<&str> {
 
 /// The paths to start with, or the first name that does not resolve.
 fn judge(
+    tunnel: &Tunnel,
     paths: Vec<Result<Resolved, Error>>,
     missing: Missing,
     enough: bool,
 ) -> Result<Vec<Result<Resolved, Error>>, Error> {
-    if missing == Missing::Start && (enough || paths.iter().any(Result::is_ok)) {
+    let usable = |(path, found): (_, &Result<_, _>)| found.as_ref().is_ok_and(|found| late::can_be_opened(path, found));
+    if missing == Missing::Start && (enough || tunnel.paths.iter().zip(&paths).any(usable)) {
         return Ok(paths);
     }
     paths.into_iter().map(|path| path.map(Ok)).collect()

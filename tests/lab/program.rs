@@ -143,14 +143,28 @@ impl Running {
     }
 
     pub fn start(namespace: &Namespace, scratch: Scratch, name: &str, prefix: &[&str], arguments: &[&str]) -> Self {
+        let command = ethudp(&scratch, prefix, arguments);
+        Self::run(namespace, scratch, name, command)
+    }
+
+    /// Starts a tunnel that finds the names of this file in its scratch directory, and waits until it is ready or says why not.
+    pub fn with_hosts(namespace: &Namespace, scratch: Scratch, name: &str, content: &str, hosts: &Path) -> Self {
+        let file = scratch.write(&format!("{name}.toml"), content, 0o644);
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--", "unshare", "--mount", "--propagation", "private", "bash", "-c"]);
+        command.arg("mount --bind \"$0\" /etc/hosts && exec \"$@\"").arg(hosts).args([ETHUDP, "up"]).arg(file);
+        command.env("RUNTIME_DIRECTORY", scratch.path()).env_remove("NOTIFY_SOCKET");
+        Self::run(namespace, scratch, name, command)
+    }
+
+    fn run(namespace: &Namespace, scratch: Scratch, name: &str, mut command: Command) -> Self {
         let log = File::create(scratch.path().join("log")).unwrap();
-        let mut command = ethudp(&scratch, prefix, arguments);
         command.stdout(log.try_clone().unwrap()).stderr(log);
         let child = namespace.spawn(&mut command);
         let mut running = Self { child, scratch, name: name.to_owned() };
         wait_for("ready", PATIENCE, || {
             let ended = running.child.try_wait().unwrap();
-            assert!(ended.is_none(), "{arguments:?} ended: {}", running.log());
+            assert!(ended.is_none(), "{command:?} ended: {}", running.log());
             running.try_status().filter(|status| status["state"] != "starting")
         });
         running
