@@ -63,9 +63,21 @@ fn a_missing_device_or_name_leaves_the_other_paths() {
 fn a_missing_address_or_route_leaves_the_other_paths() {
     let sites = Sites::new();
     let _b = other(&sites);
+    sites.a.ip("route add blackhole 203.0.113.2");
+    sites.a.ip("route add prohibit 203.0.113.3");
     for (local, remote, reason) in [
         ("192.0.2.99:6003", "192.0.2.2:6000", "local address 192.0.2.99: not an address of this host"),
         ("192.0.2.1:6003", "203.0.113.1:6000", "remote address 203.0.113.1:6000: no route to it"),
+        (
+            "192.0.2.1:6003",
+            "203.0.113.2:6000",
+            "remote address 203.0.113.2:6000: no usable route to it: Invalid argument",
+        ),
+        (
+            "192.0.2.1:6003",
+            "203.0.113.3:6000",
+            "remote address 203.0.113.3:6000: no usable route to it: Permission denied",
+        ),
         ("[2001:db8:7::1]:6003", "[2001:db8::2]:6000", "local address 2001:db8:7::1: not an address of this host"),
     ] {
         let paths = [path("192.0.2.1:6000", "192.0.2.2:6000", ""), path(local, remote, "")];

@@ -123,10 +123,15 @@ fn missing(path: &tunnel::Path, resolved: &Resolved) -> Option<(Lacks, String)> 
     if let Some(mark) = path.mark {
         setsockopt(&probe, sockopt::Mark, &mark).ok()?;
     }
-    let error = probe.connect(remote).err()?.kind();
+    let error = probe.connect(remote).err()?;
     let no_route = [ErrorKind::NetworkUnreachable, ErrorKind::HostUnreachable, ErrorKind::AddrNotAvailable];
-    let reason = format!("remote address {remote}: no route to it; `ip route get {}` should show one", remote.ip());
-    no_route.contains(&error).then_some((Lacks::Address, reason))
+    let why = if no_route.contains(&error.kind()) {
+        "no route to it".into()
+    } else {
+        // A route of the type blackhole gives EINVAL, one of the type prohibit EACCES.
+        format!("no usable route to it: {error}")
+    };
+    Some((Lacks::Address, format!("remote address {remote}: {why}; `ip route get {}` should show one", remote.ip())))
 }
 
 /// A device of a path.
