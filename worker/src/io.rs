@@ -72,11 +72,12 @@ pub fn send_from(
                 sent.errors += dropped as u64;
                 *next += dropped;
             }
-            Err(error) if runs.fails_now_and_then() => {
-                if is_gone(&error) {
-                    now = destination.map(|destination| Destination { from: None, ..destination });
-                }
+            // Also after many failures: a link that was lost may be back with another address.
+            Err(error) if is_gone(&error) && now.is_some_and(|now| now.from.is_some()) => {
+                now = destination.map(|destination| Destination { from: None, ..destination });
             }
+            // A firewall says so of this packet, which an ICMP message does not.
+            Err(error) if error.raw_os_error() != Some(libc::EPERM) && runs.fails_now_and_then() => {}
             Err(error) if runs.end(batch, *next, end) > *next + 1 => {
                 runs.refuse(&error, batch.frame(*next).len());
                 now = destination;
@@ -280,6 +281,20 @@ mod tests {
             assert_eq!((runs.longest, runs.failures, next), (usize::MAX, 0, 2), "round {round}");
             assert_eq!([(); 2].map(|()| there.recv(&mut [0; 200]).unwrap()), [100; 2]);
         }
+    }
+
+    #[test]
+    fn a_source_address_that_is_gone_is_given_up_after_an_outage() {
+        let ours = UdpSocket::bind("0.0.0.0:0").unwrap();
+        let there = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (mut sender, mut runs, mut batch) = (Sender::new(8, 8), Runs::new(), Batch::with_slots(8));
+        batch.append_copy(&[7; 100]);
+        runs.failures = 2 * TRIES;
+        let gone = Destination { to: there.local_addr().unwrap(), from: Some([192, 0, 2, 77].into()), v6: false };
+        let mut next = 0;
+        let sent = send_from(&mut sender, &mut runs, ours.as_fd(), &batch, &mut next, 1, Some(gone));
+        assert_eq!((sent, runs.failures), (Sent { packets: 1, bytes: 100, ..Sent::default() }, 0));
+        assert_eq!(there.recv(&mut [0; 200]).unwrap(), 100);
     }
 
     #[test]
