@@ -118,7 +118,9 @@ fn ask(
             Readable([true, _]) => break,
             Readable([false, true]) if signals.is_some_and(to_end) => return Ok(None),
             _ if left == 0 => {
-                return Err(wrong(filter, &format!("is not compiled within {} s{SMALLER}", LIMIT.as_secs())));
+                // The host may be busy, as while it boots: another start may have more time.
+                let (filter, limit) = (log::untrusted(filter), LIMIT.as_secs());
+                return Err(Error::failure(format!("filter {filter:?}: is not compiled within {limit} s{SMALLER}")));
             }
             _ => {}
         }
@@ -183,7 +185,7 @@ fn ended(filter: &str, status: WaitStatus) -> Error {
             Error::failure("filter compiler: has been killed, as the kernel does for want of memory")
         }
         WaitStatus::Signaled(_, signal, _) => {
-            wrong(filter, &format!("libpcap has crashed over it ({signal}){SMALLER}"))
+            wrong(filter, &format!("libpcap crashed while it compiled this filter ({signal}){SMALLER}"))
         }
         other => Error::failure(format!("filter compiler: has ended without an answer ({other:?})")),
     }
