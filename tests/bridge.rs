@@ -106,10 +106,10 @@ fn a_tap_that_limits_its_bridge_is_shown() {
     nothing();
     // A port with more joins, and one with less.
     sites.a.ip("link set lan mtu 9000");
-    reason("`ip link set eu0 mtu 9000`");
+    reason("`ip link set dev eu0 mtu 9000`");
     sites.a.ip("link add short mtu 1300 type veth peer name other");
     sites.a.ip("link set short master br0");
     nothing();
     sites.a.ip("link set short nomaster");
-    reason("`ip link set eu0 mtu 9000`");
+    reason("`ip link set dev eu0 mtu 9000`");
 }

@@ -163,8 +163,13 @@ fn a_restart_leaves_the_interface_its_mtu() {
         let shown = sites.a.ip("-o link show tap0");
         shown.split_once(" mtu ").and_then(|(_, rest)| rest.split(' ').next()).unwrap().parse::<u32>().unwrap()
     };
+    // The TAP of another tunnel is no way to the peer.
+    for step in ["tuntap add other mode tap", "link set other mtu 1300 up", "addr add 10.9.0.1/24 dev other"] {
+        sites.a.ip(step);
+    }
     let (service, stored, _) = manager.start(&sites.a, &file, None);
     let before = mtu();
+    assert_eq!(before, 1422);
     drop(service);
     let (service, stored, _) = manager.start(&sites.a, &file, stored);
     assert_eq!(mtu(), before);

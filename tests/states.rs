@@ -87,7 +87,7 @@ fn a_local_side_that_is_down_is_a_state_and_comes_back() {
     sites.a.ip("link set a6000 down");
     a.wait_state("local-down", LIMIT);
     let status = a.status();
-    assert_eq!(status["reason"], "\"a6000\" is down: `ip link set a6000 up`");
+    assert_eq!(status["reason"], "\"a6000\" is down: `ip link set dev a6000 up`");
     let shown = Background::run(&sites.a, &a.scratch, &[], &["show", "a6000"]);
     assert_eq!(shown.status.code(), Some(4), "{}", shown.output);
     sites.a.ip("link set a6000 up");
@@ -150,7 +150,7 @@ fn a_renamed_interface_is_shown_by_its_name() {
     let a = addressed(&sites);
     sites.a.ip("link set eu0 down");
     sites.a.ip("link set eu0 name lan9");
-    wait_local(&a, "\"lan9\" is down: `ip link set lan9 up`");
+    wait_local(&a, "\"lan9\" is down: `ip link set dev lan9 up`");
     assert_eq!(a.status()["port"]["interface"], "lan9");
     assert_eq!(lines(&a, "interface \"eu0\" has been renamed to \"lan9\""), 1, "{}", a.log());
     sites.a.ip("link set lan9 up");
@@ -166,9 +166,9 @@ fn a_renamed_bridge_is_not_a_removed_one() {
     a.wait_state("connecting", LIMIT);
     sites.a.ip("link set br0 down");
     sites.a.ip("link set br0 name br9");
-    wait_local(&a, "\"br9\" is down: `ip link set br9 up`");
+    wait_local(&a, "\"br9\" is down: `ip link set dev br9 up`");
     sites.a.ip("link set eu0 nomaster");
-    wait_local(&a, "interface \"eu0\" is not in bridge \"br9\" any more: `ip link set eu0 master br9`");
+    wait_local(&a, "interface \"eu0\" is not in bridge \"br9\" any more: `ip link set dev eu0 master br9`");
 }
 
 #[test]
@@ -208,7 +208,7 @@ fn a_bridge_that_is_removed_is_seen_and_so_is_its_return() {
     sites.a.ip("link delete br0");
     reason("bridge \"br0\" has been removed");
     make();
-    reason("not in bridge \"br0\" any more: `ip link set eu0 master br0`");
+    reason("not in bridge \"br0\" any more: `ip link set dev eu0 master br0`");
     sites.a.ip("link set eu0 master br0");
     a.wait_state("connecting", LIMIT);
 }

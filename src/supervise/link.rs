@@ -83,14 +83,14 @@ impl Trouble {
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Down(name) => write!(f, "{name:?} is down: `ip link set {name} up`"),
+            Self::Down(name) => write!(f, "{name:?} is down: `ip link set dev {name} up`"),
             Self::NoCarrier(name) => write!(f, "interface {name:?} has no carrier: what is at the other end of it?"),
             Self::NoBridge { interface, bridge } => {
-                let join = format!("ip link set {interface} master {bridge}");
+                let join = format!("ip link set dev {interface} master {bridge}");
                 write!(f, "bridge {bridge:?} has been removed: make it again, then `{join}`")
             }
             Self::OutOfBridge { interface, bridge } => {
-                let join = format!("ip link set {interface} master {bridge}");
+                let join = format!("ip link set dev {interface} master {bridge}");
                 write!(f, "interface {interface:?} is not in bridge {bridge:?} any more: `{join}`")
             }
             Self::NoAddress { interface, address: (address, prefix) } => write!(
@@ -100,7 +100,7 @@ impl fmt::Display for Trouble {
             Self::LowMtu { interface, mtu, bridge, others } => write!(
                 f,
                 "MTU {mtu} of interface {interface:?} is less than the {others} of the other ports of bridge {bridge:?}, which drops \
-                 longer frames without a trace: `ip link set {interface} mtu {others}`; leave out `mtu` of [tap] in the file"
+                 longer frames without a trace: `ip link set dev {interface} mtu {others}`; leave out `mtu` of [tap] in the file"
             ),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use privsep::ipc::{PathCounters, PathReport};
+use privsep::ipc::{Address, PathCounters, PathReport};
 
 use crate::status::Mismatch;
 
@@ -64,7 +64,7 @@ pub fn known(
         return sentence(mismatch);
     }
     if received == 0 {
-        return nothing_comes(now, then, fixed);
+        return nothing_comes(report, then, fixed);
     }
     let bad = grown(|c| c.rx_dropped_invalid).saturating_add(grown(|c| c.rx_implausible));
     match received {
@@ -82,10 +82,9 @@ pub fn known_of_secure(report: &PathReport, then: &PathCounters, fixed: bool) ->
     let grown = |of: fn(&PathCounters) -> u64| of(now).saturating_sub(of(then));
     match grown(|c| c.rx_datagrams) {
         0 if grown(|c| c.rx_errors) == 0 && grown(|c| c.tx_errors) == 0 => {
-            nothing_comes(now, then, fixed)
-                + ". Nor does a peer answer for which our file has another public key than its own"
+            nothing_comes(report, then, fixed) + ". A wrong `peer-public-key` in this file looks the same"
         }
-        0 => nothing_comes(now, then, fixed),
+        0 => nothing_comes(report, then, fixed),
         received if grown(|c| c.rx_dropped_foreign) >= received => {
             format!("{received} datagrams have come, all from addresses that the file excludes: is the peer's another?")
         }
@@ -96,7 +95,8 @@ pub fn known_of_secure(report: &PathReport, then: &PathCounters, fixed: bool) ->
     }
 }
 
-fn nothing_comes(now: &PathCounters, then: &PathCounters, fixed: bool) -> String {
+fn nothing_comes(report: &PathReport, then: &PathCounters, fixed: bool) -> String {
+    let now = &report.counters;
     let grown = |of: fn(&PathCounters) -> u64| of(now).saturating_sub(of(then));
     match grown(|c| c.rx_errors) {
         0 if grown(|c| c.tx_errors) > 0 => {
@@ -107,7 +107,13 @@ fn nothing_comes(now: &PathCounters, then: &PathCounters, fixed: bool) -> String
              tcpdump shows whether there are any"
                 .into()
         }
-        0 => "nothing comes at all, so that the peer's address is not known yet".into(),
+        0 => match report.learned {
+            None => "nothing comes at all, so that the peer's address is not known yet".into(),
+            Some(Address(peer)) => format!(
+                "nothing comes any more from {peer}, where the peer was last: does ethudp run there, and does a firewall let its \
+                 datagrams pass?"
+            ),
+        },
         refused => format!(
             "nothing comes but {refused} error messages about what we send, as when no ethudp runs there or a firewall refuses it"
         ),
@@ -161,8 +167,12 @@ mod tests {
         let others = secure(PathCounters { rx_dropped_foreign: 3, rx_dropped_invalid: 4, ..received });
         assert!(others.contains("12 datagrams have come, and no session with them: has each end"), "{others}");
         let nothing = secure(PathCounters::default());
-        assert!(nothing.contains("nothing comes at all") && nothing.contains("another public key"), "{nothing}");
-        assert!(!secure(PathCounters { rx_errors: 3, ..PathCounters::default() }).contains("another public key"));
+        assert!(nothing.contains("nothing comes at all") && nothing.contains("wrong `peer-public-key`"), "{nothing}");
+        let learned = Some(Address("198.51.100.9:6000".parse().unwrap()));
+        let silent = PathReport { learned, ..PathReport::default() };
+        let gone = known_of_secure(&silent, &PathCounters::default(), false);
+        assert!(gone.contains("nothing comes any more from 198.51.100.9:6000"), "{gone}");
+        assert!(!secure(PathCounters { rx_errors: 3, ..PathCounters::default() }).contains("wrong `peer-public-key`"));
         let text = known(&report(received), &PathCounters::default(), Some(Mismatch::Coding), true, sentence);
         assert!(
             text.contains("cipher, key and lz4")

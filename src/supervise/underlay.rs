@@ -58,13 +58,14 @@ fn mtu(path: &Path, local: SocketAddr, remote: Remote, own: &str) -> io::Result<
     if let Some(interface) = interface_of(local) {
         return netlink.link(&interface).map(|link| link.mtu);
     }
-    // The peer may come in by any of them.
+    // The peer may come in by any of them, but for TAPs: those are tunnels like this one, whose MTU is less already.
     let interfaces = getifaddrs()?.filter(|interface| {
         let up = interface.flags & (InterfaceFlags::IFF_UP | InterfaceFlags::IFF_LOOPBACK) == InterfaceFlags::IFF_UP;
         let other = name(interface) != own;
         up && other && interface.address.as_ref().is_some_and(|address| carries(address, local))
     });
-    let mtus = interfaces.filter_map(|interface| netlink.link(name(&interface)).ok()).map(|link| link.mtu);
+    let links = interfaces.filter_map(|interface| netlink.link(name(&interface)).ok());
+    let mtus = links.filter(|link| !(link.kind == "tun" && link.ethernet)).map(|link| link.mtu);
     mtus.min().ok_or(io::ErrorKind::NotFound.into())
 }
 
