@@ -51,6 +51,12 @@ impl Notify {
         Self { socket, watchdog: watchdog.map(|limit| ((limit / 3).max(OFTEN), Instant::now())) }
     }
 
+    /// The test in the place of a service manager.
+    #[cfg(test)]
+    pub fn to(socket: UnixDatagram) -> Self {
+        Self { socket: Some(socket), watchdog: None }
+    }
+
     /// Whether there is a service manager.
     pub fn is_connected(&self) -> bool {
         self.socket.is_some()

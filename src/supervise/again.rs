@@ -17,23 +17,28 @@ use crate::{Error, log};
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// Has the service manager forget the starts before this one.
-pub fn forget(notify: &Notify, before: u32) {
-    if before > 0 {
-        notify.store(&starts(before), None);
+pub fn forget(notify: &Notify, before: &mut u32) {
+    if *before > 0 {
+        notify.store(&starts(*before), None);
+        *before = 0;
     }
 }
 
 /// The end of a tunnel: under a service manager that starts it again, one start more is counted, and a failure after another waits.
-pub fn end(result: Result<(), Error>, before: u32, signals: &SignalFd, notify: &mut Notify) -> Result<(), Error> {
+/// `before` are the starts before this one that are not forgotten.
+pub fn end(result: Result<(), Error>, mut before: u32, signals: &SignalFd, notify: &mut Notify) -> Result<(), Error> {
     let starts_again = matches!(result, Err(Error::Again(_) | Error::Failure(_))) && notify.is_connected();
+    let after = before.saturating_add(1);
+    let follows = before > 0;
+    if starts_again || result.is_ok() {
+        forget(notify, &mut before);
+    }
     if starts_again {
-        forget(notify, before);
-        let after = before.saturating_add(1);
         // Without it the next start counts from the beginning.
         notify.store(&starts(after), File::open("/dev/null").ok().map(Into::into));
     }
     let result = match result {
-        Err(Error::Failure(reason)) if starts_again && before > 0 => {
+        Err(Error::Failure(reason)) if starts_again && follows => {
             log::error(&reason);
             notify.send(&NotifyState::Status(&format!("failed: {reason}; starts again in {} s", PAUSE.as_secs())));
             pause(signals, notify);
@@ -55,6 +60,45 @@ fn pause(signals: &SignalFd, notify: &mut Notify) {
         let waited = wait([signals.as_fd()], left);
         if now >= until || waited.is_err() || waited.is_ok_and(|Readable([signal])| signal && to_end(signals)) {
             return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixDatagram;
+
+    use nix::sys::signal::SigSet;
+
+    use super::*;
+
+    #[test]
+    fn starts_that_are_forgotten_stay_so() {
+        let signals = SignalFd::new(&SigSet::empty()).unwrap();
+        let said = |forgotten: bool, result: Result<(), Error>| {
+            let (manager, socket) = UnixDatagram::pair().unwrap();
+            let (mut notify, mut starts) = (Notify::to(socket), 3);
+            if forgotten {
+                forget(&notify, &mut starts);
+            }
+            let _ = end(result, starts, &signals, &mut notify);
+            manager.set_nonblocking(true).unwrap();
+            let mut buffer = [0; 200];
+            let mut said = String::new();
+            while let Ok(length) = manager.recv(&mut buffer) {
+                said += &String::from_utf8_lossy(&buffer[..length]).replace('\n', " ");
+                said += "\n";
+            }
+            said
+        };
+        let again = || Err(Error::Again(String::new()));
+        let remove = |number: u32| format!("FDSTOREREMOVE=1 FDNAME=starts-{number}\n");
+        let store = |number: u32| format!("{}FDSTORE=1 FDNAME=starts-{number}\n", remove(number));
+        assert_eq!(said(false, again()), remove(3) + &store(4) + "STOPPING=1\n");
+        assert_eq!(said(true, again()), remove(3) + &store(1) + "STOPPING=1\n");
+        // A clean end has nothing to mend.
+        for forgotten in [false, true] {
+            assert_eq!(said(forgotten, Ok(())), remove(3) + "STOPPING=1\n");
         }
     }
 }

@@ -32,7 +32,7 @@ mod worker;
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::ifaddrs::getifaddrs;
 use nix::sys::signal::{SigSet, Signal};
@@ -66,8 +66,9 @@ pub fn run(
 ) -> Result<(), Error> {
     // From here on a signal no longer ends the process: there is something to clean up.
     let signals = signals().context(|| "signals".into())?;
-    let (mut notify, starts) = (Notify::connect(), stored.starts);
-    let result = live(tunnel, policies, stored, &signals, &mut notify, ready);
+    let Stored { tap, mut starts } = stored;
+    let mut notify = Notify::connect();
+    let result = live(tunnel, policies, tap, &mut starts, &signals, &mut notify, ready);
     again::end(result, starts, &signals, &mut notify)
 }
 
@@ -75,12 +76,12 @@ pub fn run(
 fn live(
     mut tunnel: Tunnel,
     policies: Policies,
-    stored: Stored,
+    stored_tap: Option<OwnedFd>,
+    starts: &mut u32,
     signals: &SignalFd,
     notify: &mut Notify,
     ready: impl FnOnce() -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let Stored { tap: stored_tap, starts } = stored;
     let identity = identity::choose(tunnel.user.as_deref())?;
     let executables = executables::open()?;
     let control = ControlSocket::bind(&tunnel.name, identity)?;
@@ -153,7 +154,6 @@ fn live(
         shortage,
         link,
         late,
-        starts,
         by_root: identity.is_some(),
         executable: executables.worker,
         settings,
@@ -164,7 +164,7 @@ fn live(
         paths,
         in_empty_network,
     };
-    Supervisor::new(tunnel, parts, helper, signals, control, notify).run(ready)
+    Supervisor::new(tunnel, parts, helper, signals, control, notify, starts).run(ready)
 }
 
 /// Whether this host forwards IPv6 from an interface, or may do so: who takes a router for a host forgets it as a router (RFC 4861,

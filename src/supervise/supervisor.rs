@@ -61,8 +61,6 @@ pub struct Parts {
     pub link: LinkWatch,
     /// Tells what only a new start can open.
     pub late: late::Watch,
-    /// Starts in a row before this one that a need has caused.
-    pub starts: u32,
     /// Tells when the kernel kills for want of memory.
     pub shortage: Shortage,
     /// What whoever runs the tunnel expects of it.
@@ -92,6 +90,8 @@ pub struct Supervisor<'a> {
     signals: &'a SignalFd,
     control: ControlSocket,
     notify: &'a mut Notify,
+    /// Starts in a row before this one that a need has caused, until they are forgotten.
+    starts: &'a mut u32,
     worker: Option<Worker>,
     /// When to start the next worker, while there is none.
     start_at: Instant,
@@ -138,6 +138,7 @@ impl<'a> Supervisor<'a> {
         signals: &'a SignalFd,
         control: ControlSocket,
         notify: &'a mut Notify,
+        starts: &'a mut u32,
     ) -> Self {
         let remotes = parts.paths.iter().map(|path| path.remote);
         let observer = Observer::new(Instant::now(), tunnel, parts.settings.wire.longest(), remotes);
@@ -146,7 +147,7 @@ impl<'a> Supervisor<'a> {
             storm: storm::Detector::new(Instant::now()),
             observer,
             session: Watch::default(),
-            repair: repair::Schedule::new(Instant::now(), tunnel.repair, notify.is_connected(), parts.starts),
+            repair: repair::Schedule::new(Instant::now(), tunnel.repair, notify.is_connected(), *starts),
             tunnel,
             interface: parts.link.link().name.clone(),
             parts,
@@ -154,6 +155,7 @@ impl<'a> Supervisor<'a> {
             signals,
             control,
             notify,
+            starts,
             worker: None,
             start_at: Instant::now(),
             stopped: None,
@@ -282,7 +284,7 @@ impl<'a> Supervisor<'a> {
             return Err(Error::Again(need.reason().into()));
         }
         if self.repair.forgets(now) {
-            again::forget(self.notify, self.parts.starts);
+            again::forget(self.notify, self.starts);
         }
         Ok(())
     }
