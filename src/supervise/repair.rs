@@ -41,6 +41,11 @@ pub enum Need {
 }
 
 impl Need {
+    /// Whether no path works until it is met.
+    pub fn is_alone(self) -> bool {
+        matches!(self, Self::Device { alone: true } | Self::Path { alone: true } | Self::Name { alone: true })
+    }
+
     /// Why the tunnel ends, in one line.
     pub fn reason(self) -> &'static str {
         match self {
@@ -94,9 +99,9 @@ impl Schedule {
     fn after(&self, now: Instant, need: Need, clock: SystemTime) -> Option<Duration> {
         let (first, longest) = match need {
             // Nothing passes until then, so there is nothing to wait for.
-            Need::Helper | Need::Bridge | Need::Device { alone: true } => (PATIENCE, LONGEST.0),
+            Need::Helper | Need::Bridge | Need::Device { alone: true } => (PATIENCE, PATIENCE),
             Need::Address => (SETTLED, LONGEST.1),
-            Need::Device { alone: false } => (STEADY, LONGEST.1),
+            Need::Device { alone: false } => (STEADY, STEADY),
             Need::Path { alone: true } => (MISSING.0, LONGEST.0),
             Need::Path { alone: false } => (MISSING.1, LONGEST.1),
             Need::Name { alone: true } => (MOVED.0, LONGEST.0),
@@ -112,6 +117,10 @@ impl Schedule {
             }
             // The time that the tunnel has run counts.
             (_, Need::Address) => Some(PATIENCE.max((self.since + after(first)).saturating_duration_since(now))),
+            // There is evidence that a start helps, so only a start that has just been is a reason to wait longer.
+            (_, Need::Helper | Need::Bridge | Need::Device { .. }) if self.starts > 0 => {
+                Some(first.max((self.since + SETTLED).saturating_duration_since(now)))
+            }
             _ => Some(after(first)),
         }
     }
@@ -170,7 +179,9 @@ mod tests {
         let (moved, spare) = (Need::Name { alone: true }, Need::Name { alone: false });
         assert_eq!([0, 1, 2, 3, 4, 30].map(|starts| wait(moved, starts)), [60, 120, 240, 480, 600, 600]);
         assert_eq!([0, 1, 2, 3, 30].map(|starts| wait(spare, starts)), [600, 1200, 2400, 3600, 3600]);
-        assert_eq!([0, 1, 30].map(|starts| wait(Need::Helper, starts)), [0, 4, 600]);
+        assert_eq!([0, 1, 30].map(|starts| wait(Need::Helper, starts)), [0, 60, 60]);
+        assert_eq!([0, 1, 30].map(|starts| wait(Need::Bridge, starts)), [2, 60, 60]);
+        assert_eq!([0, 1, 30].map(|starts| wait(Need::Device { alone: true }, starts)), [2, 60, 60]);
         assert_eq!([0, 1, 2, 30].map(|starts| wait(Need::Address, starts)), [60, 120, 240, 3600]);
         // Also where the address goes only when the tunnel has run for some time.
         let mut schedule = Schedule::new(now, Repair::AtOnce, true, 6);

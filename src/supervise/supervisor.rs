@@ -270,16 +270,16 @@ impl<'a> Supervisor<'a> {
 
     /// Ends the tunnel for a new start when that is due for what only it repairs.
     fn repair(&mut self, now: Instant) -> Result<(), Error> {
-        let need = match self.parts.link.trouble() {
-            _ if self.helper.is_none() => Some(Need::Helper),
-            Some(Trouble::OutOfBridge { .. }) => Some(Need::Bridge),
-            Some(Trouble::NoAddress { .. }) => Some(Need::Address),
-            _ => None,
-        };
         for line in self.parts.late.look(now, &mut self.parts.link) {
             log::warning(&line);
         }
-        let need = need.or(self.parts.late.need(now, &self.parts.state.paths));
+        let late = self.parts.late.need(now, &self.parts.state.paths);
+        let need = match self.parts.link.trouble() {
+            _ if self.helper.is_none() => Some(Need::Helper),
+            Some(Trouble::OutOfBridge { .. }) => Some(Need::Bridge),
+            Some(Trouble::NoAddress { .. }) if !late.is_some_and(Need::is_alone) => Some(Need::Address),
+            _ => late,
+        };
         if let Some(need) = self.repair.note(now, SystemTime::now(), need) {
             return Err(Error::Again(need.reason().into()));
         }
