@@ -6,6 +6,9 @@ const IDS: std::ops::RangeInclusive<u16> = 1..=4094;
 /// What is wrong with an id, without the value.
 pub const RIGHT: &str = "must be VLAN ids, 1 to 4094: 0 is no VLAN, 4095 is reserved";
 
+/// The greatest number that a tag has room for. A map file is the original's, which takes all of them.
+const GREATEST: u16 = 4095;
+
 /// Whether a number is the id of a VLAN.
 pub fn is_id(id: u16) -> bool {
     IDS.contains(&id)
@@ -18,10 +21,10 @@ pub fn parse(what: &str, text: &str) -> Result<Vec<(u16, u16)>, String> {
     for (number, line) in (1..).zip(text.lines()) {
         let mut words = line.split_whitespace();
         let Some(first) = words.next().filter(|word| !word.starts_with('#')) else { continue };
-        let id = |word: Option<&str>| word.and_then(|word| word.parse::<u16>().ok()).filter(|&id| is_id(id));
+        let id = |word: Option<&str>| word.and_then(|word| word.parse::<u16>().ok()).filter(|&id| id <= GREATEST);
         let (Some(local), Some(remote)) = (id(Some(first)), id(words.next())) else {
             return Err(format!(
-                "{what}, line {number}: has no local and remote VLAN id at its beginning; both {RIGHT}"
+                "{what}, line {number}: must begin with a local and a remote VLAN id, each 0 to {GREATEST}"
             ));
         };
         add(&mut pairs, (local, remote)).map_err(|error| format!("{what}, line {number}: {error}"))?;
@@ -48,14 +51,14 @@ mod tests {
         let read = |text: &str| parse("map", text);
         assert_eq!(read("# a comment\n\n  7\t4000 more words\r\n100 200"), Ok(vec![(7, 4000), (100, 200)]));
         assert_eq!(read("1 2\n1 2\n"), Ok(vec![(1, 2)]));
+        assert_eq!(read("4095 1\n1 4095\n"), Ok(vec![(4095, 1), (1, 4095)]));
         for (text, words) in [
             ("1 2\n1 3\n", "map, line 2: VLAN 1 to 3 contradicts 1 to 2"),
             ("1 2\n\n3 2\n", "map, line 3: VLAN 3 to 2 contradicts 1 to 2"),
-            ("50,60", "map, line 1: has no local"),
+            ("50,60", "map, line 1: must begin with a local"),
             ("x 9 9", "map, line 1"),
             ("7", "map, line 1"),
-            ("4095 1", "1 to 4094: 0 is no VLAN"),
-            ("1 0", "map, line 1"),
+            ("4096 1", "each 0 to 4095"),
         ] {
             assert!(read(text).unwrap_err().contains(words), "{text:?}: {:?}", read(text));
         }
