@@ -217,8 +217,7 @@ fn a_wrong_type_names_the_right_one() {
         ),
         (format!("{TAP}[rules]\nvlan-map = [[10, 30]]\n"), "rules.vlan-map: must be pairs of LOCAL = REMOTE in braces"),
         (format!("{TAP}[rules]\nloop-check = \"yes\"\n"), "rules.loop-check = \"yes\": must be true or false"),
-        (format!("{TAP}[rules]\nvlan-map = {{ 10 = 4095 }}\n"), "10 = 4095: both must be VLAN ids, 1 to 4094"),
-        (format!("{TAP}[rules]\nvlan-map = {{ 0 = 10 }}\n"), "0 = 10: both must be VLAN ids, 1 to 4094"),
+        (format!("{TAP}[rules]\nvlan-map = {{ 10 = 4096 }}\n"), "10 = 4096: both must be VLAN ids, 0 to 4095"),
         (
             TAP.replace("192.0.2.1:6000", "any:6000"),
             "local \"any:6000\": \"any\" is for remote; for any address of this host write \"0.0.0.0:6000\"",
@@ -229,6 +228,23 @@ fn a_wrong_type_names_the_right_one() {
         let (status, text) = check(&[("a.toml", &content)]);
         assert!(status == Some(78) && text.contains(words) && text.lines().count() == 1, "{words}: {text}");
     }
+}
+
+#[test]
+fn a_secure_vlan_map_has_ids_of_vlans() {
+    let key = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=\n";
+    let file = |map: &str| {
+        format!(
+            "mode = \"tap\"\n[rules]\nvlan-map = {{ {map} }}\n[secure]\nprivate-key-file = \"a.key\"\n\
+             peer-public-key = \"3p7bfXt9wbTTW2HC7OQ1Nz+DQ8hbeGdNrfx+FG+IK08=\"\n\
+             [[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"192.0.2.2:6000\"\n"
+        )
+    };
+    for map in ["10 = 4095", "0 = 10"] {
+        let (status, text) = check_with(key, &[("a.toml", &file(map))]);
+        assert!(status == Some(78) && text.contains(&format!("{map}: both must be VLAN ids, 1 to 4094")), "{text}");
+    }
+    assert_eq!(check_with(key, &[("a.toml", &file("1 = 4094"))]).0, Some(0));
 }
 
 #[test]

@@ -1,18 +1,11 @@
 //! VLAN maps: which id of the local side is which on the other.
 
-/// The ids that a tag can carry: 0 is no VLAN but a priority alone, 4095 is reserved (IEEE 802.1Q).
-const IDS: std::ops::RangeInclusive<u16> = 1..=4094;
+use std::ops::RangeInclusive;
 
-/// What is wrong with an id, without the value.
-pub const RIGHT: &str = "must be VLAN ids, 1 to 4094: 0 is no VLAN, 4095 is reserved";
-
-/// The greatest number that a tag has room for. A map file is the original's, which takes all of them.
-const GREATEST: u16 = 4095;
-
-/// Whether a number is the id of a VLAN.
-pub fn is_id(id: u16) -> bool {
-    IDS.contains(&id)
-}
+/// The ids of VLANs: 0 is a priority without VLAN, 4095 is reserved (IEEE 802.1Q).
+pub const IDS: RangeInclusive<u16> = 1..=4094;
+/// The numbers that a tag has room for. `EthUDP` takes all of them, and so do its map files and the classic wire.
+pub const NUMBERS: RangeInclusive<u16> = 0..=4095;
 
 /// Parses the pairs of a VLAN map file: a local and a remote id on each line, what follows them is not looked at. Empty
 /// lines and those that begin with `#` are left out. The file may be any that root can read, so an error repeats nothing of it.
@@ -21,10 +14,11 @@ pub fn parse(what: &str, text: &str) -> Result<Vec<(u16, u16)>, String> {
     for (number, line) in (1..).zip(text.lines()) {
         let mut words = line.split_whitespace();
         let Some(first) = words.next().filter(|word| !word.starts_with('#')) else { continue };
-        let id = |word: Option<&str>| word.and_then(|word| word.parse::<u16>().ok()).filter(|&id| id <= GREATEST);
+        let id = |word: Option<&str>| word.and_then(|word| word.parse::<u16>().ok()).filter(|id| NUMBERS.contains(id));
         let (Some(local), Some(remote)) = (id(Some(first)), id(words.next())) else {
             return Err(format!(
-                "{what}, line {number}: must begin with a local and a remote VLAN id, each 0 to {GREATEST}"
+                "{what}, line {number}: must begin with a local and a remote VLAN id, each 0 to {}",
+                NUMBERS.end()
             ));
         };
         add(&mut pairs, (local, remote)).map_err(|error| format!("{what}, line {number}: {error}"))?;

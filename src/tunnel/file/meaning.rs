@@ -1,6 +1,7 @@
 //! From the words of a file to the tunnel that they mean.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use privsep::ipc::{Cipher, Rules, Secret};
@@ -42,7 +43,8 @@ pub fn assemble(file: Document, name: &str, directories: &[&Path]) -> Result<Tun
     }
     let paths = file.path.into_iter().map(path).collect::<Result<_, _>>()?;
     let checks = port.checks_loops(receive);
-    let (rules, auto_mss) = rules(file.rules.unwrap_or_default(), directories, send, receive, checks)?;
+    let ids = if matches!(wire, Wire::Classic(_)) { vlan_map::NUMBERS } else { vlan_map::IDS };
+    let (rules, auto_mss) = rules(file.rules.unwrap_or_default(), directories, send, receive, checks, &ids)?;
     let (name, run) = (name.to_owned(), file.run);
     Ok(Tunnel {
         name,
@@ -66,6 +68,7 @@ fn rules(
     send: bool,
     receive: bool,
     checks: bool,
+    ids: &RangeInclusive<u16>,
 ) -> Result<(Rules, bool), String> {
     let (mss, auto_mss) = match table.mss {
         None => (None, false),
@@ -78,9 +81,10 @@ fn rules(
     };
     let mut vlan_map = Vec::new();
     for (local, remote) in table.vlan_map.unwrap_or_default() {
-        let id = |id: Option<u16>| id.filter(|&id| vlan_map::is_id(id));
+        let id = |id: Option<u16>| id.filter(|id| ids.contains(id));
         let (Some(local), Some(remote)) = (id(local.parse().ok()), id(Some(remote))) else {
-            return Err(format!("rules.vlan-map: {local} = {remote}: both {}", vlan_map::RIGHT));
+            let (least, greatest) = (ids.start(), ids.end());
+            return Err(format!("rules.vlan-map: {local} = {remote}: both must be VLAN ids, {least} to {greatest}"));
         };
         vlan_map::add(&mut vlan_map, (local, remote)).map_err(|error| format!("rules.vlan-map: {error}"))?;
     }
