@@ -278,5 +278,7 @@ fn a_strangers_initiation_costs_what_garbage_costs() {
     let [garbage, initiation] = costs;
     let percent = initiation * 100 / garbage;
     eprintln!("garbage costs {garbage} ns, an initiation of the same length {initiation} ns: {percent} %");
-    assert!(asked().is_none() || percent <= MOST, "an initiation costs {percent} % of garbage");
+    // A short measurement tells it from a pass over the whole message, and no more.
+    let most = if asked().is_some() { MOST } else { 2 * MOST };
+    assert!(percent <= most, "an initiation costs {percent} % of garbage");
 }
