@@ -115,12 +115,10 @@ fn a_copy_is_checked_as_its_target() {
         let (status, text) = check(&["--dir", etc]);
         assert!(status == Some(0) && text.contains(&format!("tunnel {name:?}")), "{text}");
         let (status, text) = check(&[]);
+        // Without them it is the file itself, by its own name and with the keys beside it.
+        let words = if copy.contains("/.") { "tunnel name \".source\"" } else { "key file " };
         let beside = copy.starts_with("etc");
-        assert_eq!(
-            (status, text.contains("key file ")),
-            if beside { (Some(0), false) } else { (Some(78), true) },
-            "{text}"
-        );
+        assert!(status == Some(if beside { 0 } else { 78 }) && text.contains(words) != beside, "{text}");
         let (status, text) = check(&["--as", "a/b"]);
         assert!(status == Some(2) && text.contains("tunnel name \"a/b\""), "{text}");
     }
@@ -147,6 +145,16 @@ fn check_fails_where_the_unit_would() {
         (&long, &long, TAP.into(), 78, "must have 1 to 24 letters, digits, '-' and '_'"),
         ("copy", "--as a.b /etc/ethudp/copy.toml", TAP.into(), 78, "a drop-in with `User=ethudp_a_b`"),
         ("site", "site", map, 78, "map: the unit's user cannot read it"),
+        // Keys of /etc/ethudp are those of its files alone.
+        (
+            "site",
+            "/mnt/copy.toml",
+            aes("site.key"),
+            78,
+            "key file /mnt/site.key: No such file or directory (os error 2)",
+        ),
+        ("site", "/mnt/copy.toml", aes("site.key"), 78, "; /etc/ethudp has it: `ethudp check --as copy FILE` checks"),
+        ("site", "--as site /mnt/copy.toml", aes("site.key"), 78, "hands it over"),
     ] {
         let source = scratch.write("source.toml", &text, 0o644);
         let etc = scratch.path().join("etc");
@@ -154,7 +162,7 @@ fn check_fails_where_the_unit_would() {
             "mount -t tmpfs none /run && mkdir -p /run/systemd/system && rm -rf {etc} && cp -a /etc {etc} && \
              mount --bind {etc} /etc && rm -rf /etc/ethudp /etc/systemd/system/ethudp@* && mkdir /etc/ethudp && umask 077 && \
              echo 0123456789abcdef >/etc/ethudp/site.key && echo 1 2 >/etc/ethudp/map && \
-             install -m 644 {source} /etc/ethudp/{name}.toml && exec \"$@\"",
+             install -m 644 {source} /etc/ethudp/{name}.toml && mount -t tmpfs none /mnt && cp {source} /mnt/copy.toml && exec \"$@\"",
             etc = etc.display(),
             source = source.display()
         );
@@ -165,6 +173,35 @@ fn check_fails_where_the_unit_would() {
         let text = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
         assert!(output.status.code() == Some(status) && text.contains(words), "{arguments}: {text}");
     }
+}
+
+/// What is wrong at the start is wrong in the check: the file's own name, and `run` in a file that others can write.
+#[test]
+fn check_fails_where_up_does() {
+    let (sites, scratch) = (Sites::new(), Scratch::new());
+    let run = format!("run = \"true\"\n{TAP}");
+    for (name, content, mode, words) in [
+        ("a b.toml", TAP, 0o644, "tunnel name \"a b\": must have 1 to 64 bytes"),
+        (".a.toml", TAP, 0o644, "tunnel name \".a\": must have 1 to 64 bytes"),
+        (
+            "a.toml",
+            &run,
+            0o666,
+            "a.toml: has mode 0666; must be writable for its owner only (`chmod go-w`), as it has `run`",
+        ),
+    ] {
+        let file = scratch.write(name, content, mode);
+        for command in ["up", "check"] {
+            let run = Background::run(&sites.a, &scratch, &[], &[command, file.to_str().unwrap()]);
+            assert!(run.status.code() == Some(78) && run.output.contains(words), "{command} {name}: {}", run.output);
+        }
+        // A copy that a tool validates has neither name nor mode of its target.
+        let run = Background::run(&sites.a, &scratch, &[], &["check", "--as", "a", file.to_str().unwrap()]);
+        assert!(!run.output.contains(words), "{name}: {}", run.output);
+    }
+    let file = scratch.write("a.toml", TAP, 0o666);
+    let run = Background::run(&sites.a, &scratch, &[], &["check", file.to_str().unwrap()]);
+    assert!(run.status.success() && run.output.contains("a.toml: has mode 0666"), "{}", run.output);
 }
 
 /// The same at the start of a tunnel, when all else has gone well.

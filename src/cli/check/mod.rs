@@ -20,7 +20,7 @@ pub struct Options {
     /// The tunnel's name: what the file will be called, less .toml, in DIRECTORY [default: from the file's own name]
     #[arg(long = "as", value_name = "NAME")]
     name: Option<String>,
-    /// Where the file will be, with its keys [default: with --as /etc/ethudp; else where it is, and for keys /etc/ethudp]
+    /// Where the file will be, with its keys [default: with --as /etc/ethudp; else where it is]
     #[arg(long, value_name = "DIRECTORY")]
     dir: Option<PathBuf>,
 }
@@ -28,10 +28,10 @@ pub struct Options {
 /// What a file will be called, and where it will be.
 struct Place {
     name: String,
-    /// Where it will be.
+    /// Where it will be, with its keys.
     home: PathBuf,
-    /// Where keys are looked for.
-    directories: Vec<PathBuf>,
+    /// The file that is checked is a copy, whose name, owner and mode say nothing of those of the file that will be.
+    copy: bool,
 }
 
 /// Checks all files; each that is wrong has its line, and so has what is worth a warning.
@@ -56,18 +56,15 @@ pub fn check(options: &Options) -> Result<(), Error> {
 
 fn check_one(file: &Path, options: &Options) -> Result<(), Error> {
     let place = Place::of(file, options);
-    let directories: Vec<_> = place.directories.iter().map(PathBuf::as_path).collect();
-    let read = tunnel::file::look(file, &place.name, &directories)?;
+    let read = tunnel::file::look(file, &place.name, &place.home).map_err(|error| place.elsewhere(file, error))?;
     let (tunnel, name) = (&read.tunnel, file.display());
+    if !place.copy {
+        tunnel::file::trusted(file, &read)?;
+    }
     if let Port::Mirror { filter, .. } = &tunnel.port {
         filter::check(filter).map_err(|error| Error::configuration(format!("{name}: {error}")))?;
     }
-    for line in advice::of(tunnel)
-        .into_iter()
-        .chain(taken::warnings(tunnel))
-        .chain(writers(file))
-        .chain(elsewhere(&read, &directories))
-    {
+    for line in advice::of(tunnel).into_iter().chain(taken::warnings(tunnel)).chain(writers(file)) {
         log::warning(&format!("{name}: {line}"));
     }
     let in_place = place.home.join(format!("{}.toml", place.name)) == file;
@@ -92,21 +89,32 @@ impl Place {
             Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
             other => other.unwrap_or(Path::new("/")),
         };
-        let usual = PathBuf::from(DIRECTORY);
-        let (home, directories) = match (&options.dir, &options.name) {
-            (Some(directory), _) => (directory.clone(), vec![directory.clone()]),
-            (None, Some(_)) => (usual.clone(), vec![usual]),
-            (None, None) => (own.to_owned(), vec![own.to_owned(), usual]),
+        let home = match (&options.dir, &options.name) {
+            (Some(directory), _) => directory.clone(),
+            (None, Some(_)) => DIRECTORY.into(),
+            (None, None) => own.to_owned(),
         };
         // Another way to write the same.
         let same = |directory: &Path| directory.canonicalize().ok() == Path::new(DIRECTORY).canonicalize().ok();
         let home = if home.exists() && same(&home) { DIRECTORY.into() } else { home };
-        let name = options.name.clone().unwrap_or_else(|| name_of(file));
-        Self { name, home, directories }
+        let copy = options.name.is_some() || options.dir.is_some();
+        let of_file = || if copy { name_of(file) } else { tunnel::file::name_of(file) };
+        Self { name: options.name.clone().unwrap_or_else(of_file), home, copy }
+    }
+
+    /// The error, with what to do where the file would be right in the usual directory.
+    fn elsewhere(&self, file: &Path, error: Error) -> Error {
+        if self.copy || tunnel::file::look(file, &self.name, Path::new(DIRECTORY)).is_err() {
+            return error;
+        }
+        let name = &self.name;
+        Error::configuration(format!(
+            "{error}; {DIRECTORY} has it: `ethudp check --as {name} FILE` checks a file that will be {DIRECTORY}/{name}.toml"
+        ))
     }
 }
 
-/// The tunnel's name by that of a file, which may be a copy beside the file that will be: `site.toml2024-1`, `.site.toml.swp`.
+/// The tunnel's name by that of a copy, which may have more in it than the file that will be: `site.toml2024-1`, `.site.toml.swp`.
 fn name_of(file: &Path) -> String {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let name = name.trim_start_matches(['.', '#', '-']);
@@ -119,19 +127,6 @@ fn name_of(file: &Path) -> String {
 fn writers(file: &Path) -> Option<String> {
     let directory = file.parent().map(Directory::open)?.ok()?;
     directory.foreign_hand().ok().flatten()
-}
-
-/// Which keys are not beside the file, but where it will be perhaps.
-fn elsewhere(read: &tunnel::file::Read, directories: &[&Path]) -> Vec<String> {
-    let [own, usual] = directories else { return Vec::new() };
-    let not_beside = |file: &&PathBuf| !own.join(file).exists() && usual.join(file).exists();
-    let names = read.names.iter().map(|(_, file)| file).filter(not_beside);
-    names
-        .map(|file| {
-            let file = file.display();
-            format!("{file}: is not beside it; that in {DIRECTORY} is taken, where the file belongs (--dir names another place)")
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -29,6 +29,12 @@ pub fn obstacles(read: &Read, name: &str, home: &Path, in_place: bool) -> Vec<St
         if in_place && !drop_ins.has_user() && !is_readable(&read.metadata) {
             lines.push("the unit's user cannot read it: `chgrp ethudp-status` and `chmod 640`, or `chmod 644`".into());
         }
+        if in_place && !drop_ins.has_user() && read.tunnel.run.is_some() && read.metadata.uid() != 0 {
+            let owner = read.metadata.uid();
+            lines.push(format!(
+                "the unit refuses it, as it has `run`: belongs to user {owner}; must belong to root (`chown root`)"
+            ));
+        }
     }
     for (key, file) in &read.names {
         let file = file.to_string_lossy();

@@ -16,13 +16,13 @@ use crate::tunnel::{self, Port, Repair, Tunnel, Wire, address, cipher, keys, nam
 /// What a mode can be.
 const MODES: &str = "\"raw\", \"tap\", \"bridge\", \"mirror\" or \"mirror-udp\"";
 
-/// The tunnel of this name; the files that are named are found in the first of these directories that has them.
-pub fn assemble(file: Document, name: &str, directories: &[&Path]) -> Result<Tunnel, String> {
+/// The tunnel of this name; the relative files that it names are in `directory`.
+pub fn assemble(file: Document, name: &str, directory: &Path) -> Result<Tunnel, String> {
     let mode = file.mode.as_deref().ok_or_else(|| format!("mode is missing: must be {MODES}"))?;
     if !["raw", "tap", "bridge", "mirror", "mirror-udp"].contains(&mode) {
         return Err(format!("mode = {mode:?}: must be {MODES}"));
     }
-    let wire = wire(mode, file.wire.as_deref(), file.classic, file.secure, directories)?;
+    let wire = wire(mode, file.wire.as_deref(), file.classic, file.secure, directory)?;
     let (send, receive) = match file.direction.as_deref() {
         None | Some("both") => (true, true),
         Some("send") => (true, false),
@@ -44,7 +44,7 @@ pub fn assemble(file: Document, name: &str, directories: &[&Path]) -> Result<Tun
     let paths = file.path.into_iter().map(path).collect::<Result<_, _>>()?;
     let checks = port.checks_loops(receive);
     let ids = if matches!(wire, Wire::Classic(_)) { vlan_map::NUMBERS } else { vlan_map::IDS };
-    let (rules, auto_mss) = rules(file.rules.unwrap_or_default(), directories, send, receive, checks, &ids)?;
+    let (rules, auto_mss) = rules(file.rules.unwrap_or_default(), directory, send, receive, checks, &ids)?;
     let (name, run) = (name.to_owned(), file.run);
     Ok(Tunnel {
         name,
@@ -64,7 +64,7 @@ pub fn assemble(file: Document, name: &str, directories: &[&Path]) -> Result<Tun
 /// What is done to frames, and whether the MSS is to be what fits.
 fn rules(
     table: RulesTable,
-    directories: &[&Path],
+    directory: &Path,
     send: bool,
     receive: bool,
     checks: bool,
@@ -92,7 +92,7 @@ fn rules(
         if !vlan_map.is_empty() {
             return Err("rules.vlan-map and rules.vlan-map-file: only one of them is possible".into());
         }
-        let (path, opened) = secret::open(&file, directories);
+        let (path, opened) = secret::open(&file, directory);
         let what = format!("VLAN map {}", path.display());
         let (text, _) = opened.and_then(files::read).map_err(|error| format!("{what}: {error}"))?;
         vlan_map = vlan_map::parse(&what, &text)?;
@@ -106,11 +106,11 @@ fn wire(
     name: Option<&str>,
     classic: Option<Classic>,
     secure: Option<Secure>,
-    directories: &[&Path],
+    directory: &Path,
 ) -> Result<Wire, String> {
     match name {
         Some("classic") if secure.is_some() => Err("[secure]: is of no use with wire = \"classic\"".into()),
-        Some("classic") => Ok(Wire::Classic(self::classic(classic.unwrap_or_default(), directories)?)),
+        Some("classic") => Ok(Wire::Classic(self::classic(classic.unwrap_or_default(), directory)?)),
         Some("secure") | None if mode == "mirror-udp" => Err(format!(
             "wire{}: mode \"mirror-udp\" sends bare UDP to whoever collects it, which nothing can protect; must be \"classic\"",
             if name.is_some() { " = \"secure\"" } else { " is missing" }
@@ -120,7 +120,7 @@ fn wire(
             if name.is_some() { "" } else { ", the default" }
         )),
         Some("secure") | None => match secure {
-            Some(secure) => Ok(Wire::Secure(Box::new(self::secure(secure, directories)?))),
+            Some(secure) => Ok(Wire::Secure(Box::new(self::secure(secure, directory)?))),
             None => Err(
                 "[secure] is missing: wire \"secure\", the default, needs it; `ethudp init` makes such a file, and \
                          wire = \"classic\" is the other wire"
@@ -131,8 +131,8 @@ fn wire(
     }
 }
 
-fn secure(table: Secure, directories: &[&Path]) -> Result<tunnel::Secure, String> {
-    let private = private_key(table.private_key_file.as_deref(), directories)?;
+fn secure(table: Secure, directory: &Path) -> Result<tunnel::Secure, String> {
+    let private = private_key(table.private_key_file.as_deref(), directory)?;
     let what = "secure.peer-public-key";
     let peer = table.peer_public_key.ok_or_else(|| {
         format!("{what} is missing: must be what the other end's `ethudp pubkey` says; `ethudp init NAME --peer LINE` adds it")
@@ -143,7 +143,7 @@ fn secure(table: Secure, directories: &[&Path]) -> Result<tunnel::Secure, String
     keys::check_peer(what, &exposed, &peer_key)?;
     let psk = match table.psk_file {
         None => Secret::default(),
-        Some(file) => secret("pre-shared key file", &file, directories, psk)?,
+        Some(file) => secret("pre-shared key file", &file, directory, psk)?,
     };
     if let Some(mtu) = table.path_mtu {
         bounds::check("secure.path-mtu", mtu, &bounds::PATH_MTU)?;
@@ -153,11 +153,11 @@ fn secure(table: Secure, directories: &[&Path]) -> Result<tunnel::Secure, String
 }
 
 /// The private key in this file.
-pub fn private_key(file: Option<&Path>, directories: &[&Path]) -> Result<Secret, String> {
+pub fn private_key(file: Option<&Path>, directory: &Path) -> Result<Secret, String> {
     let file = file.ok_or(
         "secure.private-key-file is missing: must name a file with what `ethudp genkey` says, as `ethudp init` makes it",
     )?;
-    secret("private key file", file, directories, key)
+    secret("private key file", file, directory, key)
 }
 
 /// A key of the secure wire from its text.
@@ -245,7 +245,7 @@ fn path(table: PathTable) -> Result<tunnel::Path, String> {
     Ok(tunnel::Path { local, remote, device, mark: table.mark })
 }
 
-fn classic(table: Classic, directories: &[&Path]) -> Result<tunnel::Classic, String> {
+fn classic(table: Classic, directory: &Path) -> Result<tunnel::Classic, String> {
     let cipher = cipher::parse("classic.cipher", table.cipher.as_deref().unwrap_or("none"))?;
     let lz4 = table.lz4.unwrap_or(0);
     bounds::check("classic.lz4", lz4, &bounds::LZ4)?;
@@ -256,11 +256,11 @@ fn classic(table: Classic, directories: &[&Path]) -> Result<tunnel::Classic, Str
         (Cipher::None, None) => Secret::default(),
         (Cipher::None, Some(_)) => return Err("classic.key-file: is of no use without a cipher".into()),
         (_, None) => return Err("classic.key-file is missing: the cipher needs a key".into()),
-        (_, Some(file)) => secret("key file", &file, directories, |what, key| cipher::key(what, key.to_vec()))?,
+        (_, Some(file)) => secret("key file", &file, directory, |what, key| cipher::key(what, key.to_vec()))?,
     };
     let password = match table.password_file {
         None => Secret::default(),
-        Some(file) => secret("password file", &file, directories, |what, word| cipher::password(what, word.to_vec()))?,
+        Some(file) => secret("password file", &file, directory, |what, word| cipher::password(what, word.to_vec()))?,
     };
     Ok(tunnel::Classic { cipher, key, password, lz4, fragment_mtu: table.fragment_mtu })
 }

@@ -21,24 +21,27 @@ use crate::{Error, log};
 /// # Errors
 /// Also where somebody else could have written a command that we are to run.
 pub fn load(file: &Path) -> Result<Tunnel, Error> {
-    let (tunnel, flaw) = read(file)?;
-    match flaw {
-        Some(flaw) if tunnel.run.is_some() => {
-            Err(Error::configuration(format!("{}: {flaw}, as it has `run`", file.display())))
-        }
-        Some(flaw) => {
-            log::warning(&format!("{}: {flaw}", file.display()));
-            Ok(tunnel)
-        }
-        None => Ok(tunnel),
-    }
+    let read = look(file, &name_of(file), file.parent().unwrap_or(Path::new("")))?;
+    trusted(file, &read)?;
+    Ok(read.tunnel)
 }
 
-/// A tunnel, and why its file is not to be trusted, if so.
-fn read(file: &Path) -> Result<(Tunnel, Option<String>), Error> {
-    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
-    let Read { tunnel, metadata, .. } = look(file, &stem, &[file.parent().unwrap_or(Path::new(""))])?;
-    Ok((tunnel, files::foreign_hand(&metadata)))
+/// The name of the tunnel that a file describes, where the user gives it no other.
+pub fn name_of(file: &Path) -> String {
+    file.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Warns of a file that others could have written.
+///
+/// # Errors
+/// Where such a file has a command that we are to run.
+pub fn trusted(file: &Path, read: &Read) -> Result<(), Error> {
+    let Some(flaw) = files::foreign_hand(&read.metadata) else { return Ok(()) };
+    if read.tunnel.run.is_some() {
+        return Err(Error::configuration(format!("{}: {flaw}, as it has `run`", file.display())));
+    }
+    log::warning(&format!("{}: {flaw}", file.display()));
+    Ok(())
 }
 
 /// What was read of a file, once.
@@ -51,11 +54,11 @@ pub struct Read {
     pub names: Vec<(&'static str, PathBuf)>,
 }
 
-/// Reads a tunnel of this name; relative files are found in the first of these directories that has them.
+/// Reads a tunnel of this name; the relative files that it names are in `directory`.
 ///
 /// # Errors
 /// What is wrong with the file, or with one that it names.
-pub fn look(file: &Path, name: &str, directories: &[&Path]) -> Result<Read, Error> {
+pub fn look(file: &Path, name: &str, directory: &Path) -> Result<Read, Error> {
     let (text, metadata) = files::text(file).map_err(|error| {
         let right = match error.kind() {
             ErrorKind::NotFound => "; must be the file of a tunnel, with a / in its name or .toml at its end, or NAME for /etc/ethudp/NAME.toml",
@@ -67,7 +70,7 @@ pub fn look(file: &Path, name: &str, directories: &[&Path]) -> Result<Read, Erro
         Error::configuration(format!("file {}: {error}{right}", file.display()))
     })?;
     let wrong = |error| Error::configuration(format!("{}: {error}", file.display()));
-    let tunnel = tunnel(&text, name, directories).map_err(wrong)?;
+    let tunnel = tunnel(&text, name, directory).map_err(wrong)?;
     Ok(Read { tunnel, metadata, names: document::parse(&text).map_err(wrong)?.names() })
 }
 
@@ -75,16 +78,16 @@ pub fn look(file: &Path, name: &str, directories: &[&Path]) -> Result<Read, Erro
 pub fn private_key(text: &str, directory: &Path) -> Result<Secret, String> {
     let document = document::parse(text)?;
     let file = document.secure.and_then(|secure| secure.private_key_file);
-    meaning::private_key(file.as_deref(), &[directory])
+    meaning::private_key(file.as_deref(), directory)
 }
 
 /// The tunnel of this name that a file's text describes; the files it names are relative to `directory`.
 pub fn from_text(text: &str, name: &str, directory: &Path) -> Result<Tunnel, String> {
-    tunnel(text, name, &[directory])
+    tunnel(text, name, directory)
 }
 
-fn tunnel(text: &str, name: &str, directories: &[&Path]) -> Result<Tunnel, String> {
-    let tunnel = meaning::assemble(document::parse(text)?, &names::tunnel(name)?, directories);
+fn tunnel(text: &str, name: &str, directory: &Path) -> Result<Tunnel, String> {
+    let tunnel = meaning::assemble(document::parse(text)?, &names::tunnel(name)?, directory);
     let tunnel = tunnel.and_then(|tunnel| advice::refuse(&tunnel).map(|()| tunnel));
     tunnel.map_err(|error| match lines::of(text, &error) {
         Some(line) => format!("line {line}: {error}"),

@@ -10,30 +10,29 @@ use zeroize::Zeroizing;
 use crate::service::files;
 use crate::tunnel::cipher::MAX_KEY;
 
-/// Opens a file that another names. A relative path starts at `CREDENTIALS_DIRECTORY` if the file is there, else at the first of
-/// the directories that has it.
-pub fn open(file: &Path, directories: &[&Path]) -> (PathBuf, io::Result<(File, Metadata)>) {
+/// Opens a file that another names. A relative path starts at `CREDENTIALS_DIRECTORY` if the file is there, else at the directory.
+pub fn open(file: &Path, directory: &Path) -> (PathBuf, io::Result<(File, Metadata)>) {
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").filter(|_| file.is_relative());
     let credentials = credentials.as_deref().map(Path::new);
-    for directory in credentials.iter().chain(directories) {
-        let path = directory.join(file);
+    if let Some(path) = credentials.map(|credentials| credentials.join(file)) {
         match files::open(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             opened => return (path, opened),
         }
     }
-    let path = directories.first().map_or_else(|| file.to_owned(), |first| first.join(file));
-    (path, Err(io::Error::from_raw_os_error(nix::libc::ENOENT)))
+    let path = directory.join(file);
+    let opened = files::open(&path);
+    (path, opened)
 }
 
 /// Reads a key or a password; one line ending behind it is not part of it.
 pub fn secret(
     what: &str,
     file: &Path,
-    directories: &[&Path],
+    directory: &Path,
     check: impl Fn(&str, &[u8]) -> Result<Secret, String>,
 ) -> Result<Secret, String> {
-    let (file, opened) = open(file, directories);
+    let (file, opened) = open(file, directory);
     let name = || format!("{what} {}", file.display());
     let (mut open, metadata) = opened.map_err(|error| {
         let right = match error.kind() {
