@@ -311,6 +311,41 @@ fn a_line_is_taken_as_people_paste_it() {
     fails(&c, &format!("t --peer {of_a} frob"), 2, "unexpected argument \"frob\"");
 }
 
+/// The line is found; what is no part of a command is not passed over.
+#[test]
+fn a_whole_command_is_taken_without_quotes() {
+    let a = Scratch::new();
+    let (_, of_a, said) = init(&a, "other --address 10.8.0.1/24 --endpoint 198.51.100.7");
+    let of_a = of_a.trim_end();
+    let message = said.lines().find(|line| line.contains("at the other end")).unwrap();
+    let cut = (40..60).find(|&at| !of_a[at..].starts_with('-')).unwrap();
+    let broken = format!("ethudp init other --peer {} {}", &of_a[..cut], &of_a[cut..]);
+    let command = format!("ethudp init other --peer {of_a}");
+    let sudo = format!("sudo {command}");
+    for pasted in [message, &command, &sudo, &broken] {
+        for before in ["t", "t --peer"] {
+            let b = Scratch::new();
+            let (status, _, error) = init(&b, &format!("{before} {pasted}"));
+            assert_eq!(status, Some(0), "{before} {pasted}: {error}");
+            assert!(error.contains("a whole command was pasted; its line is taken, for tunnel \"t\" here"), "{error}");
+            assert_eq!(read(&b, "t.toml")["path"][0]["remote"].as_str(), Some("198.51.100.7:6000"));
+        }
+    }
+    let of_c = line(&Scratch::new(), "t --address 10.8.0.1/24 --endpoint 198.51.100.8");
+    for (arguments, words) in [
+        (
+            command.clone(),
+            "a whole command was pasted behind `ethudp init`: give it alone, `ethudp init other --peer LINE`",
+        ),
+        (format!("t frob {command}"), "unexpected argument \"frob\""),
+        (format!("t {command} frob"), "unexpected argument \"frob\""),
+        (format!("t --peer {of_a} --peer {of_c}"), "--peer: has two different lines in it"),
+        ("t --peer ethudp init other --peer x".into(), "--peer \"ethudpxinitother\": is no such line"),
+    ] {
+        fails(&Scratch::new(), &arguments, 2, words);
+    }
+}
+
 #[test]
 fn all_addresses_are_in_the_line() {
     let (a, b) = (Scratch::new(), Scratch::new());

@@ -24,6 +24,7 @@ pub use files::trusted;
 use host::Host;
 pub use line::BEGIN;
 use line::Line;
+use paste::Pasted;
 
 /// Where the unit looks for files.
 pub const DIRECTORY: &str = "/etc/ethudp";
@@ -40,7 +41,7 @@ pub struct Options {
     rest: Vec<String>,
     /// The line that `ethudp init` has printed at the other end
     #[arg(long, value_name = "LINE")]
-    peer: Option<String>,
+    peer: Vec<String>,
     /// Address of the TAP interface; with --peer one next to the other end's, where that is private [may be given several times]
     #[arg(long, value_name = "ADDRESS/PREFIX", conflicts_with_all = ["bridge", "interface"])]
     address: Vec<String>,
@@ -80,7 +81,8 @@ struct Given {
 
 /// Makes or completes a tunnel's files, and prints the line for the other end.
 pub fn run(options: &Options) -> Result<(), Error> {
-    let peer = pasted(options).map_err(Error::Usage)?;
+    let Pasted { peer, whole_command } =
+        paste::of_words(&options.name, &options.rest, &options.peer).map_err(Error::Usage)?;
     // The file's name is the tunnel's with an ending.
     let name = options.name.strip_suffix(".toml").unwrap_or(&options.name);
     names::tunnel(name).map_err(Error::Usage)?;
@@ -96,6 +98,9 @@ pub fn run(options: &Options) -> Result<(), Error> {
             (create(options, given, &place, peer.as_ref())?, peer.is_some())
         }
     };
+    if whole_command {
+        log::info(&format!("a whole command was pasted; its line is taken, for tunnel {name:?} here"));
+    }
     if let Some(peer) = peer.filter(|_| done) {
         let fingerprint = keys::fingerprint(&line.key, &peer.key);
         log::info(&format!(
@@ -117,29 +122,6 @@ pub fn run(options: &Options) -> Result<(), Error> {
         log::info(&format!("then here, with the line that this prints: ethudp init {name} --peer LINE{dir}"));
     }
     log::print(&format!("{line}\n"))
-}
-
-/// The line of the other end, if one is given.
-fn pasted(options: &Options) -> Result<Option<Line>, String> {
-    if let Some(peer) = &options.peer {
-        // The words behind are parts of a line that is not whole.
-        return match (paste::find(peer), options.rest.first()) {
-            (Ok(_), Some(word)) => Err(unexpected(word)),
-            (found, None) => found.map(Some),
-            (Err(_), Some(_)) => paste::find(&format!("{peer} {}", options.rest.join(" "))).map(Some),
-        };
-    }
-    if let Some(line) = [&options.name].into_iter().chain(&options.rest).find(|word| word.contains(line::BEGIN)) {
-        return Err(format!(
-            "{:?}: is a line of the other end; did you mean `ethudp init NAME --peer LINE`?",
-            paste::shown(line)
-        ));
-    }
-    options.rest.first().map_or(Ok(None), |word| Err(unexpected(word)))
-}
-
-fn unexpected(word: &str) -> String {
-    format!("unexpected argument {word:?}; `ethudp init --help` lists the options")
 }
 
 /// Both files, complete if the peer is known.

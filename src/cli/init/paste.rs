@@ -8,7 +8,65 @@ use crate::tunnel::keys;
 /// Words behind the first that can be parts of a line: a mail program breaks lines at some 70 characters.
 const PARTS: usize = 20;
 
-/// Finds the line.
+/// What was pasted.
+pub struct Pasted {
+    /// The line of the other end, if there is one.
+    pub peer: Option<Line>,
+    /// It came with the command that the other end has printed.
+    pub whole_command: bool,
+}
+
+/// Finds the line in the words of a command line: the tunnel's name, the words that belong to no option, the values of `--peer`.
+///
+/// # Errors
+/// What is wrong with it, and what would be right.
+pub fn of_words(name: &String, rest: &[String], peers: &[String]) -> Result<Pasted, String> {
+    if peers.is_empty() {
+        if let Some(line) = [name].into_iter().chain(rest).find(|word| word.contains(line::BEGIN)) {
+            return Err(format!(
+                "{:?}: is a line of the other end; did you mean `ethudp init NAME --peer LINE`?",
+                shown(line)
+            ));
+        }
+        let peer = rest.first().map_or(Ok(None), |word| Err(unexpected(word)))?;
+        return Ok(Pasted { peer, whole_command: false });
+    }
+    if let Some(own) = behind_command([name].into_iter().chain(rest)).map(|words| words[0]) {
+        return Err(format!(
+            "a whole command was pasted behind `ethudp init`: give it alone, `ethudp init {own} --peer LINE`"
+        ));
+    }
+    let has_line = |value: &&String| value.contains(line::BEGIN);
+    let (lines, words): (Vec<_>, Vec<_>) = peers.iter().partition(has_line);
+    let words = words.into_iter().chain(rest);
+    let behind = behind_command(words.clone());
+    let (whole_command, rest) = (behind.is_some(), behind.map_or_else(|| words.collect(), |words| words[1..].to_vec()));
+    let text = |all: &[&String]| all.iter().map(|word| word.as_str()).collect::<Vec<_>>().join(" ");
+    let line = text(&lines);
+    // The words behind are parts of a line that is not whole.
+    let peer = match (find(&line), rest.first()) {
+        (Ok(_), Some(word)) => return Err(unexpected(word)),
+        (found, None) => found?,
+        (Err(_), Some(_)) => find(&format!("{line} {}", text(&rest)))?,
+    };
+    Ok(Pasted { peer: Some(peer), whole_command })
+}
+
+/// The words behind `ethudp init`, the tunnel's name the first of them, if these begin as what `ethudp init` prints for the other
+/// end.
+fn behind_command<'a>(words: impl Iterator<Item = &'a String>) -> Option<Vec<&'a String>> {
+    const BEFORE: [&str; 8] = ["$", "#", "sudo", "ethudp:", "at", "the", "other", "end:"];
+    let mut words = words.skip_while(|word| BEFORE.contains(&word.as_str()));
+    let command = words.next()? == "ethudp" && words.next()? == "init";
+    let behind: Vec<_> = words.collect();
+    (command && !behind.is_empty()).then_some(behind)
+}
+
+fn unexpected(word: &str) -> String {
+    format!("unexpected argument {word:?}; `ethudp init --help` lists the options")
+}
+
+/// Finds the line in a text.
 ///
 /// # Errors
 /// What is wrong with it, and what would be right.
