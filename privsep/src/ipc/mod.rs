@@ -97,8 +97,6 @@ impl<Tx: Message, Rx: Message> Channel<Tx, Rx> {
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 return Err(Error::Violation("truncated message"));
             }
-            // A peer that ended with unread messages in its queue.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
             Err(error) => return Err(error.into()),
         };
         if length == 0 {
@@ -152,6 +150,16 @@ mod tests {
         let (message, descriptors) = b.recv().unwrap().unwrap();
         assert_eq!((message, descriptors.len()), (Note::WithDescriptor, 1));
         drop((a, descriptors));
+        assert!(b.recv().unwrap().is_none());
+    }
+
+    #[test]
+    fn last_words_arrive_from_a_peer_that_left_messages_unread() {
+        let (a, b) = channels();
+        b.send(&Note::Text("unread".into()), &[]).unwrap();
+        a.send(&Note::Text("last words".into()), &[]).unwrap();
+        drop(a);
+        assert_eq!(b.recv().unwrap().unwrap().0, Note::Text("last words".into()));
         assert!(b.recv().unwrap().is_none());
     }
 
