@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use crate::service::descriptor_store::Cause;
+
 /// Why the program ends.
 #[derive(Debug, Error)]
 pub enum Error {
@@ -15,8 +17,8 @@ pub enum Error {
     #[error("{0}")]
     Attacked(String),
     /// The program is to be started again at once, for what only a new start mends; exit status 1.
-    #[error("{0}")]
-    Again(String),
+    #[error("{1}")]
+    Again(Cause, String),
     /// Anything else; exit status 1.
     #[error("{0}")]
     Failure(String),
@@ -47,7 +49,7 @@ impl Error {
             Self::Usage(_) => 2,
             Self::Configuration(_) => 78,
             Self::Attacked(_) => 79,
-            Self::Again(_) | Self::Failure(_) => 1,
+            Self::Again(..) | Self::Failure(_) => 1,
             Self::Reported(status) => *status,
         }
     }

@@ -1,6 +1,6 @@
 //! A path that is missing when the tunnel starts, and one whose device or name changes later.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -218,6 +218,25 @@ fn a_new_device_is_opened_by_a_restart() {
 }
 
 #[test]
+fn starts_for_another_reason_delay_no_device() {
+    let sites = Sites::new();
+    let mut manager = Manager::new();
+    manager.starts = Some("starts-2-failure-7-path");
+    let text = file(1, &path("198.51.100.1:6000", "198.51.100.2:6000", "device = \"dev1\""));
+    let (mut service, ..) = manager.start(&sites.a, &text, None);
+    let started = Instant::now();
+    second_network(&sites);
+    let said = manager.ends(&mut service);
+    // After a start for a device just before, a minute.
+    assert!(started.elapsed() < Duration::from_secs(45), "{}", manager.log());
+    for words in
+        ["FDSTOREREMOVE=1\nFDNAME=starts-2-failure-7-path\n", "FDSTORE=1\nFDNAME=starts-2-failure-1-device-7-path\n"]
+    {
+        assert!(said.contains(words), "{said}");
+    }
+}
+
+#[test]
 fn a_device_is_left_alone_where_repair_is_never() {
     let sites = Sites::new();
     let paths =
@@ -244,7 +263,7 @@ fn an_unresolved_name_is_retried_by_restarts() {
     let index = sites.a.index("eu0");
     let said = manager.ends(&mut service);
     // The next start knows that it is not the first.
-    assert!(said.contains("FDSTORE=1\nFDNAME=starts-1"), "{said}");
+    assert!(said.contains("FDSTORE=1\nFDNAME=starts-1-path\n"), "{said}");
     let log = manager.log();
     assert!(
         log.contains("path 1 is absent: remote name \"peer.example\"")

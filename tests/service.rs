@@ -22,6 +22,8 @@ pub struct Manager {
     journal: bool,
     /// Names for the service, in the place of `/etc/hosts`.
     hosts: Option<PathBuf>,
+    /// Name of the descriptor that says which starts have been before.
+    pub starts: Option<&'static str>,
 }
 
 /// A service that runs; ended like by `systemctl stop`.
@@ -46,7 +48,7 @@ impl Manager {
         let scratch = Scratch::new();
         let socket = UnixDatagram::bind(scratch.path().join("notify")).unwrap();
         socket.set_read_timeout(Some(crate::lab::PATIENCE)).unwrap();
-        Self { scratch, socket, journal: false, hosts: None }
+        Self { scratch, socket, journal: false, hosts: None, starts: None }
     }
 
     /// Has the service find these names, from now on.
@@ -59,8 +61,11 @@ impl Manager {
     fn launch(&self, site: &Namespace, file: &str, stored: Option<OwnedFd>) -> Service {
         let file = self.scratch.write("a.toml", file, 0o644);
         // LISTEN_PID is known only to the process that becomes the service.
-        let listen = "export LISTEN_FDS=1 LISTEN_FDNAMES=tap-0 LISTEN_PID=$$; exec 3>&1;";
-        let listen = if stored.is_some() { listen } else { "" };
+        let names: Vec<_> = stored.iter().map(|_| "tap-0").chain(self.starts).collect();
+        let descriptors = if stored.is_some() { "3>&1 4</dev/null" } else { "3</dev/null" };
+        let (count, names) = (names.len(), names.join(":"));
+        let listen = format!("export LISTEN_FDS={count} LISTEN_FDNAMES={names} LISTEN_PID=$$; exec {descriptors};");
+        let listen = if count > 0 { &listen } else { "" };
         let log = self.scratch.path().join("log");
         // The journal is known by the device and inode of its stream.
         let journal = if self.journal { "export JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2);" } else { "" };

@@ -10,9 +10,90 @@ pub const TAP: &str = "tap-0";
 /// Descriptors that are taken at most; the unit has room for eight.
 const MOST: u16 = 64;
 
-/// Beginning of the name under which the number of ends is stored that have asked for another start, in a row. The descriptor is
-/// one of `/dev/null`: the name alone counts, which nothing but the service manager keeps over a start.
-const STARTS: &str = "starts-";
+/// Beginning of the name under which [`Starts`] are stored. The descriptor is one of `/dev/null`: the name alone counts, which nothing
+/// but the service manager keeps over a start.
+const STARTS: &str = "starts";
+
+/// Why the tunnel has ended to be started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// It failed.
+    Failure,
+    /// Its helper had ended.
+    Helper,
+    /// Its interface was not in its bridge.
+    Bridge,
+    /// Its interface lacked an address.
+    Address,
+    /// The device of a path was there, or had been made anew.
+    Device,
+    /// A path lacked an address or a route.
+    Path,
+    /// The name of a path may have had another address.
+    Name,
+}
+
+impl Cause {
+    /// All causes, each at its own number.
+    pub const ALL: [Self; 7] =
+        [Self::Failure, Self::Helper, Self::Bridge, Self::Address, Self::Device, Self::Path, Self::Name];
+
+    /// The word for it in the name of a descriptor.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Failure => "failure",
+            Self::Helper => "helper",
+            Self::Bridge => "bridge",
+            Self::Address => "address",
+            Self::Device => "device",
+            Self::Path => "path",
+            Self::Name => "name",
+        }
+    }
+}
+
+/// Ends in a row that have asked for another start, of each cause.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Starts([u32; Cause::ALL.len()]);
+
+impl Starts {
+    /// How many have had this cause.
+    pub fn of(self, cause: Cause) -> u32 {
+        self.0[cause as usize]
+    }
+
+    /// The same with one more of this cause.
+    pub fn and(mut self, cause: Cause) -> Self {
+        self.0[cause as usize] = self.of(cause).saturating_add(1);
+        self
+    }
+
+    /// The same with none of this cause.
+    pub fn without(mut self, cause: Cause) -> Self {
+        self.0[cause as usize] = 0;
+        self
+    }
+
+    /// The name under which they are stored; `None` where there are none.
+    pub fn name(self) -> Option<String> {
+        let some = Cause::ALL.into_iter().filter(|&cause| self.of(cause) > 0);
+        let words: Vec<_> = some.map(|cause| format!("-{}-{}", self.of(cause), cause.word())).collect();
+        (!words.is_empty()).then(|| STARTS.to_owned() + &words.concat())
+    }
+
+    /// From such a name; what is not understood counts for nothing.
+    fn from_name(name: &str) -> Option<Self> {
+        let words: Vec<_> = name.strip_prefix(STARTS)?.strip_prefix('-')?.split('-').collect();
+        let mut starts = Self::default();
+        for pair in words.chunks(2) {
+            let cause = Cause::ALL.into_iter().find(|cause| pair.get(1) == Some(&cause.word()));
+            if let (Some(cause), Ok(number)) = (cause, pair[0].parse()) {
+                starts.0[cause as usize] = number;
+            }
+        }
+        Some(starts)
+    }
+}
 
 /// What was stored.
 #[derive(Default)]
@@ -20,12 +101,7 @@ pub struct Stored {
     /// The queue of the TAP.
     pub tap: Option<OwnedFd>,
     /// Ends in a row that have asked for another start.
-    pub starts: u32,
-}
-
-/// The name under which this number of starts is stored.
-pub fn starts(number: u32) -> String {
-    format!("{STARTS}{number}")
+    pub starts: Starts,
 }
 
 /// Takes what is stored, and closes everything else that the parent process has left open. Only for the first lines of
@@ -48,8 +124,8 @@ pub fn take() -> io::Result<Stored> {
     for (name, descriptor) in names.into_iter().zip(descriptors) {
         if name == TAP {
             stored.tap = stored.tap.or(descriptor);
-        } else if let Some(number) = name.strip_prefix(STARTS).and_then(|number| number.parse::<u32>().ok()) {
-            stored.starts = stored.starts.max(number);
+        } else if let Some(starts) = Starts::from_name(&name) {
+            stored.starts = starts;
         }
     }
     Ok(stored)
@@ -71,6 +147,27 @@ fn names(pid: Option<&str>, count: Option<&str>, names: Option<&str>, own: u32) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn starts_are_kept_by_their_cause() {
+        let starts = Starts::default().and(Cause::Name).and(Cause::Device).and(Cause::Name);
+        assert_eq!(starts.name().unwrap(), "starts-1-device-2-name");
+        assert_eq!(Starts::from_name("starts-1-device-2-name"), Some(starts));
+        assert_eq!(starts.without(Cause::Device).without(Cause::Name).name(), None);
+        // A name that systemd takes: no colon, no control character, at most 255 bytes (`sd_pid_notify_with_fds(3)`).
+        let most = Starts([u32::MAX; Cause::ALL.len()]);
+        let name = most.name().unwrap();
+        assert!(name.len() <= 255 && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':'), "{name}");
+        assert_eq!(Starts::from_name(&name), Some(most));
+        assert_eq!(most.and(Cause::Name), most);
+        for (number, cause) in Cause::ALL.into_iter().enumerate() {
+            assert_eq!(cause as usize, number);
+        }
+        for name in ["starts-", "starts-3", "starts-x-name", "starts-3-other", "starts-name-3"] {
+            assert_eq!(Starts::from_name(name), Some(Starts::default()), "{name}");
+        }
+        assert_eq!([TAP, "starts", "startsx-3-name"].map(Starts::from_name), [None; 3]);
+    }
 
     #[test]
     fn descriptors_are_counted_within_bounds() {

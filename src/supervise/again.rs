@@ -9,36 +9,44 @@ use nix::sys::signalfd::SignalFd;
 use sd_notify::NotifyState;
 
 use super::events::{Readable, to_end, wait};
-use crate::service::descriptor_store::starts;
+use crate::service::descriptor_store::{Cause, Starts};
 use crate::service::notify::Notify;
 use crate::{Error, log};
 
 /// From a failure that is not the first in a row to the next start.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Has the service manager forget the starts before this one.
-pub fn forget(notify: &Notify, before: &mut u32) {
-    if *before > 0 {
-        notify.store(&starts(*before), None);
-        *before = 0;
+/// Has the service manager keep these starts in the place of those before this one.
+pub fn keep(notify: &Notify, kept: &mut Starts, starts: Starts) {
+    if let Some(name) = kept.name().filter(|_| *kept != starts) {
+        notify.store(&name, None);
     }
+    if let Some(name) = starts.name().filter(|_| *kept != starts) {
+        // Without it the next start counts from the beginning.
+        notify.store(&name, File::open("/dev/null").ok().map(Into::into));
+    }
+    *kept = starts;
 }
 
 /// The end of a tunnel: under a service manager that starts it again, one start more is counted, and a failure after another waits.
 /// `before` are the starts before this one that are not forgotten.
-pub fn end(result: Result<(), Error>, mut before: u32, signals: &SignalFd, notify: &mut Notify) -> Result<(), Error> {
-    let starts_again = matches!(result, Err(Error::Again(_) | Error::Failure(_))) && notify.is_connected();
-    let after = before.saturating_add(1);
-    let follows = before > 0;
-    if starts_again || result.is_ok() {
-        forget(notify, &mut before);
-    }
-    if starts_again {
-        // Without it the next start counts from the beginning.
-        notify.store(&starts(after), File::open("/dev/null").ok().map(Into::into));
-    }
+pub fn end(
+    result: Result<(), Error>,
+    mut before: Starts,
+    signals: &SignalFd,
+    notify: &mut Notify,
+) -> Result<(), Error> {
+    let follows = before.of(Cause::Failure) > 0;
+    let after = match &result {
+        Ok(()) => Starts::default(),
+        Err(Error::Again(cause, _)) => before.and(*cause),
+        Err(Error::Failure(_)) => before.and(Cause::Failure),
+        // The service manager does not start the program again.
+        Err(_) => before,
+    };
+    keep(notify, &mut before, after);
     let result = match result {
-        Err(Error::Failure(reason)) if starts_again && follows => {
+        Err(Error::Failure(reason)) if notify.is_connected() && follows => {
             log::error(&reason);
             notify.send(&NotifyState::Status(&format!("failed: {reason}; starts again in {} s", PAUSE.as_secs())));
             pause(signals, notify);
@@ -75,11 +83,12 @@ mod tests {
     #[test]
     fn starts_that_are_forgotten_stay_so() {
         let signals = SignalFd::new(&SigSet::empty()).unwrap();
+        let names = Starts::default().and(Cause::Name).and(Cause::Name);
         let said = |forgotten: bool, result: Result<(), Error>| {
             let (manager, socket) = UnixDatagram::pair().unwrap();
-            let (mut notify, mut starts) = (Notify::to(socket), 3);
+            let (mut notify, mut starts) = (Notify::to(socket), names.and(Cause::Device));
             if forgotten {
-                forget(&notify, &mut starts);
+                keep(&notify, &mut starts, names);
             }
             let _ = end(result, starts, &signals, &mut notify);
             manager.set_nonblocking(true).unwrap();
@@ -91,14 +100,14 @@ mod tests {
             }
             said
         };
-        let again = || Err(Error::Again(String::new()));
-        let remove = |number: u32| format!("FDSTOREREMOVE=1 FDNAME=starts-{number}\n");
-        let store = |number: u32| format!("{}FDSTORE=1 FDNAME=starts-{number}\n", remove(number));
-        assert_eq!(said(false, again()), remove(3) + &store(4) + "STOPPING=1\n");
-        assert_eq!(said(true, again()), remove(3) + &store(1) + "STOPPING=1\n");
+        let again = || Err(Error::Again(Cause::Device, String::new()));
+        let remove = |name: &str| format!("FDSTOREREMOVE=1 FDNAME=starts-{name}\n");
+        let store = |name: &str| format!("{}FDSTORE=1 FDNAME=starts-{name}\n", remove(name));
+        let (before, rest) = (remove("1-device-2-name"), store("2-name") + &remove("2-name"));
+        assert_eq!(said(false, again()), before.clone() + &store("2-device-2-name") + "STOPPING=1\n");
+        assert_eq!(said(true, again()), before.clone() + &rest + &store("1-device-2-name") + "STOPPING=1\n");
         // A clean end has nothing to mend.
-        for forgotten in [false, true] {
-            assert_eq!(said(forgotten, Ok(())), remove(3) + "STOPPING=1\n");
-        }
+        assert_eq!(said(false, Ok(())), before.clone() + "STOPPING=1\n");
+        assert_eq!(said(true, Ok(())), before + &rest + "STOPPING=1\n");
     }
 }

@@ -43,7 +43,7 @@ use privsep::ipc::{BpfInstruction, Identity, State};
 use crate::error::Context;
 use crate::service::confine::{self, Keeps};
 use crate::service::control_socket::ControlSocket;
-use crate::service::descriptor_store::{self, Stored};
+use crate::service::descriptor_store::{self, Starts, Stored};
 use crate::service::notify::Notify;
 use crate::service::{executables, identity};
 use crate::tunnel::resolve::Resolved;
@@ -77,7 +77,7 @@ fn live(
     mut tunnel: Tunnel,
     policies: Policies,
     stored_tap: Option<OwnedFd>,
-    starts: &mut u32,
+    starts: &mut Starts,
     signals: &SignalFd,
     notify: &mut Notify,
     ready: impl FnOnce() -> Result<(), Error>,

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::service::descriptor_store::{Cause, Starts};
 use crate::tunnel::Repair;
 
 /// How long others have to put the interface back into its bridge, or its addresses back.
@@ -18,7 +19,7 @@ const MISSING: (Duration, Duration) = (Duration::from_secs(15), Duration::from_s
 const MOVED: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(600));
 /// Longest time that a start may wait because those before it did not help. The same two.
 const LONGEST: (Duration, Duration) = (Duration::from_secs(600), Duration::from_secs(3600));
-/// Time without a need after which the starts before this one are forgotten.
+/// Time without a need after which the starts that it has caused are forgotten.
 pub const FORGET: Duration = Duration::from_secs(600);
 /// A day.
 const DAY: u64 = 24 * 3600;
@@ -46,6 +47,18 @@ impl Need {
         matches!(self, Self::Device { alone: true } | Self::Path { alone: true } | Self::Name { alone: true })
     }
 
+    /// Why the tunnel ends, as it is kept for the next start.
+    pub fn cause(self) -> Cause {
+        match self {
+            Self::Helper => Cause::Helper,
+            Self::Bridge => Cause::Bridge,
+            Self::Address => Cause::Address,
+            Self::Device { .. } => Cause::Device,
+            Self::Path { .. } => Cause::Path,
+            Self::Name { .. } => Cause::Name,
+        }
+    }
+
     /// Why the tunnel ends, in one line.
     pub fn reason(self) -> &'static str {
         match self {
@@ -64,17 +77,18 @@ impl Need {
 pub struct Schedule {
     policy: Repair,
     since: Instant,
-    /// Starts in a row before this one that a need has caused.
-    starts: u32,
+    /// Starts in a row before this one: each need waits for those alone that it has caused.
+    starts: Starts,
     due: Option<(Need, Option<Instant>)>,
-    /// Since when nothing is needed.
-    calm: Option<Instant>,
+    /// When each cause was there last, or the start.
+    needed: [Instant; Cause::ALL.len()],
 }
 
 impl Schedule {
     /// Under a service manager; without one, nothing is ever due.
-    pub fn new(now: Instant, policy: Repair, managed: bool, starts: u32) -> Self {
-        Self { policy: if managed { policy } else { Repair::Never }, since: now, starts, due: None, calm: None }
+    pub fn new(now: Instant, policy: Repair, managed: bool, starts: Starts) -> Self {
+        let (policy, needed) = (if managed { policy } else { Repair::Never }, [now; Cause::ALL.len()]);
+        Self { policy, since: now, starts, due: None, needed }
     }
 
     /// Takes note of what is needed; why to end now, if that is due.
@@ -82,20 +96,21 @@ impl Schedule {
         if self.due.map(|(need, _)| need) != need {
             self.due = need.map(|need| (need, self.after(now, need, clock).map(|time| now + time)));
         }
-        self.calm = need.is_none().then(|| self.calm.unwrap_or(now));
+        if let Some(need) = need {
+            self.needed[need.cause() as usize] = now;
+        }
         self.due.and_then(|(need, due)| due.filter(|due| now >= *due).map(|_| need))
     }
 
-    /// Whether the starts before this one are to be forgotten now: they have helped.
-    pub fn forgets(&mut self, now: Instant) -> bool {
-        let forgets = self.starts > 0 && self.calm.is_some_and(|since| now >= since + FORGET);
-        if forgets {
-            self.starts = 0;
+    /// The starts before this one, without those that have helped: these are forgotten.
+    pub fn starts(&mut self, now: Instant) -> Starts {
+        for cause in Cause::ALL.into_iter().filter(|&cause| now >= self.needed[cause as usize] + FORGET) {
+            self.starts = self.starts.without(cause);
         }
-        forgets
+        self.starts
     }
 
-    /// How long to wait: twice as long after each start that has not helped.
+    /// How long to wait: twice as long after each start for the same that has not helped.
     fn after(&self, now: Instant, need: Need, clock: SystemTime) -> Option<Duration> {
         let (first, longest) = match need {
             // Nothing passes until then, so there is nothing to wait for.
@@ -107,18 +122,19 @@ impl Schedule {
             Need::Name { alone: true } => (MOVED.0, LONGEST.0),
             Need::Name { alone: false } => (MOVED.1, LONGEST.1),
         };
-        let after = |first: Duration| (first * (1 << self.starts.min(12))).min(longest);
+        let starts = self.starts.of(need.cause());
+        let after = |first: Duration| (first * (1 << starts.min(12))).min(longest);
         match (self.policy, need) {
             (Repair::Never, _) => None,
-            (Repair::AtOnce, Need::Helper) if self.starts == 0 => Some(Duration::ZERO),
+            (Repair::AtOnce, Need::Helper) if starts == 0 => Some(Duration::ZERO),
             (Repair::Daily { second }, Need::Helper) => {
                 let today = clock.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs() % DAY);
                 Some(Duration::from_secs((u64::from(second) + DAY - today) % DAY))
             }
             // The time that the tunnel has run counts.
             (_, Need::Address) => Some(PATIENCE.max((self.since + after(first)).saturating_duration_since(now))),
-            // There is evidence that a start helps, so only a start that has just been is a reason to wait longer.
-            (_, Need::Helper | Need::Bridge | Need::Device { .. }) if self.starts > 0 => {
+            // There is evidence that a start helps, so only a start for the same that has just been is a reason to wait longer.
+            (_, Need::Helper | Need::Bridge | Need::Device { .. }) if starts > 0 => {
                 Some(first.max((self.since + SETTLED).saturating_duration_since(now)))
             }
             _ => Some(after(first)),
@@ -129,6 +145,10 @@ impl Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn starts(cause: Cause, count: u32) -> Starts {
+        (0..count).fold(Starts::default(), |starts, _| starts.and(cause))
+    }
 
     #[test]
     fn a_restart_is_due_when_the_file_says() {
@@ -156,14 +176,14 @@ mod tests {
             (Repair::AtOnce, false, Need::Name { alone: true }, None),
             (Repair::Never, true, Need::Device { alone: true }, None),
         ] {
-            let mut schedule = Schedule::new(now, policy, managed, 0);
+            let mut schedule = Schedule::new(now, policy, managed, Starts::default());
             assert_eq!(schedule.note(now, clock, None), None);
             let found = (0..60_000)
                 .find(|&second| schedule.note(now + Duration::from_secs(second), clock, Some(need)) == Some(need));
             assert_eq!(found.map(Duration::from_secs), due, "{policy:?}, {need:?}");
             assert_eq!(schedule.note(now, clock, None), None);
         }
-        let (mut settled, later) = (Schedule::new(now, Repair::AtOnce, true, 0), now + SETTLED);
+        let (mut settled, later) = (Schedule::new(now, Repair::AtOnce, true, Starts::default()), now + SETTLED);
         assert_eq!(settled.note(later, clock, Some(Need::Address)), None);
         assert_eq!(settled.note(later + PATIENCE, clock, Some(Need::Address)), Some(Need::Address));
     }
@@ -171,8 +191,8 @@ mod tests {
     #[test]
     fn starts_that_do_not_help_become_rare() {
         let (now, clock) = (Instant::now(), SystemTime::UNIX_EPOCH);
-        let wait = |need, starts| {
-            let mut schedule = Schedule::new(now, Repair::AtOnce, true, starts);
+        let wait = |need: Need, count| {
+            let mut schedule = Schedule::new(now, Repair::AtOnce, true, starts(need.cause(), count));
             let second = |&second: &u64| schedule.note(now + Duration::from_secs(second), clock, Some(need)).is_some();
             (0..=3600).find(second).unwrap()
         };
@@ -184,7 +204,7 @@ mod tests {
         assert_eq!([0, 1, 30].map(|starts| wait(Need::Device { alone: true }, starts)), [2, 60, 60]);
         assert_eq!([0, 1, 2, 30].map(|starts| wait(Need::Address, starts)), [60, 120, 240, 3600]);
         // Also where the address goes only when the tunnel has run for some time.
-        let mut schedule = Schedule::new(now, Repair::AtOnce, true, 6);
+        let mut schedule = Schedule::new(now, Repair::AtOnce, true, starts(Cause::Address, 6));
         let due = (600..4000).find(|&second| {
             let now = now + Duration::from_secs(second);
             schedule.note(now, clock, Some(Need::Address)).is_some()
@@ -193,15 +213,44 @@ mod tests {
     }
 
     #[test]
-    fn starts_are_forgotten_after_ten_calm_minutes() {
+    fn starts_for_another_reason_make_nothing_wait() {
         let (now, clock) = (Instant::now(), SystemTime::UNIX_EPOCH);
-        let mut schedule = Schedule::new(now, Repair::AtOnce, true, 3);
-        let need = |second: u64| (second < 100).then_some(Need::Name { alone: true });
-        let forgotten = (0..2000).filter(|&second| {
+        let wait = |need: Need, starts| {
+            let mut schedule = Schedule::new(now, Repair::AtOnce, true, starts);
+            (0..=3600).find(|&second| schedule.note(now + Duration::from_secs(second), clock, Some(need)).is_some())
+        };
+        for need in [
+            Need::Helper,
+            Need::Bridge,
+            Need::Address,
+            Need::Device { alone: true },
+            Need::Device { alone: false },
+            Need::Path { alone: true },
+            Need::Name { alone: true },
+            Need::Name { alone: false },
+        ] {
+            let others = Cause::ALL.into_iter().filter(|&cause| cause != need.cause());
+            let others = others.fold(Starts::default(), |starts, cause| starts.and(cause).and(cause));
+            assert_eq!(wait(need, others), wait(need, Starts::default()), "{need:?}");
+        }
+    }
+
+    #[test]
+    fn starts_are_forgotten_after_ten_minutes_without_their_cause() {
+        let (now, clock) = (Instant::now(), SystemTime::UNIX_EPOCH);
+        let before = starts(Cause::Name, 3).and(Cause::Failure).and(Cause::Device);
+        let mut schedule = Schedule::new(now, Repair::AtOnce, true, before);
+        let mut said = before;
+        let mut forgotten = Vec::new();
+        for second in 0..2000 {
             let now = now + Duration::from_secs(second);
-            schedule.note(now, clock, need(second));
-            schedule.forgets(now)
-        });
-        assert_eq!(forgotten.collect::<Vec<_>>(), [700]);
+            // The first minutes a name, then always an address: neither keeps the starts of others.
+            schedule.note(now, clock, Some(if second < 100 { Need::Name { alone: true } } else { Need::Address }));
+            let starts = schedule.starts(now);
+            if std::mem::replace(&mut said, starts) != starts {
+                forgotten.push((second, starts));
+            }
+        }
+        assert_eq!(forgotten, [(600, starts(Cause::Name, 3)), (699, Starts::default())]);
     }
 }

@@ -25,6 +25,7 @@ use super::worker::{Event, Worker};
 use super::{again, late, statistics, storm};
 use crate::error::Context;
 use crate::service::control_socket::ControlSocket;
+use crate::service::descriptor_store::Starts;
 use crate::service::notify::Notify;
 use crate::status::{self, Status};
 use crate::tunnel::Tunnel;
@@ -90,8 +91,8 @@ pub struct Supervisor<'a> {
     signals: &'a SignalFd,
     control: ControlSocket,
     notify: &'a mut Notify,
-    /// Starts in a row before this one that a need has caused, until they are forgotten.
-    starts: &'a mut u32,
+    /// Starts in a row before this one, until they are forgotten.
+    starts: &'a mut Starts,
     worker: Option<Worker>,
     /// When to start the next worker, while there is none.
     start_at: Instant,
@@ -138,7 +139,7 @@ impl<'a> Supervisor<'a> {
         signals: &'a SignalFd,
         control: ControlSocket,
         notify: &'a mut Notify,
-        starts: &'a mut u32,
+        starts: &'a mut Starts,
     ) -> Self {
         let remotes = parts.paths.iter().map(|path| path.remote);
         let observer = Observer::new(Instant::now(), tunnel, parts.settings.wire.longest(), remotes);
@@ -281,11 +282,9 @@ impl<'a> Supervisor<'a> {
             _ => late,
         };
         if let Some(need) = self.repair.note(now, SystemTime::now(), need) {
-            return Err(Error::Again(need.reason().into()));
+            return Err(Error::Again(need.cause(), need.reason().into()));
         }
-        if self.repair.forgets(now) {
-            again::forget(self.notify, self.starts);
-        }
+        again::keep(self.notify, self.starts, self.repair.starts(now));
         Ok(())
     }
 
