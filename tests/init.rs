@@ -143,7 +143,7 @@ fn nothing_that_is_there_is_overwritten() {
     let (of_b, of_c) = (line(&b, &format!("t --peer {of_a}")), line(&c, &format!("t --peer {of_a}")));
     fails(&a, "t", 1, "t.toml: is there already; --peer LINE completes it");
     fails(&a, &format!("t --peer {of_a}"), 1, "--peer is this end's own line");
-    fails(&a, &format!("t --peer {of_b} --port 7"), 2, "only --peer and --dir can be given");
+    fails(&a, &format!("t --peer {of_b} --port 7"), 2, "only --peer, --endpoint, --address and --dir can");
     line(&a, &format!("t --peer {of_b}"));
     fails(&a, &format!("t --peer {of_c}"), 1, "is another peer than that of --peer");
     // A key alone, or what somebody has put in the way.
@@ -203,6 +203,52 @@ fn an_address_that_is_taken_from_the_other_end_is_said_and_is_private() {
     );
 }
 
+/// What was left out is given later, with the key that is there.
+#[test]
+fn an_end_gets_its_endpoint_and_address_later() {
+    let (a, b) = (Scratch::new(), Scratch::new());
+    let (_, of_a, said) = init(&a, "t");
+    let line_of_a = of_a.trim_end();
+    assert!(said.contains(&format!("at the other end: ethudp init t --endpoint HOST --peer {of_a}")), "{said}");
+    assert!(said.contains("t.toml: its TAP interface has no address; give it one by --address"), "{said}");
+    let words = "or let the other end say where it is: there `ethudp init NAME --endpoint HOST[:PORT]`";
+    fails(&b, &format!("t --peer {line_of_a}"), 2, words);
+    let key = fs::read(a.path().join("t.key")).unwrap();
+    for option in ["--port 7", "--bridge br0", "--interface eth1"] {
+        fails(
+            &a,
+            &format!("t --endpoint 192.0.2.1 {option}"),
+            2,
+            "only --peer, --endpoint, --address and --dir can be given",
+        );
+    }
+    fails(&a, "t --endpoint 10.8.0.1 --address 10.8.0.1/24", 2, "is the tunnel's own address");
+    let (status, of_a, said) = init(&a, "t --endpoint site-a.example --address 10.8.0.1/24");
+    let of_a = of_a.trim_end();
+    assert!(status == Some(0) && said.contains("t.toml\n") && !said.contains("no address"), "{said}");
+    assert!(said.contains(&format!("at the other end: ethudp init t --peer {of_a}\n")), "{said}");
+    assert_ne!(of_a, line_of_a);
+    assert_eq!(fs::read(a.path().join("t.key")).unwrap(), key);
+    fails(&a, "t --endpoint 192.0.2.2", 2, "--endpoint: its line has site-a.example:6000 already");
+    fails(&a, "t --address 10.8.0.2/24", 2, "--address: its TAP interface has 10.8.0.1/24 already; change tap.address");
+    let of_b = line(&b, &format!("t --peer {of_a}"));
+    line(&a, &format!("t --peer {of_b}"));
+    checks(&a);
+    checks(&b);
+    let both = if Path::new("/proc/net/if_inet6").exists() { "[::]:6000" } else { "0.0.0.0:6000" };
+    assert_eq!(read(&a, "t.toml")["path"][0]["local"].as_str(), Some(both));
+    assert_eq!(read(&b, "t.toml")["tap"]["address"][0].as_str(), Some("10.8.0.2/24"));
+    fails(&a, "t --endpoint 192.0.2.2", 2, "t.toml: is complete; change it by hand");
+    // Both have begun without: one of them says it with the other end's line.
+    let (c, d) = (Scratch::new(), Scratch::new());
+    let (of_c, of_d) = (line(&c, "t --address 10.8.0.1/24"), line(&d, "t --address 10.8.0.2/24"));
+    fails(&c, &format!("t --peer {of_d}"), 1, "neither end has said where it is: give --endpoint HOST[:PORT] here");
+    let of_c = [line(&c, &format!("t --peer {of_d} --endpoint 192.0.2.1")), of_c];
+    assert_ne!(of_c[0], of_c[1]);
+    line(&d, &format!("t --peer {}", of_c[0]));
+    checks(&d);
+}
+
 #[test]
 fn what_is_to_be_done_next_names_the_directory() {
     let a = Scratch::new();
@@ -245,7 +291,7 @@ fn what_cannot_become_a_tunnel_is_said() {
     }
     let (status, _, error) = init(&b, "u --endpoint 198.51.100.8");
     assert!(
-        status == Some(0) && error.contains("u.toml: its TAP interface has no address; tap.address in it"),
+        status == Some(0) && error.contains("u.toml: its TAP interface has no address; give it one by --address"),
         "{error}"
     );
     let (_, _, error) = init(&b, "v --bridge br0");

@@ -1,6 +1,6 @@
 //! File and key on the disk: made where nothing is, or completed by one rename.
 
-use std::fs;
+use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,17 @@ pub struct Place {
     pub file: PathBuf,
     /// `NAME.key`.
     pub key: PathBuf,
+}
+
+/// A file that is there.
+struct There {
+    text: String,
+    /// The line of this end.
+    own: Line,
+    metadata: Metadata,
+    /// The directory of the file itself, where its name is a link.
+    elsewhere: Option<Directory>,
+    name: String,
 }
 
 impl Place {
@@ -54,7 +65,8 @@ impl Place {
     pub fn is_there(&self) -> Error {
         let (file, key) = (self.file.display(), self.key.display());
         Error::failure(format!(
-            "{file}: is there already; --peer LINE completes it, another NAME makes another. To make it anew, remove it and {key}"
+            "{file}: is there already; --peer LINE completes it, --endpoint and --address add what it lacks, another NAME makes \
+             another. To make it anew, remove it and {key}"
         ))
     }
 
@@ -92,17 +104,12 @@ impl Place {
     }
 
     fn completed(&self, peer: &Line) -> Result<Line, String> {
-        let (elsewhere, name) = self.behind_links()?;
-        let directory = elsewhere.as_ref().unwrap_or(&self.directory);
-        let (text, metadata) = directory.file(&name).and_then(files::read).map_err(|error| error.to_string())?;
-        if let Some(flaw) = files::foreign_hand(&metadata) {
-            return Err(flaw);
-        }
-        let own = self.own_line(&text)?;
+        let there = self.there()?;
+        let There { text, own, .. } = &there;
         if own.key == peer.key {
             return Err("--peer is this end's own line; must be the other end's".into());
         }
-        let new = add(&text, peer, host::has_ipv6())?;
+        let new = add(text, peer, host::has_ipv6())?;
         let whole = tunnel::file::from_text(&new, &self.name, self.directory.path())?;
         let fits = whole.secure().is_some_and(|secure| secure.peer_key == peer.key);
         if !fits {
@@ -116,12 +123,66 @@ impl Place {
             ));
         }
         if own.endpoint.is_none() && peer.endpoint.is_none() {
-            return Err("neither end has said where it is: make one of them anew with --endpoint HOST[:PORT]".into());
+            return Err(
+                "neither end has said where it is: give --endpoint HOST[:PORT] here, or at the other end".into()
+            );
         }
-        if new != text {
-            directory.replace(&name, &[new.as_bytes()], &metadata).map_err(|error| error.to_string())?;
+        if new != *text {
+            self.replace(&there, &new)?;
         }
-        Ok(own)
+        Ok(there.own)
+    }
+
+    /// What is in the file that `init` has made.
+    fn there(&self) -> Result<There, String> {
+        let (elsewhere, name) = self.behind_links()?;
+        let directory = elsewhere.as_ref().unwrap_or(&self.directory);
+        let (text, metadata) = directory.file(&name).and_then(files::read).map_err(|error| error.to_string())?;
+        if let Some(flaw) = files::foreign_hand(&metadata) {
+            return Err(flaw);
+        }
+        let own = self.own_line(&text)?;
+        Ok(There { text, own, metadata, elsewhere, name })
+    }
+
+    /// Puts another text into the file.
+    fn replace(&self, there: &There, text: &str) -> Result<(), String> {
+        let directory = there.elsewhere.as_ref().unwrap_or(&self.directory);
+        directory.replace(&there.name, &[text.as_bytes()], &there.metadata).map_err(|error| error.to_string())
+    }
+
+    /// The line of this end in a file without a peer, and the UDP port.
+    ///
+    /// # Errors
+    /// Where the file is complete.
+    pub fn incomplete(&self) -> Result<(Line, u16), String> {
+        let There { text, own, .. } = self.there()?;
+        let table = text.parse::<toml::Table>().map_err(|error| error.message().replace('\n', " "))?;
+        if table.get("secure").is_some_and(|secure| secure.get("peer-public-key").is_some()) {
+            return Err("is complete; change it by hand".into());
+        }
+        let local = table.get("path").and_then(|paths| paths.get(0)?.get("local")?.as_str()?.rsplit_once(':'));
+        let port = local.and_then(|(_, port)| port.parse().ok()).ok_or("local: has no port")?;
+        Ok((own, port))
+    }
+
+    /// Adds to the file what this line of this end has and the one in it has not.
+    pub fn extend(&self, line: &Line, ipv6: bool) -> Result<(), String> {
+        let there = self.there()?;
+        let mut text = there.text.replacen(&format!("# {}", there.own), &format!("# {line}"), 1);
+        if line.inner != there.own.inner {
+            let list = super::quoted(&line.inner);
+            let begun = text.replacen("\naddress = []\n", &format!("\naddress = [{list}]\n"), 1);
+            if begun == text {
+                return Err(format!("stands not as `ethudp init` has written it; add by hand: tap.address = [{list}]"));
+            }
+            text = begun;
+        }
+        if ipv6 && needs_ipv6(line.endpoint.as_ref()) {
+            text = hears_both(&text);
+        }
+        tunnel_of(&text, self)?;
+        self.replace(&there, &text)
     }
 
     /// The directory and the name of the file itself, where its name in this directory is a link to it.

@@ -89,9 +89,9 @@ pub fn run(options: &Options) -> Result<(), Error> {
     // What is wrong with an option is said before what is in the way of all of them.
     Given::parse(options, name, &Host::default()).map_err(Error::Usage)?;
     let place = Place::new(&options.dir, name)?;
-    let (line, done) = match (place.exists(), &peer) {
-        (true, Some(peer)) => (complete(options, &place, peer)?, true),
-        (true, None) => return Err(place.is_there()),
+    let there = place.exists();
+    let (line, done) = match (there, &peer) {
+        (true, peer) => (go_on(options, &place, peer.as_ref())?, peer.is_some()),
         (false, peer) => {
             names::unit(name).map_err(Error::Usage)?;
             let given = Given::parse(options, name, &Host::look(&options.dir, peer.as_ref())).map_err(Error::Usage)?;
@@ -112,8 +112,10 @@ pub fn run(options: &Options) -> Result<(), Error> {
             if options.dir == Path::new(DIRECTORY) { name.to_owned() } else { place.file.display().to_string() };
         log::info(&format!("it runs by `ethudp up {shown}`; `ethudp check {shown}` says what its unit lacks"));
     } else {
-        log::info(&format!("wrote {} and {}", place.file.display(), place.key.display()));
-        log::info(&format!("at the other end: ethudp init {name} --peer {line}"));
+        let (file, key) = (place.file.display(), place.key.display());
+        log::info(&if there { format!("changed {file}") } else { format!("wrote {file} and {key}") });
+        let endpoint = if line.endpoint.is_none() { "--endpoint HOST " } else { "" };
+        log::info(&format!("at the other end: ethudp init {name} {endpoint}--peer {line}"));
         let dir = if options.dir == Path::new(DIRECTORY) {
             String::new()
         } else {
@@ -134,7 +136,8 @@ fn create(options: &Options, mut given: Given, place: &Place, peer: Option<&Line
     let warnings = given.conflicts(explicit, &networks::all()).map_err(Error::Failure)?;
     if peer.is_some_and(|peer| peer.endpoint.is_none()) && given.endpoint.is_none() {
         return Err(Error::usage(
-            "--endpoint is missing: the other end has none, so it must be told where this one is: --endpoint HOST[:PORT]",
+            "--endpoint is missing: the other end has none, so it must be told where this one is: --endpoint HOST[:PORT]; or let the \
+             other end say where it is: there `ethudp init NAME --endpoint HOST[:PORT]`, which prints another line",
         ));
     }
     let private = keys::new_private().context(super::keys::randomness)?;
@@ -166,16 +169,55 @@ fn create(options: &Options, mut given: Given, place: &Place, peer: Option<&Line
     Ok(line)
 }
 
-/// Adds the peer to a file that lacks it.
-fn complete(options: &Options, place: &Place, peer: &Line) -> Result<Line, Error> {
-    let given = !options.address.is_empty() || options.bridge.is_some() || options.interface.is_some();
-    if given || options.port.is_some() || options.endpoint.is_some() {
+/// Adds to a file what it lacks: endpoint and addresses of this end, and the peer.
+fn go_on(options: &Options, place: &Place, peer: Option<&Line>) -> Result<Line, Error> {
+    if options.bridge.is_some() || options.interface.is_some() || options.port.is_some() {
         return Err(Error::usage(format!(
-            "{}: is there already, so that only --peer and --dir can be given; change the rest in it",
+            "{}: is there already, so that only --peer, --endpoint, --address and --dir can be given; change the rest in it",
             place.file.display()
         )));
     }
-    place.complete(peer)
+    let more = !options.address.is_empty() || options.endpoint.is_some();
+    let extended = more.then(|| extend(options, place)).transpose()?;
+    match (peer, extended) {
+        (Some(peer), _) => place.complete(peer),
+        (None, Some(line)) => Ok(line),
+        (None, None) => Err(place.is_there()),
+    }
+}
+
+/// Adds endpoint and addresses of this end to a file without a peer.
+fn extend(options: &Options, place: &Place) -> Result<Line, Error> {
+    let wrong = |error: String| Error::usage(format!("{}: {error}", place.file.display()));
+    let (own, port) = place.incomplete().map_err(wrong)?;
+    if let Some(known) = own.endpoint.as_ref().filter(|_| options.endpoint.is_some()) {
+        return Err(wrong(format!("--endpoint: its line has {known} already; to change it, make the file anew")));
+    }
+    if !options.address.is_empty() && own.joins {
+        return Err(wrong("--address: it joins a bridge or an interface".into()));
+    }
+    if !options.address.is_empty() && !own.inner.is_empty() {
+        let known = list(&own.inner);
+        return Err(wrong(format!("--address: its TAP interface has {known} already; change tap.address in it")));
+    }
+    let mut given = Given::parse(options, &place.name, &Host::look(&options.dir, Some(&own))).map_err(Error::Usage)?;
+    given.endpoint = options.endpoint.as_deref().map(|text| endpoint(text, port)).transpose().map_err(Error::Usage)?;
+    let conflicts = given.conflicts(given.addresses.len(), &networks::all()).map_err(Error::Failure)?;
+    if given.addresses.is_empty() {
+        given.addresses.clone_from(&own.inner);
+    }
+    given.reached().map_err(Error::Usage)?;
+    let inner = given.addresses.iter().copied().take(line::ADDRESSES).collect();
+    let line = Line { endpoint: given.endpoint.clone().or(own.endpoint), inner, ..own };
+    place.extend(&line, given.ipv6).map_err(wrong)?;
+    for line in conflicts {
+        log::warning(&format!("{}: {line}", place.file.display()));
+    }
+    if !line.joins {
+        given.taken_by = None;
+        given.warn(options, place, None);
+    }
+    Ok(line)
 }
 
 impl Given {
@@ -309,7 +351,10 @@ impl Given {
             ));
         }
         if !self.joins() && self.addresses.is_empty() {
-            log::warning(&format!("{file}: its TAP interface has no address; tap.address in it gives it one"));
+            log::warning(&format!(
+                "{file}: its TAP interface has no address; give it one by --address ADDRESS/PREFIX and the same NAME, or by \
+                 tap.address in it"
+            ));
         }
         for &(ip, prefix) in peer.map_or(&[][..], |peer| &peer.inner) {
             if self.joins() {
@@ -328,6 +373,11 @@ impl Given {
 /// Addresses with their prefix lengths, for people.
 fn list(addresses: &[(IpAddr, u8)]) -> String {
     addresses.iter().map(|(ip, prefix)| format!("{ip}/{prefix}")).collect::<Vec<_>>().join(", ")
+}
+
+/// The same, as a list has them in the file.
+fn quoted(addresses: &[(IpAddr, u8)]) -> String {
+    addresses.iter().map(|(ip, prefix)| format!("\"{ip}/{prefix}\"")).collect::<Vec<_>>().join(", ")
 }
 
 /// `[IPV6]:PORT` of what reads as an IPv6 address and is perhaps one with a port.
@@ -370,8 +420,7 @@ fn text(name: &str, given: &Given, line: &Line, peer: Option<&Line>) -> String {
             let _ = writeln!(text, "[tap]{}\nbridge = {}\n", tap(given), quoted(bridge));
         }
         Given { addresses, .. } => {
-            let list: Vec<_> = addresses.iter().map(|(ip, prefix)| quoted(&format!("{ip}/{prefix}"))).collect();
-            let _ = writeln!(text, "[tap]{}\naddress = [{}]\n", tap(given), list.join(", "));
+            let _ = writeln!(text, "[tap]{}\naddress = [{}]\n", tap(given), self::quoted(addresses));
         }
     }
     let _ = writeln!(text, "[secure]\nprivate-key-file = {}", quoted(&format!("{name}.key")));
