@@ -268,6 +268,33 @@ fn a_wrong_type_names_the_right_one() {
 }
 
 #[test]
+fn an_unknown_key_names_the_right_one_or_its_table() {
+    let tap = |line: &str| TAP.replace("[tap]\n", &format!("[tap]\n{line}\n"));
+    let top = |line: &str| format!("{line}\n{TAP}");
+    for (content, words) in [
+        (tap("mtuu = 1400"), "line 4: unknown key `mtuu` in [tap]; did you mean `mtu`?"),
+        (tap("MTU = 1400"), "line 4: unknown key `MTU` in [tap]; did you mean `mtu`?"),
+        (tap("adress = []"), "line 4: unknown key `adress` in [tap]; did you mean `address`?"),
+        (tap("mss = 1400"), "line 4: unknown key `mss` in [tap]; it belongs into [rules]"),
+        (tap("interface = \"a\""), "line 4: unknown key `interface` in [tap]; it belongs into [raw] or [mirror]"),
+        (tap("run = \"a\""), "line 4: unknown key `run` in [tap]; it belongs before the first table"),
+        (tap("psk_file = \"a\""), "line 4: unknown key `psk_file` in [tap]; did you mean `psk-file` in [secure]?"),
+        (format!("{TAP}mtu = 1400\n"), "line 8: unknown key `mtu` in [[path]]; it belongs into [tap]"),
+        (top("mss = 1400"), "line 1: unknown key `mss`; it belongs into [rules]"),
+        (top("address = []"), "line 1: unknown key `address`; it belongs into [tap]"),
+        (top("[rule]"), "line 1: unknown table `rule`; did you mean `rules`?"),
+        (top("frobnicate = 1"), "line 1: unknown key `frobnicate`; must be one of `mode`, `wire`, "),
+        (
+            tap("frobnicate = 1"),
+            "line 4: unknown key `frobnicate` in [tap]; must be one of `name`, `address`, `bridge`, `mtu`",
+        ),
+    ] {
+        let (status, text) = check(&[("a.toml", &content)]);
+        assert!(status == Some(78) && text.contains(words) && text.lines().count() == 1, "{words}: {text}");
+    }
+}
+
+#[test]
 fn a_secure_vlan_map_has_ids_of_vlans() {
     let key = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=\n";
     let file = |map: &str| {

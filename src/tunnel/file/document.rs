@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::unknown;
+
 /// A file, word for word.
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -119,8 +121,18 @@ pub fn parse(text: &str) -> Result<Document, String> {
         if table.get("path").is_some_and(toml::Value::is_table) {
             return "[path]: write [[path]], as there can be several".into();
         }
-        at_line(text, &error, &mistaken(&table).unwrap_or_else(|| one_line(&error)))
+        at_line(text, &error, &wrong(&table, &error))
     })
+}
+
+/// What is wrong with a key or its value.
+fn wrong(table: &toml::Table, error: &toml::de::Error) -> String {
+    let is_table = |key: &str| match table.get(key) {
+        Some(toml::Value::Array(list)) => list.iter().any(toml::Value::is_table),
+        value => value.is_some_and(toml::Value::is_table),
+    };
+    let unknown = || unknown::key(error.message(), is_table);
+    unknown().or_else(|| mistaken(table)).unwrap_or_else(|| one_line(error))
 }
 
 /// Keys whose value is a number, and is often written as a text.

@@ -1,10 +1,11 @@
 //! The file format of `ethudp up` and `ethudp check`: its words ([`document`]), what they mean ([`meaning`]), the secrets beside
-//! them ([`secret`]), and where in it an error is ([`lines`]).
+//! them ([`secret`]), where in it an error is ([`lines`]), and what an unknown key was to be ([`unknown`]).
 
 mod document;
 mod lines;
 mod meaning;
 mod secret;
+mod unknown;
 
 use std::fs::Metadata;
 use std::io::ErrorKind;
@@ -194,7 +195,7 @@ mod tests {
             (("\"classic\"", "\"secure\""), "[secure] is missing"),
             (("\"classic\"", "\"frob\""), "wire = \"frob\": must be \"secure\" or \"classic\""),
             (("[tap]", "[secure]\n[tap]"), "[secure]: is of no use with wire = \"classic\""),
-            (("[tap]", "frob = 1\n[tap]"), "unknown field `frob`"),
+            (("[tap]", "frob = 1\n[tap]"), "unknown key `frob`; must be one of `mode`"),
             (("[tap]", "direction = \"up\"\n[tap]"), "direction = \"up\": must be"),
             (("[tap]\n", "[rules]\nmss = \"yes\"\n[tap]\n"), "rules.mss = \"yes\": must be 1 to 65535, or \"auto\""),
             (("[tap]\n", "[rules]\nmss = 70000\n[tap]\n"), "rules.mss = 70000: must be"),
