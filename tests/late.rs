@@ -251,6 +251,27 @@ fn a_device_is_left_alone_where_repair_is_never() {
 }
 
 #[test]
+fn an_unresolved_name_holds_no_start_up_where_repair_is_never() {
+    let sites = Sites::new();
+    let name = path("192.0.2.1:6003", "none.invalid:6000", "");
+    let never = |paths: &str| format!("repair = \"never\"\n{}", file(1, paths));
+    let manager = Manager::new();
+    let with_another = never(&(path("192.0.2.1:6000", "192.0.2.2:6000", "") + &name));
+    let (service, ..) = manager.start(&sites.a, &with_another, None);
+    let reason = manager.status()["paths"][1]["reason"].clone();
+    assert!(reason.as_str().unwrap().contains("\"none.invalid\""), "{reason}");
+    drop(service);
+    // Nothing opens a path later, so the service manager is to see that there is none.
+    let manager = Manager::new();
+    let without_another = never(&(path("192.0.2.1:6000", "192.0.2.2:6000", "device = \"wwan0\"") + &name));
+    let said = manager.ends(&mut manager.launch(&sites.a, &without_another, None));
+    assert!(!said.contains("READY=1") && said.contains("STATUS=connecting: remote name"), "{said}");
+    for words in ["path 1: device \"wwan0\": no such interface", "path 2: remote name \"none.invalid\""] {
+        assert!(manager.log().contains(words), "{}", manager.log());
+    }
+}
+
+#[test]
 fn an_unresolved_name_is_retried_by_restarts() {
     let sites = Sites::new();
     let _b = other(&sites);

@@ -58,7 +58,7 @@ impl Manager {
     }
 
     /// Starts `ethudp up` on a file of this content, with what was stored as descriptor 3.
-    fn launch(&self, site: &Namespace, file: &str, stored: Option<OwnedFd>) -> Service {
+    pub fn launch(&self, site: &Namespace, file: &str, stored: Option<OwnedFd>) -> Service {
         let file = self.scratch.write("a.toml", file, 0o644);
         // LISTEN_PID is known only to the process that becomes the service.
         let names: Vec<_> = stored.iter().map(|_| "tap-0").chain(self.starts).collect();

@@ -86,10 +86,8 @@ fn live(
     let executables = executables::open()?;
     let control = ControlSocket::bind(&tunnel.name, identity)?;
     let Some(filter) = compiled(&tunnel, identity, signals)? else { return Ok(()) };
+    let Some(resolved) = names::paths(&tunnel, policies.missing, signals, &control, notify)? else { return Ok(()) };
     let managed = notify.is_connected() && tunnel.repair != Repair::Never;
-    let Some(resolved) = names::paths(&tunnel, policies.missing, managed, signals, &control, notify)? else {
-        return Ok(());
-    };
     let devices = late::indices(&tunnel);
     let mut paths = Paths::new(&mut tunnel, resolved);
     if policies.missing == Missing::Start {

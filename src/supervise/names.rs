@@ -20,16 +20,13 @@ use crate::{Error, log, status};
 /// Time between two attempts of a tunnel that waits for its names.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// Time after which a tunnel that is started again for a path starts without any: its interface is there then, and a service manager
-/// that starts a machine does not wait longer.
+/// Time after which a tunnel under a service manager waits no longer for a name: a start of the machine may wait for it.
 const ENOUGH: Duration = Duration::from_secs(15);
 
-/// The addresses of each path, or why it has none; `None` when a signal asks to end meanwhile. `managed` tells that a new start
-/// opens what is missing.
+/// The addresses of each path, or why it has none; `None` when a signal asks to end meanwhile.
 pub fn paths(
     tunnel: &Tunnel,
     missing: Missing,
-    managed: bool,
     signals: &SignalFd,
     control: &ControlSocket,
     notify: &Notify,
@@ -40,10 +37,12 @@ pub fn paths(
         let waited = wait_until(tunnel, signals, control, waits(&said), Some(&look_up), resolve::LIMIT)?;
         let error = match waited {
             Waited::Interrupted => return Ok(None),
-            Waited::Done => match judge(tunnel, look_up.finish(), missing, managed && start.elapsed() >= ENOUGH) {
-                Err(error) if missing == Missing::Start => error.to_string(),
-                result => return result.map(Some),
-            },
+            Waited::Done => {
+                match judge(tunnel, look_up.finish(), missing, notify.is_connected() && start.elapsed() >= ENOUGH) {
+                    Err(error) if missing == Missing::Start => error.to_string(),
+                    result => return result.map(Some),
+                }
+            }
             Waited::Enough if missing == Missing::End => return Err(resolve::late(tunnel)),
             // The thread cannot be told to stop, and must have ended before privileges are given up.
             Waited::Enough => {
@@ -71,7 +70,7 @@ fn waits(said: &str) -> Option<&str> {
     Some(said).filter(|said| !said.is_empty())
 }
 
-/// The paths to start with, or the first name that does not resolve.
+/// The paths to start with, which are all when there has been `enough` time, or the first name that does not resolve.
 fn judge(
     tunnel: &Tunnel,
     paths: Vec<Result<Resolved, Error>>,
