@@ -5,7 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 
-use crate::lab::{Background, Namespace, Running, Scratch, Sites, ethudp};
+use crate::lab::{Background, Scratch, Sites, ethudp};
+
+mod host;
 
 /// Runs `init` for a site, whose directory is its scratch; status, standard output, standard error.
 fn init(site: &Scratch, arguments: &str) -> (Option<i32>, String, String) {
@@ -446,80 +448,4 @@ fn a_name_as_endpoint_is_heard_by_both_families() {
     assert_eq!(local(&c, "t.toml"), both);
     let (_, _, said) = init(&Scratch::new(), "t --endpoint 2001:db8::1:6000 --address 10.8.0.1/24");
     assert!(said.contains("did you mean [2001:db8::1]:6000?"), "{said}");
-}
-
-/// A line must not lead this host's own networks into the tunnel.
-#[test]
-fn a_network_in_use_is_not_taken() {
-    let host = Namespace::new();
-    host.ip("link add lan type veth peer name other");
-    host.ip("addr add 192.168.77.1/24 dev lan");
-    host.ip("link set lan up");
-    host.ip("link set other up");
-    host.ip("route add 10.20.0.0/16 via 192.168.77.254");
-    let init = |site: &Scratch, arguments: &str| {
-        site.close();
-        let words = format!("init {arguments} --dir {}", site.path().display());
-        let mut command = ethudp(site, &[], &words.split_whitespace().collect::<Vec<_>>());
-        let child = host.spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
-        let output = child.wait_with_output().unwrap();
-        (output.status.code(), String::from_utf8(output.stderr).unwrap())
-    };
-    for (address, own, words) in [
-        ("192.168.77.41/25", "192.168.77.40/25", "interface \"lan\" has 192.168.77.1/24"),
-        ("10.0.0.1/8", "10.0.0.2/8", "a route to 10.20.0.0/16 by interface \"lan\""),
-        ("10.20.30.1/24", "10.20.30.2/24", "a route to 10.20.0.0/16 by interface \"lan\""),
-    ] {
-        let of_a = line(&Scratch::new(), &format!("t --address {address} --endpoint 198.51.100.7"));
-        let site = Scratch::new();
-        let (status, said) = init(&site, &format!("t --peer {of_a}"));
-        assert!(status == Some(1) && said.contains(words) && said.contains("uses already"), "{said}");
-        assert!(!site.path().join("t.toml").exists() && !site.path().join("t.key").exists());
-        let (status, said) = init(&site, &format!("t --peer {of_a} --address {own}"));
-        assert!(status == Some(0) && said.contains(words) && said.contains("warning: "), "{said}");
-        // And so do check, and the start.
-        let file = site.path().join("t.toml");
-        let run = Background::run(&host, &site, &[], &["check", file.to_str().unwrap()]);
-        assert!(run.status.success() && run.output.contains(words), "{}", run.output);
-    }
-    let of_a = line(&Scratch::new(), "t --address 10.8.0.1/24 --endpoint 198.51.100.7");
-    let site = Scratch::new();
-    let (status, said) = init(&site, &format!("t --peer {of_a}"));
-    assert!(status == Some(0) && !said.contains("lan"), "{said}");
-}
-
-/// A tunnel that does not run has no address at an interface yet.
-#[test]
-fn a_network_of_another_tunnel_is_not_taken() {
-    let (a, b) = (Scratch::new(), Scratch::new());
-    line(&b, "other --address 10.8.0.9/16 --endpoint 192.0.2.9");
-    let of_a = line(&a, "t --address 10.8.0.1/24 --endpoint 198.51.100.7");
-    fails(&b, &format!("t --peer {of_a}"), 1, "other.toml has tap.address 10.8.0.9/16");
-    let (status, _, said) = init(&b, &format!("t --peer {of_a} --address 10.8.0.2/24"));
-    assert!(status == Some(0) && said.contains("other.toml has tap.address 10.8.0.9/16; the tunnel takes"), "{said}");
-    // Both ends on one host are no conflict.
-    line(&a, &format!("u --peer {of_a}"));
-}
-
-#[test]
-fn a_start_says_whose_network_it_takes_over() {
-    let (sites, scratch) = (Sites::new(), Scratch::new());
-    let own = |address: &str| {
-        format!(
-            "mode = \"tap\"\nwire = \"classic\"\n[tap]\nname = \"eu0\"\naddress = [\"{address}\"]\n\
-             [[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"192.0.2.2:6000\"\n"
-        )
-    };
-    let file = scratch.write("a.toml", &own("192.0.2.129/25"), 0o644);
-    let tunnel = Running::start(&sites.a, scratch, "a", &[], &["up", file.to_str().unwrap()]);
-    assert!(
-        tunnel.log().contains("tap.address 192.0.2.129/25: interface \"wan\" has 192.0.2.1/24"),
-        "{}",
-        tunnel.log()
-    );
-    // Its own interface, once it runs, is no other's.
-    let other = tunnel.scratch.write("b.toml", &own("10.8.0.1/24"), 0o644);
-    sites.a.ip("addr add 10.8.0.7/24 dev eu0");
-    let run = Background::run(&sites.a, &tunnel.scratch, &[], &["check", other.to_str().unwrap()]);
-    assert!(!run.output.contains("eu0"), "{}", run.output);
 }

@@ -12,7 +12,7 @@ use nix::sys::socket::{
 use privsep::netlink::{Message, attributes, messages};
 
 /// Routes that are looked at: a router of the Internet has a million, which would take a second at each start.
-const MOST: usize = 20_000;
+pub const MOST: usize = 20_000;
 /// Length of a `struct rtmsg`: family, lengths of destination and source, TOS, table, protocol, scope, type, flags.
 const RTMSG: usize = 12;
 
@@ -27,11 +27,20 @@ pub struct Known {
     pub route: bool,
 }
 
+/// The networks of this host.
+#[derive(Debug, Default)]
+pub struct Networks {
+    /// All that were looked at.
+    pub known: Vec<Known>,
+    /// There are more than [`MOST`] routes, and the others were not looked at.
+    pub cut: bool,
+}
+
 /// All of them but the default routes and what belongs to each link (`fe80::/10`, multicast).
 ///
 /// # Errors
 /// What the kernel says.
-pub fn all() -> io::Result<Vec<Known>> {
+pub fn all() -> io::Result<Networks> {
     let (mut known, mut names) = (Vec::new(), Vec::new());
     for own in getifaddrs()? {
         let link =
@@ -44,12 +53,13 @@ pub fn all() -> io::Result<Vec<Known>> {
             route: false,
         }));
     }
-    known.extend(routes()?.into_iter().map(|(network, index)| {
+    let (routes, cut) = routes()?;
+    known.extend(routes.into_iter().map(|(network, index)| {
         let name = names.iter().find(|(own, _)| u32::try_from(*own).ok() == index);
         Known { network, interface: name.map(|(_, name)| name.clone()).unwrap_or_default(), route: true }
     }));
     known.retain(|Known { network: (address, prefix), .. }| *prefix > 0 && !of_each_link(*address));
-    Ok(known)
+    Ok(Networks { known, cut })
 }
 
 fn of_each_link(address: IpAddr) -> bool {
@@ -72,8 +82,8 @@ fn ones(mask: IpAddr) -> u8 {
 /// Destination of a route, and the index of its interface.
 type Route = ((IpAddr, u8), Option<u32>);
 
-/// The unicast routes of the main table.
-fn routes() -> io::Result<Vec<Route>> {
+/// The unicast routes of the main table, and whether there are more than were looked at.
+fn routes() -> io::Result<(Vec<Route>, bool)> {
     let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
     let mut request = vec![0; 16 + RTMSG];
     request[0] = 16 + 12;
@@ -87,12 +97,12 @@ fn routes() -> io::Result<Vec<Route>> {
         for Message { kind, payload, .. } in messages(&buffer[..length]) {
             match kind {
                 libc::RTM_NEWROUTE => found.extend(route(payload)),
-                kind if i32::from(kind) == libc::NLMSG_DONE => return Ok(found),
+                kind if i32::from(kind) == libc::NLMSG_DONE => return Ok((found, false)),
                 _ => return Err(io::ErrorKind::InvalidData.into()),
             }
         }
     }
-    Ok(found)
+    Ok((found, true))
 }
 
 /// An `RTM_NEWROUTE`, if it is a unicast route of the main table to more than nothing.
@@ -112,12 +122,27 @@ fn route(message: &[u8]) -> Option<Route> {
 
 /// Whether two networks have an address in common.
 pub fn overlap(one: (IpAddr, u8), other: (IpAddr, u8)) -> bool {
-    let bits = |address: IpAddr| match address {
-        IpAddr::V4(address) => u128::from(u32::from(address)) << 96,
-        IpAddr::V6(address) => u128::from(address),
+    let prefix = one.1.min(other.1);
+    one.0.is_ipv4() == other.0.is_ipv4() && of((one.0, prefix)) == of((other.0, prefix))
+}
+
+/// The network of an address: the address with zeros behind the prefix, and the prefix length.
+pub fn of((address, prefix): (IpAddr, u8)) -> (IpAddr, u8) {
+    let zeros = |bits: u32| bits - u32::from(prefix).min(bits);
+    let network = match address {
+        IpAddr::V4(address) => {
+            IpAddr::from((u32::from(address) & u32::MAX.checked_shl(zeros(32)).unwrap_or(0)).to_be_bytes())
+        }
+        IpAddr::V6(address) => {
+            IpAddr::from((u128::from(address) & u128::MAX.checked_shl(zeros(128)).unwrap_or(0)).to_be_bytes())
+        }
     };
-    let mask = u128::MAX.checked_shl(128 - u32::from(one.1.min(other.1))).unwrap_or(0);
-    one.0.is_ipv4() == other.0.is_ipv4() && (bits(one.0) ^ bits(other.0)) & mask == 0
+    (network, prefix)
+}
+
+/// For people, as in `10.8.0.0/24`.
+pub fn text((address, prefix): (IpAddr, u8)) -> String {
+    format!("{address}/{prefix}")
 }
 
 #[cfg(test)]
@@ -145,8 +170,21 @@ mod tests {
     }
 
     #[test]
+    fn a_network_has_zeros_behind_its_prefix() {
+        for (address, prefix, network) in [
+            ("192.168.77.41", 25, "192.168.77.0/25"),
+            ("10.8.0.1", 0, "0.0.0.0/0"),
+            ("10.8.0.1", 32, "10.8.0.1/32"),
+            ("fd00::1:2", 112, "fd00::1:0/112"),
+            ("fd00::1", 0, "::/0"),
+        ] {
+            assert_eq!(text(of((address.parse().unwrap(), prefix))), network);
+        }
+    }
+
+    #[test]
     fn the_loopback_network_is_known() {
-        let known = all().unwrap();
+        let known = all().unwrap().known;
         assert!(known.iter().all(|known| known.network.1 > 0));
     }
 

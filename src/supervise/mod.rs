@@ -20,7 +20,7 @@ mod repair;
 mod requests;
 mod restart;
 mod resume;
-mod route;
+pub mod route;
 mod session;
 mod sizes;
 mod statistics;

@@ -49,6 +49,14 @@ pub fn mtu(netlink: &mut Netlink, way: Way) -> io::Result<u32> {
     Ok(mtu.map_or(least, |mtu| mtu.min(least)))
 }
 
+/// Indices of the interfaces by which datagrams to an address leave.
+///
+/// # Errors
+/// What the kernel says, as that there is no route.
+pub fn interfaces(to: IpAddr) -> io::Result<Vec<u32>> {
+    look_up(&mut Netlink::open()?, Way { to, from: None, device: None, mark: None }).map(|route| route.interfaces)
+}
+
 fn look_up(netlink: &mut Netlink, way: Way) -> io::Result<Route> {
     let reply = netlink.transact(request(way), libc::RTM_NEWROUTE)?;
     parse(&reply).ok_or(io::ErrorKind::InvalidData.into())

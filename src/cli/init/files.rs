@@ -95,15 +95,15 @@ impl Place {
         })
     }
 
-    /// Adds the peer to the file, and returns the line for it.
+    /// Adds the peer to the file, and returns the line for it, and the tunnel's local side.
     ///
     /// # Errors
     /// Where there is another peer.
-    pub fn complete(&self, peer: &Line) -> Result<Line, Error> {
+    pub fn complete(&self, peer: &Line) -> Result<(Line, Port), Error> {
         self.completed(peer).map_err(|error| Error::failure(format!("{}: {error}", self.file.display())))
     }
 
-    fn completed(&self, peer: &Line) -> Result<Line, String> {
+    fn completed(&self, peer: &Line) -> Result<(Line, Port), String> {
         let there = self.there()?;
         let There { text, own, .. } = &there;
         if own.key == peer.key {
@@ -130,7 +130,7 @@ impl Place {
         if new != *text {
             self.replace(&there, &new)?;
         }
-        Ok(there.own)
+        Ok((there.own, whole.port))
     }
 
     /// What is in the file that `init` has made.

@@ -78,6 +78,7 @@ fn makes_a_tunnel(peer: &Line, private: &[u8; 32]) {
         tap,
         ipv6: true,
         networks: Vec::new(),
+        unread: Vec::new(),
     };
     // Where the other end's network is not private, this end's address must be given.
     if peer.inner.iter().any(|&inner| !inner::is_private(inner)) && !peer.joins {

@@ -7,10 +7,12 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use nix::net::if_::if_nametoindex;
+use privsep::netlink::Netlink;
 
 use super::inner;
 use super::line::Line;
-use crate::service::files;
+use crate::service::{files, networks};
+use crate::supervise::route;
 
 /// Files that are looked at, and bytes of the kernel's lists.
 const MOST: usize = 1000;
@@ -22,6 +24,7 @@ pub struct Host {
     ports: Vec<(u16, String)>,
     taps: Vec<String>,
     networks: Vec<Network>,
+    unread: Vec<String>,
 }
 
 /// An address with its prefix length, and the file that has it.
@@ -33,13 +36,18 @@ impl Host {
     pub fn look(directory: &Path, peer: Option<&Line>) -> Self {
         let peer = peer.map(Line::to_string);
         let mut host = Self::default();
-        for entry in fs::read_dir(directory).into_iter().flatten().flatten().take(MOST) {
-            let path = entry.path();
-            if path.extension().is_some_and(|end| end == "toml")
-                && let Ok((text, _)) = files::text(&path)
-            {
-                host.add(&path.display().to_string(), &text, peer.as_deref());
+        let (mut entries, place) = (fs::read_dir(directory).into_iter().flatten(), directory.display());
+        for path in entries.by_ref().take(MOST).flatten().map(|entry| entry.path()) {
+            if path.extension().is_some_and(|end| end == "toml") {
+                let file = path.display().to_string();
+                let added = files::text(&path).map_err(|error| error.to_string());
+                if let Err(error) = added.and_then(|(text, _)| host.add(&file, &text, peer.as_deref())) {
+                    host.unread.push(format!("{file}: {error}; so its port, interface and networks are not known"));
+                }
             }
+        }
+        if entries.next().is_some() {
+            host.unread.push(format!("{place}: has more than {MOST} files, and the others were not looked at"));
         }
         for list in ["/proc/net/udp", "/proc/net/udp6"] {
             let mut text = String::new();
@@ -49,8 +57,8 @@ impl Host {
         host
     }
 
-    fn add(&mut self, file: &str, text: &str, peer: Option<&str>) {
-        let Ok(table) = text.parse::<toml::Table>() else { return };
+    fn add(&mut self, file: &str, text: &str, peer: Option<&str>) -> Result<(), String> {
+        let table = text.parse::<toml::Table>().map_err(|_| "is no TOML")?;
         let paths = table.get("path").and_then(toml::Value::as_array).map_or(&[][..], Vec::as_slice);
         let locals = paths.iter().filter_map(|path| path.get("local")?.as_str()?.rsplit_once(':')?.1.parse().ok());
         self.ports.extend(locals.map(|port| (port, file.to_owned())));
@@ -61,6 +69,12 @@ impl Host {
         if !peer.is_some_and(|peer| text.contains(peer)) {
             self.networks.extend(networks.map(|network| (network, file.to_owned())));
         }
+        Ok(())
+    }
+
+    /// What could not be read, a line each.
+    pub fn unread(&self) -> &[String] {
+        &self.unread
     }
 
     /// Networks of other tunnels.
@@ -98,6 +112,32 @@ pub fn is_interface(name: &str) -> bool {
     if_nametoindex(name).is_ok()
 }
 
+/// Refuses what is there and is no bridge.
+pub fn is_bridge(name: &str) -> Result<(), String> {
+    // One that is not there may come.
+    let link = Netlink::open().and_then(|mut netlink| netlink.link(name));
+    if link.is_ok_and(|link| link.kind != "bridge") {
+        return Err(format!(
+            "--bridge {name:?}: this interface is not a bridge; `ip link show type bridge` lists them, and --interface {name} \
+             carries the frames of an interface"
+        ));
+    }
+    Ok(())
+}
+
+/// Whether an interface has this address.
+pub fn has(interface: &str, address: &str) -> bool {
+    let address = address.parse();
+    let known = networks::all().map(|networks| networks.known).unwrap_or_default();
+    known.iter().any(|own| !own.route && own.interface == interface && Ok(own.network.0) == address)
+}
+
+/// Whether datagrams to this address leave by this interface. Of the name of a host that is not known.
+pub fn leads_to(interface: &str, address: &str) -> bool {
+    let interfaces = address.parse().map(|to| route::interfaces(to).unwrap_or_default());
+    if_nametoindex(interface).is_ok_and(|index| interfaces.is_ok_and(|interfaces| interfaces.contains(&index)))
+}
+
 /// Whether this host has IPv6.
 pub fn has_ipv6() -> bool {
     Path::new("/proc/net/if_inet6").exists()
@@ -116,12 +156,12 @@ mod tests {
     #[test]
     fn a_port_in_use_is_not_taken() {
         let mut host = Host::default();
-        host.add(
+        let added = host.add(
             "a.toml",
             "[tap]\nname = \"site\"\n[[path]]\nlocal = \"[::]:6000\"\n[[path]]\nlocal = \"192.0.2.1:6001\"\n",
             None,
         );
-        host.add("b.toml", "is no TOML", None);
+        assert_eq!((added, host.add("b.toml", "is no TOML", None)), (Ok(()), Err("is no TOML".into())));
         let list = "  sl  local_address rem_address\n  26: 0100007F:1772 00000000:0000 07\n";
         host.ports.extend(sockets(list).map(|port| (port, "a socket".into())));
         assert_eq!(

@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use privsep::ipc::Secret;
 
 use crate::error::Context;
-use crate::service::networks::{self, Known};
-use crate::tunnel::{self, Endpoint, address, keys, names, taken};
+use crate::service::networks::{self, Networks};
+use crate::tunnel::{self, Endpoint, Port, address, keys, names, taken};
 use crate::{Error, log};
 use files::Place;
 pub use files::trusted;
@@ -77,6 +77,8 @@ struct Given {
     ipv6: bool,
     /// Networks of other tunnels of this host.
     networks: Vec<host::Network>,
+    /// What could not be read of other tunnels.
+    unread: Vec<String>,
 }
 
 /// Makes or completes a tunnel's files, and prints the line for the other end.
@@ -133,6 +135,7 @@ fn create(options: &Options, mut given: Given, place: &Place, peer: Option<&Line
         given.beside(peer).map_err(Error::Usage)?;
     }
     given.reached().map_err(Error::Usage)?;
+    given.bridge.as_deref().map_or(Ok(()), host::is_bridge).map_err(Error::Usage)?;
     let warnings = given.conflicts(explicit, &networks::all()).map_err(Error::Failure)?;
     if peer.is_some_and(|peer| peer.endpoint.is_none()) && given.endpoint.is_none() {
         return Err(Error::usage(
@@ -180,7 +183,15 @@ fn go_on(options: &Options, place: &Place, peer: Option<&Line>) -> Result<Line, 
     let more = !options.address.is_empty() || options.endpoint.is_some();
     let extended = more.then(|| extend(options, place)).transpose()?;
     match (peer, extended) {
-        (Some(peer), _) => place.complete(peer),
+        (Some(peer), _) => {
+            let (line, port) = place.complete(peer)?;
+            if let Port::Raw { interface, .. } = port
+                && let Some(line) = carries("raw.interface", &interface, Some(peer))
+            {
+                log::warning(&format!("{}: {line}", place.file.display()));
+            }
+            Ok(line)
+        }
         (None, Some(line)) => Ok(line),
         (None, None) => Err(place.is_there()),
     }
@@ -243,6 +254,7 @@ impl Given {
             interface,
             ipv6: host::has_ipv6(),
             networks: host.networks().to_vec(),
+            unread: host.unread().to_vec(),
         })
     }
 
@@ -259,12 +271,12 @@ impl Given {
 
     /// Refuses a network that was taken from the other end's line and is in use here, or where the kernel does not tell what is;
     /// says so of one that was given.
-    fn conflicts(&self, explicit: usize, known: &io::Result<Vec<Known>>) -> Result<Vec<String>, String> {
+    fn conflicts(&self, explicit: usize, known: &io::Result<Networks>) -> Result<Vec<String>, String> {
         let mut warnings = Vec::new();
         for (number, own) in self.addresses.iter().enumerate() {
             let (ip, prefix) = own;
             let conflict = match known {
-                Ok(known) => taken::conflict(*own, known),
+                Ok(networks) => taken::conflict(*own, &networks.known),
                 Err(error) if number >= explicit => {
                     return Err(format!(
                         "the networks that this host uses: {error}; so none is taken from the other end's line: give --address \
@@ -274,19 +286,20 @@ impl Given {
                 Err(_) => None,
             };
             let of_tunnel = || {
-                let ((ip, prefix), file) =
-                    self.networks.iter().find(|(network, _)| networks::overlap(*network, *own))?;
-                Some(format!("{file} has tap.address {ip}/{prefix}"))
+                let (other, file) = self.networks.iter().find(|(network, _)| networks::overlap(*network, *own))?;
+                let with = format!("of {file} (tap.address {})", networks::text(*other));
+                Some(taken::overlaps(*own, *other, &with))
             };
             let Some(conflict) = conflict.or_else(of_tunnel) else { continue };
             if number >= explicit {
                 return Err(format!(
-                    "{ip}/{prefix}, beside the other end's address, is in a network that this host uses already: {conflict}. Let the \
-                     other end begin with another network, or insist with --address {ip}/{prefix}"
+                    "--peer: {conflict}; let the other end begin with another network, or take it by --address {ip}/{prefix}"
                 ));
             }
-            warnings.push(format!("--address {ip}/{prefix}: {conflict}; the tunnel takes addresses of that over"));
+            warnings.push(format!("--address {ip}/{prefix}: {conflict}: {}; give another --address", taken::LONGER));
         }
+        let cut = known.as_ref().is_ok_and(|networks| networks.cut);
+        warnings.extend(taken::unread(cut && !self.addresses.is_empty()));
         Ok(warnings)
     }
 
@@ -340,6 +353,19 @@ impl Given {
                 ));
             }
         }
+        if let Some(interface) = &self.interface {
+            let own = self.endpoint.as_ref().filter(|endpoint| host::has(interface, &endpoint.host));
+            let own = own.map(|endpoint| {
+                let host = &endpoint.host;
+                format!("--interface {interface:?}: has the address of --endpoint, {host}: {UPLINK}")
+            });
+            if let Some(line) = own.or_else(|| carries("--interface", interface, peer)) {
+                log::warning(&line);
+            }
+        }
+        for line in &self.unread {
+            log::warning(line);
+        }
         if let Some(text) = options.endpoint.as_deref().and_then(address_with_port) {
             log::warning(&format!("--endpoint: was taken for an address without a port; did you mean {text}?"));
         }
@@ -368,6 +394,18 @@ impl Given {
             }
         }
     }
+}
+
+/// Why an interface that carries the tunnel's own datagrams is mostly not meant.
+const UPLINK: &str =
+    "the tunnel would join this uplink with the other end's network; give the interface of the local network";
+
+/// That a tunnel's own datagrams leave by the interface whose frames it carries, if so.
+fn carries(what: &str, interface: &str, peer: Option<&Line>) -> Option<String> {
+    let host = &peer?.endpoint.as_ref()?.host;
+    host::leads_to(interface, host).then(|| {
+        format!("{what} {interface:?}: the tunnel's own datagrams to {host} leave by this interface: {UPLINK}")
+    })
 }
 
 /// Addresses with their prefix lengths, for people.
