@@ -341,6 +341,37 @@ fn a_helper_that_is_lost_is_repaired_by_a_new_start_when_the_file_says() {
 }
 
 #[test]
+fn a_lost_helper_hides_no_other_trouble() {
+    let sites = Sites::new();
+    let manager = Manager::new();
+    sites.a.ip("link add br0 type bridge");
+    sites.a.ip("link set br0 up");
+    // In half a day.
+    let hour = (std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() / 3600 + 12) % 24;
+    let device = "[[path]]\nlocal = \"0.0.0.0:6001\"\nremote = \"192.0.2.2:6001\"\ndevice = \"dev1\"\n";
+    let text = format!("repair = \"{hour:02}:00\"\n{}{device}", file("bridge = \"br0\""));
+    let (mut service, ..) = manager.start(&sites.a, &text, None);
+    let wait = |state: &str, words: [&str; 2]| {
+        wait_for(state, crate::lab::PATIENCE, || {
+            let status = manager.status();
+            let reason = status["reason"].as_str().unwrap_or_default();
+            (status["state"] == state && words.iter().all(|words| reason.contains(words))).then_some(())
+        });
+    };
+    let helper = Pid::from_raw(i32::try_from(manager.status()["pids"]["helper"].as_i64().unwrap()).unwrap());
+    kill(helper, Signal::SIGKILL).unwrap();
+    wait("degraded", ["device \"dev1\": no such interface", "the helper has ended"]);
+    sites.a.ip("link set br0 down");
+    wait("local-down", ["\"br0\" is down: `ip link set dev br0 up`", "the helper has ended"]);
+    sites.a.ip("link set br0 up");
+    wait("degraded", ["device \"dev1\"", "the helper has ended"]);
+    // A new start that joins the bridge is not put off until the helper's.
+    sites.a.ip("link set eu0 nomaster");
+    manager.ends(&mut service);
+    assert!(manager.log().contains("to join its bridge"), "{}", manager.log());
+}
+
+#[test]
 fn what_cannot_be_had_is_fatal_where_confinement_is_required() {
     let sites = Sites::new();
     let text = format!("require-confinement = true\n{}", file(""));

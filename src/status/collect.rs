@@ -13,6 +13,9 @@ use crate::log;
 use crate::supervise::late::{Absent, Watch};
 use crate::tunnel::{Secure, Tunnel, Wire, cipher, keys};
 
+/// What it means that there is no helper.
+const HELPER_ENDED: &str = "the helper has ended: a worker that dies cannot be replaced";
+
 /// What a status is made from.
 pub struct Facts<'a> {
     pub tunnel: &'a Tunnel,
@@ -68,13 +71,12 @@ pub fn collect(facts: Facts<'_>) -> Status {
         ..path(addresses, &report, seen(index))
     });
     let mut paths: Vec<_> = paths.collect();
-    let (state, reason) = match (facts.worker, facts.helper, paths.get(active)) {
-        (None, ..) => ("starting", None),
-        (_, None, _) => ("degraded", Some("the helper has ended: a worker that dies cannot be replaced".into())),
+    let (state, reason) = match (facts.worker, paths.get(active)) {
+        (None, _) => ("starting", None),
         _ if facts.local.is_some() => ("local-down", facts.local),
         // Nobody need answer a mirror.
         _ if !facts.tunnel.is_answered() => ("up", facts.storm.map(Into::into).or(facts.limit)),
-        (.., path) => {
+        (_, path) => {
             let mismatch = seen(active).mismatch.map(|mismatch| mismatch.sentence(facts.tunnel));
             let lost = path.and_then(|path| path.lost_size).map(lost_size_sentence);
             let reason = mismatch.or_else(|| facts.storm.map(Into::into)).or(lost).or(facts.limit);
@@ -88,6 +90,13 @@ pub fn collect(facts: Facts<'_>) -> Status {
             };
             (state, if state == "up" { reason } else { reason.or(facts.not_up) })
         }
+    };
+    // What else is wrong is not hidden by that.
+    let (state, reason) = if facts.worker.is_some() && facts.helper.is_none() {
+        let reasons: Vec<_> = reason.into_iter().chain([HELPER_ENDED.into()]).collect();
+        (if state == "local-down" { state } else { "degraded" }, Some(reasons.join("; ")))
+    } else {
+        (state, reason)
     };
     let state = state.to_owned();
     for absent in facts.late.map_or(&[][..], Watch::absent) {

@@ -42,11 +42,6 @@ pub enum Need {
 }
 
 impl Need {
-    /// Whether no path works until it is met.
-    pub fn is_alone(self) -> bool {
-        matches!(self, Self::Device { alone: true } | Self::Path { alone: true } | Self::Name { alone: true })
-    }
-
     /// Why the tunnel ends, as it is kept for the next start.
     pub fn cause(self) -> Cause {
         match self {
@@ -79,7 +74,8 @@ pub struct Schedule {
     since: Instant,
     /// Starts in a row before this one: each need waits for those alone that it has caused.
     starts: Starts,
-    due: Option<(Need, Option<Instant>)>,
+    /// What is needed now, and when a new start for that is due, by its cause.
+    due: [Option<(Need, Option<Instant>)>; Cause::ALL.len()],
     /// When each cause was there last, or the start.
     needed: [Instant; Cause::ALL.len()],
 }
@@ -87,19 +83,21 @@ pub struct Schedule {
 impl Schedule {
     /// Under a service manager; without one, nothing is ever due.
     pub fn new(now: Instant, policy: Repair, managed: bool, starts: Starts) -> Self {
-        let (policy, needed) = (if managed { policy } else { Repair::Never }, [now; Cause::ALL.len()]);
-        Self { policy, since: now, starts, due: None, needed }
+        let policy = if managed { policy } else { Repair::Never };
+        Self { policy, since: now, starts, due: [None; Cause::ALL.len()], needed: [now; Cause::ALL.len()] }
     }
 
-    /// Takes note of what is needed; why to end now, if that is due.
-    pub fn note(&mut self, now: Instant, clock: SystemTime, need: Option<Need>) -> Option<Need> {
-        if self.due.map(|(need, _)| need) != need {
-            self.due = need.map(|need| (need, self.after(now, need, clock).map(|time| now + time)));
+    /// Takes note of what is needed, at most one need of each cause; why to end now, if that is due. None waits for another.
+    pub fn note(&mut self, now: Instant, clock: SystemTime, needs: impl IntoIterator<Item = Need>) -> Option<Need> {
+        let mut before = std::mem::take(&mut self.due);
+        for need in needs {
+            let at = need.cause() as usize;
+            let same = before[at].take().filter(|(before, _)| *before == need);
+            self.due[at] = same.or_else(|| Some((need, self.after(now, need, clock).map(|time| now + time))));
+            self.needed[at] = now;
         }
-        if let Some(need) = need {
-            self.needed[need.cause() as usize] = now;
-        }
-        self.due.and_then(|(need, due)| due.filter(|due| now >= *due).map(|_| need))
+        let due = self.due.iter().flatten().find(|(_, due)| due.is_some_and(|due| now >= due));
+        due.map(|(need, _)| *need)
     }
 
     /// The starts before this one, without those that have helped: these are forgotten.
@@ -210,6 +208,21 @@ mod tests {
             schedule.note(now, clock, Some(Need::Address)).is_some()
         });
         assert_eq!(due, Some(3600));
+    }
+
+    #[test]
+    fn a_need_that_waits_long_keeps_no_other_from_its_start() {
+        let (now, clock) = (Instant::now(), SystemTime::UNIX_EPOCH);
+        for (second, other, due) in [
+            (40_000, Need::Bridge, (2, Need::Bridge)),
+            (40_000, Need::Device { alone: false }, (30, Need::Device { alone: false })),
+            (100, Need::Name { alone: false }, (100, Need::Helper)),
+        ] {
+            let mut schedule = Schedule::new(now, Repair::Daily { second }, true, Starts::default());
+            let mut note = |second| schedule.note(now + Duration::from_secs(second), clock, [Need::Helper, other]);
+            let found = (0..60_000).find_map(|second| note(second).map(|need| (second, need)));
+            assert_eq!(found, Some(due));
+        }
     }
 
     #[test]

@@ -275,13 +275,13 @@ impl<'a> Supervisor<'a> {
             log::warning(&line);
         }
         let late = self.parts.late.need(now, &self.parts.state.paths);
-        let need = match self.parts.link.trouble() {
-            _ if self.helper.is_none() => Some(Need::Helper),
+        let local = match self.parts.link.trouble() {
             Some(Trouble::OutOfBridge { .. }) => Some(Need::Bridge),
-            Some(Trouble::NoAddress { .. }) if !late.is_some_and(Need::is_alone) => Some(Need::Address),
-            _ => late,
+            Some(Trouble::NoAddress { .. }) => Some(Need::Address),
+            _ => None,
         };
-        if let Some(need) = self.repair.note(now, SystemTime::now(), need) {
+        let needs = self.helper.is_none().then_some(Need::Helper).into_iter().chain(local).chain(late);
+        if let Some(need) = self.repair.note(now, SystemTime::now(), needs) {
             return Err(Error::Again(need.cause(), need.reason().into()));
         }
         again::keep(self.notify, self.starts, self.repair.starts(now));
