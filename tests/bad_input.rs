@@ -83,6 +83,18 @@ fn other_failures_have_status_1() {
     let nobody = ["--reuid=nobody", "--regid=nogroup", "--clear-groups"];
     let arguments: Vec<_> = ["-d", "-i"].into_iter().chain(tap.split(' ')).collect();
     fails(&sites.a, &arguments, &nobody, 1, "no privilege: start as root, or with CAP_NET_ADMIN");
+    // Of a tunnel by file that is said before what this user cannot read.
+    let scratch = Scratch::new();
+    scratch.write("a.key", "0123456789abcdef\n", 0o600);
+    let keyed = "mode = \"tap\"\nwire = \"classic\"\n[[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"192.0.2.2:6000\"\n\
+                 [classic]\ncipher = \"aes-128\"\nkey-file = \"a.key\"\n";
+    let file = scratch.write("a.toml", keyed, 0o644);
+    let file = file.to_str().unwrap();
+    let by_unit = ", or the unit with `sudo systemctl start ethudp@site`";
+    for (tunnel, unit) in [(file, ""), ("site", by_unit)] {
+        let words = format!("lacks CAP_NET_ADMIN and CAP_NET_RAW; start it with `sudo ethudp up {tunnel}`{unit}");
+        fails(&sites.a, &["up", tunnel], &nobody, 1, &words);
+    }
 }
 
 #[test]

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
+use nix::unistd::geteuid;
 
 use super::keys::Wanted;
 use super::{Command, check, classic, convert, init};
 use crate::Error;
 use crate::log::{self, Level};
+use crate::service::identity;
 use crate::supervise::policy::{Missing, OnSignal, Place, Policies, TicksOver};
 use crate::tunnel;
 
@@ -128,6 +130,7 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Command, Error> {
                 (_, true) => Level::Debug,
                 _ => Level::Info,
             });
+            can_start(&tunnel)?;
             let mut tunnel = tunnel::file::load(&file(&tunnel))?;
             tunnel.user = user;
             Ok(Command::Run(Box::new(tunnel), POLICIES))
@@ -144,6 +147,20 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Command, Error> {
         Action::Genpsk(file) => file.none("genpsk", '>').map(|()| Command::Key(Wanted::PreShared)),
         Action::Show { name, json } => Ok(Command::Show { name, json }),
     }
+}
+
+/// Refuses a start by a user who lacks the powers, before a key that this user cannot read is complained of.
+fn can_start(tunnel: &Path) -> Result<(), Error> {
+    if identity::has_powers()? {
+        return Ok(());
+    }
+    let (shown, user) = (tunnel.display(), geteuid());
+    let by_name = file(tunnel) != tunnel;
+    let unit =
+        if by_name { format!(", or the unit with `sudo systemctl start ethudp@{shown}`") } else { String::new() };
+    Err(Error::failure(format!(
+        "no privilege: user {user} lacks CAP_NET_ADMIN and CAP_NET_RAW; start it with `sudo ethudp up {shown}`{unit}"
+    )))
 }
 
 /// A classic command line without the program's name, if it begins with it.

@@ -23,13 +23,21 @@ pub fn choose(user: Option<&str>) -> Result<Option<Identity>, Error> {
             return Err(Error::failure(format!("user {name:?}: only root can become another user")));
         }
     }
-    if !confine::has_ambient_network_capabilities().context(|| "capabilities".into())? {
+    if !has_powers()? {
         return Err(Error::failure(
             "no privilege: start as root, or with CAP_NET_ADMIN and CAP_NET_RAW as ambient capabilities \
              (AmbientCapabilities= in a systemd unit)",
         ));
     }
     Ok(None)
+}
+
+/// Whether this process can start a tunnel: it is root's, or has the capabilities that are needed.
+///
+/// # Errors
+/// Where the kernel does not tell.
+pub fn has_powers() -> Result<bool, Error> {
+    Ok(geteuid().is_root() || confine::has_ambient_network_capabilities().context(|| "capabilities".into())?)
 }
 
 /// Whom a process of root becomes that needs no power at all: the user of root's tunnels, where there is one, else the kernel's
