@@ -8,6 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::lab::{Background, ETHUDP, Running, Scratch, Sites, children, copy_built, ethudp, libpcap, wait_for};
+use crate::service::Manager;
 
 /// Longest that anything may take here, on a machine with much other work.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -85,7 +86,7 @@ fn a_filter_is_bounded_in_length_memory_and_time() {
         assert!(status == Some(78) && text.contains(words) && text.len() < 1000, "{count}: {text}");
     }
     let scratch = Scratch::new();
-    let file = scratch.write("m.toml", &mirror(&hosts(500)), 0o644);
+    let file = scratch.write("m.toml", &mirror(&hosts(700)), 0o644);
     let mut command = ethudp(&scratch, &[], &["check", file.to_str().unwrap()]);
     let mut child = sites.a.spawn(command.stderr(Stdio::piped()));
     wait_for("end", LIMIT, || child.try_wait().unwrap());
@@ -134,6 +135,27 @@ fn the_compiler_is_confined_and_ends_with_its_tunnel() {
     let ended = wait_for("end", Duration::from_secs(10), || child.try_wait().unwrap());
     assert!(ended.success(), "{ended}");
     assert!(!fs::exists(format!("/proc/{compiler}")).unwrap(), "the compiler is still there");
+}
+
+#[test]
+fn a_start_that_compiles_shows_that_it_goes_on() {
+    let sites = Sites::new();
+    let _lans = sites.lans(1500);
+    let manager = Manager::new();
+    let service = manager.launch(&sites.a, &mirror(&hosts(300)), None);
+    let compiler = compiler(service.pid());
+    kill(compiler, Signal::SIGSTOP).unwrap();
+    // Longer than the compiler may take, and the helper after it.
+    let said = manager.heard();
+    let microseconds = said.lines().find_map(|line| line.strip_prefix("EXTEND_TIMEOUT_USEC=")).unwrap_or_default();
+    assert!(microseconds.parse::<u64>().is_ok_and(|time| time > 70_000_000), "{said:?}");
+    assert_eq!(manager.status()["state"], "starting");
+    kill(compiler, Signal::SIGCONT).unwrap();
+    let mut said = String::new();
+    wait_for("READY=1", LIMIT, || {
+        said += &manager.heard();
+        said.contains("READY=1").then_some(())
+    });
 }
 
 /// libpcap, and what the distribution has linked it with, would run with all that a process has.

@@ -37,6 +37,11 @@ impl Drop for Service {
 }
 
 impl Service {
+    /// Its main process, the supervisor.
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.0.id()).unwrap())
+    }
+
     /// Whether it runs.
     pub fn runs(&mut self) -> bool {
         self.0.try_wait().unwrap().is_none()

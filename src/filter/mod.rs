@@ -9,21 +9,20 @@ mod confine;
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
-use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::WaitStatus;
 use privsep::ipc::{self, BpfInstruction, Channel, Identity};
 use privsep::sys::{option, supervisor::start};
 
 use crate::error::Context;
 use crate::service::identity;
-use crate::supervise::{Child, Readable, to_end, wait};
+use crate::supervise::{Child, Readable, Waited, wait};
 use crate::{Error, log};
 use compiler::{FromCompiler, ToCompiler};
 
@@ -38,26 +37,32 @@ const END: Duration = Duration::from_secs(1);
 /// What helps where a filter is too large.
 const SMALLER: &str = "; name fewer hosts and ports: `net` and `portrange` stand for many";
 
-/// Compiles the filter of a mirror on its interface; an empty one lets everything pass. `None` when a signal asks to end meanwhile.
+/// Compiles the filter of a mirror on its interface; an empty one lets everything pass. `until` waits until a descriptor can be read,
+/// for this time at most. `None` when that was interrupted.
 pub fn compile(
     interface: &str,
     filter: &str,
     identity: Option<Identity>,
-    signals: &SignalFd,
+    until: impl FnOnce(BorrowedFd<'_>, Duration) -> Result<Waited, Error>,
 ) -> Result<Option<Vec<BpfInstruction>>, Error> {
-    program(filter, Some(interface), identity, Some(signals))
+    program(filter, Some(interface), identity, until)
 }
 
 /// Checks that a filter compiles, without an interface and without privilege.
 pub fn check(filter: &str) -> Result<(), Error> {
-    program(filter, None, identity::without_powers(), None).map(drop)
+    program(filter, None, identity::without_powers(), |channel, limit| {
+        let limit = u16::try_from(limit.as_millis()).unwrap_or(u16::MAX);
+        let Readable([answered]) = wait([channel], limit).context(|| "filter compiler".into())?;
+        Ok(if answered { Waited::Done } else { Waited::Enough })
+    })
+    .map(drop)
 }
 
 fn program(
     filter: &str,
     interface: Option<&str>,
     identity: Option<Identity>,
-    signals: Option<&SignalFd>,
+    until: impl FnOnce(BorrowedFd<'_>, Duration) -> Result<Waited, Error>,
 ) -> Result<Option<Vec<BpfInstruction>>, Error> {
     if filter.is_empty() {
         return Ok(Some(Vec::new()));
@@ -65,7 +70,7 @@ fn program(
     if filter.len() > LONGEST {
         return Err(wrong(filter, &format!("has {} bytes, and {LONGEST} are the most{SMALLER}", filter.len())));
     }
-    let Some(answer) = ask(filter, interface, identity, signals)? else { return Ok(None) };
+    let Some(answer) = ask(filter, interface, identity, until)? else { return Ok(None) };
     let program = match answer {
         Ok(FromCompiler::Program(program)) => program,
         Ok(FromCompiler::Failed(error)) => {
@@ -87,12 +92,12 @@ fn program(
     }
 }
 
-/// Has a compiler of its own compile a filter: its answer, or how it has ended without one; `None` when a signal asks to end.
+/// Has a compiler of its own compile a filter: its answer, or how it has ended without one; `None` when the wait was interrupted.
 fn ask(
     filter: &str,
     interface: Option<&str>,
     identity: Option<Identity>,
-    signals: Option<&SignalFd>,
+    until: impl FnOnce(BorrowedFd<'_>, Duration) -> Result<Waited, Error>,
 ) -> Result<Option<Result<FromCompiler, WaitStatus>>, Error> {
     let say = || "filter compiler".to_owned();
     // What runs, whatever its path holds by now.
@@ -109,20 +114,13 @@ fn ask(
             sent => sent.context(say)?,
         }
     }
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        let left = u16::try_from(deadline.saturating_duration_since(Instant::now()).as_millis()).unwrap_or(u16::MAX);
-        // Where no signal is waited for, the channel stands in its place.
-        let signal = signals.map_or(channel.as_fd(), SignalFd::as_fd);
-        match wait([channel.as_fd(), signal], left).context(say)? {
-            Readable([true, _]) => break,
-            Readable([false, true]) if signals.is_some_and(to_end) => return Ok(None),
-            _ if left == 0 => {
-                // The host may be busy, as while it boots: another start may have more time.
-                let (filter, limit) = (log::untrusted(filter), LIMIT.as_secs());
-                return Err(Error::failure(format!("filter {filter:?}: is not compiled within {limit} s{SMALLER}")));
-            }
-            _ => {}
+    match until(channel.as_fd(), LIMIT)? {
+        Waited::Done => {}
+        Waited::Interrupted => return Ok(None),
+        Waited::Enough => {
+            // The host may be busy, as while it boots: another start may have more time.
+            let (filter, limit) = (log::untrusted(filter), LIMIT.as_secs());
+            return Err(Error::failure(format!("filter {filter:?}: is not compiled within {limit} s{SMALLER}")));
         }
     }
     let mut answer = channel.recv().context(say)?;

@@ -84,6 +84,11 @@ impl Notify {
         Some(now + interval)
     }
 
+    /// Has the manager wait so long for the next such message, or for readiness, before it takes the start for one that hangs.
+    pub fn extend_timeout(&self, time: Duration) {
+        self.send(&NotifyState::ExtendTimeoutUsec(u32::try_from(time.as_micros()).unwrap_or(u32::MAX)));
+    }
+
     /// Says something; false when the manager does not take it now, which is no reason to stop.
     pub fn send(&self, state: &NotifyState<'_>) -> bool {
         let text = state.to_string();

@@ -5,7 +5,7 @@ mod child;
 pub use child::Child;
 mod command;
 mod events;
-pub use events::{Readable, to_end, wait};
+pub use events::{Readable, wait};
 pub mod fuzzing;
 mod helper;
 pub mod late;
@@ -27,12 +27,15 @@ mod statistics;
 mod storm;
 mod supervisor;
 mod underlay;
+mod waiting;
+pub use waiting::Waited;
 mod words;
 mod worker;
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use nix::ifaddrs::getifaddrs;
 use nix::sys::signal::{SigSet, Signal};
@@ -56,6 +59,10 @@ use link::LinkWatch;
 use memory::Shortage;
 use policy::{Missing, Place, Policies};
 use supervisor::{Parts, Supervisor};
+use waiting::Waiting;
+
+/// Longest time from when the filter is compiled until the names are looked up once, or the helper has opened its handles.
+const REST_OF_START: Duration = Duration::from_secs(30);
 
 /// Runs a tunnel until it is told to end; calls `ready` once, when the first worker forwards.
 pub fn run(
@@ -85,8 +92,9 @@ fn live(
     let identity = identity::choose(tunnel.user.as_deref())?;
     let executables = executables::open()?;
     let control = ControlSocket::bind(&tunnel.name, identity)?;
-    let Some(filter) = compiled(&tunnel, identity, signals)? else { return Ok(()) };
-    let Some(resolved) = names::paths(&tunnel, policies.missing, signals, &control, notify)? else { return Ok(()) };
+    let waiting = Waiting { tunnel: &tunnel, signals, control: &control };
+    let Some(filter) = compiled(&waiting, identity, notify)? else { return Ok(()) };
+    let Some(resolved) = names::paths(&waiting, policies.missing, notify)? else { return Ok(()) };
     let managed = notify.is_connected() && tunnel.repair != Repair::Never;
     let devices = late::indices(&tunnel);
     let mut paths = Paths::new(&mut tunnel, resolved);
@@ -174,12 +182,15 @@ fn forwards(interface: &str) -> bool {
 
 /// The filter of a mirror as a program, empty for all else; `None` when a signal asks to end meanwhile.
 fn compiled(
-    tunnel: &Tunnel,
+    waiting: &Waiting<'_>,
     identity: Option<Identity>,
-    signals: &SignalFd,
+    notify: &Notify,
 ) -> Result<Option<Vec<BpfInstruction>>, Error> {
-    let Port::Mirror { interface, filter, .. } = &tunnel.port else { return Ok(Some(Vec::new())) };
-    filter::compile(interface, filter, identity, signals)
+    let Port::Mirror { interface, filter, .. } = &waiting.tunnel.port else { return Ok(Some(Vec::new())) };
+    filter::compile(interface, filter, identity, |channel, limit| {
+        notify.extend_timeout(limit + REST_OF_START);
+        waiting.until(Some(channel), limit, None)
+    })
 }
 
 /// Blocks the signals that we handle and opens a descriptor that reports them.

@@ -1,21 +1,18 @@
-//! Waiting for the addresses of a tunnel, while signals and status requests are answered.
+//! Waiting for the addresses of a tunnel.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use nix::sys::signalfd::SignalFd;
 use sd_notify::NotifyState;
 
-use super::events::{Readable, to_end, wait};
 use super::late;
 use super::policy::Missing;
-use super::requests::Requests;
+use super::waiting::{Waited, Waiting};
 use crate::error::Context;
-use crate::service::control_socket::ControlSocket;
 use crate::service::notify::Notify;
 use crate::tunnel::Tunnel;
 use crate::tunnel::resolve::{self, LookUp, Resolved};
-use crate::{Error, log, status};
+use crate::{Error, log};
 
 /// Time between two attempts of a tunnel that waits for its names.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -25,16 +22,15 @@ const ENOUGH: Duration = Duration::from_secs(15);
 
 /// The addresses of each path, or why it has none; `None` when a signal asks to end meanwhile.
 pub fn paths(
-    tunnel: &Tunnel,
+    waiting: &Waiting<'_>,
     missing: Missing,
-    signals: &SignalFd,
-    control: &ControlSocket,
     notify: &Notify,
 ) -> Result<Option<Vec<Result<Resolved, Error>>>, Error> {
+    let tunnel = waiting.tunnel;
     let (start, mut said, mut running) = (Instant::now(), String::new(), None);
     loop {
         let look_up = running.take().map_or_else(|| LookUp::start(tunnel), Ok).context(|| "looking up names".into())?;
-        let waited = wait_until(tunnel, signals, control, waits(&said), Some(&look_up), resolve::LIMIT)?;
+        let waited = waiting.until(Some(look_up.done.as_fd()), resolve::LIMIT, reason(&said))?;
         let error = match waited {
             Waited::Interrupted => return Ok(None),
             Waited::Done => {
@@ -56,17 +52,15 @@ pub fn paths(
             said = error;
         }
         // The service manager is not to take this for a start that hangs.
-        let patience = u32::try_from((resolve::LIMIT + AGAIN * 2).as_micros()).unwrap_or(u32::MAX);
-        notify.send(&NotifyState::ExtendTimeoutUsec(patience));
-        if running.is_none() && wait_until(tunnel, signals, control, waits(&said), None, AGAIN)? == Waited::Interrupted
-        {
+        notify.extend_timeout(resolve::LIMIT + AGAIN * 2);
+        if running.is_none() && waiting.until(None, AGAIN, reason(&said))? == Waited::Interrupted {
             return Ok(None);
         }
     }
 }
 
 /// What a tunnel waits for, once that has been said.
-fn waits(said: &str) -> Option<&str> {
+fn reason(said: &str) -> Option<&str> {
     Some(said).filter(|said| !said.is_empty())
 }
 
@@ -82,49 +76,4 @@ fn judge(
         return Ok(paths);
     }
     paths.into_iter().map(|path| path.map(Ok)).collect()
-}
-
-/// Why a wait has ended.
-#[derive(PartialEq, Eq)]
-enum Waited {
-    /// A signal asks to end.
-    Interrupted,
-    /// The look-up is done.
-    Done,
-    /// The time is over.
-    Enough,
-}
-
-/// Answers status requests until the look-up is done or `limit` is over.
-fn wait_until(
-    tunnel: &Tunnel,
-    signals: &SignalFd,
-    control: &ControlSocket,
-    waits: Option<&str>,
-    look_up: Option<&LookUp>,
-    limit: Duration,
-) -> Result<Waited, Error> {
-    let (deadline, mut requests) = (Instant::now() + limit, Requests::default());
-    loop {
-        let now = Instant::now();
-        requests.go_on(now);
-        let next = requests.due(now).map_or(deadline, |due| due.min(deadline));
-        let left = u16::try_from(next.saturating_duration_since(now).as_millis()).unwrap_or(u16::MAX);
-        let done = look_up.map_or(signals.as_fd(), |look_up| look_up.done.as_fd());
-        let Readable([signal, request, done]) =
-            wait([signals.as_fd(), control.listener.as_fd(), done], left).context(|| "waiting for names".into())?;
-        if signal && to_end(signals) {
-            return Ok(Waited::Interrupted);
-        }
-        if request {
-            control.accept_some().for_each(|(stream, user)| requests.push(stream, user, now));
-            requests.answer(&status::before_start(tunnel, waits).json(), now);
-        }
-        if done && look_up.is_some() {
-            return Ok(Waited::Done);
-        }
-        if now >= deadline {
-            return Ok(Waited::Enough);
-        }
-    }
 }

@@ -1,0 +1,63 @@
+//! Waiting before a tunnel runs, while signals and status requests are answered.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use nix::sys::signalfd::SignalFd;
+
+use super::events::{Readable, to_end, wait};
+use super::requests::Requests;
+use crate::error::Context;
+use crate::service::control_socket::ControlSocket;
+use crate::tunnel::Tunnel;
+use crate::{Error, status};
+
+/// Why a wait has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waited {
+    /// A signal asks to end.
+    Interrupted,
+    /// What was waited for is there.
+    Done,
+    /// The time is over.
+    Enough,
+}
+
+/// What is answered during a wait.
+pub struct Waiting<'a> {
+    /// The tunnel that the status is of.
+    pub tunnel: &'a Tunnel,
+    /// The signals that ask to end.
+    pub signals: &'a SignalFd,
+    /// Where the status is asked for.
+    pub control: &'a ControlSocket,
+}
+
+impl Waiting<'_> {
+    /// Waits until `done` can be read or `limit` is over. `reason` is what the tunnel waits for, where the status is to say so.
+    pub fn until(&self, done: Option<BorrowedFd<'_>>, limit: Duration, reason: Option<&str>) -> Result<Waited, Error> {
+        let Self { tunnel, signals, control } = self;
+        let (deadline, mut requests) = (Instant::now() + limit, Requests::default());
+        loop {
+            let now = Instant::now();
+            requests.go_on(now);
+            let next = requests.due(now).map_or(deadline, |due| due.min(deadline));
+            let left = u16::try_from(next.saturating_duration_since(now).as_millis()).unwrap_or(u16::MAX);
+            let descriptors = [signals.as_fd(), control.listener.as_fd(), done.unwrap_or(signals.as_fd())];
+            let Readable([signal, request, is_done]) = wait(descriptors, left).context(|| "waiting".into())?;
+            if signal && to_end(signals) {
+                return Ok(Waited::Interrupted);
+            }
+            if request {
+                control.accept_some().for_each(|(stream, user)| requests.push(stream, user, now));
+                requests.answer(&status::before_start(tunnel, reason).json(), now);
+            }
+            if is_done && done.is_some() {
+                return Ok(Waited::Done);
+            }
+            if now >= deadline {
+                return Ok(Waited::Enough);
+            }
+        }
+    }
+}
