@@ -287,3 +287,31 @@ fn help_and_refusals_of_show_are_about_show() {
         assert!(text.contains(&format!("unexpected argument '{option}'")) && !text.contains("as a value"), "{text}");
     }
 }
+
+/// What a host says and what a firewall or a router on the way says are different faults.
+#[test]
+fn port_unreachable_and_prohibited_are_told_apart() {
+    let sites = Sites::new();
+    sites.b.inside(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap());
+    sites.b.ip("route add prohibit 198.51.100.9");
+    sites.a.ip("route add 198.51.100.9 via 192.0.2.2");
+    for (name, port, peer, words) in [
+        ("refused", 6001, "192.0.2.2", " port unreachable: no ethudp listens at the peer's port"),
+        ("filtered", 6002, "198.51.100.9", " prohibited: a firewall at the peer or on the way"),
+    ] {
+        let arguments = format!("-i -dev {name} 192.0.2.1 {port} {peer} {port} 10.8.0.1 24");
+        let tunnel = Running::classic(&sites.a, name, &arguments);
+        let text = wait_for(words, PATIENCE, || {
+            let text = Background::run(&sites.a, &tunnel.scratch, &[], &["show", name]).output;
+            text.contains(words).then_some(text)
+        });
+        assert_eq!(
+            (text.matches(" unreachable: ").count(), text.contains("other errors")),
+            (usize::from(port == 6001), false)
+        );
+        assert!(
+            text.contains(&format!("  interface   {name}: ")) && text.contains(" given to it, 0 dropped\n"),
+            "{text}"
+        );
+    }
+}

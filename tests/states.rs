@@ -233,7 +233,7 @@ fn who_is_not_up_after_ten_seconds_says_what_is_known() {
     let a = end(&sites.a, "a", 6001, "", "192.0.2.1 6001 192.0.2.2 6001");
     let pair = pair(&sites, 6003, "", "");
     wait_for("a line", crate::lab::PATIENCE, || (lines(&a, "not up for 1") > 0).then_some(()));
-    let (log, words) = (a.log(), "error messages about what we send");
+    let (log, words) = (a.log(), "error messages about what we send: port unreachable: no ethudp listens");
     let status = a.status();
     assert!(status["state"] == "connecting" && status["reason"].as_str().unwrap().contains(words), "{status}");
     assert!(log.lines().any(|line| line.contains("not up for 1") && line.contains(words)), "{log}");

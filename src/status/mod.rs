@@ -3,7 +3,7 @@
 pub mod ask;
 mod collect;
 mod text;
-mod words;
+pub mod words;
 
 use privsep::ipc::{PathCounters, PortCounters, SealCounters, SecureCounters};
 use serde::{Deserialize, Serialize};

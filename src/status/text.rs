@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use privsep::ipc::{PathCounters, PathHealth};
 
-use super::words::{health, lacks};
+use super::words::{PROHIBITED, REFUSED, health, lacks};
 use super::{PathStatus, SessionStatus, Status};
 
 impl Status {
@@ -131,7 +131,7 @@ impl Status {
         let dropped = drops.into_iter().fold(0, u64::saturating_add);
         let _ = writeln!(
             text,
-            "  {:<11} taken {} frames ({} bytes), given {} frames ({} bytes), dropped {}",
+            "  interface   {}: {} frames ({} bytes) taken from it, {} ({} bytes) given to it, {} dropped",
             self.port.interface, port.rx_frames, port.rx_bytes, port.tx_frames, port.tx_bytes, dropped
         );
         if port.tx_dropped_oversize > 0 {
@@ -173,7 +173,7 @@ impl Status {
     }
 
     /// What a path has not taken or sent, and why.
-    fn lost(&self, counters: &PathCounters) -> [(u64, &'static str); 10] {
+    fn lost(&self, counters: &PathCounters) -> [(u64, &'static str); 12] {
         let (invalid, foreign) = if self.session.is_some() {
             (
                 "were not the peer's, came twice, or had been changed on the way",
@@ -185,13 +185,16 @@ impl Status {
                 "came from somebody who has not told the password",
             )
         };
+        let told = counters.rx_refused.saturating_add(counters.rx_prohibited);
         [
             (counters.rx_dropped_invalid, invalid),
             (counters.rx_implausible, "could be decoded, but to nothing that an Ethernet carries"),
             (counters.rx_dropped_foreign, foreign),
             (counters.rx_dropped_oversize, "were longer than any that we send"),
             (counters.rx_dropped_stale, "were too late"),
-            (counters.rx_errors, "error messages came back, as when nobody listens there"),
+            (counters.rx_refused, REFUSED),
+            (counters.rx_prohibited, PROHIBITED),
+            (counters.rx_errors.saturating_sub(told), "other errors came back"),
             (counters.tx_errors, "could not be sent"),
             (counters.tx_dropped_oversize, "were too long to be sent, even in fragments"),
             (counters.tx_dropped_unfragmentable, "were too long for two fragments"),

@@ -48,6 +48,13 @@ fn other_aes_256(cipher: Cipher) -> &'static str {
     }
 }
 
+/// What an ICMP message "port unreachable" means, which the kernel tells as `ECONNREFUSED`.
+pub const REFUSED: &str =
+    "port unreachable: no ethudp listens at the peer's port, or a firewall there rejects what we send";
+
+/// What ICMP messages mean by which a packet filter or a route says no: "host prohibited", "administratively prohibited".
+pub const PROHIBITED: &str = "prohibited: a firewall at the peer or on the way rejects what we send";
+
 /// What a cipher of the classic wire means.
 pub fn protection(cipher: Cipher) -> &'static str {
     match cipher {

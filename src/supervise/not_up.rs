@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use privsep::ipc::{Address, PathCounters, PathReport};
 
 use crate::status::Mismatch;
+use crate::status::words::{PROHIBITED, REFUSED};
 
 /// From the start, or from when it was up last, to the first line.
 const FIRST: Duration = Duration::from_secs(10);
@@ -114,9 +115,15 @@ fn nothing_comes(report: &PathReport, then: &PathCounters, fixed: bool) -> Strin
                  datagrams pass?"
             ),
         },
-        refused => format!(
-            "nothing comes but {refused} error messages about what we send, as when no ethudp runs there or a firewall refuses it"
-        ),
+        errors => {
+            let refused = grown(|c| c.rx_refused);
+            let told = match grown(|c| c.rx_prohibited) {
+                0 if refused == 0 => String::new(),
+                prohibited if prohibited > refused => format!(": {PROHIBITED}"),
+                _ => format!(": {REFUSED}"),
+            };
+            format!("nothing comes but {errors} error messages about what we send{told}")
+        }
     }
 }
 
@@ -150,6 +157,16 @@ mod tests {
             (PathCounters::default(), true, "nothing comes at all. Datagrams from another"),
             (PathCounters::default(), false, "address is not known yet"),
             (PathCounters { rx_errors: 3, ..PathCounters::default() }, true, "but 3 error messages"),
+            (
+                PathCounters { rx_errors: 3, rx_refused: 2, rx_prohibited: 1, ..PathCounters::default() },
+                true,
+                "what we send: port unreachable: no ethudp listens",
+            ),
+            (
+                PathCounters { rx_errors: 3, rx_prohibited: 3, ..PathCounters::default() },
+                true,
+                "what we send: prohibited: a firewall",
+            ),
             (PathCounters { tx_errors: 4, ..PathCounters::default() }, true, "4 datagrams could not be sent"),
             (PathCounters { rx_dropped_foreign: 12, ..received }, false, "does not send the password"),
             (PathCounters { rx_dropped_invalid: 5, ..received }, true, "of 12 datagrams that have come 5"),

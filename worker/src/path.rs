@@ -1,6 +1,6 @@
 //! The remote side: UDP sockets, opened by the helper.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -127,8 +127,8 @@ impl Inlet {
                 }
                 // An ICMP message about what we sent, from whomever: taken off a connected socket by this call, and no reason to
                 // stop receiving. Only an error that does not go away is one of the socket.
-                Err(_) => {
-                    counters.rx_errors.add(1);
+                Err(error) => {
+                    count(&error, counters);
                     (self.errors, tries) = (self.errors + 1, tries + 1);
                     if self.errors > LASTING {
                         return Received::Error;
@@ -160,6 +160,17 @@ impl Inlet {
         counters.rx_datagrams.add(batch.len() as u64);
         counters.rx_bytes.add(batch.bytes());
         Received::Batch
+    }
+}
+
+/// Counts an error of reading, and which message it tells of. Those that a host or a network is unreachable are not among them: the
+/// kernel keeps them from a socket that has not asked for all (`icmp_err_convert`, `icmpv6_err_convert`).
+fn count(error: &io::Error, counters: &SharedPath) {
+    counters.rx_errors.add(1);
+    match error.raw_os_error() {
+        Some(libc::ECONNREFUSED) => counters.rx_refused.add(1),
+        Some(libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EACCES) => counters.rx_prohibited.add(1),
+        _ => {}
     }
 }
 

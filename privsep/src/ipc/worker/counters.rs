@@ -128,6 +128,8 @@ counters! {
         tx_dropped_oversize: -,
         tx_dropped_unlearned: -,
         rx_errors: -,
+        rx_refused: -,
+        rx_prohibited: -,
         rx_implausible: -,
         pings_sent: Pings,
         pings_received: Pings,
