@@ -78,8 +78,13 @@ fn a_given_local_address_may_go_and_come_back() {
     let (a, _b) = both(&sites, "192.0.2.1:6000", "192.0.2.2:6000", V4);
     sites.a.ip("addr del 192.0.2.1/24 dev wan");
     a.wait_state("down", LIMIT);
+    let gone = "path 1: local address 192.0.2.1 is gone from this host";
+    wait_for(gone, LIMIT, || a.status()["reason"].as_str().is_some_and(|reason| reason.contains(gone)).then_some(()));
+    assert!(a.log().contains(gone), "{}", a.log());
     sites.a.ip("addr add 192.0.2.1/24 dev wan");
     assert_passes(&sites, "after the address is there again");
+    a.wait_state("up", LIMIT);
+    wait_for("no reason", LIMIT, || a.status()["reason"].is_null().then_some(()));
 }
 
 #[test]

@@ -101,8 +101,13 @@ const ALL_THREADS: i32 = 1;
 pub const ALLOWED: &[Allowed] = &[
     // The supervisor.
     allow("accept4", libc::SYS_accept4, Any, "status requests"),
-    allow("sendto", libc::SYS_sendto, Any, "messages to service manager and system log; asks for an interface"),
-    allow("recvfrom", libc::SYS_recvfrom, Any, "messages about interfaces"),
+    allow(
+        "sendto",
+        libc::SYS_sendto,
+        Any,
+        "messages to service manager and system log; asks for interfaces and addresses",
+    ),
+    allow("recvfrom", libc::SYS_recvfrom, Any, "messages about interfaces and addresses"),
     allow("socketpair", libc::SYS_socketpair, OneOf(0, UNIX), "channels to a new worker"),
     allow("clone", libc::SYS_clone, NoNamespace, "starts a worker; a worker's threads"),
     allow(

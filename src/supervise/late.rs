@@ -13,6 +13,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use privsep::ipc::{self, Address, PathHealth, PathReport};
 
 use super::link::LinkWatch;
+use super::own::Locals;
 use super::repair::Need;
 use crate::tunnel::resolve::Resolved;
 use crate::tunnel::{self, Endpoint, Remote, Tunnel};
@@ -167,6 +168,8 @@ pub struct Watch {
     /// Of each present path: its number in the file, and whether a name stands in it.
     present: Vec<(usize, bool)>,
     devices: Vec<Device>,
+    /// Local addresses of the present paths.
+    locals: Locals,
     looked: Option<Instant>,
     /// Since when a path with a name is not up, for each present path.
     silent: Vec<Option<Instant>>,
@@ -194,8 +197,8 @@ impl Watch {
         };
         let devices = here.chain(missing).map(device).collect();
         let silent = vec![None; present.len()];
-        let answered = tunnel.is_answered();
-        Self { absent, present, devices, looked: None, silent, doubted: HashSet::new(), managed, answered }
+        let (locals, answered) = (Locals::new(&paths.present), tunnel.is_answered());
+        Self { absent, present, devices, locals, looked: None, silent, doubted: HashSet::new(), managed, answered }
     }
 
     /// The paths of the file that the tunnel does not have, by their number.
@@ -203,7 +206,7 @@ impl Watch {
         &self.absent
     }
 
-    /// Looks at the devices when that is due, and returns what is to be logged of devices and names.
+    /// Looks at devices and local addresses when that is due, and returns what is to be logged of them and of names.
     pub fn look(&mut self, now: Instant, link: &mut LinkWatch) -> Vec<String> {
         if self.looked.is_some_and(|looked| now < looked + LOOK) {
             return Vec::new();
@@ -216,6 +219,9 @@ impl Watch {
                 lines.push(format!("path {}: {NAME_UNMANAGED}", number + 1));
             }
         }
+        let (silent, answered) = (&self.silent, self.answered);
+        let gone = self.locals.look(link, |path| !answered || silent[path].is_some()).unwrap_or_default();
+        lines.extend(gone.into_iter().map(|(path, line)| format!("path {}: {line}", self.present[path].0 + 1)));
         for device in &mut self.devices {
             // What the kernel does not tell is as it was.
             let Ok(index) = link.index_of(&device.name) else { continue };
@@ -261,6 +267,9 @@ impl Watch {
         let &(number, named) = self.present.get(path)?;
         let device = self.devices.iter().find(|device| device.number == number);
         if let Some(line) = device.and_then(|device| said_of(device, self.managed)) {
+            return Some(line);
+        }
+        if let Some(line) = self.locals.reason(path) {
             return Some(line);
         }
         let silent = self.silent[path].is_some_and(|since| since.elapsed() >= DOUBT);

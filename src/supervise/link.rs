@@ -2,6 +2,7 @@
 //!
 //! The sockets are opened in the host's network namespace and stay in it when the supervisor leaves.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
@@ -18,6 +19,8 @@ use crate::tunnel::bounds;
 /// `linux/rtnetlink.h`).
 const LINKS: u32 = 1;
 const ADDRESSES: u32 = 0x110;
+/// Length of a `struct ifaddrmsg`.
+const IFADDR: usize = 8;
 /// Attribute of an interface that has gone to another network namespace (`IFLA_NEW_NETNSID`).
 const NEW_NETNSID: u16 = 45;
 
@@ -169,6 +172,13 @@ impl LinkWatch {
         }
     }
 
+    /// Every address of the host.
+    pub fn all_addresses(&mut self) -> io::Result<HashSet<IpAddr>> {
+        let mut request = Request::new(libc::RTM_GETADDR, libc::NLM_F_DUMP);
+        request.extend(&[0; IFADDR]);
+        Ok(self.query.dump(request, libc::RTM_NEWADDR, address)?.into_iter().collect())
+    }
+
     /// Asks the kernel how interface and bridge are.
     fn look(&mut self) -> Fate {
         // Where it has gone nothing is known of it.
@@ -247,6 +257,15 @@ pub fn link_at(netlink: &mut Netlink, index: u32) -> io::Result<Link> {
     let mut request = Request::new(libc::RTM_GETLINK, 0);
     request.extend(&[[0; 4], index.to_ne_bytes(), [0; 4], [0; 4]].concat());
     Link::parse(&netlink.transact(request, libc::RTM_NEWLINK)?)
+}
+
+/// The address of an `RTM_NEWADDR`: the own one, where the interface has a peer.
+fn address(payload: &[u8]) -> Option<IpAddr> {
+    let all = payload.get(IFADDR..)?;
+    let of = |wanted| attributes(all).find(|(name, _)| *name == wanted).map(|(_, value)| value);
+    let value = of(libc::IFA_LOCAL).or_else(|| of(libc::IFA_ADDRESS))?;
+    let v4 = <[u8; 4]>::try_from(value).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(value).map(IpAddr::from)).ok()
 }
 
 /// The ports of a bridge.
@@ -350,6 +369,9 @@ mod tests {
         let mut netlink = Netlink::open().unwrap();
         assert_eq!(link_at(&mut netlink, 1).unwrap().name, "lo");
         assert!(ports(&mut netlink, 1).unwrap().is_empty());
+        let mut watch = LinkWatch::new(1, &[], None, false).unwrap();
+        assert!(watch.all_addresses().unwrap().contains(&IpAddr::from([127, 0, 0, 1])));
+        assert_eq!(address(&[0; IFADDR - 1]).or(address(&[0; IFADDR])), None);
     }
 
     #[test]

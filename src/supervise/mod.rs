@@ -15,6 +15,7 @@ mod mismatch;
 mod names;
 mod not_up;
 mod observe;
+mod own;
 pub mod policy;
 mod repair;
 mod requests;

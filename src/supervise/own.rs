@@ -1,0 +1,87 @@
+//! Local addresses of paths that go away while the tunnel runs: nothing comes in by them, and nothing leaves, until they come back.
+
+use std::collections::HashSet;
+use std::io;
+use std::net::IpAddr;
+
+use nix::ifaddrs::getifaddrs;
+
+use super::link::LinkWatch;
+use super::same_address;
+use crate::tunnel::resolve::Resolved;
+
+/// The local address of each path, where an interface had it at the start.
+#[derive(Debug)]
+pub struct Locals(Vec<Option<Local>>);
+
+#[derive(Debug)]
+struct Local {
+    address: IpAddr,
+    gone: bool,
+}
+
+impl Locals {
+    /// Of the paths of a tunnel that starts. A wildcard, or an address that a route makes one of this host, is no interface's.
+    pub fn new(paths: &[Resolved]) -> Self {
+        let own: Vec<_> = getifaddrs().into_iter().flatten().filter_map(|own| own.address).collect();
+        let here = |path: &Resolved| own.iter().any(|own| same_address(own, &path.local));
+        let local = |path: &Resolved| here(path).then(|| Local { address: path.local.ip(), gone: false });
+        Self(paths.iter().map(local).collect())
+    }
+
+    /// Looks for the addresses, where one is gone or that of a path for which `doubted` tells that it may be; what is to be logged of
+    /// which path.
+    pub fn look(&mut self, link: &mut LinkWatch, doubted: impl Fn(usize) -> bool) -> io::Result<Vec<(usize, String)>> {
+        let mut due = self.0.iter().enumerate();
+        if !due.any(|(path, local)| local.as_ref().is_some_and(|local| local.gone || doubted(path))) {
+            return Ok(Vec::new());
+        }
+        Ok(self.note(&link.all_addresses()?))
+    }
+
+    /// Takes note of the addresses that there are now.
+    fn note(&mut self, present: &HashSet<IpAddr>) -> Vec<(usize, String)> {
+        let mut lines = Vec::new();
+        for (path, local) in self.0.iter_mut().enumerate().filter_map(|(path, local)| Some((path, local.as_mut()?))) {
+            let gone = !present.contains(&local.address);
+            if std::mem::replace(&mut local.gone, gone) != gone && gone {
+                lines.push((path, sentence(local.address)));
+            }
+        }
+        lines
+    }
+
+    /// Why a path does not work, where its address is gone.
+    pub fn reason(&self, path: usize) -> Option<String> {
+        self.0.get(path)?.as_ref().filter(|local| local.gone).map(|local| sentence(local.address))
+    }
+}
+
+fn sentence(address: IpAddr) -> String {
+    format!("local address {address} is gone from this host; `ip addr` lists its addresses")
+}
+
+#[cfg(test)]
+mod tests {
+    use privsep::ipc::Remote;
+
+    use super::*;
+
+    #[test]
+    fn an_address_that_was_here_is_missed_when_it_goes() {
+        let path = |local: &str| {
+            let remote = Remote::Learned { address: None, port: None };
+            Resolved { local: local.parse().unwrap(), remote, underlay_mtu: None }
+        };
+        // The second is an address of this host by a route, the third a wildcard.
+        let mut locals = Locals::new(&[path("127.0.0.1:1"), path("127.0.0.9:1"), path("0.0.0.0:1")]);
+        let here = HashSet::from(["127.0.0.1".parse().unwrap()]);
+        assert_eq!(locals.note(&here), []);
+        let gone = "local address 127.0.0.1 is gone from this host";
+        assert!(matches!(&locals.note(&HashSet::new())[..], [(0, line)] if line.starts_with(gone)));
+        assert_eq!(locals.note(&HashSet::new()), []);
+        assert!(locals.reason(0).unwrap().starts_with(gone));
+        assert_eq!((locals.reason(1), locals.reason(2), locals.reason(7)), (None, None, None));
+        assert_eq!((locals.note(&here), locals.reason(0)), (Vec::new(), None));
+    }
+}
