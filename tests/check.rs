@@ -181,7 +181,12 @@ fn check_fails_where_up_does() {
     let (sites, scratch) = (Sites::new(), Scratch::new());
     let run = format!("run = \"true\"\n{TAP}");
     for (name, content, mode, words) in [
-        ("a b.toml", TAP, 0o644, "tunnel name \"a b\": must have 1 to 64 bytes"),
+        (
+            "a b.toml",
+            TAP,
+            0o644,
+            "must have 1 to 64 bytes, no '/' and no space, and not begin with '.' or '-'; the unit takes 1 to 24 letters",
+        ),
         (".a.toml", TAP, 0o644, "tunnel name \".a\": must have 1 to 64 bytes"),
         (
             "a.toml",

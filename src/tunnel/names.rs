@@ -22,7 +22,8 @@ pub fn tunnel(name: &str) -> Result<String, String> {
     let bad = |b: u8| b == b'/' || b.is_ascii_control() || b.is_ascii_whitespace();
     if name.is_empty() || name.len() > 64 || name.starts_with(['.', '-']) || name.bytes().any(bad) {
         return Err(format!(
-            "tunnel name {name:?}: must have 1 to 64 bytes, no '/' and no space, and not begin with '.' or '-'"
+            "tunnel name {name:?}: must have 1 to 64 bytes, no '/' and no space, and not begin with '.' or '-'; the unit takes 1 to \
+             {LONGEST} letters, digits, '-' and '_'"
         ));
     }
     Ok(name.to_owned())

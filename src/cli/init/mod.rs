@@ -87,7 +87,10 @@ pub fn run(options: &Options) -> Result<(), Error> {
         paste::of_words(&options.name, &options.rest, &options.peer).map_err(Error::Usage)?;
     // The file's name is the tunnel's with an ending.
     let name = options.name.strip_suffix(".toml").unwrap_or(&options.name);
-    names::tunnel(name).map_err(Error::Usage)?;
+    // A file that is there may have any name that `up` takes, a new one has one that the unit takes.
+    if names::tunnel(name).is_err() {
+        names::unit(name).map_err(Error::Usage)?;
+    }
     // What is wrong with an option is said before what is in the way of all of them.
     Given::parse(options, name, &Host::default()).map_err(Error::Usage)?;
     let place = Place::new(&options.dir, name)?;
