@@ -7,7 +7,7 @@ use ethudp_worker::frame::checksum::Sum;
 use nix::sys::signal::{Signal, kill};
 use pcap::BpfProgram;
 
-use crate::lab::{CAPTURES, Running, Sites, Wire, capture, frame, offline};
+use crate::lab::{Background, CAPTURES, Running, Sites, Wire, capture, frame, offline, wait_for};
 
 const LIMIT: Duration = crate::lab::PATIENCE;
 const SILENCE: Duration = Duration::from_millis(300);
@@ -284,4 +284,25 @@ fn payloads_never_have_more_than_was_captured() {
     v6.extend_from_slice(b"\0\x01\0\x02\0\x0b\0\0abc");
     wire.send(&v6);
     assert_eq!(collected(&collector), [b"abc"]);
+}
+
+#[test]
+fn an_end_that_writes_no_frames_counts_them() {
+    let sites = Sites::new();
+    let (lan_a, _lan_b) = sites.lans(1500);
+    let path = |here, there| format!("[[path]]\nlocal = \"192.0.2.{here}:6000\"\nremote = \"192.0.2.{there}:6000\"\n");
+    let mirror = "mode = \"mirror\"\nwire = \"classic\"\n[mirror]\ninterface = \"lan\"\n";
+    let sender = "direction = \"send\"\nmode = \"tap\"\nwire = \"classic\"\n[tap]\nname = \"eu0\"\n";
+    let _a = Running::up(&sites.a, "a", &(mirror.to_owned() + &path(1, 2)));
+    let wire = Wire::new(&lan_a, "eth0");
+    for end in [mirror, sender] {
+        let b = Running::up(&sites.b, "b", &(end.to_owned() + &path(2, 1)));
+        wait_for("count", LIMIT, || {
+            wire.send(&frame(1, 300));
+            (b.count("/port/tx_dropped_direction") > 0).then_some(())
+        });
+        assert_eq!(b.count("/port/tx_frames"), 0);
+        let shown = Background::run(&sites.b, &b.scratch, &[], &["show", "b"]);
+        assert!(shown.output.contains("this end writes none: for the end of a mirror set"), "{}", shown.output);
+    }
 }

@@ -126,7 +126,7 @@ impl Status {
         };
         let drops = [
             port.rx_dropped_oversize, port.rx_dropped_kernel, port.rx_dropped_stale, port.rx_errors,
-            port.tx_dropped_short, port.tx_dropped_oversize, port.tx_errors,
+            port.tx_dropped_short, port.tx_dropped_direction, port.tx_dropped_oversize, port.tx_errors,
         ];
         let dropped = drops.into_iter().fold(0, u64::saturating_add);
         let _ = writeln!(
@@ -139,6 +139,14 @@ impl Status {
             let _ = writeln!(
                 text,
                 "              {count} were longer than its MTU: is that of the other end's local side larger?"
+            );
+        }
+        if port.tx_dropped_direction > 0 {
+            let count = port.tx_dropped_direction;
+            let _ = writeln!(
+                text,
+                "              {count} came from the peer, and this end writes none: for the end of a mirror set `direction = \"receive\"` \
+                 and another mode than mirror"
             );
         }
         for path in &self.paths {

@@ -105,6 +105,7 @@ counters! {
         tx_frames: Traffic,
         tx_bytes: Traffic,
         tx_dropped_short: -,
+        tx_dropped_direction: -,
         tx_dropped_oversize: -,
         tx_errors: -,
         rx_broadcast: -,

@@ -122,7 +122,7 @@ impl Session {
         let (codec, scratch, password) = (&self.codec, &mut self.scratch, self.password.as_ref());
         // What leaves by the kernel's choice of our address is not answered.
         let unanswered = path.last_pong.saturating_add(SERVES) < self.tick;
-        let (mut implausible, mut short) = (0, 0);
+        let (mut implausible, mut short, mut unwritten) = (0, 0, 0);
         batch.filter_map(|source, buffer, length| {
             let Ok(length) = decode(path, codec, scratch, buffer, length, now_us) else {
                 counts.rx_dropped_invalid.add(1);
@@ -150,7 +150,7 @@ impl Session {
                 Kind::Password => false,
             });
             match kind {
-                Kind::Frame if !self.delivers => {}
+                Kind::Frame if !self.delivers => unwritten += 1,
                 Kind::Frame if length < HEADER => short += 1,
                 Kind::Frame => return Some(length),
                 Kind::Ping => {
@@ -170,6 +170,7 @@ impl Session {
         });
         counts.rx_implausible.add(implausible);
         counters.port.tx_dropped_short.add(short);
+        counters.port.tx_dropped_direction.add(unwritten);
         self.route.targets[number] = path.remote.target();
     }
 
