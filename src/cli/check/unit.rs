@@ -152,6 +152,23 @@ mod tests {
     }
 
     #[test]
+    fn a_command_in_a_file_that_is_not_roots_is_refused_by_the_unit() {
+        let file = std::env::temp_dir().join(format!("ethudp-unit-{}.toml", std::process::id()));
+        let tap =
+            "mode = \"tap\"\nwire = \"classic\"\n[[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"192.0.2.2:6000\"\n";
+        for (text, refused) in [(format!("run = \"true\"\n{tap}"), true), (tap.to_owned(), false)] {
+            fs::write(&file, text).unwrap();
+            // Without root it is ours, and not root's, as it is.
+            let _ = std::os::unix::fs::chown(&file, Some(65_534), None);
+            let read = crate::tunnel::file::look(&file, "a", Path::new("/")).unwrap();
+            let lines = obstacles(&read, "a", Path::new(DIRECTORY), true);
+            let words = "the unit refuses it, as it has `run`: belongs to user ";
+            assert_eq!(lines.iter().any(|line| line.starts_with(words)), refused, "{lines:?}");
+        }
+        fs::remove_file(file).unwrap();
+    }
+
+    #[test]
     fn what_a_drop_in_provides_is_not_asked_for() {
         let lines = |text: &str, secret: &str| {
             lacking("a", "key-file", secret, Path::new("/etc/ethudp"), &DropIns(parse(text)))
