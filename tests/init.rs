@@ -211,7 +211,12 @@ fn an_end_gets_its_endpoint_and_address_later() {
     let (a, b) = (Scratch::new(), Scratch::new());
     let (_, of_a, said) = init(&a, "t");
     let line_of_a = of_a.trim_end();
-    assert!(said.contains(&format!("at the other end: ethudp init t --endpoint HOST --peer {of_a}")), "{said}");
+    assert!(said.contains(&format!("at the other end: ethudp init t --peer {of_a}")), "{said}");
+    assert!(
+        said.contains(
+            "this end has no --endpoint, so the other end needs one: give it there, or here to the same NAME"
+        )
+    );
     assert!(said.contains("t.toml: its TAP interface has no address; give it one by --address"), "{said}");
     let words = "or let the other end say where it is: there `ethudp init NAME --endpoint HOST[:PORT]`";
     fails(&b, &format!("t --peer {line_of_a}"), 2, words);

@@ -119,8 +119,12 @@ pub fn run(options: &Options) -> Result<(), Error> {
     } else {
         let (file, key) = (place.file.display(), place.key.display());
         log::info(&if there { format!("changed {file}") } else { format!("wrote {file} and {key}") });
-        let endpoint = if line.endpoint.is_none() { "--endpoint HOST " } else { "" };
-        log::info(&format!("at the other end: ethudp init {name} {endpoint}--peer {line}"));
+        if line.endpoint.is_none() {
+            log::info(
+                "this end has no --endpoint, so the other end needs one: give it there, or here to the same NAME",
+            );
+        }
+        log::info(&format!("at the other end: ethudp init {name} --peer {line}"));
         let dir = if options.dir == Path::new(DIRECTORY) {
             String::new()
         } else {
