@@ -4,6 +4,7 @@ use std::fs;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use ethudp_stubs::raw::call;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -156,6 +157,51 @@ fn a_start_that_compiles_shows_that_it_goes_on() {
         said += &manager.heard();
         said.contains("READY=1").then_some(())
     });
+}
+
+/// From now on this thread and what it starts are on a kernel without Landlock.
+fn without_landlock() {
+    let (load, equal, end) = (0x20, 0x15, 0x06_u64);
+    let number = libc::SYS_landlock_create_ruleset.cast_unsigned();
+    let (no_such_call, allow) = (0x5_0000 | libc::ENOSYS as u64, 0x7fff_0000_u64);
+    // struct sock_filter: code, two distances, value.
+    let program = [load, equal | 1 << 24 | number << 32, end | no_such_call << 32, end | allow << 32];
+    let filter = [program.len() as u64, program.as_ptr() as u64];
+    call(libc::SYS_prctl, &[libc::PR_SET_NO_NEW_PRIVS.into(), 1, 0, 0, 0]).unwrap();
+    call(libc::SYS_seccomp, &[libc::SECCOMP_SET_MODE_FILTER.into(), 0, filter.as_ptr() as i64]).unwrap();
+}
+
+#[test]
+fn the_compiler_is_confined_in_full_where_the_file_requires_it() {
+    let sites = Sites::new();
+    let _lans = sites.lans(1500);
+    for (require, words) in [
+        ("require-confinement = true\n", "lacks Landlock to confine the filter compiler"),
+        // Else it does its work: this filter cannot be compiled.
+        ("", "syntax error"),
+    ] {
+        let scratch = Scratch::new();
+        let file = scratch.write("m.toml", &(require.to_owned() + &mirror("udp port")), 0o644);
+        let run = std::thread::scope(|scope| {
+            let run = || {
+                without_landlock();
+                Background::run(&sites.a, &scratch, &[], &["up", file.to_str().unwrap()])
+            };
+            scope.spawn(run).join().unwrap()
+        });
+        assert!(run.status.code() == Some(78) && run.output.contains(words), "{require}: {}", run.output);
+    }
+}
+
+#[test]
+fn check_needs_no_power_to_become_another_user() {
+    let sites = Sites::new();
+    let scratch = Scratch::new();
+    let file = scratch.write("m.toml", &mirror("udp port 514"), 0o644);
+    for dropped in ["-setuid", "-setgid", "-all"] {
+        let run = Background::run(&sites.a, &scratch, &["--bounding-set", dropped], &["check", file.to_str().unwrap()]);
+        assert_eq!(run.status.code(), Some(0), "{dropped}: {}", run.output);
+    }
 }
 
 /// libpcap, and what the distribution has linked it with, would run with all that a process has.

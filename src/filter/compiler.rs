@@ -24,8 +24,9 @@ const TEXT: usize = 1000;
 /// To the compiler, one of each, in this order.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToCompiler {
-    /// Become this user, if started by root, and open this interface, if there is one to compile for.
-    Open(Option<Identity>, Option<String>),
+    /// Become this user, if started by root, and open this interface, if there is one to compile for; where confinement
+    /// is required, only if the kernel lacks none of it.
+    Open { identity: Option<Identity>, interface: Option<String>, required: bool },
     /// Compile this filter.
     Compile(String),
 }
@@ -41,6 +42,8 @@ pub enum FromCompiler {
     Program(Vec<BpfInstruction>),
     /// The process cannot confine itself.
     Failed(String),
+    /// The kernel lacks this, which is required.
+    Lacks(String),
     /// libpcap cannot be loaded.
     NoLibrary(String),
     /// The interface cannot be opened.
@@ -75,10 +78,10 @@ pub fn run() -> ExitCode {
 fn serve() -> Result<(), ipc::Error> {
     privsep::confine::at_start()?;
     let supervisor = Channel::<FromCompiler, ToCompiler>::new(process::inherited(process::SUPERVISOR_FD)?);
-    let Some((ToCompiler::Open(identity, interface), _)) = supervisor.recv()? else {
+    let Some((ToCompiler::Open { identity, interface, required }, _)) = supervisor.recv()? else {
         return Err(ipc::Error::Violation("no order to open"));
     };
-    let answer = answer(&supervisor, identity, interface.as_deref());
+    let answer = answer(&supervisor, identity, interface.as_deref(), required);
     supervisor.send(&answer.unwrap_or_else(|error| FromCompiler::Failed(shortened(&error.to_string()))), &[])
 }
 
@@ -87,8 +90,12 @@ fn answer(
     supervisor: &Channel<FromCompiler, ToCompiler>,
     identity: Option<Identity>,
     interface: Option<&str>,
+    required: bool,
 ) -> Result<FromCompiler, ipc::Error> {
-    let libraries = confine::before_loading(identity, interface.is_some())?;
+    let (libraries, lacks) = confine::before_loading(identity, interface.is_some())?;
+    if required && !lacks.is_empty() {
+        return Ok(FromCompiler::Lacks(lacks.join(", ")));
+    }
     let library = match Libpcap::load() {
         Ok(library) => library,
         Err(error) => return Ok(FromCompiler::NoLibrary(shortened(&error))),

@@ -34,8 +34,8 @@ const NAMES: [&str; 9] = [
 const INTERFACES: &str = "/sys";
 
 /// Before libpcap is loaded: the tunnel's user, `CAP_NET_RAW` alone, and that only for who is to open an interface.
-/// Returns where its libraries are, which the kernel tells only now.
-pub fn before_loading(identity: Option<Identity>, live: bool) -> io::Result<BTreeSet<PathBuf>> {
+/// Returns where its libraries are, which the kernel tells only now, and what this kernel lacks to confine the process.
+pub fn before_loading(identity: Option<Identity>, live: bool) -> io::Result<(BTreeSet<PathBuf>, Vec<&'static str>)> {
     let libraries = libraries()?;
     if identity.is_some() {
         confine::drop_bounding_set()?;
@@ -53,10 +53,11 @@ pub fn before_loading(identity: Option<Identity>, live: bool) -> io::Result<BTre
     setrlimit(Resource::RLIMIT_CPU, PROCESSOR_S, PROCESSOR_S + 1)?;
     let time_is_over: SigSet = [Signal::SIGXCPU].into_iter().collect();
     time_is_over.thread_unblock()?;
-    restrict_files(&libraries, &[Path::new(INTERFACES)])?;
-    confine::deny_write_execute();
+    let abi = restrict_files(&libraries, &[Path::new(INTERFACES)])?;
+    let mdwe = confine::deny_write_execute();
     seccomp::restrict(OPENING.iter().chain(COMPILING).chain(OLD))?;
-    Ok(libraries)
+    let lacks = [(abi == 0, "Landlock"), (!mdwe, "memory-deny-write-execute")];
+    Ok((libraries, lacks.into_iter().filter_map(|(lacks, what)| lacks.then_some(what)).collect()))
 }
 
 /// Before the filter is read.
@@ -67,12 +68,12 @@ pub fn before_reading(libraries: &BTreeSet<PathBuf>) -> io::Result<()> {
     seccomp::restrict(COMPILING.iter().chain(OLD))
 }
 
-/// No file but libraries, names and these.
-fn restrict_files(libraries: &BTreeSet<PathBuf>, others: &[&Path]) -> io::Result<()> {
+/// No file but libraries, names and these; the ABI of Landlock, 0 without.
+fn restrict_files(libraries: &BTreeSet<PathBuf>, others: &[&Path]) -> io::Result<u32> {
     let executable = libraries.iter().cloned().chain(LIBRARIES.map(PathBuf::from)).map(|path| (path, Access::Execute));
     let names = NAMES.map(PathBuf::from).into_iter().chain(others.iter().map(PathBuf::from));
     let all: Vec<_> = executable.chain(names.map(|path| (path, Access::Read))).collect();
-    confine::landlock(&all).map(drop)
+    confine::landlock(&all)
 }
 
 use Arguments::{AbortItself, Any, OneOf, Socket, SocketOption, WriteOrExecute};

@@ -38,19 +38,20 @@ const END: Duration = Duration::from_secs(1);
 const SMALLER: &str = "; name fewer hosts and ports: `net` and `portrange` stand for many";
 
 /// Compiles the filter of a mirror on its interface; an empty one lets everything pass. `until` waits until a descriptor can be read,
-/// for this time at most. `None` when that was interrupted.
+/// for this time at most. `None` when that was interrupted. Where confinement is `required`, the kernel must lack none of it.
 pub fn compile(
     interface: &str,
     filter: &str,
     identity: Option<Identity>,
+    required: bool,
     until: impl FnOnce(BorrowedFd<'_>, Duration) -> Result<Waited, Error>,
 ) -> Result<Option<Vec<BpfInstruction>>, Error> {
-    program(filter, Some(interface), identity, until)
+    program(filter, Some(interface), identity, required, until)
 }
 
 /// Checks that a filter compiles, without an interface and without privilege.
 pub fn check(filter: &str) -> Result<(), Error> {
-    program(filter, None, identity::without_powers(), |channel, limit| {
+    program(filter, None, identity::without_powers(), false, |channel, limit| {
         let limit = u16::try_from(limit.as_millis()).unwrap_or(u16::MAX);
         let Readable([answered]) = wait([channel], limit).context(|| "filter compiler".into())?;
         Ok(if answered { Waited::Done } else { Waited::Enough })
@@ -62,6 +63,7 @@ fn program(
     filter: &str,
     interface: Option<&str>,
     identity: Option<Identity>,
+    required: bool,
     until: impl FnOnce(BorrowedFd<'_>, Duration) -> Result<Waited, Error>,
 ) -> Result<Option<Vec<BpfInstruction>>, Error> {
     if filter.is_empty() {
@@ -70,11 +72,17 @@ fn program(
     if filter.len() > LONGEST {
         return Err(wrong(filter, &format!("has {} bytes, and {LONGEST} are the most{SMALLER}", filter.len())));
     }
-    let Some(answer) = ask(filter, interface, identity, until)? else { return Ok(None) };
+    let Some(answer) = ask(filter, interface, identity, required, until)? else { return Ok(None) };
     let program = match answer {
         Ok(FromCompiler::Program(program)) => program,
         Ok(FromCompiler::Failed(error)) => {
             return Err(Error::failure(format!("filter compiler: {}", log::untrusted(&error))));
+        }
+        Ok(FromCompiler::Lacks(lacks)) => {
+            let lacks = log::untrusted(&lacks);
+            return Err(Error::configuration(format!(
+                "require-confinement: this kernel or container lacks {lacks} to confine the filter compiler"
+            )));
         }
         Ok(FromCompiler::NoLibrary(error)) => return Err(no_library(&log::untrusted(&error))),
         Ok(FromCompiler::NoCapture(error)) => {
@@ -97,6 +105,7 @@ fn ask(
     filter: &str,
     interface: Option<&str>,
     identity: Option<Identity>,
+    required: bool,
     until: impl FnOnce(BorrowedFd<'_>, Duration) -> Result<Waited, Error>,
 ) -> Result<Option<Result<FromCompiler, WaitStatus>>, Error> {
     let say = || "filter compiler".to_owned();
@@ -106,7 +115,7 @@ fn ask(
     let child = Child::new(start::spawn(own.as_fd(), compiler::NAME, theirs.as_fd(), None).context(say)?);
     drop(theirs);
     let channel = Channel::<ToCompiler, FromCompiler>::new(ours);
-    let open = ToCompiler::Open(identity, interface.map(str::to_owned));
+    let open = ToCompiler::Open { identity, interface: interface.map(str::to_owned), required };
     for message in [open, ToCompiler::Compile(filter.to_owned())] {
         match channel.send(&message, &[]) {
             // How it has ended shows below.

@@ -1,7 +1,7 @@
 //! Who we are, and whom the processes become.
 
 use nix::unistd::{Group, Uid, User, getegid, geteuid};
-use privsep::confine;
+use privsep::confine::{self, supervisor::may_become_user};
 use privsep::ipc::Identity;
 
 use crate::Error;
@@ -41,10 +41,11 @@ pub fn has_powers() -> Result<bool, Error> {
 }
 
 /// Whom a process of root becomes that needs no power at all: the user of root's tunnels, where there is one, else the kernel's
-/// own nobody (`DEFAULT_OVERFLOWUID`). `None` without root.
+/// own nobody (`DEFAULT_OVERFLOWUID`). `None` without root, and where root may not become another user.
 pub fn without_powers() -> Option<Identity> {
     const NOBODY: Identity = Identity { uid: 65_534, gid: 65_534 };
-    geteuid().is_root().then(|| look_up(DEFAULT_USER).unwrap_or(NOBODY))
+    let may = geteuid().is_root() && may_become_user().unwrap_or(true);
+    may.then(|| look_up(DEFAULT_USER).unwrap_or(NOBODY))
 }
 
 fn look_up(name: &str) -> Result<Identity, Error> {

@@ -188,7 +188,7 @@ fn compiled(
     notify: &Notify,
 ) -> Result<Option<Vec<BpfInstruction>>, Error> {
     let Port::Mirror { interface, filter, .. } = &waiting.tunnel.port else { return Ok(Some(Vec::new())) };
-    filter::compile(interface, filter, identity, |channel, limit| {
+    filter::compile(interface, filter, identity, waiting.tunnel.require_confinement, |channel, limit| {
         notify.extend_timeout(limit + REST_OF_START);
         waiting.until(Some(channel), limit, None)
     })

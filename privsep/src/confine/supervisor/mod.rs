@@ -8,6 +8,12 @@ use nix::sys::prctl;
 use super::{become_user, step};
 use crate::ipc::Identity;
 
+/// Whether this process may become another user: root in a container may not.
+pub fn may_become_user() -> io::Result<bool> {
+    let has = |capability| caps::has_cap(None, CapSet::Effective, capability).map_err(io::Error::other);
+    Ok(has(Capability::CAP_SETUID)? && has(Capability::CAP_SETGID)?)
+}
+
 /// Becomes `identity`, if given, and keeps `CAP_NET_RAW` alone, in no set that an exec would pass on.
 pub fn keep_net_raw(identity: Option<Identity>) -> io::Result<()> {
     if let Some(identity) = identity {
