@@ -95,16 +95,17 @@ impl Peer {
     /// Makes a session, whose first datagram is answered, with one of these ciphers.
     fn session(&self, offer: u8) -> Keys {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        let now = Timestamp { seconds: since.as_secs(), nanoseconds: since.subsec_nanos() };
+        let now = Timestamp(u64::try_from(since.as_nanos()).unwrap());
         let mut draw: Random = Box::new(|bytes| getrandom::fill(bytes).unwrap());
-        let mut initiator = Initiator::new(&self.pair, Form::Long, offer, 7, now, &mut draw).unwrap();
+        let mut initiator = Initiator::new(&self.pair, Form::Long, offer, (7, 0), now, &mut draw).unwrap();
         let initiation = initiator.bytes().to_vec();
         let answered = self.ask(&initiation, |answer| match parse(answer) {
             Some(Message::Response(response)) if response.receiver == 7 => Some(initiator.take(&response).unwrap()),
             _ => None,
         });
         let Answered::Keys(keys) = answered else { panic!("the short form") };
-        let mut ping = [&[0; crypt::HEADER][..], &content::ping([1; 8]), &[0; crypt::TAG]].concat();
+        let mut ping =
+            [&[0; crypt::HEADER][..], &content::ping([1; 8], content::Passed::default()), &[0; crypt::TAG]].concat();
         Sending::new(&keys).seal(0, &mut ping).unwrap();
         self.ask(&ping, |answer| (crypt::receiver(answer) == Some(keys.our_index)).then_some(()));
         keys
@@ -136,7 +137,7 @@ fn start(private: [u8; 32], psk: [u8; 32]) -> (Sites, Running, Peer) {
     let socket = sites.b.inside(|| UdpSocket::bind("192.0.2.2:6000").unwrap());
     socket.connect("192.0.2.1:6000").unwrap();
     socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-    let pair = Pair::new(&theirs, public(private), &psk).unwrap();
+    let pair = Pair::new(&theirs, public(private), &psk, [0; 8]).unwrap();
     (sites, running, Peer { socket, pair })
 }
 

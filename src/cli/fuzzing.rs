@@ -144,7 +144,7 @@ mod tests {
         };
         let port = PortCounters { rx_frames: 100, rx_dropped_oversize: MAX, ..PortCounters::default() };
         let seal = SealCounters { bytes: MAX, compress_overhead: 1, ..SealCounters::default() };
-        let (late, cipher) = (Timestamp { seconds: MAX, nanoseconds: u32::MAX }, SessionCipher::Aes256Gcm);
+        let (late, cipher) = (Timestamp(MAX), SessionCipher::Aes256Gcm);
         let secure = SecureState {
             heard: late,
             sent: late,

@@ -82,7 +82,10 @@ pub fn trouble_word(trouble: Trouble) -> &'static str {
         Trouble::OurKeyUnknown => "our-key-unknown",
         Trouble::Psk => "psk",
         Trouble::Clock { .. } => "clock",
+        Trouble::StolenKey => "stolen-key",
+        Trouble::Late { .. } => "late",
         Trouble::Version(_) => "version",
+        Trouble::Draft => "draft",
     }
 }
 
@@ -90,29 +93,42 @@ pub fn trouble_word(trouble: Trouble) -> &'static str {
 pub fn trouble_sentence(trouble: Trouble) -> String {
     match trouble {
         Trouble::OtherPeerKey => {
-            "somebody who knows the public key of this end makes handshakes, but not with the key that \
-                                  secure.peer-public-key names: is that what the other end's `ethudp pubkey` says?"
+            "a host that knows this end's public key makes handshakes, but not as the peer of this tunnel: compare \
+             secure.peer-public-key with what `ethudp pubkey` prints at the other end, and secure.tunnel-id of both ends"
                 .into()
         }
         Trouble::OurKeyUnknown => {
-            "handshakes come from the peer's address, but for another key than this end's: is the peer's \
-                                   secure.peer-public-key what this end's `ethudp pubkey` says?"
+            "handshakes from the peer's address are for another key than this end's: compare secure.peer-public-key \
+             at the other end with what `ethudp pubkey` prints here"
                 .into()
         }
         Trouble::Psk => {
-            "the keys of the two ends are right and their pre-shared keys differ: is secure.psk-file the same at both, \
-                         or at none?"
+            "the keys of both ends are right and their pre-shared keys differ: use the same secure.psk-file at both ends, or \
+             at none"
                 .into()
         }
         Trouble::Clock { behind_ms } => format!(
-            "the clock of the peer stands {}.{:03} s behind what it has shown before, or somebody repeats old messages of its: \
-             is it set by NTP?",
+            "the clock of the peer is {}.{:03} s behind what it was before, or an attacker repeats old messages: check NTP at \
+             the peer; this end begins sessions meanwhile",
             behind_ms / 1000,
             behind_ms % 1000
         ),
-        Trouble::Version(version) => format!(
-            "the peer speaks version {version} of the wire, this end version 1: do both run the same release of ethudp?"
+        Trouble::StolenKey => {
+            "more handshakes arrive with right keys than a peer makes: an attacker has one of the two private keys, and the \
+             pre-shared key if there is one; make new keys at both ends"
+                .into()
+        }
+        Trouble::Late { after_ms } => format!(
+            "the peer's answer took {}.{:03} s, longer than an attempt at a handshake lasts: the underlay delays datagrams too long",
+            after_ms / 1000,
+            after_ms % 1000
         ),
+        Trouble::Version(version) => format!(
+            "the peer speaks version {version} of the wire, this end version 1: run the same release of ethudp at both ends"
+        ),
+        Trouble::Draft => {
+            "the peer speaks a draft of version 1 of the wire: install the same release of ethudp at both ends".into()
+        }
     }
 }
 

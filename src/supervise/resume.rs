@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use privsep::ipc::{Address, PathHealth, PathReport, Remote, SecureState, State};
+use privsep::ipc::{Address, PathHealth, PathReport, Remote, SecureState, State, Timestamp};
 
 use crate::tunnel::resolve::{self, Resolved};
 
@@ -17,11 +17,13 @@ use crate::tunnel::resolve::{self, Resolved};
 /// | local | only what a wildcard socket can have been asked by. It names a source address that the kernel refuses where it is none of this host's; any other the worker could have named itself |
 /// | learned | only what that path may learn, and with a password it ends with its worker |
 /// | fragment | any number is as good as another |
-/// | `secure.heard` | nothing earlier than before. One that is too great keeps out what the peer begins, until this program is started again |
-/// | `secure.sent` | nothing earlier than before. One that is too great makes each initiation as great, which the worker could have sent itself: the peer then refuses all but the first, until this program, and then the one there, are started again |
+/// | `secure.heard` | nothing earlier than before. One that is too great keeps out what the peer begins, until this program is started again; this end begins sessions meanwhile, and answers what it refuses by an initiation of its own |
+/// | `secure.sent` | nothing earlier than before, and nothing later than this host's clock, so that not both are too great at once. What the worker has sent itself may be: the peer then refuses what this end begins, and answers it by an initiation of its own |
 /// | `secure.session`, `secure.trouble` | shown, until its worker ends |
 /// | `rtt_us`, `last_rx_ms`, counters | shown, and the counters gone on from: the worker's adding wraps, every sum here saturates |
-pub fn accept(before: &State, said: State, resolved: &[Resolved]) -> State {
+///
+/// `clock` is this host's.
+pub fn accept(before: &State, said: State, resolved: &[Resolved], clock: Timestamp) -> State {
     let State { tick, active, fragment, port, seal, secure, paths } = said;
     let tick = tick.max(before.tick);
     let last = u8::try_from(resolved.len().saturating_sub(1)).unwrap_or(u8::MAX);
@@ -31,15 +33,14 @@ pub fn accept(before: &State, said: State, resolved: &[Resolved]) -> State {
         let (asked, last_pong) = (asked.filter(|&ip| may_be_ours(*local, ip)), last_pong.min(tick));
         PathReport { health, learned, local: asked, last_pong, rtt_us, last_rx_ms, drops_longest, counters }
     });
-    let secure = accept_secure(&before.secure, secure);
+    let secure = accept_secure(&before.secure, secure, clock);
     State { tick, active: active.min(last), fragment, port, seal, secure, paths: paths.collect() }
 }
 
-/// Both timestamps only grow, because what has been heard may be repeated and what has been sent may have been heard, and a sum
-/// with them does not overflow.
-fn accept_secure(before: &SecureState, said: SecureState) -> SecureState {
+/// Both timestamps only grow, because what has been heard may be repeated and what has been sent may have been heard.
+fn accept_secure(before: &SecureState, said: SecureState, clock: Timestamp) -> SecureState {
     let SecureState { heard, sent, session, trouble, counts } = said;
-    let (heard, sent) = (heard.bounded().max(before.heard), sent.bounded().max(before.sent));
+    let (heard, sent) = (heard.bounded().max(before.heard), sent.min(clock).bounded().max(before.sent));
     SecureState { heard, sent, session, trouble, counts }
 }
 
@@ -104,7 +105,7 @@ pub fn begin_anew(state: &mut State, lasting: Lasting) {
 
 #[cfg(test)]
 mod tests {
-    use privsep::ipc::{PathCounters, PortCounters, SessionCipher, SessionReport, Timestamp, Trouble};
+    use privsep::ipc::{PathCounters, PortCounters, SessionCipher, SessionReport, Trouble};
 
     use super::*;
 
@@ -139,30 +140,32 @@ mod tests {
     #[test]
     fn a_report_does_not_go_back_in_time_nor_beyond_its_paths_and_ticks() {
         let before = State { tick: 60, ..State::default() };
-        let state = accept(&before, lies(2), &paths(&[ANY, ANY]));
+        let state = accept(&before, lies(2), &paths(&[ANY, ANY]), Timestamp::MAX);
         assert_eq!((state.tick, state.active), (60, 1));
         assert!(state.paths.iter().all(|path| path.last_pong == 60));
     }
 
     #[test]
-    fn timestamps_only_grow_and_no_sum_with_them_overflows() {
-        let at = |seconds, nanoseconds| Timestamp { seconds, nanoseconds };
+    fn timestamps_only_grow_and_what_was_sent_is_not_of_the_future() {
         let with =
             |heard, sent| State { secure: SecureState { heard, sent, ..SecureState::default() }, ..State::default() };
-        let before = with(at(7, 5), at(9, 0));
-        let kept = |said: State| {
-            let SecureState { heard, sent, .. } = accept(&before, said, &[]).secure;
-            (heard, sent)
+        let before = with(Timestamp(7), Timestamp(9));
+        let kept = |heard, sent, clock| {
+            let said = with(Timestamp(heard), Timestamp(sent));
+            let SecureState { heard, sent, .. } = accept(&before, said, &[], Timestamp(clock)).secure;
+            (heard.0, sent.0)
         };
-        assert_eq!(kept(with(at(7, 4), at(0, u32::MAX))), (at(7, 5), at(9, 0)));
-        assert_eq!(kept(with(at(7, 6), at(10, 0))), (at(7, 6), at(10, 0)));
-        assert_eq!(kept(with(at(u64::MAX, u32::MAX), at(u64::MAX, 0))), (Timestamp::MAX, Timestamp::MAX));
+        assert_eq!(kept(6, 8, 100), (7, 9));
+        assert_eq!(kept(8, 10, 100), (8, 10));
+        assert_eq!(kept(u64::MAX, u64::MAX, 100), (Timestamp::MAX.0, 100));
+        // A clock that was set back takes nothing away.
+        assert_eq!(kept(8, 10, 3), (8, 9));
     }
 
     #[test]
     fn no_session_outlives_its_worker_and_its_timestamps_do() {
         let session = SessionReport { cipher: SessionCipher::Aes256Gcm, age_ms: u64::MAX, began_here: true };
-        let (sent, trouble) = (Timestamp { seconds: 7, nanoseconds: 0 }, Some(Trouble::Psk));
+        let (sent, trouble) = (Timestamp(7), Some(Trouble::Psk));
         for end in [carry_over, begin_anew] {
             let secure = SecureState { sent, session: Some(session), trouble, ..SecureState::default() };
             let mut state = State { secure, ..State::default() };
@@ -200,7 +203,7 @@ mod tests {
         for (address, may) in [("203.0.113.1:9", true), ("[2001:db8::1]:9", true), ("[::ffff:203.0.113.1]:9", false)] {
             assert_eq!(may_be_peer(both, &ANY, socket(address)), may, "{address}");
         }
-        let narrow = accept(&State::default(), lies(1), &paths(&[limits(None, Some(8))]));
+        let narrow = accept(&State::default(), lies(1), &paths(&[limits(None, Some(8))]), Timestamp::MAX);
         assert_eq!(narrow.paths[0].learned, None);
     }
 
@@ -220,14 +223,14 @@ mod tests {
             assert_eq!(may_be_ours(socket(local), asked.parse().unwrap()), may, "{asked} at {local}");
         }
         // The path of these is bound to an address.
-        assert_eq!(accept(&State::default(), lies(1), &paths(&[ANY])).paths[0].local, None);
+        assert_eq!(accept(&State::default(), lies(1), &paths(&[ANY]), Timestamp::MAX).paths[0].local, None);
     }
 
     #[test]
     fn with_a_password_no_address_outlives_its_worker_and_without_one_it_does() {
         for kept in [false, true] {
             for end in [carry_over, begin_anew] {
-                let mut state = accept(&State::default(), lies(1), &paths(&[ANY]));
+                let mut state = accept(&State::default(), lies(1), &paths(&[ANY]), Timestamp::MAX);
                 end(&mut state, Lasting { peer: kept, health: true });
                 assert_eq!(state.paths[0].learned.is_some(), kept);
             }
@@ -236,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_mirror_always_begins_with_its_first_path() {
-        let mut state = accept(&State::default(), lies(2), &paths(&[ANY, ANY]));
+        let mut state = accept(&State::default(), lies(2), &paths(&[ANY, ANY]), Timestamp::MAX);
         carry_over(&mut state, Lasting { peer: true, health: false });
         assert_eq!(state.active, 0);
         assert!(state.paths.iter().all(|path| path.health == PathHealth::Connecting && path.last_pong == 0));

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signalfd::SignalFd;
-use privsep::ipc::{Address, Confinement, Counts, PathHealth, Remote, Secrets, Settings, State, Wire};
+use privsep::ipc::{Address, Confinement, Counts, PathHealth, Remote, Secrets, Settings, State, Timestamp, Wire};
 use sd_notify::NotifyState;
 
 use super::events::{Readable, asked, wait};
@@ -337,7 +337,7 @@ impl<'a> Supervisor<'a> {
             }
             Ok(Some(Event::Health(path, health))) => self.on_health(path, health),
             Ok(Some(Event::Report(state))) => {
-                self.parts.state = resume::accept(&self.parts.state, state, &self.parts.paths);
+                self.parts.state = resume::accept(&self.parts.state, state, &self.parts.paths, Timestamp::now());
                 self.on_session();
                 for (path, line) in self.observer.note(Instant::now(), &self.parts.state) {
                     self.say(log::warning, &format!("{}: {line}", self.path(path)));

@@ -20,7 +20,10 @@ pub fn settings(tunnel: &Tunnel, paths: &[Resolved], datagram: u16, mac: Option<
         Wire::Classic(classic) => {
             ipc::Wire::Classic(Classic { keepalive: !tunnel.port.is_mirror(), ..classic.settings() })
         }
-        Wire::Secure(secure) => ipc::Wire::Secure(ipc::Secure { peer_key: secure.peer_key, datagram }),
+        Wire::Secure(secure) => {
+            let (peer_key, ping_interval) = (secure.peer_key, 1);
+            ipc::Wire::Secure(ipc::Secure { peer_key, datagram, ping_interval, ..ipc::Secure::default() })
+        }
     };
     Settings {
         port,

@@ -313,7 +313,7 @@ fn secure(stage: &Stage) {
     // RFC 7748 section 5.2: nine is a point of the right order.
     let mut peer_key = [0; 32];
     peer_key[0] = 9;
-    let wire = Format::Secure(Secure { peer_key, datagram: 1472 });
+    let wire = Format::Secure(Secure { peer_key, datagram: 1472, ..Secure::default() });
     if stage.forwards_by(wire, Secrets { private_key: Secret::new(vec![1; 32]), ..Secrets::default() }) {
         stage.traffic(Duration::from_millis(1300));
     }

@@ -115,7 +115,7 @@ fn without_the_long_form_nothing_is_sent_before_the_kem_has_been_made() {
     middle.wait_up(&a, &b);
     let seen = middle.set(pass());
     let first = |kind| seen.iter().position(|seen| seen.bytes[0] == kind).unwrap();
-    let short = seen.iter().position(|seen| seen.is(A, INITIATION) && seen.bytes.len() == 148).unwrap();
+    let short = seen.iter().position(|seen| seen.is(A, INITIATION) && seen.bytes.len() == 152).unwrap();
     assert!(short < first(RESPONSE) && first(RESPONSE) < first(KEM_KEY), "the short form is not the second one");
     assert!(first(KEM_KEY) < first(KEM_CIPHERTEXT) && first(KEM_CIPHERTEXT) < first(DATA));
     let lengths = [KEM_KEY, KEM_CIPHERTEXT].map(|kind| seen[first(kind)].bytes.len());
@@ -133,7 +133,7 @@ fn another_version_is_refused_and_changes_nothing_of_what_there_is() {
     let middle = Middle::new();
     let (a, b) = middle.both();
     let of_b = Victim::new(&b);
-    let mut forged = vec![0; 148];
+    let mut forged = vec![0; 152];
     for version in [0, 2, 255] {
         (forged[0], forged[1]) = (INITIATION, version);
         middle.relay.send(B, &forged);

@@ -133,8 +133,8 @@ impl Drop for Flood {
 /// Initiation `number` to B. Of a stranger the MAC by which one tells whom it is for is right; of a thief, who has the private key of B,
 /// all are, and the time is later than any.
 fn initiation(number: u16, form: Form, is_thief: bool) -> Vec<u8> {
-    let timestamp = Timestamp { seconds: 1 << 40, nanoseconds: number.into() };
-    let mut bytes = begin_initiation(form, 3, 1 + u32::from(number), timestamp);
+    let timestamp = Timestamp((1 << 62) + u64::from(number));
+    let mut bytes = begin_initiation(form, 3, 1 + u32::from(number), 0, timestamp);
     let end = bytes.len() - 32;
     bytes[20..end].fill(7);
     let secret = if is_thief { shared() } else { [9; 32] };

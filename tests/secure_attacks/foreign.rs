@@ -10,7 +10,7 @@ use crate::lab::{frame, wait_for};
 use crate::secure::End;
 
 /// Length of a datagram with a ping or a pong.
-const CONTROL: usize = 44;
+const CONTROL: usize = 52;
 
 fn where_the_peer_is(end: &crate::lab::Running) -> String {
     end.status()["paths"][0]["remote"].as_str().unwrap().to_owned()

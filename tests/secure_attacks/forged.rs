@@ -44,11 +44,12 @@ pub fn put_macs(message: &mut [u8], receiver: &[u8; KEY], shared: &[u8; KEY]) {
     let at = message.len() - MACS;
     let (words, _) = message[..32].as_chunks::<8>();
     let words: Vec<_> = words.iter().map(|word| u64::from_le_bytes(*word)).collect();
-    let mac0 = siphash(&key("ethudp mac0", &[receiver, shared]), &words);
+    // Without a tunnel identifier and a pre-shared key.
+    let mac0 = siphash(&key("ethudp mac0", &[receiver, shared, &[0; 8]]), &words);
     message[at..at + 8].copy_from_slice(&mac0);
     for (key, part) in [
         (key("ethudp mac1", &[receiver]), at + 8..at + 16),
-        (key("ethudp mac2", &[receiver, shared]), at + 16..at + 32),
+        (key("ethudp mac2", &[receiver, shared, &[0; 40]]), at + 16..at + 32),
     ] {
         let mac = hmac(&key.into(), &message[..part.start]);
         message[part.clone()].copy_from_slice(&mac[..part.len()]);
@@ -157,8 +158,8 @@ impl Impostor {
     pub fn new(timestamp: Timestamp) -> Self {
         let mut ephemeral = Zeroizing::new([0; KEY]);
         getrandom::fill(&mut *ephemeral).unwrap();
-        let mut bytes = begin_initiation(Form::Long, 3, 0x0bad_0bad, timestamp);
-        let prologue = [b"ethudp secure wire", &bytes[..INITIATION_HEADER]].concat();
+        let mut bytes = begin_initiation(Form::Long, 3, 0x0bad_0bad, 0, timestamp);
+        let prologue = [&b"ethudp secure wire"[..], &[0; 8], &bytes[..INITIATION_HEADER]].concat();
         let receiver = ends_keys(B).1;
         let resolver = Thieves(Resolver::new(ephemeral), Cell::default());
         let mut noise = snow::Builder::with_resolver(noise::NAME.parse().unwrap(), Box::new(resolver))
@@ -169,8 +170,8 @@ impl Impostor {
             .and_then(snow::Builder::build_initiator)
             .unwrap();
         let end = bytes.len() - MACS;
-        // A KEM key of zeros is one.
-        noise.write_message(&[0; 1184], &mut bytes[INITIATION_HEADER..end]).unwrap();
+        // A KEM key of zeros is one; behind it there are no features.
+        noise.write_message(&[0; 1188], &mut bytes[INITIATION_HEADER..end]).unwrap();
         put_macs(&mut bytes, &receiver, &shared());
         Self { noise, initiation: bytes }
     }

@@ -164,7 +164,11 @@ fn an_initiation_that_was_held_back_does_not_count_behind_a_later_one() {
     of_b.wait_dropped([("dropped_initiations", 20)]);
     of_b.assert_unharmed(0);
     assert!(!middle.set(pass()).iter().any(|seen| seen.is(B, RESPONSE)), "an old initiation was answered");
-    assert!(middle.relay.heard_as_foreign(B).is_empty(), "an old initiation was answered to a stranger");
+    // B lacks a session: what it refuses because of its time it answers by an initiation that is no longer, ten times a second at most.
+    let to_stranger = middle.relay.heard_as_foreign(B);
+    assert!(
+        to_stranger.len() <= 10 && to_stranger.iter().all(|bytes| bytes[0] == INITIATION && bytes.len() <= held.len())
+    );
     middle.wait_up(&a, &b);
 }
 
@@ -181,7 +185,7 @@ fn an_initiation_that_nobody_has_heard_is_answered_and_leads_to_nothing() {
     middle.set(cut());
     middle.relay.send_foreign(B, &held);
     let answers = middle.relay.heard_as_foreign(B);
-    assert_eq!(answers.iter().map(|answer| (answer[0], answer.len())).collect::<Vec<_>>(), [(RESPONSE, 1180)]);
+    assert_eq!(answers.iter().map(|answer| (answer[0], answer.len())).collect::<Vec<_>>(), [(RESPONSE, 1184)]);
     assert!(answers[0].len() < held.len(), "the answer is longer than the question");
     assert_eq!((b.status()["session"]["established"].as_bool(), b.count("/session/handshakes")), (Some(false), 0));
     of_b.wait_dropped([]);

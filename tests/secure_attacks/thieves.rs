@@ -50,7 +50,7 @@ fn who_has_another_key_than_the_peer_gets_no_session_and_disturbs_none() {
 }
 
 #[test]
-fn who_has_the_peers_key_and_not_the_pre_shared_one_gets_no_session_and_disturbs_none() {
+fn a_stolen_key_without_the_pre_shared_one_begins_no_handshake() {
     let middle = Middle::new();
     let b = middle.start_as(&End { remote: "any", psk: Some(2), ..End::B }, B);
     let a = middle.start_as(&End { remote: "192.0.2.9:6000", psk: Some(2), ..End::A }, A);
@@ -58,8 +58,8 @@ fn who_has_the_peers_key_and_not_the_pre_shared_one_gets_no_session_and_disturbs
     let of_b = Victim::new(&b);
     for psk in [None, Some(1)] {
         let intruder = intrude(&middle, &End { remote: "203.0.113.2:6000", psk, ..End::A });
-        wait_for("what is wrong", LIMIT, || (intruder.status()["session"]["trouble"] == "psk").then_some(()));
-        assert!(intruder.count("/session/auth_failures") >= 1);
+        // It is not answered.
+        assert_eq!(intruder.count("/paths/0/rx_datagrams"), 0);
         drop(intruder);
         of_b.assert_same_session();
         middle.assert_frames_pass();
@@ -68,8 +68,8 @@ fn who_has_the_peers_key_and_not_the_pre_shared_one_gets_no_session_and_disturbs
             (!middle.sites.b.interfaces().contains(&"other".into())).then_some(())
         });
     }
-    // Each of his initiations counts, and was answered; none of these sessions was confirmed.
-    assert!(of_b.dropped().is_empty(), "{:?}", of_b.dropped());
+    let dropped = of_b.dropped();
+    assert!(dropped.keys().eq([&"auth_failures"]) && dropped["auth_failures"] >= 4, "{dropped:?}");
     of_b.assert_unharmed(0);
     // The peer's own new worker is heard as before.
     replace_worker(&a);
@@ -83,12 +83,12 @@ fn who_has_stolen_the_key_of_an_end_cannot_pose_as_its_peer() {
     let middle = Middle::new();
     let (a, b) = middle.both();
     let of_b = Victim::new(&b);
-    let far = |nanoseconds| Timestamp { seconds: 1 << 40, nanoseconds };
+    let far = |nanoseconds| Timestamp((1 << 62) + nanoseconds);
     for number in 0..5 {
         let mut impostor = Impostor::new(far(number));
         middle.relay.send_foreign(B, &impostor.initiation);
         let answers = middle.relay.heard_as_foreign(B);
-        assert_eq!(answers.iter().map(|answer| (answer[0], answer.len())).collect::<Vec<_>>(), [(RESPONSE, 1180)]);
+        assert_eq!(answers.iter().map(|answer| (answer[0], answer.len())).collect::<Vec<_>>(), [(RESPONSE, 1184)]);
         let (read, index) = impostor.read(&answers[0]);
         assert_eq!(read, Err(snow::Error::Decrypt));
         // He can only guess what would confirm the session.
@@ -96,7 +96,7 @@ fn who_has_stolen_the_key_of_an_end_cannot_pose_as_its_peer() {
             let header = [&[5, 0, 0, 0][..], &index, &counter.to_be_bytes()].concat();
             middle.relay.send_foreign(B, &[&header[..], &[7; 60]].concat());
         }
-        of_b.wait_dropped([("auth_failures", 10 * u64::from(number + 1))]);
+        of_b.wait_dropped([("auth_failures", 10 * (number + 1))]);
     }
     of_b.assert_same_session();
     of_b.assert_unharmed(0);
@@ -130,7 +130,7 @@ fn who_has_stolen_the_key_of_an_end_cannot_answer_it_as_its_peer() {
     replace_worker(&b);
     let initiation = middle.wait_seen(B, INITIATION);
     let of_b = Victim::new(&b);
-    let mut response = vec![7; 1180];
+    let mut response = vec![7; 1184];
     response[..4].copy_from_slice(&[RESPONSE, 1, 0, 0]);
     response[8..12].copy_from_slice(&initiation[4..8]);
     put_macs(&mut response, &ends_keys(B).1, &shared());

@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 
+use privsep::ipc::Secure;
 use privsep::sys::worker::mmsg::VlanTag;
 
 use crate::wire::Place;
@@ -14,8 +15,8 @@ use crate::wire::Place;
 /// Frames in one batch at most.
 pub const BATCH: usize = 64;
 pub use privsep::ipc::MAX_FRAME;
-/// Largest UDP payload in bytes that can hold such a frame: AES pads it to 9248.
-pub const MAX_DATAGRAM: usize = MAX_FRAME / 16 * 16 + 16;
+/// Largest UDP payload in bytes that can hold such a frame, on either wire.
+pub const MAX_DATAGRAM: usize = Secure::LONGEST as usize;
 
 /// Bytes kept free in front of a received frame.
 const HEADROOM: usize = 64;

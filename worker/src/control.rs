@@ -62,12 +62,13 @@ impl<'a> Control<'a> {
         let clock = self.inward.shared.clock;
         let mut look_us = 0;
         loop {
-            let now_us = clock.now_us();
+            let mut now_us = clock.now_us();
             if self.inward.on_time(now_us) {
                 if self.inward.session.is_over() {
                     return self.supervisor.send(&FromWorker::Finished, &[]);
                 }
                 self.say_changes(now_us)?;
+                now_us = clock.now_us();
             }
             let busy = self.inward.turn(now_us);
             self.report_when_due()?;

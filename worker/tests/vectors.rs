@@ -1,7 +1,7 @@
 //! The pure functions of the classic wire against the cases recorded from the original program.
 
-use ethudp_worker::batch::{BATCH, Batch, MAX_DATAGRAM, MAX_FRAME};
-use ethudp_worker::wire::classic::codec::{Codec, Kind, PING, PONG, Scratch, kind};
+use ethudp_worker::batch::{BATCH, Batch, MAX_FRAME};
+use ethudp_worker::wire::classic::codec::{Codec, Kind, LONGEST, PING, PONG, Scratch, kind};
 use privsep::ipc::Cipher;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -146,7 +146,7 @@ fn what_is_empty_or_over_the_limit_is_not_opened() {
     for (name, cipher) in CIPHERS {
         let codec = Codec::new(cipher, b"0123456789abcdef", false);
         assert_eq!(open(&codec, &[]), None, "{name}: empty");
-        assert_eq!(open(&codec, &vec![0; MAX_DATAGRAM + 1]), None, "{name}: datagram over the limit");
+        assert_eq!(open(&codec, &vec![0; LONGEST + 1]), None, "{name}: datagram over the limit");
         for (length, fits) in [(1, true), (MAX_FRAME, true), (MAX_FRAME + 1, false)] {
             let sealed = seal(&codec, &[vec![7; length]]);
             assert_eq!(open(&codec, &sealed[0]).is_some(), fits, "{name}: frame of {length} bytes");

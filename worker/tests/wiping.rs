@@ -12,7 +12,7 @@ use ethudp_worker::batch::Batch;
 use ethudp_worker::wire::secure::keys::{KEY, Pair, public};
 use ethudp_worker::wire::secure::{CipherKind, Keys, Opening, Sending, Session, Told};
 use ethudp_worker::wire::{Counters, Outbox};
-use privsep::ipc::{Address, Remote, State, Timestamp};
+use privsep::ipc::{Address, Remote, Secure, State, Timestamp};
 use privsep::sys::worker::heap::Wiping;
 
 #[global_allocator]
@@ -129,14 +129,14 @@ fn session(end: usize, drawn: &Drawn) -> Box<Session> {
         }
     };
     Box::new(Session::new(Told {
-        pair: Pair::new(&private(end), public(&peer).unwrap(), &bytes(20)).unwrap(),
+        pair: Pair::new(&private(end), public(&peer).unwrap(), &bytes(20), [0; 8]).unwrap(),
         offer: 3,
         remotes: &[Remote::Fixed(Address(home(1 - end)))],
-        datagram: 1472,
+        secure: &Secure { datagram: 1472, ..Secure::default() },
         delivers: true,
         exit_after: None,
         state: &State::default(),
-        wall: Box::new(|_| Timestamp { seconds: 1000, nanoseconds: 0 }),
+        wall: Box::new(|_| Timestamp(1000)),
         random: Box::new(random),
     }))
 }

@@ -185,7 +185,7 @@ fn absurd() -> State {
         drops_longest: Some(true),
         counters,
     };
-    let late = Timestamp { seconds: MAX, nanoseconds: u32::MAX };
+    let late = Timestamp(MAX);
     let session = SessionReport { cipher: SessionCipher::Aes256Gcm, age_ms: MAX, began_here: true };
     let secure = SecureState {
         heard: late,

@@ -57,7 +57,7 @@ fn neither_direction_allocates_once_it_runs() {
 /// An end of the secure wire with this private key, and one for the other.
 fn end(ours: u8, theirs: u8) -> Rig {
     let theirs = PrivateKey::from_private_key(&X25519, &[theirs; 32]).unwrap();
-    let secure = Secure { peer_key: public(&theirs).unwrap(), datagram: 1472 };
+    let secure = Secure { peer_key: public(&theirs).unwrap(), datagram: 1472, ..Secure::default() };
     let secrets = Secrets { private_key: Secret::new(vec![ours; 32]), ..Secrets::default() };
     Rig::with(both(), Wire::Secure(secure), &secrets)
 }

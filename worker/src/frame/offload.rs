@@ -171,9 +171,14 @@ pub fn remove_jumbo(frame: &mut [u8]) -> bool {
 /// say which of both is to be completed.
 const SCTP: u16 = 8;
 
-/// Whether a checksum can be left to somebody else: a sum, and its place told by one byte behind where it begins.
+/// Where the payload of the shortest IP packet begins: behind the headers of Ethernet and IPv4. The kernel refuses a checksum that
+/// begins before it (`skb_partial_csum_set` and its callers).
+const FIRST: u16 = 34;
+
+/// Whether a checksum can be left to the receiver: a sum over what an IP packet carries, and its place told by one byte behind where
+/// it begins.
 pub fn travels(checksum: Checksum) -> bool {
-    checksum.offset != SCTP && checksum.offset <= u8::MAX.into()
+    checksum.offset != SCTP && checksum.offset <= u8::MAX.into() && checksum.start >= FIRST
 }
 
 /// Completes a checksum in its place: what stands there is the sum of what is not in the frame. As the kernel does, it is never

@@ -12,14 +12,14 @@ use std::hash::{DefaultHasher, Hasher};
 use std::net::SocketAddr;
 use std::ops::Range;
 
-use privsep::ipc::{Address, Remote, State, Timestamp};
+use privsep::ipc::{Address, Remote, Secure, State, Timestamp};
 
 use super::secure::{pair_of, random};
 use crate::batch::Batch;
 use crate::wire::secure::content::{self, Content};
 use crate::wire::secure::crypt::{HEADER, TAG};
 use crate::wire::secure::keys::MACS;
-use crate::wire::secure::message::{INITIATION, RESPONSE};
+use crate::wire::secure::message::{Form, INITIATION, RESPONSE};
 use crate::wire::secure::{Sealer, Session, Told};
 use crate::wire::{Counters, Outbox, Target};
 
@@ -183,16 +183,15 @@ fn sent(from: usize, path: usize, target: Target, bytes: &[u8]) -> Option<Datagr
 fn session_of(which: usize, keys: u8, offer: u8, remotes: &[Remote], state: &State, now: u64, starts: u64) -> Session {
     Session::new(Told {
         pair: pair_of(keys),
+        secure: &Secure { datagram: 1472, ping_interval: 1, ..Secure::default() },
         offer,
         remotes,
-        datagram: 1472,
         delivers: true,
         exit_after: None,
         state,
         // The clock of one end is behind. A session's own time begins when it does.
-        wall: Box::new(move |now_us| Timestamp {
-            seconds: 1_000_000 - 1000 * (which as u64) + (now + now_us) / SECOND,
-            nanoseconds: 0,
+        wall: Box::new(move |now_us| {
+            Timestamp(1_000_000_000 * (1_000_000 - 1000 * (which as u64)) + 1000 * (now + now_us))
         }),
         random: random(2 * starts + which as u64),
     })
@@ -426,8 +425,8 @@ impl World {
         self.arrive_in_vain(at, 0, bytes);
     }
 
-    /// A message of a handshake with changes, by who can make the MACs: of an initiation nothing comes, of a response no more than a
-    /// session in which nothing opens.
+    /// A message of a handshake with changes, by who can make the MACs: of an initiation nothing comes but an initiation where it is
+    /// stale, of a response no more than a session in which nothing opens.
     fn forge(&mut self, script: &mut Script) {
         let (number, at, with) = (script.index(self.recorded.len()), script.byte(), script.byte().max(1));
         let Some(Datagram { from, path, mut bytes, .. }) = self.recorded.get(number).cloned() else { return };
@@ -439,7 +438,9 @@ impl World {
         pair_of(self.ends[from].keys).put_macs(&mut bytes);
         let initiation = bytes[0] == INITIATION;
         let answers = self.arrive(1 - from, path, &bytes, home(from, path));
-        assert!(self.ends[1 - from].batch.is_empty() && (answers.is_empty() || !initiation));
+        let begins =
+            |answer: &Datagram| answer.bytes[0] == INITIATION && answer.bytes.len() == Form::Short.initiation();
+        assert!(self.ends[1 - from].batch.is_empty() && (!initiation || answers.iter().all(begins)));
         self.carry(answers);
     }
 
@@ -449,7 +450,7 @@ impl World {
         let mut bytes = script.take(length).to_vec();
         // What becomes of pieces is a target of its own.
         if bytes.first() == Some(&2) {
-            bytes[0] = 5;
+            bytes[0] = 7;
         }
         let route = self.ends[which].session.route();
         let ((path, target), Some(sending)) = (route.now(), &route.sending) else { return };

@@ -1,18 +1,18 @@
-//! When a path counts as up or down, and which one frames leave by. One PING a tick, a tick about a second; a PONG sets the
-//! tick of the last answer.
+//! When a path counts as up or down, and which one frames leave by. A PING each interval, in ticks of about a second; a PONG sets
+//! the tick of the last answer.
 
 use privsep::ipc::PathHealth;
 
-/// Ticks without an answer after which a path is down.
+/// Intervals without an answer after which a path is down.
 const DOWN_AFTER: u64 = 5;
 /// An answer younger than this many ticks brings a path up.
 const UP_WITHIN: u64 = 4;
 
-/// Health at tick `now`, when the last PONG came in tick `last_pong` (0: never).
-pub fn next(health: PathHealth, now: u64, last_pong: u64) -> PathHealth {
+/// Health at tick `now`, when the last PONG came in tick `last_pong` (0: never) and a PING leaves every `interval` ticks.
+pub fn next(health: PathHealth, now: u64, last_pong: u64, interval: u64) -> PathHealth {
     match health {
         PathHealth::Connecting | PathHealth::Down if last_pong > 0 && now < last_pong + UP_WITHIN => PathHealth::Up,
-        PathHealth::Up if now > last_pong + DOWN_AFTER => PathHealth::Down,
+        PathHealth::Up if now > last_pong + DOWN_AFTER * interval => PathHealth::Down,
         same => same,
     }
 }
@@ -45,7 +45,14 @@ mod tests {
             (Down, 11, 7, Down),
             (Down, 10, 7, Up),
         ] {
-            assert_eq!(next(health, now, last_pong), expected, "{health:?} at {now}, last PONG {last_pong}");
+            assert_eq!(next(health, now, last_pong, 1), expected, "{health:?} at {now}, last PONG {last_pong}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_down_after_five_intervals() {
+        for (now, expected) in [(51, Up), (52, Down)] {
+            assert_eq!(next(Up, now, 1, 10), expected, "{now}");
         }
     }
 

@@ -84,6 +84,13 @@ impl Remote {
             place.local = None;
         }
     }
+
+    /// Nothing of the peer has come for so long that a learned address may be another host's.
+    pub fn is_gone(&mut self) {
+        if let Self::Learned(learned) = self {
+            learned.current = None;
+        }
+    }
 }
 
 impl Learned {

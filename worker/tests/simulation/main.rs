@@ -135,6 +135,7 @@ impl Classic {
         let mut random = Random::new(seed);
         let shape = end::Shape::any(&mut random);
         let net = Net::new(shape.paths, shape.nat);
+        #[allow(clippy::large_stack_arrays)] // Two machines in a test.
         let ends = [End::new(0, &shape), End::new(1, &shape)];
         let stranger = shape.has_stranger().then(|| End::new(STRANGER, &shape));
         let run = Run::new("classic", seed);

@@ -7,7 +7,9 @@
 //!    is lost where the network loses nothing: no rekey, no crossing, no repetition takes a frame.
 //! 4. Nobody who repeats what he has heard, once or sixty times, becomes the peer, and few answers and pings go to him.
 //! 5. No outbox is full; the next deadline lies ahead; where all is well, there is one handshake in two minutes.
-//! 6. A timestamp is never sent twice, whatever becomes of the worker, once it has said what it has sent, and of its clock.
+//! 6. A timestamp is never sent twice by one program, whatever becomes of the worker, once it has said what it has sent, and of its
+//!    clock.
+//! 7. All of this also when the program starts again with any clock, as in 1970, and the NAT before it has moved meanwhile.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -29,6 +31,8 @@ use crate::{Run, SECOND, World, for_seeds};
 /// Time after which all is well again: five seconds until silence is noticed, an attempt of each form that was lost, the form that
 /// passes with its two round trips, and a ping.
 const SETTLED: u64 = 22 * SECOND;
+/// The same after one end has lost its clock and its address: attempts of both forms at both ends, until one answers the other.
+const STARTED: u64 = 45 * SECOND;
 const PHASES: usize = 6;
 /// Datagram in bytes that a path of 1304 carries over IPv6: the long form does not pass.
 const SHORT: usize = 1256;
@@ -54,7 +58,7 @@ struct Kind {
     offer: u8,
     remotes: Vec<Remote>,
     /// Longest datagram that frames become.
-    datagram: usize,
+    datagram: u16,
 }
 
 struct End {
@@ -84,7 +88,7 @@ struct End {
 
 impl End {
     fn new(which: usize, paths: usize, nat: bool, swapped: bool, offer: u8, random: &mut Random) -> Self {
-        let datagram = if random.chance(2) { SHORT } else { 1472 };
+        let datagram = if random.chance(2) { SHORT as u16 } else { 1472 };
         let remote = |path| match (which, nat) {
             (1, true) => Remote::Learned { address: None, port: None },
             _ => Remote::Fixed(Address(address(1 - which, path))),
@@ -96,7 +100,7 @@ impl End {
         let session = session(&kind, &state, 0, &wall, seed);
         Self {
             kind,
-            sealer: Sealer::new(datagram, session.route().clone()),
+            sealer: Sealer::new(datagram.into(), session.route().clone()),
             session,
             counters: Counters::new(&state, paths),
             outbox: Outbox::default(),
@@ -119,9 +123,17 @@ impl End {
     fn restart(&mut self, now: u64) {
         self.seed += 1;
         self.session = session(&self.kind, &self.state, now, &self.wall, self.seed);
-        self.sealer = Sealer::new(self.kind.datagram, self.session.route().clone());
+        self.sealer = Sealer::new(self.kind.datagram.into(), self.session.route().clone());
         self.counters = Counters::new(&self.state, self.kind.remotes.len());
         self.started = now;
+    }
+
+    /// The program starts again, and knows nothing.
+    fn start_again(&mut self, wall: u64, now: u64) {
+        self.wall.store(wall, Relaxed);
+        self.state = State::default();
+        self.timestamps.clear();
+        self.restart(now);
     }
 
     fn due(&self) -> u64 {
@@ -195,16 +207,16 @@ fn session(kind: &Kind, state: &State, started: u64, wall: &Arc<AtomicU64>, seed
     }
     let (mut random, wall) = (Random::new(seed), Arc::clone(wall));
     Session::new(Told {
-        pair: Pair::new(&all[which].0, all[1 - which].1, &[7; KEY]).unwrap(),
+        pair: Pair::new(&all[which].0, all[1 - which].1, &[7; KEY], [5; 8]).unwrap(),
+        secure: &privsep::ipc::Secure { datagram, ping_interval: 1, ..privsep::ipc::Secure::default() },
         offer,
         remotes,
-        datagram,
         delivers: true,
         exit_after: None,
         state,
         wall: Box::new(move |now_us| {
             let now = wall.load(Relaxed) + started + now_us;
-            Timestamp { seconds: now / SECOND, nanoseconds: (now % SECOND) as u32 * 1000 }
+            Timestamp(1000 * now)
         }),
         random: Box::new(move |to| to.iter_mut().for_each(|byte| *byte = random.next() as u8)),
     })
@@ -286,7 +298,16 @@ impl Secure {
         let moment = self.random.below(3 * SECOND);
         self.advance(moment);
         let which = self.random.below(2) as usize;
-        match self.random.below(6) {
+        let mut settled = SETTLED;
+        match self.random.below(8) {
+            6 => {
+                let wall = if self.random.chance(2) { 0 } else { any_time(&mut self.random) };
+                self.ends[which].start_again(wall, self.run.now);
+                // It has heard nothing yet: a repetition counts once more, and is newer than all that a clock makes that was set back.
+                self.recorded[1 - which].retain(|datagram| datagram.bytes[0] != message::INITIATION);
+                self.net.move_nat(&mut self.random);
+                settled = STARTED;
+            }
             0 => {
                 self.ends[which].restart(self.run.now);
                 if self.random.chance(2) {
@@ -302,7 +323,7 @@ impl Secure {
             3 => self.ends[which].wall.store(any_time(&mut self.random), Relaxed),
             _ => {}
         }
-        self.advance(SETTLED);
+        self.advance(settled);
         let Some(sky) = first_that_works(&skies).map(|path| skies[path]) else {
             let time = self.random.below(60 * SECOND);
             self.advance(time);
@@ -321,7 +342,7 @@ impl Secure {
         for (which, handshakes) in handshakes.into_iter().enumerate() {
             let sent = self.ends[which].frames.iter().filter(|(_, frame)| (begin..until).contains(&frame.0));
             // Longer ones did not fit through.
-            let in_pieces = self.ends[which].kind.datagram <= self.carries;
+            let in_pieces = usize::from(self.ends[which].kind.datagram) <= self.carries;
             let fits = sent.filter(|(_, frame)| (in_pieces || frame.2.len() + 36 <= self.carries) && frame.1 == 0);
             let lost: Vec<_> = fits.map(|(number, frame)| (number, frame.0 / SECOND)).collect();
             if sky.loses_nothing() {
@@ -337,16 +358,17 @@ impl Secure {
 
     fn carry(&mut self, which: usize, datagram: Datagram) {
         if let Some(Message::Initiation(initiation)) = message::parse(&datagram.bytes) {
-            let (said, bytes) = (initiation.bytes[8..20].to_vec(), datagram.bytes.clone());
+            let (said, bytes) = (initiation.bytes[12..20].to_vec(), datagram.bytes.clone());
             let before = self.ends[which].timestamps.insert(said, bytes);
             self.run.check(before.is_none_or(|before| before == datagram.bytes), "a timestamp was sent twice");
         }
         if datagram.target == Some(stranger()) {
-            // In any second ten answers again and ten pings by each path; and what he is the first to send: he sends four a second.
+            // In any second ten answers again, ten answers to stale initiations and ten pings by each path; and what he is the first to
+            // send: he sends four a second.
             let (now, times) = (self.run.now, &mut self.ends[which].to_stranger);
             times.push_back(now);
             times.retain(|time| time + SECOND > now);
-            self.run.check(times.len() <= 10 + 10 * self.net.paths() + 5, "much was said to a stranger");
+            self.run.check(times.len() <= 20 + 10 * self.net.paths() + 5, "much was said to a stranger");
             return;
         }
         if self.nat && which == 0 {

@@ -1,5 +1,7 @@
 //! The secure wire, as supervisor and worker speak of it: what a worker is told, and what it says of its session.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use serde::{Deserialize, Serialize};
 
 use super::settings::MAX_FRAME;
@@ -10,8 +12,14 @@ use super::{Counts, SecureCounters};
 pub struct Secure {
     /// X25519 public key of the peer, which has been checked.
     pub peer_key: [u8; 32],
+    /// Tunnel identifier, the same at both ends; zeros without one.
+    pub tunnel: [u8; 8],
+    /// Receiver index of initiations to the peer; zero where none is known.
+    pub peer_index: u32,
     /// Longest datagram in bytes of UDP payload that leaves whole by every path; from 1232 to [`Secure::LONGEST`].
     pub datagram: u16,
+    /// Seconds from one ping to the next; 1 or more.
+    pub ping_interval: u8,
 }
 
 impl Secure {
@@ -27,24 +35,24 @@ impl Secure {
     }
 }
 
-/// A moment, as an initiation carries it: since the beginning of 1970.
+/// A moment, as an initiation carries it: nanoseconds since the beginning of 1970.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Timestamp {
-    /// Whole seconds; of what a supervisor hands on, at most [`Timestamp::MAX`]'s.
-    pub seconds: u64,
-    /// Nanoseconds beyond, less than 10^9.
-    pub nanoseconds: u32,
-}
+pub struct Timestamp(pub u64);
 
 impl Timestamp {
-    /// Later than any clock shows, and far enough from the end that no sum overflows.
-    pub const MAX: Self = Self { seconds: 1 << 62, nanoseconds: 999_999_999 };
+    /// Later than any clock shows: in the year 2262.
+    pub const MAX: Self = Self(i64::MAX as u64);
 
-    /// The same with numbers that are possible.
+    /// What the wall clock shows.
+    pub fn now() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)).bounded()
+    }
+
+    /// The same, at most [`Timestamp::MAX`].
     #[must_use]
     pub fn bounded(self) -> Self {
-        let nanoseconds = self.nanoseconds.min(Self::MAX.nanoseconds);
-        Self { nanoseconds, ..self }.min(Self::MAX)
+        self.min(Self::MAX)
     }
 }
 
@@ -71,19 +79,28 @@ pub struct SessionReport {
 /// What keeps a session from coming about, as far as the protocol lets one know (docs/WIRE.md, "What an end can say").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Trouble {
-    /// `mac0` is wrong and `mac1` right: who sends knows this end's key, and is not the peer of the file.
+    /// `mac0` is wrong and `mac1` right: the sender knows this end's key, and is not the peer of this tunnel.
     OtherPeerKey,
     /// Both are wrong, from the peer's address: the peer's file has another key for this end.
     OurKeyUnknown,
-    /// A response whose payload does not open.
+    /// `mac0` is right and `mac2` wrong: the pre-shared keys differ.
     Psk,
     /// The peer's clock is behind what it was.
     Clock {
         /// By so many milliseconds.
         behind_ms: u64,
     },
+    /// More initiations with right MACs than a peer makes: an attacker has a private key.
+    StolenKey,
+    /// A response to an attempt that is over.
+    Late {
+        /// So many milliseconds after the attempt began.
+        after_ms: u64,
+    },
     /// The peer speaks this version.
     Version(u8),
+    /// The peer speaks a draft of this version.
+    Draft,
 }
 
 /// What survives a worker of the secure wire, and what is shown of it. A worker whose wire is another leaves it as it is.
@@ -111,18 +128,6 @@ impl SecureState {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_timestamp_of_any_numbers_can_be_counted_on() {
-        for (seconds, nanoseconds) in [(0, 0), (7, u32::MAX), (u64::MAX, 0), (u64::MAX, u32::MAX)] {
-            let bounded = Timestamp { seconds, nanoseconds }.bounded();
-            assert!(bounded <= Timestamp::MAX && bounded.nanoseconds < 1_000_000_000);
-            assert!(bounded.seconds.checked_add(1 << 62).is_some());
-        }
-        let exact = Timestamp { seconds: 1_764_000_000, nanoseconds: 999_999_999 };
-        assert_eq!(exact.bounded(), exact);
-        assert!(exact < Timestamp { seconds: exact.seconds + 1, nanoseconds: 0 });
-    }
 
     #[test]
     fn the_overhead_is_that_of_the_specification() {

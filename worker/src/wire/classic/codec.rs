@@ -5,7 +5,10 @@ use privsep::ipc::{Cipher, SealCounters};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::{cbc, lz4};
-use crate::batch::{Batch, MAX_DATAGRAM, MAX_FRAME};
+use crate::batch::{Batch, MAX_FRAME};
+
+/// Longest datagram in bytes that is opened: AES pads the longest frame to 9248.
+pub const LONGEST: usize = MAX_FRAME / 16 * 16 + 16;
 
 /// Asks the peer for a [`PONG`].
 pub const PING: &[u8] = b"PING:PING:";
@@ -61,7 +64,7 @@ impl Codec {
     pub fn new(cipher: Cipher, key: &[u8], compress: bool) -> Self {
         let cipher = match cipher {
             Cipher::Xor if !key.is_empty() => {
-                Inner::Xor(Zeroizing::new(key.iter().copied().cycle().take(MAX_DATAGRAM).collect()))
+                Inner::Xor(Zeroizing::new(key.iter().copied().cycle().take(LONGEST).collect()))
             }
             Cipher::None | Cipher::Xor => Inner::None,
             Cipher::Aes128 => Inner::Aes128(Box::new(cbc::Key::new(key))),
@@ -114,7 +117,7 @@ impl Codec {
     pub fn open(&self, buffer: &mut [u8], length: usize, scratch: &mut Scratch) -> Option<usize> {
         let datagram = &mut buffer[..length];
         let length = match &self.cipher {
-            _ if length > MAX_DATAGRAM => None,
+            _ if length > LONGEST => None,
             Inner::None => Some(length),
             Inner::Xor(key) => {
                 xor(datagram, key);

@@ -223,7 +223,7 @@ impl Session {
     /// Decides about the health of every path, and by which frames leave.
     fn judge(&mut self) {
         for path in &mut self.paths {
-            path.health = health::next(path.health, self.tick, path.last_pong);
+            path.health = health::next(path.health, self.tick, path.last_pong, 1);
         }
         // The format knows master and slave.
         let both = [0, 1].map(|number| self.paths.get(number).map(|path| path.health));

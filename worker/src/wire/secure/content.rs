@@ -1,4 +1,5 @@
-//! What is sealed in a datagram: a frame, a bundle of them, a piece of one, a ping or a pong, a probe or its answer. Ranges are in bytes of the content.
+//! What is sealed in a datagram: a frame, a bundle of them, a piece of one, a ping or a pong, a probe or its answer. Ranges are in
+//! bytes of the content.
 
 use std::ops::Range;
 
@@ -20,8 +21,10 @@ pub const PIECES: std::ops::RangeInclusive<usize> = 2..=16;
 pub const PIECE: usize = 64;
 /// Longest content of kind 0.
 pub const WHOLE: usize = FRAME_HEADER + MAX_FRAME;
-/// Length of a ping, a pong, the shortest probe, or an answer to one.
-pub const CONTROL: usize = 12;
+/// Length of the shortest probe, and of the answer to one.
+pub const PROBED: usize = 12;
+/// Length of a ping or a pong.
+pub const PINGED: usize = 20;
 
 const FRAME: u8 = 0;
 const BUNDLE: u8 = 1;
@@ -29,7 +32,7 @@ const FRAGMENT: u8 = 2;
 const PING: u8 = 3;
 const PONG: u8 = 4;
 const PROBE: u8 = 5;
-const ARRIVED: u8 = 6;
+const ARRIVED: u8 = 7;
 
 /// A content that is well formed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,10 +47,21 @@ pub enum Content<'a> {
     Ping([u8; 8]),
     /// With the token of the ping.
     Pong([u8; 8]),
-    /// With its token, and padding, which says nothing.
-    Probe([u8; 8]),
-    /// With the token of the probe, and the length of the datagram that had it.
+    /// With its token, the size of the datagram, and padding, which says nothing.
+    Probe([u8; 8], u16),
+    /// With token and size of the probe.
     Arrived([u8; 8], u16),
+    /// Of a kind that is not known: it says nothing.
+    Unknown,
+}
+
+/// How many datagrams of data have passed by a path, as the sender of a ping or pong counts, modulo 2^32.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// It has opened.
+    pub opened: u32,
+    /// It has sent.
+    pub sent: u32,
 }
 
 /// A frame, and what is still to be done to it.
@@ -85,9 +99,8 @@ impl Fragment {
     }
 }
 
-/// Reads a content; `None` for what is none.
+/// Reads a content; `None` for one that breaks the rules of its kind.
 pub fn parse(content: &[u8]) -> Option<Content<'_>> {
-    let token = || content.split_first_chunk::<4>().and_then(|(_, token)| <[u8; 8]>::try_from(token).ok());
     match content {
         [FRAME, ..] => frame(content).map(Content::Frame),
         [BUNDLE, 0, 0, 0, ..] => {
@@ -101,12 +114,22 @@ pub fn parse(content: &[u8]) -> Option<Content<'_>> {
             (count >= 2).then_some(Content::Bundle(bundle))
         }
         [FRAGMENT, ..] => fragment(content).map(Content::Fragment),
-        [PING, 0, 0, 0, ..] => token().map(Content::Ping),
-        [PONG, 0, 0, 0, ..] => token().map(Content::Pong),
-        [PROBE, 0, 0, 0, rest @ ..] => rest.first_chunk().copied().map(Content::Probe),
-        [ARRIVED, 0, high, low, ..] => token().map(|token| Content::Arrived(token, u16::from_be_bytes([*high, *low]))),
-        _ => None,
+        [PING, _, _, _, rest @ ..] => pinged(rest).map(Content::Ping),
+        [PONG, _, _, _, rest @ ..] => pinged(rest).map(Content::Pong),
+        [PROBE, _, high, low, rest @ ..] => {
+            Some(Content::Probe(*rest.first_chunk()?, u16::from_be_bytes([*high, *low])))
+        }
+        [ARRIVED, _, high, low, rest @ ..] => {
+            Some(Content::Arrived(*rest.first_chunk()?, u16::from_be_bytes([*high, *low])))
+        }
+        [] | [BUNDLE | PING | PONG | PROBE | ARRIVED, ..] => None,
+        _ => Some(Content::Unknown),
     }
+}
+
+/// The token of a ping or a pong. What its sender has counted is not used yet.
+fn pinged(rest: &[u8]) -> Option<[u8; 8]> {
+    rest.first_chunk::<{ PINGED - 4 }>().and_then(|rest| rest.first_chunk()).copied()
 }
 
 /// Reads a content of kind 0.
@@ -119,7 +142,7 @@ pub fn frame(content: &[u8]) -> Option<Frame> {
     let checksum = (start != 0 || offset != 0).then_some(Checksum { start, offset });
     let lies = |checksum: Checksum| {
         let (start, offset) = (usize::from(checksum.start), usize::from(checksum.offset));
-        start >= frame::HEADER && start + offset + 2 <= bytes.len() && travels(checksum)
+        start + offset + 2 <= bytes.len() && travels(checksum)
     };
     let range = FRAME_HEADER..content.len();
     checksum.is_none_or(lies).then_some(Frame { range, checksum })
@@ -190,29 +213,38 @@ pub fn fragment_header(number: usize, each: usize, whole: usize, identification:
 }
 
 /// A ping.
-pub fn ping(token: [u8; 8]) -> [u8; CONTROL] {
-    control(PING, token)
+pub fn ping(token: [u8; 8], passed: Passed) -> [u8; PINGED] {
+    with_passed(PING, token, passed)
 }
 
 /// A pong.
-pub fn pong(token: [u8; 8]) -> [u8; CONTROL] {
-    control(PONG, token)
+pub fn pong(token: [u8; 8], passed: Passed) -> [u8; PINGED] {
+    with_passed(PONG, token, passed)
 }
 
-/// A probe without padding.
-pub fn probe(token: [u8; 8]) -> [u8; CONTROL] {
-    control(PROBE, token)
-}
-
-/// The answer to a probe that came in a datagram of `length` bytes.
-pub fn arrived(token: [u8; 8], length: usize) -> [u8; CONTROL] {
-    let mut content = control(ARRIVED, token);
-    content[2..4].copy_from_slice(&short(length));
+fn with_passed(kind: u8, token: [u8; 8], passed: Passed) -> [u8; PINGED] {
+    let mut content = [0; PINGED];
+    content[0] = kind;
+    content[4..12].copy_from_slice(&token);
+    content[12..16].copy_from_slice(&passed.opened.to_be_bytes());
+    content[16..].copy_from_slice(&passed.sent.to_be_bytes());
     content
 }
 
-fn control(kind: u8, token: [u8; 8]) -> [u8; CONTROL] {
-    let mut content = [kind, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+/// A probe in a datagram of `size` bytes, without its padding.
+pub fn probe(token: [u8; 8], size: u16) -> [u8; PROBED] {
+    with_size(PROBE, token, size)
+}
+
+/// The answer to a probe.
+pub fn arrived(token: [u8; 8], size: u16) -> [u8; PROBED] {
+    with_size(ARRIVED, token, size)
+}
+
+fn with_size(kind: u8, token: [u8; 8], size: u16) -> [u8; PROBED] {
+    let mut content = [0; PROBED];
+    content[0] = kind;
+    content[2..4].copy_from_slice(&size.to_be_bytes());
     content[4..].copy_from_slice(&token);
     content
 }
@@ -250,12 +282,11 @@ mod tests {
             (bytes(&[0, 0, 0, 0], 5 + MAX_FRAME), None),
             (bytes(&[0, 16, 0, 34], 4 + 52), whole(56, checksum(34, 16))),
             (bytes(&[0, 16, 0, 34], 4 + 51), None),
-            (bytes(&[0, 0, 0, 14], 4 + 16), whole(20, checksum(14, 0))),
-            (bytes(&[0, 0, 0, 13], 100), None),
+            (bytes(&[0, 0, 0, 34], 4 + 36), whole(40, checksum(34, 0))),
+            (bytes(&[0, 0, 0, 33], 100), None),
             (bytes(&[0, 16, 0, 0], 100), None),
             (bytes(&[0, 8, 0, 34], 100), None),
             (bytes(&[0, 255, 0xff, 0xff], 1000), None),
-            (bytes(&[7, 0, 0, 0], 100), None),
             (vec![], None),
         ] {
             assert_eq!(parse(&content), expected, "{} bytes: {:?}", content.len(), content.first_chunk::<4>());
@@ -265,37 +296,41 @@ mod tests {
     }
 
     #[test]
-    fn pings_and_pongs_have_one_length() {
-        let token = [1, 2, 3, 4, 5, 6, 7, 8];
-        for (content, kind) in [(ping(token), 3), (pong(token), 4)] {
-            assert_eq!(content, [kind, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]);
-            assert_eq!(parse(&content), Some(if kind == 3 { Content::Ping(token) } else { Content::Pong(token) }));
-            assert!((0..12).all(|length| parse(&content[..length]).is_none()));
-            assert_eq!(parse(&[&content[..], &[0]].concat()), None);
-            for at in 1..4 {
-                let mut other = content;
-                other[at] = 1;
-                assert_eq!(parse(&other), None);
-            }
+    fn a_ping_is_as_specified_and_may_have_more() {
+        let (token, passed) = ([1, 2, 3, 4, 5, 6, 7, 8], Passed { opened: 0x0a0b_0c0d, sent: 0xffff_fffe });
+        for (content, kind) in [(ping(token, passed), 3), (pong(token, passed), 4)] {
+            let expected = [kind, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 255, 255, 255, 254];
+            assert_eq!(content, expected);
+            let expected = Some(if kind == 3 { Content::Ping(token) } else { Content::Pong(token) });
+            assert!((0..PINGED).all(|length| parse(&content[..length]).is_none()));
+            let mut other = [&content[..], &[9]].concat();
+            other[1..4].fill(0xff);
+            assert_eq!([parse(&content), parse(&other)], [expected.clone(), expected]);
         }
     }
 
     #[test]
-    fn a_probe_has_any_padding() {
+    fn a_probe_has_any_padding_and_its_answer_its_size() {
         let token = [1, 2, 3, 4, 5, 6, 7, 8];
         for padding in [0, 1, 1428, 9226] {
-            assert_eq!(parse(&bytes(&probe(token), CONTROL + padding)), Some(Content::Probe(token)));
+            assert_eq!(parse(&bytes(&probe(token, 1472), PROBED + padding)), Some(Content::Probe(token, 1472)));
         }
-        assert_eq!(arrived(token, 1472), [6, 0, 5, 0xc0, 1, 2, 3, 4, 5, 6, 7, 8]);
-        assert_eq!(parse(&arrived(token, 1472)), Some(Content::Arrived(token, 1472)));
-        for content in [probe(token), arrived(token, 1472)] {
-            assert!((0..CONTROL).all(|length| parse(&content[..length]).is_none()));
+        assert_eq!(arrived(token, 1472), [7, 0, 5, 0xc0, 1, 2, 3, 4, 5, 6, 7, 8]);
+        let mut other = [&arrived(token, 1472)[..], &[9]].concat();
+        other[1] = 0xff;
+        assert_eq!(parse(&other), Some(Content::Arrived(token, 1472)));
+        for content in [probe(token, 1472), arrived(token, 1472)] {
+            assert!((0..PROBED).all(|length| parse(&content[..length]).is_none()));
         }
-        assert_eq!(parse(&[&arrived(token, 1472)[..], &[0]].concat()), None);
-        for (kind, at) in [(PROBE, 1), (PROBE, 2), (PROBE, 3), (ARRIVED, 1)] {
-            let mut other = control(kind, token);
-            other[at] = 1;
-            assert_eq!(parse(&other), None);
+    }
+
+    /// "A content of an unknown kind is ignored."
+    #[test]
+    fn an_unknown_kind_says_nothing() {
+        for kind in (0..=255).filter(|kind| ![0, 1, 2, 3, 4, 5, 7].contains(kind)) {
+            for length in [1, 2, 12, 100] {
+                assert_eq!(parse(&bytes(&[kind], length)), Some(Content::Unknown), "{kind}");
+            }
         }
     }
 
@@ -317,8 +352,8 @@ mod tests {
             for bit in 0..8 {
                 let mut other = content.clone();
                 other[at] ^= 1 << bit;
-                // Of another kind it is a frame, or a probe.
-                assert_eq!(parse(&other).is_some(), [(0, 0), (0, 2)].contains(&(at, bit)), "byte {at}");
+                // Of another kind it is a frame, a ping, a probe, or of a kind that is not known.
+                assert_eq!(parse(&other).is_some(), at == 0, "byte {at}");
             }
         }
         // No bundle or fragment in one.

@@ -9,8 +9,8 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::keys::{KEY, MACS, Pair};
 use super::message::{
-    self, CIPHERTEXT, Form, INITIATION_HEADER, Initiation, KEM_CIPHERTEXT, KEM_HEADER, KEM_KEY, Kem, PUBLIC,
-    RESPONSE_HEADER, Response, offer,
+    self, CIPHERTEXT, FEATURES, Form, INITIATION_HEADER, Initiation, KEM_CIPHERTEXT, KEM_HEADER, KEM_KEY, Kem, Message,
+    PUBLIC, RESPONSE_HEADER, Response, offer,
 };
 use super::noise::{self, TAG};
 use super::{CipherKind, Keys, Timestamp};
@@ -18,8 +18,10 @@ use super::{CipherKind, Keys, Timestamp};
 /// Where random bytes come from. ML-KEM draws its own, from the library.
 pub type Random = Box<dyn FnMut(&mut [u8]) + Send>;
 
-/// Before the first bytes of the initiation in Noise's prologue.
+/// Before the tunnel identifier and the first bytes of the initiation in Noise's prologue.
 const PROLOGUE: &[u8] = b"ethudp secure wire";
+/// What this version can do besides: nothing yet.
+const OUR_FEATURES: [u8; FEATURES] = [0; FEATURES];
 
 /// Why a handshake does not go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +77,7 @@ pub enum Responded {
 pub struct KemResponder(Bare);
 
 impl Initiator {
-    /// Makes an initiation.
+    /// Makes an initiation, from this end's index to the peer's for initiations.
     ///
     /// # Errors
     /// When the library fails.
@@ -83,20 +85,35 @@ impl Initiator {
         pair: &Pair,
         form: Form,
         offer: u8,
-        our_index: u32,
+        (our_index, their_index): (u32, u32),
         timestamp: Timestamp,
         random: &mut Random,
     ) -> Result<Self, Refused> {
-        let mut bytes = message::begin_initiation(form, offer, our_index, timestamp);
-        let mut noise = begin(pair, &bytes, random, true)?;
         let kem = DecapsulationKey::generate(&ML_KEM_768).map_err(|_| Refused::Library)?;
         let kem_public = kem.encapsulation_key().and_then(|key| key.key_bytes()).map_err(|_| Refused::Library)?;
-        let kem_public = kem_public.as_ref().to_vec();
-        let payload = if form == Form::Long { &kem_public[..] } else { &[] };
+        let kem = (kem, kem_public.as_ref().to_vec());
+        Self::with_kem(pair, message::begin_initiation(form, offer, our_index, their_index, timestamp), kem, random)
+    }
+
+    /// The same with a key pair of the KEM, and with the header in `bytes`, as [`message::begin_initiation`] makes it.
+    ///
+    /// # Errors
+    /// When the library fails, or the header is none.
+    pub fn with_kem(
+        pair: &Pair,
+        mut bytes: Vec<u8>,
+        kem: (DecapsulationKey, Vec<u8>),
+        random: &mut Random,
+    ) -> Result<Self, Refused> {
+        let Some(Message::Initiation(Initiation { form, offer, sender, .. })) = message::parse(&bytes) else {
+            return Err(Refused::Library);
+        };
+        let mut noise = begin(pair, &bytes, random, true)?;
+        let payload = if form == Form::Long { [&kem.1[..], &OUR_FEATURES].concat() } else { OUR_FEATURES.to_vec() };
         let end = bytes.len() - MACS;
-        noise.write_message(payload, &mut bytes[INITIATION_HEADER..end]).map_err(|_| Refused::Library)?;
+        noise.write_message(&payload, &mut bytes[INITIATION_HEADER..end]).map_err(|_| Refused::Library)?;
         pair.put_macs(&mut bytes);
-        Ok(Self { noise, kem: Some((kem, kem_public)), form, offer, our_index, bytes })
+        Ok(Self { noise, kem: Some(kem), form, offer, our_index: sender, bytes })
     }
 
     /// The initiation.
@@ -117,14 +134,14 @@ impl Initiator {
         if response.form != self.form || !offer::has(self.offer, response.cipher) {
             return Err(Refused::NotOffered);
         }
-        let mut payload = [0; CIPHERTEXT];
+        let mut payload = [0; CIPHERTEXT + FEATURES];
         let length = self.noise.read_message(response.noise(), &mut payload).map_err(|_| Refused::Sealed)?;
         let agreed = Agreed { cipher: response.cipher, initiator: self.our_index, responder: response.sender };
         let bare = Bare::new(&mut self.noise, agreed)?;
         // It answers once.
         let (kem, kem_public) = self.kem.take().ok_or(Refused::Sealed)?;
         if self.form == Form::Long {
-            let ciphertext = payload.get(..length).ok_or(Refused::Sealed)?;
+            let ciphertext = without_features(&payload, length)?;
             return Ok(Answered::Keys(bare.decapsulate(&kem, &kem_public, ciphertext)?));
         }
         let bytes = bare.seal(KEM_KEY, response.sender, &kem_public)?;
@@ -160,8 +177,9 @@ pub fn respond(
     random: &mut Random,
 ) -> Result<(Vec<u8>, Responded), Refused> {
     let mut noise = begin(pair, initiation.bytes, random, false)?;
-    let mut key = [0; PUBLIC];
-    let length = noise.read_message(initiation.noise(), &mut key).map_err(|_| Refused::Sealed)?;
+    let mut payload = [0; PUBLIC + FEATURES];
+    let length = noise.read_message(initiation.noise(), &mut payload).map_err(|_| Refused::Sealed)?;
+    let key = without_features(&payload, length)?;
     // Noise takes any.
     let theirs = noise.get_remote_static().ok_or(Refused::Stranger)?;
     if !bool::from(theirs.ct_eq(&pair.peer)) {
@@ -171,16 +189,17 @@ pub fn respond(
     let agreed = Agreed { cipher, initiator: initiation.sender, responder: our_index };
     let mut bytes = message::begin_response(initiation.form, cipher, our_index, initiation.sender);
     let encapsulated = match initiation.form {
-        Form::Long => Some(encapsulate(key.get(..length).ok_or(Refused::Kem)?)?),
+        Form::Long => Some(encapsulate(key)?),
         Form::Short => None,
     };
-    let payload = encapsulated.as_ref().map_or(&[][..], |(ciphertext, _)| ciphertext);
+    let ciphertext = encapsulated.as_ref().map_or(&[][..], |(ciphertext, _)| ciphertext);
+    let payload = [ciphertext, &OUR_FEATURES].concat();
     let end = bytes.len() - MACS;
-    noise.write_message(payload, &mut bytes[RESPONSE_HEADER..end]).map_err(|_| Refused::Library)?;
+    noise.write_message(&payload, &mut bytes[RESPONSE_HEADER..end]).map_err(|_| Refused::Library)?;
     pair.put_macs(&mut bytes);
     let bare = Bare::new(&mut noise, agreed)?;
     let responded = match encapsulated {
-        Some((ciphertext, secret)) => Responded::Keys(bare.keys(&key[..length], &ciphertext, &secret, false)?),
+        Some((ciphertext, secret)) => Responded::Keys(bare.keys(key, &ciphertext, &secret, false)?),
         None => Responded::Kem(Box::new(KemResponder(bare))),
     };
     Ok((bytes, responded))
@@ -199,10 +218,15 @@ impl KemResponder {
     }
 }
 
+/// What a payload of so many bytes has before the features, of which none is known.
+fn without_features(payload: &[u8], length: usize) -> Result<&[u8], Refused> {
+    length.checked_sub(FEATURES).and_then(|length| payload.get(..length)).ok_or(Refused::Sealed)
+}
+
 fn begin(pair: &Pair, initiation: &[u8], random: &mut Random, initiator: bool) -> Result<Box<HandshakeState>, Refused> {
     let mut ephemeral = Zeroizing::new([0; KEY]);
     random(&mut *ephemeral);
-    let prologue = [PROLOGUE, &initiation[..INITIATION_HEADER]].concat();
+    let prologue = [PROLOGUE, &pair.tunnel, &initiation[..INITIATION_HEADER]].concat();
     noise::begin(pair, &prologue, ephemeral, initiator).map_err(|_| Refused::Library)
 }
 

@@ -12,6 +12,8 @@ use zeroize::Zeroizing;
 
 /// Bytes of a key.
 pub const KEY: usize = 32;
+/// Tells the tunnels apart that use one pair of keys; zeros where there is no identifier.
+pub type Tunnel = [u8; 8];
 /// Bytes at the beginning of a handshake message that `mac0` covers.
 pub const HEAD: usize = 32;
 /// Bytes of `mac0`, and of `mac1` behind it.
@@ -82,6 +84,8 @@ pub struct Pair {
     pub peer: [u8; KEY],
     /// The pre-shared one.
     pub(super) psk: Zeroizing<[u8; KEY]>,
+    /// The tunnel's.
+    pub(super) tunnel: Tunnel,
     to_us: MacKeys,
     to_them: MacKeys,
 }
@@ -94,7 +98,7 @@ struct MacKeys {
 }
 
 impl MacKeys {
-    fn new(receiver: &[u8; KEY], shared: &[u8; KEY]) -> Self {
+    fn new(receiver: &[u8; KEY], shared: &[u8; KEY], tunnel: Tunnel, psk: &[u8; KEY]) -> Self {
         let key = |parts: &[&[u8]]| {
             let mut hash = digest::Context::new(&digest::SHA256);
             for part in parts {
@@ -103,12 +107,12 @@ impl MacKeys {
             hash.finish()
         };
         let hmac = |parts: &[&[u8]]| hmac::Key::new(hmac::HMAC_SHA256, key(parts).as_ref());
-        let mac0 = key(&[b"ethudp mac0", receiver, shared]);
+        let mac0 = key(&[b"ethudp mac0", receiver, shared, &tunnel]);
         let (words, _) = mac0.as_ref().as_chunks::<8>();
         Self {
             mac0: Zeroizing::new([0, 1].map(|word: usize| u64::from_le_bytes(words[word]))),
             mac1: hmac(&[b"ethudp mac1", receiver]),
-            mac2: hmac(&[b"ethudp mac2", receiver, shared]),
+            mac2: hmac(&[b"ethudp mac2", receiver, shared, &tunnel, psk]),
         }
     }
 
@@ -152,7 +156,7 @@ impl Pair {
     ///
     /// # Errors
     /// Which key is none that can be used.
-    pub fn new(private: &[u8; KEY], peer: [u8; KEY], psk: &[u8; KEY]) -> Result<Self, BadKey> {
+    pub fn new(private: &[u8; KEY], peer: [u8; KEY], psk: &[u8; KEY], tunnel: Tunnel) -> Result<Self, BadKey> {
         let key = PrivateKey::from_private_key(&X25519, private).map_err(|_| BadKey::Private)?;
         let public = public(&key).ok_or(BadKey::Private)?;
         if public == peer {
@@ -162,8 +166,8 @@ impl Pair {
             return Err(BadKey::NotCanonical);
         }
         let shared = exchange(&key, &peer).ok_or(BadKey::ZeroExchange)?;
-        let (to_us, to_them) = (MacKeys::new(&public, &shared), MacKeys::new(&peer, &shared));
-        Ok(Self { private: Zeroizing::new(*private), public, peer, psk: Zeroizing::new(*psk), to_us, to_them })
+        let [to_us, to_them] = [&public, &peer].map(|receiver| MacKeys::new(receiver, &shared, tunnel, psk));
+        Ok(Self { private: Zeroizing::new(*private), public, peer, psk: Zeroizing::new(*psk), tunnel, to_us, to_them })
     }
 
     /// Writes the MACs into the last 32 bytes of a message to the peer.
@@ -211,7 +215,7 @@ mod tests {
     #[test]
     fn a_key_is_refused_that_is_own_or_not_canonical_or_of_small_order() {
         let private = [7; KEY];
-        let bad = |peer| Pair::new(&private, peer, &[0; KEY]).err();
+        let bad = |peer| Pair::new(&private, peer, &[0; KEY], [0; 8]).err();
         assert_eq!(bad(public_of(private)), Some(BadKey::Own));
         let mut top = public_of([8; KEY]);
         assert_eq!(bad(top), None);
@@ -244,7 +248,7 @@ mod tests {
     #[test]
     fn macs_are_right_at_the_other_end_alone() {
         let (ours, theirs, strangers) = ([1; KEY], [2; KEY], [3; KEY]);
-        let pair = |private: &[u8; KEY], peer| Pair::new(private, public_of(peer), &[0; KEY]).unwrap();
+        let pair = |private: &[u8; KEY], peer| Pair::new(private, public_of(peer), &[0; KEY], [0; 8]).unwrap();
         let (us, them, stranger) = (pair(&ours, theirs), pair(&theirs, ours), pair(&strangers, theirs));
         let right = |pair: &Pair, message: &[u8]| {
             [pair.has_head_of_the_pair(message), pair.is_for_us(message), pair.is_of_the_pair(message)]
@@ -262,6 +266,13 @@ mod tests {
         }
         stranger.put_macs(&mut message);
         assert_eq!(right(&them, &message), [false, true, false]);
+        // Of another tunnel nothing is computed; of another pre-shared key it can be said.
+        for (psk, tunnel, expected) in
+            [([0; KEY], [1; 8], [false, true, false]), ([1; KEY], [0; 8], [true, true, false])]
+        {
+            Pair::new(&ours, public_of(theirs), &psk, tunnel).unwrap().put_macs(&mut message);
+            assert_eq!(right(&them, &message), expected);
+        }
         for short in [&message[..63], &[]] {
             assert_eq!(right(&them, short), [false; 3]);
         }

@@ -34,6 +34,8 @@ pub const PUBLIC: usize = 1184;
 /// Bytes of its ciphertext.
 pub const CIPHERTEXT: usize = 1088;
 const TAG: usize = 16;
+/// Bytes of the features at the end of a sealed payload.
+pub const FEATURES: usize = 4;
 /// Noise's ephemeral key, and its sealed static one.
 const EPHEMERAL: usize = 32;
 const STATIC: usize = 48;
@@ -71,13 +73,13 @@ impl Form {
     /// Bytes of an initiation.
     pub fn initiation(self) -> usize {
         let key = if self == Self::Long { PUBLIC } else { 0 };
-        INITIATION_HEADER + EPHEMERAL + STATIC + key + TAG + MACS
+        INITIATION_HEADER + EPHEMERAL + STATIC + key + FEATURES + TAG + MACS
     }
 
     /// Bytes of a response.
     pub fn response(self) -> usize {
         let ciphertext = if self == Self::Long { CIPHERTEXT } else { 0 };
-        RESPONSE_HEADER + EPHEMERAL + ciphertext + TAG + MACS
+        RESPONSE_HEADER + EPHEMERAL + ciphertext + FEATURES + TAG + MACS
     }
 }
 
@@ -94,7 +96,7 @@ pub enum Message<'a> {
     KemCiphertext(Kem<'a>),
     /// Data for a session.
     Data(u32),
-    /// Message 1 or 2 of this version, which has MACs.
+    /// Message 1 or 2 of another version, or of this one with another length; it has room for the MACs.
     Other(u8),
 }
 
@@ -180,7 +182,9 @@ pub fn parse(bytes: &[u8]) -> Option<Message<'_>> {
             let right = bytes.len() >= DATA_LEAST && version < QUEUES && bytes[2..4] == [0, 0];
             right.then(|| Message::Data(number(bytes, 4)))
         }
-        INITIATION | RESPONSE if version != VERSION => (bytes.len() >= HEAD + MACS).then_some(Message::Other(version)),
+        INITIATION | RESPONSE if version != VERSION || !lengths(kind).contains(&bytes.len()) => {
+            (bytes.len() >= HEAD + MACS).then_some(Message::Other(version))
+        }
         _ if version != VERSION => None,
         INITIATION => initiation(bytes).map(Message::Initiation),
         RESPONSE => response(bytes).map(Message::Response),
@@ -195,14 +199,18 @@ pub fn parse(bytes: &[u8]) -> Option<Message<'_>> {
     }
 }
 
+/// Lengths of message 1 or 2.
+fn lengths(kind: u8) -> [usize; 2] {
+    [Form::Long, Form::Short].map(|form| if kind == INITIATION { form.initiation() } else { form.response() })
+}
+
 fn initiation(bytes: &[u8]) -> Option<Initiation<'_>> {
     let form = [Form::Long, Form::Short].into_iter().find(|&form| bytes.get(2) == Some(&(form as u8)))?;
     if bytes.len() != form.initiation() {
         return None;
     }
     let (offer, sender) = (bytes[3], number(bytes, 4));
-    let seconds = bytes.get(8..16).and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes)?;
-    let timestamp = Timestamp { seconds, nanoseconds: number(bytes, 16) };
+    let timestamp = Timestamp(bytes.get(12..20).and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes)?);
     let right = offer & offer::CHACHA != 0 && offer & !(offer::CHACHA | offer::AES) == 0 && sender != 0;
     (right && timestamp == timestamp.bounded()).then_some(Initiation { bytes, form, offer, sender, timestamp })
 }
@@ -215,13 +223,13 @@ fn response(bytes: &[u8]) -> Option<Response<'_>> {
     (bytes[3] == 0 && sender != 0).then_some(Response { bytes, form, cipher, sender, receiver })
 }
 
-/// An initiation without Noise's part and MACs.
-pub fn begin_initiation(form: Form, offer: u8, sender: u32, timestamp: Timestamp) -> Vec<u8> {
+/// An initiation without Noise's part and MACs: from the index `sender`, to the index `receiver`, zero where none is known.
+pub fn begin_initiation(form: Form, offer: u8, sender: u32, receiver: u32, timestamp: Timestamp) -> Vec<u8> {
     let mut bytes = vec![0; form.initiation()];
     bytes[..4].copy_from_slice(&[INITIATION, VERSION, form as u8, offer]);
     bytes[4..8].copy_from_slice(&sender.to_be_bytes());
-    bytes[8..16].copy_from_slice(&timestamp.seconds.to_be_bytes());
-    bytes[16..20].copy_from_slice(&timestamp.nanoseconds.to_be_bytes());
+    bytes[8..12].copy_from_slice(&receiver.to_be_bytes());
+    bytes[12..20].copy_from_slice(&timestamp.0.to_be_bytes());
     bytes
 }
 
@@ -247,12 +255,12 @@ pub fn begin_kem(kind: u8, receiver: u32, body: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    const NOW: Timestamp = Timestamp { seconds: 1_700_000_000, nanoseconds: 999_999_999 };
+    const NOW: Timestamp = Timestamp(1_700_000_000_999_999_999);
 
     #[test]
     fn lengths_are_those_of_the_specification() {
-        assert_eq!([Form::Long, Form::Short].map(Form::initiation), [1332, 148]);
-        assert_eq!([Form::Long, Form::Short].map(Form::response), [1180, 92]);
+        assert_eq!([Form::Long, Form::Short].map(Form::initiation), [1336, 152]);
+        assert_eq!([Form::Long, Form::Short].map(Form::response), [1184, 96]);
         assert_eq!(
             (begin_kem(3, 7, &[0; PUBLIC]).len() + 16, begin_kem(4, 7, &[0; CIPHERTEXT]).len() + 16),
             (1208, 1112)
@@ -265,8 +273,8 @@ mod tests {
         data[0] = DATA;
         let kem = |kind, length| [begin_kem(kind, 9, &vec![0; length]), vec![0; 16]].concat();
         vec![
-            (begin_initiation(Form::Long, 3, 7, NOW), &[4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19]),
-            (begin_initiation(Form::Short, 1, 7, NOW), &[4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19]),
+            (begin_initiation(Form::Long, 3, 7, 0, NOW), &[4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19]),
+            (begin_initiation(Form::Short, 1, 7, 9, NOW), &[4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19]),
             (begin_response(Form::Long, CipherKind::Aes256Gcm, 7, 8), &[4, 5, 6, 7, 8, 9, 10, 11]),
             (begin_response(Form::Short, CipherKind::ChaCha20Poly1305, 7, 8), &[4, 5, 6, 7, 8, 9, 10, 11]),
             (kem(KEM_KEY, PUBLIC), &[4, 5, 6, 7]),
@@ -279,37 +287,33 @@ mod tests {
     fn length_and_each_zero_are_exact() {
         for (bytes, any) in right() {
             let kind = bytes[0];
-            assert!(parse(&bytes).is_some(), "{kind}");
+            let is_known = |bytes: &[u8]| parse(bytes).is_some_and(|message| !matches!(message, Message::Other(_)));
+            assert!(is_known(&bytes), "{kind}");
             // A response says by its length which form it has.
-            let is_one = |length| kind == DATA && length >= DATA_LEAST || kind == RESPONSE && length == 92;
+            let is_one = |length| kind == DATA && length >= DATA_LEAST || kind == RESPONSE && length == 96;
             for length in (0..bytes.len()).filter(|&length| !is_one(length)) {
-                let parsed = parse(&bytes[..length]);
-                assert!(parsed.is_none(), "{kind}, {length} bytes: {parsed:?}");
+                assert!(!is_known(&bytes[..length]), "{kind}, {length} bytes");
             }
-            assert_eq!(parse(&[&bytes[..], &[0]].concat()).is_some(), kind == DATA);
+            assert_eq!(is_known(&[&bytes[..], &[0]].concat()), kind == DATA);
             // The first four bytes say what it is: no other value of one of them is this message.
             for at in (0..4).filter(|at| !any.contains(at)) {
                 for value in (0..=255).filter(|&value| value != bytes[at] && (at > 0 || !(1..=5).contains(&value))) {
                     let mut changed = bytes.clone();
                     changed[at] = value;
-                    let fits = match (kind, at, value) {
-                        (INITIATION, 3, 1 | 3) | (RESPONSE, 2, 0 | 1) | (DATA, 1, 0..QUEUES) => true,
-                        // Another version, which is said if the MACs are right.
-                        (INITIATION | RESPONSE, 1, _) => {
-                            matches!(parse(&changed), Some(Message::Other(other)) if other == value)
-                        }
-                        _ => false,
-                    };
-                    assert_eq!(parse(&changed).is_some(), fits, "{kind}: byte {at} is {value}");
+                    let fits = matches!(
+                        (kind, at, value),
+                        (INITIATION, 3, 1 | 3) | (RESPONSE, 2, 0 | 1) | (DATA, 1, 0..QUEUES)
+                    );
+                    assert_eq!(is_known(&changed), fits, "{kind}: byte {at} is {value}");
                 }
             }
         }
     }
 
-    /// "An initiation or a response of another version, of 64 bytes or more, has its MACs checked, to say so, and is dropped."
+    /// "A type 1 or 2 with another version and at least 64 bytes is dropped.", and so is one of version 1 with another length.
     #[test]
-    fn of_another_version_nothing_but_room_for_the_macs_is_looked_at() {
-        for (kind, version) in (0..=255).flat_map(|kind| [0, 2, 255].map(|version| (kind, version))) {
+    fn another_version_or_length_needs_room_for_the_macs() {
+        for (kind, version) in (0..=255).flat_map(|kind| [0, 1, 2, 255].map(|version| (kind, version))) {
             for length in [2, 63, 64, 65, 92, 148, 1180, 1332, 1500] {
                 let mut bytes = vec![0xff; length];
                 (bytes[0], bytes[1]) = (kind, version);
@@ -321,14 +325,17 @@ mod tests {
     }
 
     #[test]
-    fn an_index_of_zero_and_a_time_that_is_none_are_refused() {
-        assert!(parse(&begin_initiation(Form::Short, 3, 0, NOW)).is_none());
-        assert!(parse(&begin_initiation(Form::Short, 3, 1, Timestamp { nanoseconds: 1_000_000_000, ..NOW })).is_none());
-        assert!(parse(&begin_initiation(Form::Short, 3, 1, Timestamp { seconds: u64::MAX, ..NOW })).is_none());
+    fn an_index_of_zero_and_a_time_beyond_the_last_are_refused() {
+        let begin = |sender, timestamp| begin_initiation(Form::Short, 3, sender, 6, timestamp);
+        assert!(parse(&begin(0, NOW)).is_none());
+        assert!(parse(&begin(1, Timestamp(1 << 63))).is_none());
+        assert!(parse(&begin(1, Timestamp::MAX)).is_some());
         assert!(parse(&begin_response(Form::Short, CipherKind::Aes256Gcm, 0, 1)).is_none());
-        let bytes = begin_initiation(Form::Short, 3, 5, NOW);
+        let bytes = begin(5, NOW);
         let Some(Message::Initiation(initiation)) = parse(&bytes) else { panic!() };
         let Initiation { sender, timestamp, offer, form, .. } = initiation;
         assert_eq!((sender, timestamp, offer, form), (5, NOW, 3, Form::Short));
+        // The receiver's index lies where a response has it.
+        assert_eq!(bytes[8..12], begin_response(Form::Short, CipherKind::Aes256Gcm, 9, 6)[8..12]);
     }
 }

@@ -20,7 +20,6 @@ pub mod window;
 
 pub use session::{Session, Told};
 use std::io;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use privsep::ipc::{Secrets, Secure, Settings, State, Timestamp};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
@@ -78,18 +77,19 @@ pub fn machines(
         [] => Zeroizing::default(),
         psk => key(psk).ok_or_else(|| wrong("a pre-shared key of other than 32 bytes"))?,
     };
-    let pair = keys::Pair::new(&private, secure.peer_key, &psk).map_err(|error| wrong(&error.to_string()))?;
+    let pair =
+        keys::Pair::new(&private, secure.peer_key, &psk, secure.tunnel).map_err(|error| wrong(&error.to_string()))?;
     // ML-KEM draws by itself. The first draw makes calls that a confined worker may not.
     aws_lc_rs::rand::fill(&mut [0; 1]).map_err(|_| wrong("no random bytes"))?;
     let session = Session::new(Told {
         pair,
+        secure,
         offer: offer(),
         remotes: &settings.remotes,
-        datagram: secure.datagram.into(),
         delivers: settings.rules.receive,
         exit_after: settings.exit_after,
         state,
-        wall: Box::new(|_| now()),
+        wall: Box::new(|_| Timestamp::now()),
         random: Box::new(|bytes| getrandom::fill(bytes).expect("the kernel has random bytes, or none for anybody")),
     });
     let sealer = Sealer::new(secure.datagram.into(), session.route().clone());
@@ -105,10 +105,4 @@ fn offer() -> u8 {
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let has_aes = false;
     message::offer::CHACHA | if has_aes { message::offer::AES } else { 0 }
-}
-
-/// The wall clock.
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp { seconds: since.as_secs(), nanoseconds: since.subsec_nanos() }.bounded()
 }

@@ -234,7 +234,7 @@ mod tests {
             let (mut sealer, mut opening) = ends(datagram);
             let frames: Vec<_> = lengths.iter().zip(1..).map(|(&length, byte)| frame(length, byte)).collect();
             let mut made = batch(&frames);
-            let checksum = Some(Checksum { start: 20, offset: 6 });
+            let checksum = Some(Checksum { start: 34, offset: 6 });
             made.set_facts(0, Facts { checksum, ..Facts::default() });
             if let Some(alone) = alone {
                 made.set_alone(alone);

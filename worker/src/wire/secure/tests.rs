@@ -7,7 +7,7 @@ use super::keys::{KEY, MACS, Pair, public};
 use super::message::{self, Form, Initiation, Kem, Message, Response, parse};
 use super::{CipherKind, Dropped, Keys, Opening, Sending, Timestamp};
 
-const NOW: Timestamp = Timestamp { seconds: 1_700_000_000, nanoseconds: 7 };
+const NOW: Timestamp = Timestamp(1_700_000_000_000_000_007);
 const FORMS: [Form; 2] = [Form::Long, Form::Short];
 
 pub fn public_of(private: u8) -> [u8; KEY] {
@@ -15,7 +15,7 @@ pub fn public_of(private: u8) -> [u8; KEY] {
 }
 
 fn pair(ours: u8, theirs: u8, psk: u8) -> Pair {
-    Pair::new(&[ours; KEY], public_of(theirs), &[psk; KEY]).unwrap()
+    Pair::new(&[ours; KEY], public_of(theirs), &[psk; KEY], [0; 8]).unwrap()
 }
 
 /// Bytes that follow from a number.
@@ -42,14 +42,15 @@ fn kem(bytes: &[u8]) -> Kem<'_> {
 }
 
 fn begin(pair: &Pair, form: Form) -> Initiator {
-    Initiator::new(pair, form, 3, 0x1111, NOW, &mut random(0x40)).unwrap()
+    Initiator::new(pair, form, 3, (0x1111, 0), NOW, &mut random(0x40)).unwrap()
 }
 
 /// A whole handshake: the initiator's keys and the responder's.
 fn shake(a: &Pair, b: &Pair, form: Form, offers: [u8; 2]) -> Result<(Keys, Keys), Refused> {
-    let mut initiator = Initiator::new(a, form, offers[0], 0x1111, NOW, &mut random(0x40))?;
+    let mut initiator = Initiator::new(a, form, offers[0], (0x1111, 0), NOW, &mut random(0x40))?;
     let (answer, responded) = respond(b, &initiation(initiator.bytes()), offers[1], 0x2222, &mut random(0x60))?;
-    assert!(b.is_of_the_pair(initiator.bytes()) && a.is_of_the_pair(&answer));
+    let same_psk = a.psk == b.psk;
+    assert!(b.is_of_the_pair(initiator.bytes()) == same_psk && a.is_of_the_pair(&answer) == same_psk);
     match (initiator.take(&response(&answer))?, responded) {
         (Answered::Keys(ours), Responded::Keys(theirs)) => Ok((ours, theirs)),
         (Answered::Kem(first), Responded::Kem(second)) => {
@@ -104,7 +105,7 @@ fn a_handshake_does_not_come_about_with_another_key_or_pre_shared_key() {
         assert!(!other.is_of_the_pair(initiator.bytes()) && !other.is_for_us(initiator.bytes()));
         let answer = respond(&other, &initiation(initiator.bytes()), 3, 1, &mut random(1));
         assert_eq!(answer.err(), Some(Refused::Sealed));
-        // The pre-shared keys differ: the response's MACs are right, and it does not open.
+        // The pre-shared keys differ: mac2 is wrong, and if it were right the response would not open.
         assert_eq!(shake(&a, &pair(2, 1, 6), form, [3, 3]).err(), Some(Refused::Sealed));
     }
 }
@@ -183,7 +184,7 @@ fn a_downgrade_by_who_can_make_the_macs_leads_to_no_common_keys() {
     assert!(opens(&ours, &theirs).is_err());
     assert!(theirs.receiving != ours.sending && theirs.sending != ours.receiving);
     // What was not offered is not taken, and the other form is none.
-    let mut initiator = Initiator::new(&a, Form::Long, 1, 7, NOW, &mut random(3)).unwrap();
+    let mut initiator = Initiator::new(&a, Form::Long, 1, (7, 0), NOW, &mut random(3)).unwrap();
     assert_eq!(initiator.take(&response(&answer)).err(), Some(Refused::NotOffered));
     let short = message::begin_response(Form::Short, CipherKind::ChaCha20Poly1305, 1, 7);
     assert_eq!(initiator.take(&response(&short)).err(), Some(Refused::NotOffered));
@@ -249,8 +250,8 @@ fn who_has_stolen_a_private_key_is_answered_as_the_peer_and_lacks_the_keys() {
     }
 
     let victim = pair(2, 1, 5);
-    let mut bytes = message::begin_initiation(Form::Short, 3, 0x1111, NOW);
-    let prologue = [b"ethudp secure wire", &bytes[..20]].concat();
+    let mut bytes = message::begin_initiation(Form::Short, 3, 0x1111, 0, NOW);
+    let prologue = [&b"ethudp secure wire"[..], &[0; 8], &bytes[..20]].concat();
     let ephemeral = zeroize::Zeroizing::new([0x40; KEY]);
     let mut his = snow::Builder::with_resolver(
         super::noise::NAME.parse().unwrap(),
@@ -263,31 +264,40 @@ fn who_has_stolen_a_private_key_is_answered_as_the_peer_and_lacks_the_keys() {
     .and_then(snow::Builder::build_initiator)
     .unwrap();
     let end = bytes.len() - MACS;
-    his.write_message(&[], &mut bytes[20..end]).unwrap();
-    put_macs_by_definition(&mut bytes, victim.public, [2; KEY], public_of(1));
-    // It counts, and it is answered.
+    his.write_message(&[0; message::FEATURES], &mut bytes[20..end]).unwrap();
+    // Without the pre-shared key it does not count.
+    put_macs_by_definition(&mut bytes, victim.public, [2; KEY], public_of(1), [0; KEY]);
+    assert!(victim.has_head_of_the_pair(&bytes) && !victim.is_of_the_pair(&bytes));
+    // With it, it counts, and it is answered.
+    put_macs_by_definition(&mut bytes, victim.public, [2; KEY], public_of(1), [5; KEY]);
     assert!(victim.is_of_the_pair(&bytes) && victim.is_for_us(&bytes));
     let (answer, _) = respond(&victim, &initiation(&bytes), 3, 9, &mut random(0x60)).unwrap();
     // But `se` takes the peer's private key.
     assert_eq!(his.read_message(response(&answer).noise(), &mut [0; 100]), Err(snow::Error::Decrypt));
 }
 
-/// The MACs by their definition in the specification.
-fn put_macs_by_definition(bytes: &mut [u8], receiver: [u8; KEY], private: [u8; KEY], public: [u8; KEY]) {
+/// The MACs by their definition in the specification, with a tunnel identifier of zeros.
+fn put_macs_by_definition(
+    bytes: &mut [u8],
+    receiver: [u8; KEY],
+    private: [u8; KEY],
+    public: [u8; KEY],
+    psk: [u8; KEY],
+) {
     use aws_lc_rs::{digest, hmac};
     use std::hash::Hasher;
     let private = PrivateKey::from_private_key(&X25519, &private).unwrap();
     let shared = super::keys::exchange(&private, &public).unwrap();
     let key = |label: &[u8], secret: &[u8]| digest::digest(&digest::SHA256, &[label, &receiver, secret].concat());
     let at = bytes.len() - MACS;
-    let mac0 = key(b"ethudp mac0", &*shared);
+    let mac0 = key(b"ethudp mac0", &[&shared[..], &[0; 8]].concat());
     let word = |at: usize| u64::from_le_bytes(mac0.as_ref()[at..at + 8].try_into().unwrap());
     #[expect(deprecated, reason = "as a hasher for tables; it is SipHash-2-4 with a key")]
     let mut siphash = std::hash::SipHasher::new_with_keys(word(0), word(8));
     siphash.write(&bytes[..32]);
     bytes[at..at + 8].copy_from_slice(&siphash.finish().to_le_bytes());
-    for (key, part) in [(key(b"ethudp mac1", &[]), at + 8..at + 16), (key(b"ethudp mac2", &*shared), at + 16..at + 32)]
-    {
+    let mac2 = key(b"ethudp mac2", &[&shared[..], &[0; 8], &psk].concat());
+    for (key, part) in [(key(b"ethudp mac1", &[]), at + 8..at + 16), (mac2, at + 16..at + 32)] {
         let mac = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key.as_ref()), &bytes[..part.start]);
         bytes[part.clone()].copy_from_slice(&mac.as_ref()[..part.len()]);
     }

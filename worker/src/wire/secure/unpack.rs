@@ -13,9 +13,9 @@ pub enum Control {
     Ping([u8; 8]),
     /// The answer to a ping with this token.
     Pong([u8; 8]),
-    /// To be answered with this token.
-    Probe([u8; 8]),
-    /// The answer to a probe with this token, in a datagram of this length.
+    /// To be answered with this token and size, if that is the datagram's.
+    Probe([u8; 8], u16),
+    /// The answer to a probe with this token and size.
     Arrived([u8; 8], u16),
 }
 
@@ -54,8 +54,9 @@ impl Unpacker {
         let fits = match content::parse(bytes).ok_or(Lost::Wrong)? {
             Content::Ping(token) => return Ok(Some(Control::Ping(token))),
             Content::Pong(token) => return Ok(Some(Control::Pong(token))),
-            Content::Probe(token) => return Ok(Some(Control::Probe(token))),
-            Content::Arrived(token, length) => return Ok(Some(Control::Arrived(token, length))),
+            Content::Probe(token, size) => return Ok(Some(Control::Probe(token, size))),
+            Content::Arrived(token, size) => return Ok(Some(Control::Arrived(token, size))),
+            Content::Unknown => return Ok(None),
             Content::Frame(frame) => push(frame),
             Content::Bundle(bundle) => bundle.frames().all(push),
             Content::Fragment(fragment) => {

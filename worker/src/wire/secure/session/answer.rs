@@ -4,10 +4,13 @@ use privsep::ipc::{Timestamp, Trouble};
 
 use super::attempt::Stage as Sent;
 use super::slots::{Established, Stage, Waiting};
-use super::{From, Session, post};
-use crate::wire::Outbox;
+use super::{From, SECOND, SILENT, Session};
 use crate::wire::secure::handshake::{Answered, Refused, Responded, respond};
 use crate::wire::secure::message::{self, Form, Initiation, Kem, Message, Response};
+use crate::wire::{Outbox, Target};
+
+/// By how much the timestamp of an initiation is less than that of one that waits, where it is stale and not late.
+const STALE: u64 = 10_000_000_000;
 
 /// An initiation that counts and is not computed yet.
 pub struct Kept {
@@ -21,6 +24,7 @@ impl Session {
         match message {
             Message::KemKey(kem) => self.kem_key(from, kem, out),
             Message::KemCiphertext(kem) => self.kem_ciphertext(from, kem),
+            Message::Other(message::VERSION) => self.draft(from, bytes),
             // All others have MACs. The first is over the head alone: a stranger's message costs no pass over the rest.
             _ if !self.pair.has_head_of_the_pair(bytes) => self.of_a_stranger(from, bytes),
             // The numbers in the head are the peer's, and say whether the rest is looked at.
@@ -35,8 +39,19 @@ impl Session {
     /// and leaves what was sent to be answered by the peer.
     fn is_whole(&mut self, bytes: &[u8]) -> bool {
         let is_whole = self.pair.is_of_the_pair(bytes);
-        self.counts.auth_failures += u64::from(!is_whole);
+        if !is_whole {
+            self.counts.auth_failures += 1;
+            self.say_trouble(Trouble::Psk);
+        }
         is_whole
+    }
+
+    /// A message of this version with another length.
+    fn draft(&mut self, from: From, bytes: &[u8]) {
+        self.counts.dropped_messages += 1;
+        if self.strangers.allows(from.now_us) && self.pair.is_for_us(bytes) {
+            self.say_trouble(Trouble::Draft);
+        }
     }
 
     fn other_version(&mut self, version: u8, bytes: &[u8]) {
@@ -75,15 +90,17 @@ impl Session {
             }
             return;
         }
-        if initiation.timestamp <= self.heard {
-            self.counts.dropped_initiations += 1;
-            self.say_trouble(Trouble::Clock { behind_ms: behind_ms(initiation.timestamp, self.heard) });
-            return;
-        }
         // The peer's own is newer than all that was recorded.
         let newest = waits.map(|waiting| waiting.timestamp).max(self.kept.as_ref().map(|kept| kept.timestamp));
-        if newest.is_some_and(|newest| initiation.timestamp <= newest) {
+        let is_heard = initiation.timestamp <= self.heard;
+        if is_heard || newest.is_some_and(|newest| initiation.timestamp <= newest) {
             self.counts.dropped_initiations += 1;
+            if is_heard {
+                self.say_trouble(Trouble::Clock { behind_ms: behind_ms(initiation.timestamp, self.heard) });
+            }
+            if is_heard || newest.is_some_and(|newest| newest.0 - initiation.timestamp.0 > STALE) {
+                self.reply_to_stale(from, initiation, out);
+            }
             return;
         }
         if !self.is_whole(initiation.bytes) {
@@ -92,6 +109,29 @@ impl Session {
         let kept = Kept { from, timestamp: initiation.timestamp, bytes: initiation.bytes.to_vec() };
         self.counts.dropped_initiations += u64::from(self.kept.replace(kept).is_some());
         self.answer_kept(from.now_us, out);
+    }
+
+    /// Answers an initiation that is refused because of its timestamp by one of this end's own: a response needs no clock.
+    fn reply_to_stale(&mut self, from: From, initiation: &Initiation, out: &mut Outbox) {
+        // What is opened may have been held back: only a pong is new.
+        let is_young = |current: &Established| from.now_us < current.born_us + SILENT * self.interval * SECOND;
+        let works =
+            self.slots.current.as_ref().is_some_and(|current| is_young(current) || self.paths.answer(self.tick));
+        let may = !works && from.target != Target::Nobody;
+        if !may || !self.replies.allows(from.now_us) || !self.is_whole(initiation.bytes) {
+            return;
+        }
+        if initiation.form == Form::Short {
+            self.attempts.stay_short();
+        }
+        self.attempts.expire(from.now_us);
+        if self.attempts.is_over() {
+            self.attempt(from.now_us);
+        }
+        // Not more than has come: it may be repeated from anywhere.
+        if let Some(bytes) = self.attempts.initiation().filter(|bytes| bytes.len() <= initiation.bytes.len()) {
+            self.paths.all[from.path].post(from.path, from.target, bytes, out);
+        }
     }
 
     /// Answers the initiation that is kept, if there is room. It is newer than any that was answered or confirmed meanwhile.
@@ -103,6 +143,9 @@ impl Session {
     }
 
     fn respond(&mut self, from: From, initiation: &Initiation, out: &mut Outbox) {
+        if !self.calls.allows(from.now_us) {
+            self.say_trouble(Trouble::StolenKey);
+        }
         let index = self.new_index();
         let Ok((response, responded)) = respond(&self.pair, initiation, self.offer, index, &mut self.random) else {
             self.counts.auth_failures += 1;
@@ -123,36 +166,34 @@ impl Session {
     }
 
     /// Answers, to where the message came from.
-    fn answer(&self, from: From, choose: impl FnOnce(&Waiting) -> Option<&[u8]>, out: &mut Outbox) {
+    fn answer(&mut self, from: From, choose: impl FnOnce(&Waiting) -> Option<&[u8]>, out: &mut Outbox) {
         if let Some(answer) = self.slots.waiting.as_ref().and_then(choose) {
-            post(from.path, from.target, answer, out);
+            self.paths.all[from.path].post(from.path, from.target, answer, out);
         }
     }
 
     fn response(&mut self, from: From, response: &Response) {
-        let taken = match self.attempts.stage() {
-            Some(Sent::Initiation(initiator)) if initiator.our_index() == response.receiver => {
-                if !self.pair.is_of_the_pair(response.bytes) {
-                    self.counts.auth_failures += 1;
-                    return;
-                }
-                initiator.take(response)
-            }
+        let Some(Sent::Initiation(_)) = self.attempts.find(response.receiver).map(|attempt| &attempt.stage) else {
             // To what was forgotten, or was answered already.
-            _ => {
-                self.counts.dropped_messages += 1;
-                return;
+            self.counts.dropped_messages += 1;
+            if let Some(after_us) = self.attempts.is_late_by(response.receiver, from.now_us) {
+                self.say_trouble(Trouble::Late { after_ms: after_us / 1000 });
             }
+            return;
         };
-        match taken {
-            Ok(Answered::Keys(keys)) => self.begin_current(&keys, Form::Long, from.now_us),
-            Ok(Answered::Kem(kem)) => self.attempts.go_on(Sent::KemKey(kem, response.receiver), from.now_us),
+        if !self.is_whole(response.bytes) {
+            return;
+        }
+        let Some(attempt) = self.attempts.find(response.receiver) else { return };
+        let Sent::Initiation(initiator) = &mut attempt.stage else { return };
+        match initiator.take(response) {
+            Ok(Answered::Keys(keys)) => self.begin_current(&keys, Form::Long, &from),
+            Ok(Answered::Kem(kem)) => attempt.go_on(Sent::KemKey(kem, response.receiver), &from),
             Err(Refused::NotOffered) => self.counts.dropped_messages += 1,
             Err(_) => {
-                // What was sent is answered, if not well: whoever repeats the answer is to find nothing to be computed.
-                self.attempts.forget();
+                // What was sent is answered, if not well: a repetition of the answer is to find nothing to be computed.
+                attempt.forget();
                 self.counts.auth_failures += 1;
-                self.say_trouble(Trouble::Psk);
             }
         }
     }
@@ -169,7 +210,7 @@ impl Session {
                     return;
                 };
                 let established = Established::new(&keys, false, self.pair.gives_way(), from.now_us);
-                waiting.stage = Stage::Datagram(established, Some((kem.tag(), answer)));
+                waiting.keys_came(Stage::Datagram(established, Some((kem.tag(), answer))), from.now_us);
             }
             Stage::Datagram(_, Some((tag, _))) if *tag == kem.tag() && self.repeated.allows(from.now_us) => {}
             Stage::Datagram(..) => {
@@ -181,15 +222,13 @@ impl Session {
     }
 
     fn kem_ciphertext(&mut self, from: From, kem: &Kem) {
-        let taken = match self.attempts.stage() {
-            Some(Sent::KemKey(initiator, index)) if *index == kem.receiver => initiator.take(kem),
-            _ => {
-                self.counts.dropped_messages += 1;
-                return;
-            }
+        let stage = self.attempts.find(kem.receiver).map(|attempt| &attempt.stage);
+        let Some(Sent::KemKey(initiator, _)) = stage else {
+            self.counts.dropped_messages += 1;
+            return;
         };
-        match taken {
-            Ok(keys) => self.begin_current(&keys, Form::Short, from.now_us),
+        match initiator.take(kem) {
+            Ok(keys) => self.begin_current(&keys, Form::Short, &from),
             Err(_) => self.counts.auth_failures += 1,
         }
     }
@@ -197,9 +236,7 @@ impl Session {
 
 /// By how many milliseconds one moment is before another, or one where it is the same.
 fn behind_ms(moment: Timestamp, other: Timestamp) -> u64 {
-    let milliseconds =
-        |time: Timestamp| time.seconds.saturating_mul(1000).saturating_add(u64::from(time.nanoseconds) / 1_000_000);
-    milliseconds(other).saturating_sub(milliseconds(moment)).max(1)
+    (other.0.saturating_sub(moment.0) / 1_000_000).max(1)
 }
 
 #[cfg(test)]
@@ -208,10 +245,9 @@ mod tests {
 
     #[test]
     fn how_far_a_clock_is_behind_is_said_for_any_two_times_that_can_be_named() {
-        let late = Timestamp { nanoseconds: 999_999_999, ..Timestamp::MAX };
-        assert_eq!(behind_ms(Timestamp::default(), late), u64::MAX);
+        let late = Timestamp::MAX;
+        assert_eq!(behind_ms(Timestamp::default(), late), late.0 / 1_000_000);
         assert_eq!([behind_ms(late, late), behind_ms(late, Timestamp::default())], [1, 1]);
-        let moment = |seconds, nanoseconds| Timestamp { seconds, nanoseconds };
-        assert_eq!(behind_ms(moment(7, 5_000_000), moment(9, 4_999_999)), 1999);
+        assert_eq!(behind_ms(Timestamp(7_005_000_000), Timestamp(9_004_999_999)), 1999);
     }
 }

@@ -1,14 +1,18 @@
 //! Whether a path carries the longest datagrams that leave by it: some ways drop them in silence, and pass the small ones.
 
-/// Ticks from one round of probes to the next, in which it is answered, or is not.
+/// Ping intervals from one round of probes to the next, in which it is answered, or is not.
 const ROUND: u64 = 4;
+/// The same after a round that was answered whole.
+const GOOD: u64 = 30;
 /// Rounds in a row after which a path counts as one that drops the longest: as many are not lost by chance.
 const LOST: u8 = 4;
 
 /// The probes of one path. A round is a small one and one of full length; only where the small one was answered does it count
 /// whether the other was, so that neither a path that is down nor a peer that answers no probe says anything.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Carries {
+    /// Ticks of a ping interval.
+    interval: u64,
     /// When the next round is due; the first one is a round after the first tick with a session.
     next_tick: Option<u64>,
     small: Probe,
@@ -30,6 +34,11 @@ enum Probe {
 }
 
 impl Carries {
+    /// Nothing is known yet. A ping leaves every `interval` ticks.
+    pub fn new(interval: u64) -> Self {
+        Self { interval, next_tick: None, small: Probe::None, full: Probe::None, lost: 0, arrived: false }
+    }
+
     /// There is a new session: its first round is a round after the next tick.
     pub fn begin(&mut self) {
         (self.next_tick, self.small, self.full) = (None, Probe::None, Probe::None);
@@ -44,7 +53,7 @@ impl Carries {
         if self.small == Probe::Answered && matches!(self.full, Probe::Sent(..)) {
             self.lost = self.lost.saturating_add(1);
         }
-        (self.next_tick, self.small, self.full) = (Some(tick + ROUND), Probe::None, Probe::None);
+        (self.next_tick, self.small, self.full) = (Some(tick + ROUND * self.interval), Probe::None, Probe::None);
         due
     }
 
@@ -62,6 +71,10 @@ impl Carries {
         } else {
             return false;
         }
+        if self.small == self.full {
+            // Both are answered.
+            self.next_tick = self.next_tick.map(|next| next + (GOOD - ROUND) * self.interval);
+        }
         true
     }
 
@@ -78,7 +91,7 @@ mod tests {
 
     /// Rounds of which the probes are answered, or not; what is known after each.
     fn rounds(answers: &[(bool, bool)]) -> Vec<Option<bool>> {
-        let (mut carries, mut token, mut tick) = (Carries::default(), 0, 1000);
+        let (mut carries, mut token, mut tick) = (Carries::new(1), 0, 1000);
         assert!(!carries.is_due(tick));
         tick += ROUND;
         let known = answers.iter().map(|&(small, full)| {
@@ -89,7 +102,7 @@ mod tests {
                 assert!(!carries.answered([99; 8], length) && !carries.answered(token, length + 1));
                 assert!(!answered || carries.answered(token, length) && !carries.answered(token, length));
             }
-            (token, tick) = (token + 2, tick + ROUND);
+            (token, tick) = (token + 2, tick + if small && full { GOOD } else { ROUND });
             carries.drops_the_longest()
         });
         known.collect()
@@ -113,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_new_session_begins_a_round_and_loses_none() {
-        let mut carries = Carries::default();
+        let mut carries = Carries::new(1);
         assert!(!carries.is_due(1) && carries.is_due(1 + ROUND));
         carries.sent(([1; 8], 44), ([2; 8], 1472));
         carries.answered([1; 8], 44);

@@ -6,6 +6,7 @@ mod attempt;
 mod carries;
 mod limits;
 mod paths;
+mod pings;
 mod slots;
 #[cfg(test)]
 mod tests;
@@ -14,32 +15,35 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use privsep::ipc::{
-    Counts, Remote, SecureCounters, SecureState, SessionCipher, SessionReport, SharedPath, State, Timestamp, Trouble,
+    Counts, Remote, Secure, SecureCounters, SecureState, SessionCipher, SessionReport, SharedPath, State, Timestamp,
+    Trouble,
 };
 
 use super::CipherKind;
-use super::content::{self, CONTROL};
-use super::crypt::{Dropped, HEADER, TAG};
+use super::crypt::Dropped;
 use super::handshake::{Initiator, Random};
 use super::keys::Pair;
 use super::message::{self, Form, Message};
-use super::unpack::{Control, Lost, Unpacker};
+use super::unpack::{Lost, Unpacker};
 use crate::batch::{Batch, Found};
 use crate::wire::{Counters, Outbox, Place, Route, Target};
 use answer::Kept;
 use attempt::Attempts;
 use limits::{Paced, Recent};
 use paths::{Path, Paths};
+use pings::Burst;
 use slots::{Established, Slots, Which};
 
 const SECOND: u64 = 1_000_000;
 const MILLISECOND: u64 = 1000;
-/// Time without anything opened after which an end makes an attempt.
-const SILENT: u64 = 5 * SECOND;
-/// When the pings of a new session leave, after the one before.
-const BURST: [u64; 3] = [100 * MILLISECOND, 200 * MILLISECOND, 400 * MILLISECOND];
-/// Queue of what a session sends besides frames.
-const QUEUE: u8 = 1;
+/// Ping intervals without anything opened after which an end makes an attempt.
+const SILENT: u64 = 5;
+/// Time without anything opened after which a learned address of the peer may be another host's.
+const GONE: u64 = 180 * SECOND;
+/// What the clock is rounded down to, in nanoseconds: an observer learns no more of it than from the time of arrival.
+const ROUNDED: u64 = 1 << 20;
+/// Queue that says where the peer is, by which pings, pongs and probes travel.
+const QUEUE: u8 = 0;
 
 /// The wall clock, as it stands when the worker's own shows so many microseconds. It is asked each time: it may be set right meanwhile.
 pub type Wall = Box<dyn Fn(u64) -> Timestamp + Send>;
@@ -48,12 +52,12 @@ pub type Wall = Box<dyn Fn(u64) -> Timestamp + Send>;
 pub struct Told<'a> {
     /// Keys of both ends.
     pub pair: Pair,
+    /// Settings of the wire.
+    pub secure: &'a Secure,
     /// Ciphers of this end, as [`message::offer`] has them.
     pub offer: u8,
     /// Whom each path talks to.
     pub remotes: &'a [Remote],
-    /// Longest datagram in bytes that leaves whole by every path.
-    pub datagram: usize,
     /// Whether frames are given to the local side.
     pub delivers: bool,
     /// Tick after which it is over.
@@ -70,6 +74,10 @@ pub struct Told<'a> {
 pub struct Session {
     pair: Pair,
     offer: u8,
+    /// The peer's index for initiations; zero where none is known.
+    peer_index: u32,
+    /// Ticks from one ping to the next.
+    interval: u64,
     random: Random,
     wall: Wall,
     /// Greatest timestamp of an initiation whose session was confirmed, and of one that was sent.
@@ -79,15 +87,19 @@ pub struct Session {
     slots: Slots,
     /// When something was opened last, by any session, or there was a new one.
     opened_us: u64,
-    /// Pings of a new session: how many have left, and when the next one does.
-    burst: Option<(usize, u64)>,
+    /// Pings of a new session.
+    burst: Option<Burst>,
     unpacker: Unpacker,
     paths: Paths,
     /// Initiations that are computed, and the one that is next.
     initiations: Paced<20>,
     kept: Option<Kept>,
+    /// Initiations that are answered: a peer makes no more.
+    calls: Recent<5>,
     /// Answers that are sent again.
     repeated: Recent<10>,
+    /// Answers to stale initiations.
+    replies: Recent<10>,
     /// Messages of which it is looked at what is wrong.
     strangers: Recent<10>,
     trouble: Option<Trouble>,
@@ -113,19 +125,23 @@ struct From {
 impl Session {
     /// One that goes on from a state.
     pub fn new(told: Told) -> Self {
-        let Told { pair, offer, remotes, datagram, delivers, exit_after, state, wall, random } = told;
+        let Told { pair, secure, offer, remotes, delivers, exit_after, state, wall, random } = told;
+        let (datagram, interval) = (usize::from(secure.datagram), u64::from(secure.ping_interval.max(1)));
         let first = if datagram < Form::Long.initiation() { Form::Short } else { Form::Long };
         let reports = state.paths.iter().copied().chain(std::iter::repeat_with(Default::default));
-        let paths: Vec<_> = remotes.iter().zip(reports).map(|(remote, report)| Path::new(remote, &report)).collect();
+        let path = |(remote, report)| Path::new(remote, &report, interval);
+        let paths: Vec<_> = remotes.iter().zip(reports).map(path).collect();
         let targets = paths.iter().map(|path| path.remote.target()).collect();
         Self {
             pair,
             offer,
+            peer_index: secure.peer_index,
+            interval,
             random,
             wall,
             heard: state.secure.heard.bounded(),
             sent: state.secure.sent.bounded(),
-            attempts: Attempts::new(first),
+            attempts: Attempts::new(first, interval),
             slots: Slots::default(),
             opened_us: 0,
             burst: None,
@@ -138,7 +154,9 @@ impl Session {
             paths: Paths::new(paths),
             initiations: Paced::default(),
             kept: None,
+            calls: Recent::default(),
             repeated: Recent::default(),
+            replies: Recent::default(),
             strangers: Recent::default(),
             trouble: None,
             counts: state.secure.counts,
@@ -165,6 +183,7 @@ impl Session {
             self.take(From { path, source, target, now_us }, memory, datagram, found, counts, out);
         });
         if !self.delivers {
+            counters.port.tx_dropped_direction.add(batch.packets().0);
             batch.clear();
         }
         self.publish();
@@ -186,8 +205,8 @@ impl Session {
                 if let Some((queue, content)) = self.open(from, index, &mut memory[datagram.clone()], counts, out) {
                     let content = datagram.start + content.start..datagram.start + content.end;
                     match self.unpacker.take((index, queue), memory, content, from.now_us, found) {
-                        Ok(None) => {}
-                        Ok(Some(control)) => self.control(from, control, datagram.len(), counts, out),
+                        Ok(Some(control)) if queue == QUEUE => self.control(from, control, datagram.len(), counts, out),
+                        Ok(_) => {}
                         Err(Lost::Wrong | Lost::NoRoom) => self.counts.dropped_content += 1,
                     }
                 }
@@ -224,33 +243,18 @@ impl Session {
         let queue = datagram[1];
         slot.opened(from.now_us);
         self.opened_us = from.now_us;
-        self.paths.all[from.path].received_us = Some(from.now_us);
+        let path = &mut self.paths.all[from.path];
+        path.opened = path.opened.wrapping_add(1);
+        if queue == QUEUE {
+            path.received_us = Some(from.now_us);
+        }
         if which == Which::Waiting {
             self.confirm(from.now_us);
         }
-        self.probe(from, counts, out);
-        Some((queue, content))
-    }
-
-    /// Takes a ping, a pong, a probe or the answer to one, that came in a datagram of `length` bytes.
-    fn control(&mut self, from: From, control: Control, length: usize, counts: &SharedPath, out: &mut Outbox) {
-        match control {
-            Control::Probe(token) => {
-                self.say(from.path, from.target, content::arrived(token, length), out);
-            }
-            Control::Arrived(token, length) => {
-                self.paths.all[from.path].carries.answered(token, length);
-            }
-            Control::Pong(token) => {
-                if self.paths.ponged(token, from.path, from.source, self.tick, from.now_us) {
-                    counts.pongs_received.add(1);
-                }
-            }
-            Control::Ping(token) => {
-                counts.pings_received.add(1);
-                counts.pongs_sent.add(u64::from(self.say(from.path, from.target, content::pong(token), out)));
-            }
+        if queue == QUEUE {
+            self.look_for_peer(from, counts, out);
         }
+        Some((queue, content))
     }
 
     /// The session that waits is confirmed. By that the peer is nowhere yet: who repeats its initiation may be faster, too.
@@ -273,74 +277,11 @@ impl Session {
     }
 
     /// A session that this end has begun has keys.
-    fn begin_current(&mut self, keys: &super::Keys, form: Form, now_us: u64) {
-        let established = Established::new(keys, true, self.pair.gives_way(), now_us);
-        self.make_current(established, form, now_us);
-        self.burst = Some((0, now_us));
-    }
-
-    /// Asks whether the peer is where a datagram of its has come from, if that is new.
-    fn probe(&mut self, from: From, counts: &SharedPath, out: &mut Outbox) {
-        let path = &mut self.paths.all[from.path];
-        if !path.is_from_peer(from.source, self.tick) && self.slots.current.is_some() && path.probes.allows(from.now_us)
-        {
-            self.ping(from.path, from.target, from.now_us, counts, out);
-        }
-    }
-
-    fn ping(&mut self, path: usize, target: Target, now_us: u64, counts: &SharedPath, out: &mut Outbox) {
-        let mut token = [0; 8];
-        (self.random)(&mut token);
-        if self.say(path, target, content::ping(token), out) {
-            self.paths.pinged(token, path, target, now_us);
-            counts.pings_sent.add(1);
-        }
-    }
-
-    /// A ping by each path.
-    fn ping_all(&mut self, now_us: u64, counters: &Counters, out: &mut Outbox) {
-        for (path, counts) in counters.paths.iter().enumerate().take(self.paths.all.len()) {
-            let target = self.paths.all[path].remote.target();
-            if target != Target::Nobody && self.slots.current.is_some() {
-                self.ping(path, target, now_us, counts, out);
-            }
-        }
-    }
-
-    /// A round of probes by each path for which one is due.
-    fn probe_all(&mut self, out: &mut Outbox) {
-        for number in 0..self.paths.all.len() {
-            let path = &mut self.paths.all[number];
-            let target = path.remote.target();
-            if target == Target::Nobody || self.slots.current.is_none() || !path.carries.is_due(self.tick) {
-                continue;
-            }
-            let [mut small, mut full] = [[0; 8]; 2];
-            (self.random)(&mut small);
-            (self.random)(&mut full);
-            if self.say(number, target, content::probe(small), out) && self.say_full(number, target, full, out) {
-                let lengths =
-                    [HEADER + CONTROL + TAG, self.probe.len()].map(|length| u16::try_from(length).unwrap_or(0));
-                self.paths.all[number].carries.sent((small, lengths[0]), (full, lengths[1]));
-            }
-        }
-    }
-
-    /// Sends a probe as long as the longest datagram; false where it does not leave.
-    fn say_full(&mut self, path: usize, target: Target, token: [u8; 8], out: &mut Outbox) -> bool {
-        let Some(current) = &self.slots.current else { return false };
-        self.probe.fill(0);
-        let Some(content) = self.probe.get_mut(HEADER..HEADER + CONTROL) else { return false };
-        content.copy_from_slice(&content::probe(token));
-        current.sending.seal(QUEUE, &mut self.probe).is_ok() && post(path, target, &self.probe, out)
-    }
-
-    /// Sends content by the current session; false where it does not leave.
-    fn say(&self, path: usize, target: Target, content: [u8; CONTROL], out: &mut Outbox) -> bool {
-        let Some(current) = &self.slots.current else { return false };
-        let mut datagram = [0; HEADER + CONTROL + TAG];
-        datagram[HEADER..HEADER + CONTROL].copy_from_slice(&content);
-        current.sending.seal(QUEUE, &mut datagram).is_ok() && post(path, target, &datagram, out)
+    fn begin_current(&mut self, keys: &super::Keys, form: Form, from: &From) {
+        let established = Established::new(keys, true, self.pair.gives_way(), from.now_us);
+        self.make_current(established, form, from.now_us);
+        let is_elsewhere = !self.paths.all[from.path].is_from_peer(from.source, self.tick);
+        self.burst = Some(Burst { left: 0, at_us: from.now_us, to: is_elsewhere.then_some((from.path, from.target)) });
     }
 
     /// See [`crate::wire::Session::on_time`].
@@ -357,53 +298,52 @@ impl Session {
             if self.is_over() {
                 return;
             }
-            self.paths.all.iter_mut().for_each(|path| path.on_tick(now_us));
-            self.ping_all(now_us, counters, out);
+            let is_gone = now_us >= self.opened_us + GONE;
+            self.paths.all.iter_mut().for_each(|path| path.on_tick(now_us, is_gone));
+            if self.tick.is_multiple_of(self.interval) {
+                self.ping_all(now_us, counters, out);
+            }
             self.probe_all(out);
             self.route.active = self.paths.judge(self.tick, self.route.active);
             self.counts.dropped_incomplete += self.unpacker.expire(now_us);
         }
         self.answer_kept(now_us, out);
         self.burst(now_us, counters, out);
-        if self.wants_a_session(now_us) && self.attempts.is_over(now_us) {
+        self.attempts.expire(now_us);
+        if self.wants_a_session(now_us) && self.attempts.is_over() {
             self.attempt(now_us);
         }
-        if let Some(message) = self.attempts.message(now_us) {
-            for (number, path) in self.paths.all.iter().enumerate() {
-                post(number, path.remote.target(), message, out);
+        if let Some((message, to)) = self.attempts.message(now_us) {
+            for (number, path) in self.paths.all.iter_mut().enumerate() {
+                let known = path.remote.target();
+                path.post(number, known, message, out);
+                if let Some((_, elsewhere)) = to.filter(|to| to.0 == number && to.1 != known) {
+                    path.post(number, elsewhere, message, out);
+                }
             }
         }
         self.publish();
     }
 
-    fn burst(&mut self, now_us: u64, counters: &Counters, out: &mut Outbox) {
-        if self.slots.current.as_ref().is_none_or(|current| current.has_opened) {
-            self.burst = None;
-        }
-        if let Some((left, at_us)) = self.burst
-            && now_us >= at_us
-        {
-            self.ping_all(now_us, counters, out);
-            self.burst = BURST.get(left).map(|pause| (left + 1, now_us + pause));
-        }
-    }
-
     /// Whether an attempt is to be made.
     fn wants_a_session(&self, now_us: u64) -> bool {
-        let worn = |current: &Established| current.is_worn(now_us) || now_us >= self.opened_us + SILENT;
+        let worn = |current: &Established| current.is_worn(now_us) || now_us >= self.silent_us();
         let wanted = self.attempts.is_under_way() || self.slots.current.as_ref().is_none_or(worn);
         wanted && self.paths.lead_somewhere()
     }
 
+    /// When the peer counts as silent, if nothing is opened until then.
+    fn silent_us(&self) -> u64 {
+        self.opened_us + SILENT * self.interval * SECOND
+    }
+
     /// Makes an attempt.
     fn attempt(&mut self, now_us: u64) {
-        let next = match self.sent {
-            Timestamp { seconds, nanoseconds: 999_999_999 } => Timestamp { seconds: seconds + 1, nanoseconds: 0 },
-            Timestamp { seconds, nanoseconds } => Timestamp { seconds, nanoseconds: nanoseconds + 1 },
-        };
-        self.sent = (self.wall)(now_us).max(next).bounded();
-        let (index, form) = (self.new_index(), self.attempts.form());
-        let made = Initiator::new(&self.pair, form, self.offer, index, self.sent, &mut self.random);
+        let form = self.attempts.form();
+        let clock = (self.wall)(now_us).0 / ROUNDED * ROUNDED;
+        self.sent = Timestamp(clock.max(self.sent.0.saturating_add(1))).bounded();
+        let indices = (self.new_index(), self.peer_index);
+        let made = Initiator::new(&self.pair, form, self.offer, indices, self.sent, &mut self.random);
         let stage = made.map_or(attempt::Stage::Forgotten, |made| attempt::Stage::Initiation(Box::new(made)));
         let mut chance = [0];
         (self.random)(&mut chance);
@@ -416,7 +356,7 @@ impl Session {
             let mut index = [0; 4];
             (self.random)(&mut index);
             let index = u32::from_be_bytes(index);
-            if index != 0 && !self.slots.has(index) && self.attempts.index() != Some(index) {
+            if index != 0 && !self.slots.has(index) && !self.attempts.has(index) {
                 return index;
             }
         }
@@ -428,12 +368,12 @@ impl Session {
             return u64::MAX;
         }
         let [ends, replaced] = self.slots.due_us();
-        let burst = self.burst.map_or(u64::MAX, |(_, at_us)| at_us);
+        let burst = self.burst.as_ref().map_or(u64::MAX, |burst| burst.at_us);
         let attempt = self.attempts.due_us();
         let kept = self.kept.as_ref().map_or(u64::MAX, |_| self.initiations.next_us());
         // An attempt that goes on, or that nobody can be sent, is no reason to wake for another.
         let wanted = if attempt == u64::MAX && self.paths.lead_somewhere() {
-            let silent = if self.slots.current.is_some() { self.opened_us + SILENT } else { 0 };
+            let silent = if self.slots.current.is_some() { self.silent_us() } else { 0 };
             silent.min(replaced)
         } else {
             u64::MAX
@@ -491,13 +431,4 @@ impl Session {
         });
         SecureState { heard: self.heard, sent: self.sent, session, trouble: self.trouble, counts: self.counts }
     }
-}
-
-/// Puts a datagram into the outbox; false where it does not leave.
-fn post(path: usize, target: Target, datagram: &[u8], out: &mut Outbox) -> bool {
-    target != Target::Nobody
-        && out.push(path, target, |to| {
-            to[..datagram.len()].copy_from_slice(datagram);
-            datagram.len()
-        })
 }

@@ -7,17 +7,19 @@ use privsep::ipc::{MAX_PATHS, PathHealth, PathReport};
 use super::carries::Carries;
 use super::limits::Recent;
 use crate::wire::remote::Remote;
-use crate::wire::{Place, Target, health};
+use crate::wire::{Outbox, Place, Target, health};
 
 /// Pings that may be answered: by each path those of five seconds, which are one and ten to new addresses, and four of a new
 /// session. Whoever causes those to new addresses does not push out those to the peer.
 const PINGS: usize = MAX_PATHS * (5 * (1 + 10) + 4);
 /// Time in which a ping is answered, or is not.
 const ANSWERED: u64 = 5 * super::SECOND;
-/// Time without a datagram of the peer after which our address that it asked is forgotten.
-const QUIET: u64 = 3 * super::SECOND;
-/// Ticks since the last pong in which the kernel's choice of our address serves.
+/// Ping intervals without a datagram of the peer after which our address that it asked is forgotten.
+const QUIET: u64 = 3;
+/// Ping intervals since the last pong in which the kernel's choice of our address serves.
 const SERVES: u64 = 2;
+/// Ping intervals since the last pong in which the peer counts as one that answers.
+const ANSWERS: u64 = 5;
 
 pub struct Path {
     pub remote: Remote,
@@ -32,6 +34,11 @@ pub struct Path {
     pub probes: Recent<10>,
     /// Whether it carries the longest datagrams.
     pub carries: Carries,
+    /// Datagrams of data that came by it and were opened; messages of a handshake that were sent by it. Both modulo 2^32.
+    pub opened: u32,
+    pub handshakes: u32,
+    /// Ticks from one ping to the next.
+    interval: u64,
 }
 
 /// A ping that has left.
@@ -49,7 +56,7 @@ pub struct Paths {
 }
 
 impl Path {
-    pub fn new(remote: &privsep::ipc::Remote, report: &PathReport) -> Self {
+    pub fn new(remote: &privsep::ipc::Remote, report: &PathReport, interval: u64) -> Self {
         Self {
             remote: Remote::new(remote, report.learned, report.local),
             health: report.health,
@@ -57,7 +64,17 @@ impl Path {
             rtt_us: report.rtt_us,
             received_us: None,
             probes: Recent::default(),
-            carries: Carries::default(),
+            carries: Carries::new(interval),
+            opened: 0,
+            handshakes: 0,
+            interval,
+        }
+    }
+
+    /// Sends a message of a handshake.
+    pub fn post(&mut self, number: usize, target: Target, message: &[u8], out: &mut Outbox) {
+        if post(number, target, message, out) {
+            self.handshakes = self.handshakes.wrapping_add(1);
         }
     }
 
@@ -77,7 +94,7 @@ impl Path {
     pub fn is_from_peer(&self, source: Option<Place>, tick: u64) -> bool {
         match &self.remote {
             Remote::Fixed(place) => source.is_none_or(|source| {
-                let serves = place.local.is_none() && tick <= self.last_pong + SERVES;
+                let serves = place.local.is_none() && tick <= self.last_pong + SERVES * self.interval;
                 source == *place || source.remote == place.remote && serves
             }),
             Remote::Learned(learned) => source.is_some() && learned.get() == source,
@@ -91,10 +108,13 @@ impl Path {
         }
     }
 
-    /// Forgets our address that a fixed peer asked, when the peer has been quiet.
-    pub fn on_tick(&mut self, now_us: u64) {
-        if now_us >= self.received_us.unwrap_or(0) + QUIET {
+    /// Forgets our address that a fixed peer asked, when the peer has been quiet; and the address of a learned one that is gone.
+    pub fn on_tick(&mut self, now_us: u64, is_gone: bool) {
+        if now_us >= self.received_us.unwrap_or(0) + QUIET * self.interval * super::SECOND {
             self.remote.is_quiet();
+        }
+        if is_gone {
+            self.remote.is_gone();
         }
     }
 
@@ -152,16 +172,30 @@ impl Paths {
     /// Decides about the health of every path; by which one frames leave.
     pub fn judge(&mut self, tick: u64, active: usize) -> usize {
         for path in &mut self.all {
-            path.health = health::next(path.health, tick, path.last_pong);
+            path.health = health::next(path.health, tick, path.last_pong, path.interval);
         }
         let both = [0, 1].map(|number| self.all.get(number).map(|path| path.health));
         health::active(both, tick, active)
+    }
+
+    /// Whether the peer answers by any of them.
+    pub fn answer(&self, tick: u64) -> bool {
+        self.all.iter().any(|path| path.last_pong > 0 && tick <= path.last_pong + ANSWERS * path.interval)
     }
 
     /// Whether it is known where the peer is by any of them.
     pub fn lead_somewhere(&self) -> bool {
         self.all.iter().any(|path| path.remote.target() != Target::Nobody)
     }
+}
+
+/// Puts a datagram into the outbox; false where it does not leave.
+pub fn post(path: usize, target: Target, datagram: &[u8], out: &mut Outbox) -> bool {
+    target != Target::Nobody
+        && out.push(path, target, |to| {
+            to[..datagram.len()].copy_from_slice(datagram);
+            datagram.len()
+        })
 }
 
 #[cfg(test)]
@@ -181,7 +215,7 @@ mod tests {
         let fixed = Target::Fixed(there.into());
         let [there, elsewhere] = [there, elsewhere].map(Place::from);
         let other_local = Place { local: Some([192, 0, 2, 9].into()), ..there };
-        let new = || Paths::new(paths.iter().map(|remote| Path::new(remote, &PathReport::default())).collect());
+        let new = || Paths::new(paths.iter().map(|remote| Path::new(remote, &PathReport::default(), 1)).collect());
         let token = [7; 8];
         let asked = |path, target| {
             let mut paths = new();
@@ -220,7 +254,7 @@ mod tests {
     #[test]
     fn a_fixed_peer_is_answered_from_where_it_asks_while_nothing_else_serves() {
         let remote = SocketAddr::from(([192, 0, 2, 1], 6000));
-        let path = Path::new(&Remote::Fixed(Address(remote)), &PathReport::default());
+        let path = Path::new(&Remote::Fixed(Address(remote)), &PathReport::default(), 1);
         let [any, asked, other] =
             [None, Some([192, 0, 2, 9].into()), Some([192, 0, 2, 8].into())].map(|local| Place { remote, local });
         // At the start the kernel's choice has its time, but for answers.
@@ -239,13 +273,14 @@ mod tests {
         let path = &mut paths.all[0];
         assert!(path.is_from_peer(Some(other), 9) && !path.is_from_peer(Some(asked), 1));
         // The next worker begins with it, and it is forgotten when nothing of the peer comes.
-        let mut path = Path::new(&Remote::Fixed(Address(remote)), &path.report(0));
-        path.on_tick(QUIET - 1);
+        let mut path = Path::new(&Remote::Fixed(Address(remote)), &path.report(0), 1);
+        let quiet_us = QUIET * crate::wire::secure::session::SECOND;
+        path.on_tick(quiet_us - 1, false);
         assert_eq!(path.remote.target(), Target::Fixed(other));
         path.received_us = Some(1);
-        path.on_tick(QUIET);
+        path.on_tick(quiet_us, false);
         assert_eq!(path.remote.target(), Target::Fixed(other));
-        path.on_tick(QUIET + 1);
+        path.on_tick(quiet_us + 1, true);
         assert_eq!(path.remote.target(), Target::Fixed(any));
     }
 }

@@ -106,6 +106,11 @@ impl Waiting {
         self.timestamp == initiation.timestamp && self.mac2 == initiation.mac2()
     }
 
+    /// The last message of the handshake has been sent: the time for which it waits begins.
+    pub fn keys_came(&mut self, stage: Stage, now_us: u64) {
+        (self.stage, self.since_us) = (stage, now_us);
+    }
+
     /// The answer to the KEM key.
     pub fn ciphertext(&self) -> Option<&[u8]> {
         match &self.stage {

@@ -46,7 +46,7 @@ fn a_new_address_is_asked_by_whatever_is_opened_ten_times_a_second_for_each_path
     first.receive(&response, home(2), 0);
     let is_ping = |sent: Vec<(Target, Vec<u8>)>, to| match &sent[..] {
         [] => false,
-        [(target, ping)] => *target == at(to) && ping.len() == HEADER + CONTROL + TAG,
+        [(target, ping)] => *target == at(to) && ping.len() == HEADER + PINGED + TAG,
         more => panic!("{more:02x?}"),
     };
     // A frame confirms the session.

@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// "At once and after 250, 500, 1000 and 2000 ms more, until it is answered or the attempt is over." "The first two last 2 s, all
-/// others 5 s, each up to a tenth more at random."
+/// "At once and after 250, 500, 1000 and 2000 ms more, until it is answered or the attempt is over." "An attempt lasts 2 s, from the
+/// third of a series on 5 s; each up to a tenth more at random."
 #[test]
 fn an_attempt_leaves_at_its_times_and_forms_take_turns() {
     let mut first = both().0;
@@ -14,7 +14,7 @@ fn an_attempt_leaves_at_its_times_and_forms_take_turns() {
         now_us = first.session.due_us();
     }
     let mut lasted = Vec::new();
-    for length in [1332, 148, 1332, 148, 1332] {
+    for length in [1336, 152, 1336, 152, 1336] {
         let begin = times[0].0;
         let count = times.iter().take_while(|sent| sent.1 == length).count();
         let attempt: Vec<_> = times.drain(..count).map(|(time, _)| time - begin).collect();
@@ -41,10 +41,10 @@ fn an_attempt_leaves_at_its_times_and_forms_take_turns() {
 /// known; else the long one."
 #[test]
 fn attempts_begin_with_the_form_that_succeeded_last() {
-    let (long, short) = (1332, 148);
+    let (long, short) = (1336, 152);
     let next = |end: &mut End, now_us| only(end.on_time(now_us)).len();
     let [mut narrow, mut wide] =
-        [1331, 1332].map(|datagram| Kind { datagram, ..Kind::new(1, 2, &[Remote::Fixed(Address(home(2)))]) }.end());
+        [1335, 1336].map(|datagram| Kind { datagram, ..Kind::new(1, 2, &[Remote::Fixed(Address(home(2)))]) }.end());
     assert_eq!([next(&mut narrow, 0), next(&mut wide, 0)], [short, long]);
     assert_eq!([next(&mut narrow, 2_200_000), next(&mut wide, 2_200_000)], [long, short]);
     // Either end may have begun the one that succeeded. Both begin anew when it is over: 180 s later, or 5 s after it was silent.
@@ -101,7 +101,7 @@ fn the_end_with_the_smaller_key_gives_way_once_between_two_sessions() {
     }
 }
 
-/// "It is the sender's clock or one nanosecond after its last one, whichever is later; the last one survives a worker."
+/// "The sender's clock, rounded down to a multiple of 2^20 (about 1 ms), or its last timestamp plus one, whichever is greater."
 #[test]
 fn a_timestamp_is_the_clocks_or_just_behind_the_last_one() {
     let fixed = [Remote::Fixed(Address(home(2)))];
@@ -109,17 +109,15 @@ fn a_timestamp_is_the_clocks_or_just_behind_the_last_one() {
     let timestamp = |end: &mut End, now_us| {
         let sent = only(end.on_time(now_us));
         let Some(Message::Initiation(initiation)) = message::parse(&sent) else { panic!("{sent:02x?}") };
-        (initiation.timestamp.seconds, initiation.timestamp.nanoseconds)
+        initiation.timestamp
     };
     // A clock that is an hour late, is set right, and goes back again.
-    let late = |now_us| [7200, 10_800, 3600][usize::try_from(now_us / 3_000_000).unwrap().min(2)];
-    let mut first = made(
-        SecureState::default(),
-        Box::new(move |now_us| Timestamp { seconds: late(now_us), nanoseconds: 999_999_999 }),
-    );
-    assert_eq!(timestamp(&mut first, 0), (7200, 999_999_999));
-    assert_eq!(timestamp(&mut first, 2_200_000), (7201, 0));
-    assert_eq!(timestamp(&mut first, 4_400_000), (10_800, 999_999_999));
-    assert_eq!(timestamp(&mut first, 9_900_000), (10_801, 0));
-    assert_eq!(timestamp(&mut made(first.session.report_secure(0), wall(5)), 0), (10_801, 1));
+    let late = |now_us| [7200, 10_800, 3600][usize::try_from(now_us / 3_000_000).unwrap().min(2)] * 1_000_000_000;
+    let mut first = made(SecureState::default(), Box::new(move |now_us| Timestamp(late(now_us) + 999_999_999)));
+    let [hour_late, right] = [7200, 10_800].map(|seconds| rounded(seconds * 1_000_000_000 + 999_999_999).0);
+    assert_eq!(timestamp(&mut first, 0).0, hour_late);
+    assert_eq!(timestamp(&mut first, 2_200_000).0, hour_late + 1);
+    assert_eq!(timestamp(&mut first, 4_400_000).0, right);
+    assert_eq!(timestamp(&mut first, 9_900_000).0, right + 1);
+    assert_eq!(timestamp(&mut made(first.session.report_secure(0), wall(5)), 0).0, right + 2);
 }

@@ -36,7 +36,7 @@ fn a_repeated_head_with_another_rest_takes_no_place() {
     for _ in 0..100 {
         assert!(first.receive(&changed, home(2), 1).is_empty());
     }
-    assert_eq!((counts(&first), first.trouble()), ([100, 0, 0], None));
+    assert_eq!((counts(&first), first.trouble()), ([100, 0, 0], Some(Trouble::Psk)));
     first.receive(&response, home(2), 1);
     exchange([&mut first, &mut second], 1);
     assert!(first.has_session() && second.has_session());

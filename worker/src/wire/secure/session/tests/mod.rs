@@ -4,6 +4,7 @@ mod addresses;
 mod attempts;
 mod heads;
 mod sessions;
+mod stale;
 mod trouble;
 
 use std::collections::VecDeque;
@@ -14,6 +15,8 @@ use privsep::ipc::{Address, Remote, State};
 use super::*;
 use crate::frame;
 use crate::wire::secure::Sealer;
+use crate::wire::secure::content::{self, PINGED};
+use crate::wire::secure::crypt::{HEADER, TAG};
 use crate::wire::secure::keys::KEY;
 use crate::wire::secure::tests::public_of;
 
@@ -52,23 +55,33 @@ struct Kind<'a> {
     psk: u8,
     remotes: &'a [Remote],
     /// Longest datagram that the underlay carries.
-    datagram: usize,
+    datagram: u16,
+    ping_interval: u8,
     secure: SecureState,
     wall: Wall,
 }
 
 impl<'a> Kind<'a> {
     fn new(ours: u8, theirs: u8, remotes: &'a [Remote]) -> Self {
-        Self { ours, theirs, psk: 0, remotes, datagram: 1472, secure: SecureState::default(), wall: wall(1000) }
+        Self {
+            ours,
+            theirs,
+            psk: 0,
+            remotes,
+            datagram: 1472,
+            ping_interval: 1,
+            secure: SecureState::default(),
+            wall: wall(1000),
+        }
     }
 
     fn end(self) -> End {
-        let Self { ours, theirs, psk, remotes, datagram, secure, wall } = self;
+        let Self { ours, theirs, psk, remotes, datagram, ping_interval, secure, wall } = self;
         let session = Session::new(Told {
-            pair: Pair::new(&[ours; KEY], public_of(theirs), &[psk; KEY]).unwrap(),
+            pair: Pair::new(&[ours; KEY], public_of(theirs), &[psk; KEY], [0; 8]).unwrap(),
+            secure: &Secure { datagram, ping_interval, ..Secure::default() },
             offer: 3,
             remotes,
-            datagram,
             delivers: true,
             exit_after: None,
             state: &State { secure, ..State::default() },
@@ -83,11 +96,12 @@ impl<'a> Kind<'a> {
 
 /// A clock that is right, and so many seconds ahead of the worker's.
 fn wall(seconds: u64) -> Wall {
-    Box::new(move |now_us| {
-        #[allow(clippy::cast_possible_truncation)] // Less than 10^9.
-        let nanoseconds = (now_us % SECOND) as u32 * 1000;
-        Timestamp { seconds: seconds + now_us / SECOND, nanoseconds }
-    })
+    Box::new(move |now_us| Timestamp(seconds * 1_000_000_000 + now_us * 1000))
+}
+
+/// A moment in nanoseconds as an initiation has it.
+fn rounded(nanoseconds: u64) -> Timestamp {
+    Timestamp(nanoseconds / ROUNDED * ROUNDED)
 }
 
 fn end(ours: u8, theirs: u8, psk: u8, learns: bool, secure: SecureState, seconds: u64) -> End {
@@ -126,8 +140,12 @@ impl End {
 
     /// A datagram with a frame of this byte.
     fn frame(&self, byte: u8) -> Vec<u8> {
+        self.frame_by(0, byte)
+    }
+
+    fn frame_by(&self, queue: u8, byte: u8) -> Vec<u8> {
         let mut datagram = [&[0; HEADER][..], &content::frame_header(None), &[byte; FRAME], &[0; TAG]].concat();
-        self.session.route().sending.as_ref().unwrap().seal(0, &mut datagram).unwrap();
+        self.session.route().sending.as_ref().unwrap().seal(queue, &mut datagram).unwrap();
         datagram
     }
 
@@ -218,7 +236,7 @@ fn a_session_is_confirmed_by_the_first_datagram_and_the_peer_is_where_a_pong_com
         second.receive(&pong, home(1), 100_006);
     }
     assert_eq!(second.session.route().now().1, at(home(1)));
-    assert_eq!(second.session.report_secure(0).heard, Timestamp { seconds: 1000, nanoseconds: 0 });
+    assert_eq!(second.session.report_secure(0).heard, rounded(1000 * 1_000_000_000));
 }
 
 #[test]
@@ -241,7 +259,7 @@ fn a_frame_that_does_not_become_whole_is_counted() {
 }
 
 #[test]
-fn an_initiation_that_is_repeated_later_is_not_answered_and_the_clock_is_said() {
+fn an_initiation_that_is_repeated_later_makes_no_session_and_the_clock_is_said() {
     let (mut first, mut second) = both();
     let initiation = only(first.on_time(0));
     let response = only(second.receive(&initiation, home(1), 0));
@@ -253,10 +271,10 @@ fn an_initiation_that_is_repeated_later_is_not_answered_and_the_clock_is_said() 
     // A new worker knows it, too.
     let state = second.session.report_secure(5);
     let mut next = end(2, 1, 0, true, state, 1000);
-    assert!(next.receive(&initiation, home(1), 0).is_empty());
+    assert_eq!(only(next.receive(&initiation, home(1), 0))[0], message::INITIATION);
     assert_eq!(next.trouble(), Some(Trouble::Clock { behind_ms: 1 }));
     let mut late = end(1, 2, 0, false, SecureState::default(), 990);
-    assert!(next.receive(&only(late.on_time(0)), home(1), 0).is_empty());
+    assert_eq!(only(next.receive(&only(late.on_time(0)), home(1), 0))[0], message::INITIATION);
     assert_eq!(next.trouble(), Some(Trouble::Clock { behind_ms: 10_000 }));
     // A worker that knows what was sent last is past it, whatever its clock says.
     let mut late = end(1, 2, 0, false, first.session.report_secure(0), 990);
@@ -305,7 +323,7 @@ fn of_initiations_beyond_twenty_a_second_the_newest_is_answered_when_there_is_ro
     let dropped = |second: &End| second.session.report_secure(0).counts.dropped_initiations;
     // The greatest timestamp stays, wherever it comes from; what was recorded before does not push it out.
     let newest = initiation(3000);
-    let [first, older, less] = [2500, 2999, 2000].map(initiation);
+    let [first, older, less] = [2500, 2999, 2991].map(initiation);
     for (message, from, lost) in [(&first, 8, 0), (&newest, 3, 1), (&older, 9, 2), (&newest, 9, 3), (&less, 9, 4)] {
         assert!(second.receive(message, home(from), 1000).is_empty(), "{lost}");
         assert_eq!(dropped(&second), lost);

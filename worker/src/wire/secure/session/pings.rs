@@ -1,0 +1,146 @@
+//! What a session asks its peer, and answers: pings, pongs, probes. All of it travels on queue 0.
+
+use privsep::ipc::SharedPath;
+
+use super::paths::{Path, post};
+use super::{From, MILLISECOND, QUEUE, Session};
+use crate::wire::secure::content::{self, PINGED, PROBED, Passed};
+use crate::wire::secure::crypt::{HEADER, TAG};
+use crate::wire::secure::unpack::Control;
+use crate::wire::{Counters, Outbox, Target};
+
+/// When the pings of a new session leave, after the one before.
+const BURST: [u64; 3] = [100 * MILLISECOND, 200 * MILLISECOND, 400 * MILLISECOND];
+
+/// The pings that confirm a new session.
+pub struct Burst {
+    /// How many have left, and when the next one does.
+    pub left: usize,
+    pub at_us: u64,
+    /// By which path and where to one goes besides, where the last message of the handshake came from elsewhere.
+    pub to: Option<(usize, Target)>,
+}
+
+impl Session {
+    /// Takes a ping, a pong, a probe or the answer to one, that came in a datagram of `length` bytes.
+    pub(super) fn control(
+        &mut self,
+        from: From,
+        control: Control,
+        length: usize,
+        counts: &SharedPath,
+        out: &mut Outbox,
+    ) {
+        match control {
+            Control::Probe(token, size) => {
+                if usize::from(size) == length {
+                    self.say(from.path, from.target, &content::arrived(token, size), out);
+                }
+            }
+            Control::Arrived(token, length) => {
+                self.paths.all[from.path].carries.answered(token, length);
+            }
+            Control::Pong(token) => {
+                if self.paths.ponged(token, from.path, from.source, self.tick, from.now_us) {
+                    counts.pongs_received.add(1);
+                }
+            }
+            Control::Ping(token) => {
+                counts.pings_received.add(1);
+                let pong = content::pong(token, self.passed(from.path, counts));
+                counts.pongs_sent.add(u64::from(self.say(from.path, from.target, &pong, out)));
+            }
+        }
+    }
+
+    /// Asks whether the peer is where a datagram of its has come from, if that is new.
+    pub(super) fn look_for_peer(&mut self, from: From, counts: &SharedPath, out: &mut Outbox) {
+        let path = &mut self.paths.all[from.path];
+        if !path.is_from_peer(from.source, self.tick) && self.slots.current.is_some() && path.probes.allows(from.now_us)
+        {
+            self.ping(from.path, from.target, from.now_us, counts, out);
+        }
+    }
+
+    fn ping(&mut self, path: usize, target: Target, now_us: u64, counts: &SharedPath, out: &mut Outbox) {
+        let mut token = [0; 8];
+        (self.random)(&mut token);
+        let ping = content::ping(token, self.passed(path, counts));
+        if self.say(path, target, &ping, out) {
+            self.paths.pinged(token, path, target, now_us);
+            counts.pings_sent.add(1);
+        }
+    }
+
+    /// A ping by each path.
+    pub(super) fn ping_all(&mut self, now_us: u64, counters: &Counters, out: &mut Outbox) {
+        for (path, counts) in counters.paths.iter().enumerate().take(self.paths.all.len()) {
+            let target = self.paths.all[path].remote.target();
+            if target != Target::Nobody && self.slots.current.is_some() {
+                self.ping(path, target, now_us, counts, out);
+            }
+        }
+    }
+
+    /// A round of probes by each path for which one is due.
+    pub(super) fn probe_all(&mut self, out: &mut Outbox) {
+        for number in 0..self.paths.all.len() {
+            let path = &mut self.paths.all[number];
+            let target = path.remote.target();
+            if target == Target::Nobody || self.slots.current.is_none() || !path.carries.is_due(self.tick) {
+                continue;
+            }
+            let [mut small, mut full] = [[0; 8]; 2];
+            (self.random)(&mut small);
+            (self.random)(&mut full);
+            let sizes = [HEADER + PROBED + TAG, self.probe.len()].map(|size| u16::try_from(size).unwrap_or(0));
+            if self.say(number, target, &content::probe(small, sizes[0]), out)
+                && self.say_full(number, target, &content::probe(full, sizes[1]), out)
+            {
+                self.paths.all[number].carries.sent((small, sizes[0]), (full, sizes[1]));
+            }
+        }
+    }
+
+    /// What has passed by a path.
+    fn passed(&self, path: usize, counts: &SharedPath) -> Passed {
+        let Path { opened, handshakes, .. } = &self.paths.all[path];
+        #[allow(clippy::cast_possible_truncation)] // Modulo 2^32.
+        let sent = counts.tx_datagrams.get() as u32;
+        Passed { opened: *opened, sent: sent.wrapping_sub(*handshakes) }
+    }
+
+    /// Sends a probe as long as the longest datagram; false where it does not leave.
+    fn say_full(&mut self, path: usize, target: Target, probe: &[u8; PROBED], out: &mut Outbox) -> bool {
+        let Some(current) = &self.slots.current else { return false };
+        self.probe.fill(0);
+        let Some(content) = self.probe.get_mut(HEADER..HEADER + PROBED) else { return false };
+        content.copy_from_slice(probe);
+        current.sending.seal(QUEUE, &mut self.probe).is_ok() && post(path, target, &self.probe, out)
+    }
+
+    /// Sends content, of a ping's length at most, by the current session; false where it does not leave.
+    fn say(&self, path: usize, target: Target, content: &[u8], out: &mut Outbox) -> bool {
+        let Some(current) = &self.slots.current else { return false };
+        let mut datagram = [0; HEADER + PINGED + TAG];
+        let Some(datagram) = datagram.get_mut(..HEADER + content.len() + TAG) else { return false };
+        datagram[HEADER..HEADER + content.len()].copy_from_slice(content);
+        current.sending.seal(QUEUE, datagram).is_ok() && post(path, target, datagram, out)
+    }
+
+    /// Sends the pings of a new session that are due.
+    pub(super) fn burst(&mut self, now_us: u64, counters: &Counters, out: &mut Outbox) {
+        if self.slots.current.as_ref().is_none_or(|current| current.has_opened) {
+            self.burst = None;
+        }
+        let Some(burst) = self.burst.take_if(|burst| now_us >= burst.at_us) else { return };
+        self.ping_all(now_us, counters, out);
+        if let Some((path, target)) = burst.to
+            && let Some(counts) = counters.paths.get(path)
+        {
+            self.ping(path, target, now_us, counts, out);
+        }
+        let next = |pause| Burst { left: burst.left + 1, at_us: now_us + pause, to: burst.to };
+        self.burst = BURST.get(burst.left).map(next);
+    }
+}
