@@ -44,6 +44,21 @@ fn a_peer_of_1970_that_has_moved_comes_up() {
     }
 }
 
+/// "Both false timestamps of a taken-over worker heal in the same way."
+#[test]
+fn a_worker_that_has_lied_about_what_was_heard_keeps_no_session_away() {
+    for lies in [1, 2] {
+        let lied = |ours| SecureState {
+            heard: if ours == lies { Timestamp::MAX } else { Timestamp(0) },
+            ..SecureState::default()
+        };
+        let mut ends = [end(1, 2, 0, false, lied(1), 1000), end(2, 1, 0, true, lied(2), 1000)];
+        let [first, second] = &mut ends;
+        run([first, second], 0, 5 * SECOND, |_, _, _| true);
+        assert!(ends.iter().all(End::has_session), "{lies}");
+    }
+}
+
 /// "The answer is the initiation of the attempt under way, where that is not longer than the stale one"; "ten times a second at most".
 #[test]
 fn an_answer_to_a_stale_initiation_is_not_longer_and_bounded() {
