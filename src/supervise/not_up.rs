@@ -77,24 +77,33 @@ pub fn known(
     }
 }
 
-/// The same of the secure wire, whose handshake says what is wrong where it can.
-pub fn known_of_secure(report: &PathReport, then: &PathCounters, fixed: bool) -> String {
+/// The same of the secure wire, whose handshake says what is wrong where it can. There may be a session without this path.
+pub fn known_of_secure(report: &PathReport, then: &PathCounters, fixed: bool, has_session: bool) -> String {
     let now = &report.counters;
     let grown = |of: fn(&PathCounters) -> u64| of(now).saturating_sub(of(then));
     match grown(|c| c.rx_datagrams) {
         0 if grown(|c| c.rx_errors) == 0 && grown(|c| c.tx_errors) == 0 => {
-            nothing_comes(report, then, fixed) + ". A wrong `peer-public-key` in this file looks the same"
+            let hint = if has_session { "" } else { WRONG_KEYS };
+            nothing_comes(report, then, fixed) + hint
         }
         0 => nothing_comes(report, then, fixed),
         received if grown(|c| c.rx_dropped_foreign) >= received => {
             format!("{received} datagrams have come, all from addresses that the file excludes: is the peer's another?")
         }
+        received if has_session => format!(
+            "{received} datagrams have come and there is a session, but no ping by this path is answered: do datagrams of this end \
+             arrive at the peer?"
+        ),
         received => format!(
             "{received} datagrams have come, and no session with them: has each end the other's public key, and does what we send \
              arrive there?"
         ),
     }
 }
+
+/// What a peer does not answer, so that only its own end can tell.
+const WRONG_KEYS: &str = ". A wrong `peer-public-key` or `tunnel-id` in this file, or another pre-shared key than the peer's, looks the \
+                          same: `ethudp show` at the other end tells";
 
 fn nothing_comes(report: &PathReport, then: &PathCounters, fixed: bool) -> String {
     let now = &report.counters;
@@ -178,16 +187,20 @@ mod tests {
             let text = known(&report(counters), &counters, None, fixed, sentence);
             assert!(text.contains("nothing comes at all"), "{text}");
         }
-        let secure = |counters| known_of_secure(&report(counters), &PathCounters::default(), false);
+        let secure = |counters| known_of_secure(&report(counters), &PathCounters::default(), false, false);
         let excluded = secure(PathCounters { rx_dropped_foreign: 12, ..received });
         assert!(excluded.contains("12 datagrams have come, all from addresses that the file excludes"), "{excluded}");
         let others = secure(PathCounters { rx_dropped_foreign: 3, rx_dropped_invalid: 4, ..received });
         assert!(others.contains("12 datagrams have come, and no session with them: has each end"), "{others}");
+        let beside = known_of_secure(&report(received), &PathCounters::default(), false, true);
+        assert!(beside.contains("there is a session, but no ping by this path is answered"), "{beside}");
+        let beside = known_of_secure(&report(PathCounters::default()), &PathCounters::default(), false, true);
+        assert!(!beside.contains("wrong `peer-public-key`"), "{beside}");
         let nothing = secure(PathCounters::default());
         assert!(nothing.contains("nothing comes at all") && nothing.contains("wrong `peer-public-key`"), "{nothing}");
         let learned = Some(Address("198.51.100.9:6000".parse().unwrap()));
         let silent = PathReport { learned, ..PathReport::default() };
-        let gone = known_of_secure(&silent, &PathCounters::default(), false);
+        let gone = known_of_secure(&silent, &PathCounters::default(), false, false);
         assert!(gone.contains("nothing comes any more from 198.51.100.9:6000"), "{gone}");
         assert!(!secure(PathCounters { rx_errors: 3, ..PathCounters::default() }).contains("wrong `peer-public-key`"));
         let text = known(&report(received), &PathCounters::default(), Some(Mismatch::Coding), true, sentence);

@@ -93,16 +93,17 @@ impl Observer {
         let up = !self.answered || state.paths.iter().any(|report| report.health == PathHealth::Up);
         if let Some(time) = self.schedule.note(now, up) {
             let each = self.paths.iter().zip(&state.paths).enumerate();
-            let say = |path: &Path, report| format!("not up for {} s: {}", time.as_secs(), self.known(path, report));
+            let say =
+                |path: &Path, report| format!("not up for {} s: {}", time.as_secs(), self.known(path, report, state));
             lines.extend(each.map(|(number, (path, report))| (number, say(path, report))));
         }
         lines
     }
 
     /// What is known of a path that is not up.
-    fn known(&self, path: &Path, report: &PathReport) -> String {
+    fn known(&self, path: &Path, report: &PathReport, state: &State) -> String {
         if self.secure {
-            not_up::known_of_secure(report, &path.then, path.fixed)
+            not_up::known_of_secure(report, &path.then, path.fixed, state.secure.session.is_some())
         } else {
             let (cipher, written) = self.coding;
             let sentence = |found: Mismatch| found.with(cipher, written);
@@ -114,7 +115,7 @@ impl Observer {
     pub fn reason(&self, now: Instant, state: &State) -> Option<String> {
         let active = usize::from(state.active);
         let (path, report) = (self.paths.get(active)?, state.paths.get(active)?);
-        self.schedule.is_late(now).then(|| self.known(path, report))
+        self.schedule.is_late(now).then(|| self.known(path, report, state))
     }
 
     /// For how long the tunnel has run.

@@ -55,6 +55,7 @@ impl Session {
     }
 
     fn other_version(&mut self, version: u8, bytes: &[u8]) {
+        self.counts.dropped_messages += 1;
         if self.slots.current.is_none() && self.is_whole(bytes) {
             self.say_trouble(Trouble::Version(version));
         }
