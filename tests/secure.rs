@@ -23,11 +23,15 @@ pub struct End {
     pub port: &'static str,
     pub local: &'static str,
     pub remote: &'static str,
+    /// Lines of `[secure]`.
+    pub secure: &'static str,
 }
 
 impl End {
-    pub const A: Self = Self { ours: 0, theirs: 1, psk: None, port: PORT_A, local: ANY, remote: "192.0.2.2:6000" };
-    pub const B: Self = Self { ours: 1, theirs: 0, psk: None, port: PORT_B, local: ANY, remote: "192.0.2.1:6000" };
+    pub const A: Self =
+        Self { ours: 0, theirs: 1, psk: None, port: PORT_A, local: ANY, remote: "192.0.2.2:6000", secure: "" };
+    pub const B: Self =
+        Self { ours: 1, theirs: 0, psk: None, port: PORT_B, local: ANY, remote: "192.0.2.1:6000", secure: "" };
 
     pub fn start(&self, sites: &Sites, name: &str) -> Running {
         self.start_at(if name == "a" { &sites.a } else { &sites.b }, name)
@@ -38,8 +42,8 @@ impl End {
         scratch.write("end.key", KEYS[self.ours].0, 0o600);
         let mut text = format!(
             "{}[[path]]\nlocal = \"{}\"\nremote = \"{}\"\n[secure]\nprivate-key-file = \"end.key\"\n\
-             peer-public-key = \"{}\"\n",
-            self.port, self.local, self.remote, KEYS[self.theirs].1
+             peer-public-key = \"{}\"\n{}",
+            self.port, self.local, self.remote, KEYS[self.theirs].1, self.secure
         );
         if let Some(psk) = self.psk {
             scratch.write("end.psk", KEYS[psk].0, 0o600);
@@ -197,5 +201,21 @@ fn a_key_that_is_not_the_peers_is_told_from_one_that_is_not_ours() {
     let (a, b) = (End { theirs: 2, ..End::A }.start(&sites, "a"), End::B.start(&sites, "b"));
     wait_trouble(&a, "other-peer-key");
     wait_trouble(&b, "our-key-unknown");
+    assert!(!udp_passes(&sites.a, &sites.b, "10.8.0.2", Duration::from_millis(500)));
+}
+
+/// The identifier, the slot and the interval of the file are the worker's.
+#[test]
+fn a_tunnel_identifier_must_be_the_same() {
+    const SECURE: &str = "tunnel-id = \"00010203040506ff\"\npeer-slot = 4095\nping-interval-s = 2\n";
+    let sites = Sites::new();
+    let (a, b) =
+        (End { secure: SECURE, ..End::A }.start(&sites, "a"), End { secure: SECURE, ..End::B }.start(&sites, "b"));
+    assert_udp(&sites.a, &sites.b, "10.8.0.2");
+    assert!(a.log().contains("pings leave every 2 s: a dead path is noticed after 10 s"), "{}", a.log());
+    drop(b);
+    let b = End::B.start(&sites, "b");
+    wait_trouble(&b, "other-peer-key");
+    assert!(b.log().contains("secure.tunnel-id"), "{}", b.log());
     assert!(!udp_passes(&sites.a, &sites.b, "10.8.0.2", Duration::from_millis(500)));
 }

@@ -71,6 +71,9 @@ fn shown(mut tunnel: Tunnel, state: &State, trouble: Option<Trouble>) {
         peer_key: theirs,
         psk: Secret::default(),
         path_mtu: None,
+        tunnel_id: [3; 8],
+        peer_slot: 1,
+        ping_interval: 1,
     };
     for wire in [None, Some(Wire::Secure(Box::new(secure)))] {
         tunnel.wire = wire.unwrap_or(tunnel.wire);

@@ -51,7 +51,7 @@ use crate::service::descriptor_store::{self, Starts, Stored};
 use crate::service::notify::Notify;
 use crate::service::{executables, identity};
 use crate::tunnel::resolve::Resolved;
-use crate::tunnel::{Port, Repair, Tunnel};
+use crate::tunnel::{Port, Repair, Secure, Tunnel};
 use crate::tunnel::{advice, plan, settings};
 use crate::{Error, filter, log};
 use helper::Helper;
@@ -153,7 +153,7 @@ fn live(
     for line in advice::of(tunnel).into_iter().chain(found) {
         log::warning(&line);
     }
-    if let Some(line) = whole {
+    for line in whole.into_iter().chain(tunnel.secure().and_then(Secure::slow_pings)) {
         log::info(&line);
     }
     let parts = Parts {

@@ -12,6 +12,10 @@ pub const INTERFACE_MTU: RangeInclusive<u64> = 68..=MAX_FRAME as u64 - 18;
 pub const FRAGMENT_MTU: RangeInclusive<u64> = 1036..=1500;
 /// MTU of a path that the secure wire is told, in bytes: from IPv6's least (RFC 8200) to that of the greatest inner MTU.
 pub const PATH_MTU: RangeInclusive<u64> = 1280..=9216;
+/// Slots of tunnels that share a port: 12 bits of an index.
+pub const SLOT: RangeInclusive<u64> = 0..=4095;
+/// Seconds from one ping of the secure wire to the next: a dead path is noticed after five.
+pub const PING_INTERVAL: RangeInclusive<u64> = 1..=60;
 /// LZ4 level: EthUDP's bounds.
 pub const LZ4: RangeInclusive<u64> = 0..=9;
 /// Paths: master and slave.
@@ -22,6 +26,12 @@ pub fn number(what: &str, value: &str, bounds: RangeInclusive<u64>) -> Result<u6
     let (least, most) = bounds.clone().into_inner();
     let number = value.parse::<u64>().ok().filter(|number| bounds.contains(number));
     number.ok_or_else(|| format!("{what} {value:?}: must be a number from {least} to {most}"))
+}
+
+/// A number of a file, as the type that holds its bounds.
+pub fn checked<T: TryFrom<u32>>(what: &str, number: u32, bounds: &RangeInclusive<u64>) -> Result<T, String> {
+    check(what, number, bounds)?;
+    T::try_from(number).map_err(|_| format!("{what} = {number}: is too large"))
 }
 
 /// Checks a number of a file.

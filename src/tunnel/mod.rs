@@ -1,6 +1,6 @@
 //! What a tunnel is, however it was described: by a classic command line or by a [`file`].
 //!
-//! Its values, each with its form and bounds: [`address`], [`names`], [`cipher`], [`keys`], [`vlan_map`], [`repair`], [`bounds`], [`mac`]. What is
+//! Its values, each with its form and bounds: [`address`], [`names`], [`cipher`], [`keys`], [`identifier`], [`vlan_map`], [`repair`], [`bounds`], [`mac`]. What is
 //! made of it: [`advice`] to people, networks that are [`taken`], addresses by [`resolve`], the [`plan`] for the helper with [`only`] its peer in a filter, [`settings`] for the workers.
 
 pub mod address;
@@ -8,6 +8,7 @@ pub mod advice;
 pub mod bounds;
 pub mod cipher;
 pub mod file;
+pub mod identifier;
 pub mod keys;
 pub mod mac;
 pub mod names;
@@ -108,12 +109,25 @@ pub struct Secure {
     pub psk: Secret,
     /// MTU in bytes for all paths, instead of the underlay's.
     pub path_mtu: Option<u16>,
+    /// Tunnel identifier, the same at both ends.
+    pub tunnel_id: identifier::Identifier,
+    /// Slot of the peer at its port: the upper 12 bits of the receiver index of initiations to it; 0 for none.
+    pub peer_slot: u16,
+    /// Seconds from one ping to the next.
+    pub ping_interval: u8,
 }
 
 impl Secure {
     /// What both ends show alike.
     pub fn fingerprint(&self) -> String {
         keys::fingerprint(&self.public_key, &self.peer_key)
+    }
+
+    /// What a ping interval other than the default means, for the log at the start.
+    pub fn slow_pings(&self) -> Option<String> {
+        let seconds = self.ping_interval;
+        let noticed = u16::from(seconds) * 5;
+        (seconds > 1).then(|| format!("pings leave every {seconds} s: a dead path is noticed after {noticed} s"))
     }
 }
 

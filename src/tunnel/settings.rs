@@ -4,6 +4,7 @@ use privsep::ipc::{self, Address, Announcement, Classic, PortKind, Secrets, Sett
 
 use super::resolve::Resolved;
 use super::{Port, Tunnel, Wire};
+use crate::tunnel;
 
 /// Addresses that are announced at most.
 const ANNOUNCED: usize = 64;
@@ -21,8 +22,9 @@ pub fn settings(tunnel: &Tunnel, paths: &[Resolved], datagram: u16, mac: Option<
             ipc::Wire::Classic(Classic { keepalive: !tunnel.port.is_mirror(), ..classic.settings() })
         }
         Wire::Secure(secure) => {
-            let (peer_key, ping_interval) = (secure.peer_key, 1);
-            ipc::Wire::Secure(ipc::Secure { peer_key, datagram, ping_interval, ..ipc::Secure::default() })
+            let tunnel::Secure { peer_key, tunnel_id, peer_slot, ping_interval, .. } = **secure;
+            let peer_index = u32::from(peer_slot) << 20;
+            ipc::Wire::Secure(ipc::Secure { peer_key, tunnel: tunnel_id, peer_index, datagram, ping_interval })
         }
     };
     Settings {

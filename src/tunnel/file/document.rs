@@ -80,6 +80,9 @@ pub struct Secure {
     pub peer_public_key: Option<String>,
     pub psk_file: Option<PathBuf>,
     pub path_mtu: Option<u16>,
+    pub tunnel_id: Option<String>,
+    pub peer_slot: Option<u32>,
+    pub ping_interval_s: Option<u32>,
 }
 
 #[derive(Default, Deserialize)]
@@ -136,8 +139,15 @@ fn wrong(table: &toml::Table, error: &toml::de::Error) -> String {
 }
 
 /// Keys whose value is a number, and is often written as a text.
-const NUMBERS: [(&str, &str); 5] =
-    [("tap", "mtu"), ("secure", "path-mtu"), ("classic", "lz4"), ("classic", "fragment-mtu"), ("", "exit-after-s")];
+const NUMBERS: [(&str, &str); 7] = [
+    ("tap", "mtu"),
+    ("secure", "path-mtu"),
+    ("secure", "peer-slot"),
+    ("secure", "ping-interval-s"),
+    ("classic", "lz4"),
+    ("classic", "fragment-mtu"),
+    ("", "exit-after-s"),
+];
 /// Likewise truths.
 const TRUTHS: [(&str, &str); 3] = [("raw", "promiscuous"), ("rules", "loop-check"), ("", "require-confinement")];
 

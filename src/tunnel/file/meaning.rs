@@ -11,7 +11,7 @@ use super::document::{Classic, Document, Mirror, PathTable, Raw, RulesTable, Sec
 use super::secret::{self, secret};
 use crate::service::files;
 use crate::tunnel::bounds::{self, PATHS};
-use crate::tunnel::{self, Port, Repair, Tunnel, Wire, address, cipher, keys, names, repair, vlan_map};
+use crate::tunnel::{self, Port, Repair, Tunnel, Wire, address, cipher, identifier, keys, names, repair, vlan_map};
 
 /// What a mode can be.
 const MODES: &str = "\"raw\", \"tap\", \"bridge\", \"mirror\" or \"mirror-udp\"";
@@ -148,8 +148,22 @@ fn secure(table: Secure, directory: &Path) -> Result<tunnel::Secure, String> {
     if let Some(mtu) = table.path_mtu {
         bounds::check("secure.path-mtu", mtu, &bounds::PATH_MTU)?;
     }
-    let public_key = keys::public(&exposed);
-    Ok(tunnel::Secure { private_key: private, public_key, peer_key, psk, path_mtu: table.path_mtu })
+    let (public_key, path_mtu) = (keys::public(&exposed), table.path_mtu);
+    let tunnel_id =
+        table.tunnel_id.map_or(Ok(identifier::NONE), |text| identifier::parse("secure.tunnel-id", &text))?;
+    let peer_slot = bounds::checked("secure.peer-slot", table.peer_slot.unwrap_or(0), &bounds::SLOT)?;
+    let seconds = table.ping_interval_s.unwrap_or(1);
+    let ping_interval = bounds::checked("secure.ping-interval-s", seconds, &bounds::PING_INTERVAL)?;
+    Ok(tunnel::Secure {
+        private_key: private,
+        public_key,
+        peer_key,
+        psk,
+        path_mtu,
+        tunnel_id,
+        peer_slot,
+        ping_interval,
+    })
 }
 
 /// The private key in this file.

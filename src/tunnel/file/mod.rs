@@ -129,7 +129,7 @@ mod tests {
         let files: Vec<_> = files.iter().map(|(name, text, mode)| (*name, text.as_str(), *mode)).collect();
         let text = format!(
             "mode = \"tap\"\n[secure]\nprivate-key-file = \"a.key\"\npeer-public-key = {:?}\npsk-file = \"a.psk\"\n\
-             path-mtu = 1400\n[[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"any\"\n",
+             path-mtu = 1400\ntunnel-id = \"00010203040506ff\"\npeer-slot = 4095\nping-interval-s = 60\n[[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"any\"\n",
             *peer
         );
         with_files(&files, |directory| {
@@ -137,6 +137,8 @@ mod tests {
             let secure = tunnel.secure().unwrap();
             assert_eq!((secure.private_key.expose(), secure.psk.expose().len()), (&[1; 32][..], 32));
             assert_eq!((secure.public_key, secure.path_mtu), (keys::public(&[1; 32]), Some(1400)));
+            assert_eq!(secure.tunnel_id, [0, 1, 2, 3, 4, 5, 6, 0xff]);
+            assert_eq!((secure.peer_slot, secure.ping_interval), (4095, 60));
             for (change, words) in [
                 (("\"a.key\"", "\"none.key\""), "line 3: private key file "),
                 (("\"a.key\"", "\"open.key\""), "has mode 0644; must be at most 0640"),
@@ -151,6 +153,15 @@ mod tests {
                 ((peer.as_str(), high.as_str()), "is not the encoding of a public key"),
                 ((peer.as_str(), &zeros), "gives a secret of zeros with every key"),
                 (("\"a.psk\"", "\"zero.psk\""), "line 5: pre-shared key file "),
+                (
+                    ("06ff", "06f"),
+                    "line 7: secure.tunnel-id = \"00010203040506f\": is no tunnel identifier; must be 16 hex",
+                ),
+                (("4095", "4096"), "line 8: secure.peer-slot = 4096: must be 0 to 4095"),
+                (("4095", "\"1\""), "secure.peer-slot = \"1\": must be a number without quotes: peer-slot = 1"),
+                (("= 60\n", "= 0\n"), "line 9: secure.ping-interval-s = 0: must be 1 to 60"),
+                (("= 60\n", "= 61\n"), "line 9: secure.ping-interval-s = 61: must be 1 to 60"),
+                (("= 60\n", "= 300\n"), "secure.ping-interval-s = 300: must be 1 to 60"),
                 (("1400", "1279"), "line 6: secure.path-mtu = 1279: must be 1280 to 9216"),
                 (("[secure]", "[classic]\n[secure]"), "[classic]: is of no use with wire = \"secure\", the default"),
                 (("\"tap\"", "\"mirror-udp\""), "wire is missing: mode \"mirror-udp\" sends bare UDP"),

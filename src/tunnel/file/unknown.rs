@@ -17,7 +17,10 @@ const KEYS: [Table; 8] = [
     ("[raw]", &["interface", "promiscuous"]),
     ("[mirror]", &["interface", "filter"]),
     ("[[path]]", &["local", "remote", "device", "mark"]),
-    ("[secure]", &["private-key-file", "peer-public-key", "psk-file", "path-mtu"]),
+    (
+        "[secure]",
+        &["private-key-file", "peer-public-key", "psk-file", "path-mtu", "tunnel-id", "peer-slot", "ping-interval-s"],
+    ),
     ("[classic]", &["cipher", "key-file", "password-file", "lz4", "fragment-mtu"]),
 ];
 

@@ -1,0 +1,45 @@
+//! The tunnel identifier of the secure wire, which keeps apart two tunnels of one key pair: 8 bytes, the same at both ends.
+
+/// An identifier; zeros for none.
+pub type Identifier = [u8; 8];
+
+/// What stands for none.
+pub const NONE: Identifier = [0; 8];
+
+/// An identifier from text.
+///
+/// # Errors
+/// What is wrong with it, for `what`; also where it is that of none.
+pub fn parse(what: &str, text: &str) -> Result<Identifier, String> {
+    let right = "must be 16 hexadecimal digits, the same at both ends";
+    let digits = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match u64::from_str_radix(text, 16).ok().filter(|_| digits) {
+        Some(0) => Err(format!("{what} = {text:?}: is all zero, which is none; {right}")),
+        Some(number) => Ok(number.to_be_bytes()),
+        None => Err(format!("{what} = {text:?}: is no tunnel identifier; {right}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identifier_has_sixteen_digits() {
+        let id = [0, 1, 2, 3, 4, 5, 6, 0xff];
+        for same in ["00010203040506ff", "00010203040506FF"] {
+            assert_eq!(parse("id", same), Ok(id));
+        }
+        for (wrong, words) in [
+            ("", "is no tunnel identifier; must be 16 hexadecimal digits"),
+            ("00010203040506f", "is no tunnel identifier"),
+            ("00010203040506fff", "is no tunnel identifier"),
+            ("+0010203040506ff", "is no tunnel identifier"),
+            ("00010203040506fg", "is no tunnel identifier"),
+            ("0000000000000000", "is all zero"),
+        ] {
+            let error = parse("id", wrong).unwrap_err();
+            assert!(error.contains(words) && error.contains(&format!("id = {wrong:?}")), "{error}");
+        }
+    }
+}
