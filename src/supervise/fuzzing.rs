@@ -8,7 +8,7 @@ use privsep::ipc::{self, Confinement, FromWorker, Remote, Report, Secret, Secure
 
 use super::observe::Observer;
 use super::sizes::Sizes;
-use super::{link, resume, statistics, storm};
+use super::{resume, statistics, storm};
 use crate::log;
 use crate::status::{Facts, Status, collect};
 use crate::tunnel::resolve::Resolved;
@@ -108,5 +108,5 @@ fn shown(mut tunnel: Tunnel, state: &State, trouble: Option<Trouble>) {
 
 /// Messages about interfaces.
 pub fn news(bytes: &[u8]) {
-    link::news(bytes, 5, Some(&("br0".to_owned(), 9)));
+    super::news::news(bytes, 5, Some(&("br0".to_owned(), 9)));
 }

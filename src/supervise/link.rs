@@ -11,8 +11,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket};
-use privsep::netlink::{IFINFO, Link, Message, Netlink, Request, attributes, messages};
+use privsep::netlink::{IFINFO, Link, Netlink, Request, attributes};
+use privsep::sys::option::lock_filter;
 
+use super::news::{News, filter, news};
 use crate::tunnel::bounds;
 
 /// Multicast groups of messages about interfaces and addresses (`RTMGRP_LINK`, `RTMGRP_IPV4_IFADDR`, `RTMGRP_IPV6_IFADDR` of
@@ -21,8 +23,6 @@ const LINKS: u32 = 1;
 const ADDRESSES: u32 = 0x110;
 /// Length of a `struct ifaddrmsg`.
 const IFADDR: usize = 8;
-/// Attribute of an interface that has gone to another network namespace (`IFLA_NEW_NETNSID`).
-const NEW_NETNSID: u16 = 45;
 
 /// Watches one interface, the addresses it should have, and the bridge that it belongs to.
 pub struct LinkWatch {
@@ -39,15 +39,6 @@ pub struct LinkWatch {
     movable: bool,
     moved: bool,
     trouble: Option<Trouble>,
-}
-
-/// What a message says of our interface or bridge.
-#[derive(Debug, PartialEq, Eq)]
-pub enum News {
-    None,
-    Changed,
-    Moved,
-    Removed,
 }
 
 /// What has become of the interface.
@@ -117,6 +108,8 @@ impl LinkWatch {
     pub fn new(index: u32, addresses: &[(IpAddr, u8)], bridge: Option<&str>, movable: bool) -> io::Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
+        // Attached first, so that no message passes it. Nothing can be attached once privileges are given up.
+        lock_filter(socket.as_fd(), &filter(index, bridge.is_some()))?;
         let groups = if addresses.is_empty() { LINKS } else { LINKS | ADDRESSES };
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
         let mut query = Netlink::open()?;
@@ -287,82 +280,9 @@ impl AsFd for LinkWatch {
     }
 }
 
-/// What the messages say of the interface of this index, of its addresses, and of the bridge of this name and index that it is in and
-/// the ports of that. Leaving a bridge is reported by `RTM_DELLINK` in another family, and once more in ours.
-pub fn news(bytes: &[u8], index: u32, bridge: Option<&(String, u32)>) -> News {
-    let mut news = News::None;
-    for Message { kind, payload, .. } in messages(bytes) {
-        // The index is at the same place in messages about interfaces and about addresses.
-        let Some(of) = payload.get(4..8).and_then(|of| of.first_chunk()).map(|of| u32::from_ne_bytes(*of)) else {
-            continue;
-        };
-        if matches!(kind, libc::RTM_NEWADDR | libc::RTM_DELADDR) {
-            news = if of == index { News::Changed } else { news };
-            continue;
-        }
-        let Some((info, all)) = payload.split_at_checked(IFINFO) else { continue };
-        let attribute = |wanted| attributes(all).find(|(name, _)| *name == wanted).map(|(_, value)| value);
-        let ours = info[0] == 0;
-        if ours && kind == libc::RTM_DELLINK && of == index {
-            return if attribute(NEW_NETNSID).is_some() { News::Moved } else { News::Removed };
-        }
-        let concerns = |(name, bridge): &(String, u32)| {
-            let named = attribute(libc::IFLA_IFNAME).and_then(|name| name.strip_suffix(&[0])) == Some(name.as_bytes());
-            let port = *bridge != 0 && attribute(libc::IFLA_MASTER) == Some(&bridge.to_ne_bytes()[..]);
-            ours && (of == *bridge || named) || port
-        };
-        if ours && of == index || bridge.is_some_and(concerns) {
-            news = News::Changed;
-        }
-    }
-    news
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn message(kind: u16, family: u8, index: u32) -> Vec<u8> {
-        let mut message = vec![32, 0, 0, 0];
-        message.extend_from_slice(&kind.to_ne_bytes());
-        message.resize(16, 0);
-        message.extend_from_slice(&[family, 0, 1, 0]);
-        message.extend_from_slice(&index.to_ne_bytes());
-        message.resize(16 + IFINFO, 0);
-        message
-    }
-
-    #[test]
-    fn only_our_interface_and_bridge_count() {
-        const DELLINK: u16 = libc::RTM_DELLINK;
-        let br0 = ("br0".to_owned(), 9);
-        let (plain, port) = (|bytes: &[u8]| news(bytes, 5, None), |bytes: &[u8]| news(bytes, 5, Some(&br0)));
-        let bridge = 7;
-        let others = [message(16, 0, 4), message(DELLINK, 0, 4), message(DELLINK, bridge, 5)].concat();
-        assert_eq!(plain(&others), News::None);
-        assert_eq!(plain(&[others.clone(), message(16, 0, 5)].concat()), News::Changed);
-        assert_eq!(plain(&[others, message(DELLINK, 0, 5)].concat()), News::Removed);
-        assert_eq!(plain(&[0; 64]), News::None);
-        assert_eq!((plain(&message(DELLINK, 0, 9)), port(&message(DELLINK, 0, 9))), (News::None, News::Changed));
-        let mut moved = message(DELLINK, 0, 5);
-        moved[0] = 48;
-        moved.extend_from_slice(&[8, 0, 1, 0, 0, 0, 0, 0, 8, 0, 45, 0, 1, 0, 0, 0]);
-        assert_eq!(plain(&moved), News::Moved);
-        let address = |kind, of| message(kind, 2, of);
-        assert_eq!(
-            (plain(&address(libc::RTM_NEWADDR, 5)), plain(&address(libc::RTM_DELADDR, 4))),
-            (News::Changed, News::None)
-        );
-        assert_eq!(plain(&address(libc::RTM_DELADDR, 5)), News::Changed);
-        let mut joined = message(16, bridge, 8);
-        joined[0] = 40;
-        joined.extend_from_slice(&[8, 0, 10, 0, 9, 0, 0, 0]);
-        assert_eq!((plain(&joined), port(&joined)), (News::None, News::Changed));
-        let mut made = message(16, 0, 77);
-        made[0] = 40;
-        made.extend_from_slice(b"\x08\0\x03\0br0\0");
-        assert_eq!((plain(&made), port(&made)), (News::None, News::Changed));
-    }
 
     #[test]
     fn an_interface_is_found_by_its_index() {

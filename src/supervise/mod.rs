@@ -13,6 +13,7 @@ mod link;
 mod memory;
 mod mismatch;
 mod names;
+mod news;
 mod not_up;
 mod observe;
 mod own;
