@@ -80,7 +80,7 @@ init() {
     shift
     line=$(ethudp init site-$site --dir /run "$@" 2>>/run/site-$site.log) || fail "ethudp init site-$site $* has failed"
     say "site $site" "ethudp init site-$site $*"
-    [[ $line == ethudp1:* ]] || fail "ethudp init has printed no line for the other end: $line"
+    [[ $line == ethudp2:* ]] || fail "ethudp init has printed no line for the other end: $line"
 }
 
 # Two sites by a line each way. The endpoint of b stays out of it: a takes it from where it comes.

@@ -145,7 +145,7 @@ fn init_follows_no_link_to_a_foreign_directory() {
     }
     let text = fs::read_to_string(other.join("t.toml")).unwrap();
     let line =
-        text.lines().find_map(|line| line.strip_prefix("# ").filter(|line| line.starts_with("ethudp1:"))).unwrap();
+        text.lines().find_map(|line| line.strip_prefix("# ").filter(|line| line.starts_with("ethudp2:"))).unwrap();
     // The scratch directory is writable for all.
     fs::rename(directory.join("t.toml"), scratch.path().join("moved.toml")).unwrap();
     symlink(scratch.path().join("moved.toml"), directory.join("t.toml")).unwrap();
@@ -198,7 +198,7 @@ fn no_command_reads_what_is_no_file() {
                 "init",
                 "t",
                 "--peer",
-                "ethudp1:AKD5i3bLDuEc3uDhP6kN5pYLeXVNQPslOpEUhyfasEV9BAoIAAEYETE5OC41MS4xMDAuNzo2MDAwRmO7IQ",
+                "ethudp2:AKD5i3bLDuEc3uDhP6kN5pYLeXVNQPslOpEUhyfasEV9Wy6RwH06SPYAAAAABAoIAAEYETE5OC41MS4xMDAuNzo2MDAw3K4Npw",
                 "--dir",
                 dir,
             ];

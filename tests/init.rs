@@ -8,6 +8,7 @@ use std::process::Stdio;
 use crate::lab::{Background, Scratch, Sites, ethudp};
 
 mod host;
+mod identifier;
 
 /// Runs `init` for a site, whose directory is its scratch; status, standard output, standard error.
 fn init(site: &Scratch, arguments: &str) -> (Option<i32>, String, String) {
@@ -29,7 +30,7 @@ fn run(site: &Scratch, arguments: &[&str]) -> (Option<i32>, String, String) {
 fn line(site: &Scratch, arguments: &str) -> String {
     let (status, line, error) = init(site, arguments);
     assert_eq!(status, Some(0), "{arguments}: {error}");
-    assert!(line.starts_with("ethudp1:") && line.ends_with('\n') && line.lines().count() == 1, "{line}");
+    assert!(line.starts_with("ethudp2:") && line.ends_with('\n') && line.lines().count() == 1, "{line}");
     line.trim_end().to_owned()
 }
 
@@ -271,7 +272,7 @@ fn what_cannot_become_a_tunnel_is_said() {
     let cut = &of_a[..of_a.len() - 3];
     for (arguments, status, words) in [
         (".t".into(), 2, "tunnel name \".t\""),
-        ("t --peer ethudp1:abc".into(), 2, "has been cut or changed; must be the whole line"),
+        ("t --peer ethudp2:abc".into(), 2, "has been cut or changed; must be the whole line"),
         (format!("t --peer {cut}"), 2, "has been cut or changed"),
         (format!("t --peer {of_a}"), 2, "--bridge, --interface or --address is missing: the other end joins a network"),
         (format!("t --peer {nowhere}"), 2, "--endpoint is missing: the other end has none"),

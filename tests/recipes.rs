@@ -35,7 +35,7 @@ impl Site {
             ["init", "--dir", directory.to_str().unwrap()].into_iter().chain(arguments.split_whitespace()).collect();
         let run = Background::run(&self.host, scratch, &[], &arguments);
         assert!(run.status.success(), "{arguments:?}: {}", run.output);
-        let line = run.output.lines().find(|line| line.starts_with("ethudp1:"));
+        let line = run.output.lines().find(|line| line.starts_with("ethudp2:"));
         line.unwrap_or_else(|| panic!("no line: {}", run.output)).to_owned()
     }
 

@@ -114,7 +114,7 @@ pub fn help() -> String {
 
 /// Parses all arguments, the program's name among them.
 pub fn parse(arguments: Vec<OsString>) -> Result<Command, Error> {
-    let has_line = arguments.iter().any(|word| word.to_string_lossy().contains(init::BEGIN));
+    let has_line = arguments.iter().any(|word| init::has_line(&word.to_string_lossy()));
     let broken = if has_line { "; if the line of --peer was broken in two, put it in quotes" } else { "" };
     let action = match Arguments::try_parse_from(arguments) {
         Ok(Arguments { action }) => action,

@@ -6,10 +6,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::line::{self, Line};
-use super::{host, needs_ipv6, peer_key, public_of, remote, remote_of};
+use super::{host, needs_ipv6, peer_key, peer_slot, public_of, remote, remote_of, tunnel_id};
 use crate::Error;
 use crate::service::directory::{self, Directory};
 use crate::service::files;
+use crate::tunnel::identifier::{self, Identifier};
 use crate::tunnel::{self, Port, keys};
 
 /// The files of one tunnel, in a directory that was opened once.
@@ -26,8 +27,10 @@ pub struct Place {
 /// A file that is there.
 struct There {
     text: String,
-    /// The line of this end.
+    /// The line of this end, with the tunnel identifier that the file has.
     own: Line,
+    /// The same as it stands in the file.
+    noted: String,
     metadata: Metadata,
     /// The directory of the file itself, where its name is a link.
     elsewhere: Option<Directory>,
@@ -105,15 +108,17 @@ impl Place {
 
     fn completed(&self, peer: &Line) -> Result<(Line, Port), String> {
         let there = self.there()?;
-        let There { text, own, .. } = &there;
+        let There { text, own, noted, .. } = &there;
         if own.key == peer.key {
             return Err("--peer is this end's own line; must be the other end's".into());
         }
-        let new = add(text, peer, host::has_ipv6())?;
+        let tunnel = identifier::agreed(own.tunnel, peer.tunnel);
+        let own = Line { tunnel, ..own.clone() };
+        let new = add(text, peer, host::has_ipv6())?.replacen(&format!("# {noted}"), &format!("# {own}"), 1);
         let whole = tunnel::file::from_text(&new, &self.name, self.directory.path())?;
-        let fits = whole.secure().is_some_and(|secure| secure.peer_key == peer.key);
+        let fits = whole.secure().is_some_and(|secure| secure.peer_key == peer.key && secure.tunnel_id == tunnel);
         if !fits {
-            return Err("[secure] cannot be found in it, so the peer cannot be added".into());
+            return Err("[secure] cannot be found in it, so peer and tunnel-id cannot be added".into());
         }
         if let Port::Tap { addresses, .. } = &whole.port
             && let Some((ip, _)) = peer.inner.iter().find(|inner| addresses.iter().any(|own| own.0 == inner.0))
@@ -130,7 +135,7 @@ impl Place {
         if new != *text {
             self.replace(&there, &new)?;
         }
-        Ok((there.own, whole.port))
+        Ok((own, whole.port))
     }
 
     /// What is in the file that `init` has made.
@@ -141,8 +146,8 @@ impl Place {
         if let Some(flaw) = files::foreign_hand(&metadata) {
             return Err(flaw);
         }
-        let own = self.own_line(&text)?;
-        Ok(There { text, own, metadata, elsewhere, name })
+        let (own, noted) = self.own_line(&text)?;
+        Ok(There { text, own, noted, metadata, elsewhere, name })
     }
 
     /// Puts another text into the file.
@@ -166,10 +171,18 @@ impl Place {
         Ok((own, port))
     }
 
+    /// Whether the file lacks a peer and a tunnel identifier, as one of an older release does.
+    pub fn lacks_identifier(&self) -> bool {
+        self.incomplete().is_ok_and(|(own, _)| own.tunnel == identifier::NONE)
+    }
+
     /// Adds to the file what this line of this end has and the one in it has not.
     pub fn extend(&self, line: &Line, ipv6: bool) -> Result<(), String> {
         let there = self.there()?;
-        let mut text = there.text.replacen(&format!("# {}", there.own), &format!("# {line}"), 1);
+        let mut text = there.text.replacen(&format!("# {}", there.noted), &format!("# {line}"), 1);
+        if there.own.tunnel == identifier::NONE && line.tunnel != identifier::NONE {
+            text = behind(&text, "[secure]", &tunnel_id(line.tunnel))?;
+        }
         if line.inner != there.own.inner {
             let list = super::quoted(&line.inner);
             let begun = text.replacen("\naddress = []\n", &format!("\naddress = [{list}]\n"), 1);
@@ -198,13 +211,17 @@ impl Place {
         Ok((Some(directory), name))
     }
 
-    /// The line of this end: its key is that of the private one, the rest what stands in a comment since it was made.
-    fn own_line(&self, text: &str) -> Result<Line, String> {
-        let noted = text.lines().find_map(|line| line::parse(line.strip_prefix("# ")?).ok());
+    /// The line of this end, and how it stands in the file: its key is that of the private one, its tunnel identifier that of the
+    /// file, the rest what stands in a comment since it was made.
+    fn own_line(&self, text: &str) -> Result<(Line, String), String> {
+        let mut comments = text.lines().filter_map(|line| line.strip_prefix("# "));
+        let noted = comments.find_map(|text| Some((line::noted(text)?, text.to_owned())));
+        let table = text.parse::<toml::Table>().map_err(|error| error.message().replace('\n', " "))?;
+        let tunnel = table.get("secure").map_or(Ok(None), known_identifier)?.unwrap_or(identifier::NONE);
         let secret = tunnel::file::private_key(text, self.directory.path())?;
         let key = public_of(&secret).ok_or("secure.private-key-file: is no key")?;
         match noted {
-            Some(line) if line.key == key => Ok(line),
+            Some((line, noted)) if line.key == key => Ok((Line { tunnel, ..line }, noted)),
             _ => {
                 Err("has not the line for the other end in it, as `ethudp init` writes it: add the peer by hand".into())
             }
@@ -247,6 +264,17 @@ pub fn add(text: &str, peer: &Line, ipv6: bool) -> Result<String, String> {
             ));
         }
     }
+    new = with_identifier(new, secure, peer, known_peer.is_some())?;
+    match secure.get("peer-slot").and_then(toml::Value::as_integer) {
+        None if peer.slot > 0 => new = behind(&new, "[secure]", &peer_slot(peer))?,
+        Some(known) if peer.slot > 0 && known != i64::from(peer.slot) => {
+            return Err(format!(
+                "secure.peer-slot = {known}: the line of --peer has {}; remove it to take that",
+                peer.slot
+            ));
+        }
+        _ => {}
+    }
     let paths = table.get("path").and_then(toml::Value::as_array).map_or(&[][..], Vec::as_slice);
     let lacking = paths.iter().filter(|path| path.get("remote").is_none()).count();
     match (lacking, paths.len()) {
@@ -262,6 +290,38 @@ pub fn add(text: &str, peer: &Line, ipv6: bool) -> Result<String, String> {
         _ => return Err("[[path]]: there must be one, as `ethudp init` writes it; give remote by hand".into()),
     }
     Ok(new)
+}
+
+/// The tunnel identifier in `[secure]`.
+fn known_identifier(secure: &toml::Value) -> Result<Option<Identifier>, String> {
+    let known = secure.get("tunnel-id").and_then(toml::Value::as_str);
+    known.map(|text| identifier::parse("secure.tunnel-id", text)).transpose()
+}
+
+/// The text with the tunnel identifier of both ends; where the peer was known before, it is not exchanged.
+fn with_identifier(text: String, secure: &toml::Table, peer: &Line, is_complete: bool) -> Result<String, String> {
+    let known = known_identifier(&toml::Value::Table(secure.clone()))?;
+    let agreed = identifier::agreed(known.unwrap_or(identifier::NONE), peer.tunnel);
+    match known {
+        None if agreed == identifier::NONE => Ok(text),
+        None => behind(&text, "[secure]", &tunnel_id(agreed)),
+        Some(known) if known == agreed => Ok(text),
+        Some(known) if is_complete => Err(format!(
+            "secure.tunnel-id = {:?}: the line of --peer has {:?}; remove tunnel-id from the file to take that",
+            identifier::text(known),
+            identifier::text(agreed)
+        )),
+        Some(known) => {
+            let new = text.replacen(&tunnel_id(known), &tunnel_id(agreed), 1);
+            if new == text {
+                return Err(format!(
+                    "stands not as `ethudp init` has written it; change by hand: {}",
+                    tunnel_id(agreed)
+                ));
+            }
+            Ok(new)
+        }
+    }
 }
 
 /// Whether a path leads to where the peer's line has it.

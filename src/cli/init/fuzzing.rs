@@ -19,18 +19,18 @@ pub fn line(data: &[u8]) {
     }
 }
 
-/// A file that is there, to which a peer is added: its lines stay, with at most two more, and to add the peer again changes nothing.
+/// A file that is there, to which a peer is added: its lines stay, with at most four more, and to add the peer again changes nothing.
 pub fn existing(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let key = keys::public(&[2; 32]);
     let endpoint = Some(line::endpoint("192.0.2.1:6000").unwrap());
-    let peer = Line { joins: false, key, inner: Vec::new(), endpoint };
+    let peer = Line { joins: false, key, tunnel: [0xff; 8], slot: 1, inner: Vec::new(), endpoint };
     match files::add(text, &peer, false) {
         Err(error) => assert!(!error.contains('\n'), "{error}"),
         Ok(new) => {
             let mut lines = new.lines();
             let stay = text.lines().all(|line| lines.any(|other| other == line));
-            assert!(stay && new.lines().count() <= text.lines().count() + 2, "{new}");
+            assert!(stay && new.lines().count() <= text.lines().count() + 4, "{new}");
             // What was put into a string is found out when the whole file is read.
             let found = new.parse::<toml::Table>().is_ok_and(|table| {
                 table["secure"].get("peer-public-key").and_then(toml::Value::as_str) == Some(keys::text(&key).as_str())
@@ -88,6 +88,8 @@ fn makes_a_tunnel(peer: &Line, private: &[u8; 32]) {
     let own = Line {
         joins: peer.joins,
         key: keys::public(private),
+        tunnel: peer.tunnel,
+        slot: 0,
         inner: given.addresses.iter().copied().take(line::ADDRESSES).collect(),
         endpoint: peer.endpoint.is_none().then(|| line::endpoint("192.0.2.1:6000").unwrap()),
     };
@@ -97,7 +99,8 @@ fn makes_a_tunnel(peer: &Line, private: &[u8; 32]) {
     for text in [made, completed] {
         let tunnel = file::from_text(&text, "eu0", &directory.0).unwrap_or_else(|error| panic!("{error}: {text}"));
         let [path] = &tunnel.paths[..] else { panic!("{text}") };
-        assert_eq!(tunnel.secure().map(|secure| secure.peer_key), Some(peer.key));
+        let found = tunnel.secure().map(|secure| (secure.peer_key, secure.tunnel_id, secure.peer_slot));
+        assert_eq!(found, Some((peer.key, peer.tunnel, peer.slot)));
         assert_eq!(
             path.remote,
             peer.endpoint.clone().map_or(Remote::Learned { host: None, port: None }, Remote::Fixed),

@@ -1,14 +1,16 @@
-//! What one end tells the other, in a line without a secret and without a character that a shell would look at: `ethudp1:` and
+//! What one end tells the other, in a line without a secret and without a character that a shell would look at: `ethudp2:` and
 //! base64url of a form, so that a line that was cut or changed in a mail is seen.
 //!
 //! | bytes | what |
 //! |---|---|
 //! | 1 | local side: 0 TAP, 1 bridge or interface |
 //! | 32 | X25519 public key |
+//! | 8 | tunnel identifier, zeros for none |
+//! | 4 | receiver index of initiations to this end: its slot in the upper 12 bits, zeros below |
 //! | 1, 0 or 4 or 16, 1 | length of the first inner address, the address, prefix length |
 //! | 1, so many | length of the endpoint, `HOST:PORT` |
 //! | 1, 4 or 16, 1, each | the other inner addresses, at most 7 |
-//! | 4 | the first of SHA-256(`ethudp line 1` ‖ all before) |
+//! | 4 | the first of SHA-256(`ethudp line 2` ‖ all before) |
 
 use std::fmt;
 use std::net::IpAddr;
@@ -16,11 +18,14 @@ use std::net::IpAddr;
 use base64ct::{Base64UrlUnpadded, Encoding};
 use sha2::{Digest, Sha256};
 
+use crate::tunnel::identifier::Identifier;
 use crate::tunnel::keys::Public;
 use crate::tunnel::{Endpoint, address, keys};
 
 /// Begins each line of this version.
-pub const BEGIN: &str = "ethudp1:";
+pub const BEGIN: &str = "ethudp2:";
+/// Begins a line of a release before this version, which has no tunnel identifier and no receiver index.
+pub const OLDER: &str = "ethudp1:";
 /// Bytes of the longest line: more than base64 makes of a form with an endpoint of 255 bytes and all addresses.
 const LONGEST: usize = 640;
 /// Addresses that a line has room for.
@@ -29,6 +34,12 @@ pub const ADDRESSES: usize = 8;
 pub const RIGHT: &str = "must be the whole line that `ethudp init` has printed at the other end";
 /// Bytes of the checksum.
 const CHECKSUM: usize = 4;
+/// What the checksum is of, before the form.
+const LABEL: &[u8] = b"ethudp line 2";
+/// The same of an older line.
+const OLDER_LABEL: &[u8] = b"ethudp line 1";
+/// Bits of a receiver index below the slot.
+const SLOT_SHIFT: u32 = 20;
 
 /// The line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +48,10 @@ pub struct Line {
     pub joins: bool,
     /// The end's public key.
     pub key: Public,
+    /// The tunnel identifier.
+    pub tunnel: Identifier,
+    /// The slot of the tunnel at this end's port; 0 for none.
+    pub slot: u16,
     /// The addresses of its TAP, the first [`ADDRESSES`] of them.
     pub inner: Vec<(IpAddr, u8)>,
     /// Where the other end reaches it.
@@ -47,6 +62,8 @@ impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut form = vec![u8::from(self.joins)];
         form.extend(self.key);
+        form.extend(self.tunnel);
+        form.extend((u32::from(self.slot) << SLOT_SHIFT).to_be_bytes());
         let address = |(ip, prefix): &(IpAddr, u8)| match ip {
             IpAddr::V4(ip) => [&[4], &ip.octets()[..], &[*prefix]].concat(),
             IpAddr::V6(ip) => [&[16], &ip.octets()[..], &[*prefix]].concat(),
@@ -62,12 +79,12 @@ impl fmt::Display for Line {
 
 /// A form as a line.
 pub fn with_sum(form: &[u8]) -> String {
-    let form = [form, &checksum(form)].concat();
+    let form = [form, &checksum(LABEL, form)].concat();
     BEGIN.to_owned() + &Base64UrlUnpadded::encode_string(&form)
 }
 
-fn checksum(form: &[u8]) -> [u8; CHECKSUM] {
-    let hash = Sha256::new().chain_update(b"ethudp line 1").chain_update(form).finalize();
+fn checksum(label: &[u8], form: &[u8]) -> [u8; CHECKSUM] {
+    let hash = Sha256::new().chain_update(label).chain_update(form).finalize();
     std::array::from_fn(|index| hash[index])
 }
 
@@ -83,25 +100,52 @@ pub fn parse(text: &str) -> Result<Line, String> {
         return Err(format!("--peer {begin:?}...: has {} bytes, more than any such line; {RIGHT}", text.len()));
     }
     let Some(form) = text.strip_prefix(BEGIN) else {
+        if text.starts_with(OLDER) {
+            return Err(of_older(&text));
+        }
         let of_another = text.split_once(':').is_some_and(|(begin, _)| begin.starts_with("ethudp"));
         let version = if of_another { "is of another version of ethudp" } else { "is no such line" };
         return Err(format!("--peer {text:?}: {version}; {RIGHT}"));
     };
     let cut = || format!("--peer {text:?}: has been cut or changed; {RIGHT}");
-    let form = Base64UrlUnpadded::decode_vec(form).map_err(|_| cut())?;
-    let length = form.len().checked_sub(CHECKSUM).ok_or_else(cut)?;
-    let (form, sum) = form.split_at(length);
-    if checksum(form) != sum {
-        return Err(cut());
-    }
+    let form = summed(LABEL, form).ok_or_else(cut)?;
     // An attacker who makes a line can compute its checksum.
-    read(form).ok_or_else(|| format!("--peer {text:?}: says nothing that an end can say; {RIGHT}"))
+    read(&form).ok_or_else(|| format!("--peer {text:?}: says nothing that an end can say; {RIGHT}"))
+}
+
+/// What to do with a line of an older release, or its beginning.
+pub fn of_older(text: &str) -> String {
+    format!(
+        "--peer {text:?}: was printed by an older ethudp; install the same release at the other end, run `ethudp init` there \
+         again, and give the line that it prints"
+    )
+}
+
+/// The line in a file that `ethudp init` has made, which an older release may have done.
+pub fn noted(text: &str) -> Option<Line> {
+    let older = || {
+        let form = summed(OLDER_LABEL, text.strip_prefix(OLDER)?)?;
+        let (head, rest) = form.split_at_checked(33)?;
+        read(&[head, &[0; 12], rest].concat())
+    };
+    parse(text).ok().or_else(older)
+}
+
+/// The form in a text behind its beginning, where its checksum is right.
+fn summed(label: &[u8], text: &str) -> Option<Vec<u8>> {
+    let mut form = Base64UrlUnpadded::decode_vec(text).ok()?;
+    let sum = form.split_off(form.len().checked_sub(CHECKSUM)?);
+    (checksum(label, &form)[..] == sum).then_some(form)
 }
 
 fn read(form: &[u8]) -> Option<Line> {
     let (&[joins @ (0 | 1)], rest) = form.split_first_chunk::<1>()? else { return None };
     let (key, rest) = rest.split_first_chunk::<32>()?;
     keys::parse_public("", &keys::text(key)).ok()?;
+    let (tunnel, rest) = rest.split_first_chunk::<8>()?;
+    let (index, rest) = rest.split_first_chunk::<4>()?;
+    let index = u32::from_be_bytes(*index);
+    let slot = u16::try_from(index >> SLOT_SHIFT).ok().filter(|&slot| u32::from(slot) << SLOT_SHIFT == index)?;
     let (mut inner, rest) = match rest {
         [0, 0, rest @ ..] => (Vec::new(), rest),
         _ => inner(rest).map(|(inner, rest)| (vec![inner], rest))?,
@@ -126,7 +170,7 @@ fn read(form: &[u8]) -> Option<Line> {
     if endpoint.as_ref().is_some_and(inside) {
         return None;
     }
-    Some(Line { joins: joins == 1, key: *key, inner, endpoint })
+    Some(Line { joins: joins == 1, key: *key, tunnel: *tunnel, slot, inner, endpoint })
 }
 
 /// One address with its prefix length, which is not that of all addresses; and the bytes after it.
@@ -173,6 +217,8 @@ mod tests {
         Line {
             joins: inner.is_none(),
             key: keys::public(&[7; 32]),
+            tunnel: [9; 8],
+            slot: 4095,
             inner: inner.map(|ip| (ip.parse().unwrap(), 24)).into_iter().collect(),
             endpoint: endpoint.map(|text| super::endpoint(text).unwrap()),
         }
@@ -202,7 +248,7 @@ mod tests {
             let error = parse(&String::from_utf8(changed).unwrap()).unwrap_err();
             assert!(error.contains("must be the whole line"), "{at}: {error}");
         }
-        assert!(parse(&text.replace("ethudp1", "ethudp2")).unwrap_err().contains("is of another version"));
+        assert!(parse(&text.replace("ethudp2", "ethudp3")).unwrap_err().contains("is of another version"));
         assert!(parse(&(text.clone() + "AAAA")).is_err());
         let long = parse(&(text + &"A".repeat(LONGEST))).unwrap_err();
         assert!(long.contains("more than any such line") && long.len() < 200, "{long}");
@@ -217,7 +263,9 @@ mod tests {
         for length in 0..form.len() {
             assert_eq!(read(&form[..length]), None);
         }
-        for (at, byte) in [(0, 2), (32, 0xff), (33, 5), (38, 33), (39, 4), (40, b'\n'), (40, b'"'), (42, b'0')] {
+        for (at, byte) in
+            [(0, 2), (32, 0xff), (42, 0xff), (44, 1), (45, 5), (50, 33), (51, 4), (52, b'\n'), (52, b'"'), (54, b'0')]
+        {
             let mut changed = form.to_vec();
             changed[at] = byte;
             assert_eq!(read(&changed), None, "byte {at}");
@@ -225,12 +273,26 @@ mod tests {
         // What is said otherwise than by this program, too: a prefix of no address, a port and a host that have another form.
         let with = |inner: &[u8], endpoint: &str| {
             let length = u8::try_from(endpoint.len()).unwrap();
-            [&form[..33], inner, &[length], endpoint.as_bytes()].concat()
+            [&form[..45], inner, &[length], endpoint.as_bytes()].concat()
         };
         assert!(read(&with(&[0, 0], "a:1")).is_some());
         for other in [with(&[0, 24], "a:1"), with(&[0, 0], "a:01"), with(&[0, 0], "[a]:1")] {
             assert_eq!(read(&other), None, "{other:?}");
         }
+    }
+
+    #[test]
+    fn a_line_of_an_older_release_is_refused_and_known_in_a_file() {
+        // Of the key [7; 32], with the address 10.8.0.1/24 and the endpoint 198.51.100.7:6000.
+        let good = line(Some("10.8.0.1"), Some("198.51.100.7:6000"));
+        let form = Base64UrlUnpadded::decode_vec(&good.to_string()[BEGIN.len()..]).unwrap();
+        let form = [&form[..33], &form[45..form.len() - CHECKSUM]].concat();
+        let whole = [&form[..], &checksum(OLDER_LABEL, &form)].concat();
+        let older = OLDER.to_owned() + &Base64UrlUnpadded::encode_string(&whole);
+        let error = parse(&older).unwrap_err();
+        assert!(error.contains("was printed by an older ethudp; install the same release at the other end"), "{error}");
+        assert_eq!(noted(&older), Some(Line { tunnel: [0; 8], slot: 0, ..good.clone() }));
+        assert_eq!((noted(&good.to_string()), noted(&older[..older.len() - 1])), (Some(good), None));
     }
 
     #[test]

@@ -17,14 +17,15 @@ use privsep::ipc::Secret;
 
 use crate::error::Context;
 use crate::service::networks::{self, Networks};
+use crate::tunnel::identifier::{self, Identifier};
 use crate::tunnel::{self, Endpoint, Port, address, keys, names, taken};
 use crate::{Error, log};
 use files::Place;
 pub use files::trusted;
 use host::Host;
-pub use line::BEGIN;
 use line::Line;
 use paste::Pasted;
+pub use paste::has_line;
 
 /// Where the unit looks for files.
 pub const DIRECTORY: &str = "/etc/ethudp";
@@ -151,9 +152,12 @@ fn create(options: &Options, mut given: Given, place: &Place, peer: Option<&Line
         ));
     }
     let private = keys::new_private().context(super::keys::randomness)?;
+    let tunnel = peer.map_or_else(identifier::random, |peer| Ok(peer.tunnel)).context(super::keys::randomness)?;
     let line = Line {
         joins: given.joins(),
         key: keys::public(&private),
+        tunnel,
+        slot: 0,
         inner: given.addresses.iter().copied().take(line::ADDRESSES).collect(),
         endpoint: given.endpoint.clone(),
     };
@@ -188,7 +192,8 @@ fn go_on(options: &Options, place: &Place, peer: Option<&Line>) -> Result<Line, 
         )));
     }
     let more = !options.address.is_empty() || options.endpoint.is_some();
-    let extended = more.then(|| extend(options, place)).transpose()?;
+    let lacks_identifier = peer.is_none() && place.lacks_identifier();
+    let extended = (more || lacks_identifier).then(|| extend(options, place, peer)).transpose()?;
     match (peer, extended) {
         (Some(peer), _) => {
             let (line, port) = place.complete(peer)?;
@@ -204,8 +209,8 @@ fn go_on(options: &Options, place: &Place, peer: Option<&Line>) -> Result<Line, 
     }
 }
 
-/// Adds endpoint and addresses of this end to a file without a peer.
-fn extend(options: &Options, place: &Place) -> Result<Line, Error> {
+/// Adds endpoint and addresses of this end, and the tunnel identifier, to a file without a peer.
+fn extend(options: &Options, place: &Place, peer: Option<&Line>) -> Result<Line, Error> {
     let wrong = |error: String| Error::usage(format!("{}: {error}", place.file.display()));
     let (own, port) = place.incomplete().map_err(wrong)?;
     if let Some(known) = own.endpoint.as_ref().filter(|_| options.endpoint.is_some()) {
@@ -226,7 +231,12 @@ fn extend(options: &Options, place: &Place) -> Result<Line, Error> {
     }
     given.reached().map_err(Error::Usage)?;
     let inner = given.addresses.iter().copied().take(line::ADDRESSES).collect();
-    let line = Line { endpoint: given.endpoint.clone().or(own.endpoint), inner, ..own };
+    let tunnel = match (own.tunnel, peer) {
+        (identifier::NONE, Some(peer)) => peer.tunnel,
+        (identifier::NONE, None) => identifier::random().context(super::keys::randomness)?,
+        (own, _) => own,
+    };
+    let line = Line { endpoint: given.endpoint.clone().or(own.endpoint), inner, tunnel, ..own };
     place.extend(&line, given.ipv6).map_err(wrong)?;
     for line in conflicts {
         log::warning(&format!("{}: {line}", place.file.display()));
@@ -469,8 +479,14 @@ fn text(name: &str, given: &Given, line: &Line, peer: Option<&Line>) -> String {
         }
     }
     let _ = writeln!(text, "[secure]\nprivate-key-file = {}", quoted(&format!("{name}.key")));
+    if line.tunnel != identifier::NONE {
+        let _ = writeln!(text, "{}", tunnel_id(line.tunnel));
+    }
     if let Some(peer) = peer {
         let _ = writeln!(text, "{}", peer_key(peer));
+        if peer.slot > 0 {
+            let _ = writeln!(text, "{}", peer_slot(peer));
+        }
     }
     let v6 = [Some(line), peer].into_iter().flatten().any(|line| needs_ipv6(line.endpoint.as_ref()));
     let any = Endpoint { host: if v6 && given.ipv6 { "::" } else { "0.0.0.0" }.into(), port: given.port };
@@ -486,9 +502,19 @@ fn needs_ipv6(endpoint: Option<&Endpoint>) -> bool {
     endpoint.is_some_and(|endpoint| endpoint.host.parse::<Ipv4Addr>().is_err())
 }
 
-/// The lines that name a peer.
+/// The line that names a peer.
 fn peer_key(peer: &Line) -> String {
     format!("peer-public-key = \"{}\"", *keys::text(&peer.key))
+}
+
+/// The line of the tunnel identifier.
+fn tunnel_id(identifier: Identifier) -> String {
+    format!("tunnel-id = \"{}\"", identifier::text(identifier))
+}
+
+/// The line of the slot that a peer has.
+fn peer_slot(peer: &Line) -> String {
+    format!("peer-slot = {}", peer.slot)
 }
 
 /// Where a path has a peer.

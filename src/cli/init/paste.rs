@@ -22,7 +22,7 @@ pub struct Pasted {
 /// What is wrong with it, and what would be right.
 pub fn of_words(name: &String, rest: &[String], peers: &[String]) -> Result<Pasted, String> {
     if peers.is_empty() {
-        if let Some(line) = [name].into_iter().chain(rest).find(|word| word.contains(line::BEGIN)) {
+        if let Some(line) = [name].into_iter().chain(rest).find(|word| has_line(word)) {
             return Err(format!(
                 "{:?}: is a line of the other end; did you mean `ethudp init NAME --peer LINE`?",
                 shown(line)
@@ -36,8 +36,7 @@ pub fn of_words(name: &String, rest: &[String], peers: &[String]) -> Result<Past
             "a whole command was pasted behind `ethudp init`: give it alone, `ethudp init {own} --peer LINE`"
         ));
     }
-    let has_line = |value: &&String| value.contains(line::BEGIN);
-    let (lines, words): (Vec<_>, Vec<_>) = peers.iter().partition(has_line);
+    let (lines, words): (Vec<_>, Vec<_>) = peers.iter().partition(|value| has_line(value));
     let words = words.into_iter().chain(rest);
     let behind = behind_command(words.clone());
     let (whole_command, rest) = (behind.is_some(), behind.map_or_else(|| words.collect(), |words| words[1..].to_vec()));
@@ -50,6 +49,11 @@ pub fn of_words(name: &String, rest: &[String], peers: &[String]) -> Result<Past
         (Err(_), Some(_)) => find(&format!("{line} {}", text(&rest)))?,
     };
     Ok(Pasted { peer: Some(peer), whole_command })
+}
+
+/// Whether a line begins in a word, of this release or an older one.
+pub fn has_line(word: &str) -> bool {
+    word.contains(line::BEGIN) || word.contains(line::OLDER)
 }
 
 /// The words behind `ethudp init`, the tunnel's name the first of them, if these begin as what `ethudp init` prints for the other
@@ -126,6 +130,9 @@ fn none(words: &[&str]) -> String {
         // It may be a private one.
         return format!("--peer: is a key, not a line; {RIGHT}");
     }
+    if let Some(at) = all.find(line::OLDER) {
+        return line::of_older(&shown(&all[at..]));
+    }
     if all.to_ascii_lowercase().contains(line::BEGIN) {
         return format!("--peer {:?}: was changed to upper case; upper and lower case matter: {RIGHT}", shown(&all));
     }
@@ -155,7 +162,8 @@ mod tests {
 
     fn example() -> String {
         let (endpoint, key) = (line::endpoint("198.51.100.7:6000").ok(), keys::public(&[7; 32]));
-        Line { joins: false, key, inner: vec![("10.8.0.1".parse().unwrap(), 24)], endpoint }.to_string()
+        let inner = vec![("10.8.0.1".parse().unwrap(), 24)];
+        Line { joins: false, key, tunnel: [7; 8], slot: 0, inner, endpoint }.to_string()
     }
 
     #[test]
@@ -188,16 +196,28 @@ mod tests {
     }
 
     #[test]
+    fn a_line_of_an_older_release_is_told_however_it_was_pasted() {
+        let older = example().replace(line::BEGIN, line::OLDER);
+        for text in [older.clone(), format!("ethudp init site --peer {older}"), format!("> \"{older}\"")] {
+            let error = find(&text).unwrap_err();
+            assert!(
+                error.contains("older ethudp; install the same release at the other end, run `ethudp init`"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
     fn what_is_wrong_with_a_line_is_named() {
         let line = example();
         let other = Line { joins: true, inner: Vec::new(), ..line::parse(&line).unwrap() }.to_string();
         for (text, words) in [
             (line.to_ascii_uppercase(), "was changed to upper case"),
             (
-                line.replace('-', "\u{2013}").replacen("ethudp1:A", "ethudp1:\u{2013}", 1),
+                line.replace('-', "\u{2013}").replacen("ethudp2:A", "ethudp2:\u{2013}", 1),
                 "character '\u{2013}' (U+2013), the 9th",
             ),
-            (line.replace("ethudp1:", "ethudp2:"), "is of another version"),
+            (line.replace("ethudp2:", "ethudp3:"), "is of another version"),
             (line[..line.len() - 4].to_owned(), "has been cut or changed"),
             (format!("{line} {other}"), "two different lines"),
             ("hello".into(), "is no such line"),
