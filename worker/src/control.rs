@@ -16,6 +16,8 @@ use crate::io::wait;
 
 /// How long the supervisor waits at most while there is traffic.
 const LOOK_US: u64 = 10_000;
+/// Ticks from one at which the other loop is woken to the next, while no frame waits for it.
+const WOKEN: u64 = 3;
 /// How often a loop that has not yet passed since a tick is looked at.
 const ANSWER: Duration = Duration::from_millis(50);
 /// Descriptors that are polled: supervisor, waker, each path, the port.
@@ -130,7 +132,7 @@ impl<'a> Control<'a> {
         shared.outward.wake();
     }
 
-    /// Reports once the other loop has passed since that became due, as this one has.
+    /// Reports once the other loop has passed since that became due, as this one has, or was found to have nothing to do.
     fn report_when_due(&mut self) -> Result<(), Error> {
         if self.due.is_some_and(|seen| self.inward.shared.passes.load(Relaxed) != seen) {
             self.due = None;
@@ -175,7 +177,12 @@ impl<'a> Control<'a> {
         }
         if state.tick != self.said.tick {
             self.said.tick = state.tick;
-            self.want_report();
+            if self.inward.port_has_something() || state.tick.is_multiple_of(WOKEN) {
+                self.want_report();
+            } else {
+                // As if it had passed: it has nothing to do, so its sleep is left alone.
+                self.due.get_or_insert(self.inward.shared.passes.load(Relaxed).wrapping_sub(1));
+            }
         }
         if state.active != self.said.active && self.try_say_change(&FromWorker::Active(state.active))? {
             self.said.active = state.active;
@@ -223,7 +230,46 @@ mod tests {
     use privsep::ipc::{self, PathHealth};
 
     use super::*;
-    use crate::forward::rig::Rig;
+    use crate::forward::rig::{Rig, local};
+
+    /// The ticks of which there are reports now.
+    fn ticks(from: &Channel<ToWorker, FromWorker>, reports: &mut Reports) -> Vec<u64> {
+        let mut ticks = Vec::new();
+        while !wait([(from.as_fd(), PollFlags::POLLIN)], Some(Duration::ZERO))[0].is_empty() {
+            if let FromWorker::Report(piece) = from.recv().unwrap().unwrap().0 {
+                ticks.extend(reports.take(piece).unwrap().map(|state| state.tick));
+            }
+        }
+        ticks
+    }
+
+    #[test]
+    fn a_report_waits_for_the_other_loop_where_that_has_something_to_do() {
+        let (ours, theirs) = ipc::pair().unwrap();
+        let (ours, theirs) = (Supervisor::new(ours), Channel::<ToWorker, FromWorker>::new(theirs));
+        let Rig { inward, mut outward, port, .. } = Rig::plain(1);
+        let (mut control, mut reports) = (Control::new(&ours, inward, State::default()), Reports::default());
+        let mut next = (1..).map(|number| {
+            let now_us = (number - 1) * 1_000_000;
+            control.inward.on_time(now_us);
+            control.say_changes(now_us).unwrap();
+            control.report_when_due().unwrap();
+            ticks(&theirs, &mut reports)
+        });
+        let mut some = |count| next.by_ref().take(count).collect::<Vec<_>>().concat();
+        assert_eq!(some(2), [1, 2]);
+        // Every third tick it is woken. What is due waits until it passes.
+        assert_eq!(some(2), []);
+        outward.turn();
+        assert_eq!(some(1), [5]);
+        assert_eq!(some(1), []);
+        outward.turn();
+        assert_eq!(some(1), [7]);
+        port.send(&local(1)).unwrap();
+        assert_eq!(some(3), []);
+        outward.turn();
+        assert_eq!(some(1), [11]);
+    }
 
     #[test]
     fn however_often_it_is_asked_it_says_no_more_than_is_borne() {

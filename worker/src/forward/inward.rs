@@ -2,12 +2,13 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::poll::PollFlags;
 
 use super::{DRAINING_US, FULL_US, QUEUE_WAIT_US, REST_US, Shared};
 use crate::batch::Batch;
-use crate::io::Received;
+use crate::io::{Received, wait};
 use crate::path::{Inlet, Outlet};
 use crate::port::Sink;
 use crate::wire::{Outbox, Route, Session, Target};
@@ -169,6 +170,12 @@ impl Inward {
             (if asks { inlet.as_fd() } else { self.shared.main.as_fd() }, PollFlags::POLLIN)
         });
         paths.chain(stuck)
+    }
+
+    /// Whether a frame waits at the port for the other loop, or an error.
+    pub fn port_has_something(&self) -> bool {
+        let [found] = wait([(self.sink.as_fd(), PollFlags::POLLIN)], Some(Duration::ZERO));
+        !found.is_empty()
     }
 
     /// When something is due next.

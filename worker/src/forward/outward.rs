@@ -56,7 +56,7 @@ impl Outward {
     }
 
     /// Takes a batch from the port, or sleeps where there is none.
-    pub(super) fn turn(&mut self) {
+    pub(crate) fn turn(&mut self) {
         self.shared.passes.fetch_add(1, Relaxed);
         // Where no frame comes, too: the session before would not be forgotten.
         self.shared.route.look(&mut self.route, |route| self.sealer.set_route(route));

@@ -124,8 +124,8 @@ pub const MAX_UNASKED: u32 = 20;
 pub enum FromWorker {
     /// Confined, and all loops run.
     Confined(Confinement),
-    /// Counters and health: once in each tick, and when asked for. Every loop has passed since the tick, or the question; so this
-    /// is the sign of life, too.
+    /// Counters and health: once in each tick, and when asked for. This is the sign of life, too: every loop has passed since the tick
+    /// or the question, or had nothing to do at the tick.
     Report(Report),
     /// Health of a path has changed.
     Health(u8, PathHealth),
