@@ -2,7 +2,8 @@
 # make check  everything that must hold, in under ten minutes once the dependencies are built
 # make check-vm     the unit and the SELinux policy in a virtual machine; Debian, minutes
 # make check-long   all recorded cases both ways, ten thousand seeds of the simulation, a thousand kills of workers under traffic (ten minutes), a
-#                   flood of handshakes, then minutes of fuzzing (FUZZ_SECONDS each target); that needs cargo-fuzz
+#                   flood of handshakes, the proofs of docs/model, which need ProVerif, then minutes of fuzzing (FUZZ_SECONDS each target);
+#                   that needs cargo-fuzz
 # make bench      how fast it is, beside others that do the same work: tables and a picture in docs/BENCHMARKS.md (BENCH=OPTIONS)
 # make bench-micro   what a frame costs in our own code, AES beside OpenSSL: tables in docs/BENCHMARKS.md (MICRO=OPTIONS)
 # make build  the three executables, in target/release
@@ -56,6 +57,7 @@ install: check-built
 	install -D -m 0644 -t $(DESTDIR)$(DOCDIR) README.md CHANGELOG.md SECURITY.md LICENSE-APACHE LICENSE-MIT
 	install -D -m 0644 -t $(DESTDIR)$(DOCDIR)/docs docs/*.md docs/*.svg
 	install -D -m 0644 -t $(DESTDIR)$(DOCDIR)/docs/decisions docs/decisions/*.md
+	install -D -m 0644 -t $(DESTDIR)$(DOCDIR)/docs/model docs/model/README.md
 	install -D -m 0644 -t $(DESTDIR)$(DOCDIR)/selinux selinux/README.md
 	install -D -m 0644 -t $(DESTDIR)$(DOCDIR)/examples dist/examples/*.toml dist/examples/ethudp@.service.d/*
 
@@ -137,7 +139,8 @@ bench-micro:
 
 # Longer than anybody wants to wait for.
 check-long:
-	@tests/parts "$(MAKE)" $@ check-vectors-both check-simulation check-kills check-flood check-micro check-deny check-miri check-fuzz
+	@tests/parts "$(MAKE)" $@ check-vectors-both check-simulation check-kills check-flood check-micro check-deny check-miri check-model \
+	    check-fuzz
 
 # That the benchmarks still build and run, each once.
 .PHONY: check-micro
@@ -157,6 +160,12 @@ check-deny:
 check-miri:
 	@$(CARGO) +nightly miri --version >/dev/null 2>&1 || { echo "NOT RUN: check-miri: miri is not here, rustup +nightly component add miri"; exit 0; }; \
 	    MIRIFLAGS=-Zmiri-disable-isolation $(CARGO) +nightly miri test -p privsep --locked -- sys::worker::address attributes_end a_table_compiles
+
+# What ProVerif proves of the secure wire: docs/model/README.md. PROVERIF names the program, RUNS some runs; all take twenty minutes.
+.PHONY: check-model
+check-model:
+	@test -n "$$PROVERIF" || command -v proverif >/dev/null || { echo "NOT RUN: check-model: proverif is not here, opam install proverif, or name it in PROVERIF"; exit 0; }; \
+	    docs/model/run $(RUNS)
 
 SEEDS ?= 10000
 .PHONY: check-simulation

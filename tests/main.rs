@@ -23,6 +23,7 @@ mod kills;
 mod large_datagrams;
 mod late;
 mod mirror;
+mod model;
 mod mss;
 mod nat;
 mod neighbours;
