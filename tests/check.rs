@@ -330,3 +330,58 @@ fn a_private_key_as_the_peers_is_burnt() {
     );
     assert!(!said.contains(key), "{said}");
 }
+
+#[test]
+fn two_tunnels_of_one_key_pair_need_different_identifiers() {
+    let (sites, scratch) = (Sites::new(), Scratch::new());
+    scratch.write("a.key", "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=\n", 0o600);
+    let text = |id: &str, port: u16| {
+        format!(
+            "mode = \"tap\"\n[secure]\nprivate-key-file = \"a.key\"\n{id}\
+             peer-public-key = \"3p7bfXt9wbTTW2HC7OQ1Nz+DQ8hbeGdNrfx+FG+IK08=\"\n\
+             [[path]]\nlocal = \"192.0.2.1:{port}\"\nremote = \"192.0.2.2:6000\"\n"
+        )
+    };
+    let run = |arguments: &[&str]| Background::run(&sites.a, &scratch, &[], arguments);
+    let a = scratch.write("a.toml", &text("", 6000), 0o644);
+    let file = a.to_str().unwrap();
+    let passes = || {
+        let run = run(&["check", file]);
+        assert!(run.status.success(), "{}", run.output);
+    };
+    let refused = || {
+        for arguments in
+            [&["check", file][..], &["up", file], &["check", "--dir", scratch.path().to_str().unwrap(), file]]
+        {
+            let run = run(arguments);
+            let words =
+                "b.toml: two tunnels of one key pair need different ones; set secure.tunnel-id to another at both ends";
+            assert!(run.status.code() == Some(78) && run.output.contains(words), "{arguments:?} {}", run.output);
+        }
+    };
+    // Another name of the file, what an editor leaves, and what is no tunnel of this pair.
+    std::os::unix::fs::symlink("a.toml", scratch.path().join("link.toml")).unwrap();
+    scratch.write(".a.toml", &text("", 6000), 0o644);
+    scratch.write("a.toml.bak", &text("", 6000), 0o644);
+    scratch.write("none.toml", "is no TOML", 0o644);
+    fs::create_dir(scratch.path().join("directory.toml")).unwrap();
+    passes();
+    let b = scratch.write("b.toml", &text("", 6001), 0o644);
+    refused();
+    // A copy that will be the other file is compared with the one that it does not replace.
+    let copy = scratch.write("copy", &text("", 6001), 0o644);
+    let arguments = ["check", "--as", "b", "--dir", scratch.path().to_str().unwrap(), copy.to_str().unwrap()];
+    let output = run(&arguments).output;
+    assert!(output.contains("/a.toml: two tunnels of one key pair"), "{output}");
+    // The same key in another file.
+    scratch.write("b.key", "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=", 0o600);
+    fs::write(&b, text("", 6001).replace("a.key", "b.key")).unwrap();
+    refused();
+    // One that cannot be read is passed over.
+    fs::write(&b, text("", 6001).replace("a.key", "c.key")).unwrap();
+    passes();
+    fs::write(&b, text("tunnel-id = \"00000000000000ff\"\n", 6001)).unwrap();
+    passes();
+    fs::write(&a, text("tunnel-id = \"00000000000000FF\"\n", 6000)).unwrap();
+    refused();
+}

@@ -129,7 +129,7 @@ fn addresses_that_do_not_fit_the_other_ends_are_refused_or_named() {
     fails(&b, &format!("t --peer {of_a} --address 10.8.0.0/24"), 2, "is the address of the network itself");
     let (status, _, said) = init(&b, &format!("t --peer {of_a} --address 10.9.0.3/24"));
     assert!(status == Some(0) && said.contains("no address in the network of the other end's 10.8.0.1/24"), "{said}");
-    let (status, _, said) = init(&b, &format!("u --peer {of_a} --bridge br0"));
+    let (status, _, said) = init(&Scratch::new(), &format!("u --peer {of_a} --bridge br0"));
     assert!(status == Some(0) && said.contains("the other end is a single host, with 10.8.0.1/24"), "{said}");
     // Both have begun, with one address.
     let of_c = line(&c, "t --address 10.8.0.1/24 --endpoint 192.0.2.9");

@@ -5,7 +5,7 @@
 //! Directories are not looked at to read: who could exchange a file in one cannot make it root's, or give it a mode that it has
 //! not.
 
-use std::fs::{File, Metadata};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -43,6 +43,21 @@ pub fn read((file, metadata): (File, Metadata)) -> io::Result<(String, Metadata)
         return Err(io::Error::other(format!("is longer than {LONGEST} bytes")));
     }
     Ok((text, metadata))
+}
+
+/// Entries of a directory that are looked at.
+pub const MOST: usize = 1000;
+
+/// Has a look at each file of a directory whose name has this extension, of its first [`MOST`] entries. Returns whether there are more.
+pub fn each(directory: &Path, extension: &str, mut look: impl FnMut(&Path, io::Result<(String, Metadata)>)) -> bool {
+    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    let mut entries = fs::read_dir(directory).into_iter().flatten();
+    for path in entries.by_ref().take(MOST).flatten().map(|entry| entry.path()) {
+        if path.extension().is_some_and(|end| end == extension) {
+            look(&path, text(&path));
+        }
+    }
+    entries.next().is_some()
 }
 
 /// The flaw by which a user other than root and us could have written this file.

@@ -43,6 +43,11 @@ pub fn public(private: &[u8; 32]) -> Public {
     MontgomeryPoint::mul_base_clamped(*private).to_bytes()
 }
 
+/// The same of a private key that travels as a secret.
+pub fn public_of(private: &Secret) -> Option<Public> {
+    <[u8; 32]>::try_from(private.expose()).ok().map(|private| public(&Zeroizing::new(private)))
+}
+
 /// A key as text.
 pub fn text(key: &[u8; 32]) -> Zeroizing<String> {
     Zeroizing::new(Base64::encode_string(key))

@@ -78,6 +78,27 @@ fn a_network_of_another_tunnel_is_not_taken() {
     line(&a, &format!("u --peer {of_a}"));
 }
 
+/// A line is for one tunnel: two with one key would be one to the other end.
+#[test]
+fn a_line_that_another_file_has_is_refused() {
+    let (a, b) = (Scratch::new(), Scratch::new());
+    let of_a = line(&a, "t --address 10.8.0.1/24 --endpoint 198.51.100.7");
+    line(&b, "u --address 10.9.0.2/24");
+    let of_b = line(&b, &format!("t --peer {of_a}"));
+    let words = "t.toml is complete with this line already, which is for one tunnel";
+    fails(&b, &format!("v --peer {of_a} --address 10.8.0.3/24"), 1, words);
+    fails(&b, &format!("u --peer {of_a}"), 1, words);
+    // Under another name of the same file it is the same.
+    fs::rename(b.path().join("t.toml"), b.path().join("real")).unwrap();
+    for name in ["t.toml", "w.toml"] {
+        std::os::unix::fs::symlink("real", b.path().join(name)).unwrap();
+    }
+    assert_eq!(line(&b, &format!("t --peer {of_a}")), of_b);
+    // Both ends on one host are two tunnels.
+    let of_u = line(&a, &format!("u --peer {of_a} --address 10.8.0.2/24"));
+    line(&a, &format!("t --peer {of_u}"));
+}
+
 #[test]
 fn a_start_says_whose_network_it_takes_over() {
     let (sites, scratch) = (Sites::new(), Scratch::new());

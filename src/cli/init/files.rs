@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::line::{self, Line};
-use super::{host, needs_ipv6, peer_key, peer_slot, public_of, remote, remote_of, tunnel_id};
+use super::{host, needs_ipv6, peer_key, peer_slot, remote, remote_of, tunnel_id};
 use crate::Error;
 use crate::service::directory::{self, Directory};
 use crate::service::files;
@@ -219,7 +219,7 @@ impl Place {
         let table = text.parse::<toml::Table>().map_err(|error| error.message().replace('\n', " "))?;
         let tunnel = table.get("secure").map_or(Ok(None), known_identifier)?.unwrap_or(identifier::NONE);
         let secret = tunnel::file::private_key(text, self.directory.path())?;
-        let key = public_of(&secret).ok_or("secure.private-key-file: is no key")?;
+        let key = keys::public_of(&secret).ok_or("secure.private-key-file: is no key")?;
         match noted {
             Some((line, noted)) if line.key == key => Ok((Line { tunnel, ..line }, noted)),
             _ => {

@@ -1,10 +1,10 @@
 //! What of a new tunnel must not be that of another on this host: the UDP port, the name of the TAP interface, and a network that
 //! is taken from the other end's line.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::net::if_::if_nametoindex;
 use privsep::netlink::Netlink;
@@ -13,9 +13,9 @@ use super::inner;
 use super::line::Line;
 use crate::service::{files, networks};
 use crate::supervise::route;
+use crate::tunnel::keys;
 
-/// Files that are looked at, and bytes of the kernel's lists.
-const MOST: usize = 1000;
+/// Bytes of the kernel's lists.
 const LONGEST: u64 = 16 << 20;
 
 /// What is taken, and by what.
@@ -24,6 +24,8 @@ pub struct Host {
     ports: Vec<(u16, String)>,
     taps: Vec<String>,
     networks: Vec<Network>,
+    /// The peers that files have, as text.
+    peers: Vec<(String, PathBuf)>,
     unread: Vec<String>,
 }
 
@@ -36,18 +38,16 @@ impl Host {
     pub fn look(directory: &Path, peer: Option<&Line>) -> Self {
         let peer = peer.map(Line::to_string);
         let mut host = Self::default();
-        let (mut entries, place) = (fs::read_dir(directory).into_iter().flatten(), directory.display());
-        for path in entries.by_ref().take(MOST).flatten().map(|entry| entry.path()) {
-            if path.extension().is_some_and(|end| end == "toml") {
-                let file = path.display().to_string();
-                let added = files::text(&path).map_err(|error| error.to_string());
-                if let Err(error) = added.and_then(|(text, _)| host.add(&file, &text, peer.as_deref())) {
-                    host.unread.push(format!("{file}: {error}; so its port, interface and networks are not known"));
-                }
+        let more = files::each(directory, "toml", |path, read| {
+            let added = read.map_err(|error| error.to_string());
+            if let Err(error) = added.and_then(|(text, _)| host.add(path, &text, peer.as_deref())) {
+                let file = path.display();
+                host.unread.push(format!("{file}: {error}; so its port, interface and networks are not known"));
             }
-        }
-        if entries.next().is_some() {
-            host.unread.push(format!("{place}: has more than {MOST} files, and the others were not looked at"));
+        });
+        if more {
+            let (place, most) = (directory.display(), files::MOST);
+            host.unread.push(format!("{place}: has more than {most} files, and the others were not looked at"));
         }
         for list in ["/proc/net/udp", "/proc/net/udp6"] {
             let mut text = String::new();
@@ -57,17 +57,20 @@ impl Host {
         host
     }
 
-    fn add(&mut self, file: &str, text: &str, peer: Option<&str>) -> Result<(), String> {
+    fn add(&mut self, path: &Path, text: &str, peer: Option<&str>) -> Result<(), String> {
+        let file = path.display().to_string();
         let table = text.parse::<toml::Table>().map_err(|_| "is no TOML")?;
         let paths = table.get("path").and_then(toml::Value::as_array).map_or(&[][..], Vec::as_slice);
         let locals = paths.iter().filter_map(|path| path.get("local")?.as_str()?.rsplit_once(':')?.1.parse().ok());
-        self.ports.extend(locals.map(|port| (port, file.to_owned())));
+        self.ports.extend(locals.map(|port| (port, file.clone())));
         let tap = table.get("tap").and_then(|tap| tap.get("name")?.as_str());
         self.taps.extend(tap.map(str::to_owned));
         let addresses = table.get("tap").and_then(|tap| tap.get("address")?.as_array()).map_or(&[][..], Vec::as_slice);
         let networks = addresses.iter().filter_map(|address| inner::parse(address.as_str()?).ok());
+        let of_file = table.get("secure").and_then(|secure| secure.get("peer-public-key")?.as_str());
+        self.peers.extend(of_file.map(|key| (key.to_owned(), path.to_owned())));
         if !peer.is_some_and(|peer| text.contains(peer)) {
-            self.networks.extend(networks.map(|network| (network, file.to_owned())));
+            self.networks.extend(networks.map(|network| (network, file.clone())));
         }
         Ok(())
     }
@@ -75,6 +78,20 @@ impl Host {
     /// What could not be read, a line each.
     pub fn unread(&self) -> &[String] {
         &self.unread
+    }
+
+    /// Refuses a line that a file other than this one has been completed with: it is for one tunnel.
+    pub fn refuse_twice(&self, peer: &Line, own: &Path) -> Result<(), String> {
+        let (key, own) = (keys::text(&peer.key), own.canonicalize().ok());
+        let mut of_peer = self.peers.iter().filter(|(other, _)| *other == *key);
+        match of_peer.find(|(_, file)| own.is_none() || file.canonicalize().ok() != own) {
+            None => Ok(()),
+            Some((_, file)) => Err(format!(
+                "--peer: {} is complete with this line already, which is for one tunnel: remove that file and its key, or run `ethudp \
+                 init` with another NAME at the other end and give the line that it prints",
+                file.display()
+            )),
+        }
     }
 
     /// Networks of other tunnels.
@@ -157,11 +174,11 @@ mod tests {
     fn a_port_in_use_is_not_taken() {
         let mut host = Host::default();
         let added = host.add(
-            "a.toml",
+            Path::new("a.toml"),
             "[tap]\nname = \"site\"\n[[path]]\nlocal = \"[::]:6000\"\n[[path]]\nlocal = \"192.0.2.1:6001\"\n",
             None,
         );
-        assert_eq!((added, host.add("b.toml", "is no TOML", None)), (Ok(()), Err("is no TOML".into())));
+        assert_eq!((added, host.add(Path::new("b.toml"), "is no TOML", None)), (Ok(()), Err("is no TOML".into())));
         let list = "  sl  local_address rem_address\n  26: 0100007F:1772 00000000:0000 07\n";
         host.ports.extend(sockets(list).map(|port| (port, "a socket".into())));
         assert_eq!(

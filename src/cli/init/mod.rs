@@ -13,12 +13,10 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
-use privsep::ipc::Secret;
-
 use crate::error::Context;
 use crate::service::networks::{self, Networks};
 use crate::tunnel::identifier::{self, Identifier};
-use crate::tunnel::{self, Endpoint, Port, address, keys, names, taken};
+use crate::tunnel::{Endpoint, Port, address, keys, names, taken};
 use crate::{Error, log};
 use files::Place;
 pub use files::trusted;
@@ -97,10 +95,19 @@ pub fn run(options: &Options) -> Result<(), Error> {
     let place = Place::new(&options.dir, name)?;
     let there = place.exists();
     let (line, done) = match (there, &peer) {
-        (true, peer) => (go_on(options, &place, peer.as_ref())?, peer.is_some()),
+        (true, peer) => {
+            if let Some(peer) = peer {
+                Host::look(&options.dir, Some(peer)).refuse_twice(peer, &place.file).map_err(Error::Failure)?;
+            }
+            (go_on(options, &place, peer.as_ref())?, peer.is_some())
+        }
         (false, peer) => {
             names::unit(name).map_err(Error::Usage)?;
-            let given = Given::parse(options, name, &Host::look(&options.dir, peer.as_ref())).map_err(Error::Usage)?;
+            let host = Host::look(&options.dir, peer.as_ref());
+            if let Some(peer) = peer {
+                host.refuse_twice(peer, &place.file).map_err(Error::Failure)?;
+            }
+            let given = Given::parse(options, name, &host).map_err(Error::Usage)?;
             (create(options, given, &place, peer.as_ref())?, peer.is_some())
         }
     };
@@ -524,11 +531,6 @@ fn remote_of(peer: &Line) -> String {
 
 fn remote(peer: &Line) -> String {
     format!("remote = \"{}\"", remote_of(peer))
-}
-
-/// The public key of a private one, which the file of a tunnel holds.
-fn public_of(private: &Secret) -> Option<tunnel::keys::Public> {
-    <[u8; 32]>::try_from(private.expose()).ok().map(|private| keys::public(&zeroize::Zeroizing::new(private)))
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! The file format of `ethudp up` and `ethudp check`: its words ([`document`]), what they mean ([`meaning`]), the secrets beside
-//! them ([`secret`]), where in it an error is ([`lines`]), and what an unknown key was to be ([`unknown`]).
+//! them ([`secret`]), where in it an error is ([`lines`]), what an unknown key was to be ([`unknown`]), and another file for the same ([`twin`]).
 
 mod document;
 mod lines;
 mod meaning;
 mod secret;
+mod twin;
 mod unknown;
 
 use std::fs::Metadata;
@@ -58,7 +59,7 @@ pub struct Read {
 /// Reads a tunnel of this name; the relative files that it names are in `directory`.
 ///
 /// # Errors
-/// What is wrong with the file, or with one that it names.
+/// What is wrong with the file, or with one that it names; also where another file of the directory describes the same tunnel.
 pub fn look(file: &Path, name: &str, directory: &Path) -> Result<Read, Error> {
     let (text, metadata) = files::text(file).map_err(|error| {
         let right = match error.kind() {
@@ -72,6 +73,13 @@ pub fn look(file: &Path, name: &str, directory: &Path) -> Result<Read, Error> {
     })?;
     let wrong = |error| Error::configuration(format!("{}: {error}", file.display()));
     let tunnel = tunnel(&text, name, directory).map_err(wrong)?;
+    if let Some(other) = tunnel.secure().and_then(|secure| twin::of(secure, name, &metadata, directory)) {
+        return Err(wrong(format!(
+            "secure: private key, peer and tunnel-id are those of {}: two tunnels of one key pair need different ones; set \
+             secure.tunnel-id to another at both ends, or give that file a name that does not end in .toml",
+            other.display()
+        )));
+    }
     Ok(Read { tunnel, metadata, names: document::parse(&text).map_err(wrong)?.names() })
 }
 
