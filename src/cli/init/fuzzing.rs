@@ -33,7 +33,10 @@ pub fn existing(data: &[u8]) {
             assert!(stay && new.lines().count() <= text.lines().count() + 4, "{new}");
             // What was put into a string is found out when the whole file is read.
             let found = new.parse::<toml::Table>().is_ok_and(|table| {
-                table["secure"].get("peer-public-key").and_then(toml::Value::as_str) == Some(keys::text(&key).as_str())
+                let has_key = table["secure"].get("peer-public-key").and_then(toml::Value::as_str)
+                    == Some(keys::text(&key).as_str());
+                let remote = table.get("path").and_then(|paths| paths.get(0)?.get("remote"));
+                has_key && remote.is_some()
             });
             let again = files::add(&new, &peer, false);
             assert!(!found || again.is_err() || again.as_ref() == Ok(&new), "{new}");
