@@ -70,13 +70,17 @@ fn forwarding(end: &Running) -> usize {
 fn a_worker_of_which_one_thread_is_frozen_is_replaced() {
     let sites = Sites::new();
     let (a, _b) = tunnel(&sites);
+    let sender = sites.a.inside(bound);
     for (number, name) in ["outward", ""].into_iter().enumerate() {
         // Somewhere between two reports, of which the first comes soon after the start.
         std::thread::sleep(Duration::from_millis(1300));
         let start = Instant::now();
         freeze(thread(a.pid("worker"), name), LIMIT);
+        // For which the outward loop is wanted.
+        sender.send_to(b"waits", ("10.8.0.2", 7000)).unwrap();
         wait_for("replacement", LIMIT, || (forwarding(&a) == number + 2).then_some(()));
         assert!(start.elapsed() > Duration::from_secs(2), "{name}: killed although it was only slow");
+        assert!(start.elapsed() < allowed(FROZEN), "{name}: {:?}", start.elapsed());
         assert_udp(&sites.a, &sites.b, "10.8.0.2");
     }
 }
