@@ -187,7 +187,8 @@ pub(crate) fn accept(
     origin: Option<Place>,
     counters: &SharedPath,
 ) {
-    let count = length.div_ceil(each.max(1));
+    // Also an empty datagram is one.
+    let count = length.div_ceil(each.max(1)).max(1);
     if each > MAX_DATAGRAM {
         counters.rx_dropped_oversize.add(count as u64);
     } else if count > RUN {
