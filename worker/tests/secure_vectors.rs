@@ -114,3 +114,50 @@ fn keys_and_datagrams_are_byte_for_byte_as_specified() {
         }
     }
 }
+
+/// What a peer of another author, who had the specification alone, and this program have sent each other, in both forms and roles.
+#[test]
+fn sessions_with_a_peer_of_another_author_are_as_specified() {
+    let all: Value = serde_json::from_str(include_str!("../../tests/vectors/secure-peer.json")).unwrap();
+    for v in all.as_array().unwrap() {
+        let (peer, program) = (&v["peer"], &v["program"]);
+        let pair = |ours: &Value, theirs: &Value| {
+            Pair::new(&key(&ours["private"]), key(&theirs["public"]), &key(&v["psk"]), key(&v["tunnel"])).unwrap()
+        };
+        let (at_program, at_peer) = (pair(program, peer), pair(peer, program));
+        let (initiator, responder) = if v["peer begins"] == true { (peer, program) } else { (program, peer) };
+        let cipher = if v["cipher"] == 0 { CipherKind::ChaCha20Poly1305 } else { CipherKind::Aes256Gcm };
+        let agreed = Agreed { cipher, initiator: index(&initiator["index"]), responder: index(&responder["index"]) };
+        let (bare, kem) = (Bare::from_parts(key(&v["hash"]), key(&v["split"]), agreed), &v["kem"]);
+        let (public, ciphertext) = (unhex(&kem["public"]), unhex(&kem["ciphertext"]));
+        let [first, second] =
+            [true, false].map(|first| bare.keys(&public, &ciphertext, &key(&kem["secret"]), first).unwrap());
+        assert_keys(&first, v);
+        let mut openings = [Opening::new(&first), Opening::new(&second)];
+        let mut opened = [0, 0];
+        for message in v["messages"].as_array().unwrap() {
+            let (mut bytes, by_peer) = (unhex(&message["bytes"]), message["from"] == "peer");
+            let to_initiator = by_peer != (v["peer begins"] == true);
+            match parse(&bytes) {
+                Some(Message::Initiation(_) | Message::Response(_)) => {
+                    let pair = if by_peer { &at_program } else { &at_peer };
+                    assert!(pair.has_head_of_the_pair(&bytes) && pair.is_for_us(&bytes) && pair.is_of_the_pair(&bytes));
+                }
+                Some(Message::KemKey(_)) => {
+                    assert_eq!(bytes, bare.seal(KEM_KEY, agreed.responder, &public).unwrap());
+                }
+                Some(Message::KemCiphertext(_)) => {
+                    assert_eq!(bytes, bare.seal(KEM_CIPHERTEXT, agreed.initiator, &ciphertext).unwrap());
+                }
+                Some(Message::Data(_)) => {
+                    let (length, which) = (bytes.len(), usize::from(!to_initiator));
+                    let content = openings[which].open(&mut bytes, length).unwrap();
+                    assert!(content::parse(&bytes[content]).is_some());
+                    opened[which] += 1;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(opened.iter().all(|&count| count >= 3), "{opened:?}");
+    }
+}
