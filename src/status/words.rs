@@ -114,8 +114,9 @@ pub fn trouble_sentence(trouble: Trouble) -> String {
             behind_ms % 1000
         ),
         Trouble::StolenKey => {
-            "more handshakes arrive with right keys than a peer makes: an attacker has one of the two private keys, and the \
-             pre-shared key if there is one; make new keys at both ends"
+            "more handshakes arrive with right keys than a peer makes. If this goes on for minutes, an attacker has one of the two \
+             private keys, and the pre-shared key if there is one: make new keys at both ends. In the first minutes of a run he may \
+             only repeat old messages"
                 .into()
         }
         Trouble::Late { after_ms } => format!(

@@ -18,7 +18,7 @@ use crate::tunnel::resolve::{self, Resolved};
 /// | learned | only what that path may learn, and with a password it ends with its worker |
 /// | fragment | any number is as good as another |
 /// | `secure.heard` | nothing earlier than before. One that is too great keeps out what the peer begins, until this program is started again; this end begins sessions meanwhile, and answers what it refuses by an initiation of its own |
-/// | `secure.sent` | nothing earlier than before, and nothing later than this host's clock, so that not both are too great at once. What the worker has sent itself may be: the peer then refuses what this end begins, and answers it by an initiation of its own |
+/// | `secure.sent` | nothing earlier than before, and nothing later than this host's clock or one microsecond more than before, so that not both are too great at once. What the worker has sent itself may be: the peer then refuses what this end begins, and answers it by an initiation of its own |
 /// | `secure.session`, `secure.trouble` | shown, until its worker ends |
 /// | `rtt_us`, `last_rx_ms`, counters | shown, and the counters gone on from: the worker's adding wraps, every sum here saturates |
 ///
@@ -37,10 +37,15 @@ pub fn accept(before: &State, said: State, resolved: &[Resolved], clock: Timesta
     State { tick, active: active.min(last), fragment, port, seal, secure, paths: paths.collect() }
 }
 
+/// Nanoseconds by which the timestamp that was sent last may grow from one report to the next where the clock has been set back: one for
+/// each initiation.
+const STEPS: u64 = 1000;
+
 /// Both timestamps only grow, because what has been heard may be repeated and what has been sent may have been heard.
 fn accept_secure(before: &SecureState, said: SecureState, clock: Timestamp) -> SecureState {
     let SecureState { heard, sent, session, trouble, counts } = said;
-    let (heard, sent) = (heard.bounded().max(before.heard), sent.min(clock).bounded().max(before.sent));
+    let latest = clock.max(Timestamp(before.sent.0.saturating_add(STEPS)));
+    let (heard, sent) = (heard.bounded().max(before.heard), sent.min(latest).bounded().max(before.sent));
     SecureState { heard, sent, session, trouble, counts }
 }
 
@@ -157,9 +162,9 @@ mod tests {
         };
         assert_eq!(kept(6, 8, 100), (7, 9));
         assert_eq!(kept(8, 10, 100), (8, 10));
-        assert_eq!(kept(u64::MAX, u64::MAX, 100), (Timestamp::MAX.0, 100));
-        // A clock that was set back takes nothing away.
-        assert_eq!(kept(8, 10, 3), (8, 9));
+        assert_eq!(kept(u64::MAX, u64::MAX, 9000), (Timestamp::MAX.0, 9000));
+        // A clock that was set back takes nothing away from a worker that counts on.
+        assert_eq!([kept(8, 10, 3), kept(8, 5000, 3)], [(8, 10), (8, 1009)]);
     }
 
     #[test]

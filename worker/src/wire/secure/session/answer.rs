@@ -4,7 +4,7 @@ use privsep::ipc::{Timestamp, Trouble};
 
 use super::attempt::Stage as Sent;
 use super::slots::{Established, Stage, Waiting};
-use super::{From, SECOND, SILENT, Session};
+use super::{From, SECOND, SILENT, Session, post};
 use crate::wire::secure::handshake::{Answered, Refused, Responded, respond};
 use crate::wire::secure::message::{self, Form, Initiation, Kem, Message, Response};
 use crate::wire::{Outbox, Target};
@@ -119,7 +119,7 @@ impl Session {
         let works =
             self.slots.current.as_ref().is_some_and(|current| is_young(current) || self.paths.answer(self.tick));
         let may = !works && from.target != Target::Nobody;
-        if !may || !self.replies.allows(from.now_us) || !self.is_whole(initiation.bytes) {
+        if !may || !self.stale.allows(from.now_us) || !self.is_whole(initiation.bytes) {
             return;
         }
         if initiation.form == Form::Short {
@@ -130,8 +130,10 @@ impl Session {
             self.attempt(from.now_us);
         }
         // Not more than has come: it may be repeated from anywhere.
-        if let Some(bytes) = self.attempts.initiation().filter(|bytes| bytes.len() <= initiation.bytes.len()) {
-            self.paths.all[from.path].post(from.path, from.target, bytes, out);
+        if let Some(bytes) = self.attempts.initiation().filter(|bytes| bytes.len() <= initiation.bytes.len())
+            && self.replies.allows(from.now_us)
+        {
+            post(from.path, from.target, bytes, out);
         }
     }
 
@@ -167,9 +169,9 @@ impl Session {
     }
 
     /// Answers, to where the message came from.
-    fn answer(&mut self, from: From, choose: impl FnOnce(&Waiting) -> Option<&[u8]>, out: &mut Outbox) {
+    fn answer(&self, from: From, choose: impl FnOnce(&Waiting) -> Option<&[u8]>, out: &mut Outbox) {
         if let Some(answer) = self.slots.waiting.as_ref().and_then(choose) {
-            self.paths.all[from.path].post(from.path, from.target, answer, out);
+            post(from.path, from.target, answer, out);
         }
     }
 

@@ -1,12 +1,17 @@
 //! An end's own attempts at a session, one after the other until there is one.
 
+use std::collections::VecDeque;
+
 use super::{From, MILLISECOND, SECOND};
 use crate::wire::Target;
 use crate::wire::secure::handshake::{Initiator, KemInitiator};
 use crate::wire::secure::message::Form;
 
-/// How long one lasts, but the first two of a series.
+/// How long one lasts, but the first two of a series; from the thirteenth on it is as many ping intervals, up to the longest.
 const LENGTH: u64 = 5 * SECOND;
+const LONGEST: u64 = 60 * SECOND;
+/// Attempts that are over of which it is known when they began: an answer may take as long.
+const BEFORE: usize = 8;
 
 /// When a message that is not answered leaves once more, in microseconds after it left before.
 const AGAIN: [u64; 4] = [250 * MILLISECOND, 500 * MILLISECOND, 1000 * MILLISECOND, 2000 * MILLISECOND];
@@ -24,8 +29,8 @@ pub enum Stage {
 /// The attempts, of which there is one at a time.
 pub struct Attempts {
     now: Option<Attempt>,
-    /// Index of the attempt before, and when it began.
-    before: Option<(u32, u64)>,
+    /// Index of the attempts before, and when each began, the newest last.
+    before: VecDeque<(u32, u64)>,
     /// Attempts since there was a new session.
     number: u64,
     /// The form of the first of them, from which on both take turns.
@@ -90,7 +95,7 @@ impl Attempt {
 impl Attempts {
     /// None yet; a ping leaves every `interval` ticks.
     pub fn new(first: Form, interval: u64) -> Self {
-        Self { now: None, before: None, number: 0, first, stays_short: false, gave_way: false, interval }
+        Self { now: None, before: VecDeque::new(), number: 0, first, stays_short: false, gave_way: false, interval }
     }
 
     /// Whether one goes on, or the next one is due because the last one has come to nothing.
@@ -101,7 +106,10 @@ impl Attempts {
     /// Ends the one whose time is over.
     pub fn expire(&mut self, now_us: u64) {
         if let Some(ended) = self.now.take_if(|attempt| now_us >= attempt.ends_us) {
-            self.before = ended.index().map(|index| (index, ended.began_us));
+            if self.before.len() == BEFORE {
+                self.before.pop_front();
+            }
+            self.before.extend(ended.index().map(|index| (index, ended.began_us)));
         }
     }
 
@@ -130,7 +138,7 @@ impl Attempts {
         let length = match self.number {
             ..2 => 2 * SECOND,
             2..12 => LENGTH,
-            _ => LENGTH * self.interval,
+            _ => (LENGTH * self.interval).min(LONGEST),
         };
         let ends_us = now_us + length + length / 10 * u64::from(chance) / 255;
         self.number += 1;
@@ -158,14 +166,15 @@ impl Attempts {
         self.now.as_mut().filter(|attempt| attempt.index() == Some(index))
     }
 
-    /// Whether an index is in use.
-    pub fn has(&self, index: u32) -> bool {
-        self.now.as_ref().is_some_and(|attempt| attempt.index() == Some(index))
+    /// This end's index in it.
+    pub fn index(&self) -> Option<u32> {
+        self.now.as_ref().and_then(Attempt::index)
     }
 
-    /// How long ago the attempt before, with this index, began.
+    /// How long ago an attempt that is over, with this index, began.
     pub fn is_late_by(&self, index: u32, now_us: u64) -> Option<u64> {
-        self.before.filter(|before| before.0 == index).map(|(_, began_us)| now_us.saturating_sub(began_us))
+        let before = self.before.iter().find(|before| before.0 == index);
+        before.map(|(_, began_us)| now_us.saturating_sub(*began_us))
     }
 
     /// The message that is to leave now, if one is, and where to besides the peer's addresses.

@@ -30,7 +30,7 @@ use crate::wire::{Counters, Outbox, Place, Route, Target};
 use answer::Kept;
 use attempt::Attempts;
 use limits::{Paced, Recent};
-use paths::{Path, Paths};
+use paths::{Path, Paths, post};
 use pings::Burst;
 use slots::{Established, Slots, Which};
 
@@ -98,7 +98,8 @@ pub struct Session {
     calls: Recent<5>,
     /// Answers that are sent again.
     repeated: Recent<10>,
-    /// Answers to stale initiations.
+    /// Stale initiations whose `mac2` is looked at, and answers to them.
+    stale: Paced<1000>,
     replies: Recent<10>,
     /// Messages of which it is looked at what is wrong.
     strangers: Recent<10>,
@@ -156,6 +157,7 @@ impl Session {
             kept: None,
             calls: Recent::default(),
             repeated: Recent::default(),
+            stale: Paced::default(),
             replies: Recent::default(),
             strangers: Recent::default(),
             trouble: None,
@@ -289,7 +291,7 @@ impl Session {
         if self.is_over() {
             return;
         }
-        self.slots.expire(now_us);
+        self.slots.expire(now_us, self.interval);
         if now_us >= self.next_tick_us {
             // Who was stopped does not make up for the ticks it missed.
             let next_us = self.next_tick_us + SECOND;
@@ -314,11 +316,11 @@ impl Session {
             self.attempt(now_us);
         }
         if let Some((message, to)) = self.attempts.message(now_us) {
-            for (number, path) in self.paths.all.iter_mut().enumerate() {
+            for (number, path) in self.paths.all.iter().enumerate() {
                 let known = path.remote.target();
-                path.post(number, known, message, out);
+                post(number, known, message, out);
                 if let Some((_, elsewhere)) = to.filter(|to| to.0 == number && to.1 != known) {
-                    path.post(number, elsewhere, message, out);
+                    post(number, elsewhere, message, out);
                 }
             }
         }
@@ -356,7 +358,7 @@ impl Session {
             let mut index = [0; 4];
             (self.random)(&mut index);
             let index = u32::from_be_bytes(index);
-            if index != 0 && !self.slots.has(index) && !self.attempts.has(index) {
+            if index != 0 && !self.slots.has(index) && self.attempts.index() != Some(index) {
                 return index;
             }
         }
@@ -367,7 +369,7 @@ impl Session {
         if self.is_over() {
             return u64::MAX;
         }
-        let [ends, replaced] = self.slots.due_us();
+        let [ends, replaced] = self.slots.due_us(self.interval);
         let burst = self.burst.as_ref().map_or(u64::MAX, |burst| burst.at_us);
         let attempt = self.attempts.due_us();
         let kept = self.kept.as_ref().map_or(u64::MAX, |_| self.initiations.next_us());

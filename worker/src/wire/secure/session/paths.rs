@@ -34,9 +34,8 @@ pub struct Path {
     pub probes: Recent<10>,
     /// Whether it carries the longest datagrams.
     pub carries: Carries,
-    /// Datagrams of data that came by it and were opened; messages of a handshake that were sent by it. Both modulo 2^32.
+    /// Datagrams of data that came by it and were opened, modulo 2^32.
     pub opened: u32,
-    pub handshakes: u32,
     /// Ticks from one ping to the next.
     interval: u64,
 }
@@ -66,15 +65,7 @@ impl Path {
             probes: Recent::default(),
             carries: Carries::new(interval),
             opened: 0,
-            handshakes: 0,
             interval,
-        }
-    }
-
-    /// Sends a message of a handshake.
-    pub fn post(&mut self, number: usize, target: Target, message: &[u8], out: &mut Outbox) {
-        if post(number, target, message, out) {
-            self.handshakes = self.handshakes.wrapping_add(1);
         }
     }
 

@@ -2,15 +2,15 @@
 
 use privsep::ipc::SharedPath;
 
-use super::paths::{Path, post};
+use super::paths::post;
 use super::{From, MILLISECOND, QUEUE, Session};
 use crate::wire::secure::content::{self, PINGED, PROBED, Passed};
 use crate::wire::secure::crypt::{HEADER, TAG};
 use crate::wire::secure::unpack::Control;
 use crate::wire::{Counters, Outbox, Target};
 
-/// When the pings of a new session leave, after the one before.
-const BURST: [u64; 3] = [100 * MILLISECOND, 200 * MILLISECOND, 400 * MILLISECOND];
+/// When the pings of a new session leave, after the one before: until the peer's session that waits has ended.
+const BURST: [u64; 7] = [100, 200, 400, 800, 1600, 3200, 3200];
 
 /// The pings that confirm a new session.
 pub struct Burst {
@@ -104,10 +104,9 @@ impl Session {
 
     /// What has passed by a path.
     fn passed(&self, path: usize, counts: &SharedPath) -> Passed {
-        let Path { opened, handshakes, .. } = &self.paths.all[path];
         #[allow(clippy::cast_possible_truncation)] // Modulo 2^32.
         let sent = counts.tx_datagrams.get() as u32;
-        Passed { opened: *opened, sent: sent.wrapping_sub(*handshakes) }
+        Passed { opened: self.paths.all[path].opened, sent }
     }
 
     /// Sends a probe as long as the longest datagram; false where it does not leave.
@@ -140,7 +139,7 @@ impl Session {
         {
             self.ping(path, target, now_us, counts, out);
         }
-        let next = |pause| Burst { left: burst.left + 1, at_us: now_us + pause, to: burst.to };
+        let next = |pause| Burst { left: burst.left + 1, at_us: now_us + pause * MILLISECOND, to: burst.to };
         self.burst = BURST.get(burst.left).map(next);
     }
 }

@@ -14,7 +14,7 @@ const REPLACED: u64 = 120 * SECOND;
 const REPLACED_BY_OTHER: [u64; 2] = [130 * SECOND, 135 * SECOND];
 /// Age at which it ends.
 const OLD: u64 = 180 * SECOND;
-/// Time for which a session waits, and after which one that is going and opens nothing ends.
+/// Time for which a session waits, and ping intervals in seconds after which one that is going and opens nothing ends.
 const IDLE: u64 = 10 * SECOND;
 /// Sessions that are going, at most.
 const GOING: usize = 2;
@@ -56,9 +56,10 @@ impl Established {
         (self.opened_us, self.has_opened) = (now_us, true);
     }
 
-    /// When it ends, of those that are going.
-    fn gone_us(&self) -> u64 {
-        (self.born_us + OLD).min(self.opened_us + IDLE)
+    /// When it ends, of those that are going, where a ping leaves every `interval` ticks: after a crossing the peer sends by it, and may
+    /// have nothing to send but pings.
+    fn gone_us(&self, interval: u64) -> u64 {
+        (self.born_us + OLD).min(self.opened_us + IDLE * interval)
     }
 
     /// Whether this end is to replace it.
@@ -169,18 +170,18 @@ impl Slots {
         true
     }
 
-    /// Ends those whose time is over.
-    pub fn expire(&mut self, now_us: u64) {
+    /// Ends those whose time is over, where a ping leaves every `interval` ticks.
+    pub fn expire(&mut self, now_us: u64, interval: u64) {
         self.current.take_if(|slot| now_us >= slot.born_us + OLD);
         self.waiting.take_if(|waiting| now_us >= waiting.since_us + IDLE);
-        self.going.retain(|slot| now_us < slot.gone_us());
+        self.going.retain(|slot| now_us < slot.gone_us(interval));
     }
 
     /// When something is due for one of them: its end, or that it is replaced.
-    pub fn due_us(&self) -> [u64; 2] {
+    pub fn due_us(&self, interval: u64) -> [u64; 2] {
         let (current, replaced) =
             self.current.as_ref().map_or((u64::MAX, u64::MAX), |slot| (slot.born_us + OLD, slot.replaced_us));
         let waiting = self.waiting.as_ref().map_or(u64::MAX, |waiting| waiting.since_us + IDLE);
-        [self.going.iter().map(Established::gone_us).fold(current.min(waiting), u64::min), replaced]
+        [self.going.iter().map(|slot| slot.gone_us(interval)).fold(current.min(waiting), u64::min), replaced]
     }
 }

@@ -3,6 +3,7 @@
 mod addresses;
 mod attempts;
 mod heads;
+mod intervals;
 mod sessions;
 mod stale;
 mod trouble;

@@ -74,14 +74,20 @@ fn an_answer_to_a_stale_initiation_is_not_longer_and_bounded() {
     second.on_time(now_us);
     assert!(second.receive(&short, home(7), now_us).is_empty(), "longer than what came");
     let count = (0..30).map(|_| second.receive(&long, home(8), now_us).len()).sum::<usize>();
-    assert_eq!(count, 8, "ten in this second");
-    // From now on all are short.
-    let mut now_us = now_us;
-    while second.session.attempts.initiation().is_some_and(|bytes| bytes.len() > 152) {
+    assert_eq!(count, 9, "ten in this second");
+    // From now on all attempts are short; the third would be long.
+    let (mut now_us, mut lengths) = (now_us, Vec::new());
+    while lengths.len() < 4 {
         second.on_time(now_us);
         now_us += 100 * MILLISECOND;
         second.receive(&short, home(7), now_us);
+        let length = second.session.attempts.initiation().map_or(0, <[u8]>::len);
+        let index = second.session.attempts.index();
+        if lengths.last() != Some(&(index, length)) {
+            lengths.push((index, length));
+        }
     }
+    assert_eq!(lengths.iter().map(|(_, length)| *length).collect::<Vec<_>>(), [1336, 152, 152, 152]);
     assert_eq!(only(second.receive(&short, home(7), now_us + SECOND)).len(), 152);
 }
 

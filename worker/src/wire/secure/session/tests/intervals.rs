@@ -1,0 +1,95 @@
+//! Long ping intervals, and a network that loses the first datagrams of a session.
+
+use super::*;
+
+/// Both ends with this interval; 1 has a fixed peer.
+fn of_interval(ping_interval: u8, remote: Remote) -> (End, End) {
+    let first = Kind { ping_interval, ..Kind::new(1, 2, &[fixed()]) }.end();
+    (first, Kind { ping_interval, ..Kind::new(2, 1, &[remote]) }.end())
+}
+
+/// "Messages may cross so that the ends send by two sessions. Each opens the other's, until the next rekey."
+#[test]
+fn a_crossing_loses_no_frame_of_an_idle_tunnel() {
+    for interval in [1, 9, 10, 60] {
+        let (mut a, mut b) = of_interval(interval, Remote::Fixed(Address(home(1))));
+        let [by_a, by_b] = [&mut a, &mut b].map(|end| only(end.on_time(0)));
+        let to_a = only(b.receive(&by_a, home(1), 1));
+        a.receive(&to_a, home(2), 2);
+        // The first ping by the session that A began is lost, and the second one late.
+        a.on_time(2);
+        let to_b = only(a.receive(&by_b, home(2), 3));
+        let late = a.on_time(100_002);
+        b.receive(&to_b, home(1), 100_100);
+        for (_, ping) in b.on_time(100_100) {
+            for (_, pong) in a.receive(&ping, home(2), 100_200) {
+                b.receive(&pong, home(1), 100_300);
+            }
+        }
+        for (_, ping) in late {
+            for (_, pong) in b.receive(&ping, home(1), 100_400) {
+                a.receive(&pong, home(2), 100_500);
+            }
+        }
+        let [of_a, of_b] = [&a, &b].map(|end| end.session.slots.current.as_ref().unwrap());
+        let begun = [of_a.began_here, of_b.began_here];
+        assert_eq!(begun, [false; 2], "they did not cross");
+        for second in 1..200 {
+            run([&mut a, &mut b], second * SECOND, second * SECOND + 999_000, |_, _, _| true);
+            if second % 30 == 0 {
+                let (to_b, to_a, now_us) = (a.frame(1), b.frame(1), second * SECOND + 999_500);
+                b.receive(&to_b, home(1), now_us);
+                a.receive(&to_a, home(2), now_us);
+                assert_eq!([a.frames.len(), b.frames.len()], [1, 1], "interval {interval}, {second} s");
+            }
+        }
+    }
+}
+
+/// "A ping ... at once and after 100, 200, 400, 800 ... ms more, until something has been opened by this session."
+#[test]
+fn a_session_whose_first_pings_are_lost_is_confirmed_within_seconds() {
+    for interval in [1, 10, 60] {
+        let (mut a, mut b) = of_interval(interval, LEARNED);
+        run([&mut a, &mut b], 0, 4 * SECOND, |from, now_us, datagram| {
+            !(from == 0 && datagram[0] == message::DATA && now_us < 800_000)
+        });
+        assert!(a.has_session() && b.has_session(), "interval {interval}");
+    }
+}
+
+/// Wrong `mac2`s under a head that was seen do not use up the answers to stale initiations.
+#[test]
+fn a_wrong_rest_keeps_no_answer_from_the_peer() {
+    let (mut first, mut second) = both();
+    exchange([&mut first, &mut second], 0);
+    second.on_time(200 * SECOND);
+    let mut seen = only(end(1, 2, 0, false, SecureState::default(), 900).on_time(0));
+    seen[1300] ^= 1;
+    for _ in 0..100 {
+        assert!(second.receive(&seen, home(9), 200 * SECOND).is_empty());
+    }
+    let stale = only(end(1, 2, 0, false, SecureState::default(), 0).on_time(0));
+    assert_eq!(second.receive(&stale, home(1), 200 * SECOND + 1).len(), 1);
+}
+
+/// "No session comes about where the round trip takes longer than an attempt, and the end says so."
+#[test]
+fn a_round_trip_of_many_attempts_is_said() {
+    for round_trip in [6, 12, 24] {
+        let ((mut first, mut second), mut under_way) = (both(), VecDeque::new());
+        for now_us in (0..60 * SECOND).step_by(100_000) {
+            for (_, sent) in first.on_time(now_us) {
+                let answers = second.receive(&sent, home(1), now_us).into_iter();
+                under_way.extend(answers.map(|(_, sent)| (now_us + round_trip * SECOND, sent)));
+            }
+            second.on_time(now_us);
+            while let Some((_, answer)) = under_way.pop_front_if(|(at_us, _)| *at_us <= now_us) {
+                first.receive(&answer, home(2), now_us);
+            }
+        }
+        let said = first.trouble();
+        let long = |after_ms| (1000 * round_trip..1000 * round_trip + 6000).contains(&after_ms);
+        assert!(matches!(said, Some(Trouble::Late { after_ms }) if long(after_ms)), "{round_trip} s: {said:?}");
+    }
+}
