@@ -350,12 +350,10 @@ fn two_tunnels_of_one_key_pair_need_different_identifiers() {
         assert!(run.status.success(), "{}", run.output);
     };
     let refused = || {
-        for arguments in
-            [&["check", file][..], &["up", file], &["check", "--dir", scratch.path().to_str().unwrap(), file]]
-        {
+        for arguments in [&["check", file][..], &["check", "--dir", scratch.path().to_str().unwrap(), file]] {
             let run = run(arguments);
             let words =
-                "b.toml: two tunnels of one key pair need different ones; set secure.tunnel-id to another at both ends";
+                "b.toml: give that file a name that does not end in .toml if it is a copy; two tunnels of one key pair";
             assert!(run.status.code() == Some(78) && run.output.contains(words), "{arguments:?} {}", run.output);
         }
     };
@@ -372,7 +370,7 @@ fn two_tunnels_of_one_key_pair_need_different_identifiers() {
     let copy = scratch.write("copy", &text("", 6001), 0o644);
     let arguments = ["check", "--as", "b", "--dir", scratch.path().to_str().unwrap(), copy.to_str().unwrap()];
     let output = run(&arguments).output;
-    assert!(output.contains("/a.toml: two tunnels of one key pair"), "{output}");
+    assert!(output.contains("/a.toml: give that file a name"), "{output}");
     // The same key in another file.
     scratch.write("b.key", "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=", 0o600);
     fs::write(&b, text("", 6001).replace("a.key", "b.key")).unwrap();
@@ -384,4 +382,30 @@ fn two_tunnels_of_one_key_pair_need_different_identifiers() {
     passes();
     fs::write(&a, text("tunnel-id = \"00000000000000FF\"\n", 6000)).unwrap();
     refused();
+}
+
+/// A copy that nothing starts must not keep the tunnel from its next start.
+#[test]
+fn a_copy_of_a_file_is_warned_of_and_a_second_tunnel_refused() {
+    let (sites, scratch) = (Sites::new(), Scratch::new());
+    scratch.write("a.key", "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=\n", 0o600);
+    let text = |port: u16| {
+        format!(
+            "mode = \"tap\"\n[tap]\nname = \"eu0\"\n[secure]\nprivate-key-file = \"a.key\"\n\
+             peer-public-key = \"3p7bfXt9wbTTW2HC7OQ1Nz+DQ8hbeGdNrfx+FG+IK08=\"\n\
+             [[path]]\nlocal = \"0.0.0.0:{port}\"\nremote = \"192.0.2.2:6000\"\n"
+        )
+    };
+    let [a, b] = [("a.toml", 6000), ("a-old.toml", 6001)].map(|(name, port)| {
+        let path = scratch.write(name, &text(port), 0o644);
+        path.to_str().unwrap().to_owned()
+    });
+    let running = Running::start(&sites.a, scratch, "a", &[], &["up", &a]);
+    assert!(
+        running.log().contains("a-old.toml: give that file a name that does not end in .toml"),
+        "{}",
+        running.log()
+    );
+    let second = Background::run(&sites.b, &running.scratch, &[], &["up", &b]);
+    assert!(second.status.code() == Some(78) && second.output.contains("That one runs"), "{}", second.output);
 }

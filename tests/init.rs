@@ -144,7 +144,12 @@ fn nothing_that_is_there_is_overwritten() {
     let (a, b, c) = (Scratch::new(), Scratch::new(), Scratch::new());
     let of_a = line(&a, "t --address 10.8.0.1/24 --endpoint 198.51.100.7");
     let (of_b, of_c) = (line(&b, &format!("t --peer {of_a}")), line(&c, &format!("t --peer {of_a}")));
-    fails(&a, "t", 1, "t.toml: is there already; --peer LINE completes it");
+    fails(
+        &a,
+        "t",
+        1,
+        "t.toml: is there already, with the line for the other end in a comment; --peer LINE completes it",
+    );
     fails(&a, &format!("t --peer {of_a}"), 1, "--peer is this end's own line");
     fails(&a, &format!("t --peer {of_b} --port 7"), 2, "only --peer, --endpoint, --address and --dir can");
     line(&a, &format!("t --peer {of_b}"));

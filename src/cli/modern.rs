@@ -12,7 +12,8 @@ use super::keys::Wanted;
 use super::{Command, check, classic, convert, init};
 use crate::Error;
 use crate::log::{self, Level};
-use crate::service::identity;
+use crate::service::{control_socket, identity};
+use crate::status::ask;
 use crate::supervise::policy::{Missing, OnSignal, Place, Policies, TicksOver};
 use crate::tunnel;
 
@@ -131,7 +132,8 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Command, Error> {
                 _ => Level::Info,
             });
             can_start(&tunnel)?;
-            let mut tunnel = tunnel::file::load(&file(&tunnel))?;
+            let runs = |name: &str| control_socket::directory().is_ok_and(|root| ask::one(&root, name).is_ok());
+            let mut tunnel = tunnel::file::load(&file(&tunnel), runs)?;
             tunnel.user = user;
             Ok(Command::Run(Box::new(tunnel), POLICIES))
         }

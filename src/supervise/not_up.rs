@@ -90,6 +90,10 @@ pub fn known_of_secure(report: &PathReport, then: &PathCounters, fixed: bool, ha
         received if grown(|c| c.rx_dropped_foreign) >= received => {
             format!("{received} datagrams have come, all from addresses that the file excludes: is the peer's another?")
         }
+        received if !has_session && grown(|c| c.rx_dropped_invalid) >= received => format!(
+            "{received} datagrams have come, all for a session that this end does not have: a peer that has not noticed a new start of \
+             this end begins another session within five of its ping intervals"
+        ),
         received if has_session => format!(
             "{received} datagrams have come and there is a session, but no ping by this path is answered: do datagrams of this end \
              arrive at the peer?"
@@ -192,6 +196,8 @@ mod tests {
         assert!(excluded.contains("12 datagrams have come, all from addresses that the file excludes"), "{excluded}");
         let others = secure(PathCounters { rx_dropped_foreign: 3, rx_dropped_invalid: 4, ..received });
         assert!(others.contains("12 datagrams have come, and no session with them: has each end"), "{others}");
+        let before = secure(PathCounters { rx_dropped_invalid: 12, ..received });
+        assert!(before.contains("12 datagrams have come, all for a session that this end does not have"), "{before}");
         let beside = known_of_secure(&report(received), &PathCounters::default(), false, true);
         assert!(beside.contains("there is a session, but no ping by this path is answered"), "{beside}");
         let beside = known_of_secure(&report(PathCounters::default()), &PathCounters::default(), false, true);

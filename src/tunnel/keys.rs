@@ -58,7 +58,12 @@ pub fn text(key: &[u8; 32]) -> Zeroizing<String> {
 /// # Errors
 /// What is wrong with it, for `what`.
 pub fn parse(what: &str, text: &[u8]) -> Result<Private, String> {
-    let right = "must be 32 bytes in base64, 44 characters, as `ethudp genkey` and `wg genkey` write them";
+    parse_as(what, text, "`ethudp genkey` and `wg genkey` write them")
+}
+
+/// The same of a key that these make.
+fn parse_as(what: &str, text: &[u8], makers: &str) -> Result<Private, String> {
+    let right = format!("must be 32 bytes in base64, 44 characters, as {makers}");
     let text = text.trim_ascii();
     if text.is_empty() {
         return Err(format!("{what}: is empty; {right}"));
@@ -76,7 +81,7 @@ pub fn parse(what: &str, text: &[u8]) -> Result<Private, String> {
 /// # Errors
 /// What is wrong with it, the value, and what would be right.
 pub fn parse_public(what: &str, text: &str) -> Result<Public, String> {
-    let key = parse(&format!("{what} = {text:?}"), text.as_bytes())?;
+    let key = parse_as(&format!("{what} = {text:?}"), text.as_bytes(), "`ethudp pubkey` prints it at the other end")?;
     if !is_canonical(&key) {
         return Err(format!(
             "{what} = {text:?}: is not the encoding of a public key; must be what the other end's `ethudp pubkey` says"

@@ -61,6 +61,9 @@ fn check_one(file: &Path, options: &Options) -> Result<(), Error> {
     if !place.copy {
         tunnel::file::trusted(file, &read)?;
     }
+    if let Some(twin) = &read.twin {
+        return Err(Error::configuration(format!("{name}: {}", tunnel::file::is_twin_of(twin))));
+    }
     if let Port::Mirror { filter, .. } = &tunnel.port {
         filter::check(filter).map_err(|error| Error::configuration(format!("{name}: {error}")))?;
     }

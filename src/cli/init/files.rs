@@ -68,8 +68,8 @@ impl Place {
     pub fn is_there(&self) -> Error {
         let (file, key) = (self.file.display(), self.key.display());
         Error::failure(format!(
-            "{file}: is there already; --peer LINE completes it, --endpoint and --address add what it lacks, another NAME makes \
-             another. To make it anew, remove it and {key}"
+            "{file}: is there already, with the line for the other end in a comment; --peer LINE completes it, --endpoint and --address \
+             add what it lacks, another NAME makes another. To make it anew, remove it and {key}"
         ))
     }
 

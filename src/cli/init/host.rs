@@ -87,8 +87,9 @@ impl Host {
         match of_peer.find(|(_, file)| own.is_none() || file.canonicalize().ok() != own) {
             None => Ok(()),
             Some((_, file)) => Err(format!(
-                "--peer: {} is complete with this line already, which is for one tunnel: remove that file and its key, or run `ethudp \
-                 init` with another NAME at the other end and give the line that it prints",
+                "--peer: {} is complete with this line already, which is for one tunnel. If that file is a copy, give it a name that does \
+                 not end in .toml; for a second tunnel run `ethudp init` with another NAME at the other end and give the line that \
+                 it prints",
                 file.display()
             )),
         }

@@ -18,14 +18,31 @@ use super::{Tunnel, advice, names};
 use crate::service::files;
 use crate::{Error, log};
 
-/// Reads a tunnel that is to run from a file; its name is the file's stem.
+/// Reads a tunnel that is to run from a file; its name is the file's stem. Another file for the same tunnel is warned of: it may be a
+/// copy that nothing starts.
 ///
 /// # Errors
-/// Also where somebody else could have written a command that we are to run.
-pub fn load(file: &Path) -> Result<Tunnel, Error> {
+/// Also where somebody else could have written a command that we are to run, and where the tunnel of another file for the same `runs`.
+pub fn load(file: &Path, runs: impl Fn(&str) -> bool) -> Result<Tunnel, Error> {
     let read = look(file, &name_of(file), file.parent().unwrap_or(Path::new("")))?;
     trusted(file, &read)?;
+    if let Some(twin) = &read.twin {
+        let text = format!("{}: {}", file.display(), is_twin_of(twin));
+        if runs(&name_of(twin)) {
+            return Err(Error::configuration(format!("{text}. That one runs")));
+        }
+        log::warning(&text);
+    }
     Ok(read.tunnel)
+}
+
+/// What to say of another file for the same tunnel.
+pub fn is_twin_of(twin: &Path) -> String {
+    format!(
+        "secure: private key, peer and tunnel-id are those of {}: give that file a name that does not end in .toml if it is a copy; two \
+         tunnels of one key pair need different ones: set secure.tunnel-id to another at both ends of one",
+        twin.display()
+    )
 }
 
 /// The name of the tunnel that a file describes, where the user gives it no other.
@@ -54,12 +71,14 @@ pub struct Read {
     pub metadata: Metadata,
     /// Key and value of what names another file.
     pub names: Vec<(&'static str, PathBuf)>,
+    /// Another file of the directory that describes the same tunnel.
+    pub twin: Option<PathBuf>,
 }
 
 /// Reads a tunnel of this name; the relative files that it names are in `directory`.
 ///
 /// # Errors
-/// What is wrong with the file, or with one that it names; also where another file of the directory describes the same tunnel.
+/// What is wrong with the file, or with one that it names.
 pub fn look(file: &Path, name: &str, directory: &Path) -> Result<Read, Error> {
     let (text, metadata) = files::text(file).map_err(|error| {
         let right = match error.kind() {
@@ -73,14 +92,8 @@ pub fn look(file: &Path, name: &str, directory: &Path) -> Result<Read, Error> {
     })?;
     let wrong = |error| Error::configuration(format!("{}: {error}", file.display()));
     let tunnel = tunnel(&text, name, directory).map_err(wrong)?;
-    if let Some(other) = tunnel.secure().and_then(|secure| twin::of(secure, name, &metadata, directory)) {
-        return Err(wrong(format!(
-            "secure: private key, peer and tunnel-id are those of {}: two tunnels of one key pair need different ones; set \
-             secure.tunnel-id to another at both ends, or give that file a name that does not end in .toml",
-            other.display()
-        )));
-    }
-    Ok(Read { tunnel, metadata, names: document::parse(&text).map_err(wrong)?.names() })
+    let twin = tunnel.secure().and_then(|secure| twin::of(secure, name, &metadata, directory));
+    Ok(Read { tunnel, metadata, names: document::parse(&text).map_err(wrong)?.names(), twin })
 }
 
 /// The private key that a file names, which lacks a peer perhaps.
