@@ -1,5 +1,5 @@
-//! Two ends of the secure wire through the same network, with round trips of up to a second, and somebody who has recorded what
-//! was sent and sends it again from elsewhere.
+//! Two ends of the secure wire through the same network, with round trips of up to a second, ping intervals of up to a minute and frames
+//! now and then, and an attacker who has recorded what was sent and sends it again from elsewhere.
 //!
 //! 1. No frame is invented or changed.
 //! 2. None is delivered twice, whatever is doubled or repeated.
@@ -59,6 +59,10 @@ struct Kind {
     remotes: Vec<Remote>,
     /// Longest datagram that frames become.
     datagram: u16,
+    /// Seconds from one ping to the next.
+    ping_interval: u8,
+    /// Whether a frame is sent each half second, or each half minute.
+    idle: bool,
 }
 
 struct End {
@@ -87,7 +91,13 @@ struct End {
 }
 
 impl End {
-    fn new(which: usize, paths: usize, nat: bool, swapped: bool, offer: u8, random: &mut Random) -> Self {
+    fn new(
+        which: usize,
+        (paths, nat, swapped): (usize, bool, bool),
+        offer: u8,
+        pace: Pace,
+        random: &mut Random,
+    ) -> Self {
         let datagram = if random.chance(2) { SHORT as u16 } else { 1472 };
         let remote = |path| match (which, nat) {
             (1, true) => Remote::Learned { address: None, port: None },
@@ -96,7 +106,8 @@ impl End {
         let remotes: Vec<_> = (0..paths).map(remote).collect();
         let state = State::default();
         let (wall, seed) = (Arc::new(AtomicU64::new(any_time(random))), random.next());
-        let kind = Kind { which, swapped, offer, remotes, datagram };
+        let (ping_interval, idle) = (pace.ping_intervals[which], pace.idle);
+        let kind = Kind { which, swapped, offer, remotes, datagram, ping_interval, idle };
         let session = session(&kind, &state, 0, &wall, seed);
         Self {
             kind,
@@ -163,7 +174,8 @@ impl End {
     }
 
     fn send_frame(&mut self, now: u64, random: &mut Random) {
-        self.frame_at = now + SECOND / 4 + random.below(SECOND / 2);
+        let pause = SECOND / 4 + random.below(SECOND / 2);
+        self.frame_at = now + if self.kind.idle { 60 * pause } else { pause };
         let number = self.next_frame;
         self.next_frame += 2;
         let mut frame = vec![0x88; 60 + random.below(1300) as usize];
@@ -194,13 +206,37 @@ impl End {
     }
 }
 
+/// How often the ends speak.
+#[derive(Clone, Copy)]
+struct Pace {
+    ping_intervals: [u8; 2],
+    idle: bool,
+}
+
+impl Pace {
+    /// A NAT forgets after half a minute.
+    fn any(nat: bool, random: &mut Random) -> Self {
+        let longest = if nat { 20 } else { 60 };
+        let mut any = |_: i32| [1, 10, longest][random.below(3) as usize];
+        let (all, are_long) = ([0; 2].map(&mut any), random.chance(3));
+        let ping_intervals = if are_long { all } else { [1, 1] };
+        Self { ping_intervals, idle: random.chance(4) }
+    }
+
+    /// Silence is noticed after five intervals, and attempts last up to a minute.
+    fn slow(self) -> u64 {
+        let longest = u64::from(self.ping_intervals[0].max(self.ping_intervals[1]));
+        if longest == 1 { 0 } else { (5 * longest + 150) * SECOND }
+    }
+}
+
 /// A time in microseconds since 1970 that a clock may stand at.
 fn any_time(random: &mut Random) -> u64 {
     (1_000_000 + random.below(1_000_000_000)) * SECOND
 }
 
 fn session(kind: &Kind, state: &State, started: u64, wall: &Arc<AtomicU64>, seed: u64) -> Session {
-    let &Kind { which, swapped, offer, ref remotes, datagram } = kind;
+    let &Kind { which, swapped, offer, ref remotes, datagram, ping_interval, .. } = kind;
     let mut all = keys();
     if swapped {
         all.swap(0, 1);
@@ -208,7 +244,7 @@ fn session(kind: &Kind, state: &State, started: u64, wall: &Arc<AtomicU64>, seed
     let (mut random, wall) = (Random::new(seed), Arc::clone(wall));
     Session::new(Told {
         pair: Pair::new(&all[which].0, all[1 - which].1, &[7; KEY], [5; 8]).unwrap(),
-        secure: &privsep::ipc::Secure { datagram, ping_interval: 1, ..privsep::ipc::Secure::default() },
+        secure: &privsep::ipc::Secure { datagram, ping_interval, ..privsep::ipc::Secure::default() },
         offer,
         remotes,
         delivers: true,
@@ -233,6 +269,8 @@ struct Secure {
     recorded: [Vec<Datagram>; 2],
     /// Bytes of a datagram that the network carries at most.
     carries: usize,
+    /// Time by which all is later because of the ping intervals.
+    slow: u64,
 }
 
 impl World for Secure {
@@ -280,9 +318,19 @@ impl Secure {
         let mut random = Random::new(seed);
         let (paths, nat, swapped) = (1 + random.below(2) as usize, random.chance(2), random.chance(2));
         let offers = [0; 2].map(|_: i32| if random.chance(3) { 1 } else { 3 });
-        let ends = [0, 1].map(|which| End::new(which, paths, nat, swapped, offers[which], &mut random));
+        let pace = Pace::any(nat, &mut random);
+        let ends = [0, 1].map(|which| End::new(which, (paths, nat, swapped), offers[which], pace, &mut random));
         let run = Run::new("secure", seed);
-        Self { run, net: Net::new(paths, nat), nat, ends, recorded: Default::default(), carries: 9000, random }
+        Self {
+            run,
+            net: Net::new(paths, nat),
+            nat,
+            ends,
+            recorded: Default::default(),
+            carries: 9000,
+            slow: pace.slow(),
+            random,
+        }
     }
 
     fn live(&mut self) {
@@ -323,7 +371,7 @@ impl Secure {
             3 => self.ends[which].wall.store(any_time(&mut self.random), Relaxed),
             _ => {}
         }
-        self.advance(settled);
+        self.advance(settled + self.slow);
         let Some(sky) = first_that_works(&skies).map(|path| skies[path]) else {
             let time = self.random.below(60 * SECOND);
             self.advance(time);
