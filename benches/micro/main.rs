@@ -6,6 +6,7 @@
 mod reference;
 
 use std::hint::black_box;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -121,7 +122,7 @@ fn secure(criterion: &mut Criterion) {
         let keys = || Keys { sending: *KEY, receiving: *KEY, cipher, our_index: 1, their_index: 1 };
         let route = Route {
             active: 0,
-            targets: vec![Target::Fixed(([192, 0, 2, 1], 6000).into())],
+            targets: vec![Target::Fixed(SocketAddr::from(([192, 0, 2, 1], 6000)).into())],
             sending: Some(Arc::new(Sending::new(&keys()))),
         };
         let (mut sealer, counters) = (Sealer::new(1472, route), Counters::new(&State::default(), 1));
