@@ -49,7 +49,8 @@ impl Session {
     /// A message of this version with another length.
     fn draft(&mut self, from: From, bytes: &[u8]) {
         self.counts.dropped_messages += 1;
-        if self.strangers.allows(from.now_us) && self.pair.is_for_us(bytes) {
+        let may_be_peer = self.paths.all[from.path].is_from_peer(from.source, self.tick);
+        if self.strangers.allows(from.now_us) && (may_be_peer || self.pair.is_for_us(bytes)) {
             self.say_trouble(Trouble::Draft);
         }
     }

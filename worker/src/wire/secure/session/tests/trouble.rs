@@ -26,6 +26,15 @@ fn each_trouble_is_told_from_the_others() {
     first.session.pair.put_macs(&mut draft);
     assert!(second.receive(&draft, home(1), 0).is_empty());
     assert_eq!(second.trouble(), Some(Trouble::Draft));
+    // Of an older draft the MACs lie elsewhere: said where it comes from the peer's address.
+    draft.fill(7);
+    (draft[0], draft[1]) = (message::INITIATION, 1);
+    for (source, expected) in [(home(9), None), (home(1), Some(Trouble::Draft))] {
+        let mut other = Kind::new(2, 1, &[Remote::Fixed(Address(home(1)))]).end();
+        other.learns = true;
+        assert!(other.receive(&draft, source, 0).is_empty());
+        assert_eq!(other.trouble(), expected, "{source}");
+    }
     // Another version, whatever its form is: the MACs are the last 32 bytes.
     let mut message = vec![7; 70];
     for (kind, version, length) in
