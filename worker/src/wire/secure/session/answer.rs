@@ -9,7 +9,7 @@ use crate::wire::secure::handshake::{Answered, Refused, Responded, respond};
 use crate::wire::secure::message::{self, Form, Initiation, Kem, Message, Response};
 use crate::wire::{Outbox, Target};
 
-/// By how much the timestamp of an initiation is less than that of one that waits, where it is stale and not late.
+/// By how many nanoseconds the timestamp of an initiation is less than that of one that waits, where it is stale and not late.
 const STALE: u64 = 10_000_000_000;
 
 /// An initiation that counts and is not computed yet.

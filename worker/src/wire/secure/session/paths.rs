@@ -9,9 +9,9 @@ use super::limits::Recent;
 use crate::wire::remote::Remote;
 use crate::wire::{Outbox, Place, Target, health};
 
-/// Pings that may be answered: by each path those of five seconds, which are one and ten to new addresses, and four of a new
-/// session. Whoever causes those to new addresses does not push out those to the peer.
-const PINGS: usize = MAX_PATHS * (5 * (1 + 10) + 4);
+/// Pings that may be answered: by each path those of five seconds, which are one and ten to new addresses each second, and of a new
+/// session six, and as many to where its handshake ended. Who causes those to new addresses does not push out those to the peer.
+const PINGS: usize = MAX_PATHS * (5 * (1 + 10) + 2 * 6);
 /// Time in which a ping is answered, or is not.
 const ANSWERED: u64 = 5 * super::SECOND;
 /// Ping intervals without a datagram of the peer after which our address that it asked is forgotten.

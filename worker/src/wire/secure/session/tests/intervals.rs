@@ -71,25 +71,51 @@ fn a_wrong_rest_keeps_no_answer_from_the_peer() {
     }
     let stale = only(end(1, 2, 0, false, SecureState::default(), 0).on_time(0));
     assert_eq!(second.receive(&stale, home(1), 200 * SECOND + 1).len(), 1);
+    // "Which is looked at 1000 times a second at most."
+    let failures = |second: &End| second.session.report_secure(0).counts.auth_failures;
+    let before = failures(&second);
+    for _ in 0..3000 {
+        second.receive(&seen, home(9), 210 * SECOND);
+    }
+    assert_eq!(failures(&second) - before, 1000);
 }
 
-/// "No session comes about where the round trip takes longer than an attempt, and the end says so."
+/// "From the third of a series on 5 s, from the thirteenth on five ping intervals, 60 s at most; each up to a tenth more at random."
 #[test]
-fn a_round_trip_of_many_attempts_is_said() {
-    for round_trip in [6, 12, 24] {
-        let ((mut first, mut second), mut under_way) = (both(), VecDeque::new());
-        for now_us in (0..60 * SECOND).step_by(100_000) {
-            for (_, sent) in first.on_time(now_us) {
-                let answers = second.receive(&sent, home(1), now_us).into_iter();
-                under_way.extend(answers.map(|(_, sent)| (now_us + round_trip * SECOND, sent)));
+fn attempts_last_longer_the_longer_the_ping_interval_is() {
+    for (interval, late) in [(1, 5), (6, 30), (60, 60)] {
+        let mut first = of_interval(interval, LEARNED).0;
+        let (mut begun, mut last, mut now_us) = (Vec::new(), None, 0);
+        while begun.len() < 16 {
+            first.on_time(now_us);
+            let index = first.session.attempts.index();
+            if index.is_some() && std::mem::replace(&mut last, index) != index {
+                begun.push(now_us);
             }
-            second.on_time(now_us);
-            while let Some((_, answer)) = under_way.pop_front_if(|(at_us, _)| *at_us <= now_us) {
-                first.receive(&answer, home(2), now_us);
-            }
+            now_us = first.session.due_us();
         }
-        let said = first.trouble();
-        let long = |after_ms| (1000 * round_trip..1000 * round_trip + 6000).contains(&after_ms);
-        assert!(matches!(said, Some(Trouble::Late { after_ms }) if long(after_ms)), "{round_trip} s: {said:?}");
+        for (number, pair) in begun.windows(2).enumerate() {
+            let least = SECOND * [2, 5, late][usize::from(number >= 2) + usize::from(number >= 12)];
+            let lasted = pair[1] - pair[0];
+            assert!((least..=least + least / 10 + 1).contains(&lasted), "interval {interval}, {number}: {lasted}");
+        }
+    }
+}
+
+/// "The first round is four ping intervals after each new current session; the next one 30 intervals after one answered whole, else four."
+#[test]
+fn probes_leave_by_the_ping_interval() {
+    for (passes, next) in [(true, 60), (false, 8)] {
+        let (mut first, mut second) = of_interval(2, LEARNED);
+        let mut long = Vec::new();
+        // Until the session is replaced, which begins anew.
+        run([&mut first, &mut second], 0, 119 * SECOND, |from, now_us, datagram| {
+            let is_long = datagram.len() == 1472;
+            if from == 0 && is_long && datagram[0] == message::DATA {
+                long.push(now_us / SECOND);
+            }
+            passes || !is_long
+        });
+        assert!([8, 9].contains(&long[0]) && long[1] - long[0] == next, "{passes}: {long:?}");
     }
 }
