@@ -6,15 +6,14 @@ use crate::status::cipher_of;
 
 /// The lines of one report; `addresses` are local and remote of each path, `secure` says whether the wire is.
 pub fn lines(state: &State, addresses: &[(String, String)], secure: bool) -> Vec<String> {
-    let names = ["master", " slave"];
-    let current = if state.active == 0 { "MASTER" } else { "SLAVE" };
+    let current = name(state.active.into()).trim_start().to_uppercase();
     let mut lines = vec![format!(
         "============= version: {}, myticket={}, master_slave={}, current_remote={current}",
         env!("CARGO_PKG_VERSION"),
         state.tick,
         u8::from(addresses.len() > 1),
     )];
-    let each = || names.iter().zip(&state.paths).zip(addresses);
+    let each = || (0..).map(name).zip(&state.paths).zip(addresses);
     for ((name, PathReport { health, .. }), (local, remote)) in each() {
         let status = u8::from(*health == PathHealth::Up);
         lines.push(format!("{}: ST:{status} {local} --> {remote}", name.to_uppercase()));
@@ -61,6 +60,15 @@ pub fn lines(state: &State, addresses: &[(String, String)], secure: bool) -> Vec
     ));
     lines.extend(secure.then(|| session(&state.secure)));
     lines
+}
+
+/// Name of a path in six columns: the original has two paths and these names for them.
+fn name(path: usize) -> String {
+    match path {
+        0 => "master".into(),
+        1 => " slave".into(),
+        _ => format!("path {}", path + 1),
+    }
 }
 
 fn session(secure: &SecureState) -> String {
@@ -137,6 +145,18 @@ mod tests {
         let address = |port: u16| (format!("192.0.2.1:{port}"), format!("198.51.100.7:{port}"));
         let lines = lines(&state, &[address(6000), address(6001)], true);
         assert!(page.contains(&lines.join("\n")), "docs/RECIPES.md must have:\n{}", lines.join("\n"));
+    }
+
+    #[test]
+    fn every_path_has_its_lines() {
+        let state = State { active: 2, paths: vec![PathReport::default(); 4], ..State::default() };
+        let address = |port: u16| (format!("192.0.2.1:{port}"), format!("198.51.100.7:{port}"));
+        let lines = lines(&state, &[1, 2, 3, 4].map(address), false);
+        for name in ["master", " slave", "path 3", "path 4"] {
+            let count = |line: &&String| line.to_lowercase().starts_with(name);
+            assert_eq!(lines.iter().filter(count).count(), 4, "{name}");
+        }
+        assert!(lines[0].ends_with("current_remote=PATH 3"), "{}", lines[0]);
     }
 
     #[test]
