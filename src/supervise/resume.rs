@@ -13,7 +13,7 @@ use crate::tunnel::resolve::{self, Resolved};
 /// | field | what a lie in it does |
 /// |---|---|
 /// | tick | nothing earlier than what was reported before, so a tunnel with an end comes to it |
-/// | active, health, `last_pong` | the next worker judges by its own PINGs: five ticks later they are its own. A mirror sends none, see [`carry_over`] |
+/// | active, health, `last_pong` | the next worker judges by its own PINGs alone once five ping intervals have passed. A mirror of the classic wire sends none, see [`carry_over`] |
 /// | local | only what a wildcard socket can have been asked by. It names a source address that the kernel refuses where it is none of this host's; any other the worker could have named itself |
 /// | learned | only what that path may learn, and with a password it ends with its worker |
 /// | fragment | any number is as good as another |

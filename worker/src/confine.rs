@@ -45,35 +45,35 @@ use Arguments::{AbortItself, Any, OnlyFlags, PlainMemory, SocketOption};
 /// What a message may be sent with.
 const SEND: &[i32] = &[libc::MSG_DONTWAIT, libc::MSG_NOSIGNAL];
 
-/// Everything the confined worker may call; the rest kills it. Of the calls that are made per batch only `sendmmsg` has its
+/// Everything the confined worker may call; the rest kills it. Of the calls that forward frames only `sendmmsg` has its
 /// arguments checked: the kernel answers the others from a bitmap. Each line is needed, as `tests/attack/table.rs` shows by leaving it out; a
 /// reason that begins with "portable" is one of other machines or libraries than those the tests run on.
 pub const ALLOWED: &[Allowed] = &[
     // Forwarding.
-    allow("read", libc::SYS_read, Any, "frames from the TAP; having been woken"),
+    allow("read", libc::SYS_read, Any, "frames from the TAP; wakeups"),
     allow("writev", libc::SYS_writev, Any, "frames to the TAP"),
-    allow("write", libc::SYS_write, Any, "waking the other loop"),
+    allow("write", libc::SYS_write, Any, "wakes the other loop"),
     allow("recvmmsg", libc::SYS_recvmmsg, Any, "batches from packet socket and UDP"),
     allow(
         "sendmmsg",
         libc::SYS_sendmmsg,
         OnlyFlags(3, SEND),
-        "batches to packet socket and UDP; others would change the socket for later workers",
+        "batches to packet socket and UDP; other flags would change the socket for later workers",
     ),
-    allow("ppoll", libc::SYS_ppoll, Any, "waiting for any of them"),
+    allow("ppoll", libc::SYS_ppoll, Any, "waits for descriptors"),
     allow("futex", libc::SYS_futex, Any, "the gate that releases the threads; locks"),
     allow(
         "getsockopt",
         libc::SYS_getsockopt,
         SocketOption(libc::SOL_PACKET, &[libc::PACKET_STATISTICS]),
-        "frames the kernel dropped",
+        "count of frames that the kernel dropped",
     ),
     // The supervisor.
     allow("recvmsg", libc::SYS_recvmsg, Any, "messages from the supervisor"),
-    allow("sendmsg", libc::SYS_sendmsg, OnlyFlags(2, SEND), "messages to the supervisor; the same"),
+    allow("sendmsg", libc::SYS_sendmsg, OnlyFlags(2, SEND), "messages to the supervisor; flags as for sendmmsg"),
     // Memory.
     allow("brk", libc::SYS_brk, Any, "allocator"),
-    allow("mmap", libc::SYS_mmap, PlainMemory, "allocator; never executable, and counted in the limit"),
+    allow("mmap", libc::SYS_mmap, PlainMemory, "allocator; never executable; counts in the limit"),
     allow("munmap", libc::SYS_munmap, Any, "allocator"),
     // The secure wire.
     allow("getrandom", libc::SYS_getrandom, Any, "keys, indices and tokens of the secure wire"),
@@ -81,7 +81,7 @@ pub const ALLOWED: &[Allowed] = &[
     allow("clock_gettime", libc::SYS_clock_gettime, Any, "portable: clocks without vDSO"),
     // Ends of the process; no thread ends before it, and no signal is handled: all are blocked.
     allow("rt_sigprocmask", libc::SYS_rt_sigprocmask, Any, "abort, by a panic"),
-    allow("rt_sigaction", libc::SYS_rt_sigaction, Any, "portable: abort, where it raises before it unblocks"),
+    allow("rt_sigaction", libc::SYS_rt_sigaction, Any, "portable: abort, in libraries that raise before they unblock"),
     allow("getpid", libc::SYS_getpid, Any, "abort"),
     allow("gettid", libc::SYS_gettid, Any, "abort"),
     allow("tgkill", libc::SYS_tgkill, AbortItself, "abort"),

@@ -50,8 +50,8 @@ fn ip_options(local: IpAddr) -> Vec<(i32, i32, i32)> {
     let (v4, v6, wildcard) = (libc::IPPROTO_IP, libc::IPPROTO_IPV6, local.is_unspecified());
     let both = local.is_ipv6() && wildcard;
     let mut options = Vec::new();
-    // No don't-fragment bit, as on the classic wire, and no fragments but of what the interface does not take whole: the MTU of
-    // a cached route is any host's to lower, by an ICMP message.
+    // No don't-fragment bit, and fragments only of datagrams that are longer than the MTU of the interface. Any host can lower the
+    // MTU of a cached route by an ICMP message.
     if local.is_ipv6() {
         options.extend([(v6, libc::IPV6_V6ONLY, i32::from(!both)), (v6, libc::IPV6_MTU_DISCOVER, PMTUDISC_OMIT)]);
     }

@@ -128,7 +128,7 @@ pub enum ToHelper {
 /// Which form of the handles a worker gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Variant {
-    /// Without offload: a frame is what is on the wire.
+    /// The handles of the plan, for frames with a `virtio_net_hdr` in front.
     Plain,
 }
 

@@ -1,8 +1,8 @@
 //! The secure wire, which is specified in `docs/WIRE.md`: a handshake of X25519 and ML-KEM, datagrams sealed by an AEAD, and
 //! sessions that are made anew every two minutes.
 //!
-//! [`keys`] is what both ends know before, [`message`] the form of a datagram, [`handshake`] (with [`noise`]) what two ends come
-//! to by four of them.
+//! [`keys`] holds the keys that both ends know before, [`message`] the form of a datagram. [`handshake`], with [`noise`], makes the
+//! keys of a session from two datagrams in the long form, from four in the short form.
 
 pub mod content;
 pub mod crypt;
