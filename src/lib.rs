@@ -15,7 +15,7 @@ mod tunnel;
 use std::process::ExitCode;
 
 pub use cli::fuzzing;
-use cli::{Command, benchmark, check, init, keys, show};
+use cli::{Command, check, init, keys, show};
 pub use error::Error;
 use filter::compiler;
 use service::{descriptor_store, start};
@@ -37,7 +37,6 @@ pub fn run() -> ExitCode {
     });
     let result = cli::parse().and_then(|command| match command {
         Command::Run(tunnel, policies) => cli::run::run(*tunnel, policies, stored),
-        Command::Benchmark(classic, secrets, length) => benchmark::run(classic, secrets, length),
         Command::Check(options) => check::check(&options),
         Command::Show { name, json } => show::show(name.as_deref(), json),
         Command::Key(wanted) => keys::run(&wanted),

@@ -62,14 +62,3 @@ fn after_its_seconds_a_tunnel_in_the_foreground_ends_with_success() {
     wait_for("end", LIMIT, || a.try_status().is_none().then_some(()));
     assert!(a.stop().success());
 }
-
-#[test]
-fn the_benchmark_measures_sealing_and_opening() {
-    let sites = Sites::new();
-    let arguments = ["-enc", "aes-128", "-k", "0123456789abcdef", "-lz4", "1", "-B", "-l", "1000"];
-    let run = crate::lab::Background::run(&sites.a, &crate::lab::Scratch::new(), &[], &arguments);
-    assert!(run.status.success() && run.output.contains("PPS: "), "{}", run.output);
-    let sizes: Vec<_> =
-        run.output.lines().filter_map(|line| line.split_whitespace().next()?.parse::<u32>().ok()).collect();
-    assert_eq!(sizes, [1000, 64, 200, 1514, 9000], "{}", run.output);
-}

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::net::IpAddr;
 
-use privsep::ipc::{self, Cipher, Rules, Secret, Secrets};
+use privsep::ipc::{Cipher, Rules, Secret};
 
 use super::Command;
 use crate::Error;
@@ -46,8 +46,8 @@ Options:
   -w            only write the local side
   -loopcheck    do not send the tunnel's own datagrams into it; -r switches it on
   -noloopcheck  switch it off
-  -B            measure how fast this machine seals and opens frames, and end
-  -l BYTES      size of a frame for -B (default: 1500)
+  -B            not supported: `make bench-micro` in the source measures cipher and compression
+  -l BYTES      ignored; size of a frame for -B
   -nopromisc    leave the interface's promiscuous mode alone (-e)
   --user NAME   the user that all processes become when started by root (default: ethudp)
 ";
@@ -90,8 +90,6 @@ struct Options {
     run: Option<String>,
     exit_after: Option<u64>,
     user: Option<String>,
-    benchmark: bool,
-    length: Option<u16>,
     foreground: bool,
     read_only: bool,
     write_only: bool,
@@ -121,12 +119,6 @@ pub fn parse(arguments: &[OsString], secrets: &mut Vec<usize>) -> Result<Command
         } else {
             option(&mut options, &argument, &mut rest.by_ref().map(|(_, argument)| argument))?;
         }
-    }
-    if options.benchmark {
-        let (cipher, key) = cipher_and_key(options.cipher, options.key).map_err(Error::Usage)?;
-        let classic = ipc::Classic { cipher, compress: options.lz4 > 0, ..ipc::Classic::default() };
-        let secrets = Secrets { key, ..Secrets::default() };
-        return Ok(Command::Benchmark(classic, secrets, options.length.unwrap_or(1500)));
     }
     let policies = policies(options.foreground);
     let tunnel = tunnel(options, &operands).map_err(Error::Usage)?;
@@ -169,7 +161,11 @@ fn option(options: &mut Options, name: &str, rest: &mut impl Iterator<Item = Str
         "-loopcheck" => options.loop_check = true,
         "-noloopcheck" => options.loop_check = false,
         "-c" => options.run = Some(operand()?),
-        "-B" => options.benchmark = true,
+        "-B" => {
+            return Err(Error::usage(
+                "option -B: not supported; run `make bench-micro` in the source of ethudp to measure this machine",
+            ));
+        }
         "-l" | "-p" | "-lz4" | "-mtu" | "-mss" | "-map" | "-m" | "-x" => {
             wire_option(options, name, operand()?).map_err(Error::Usage)?;
         }
@@ -198,7 +194,7 @@ fn wire_option(options: &mut Options, name: &str, value: String) -> Result<(), S
         "-p" => options.password = Some(cipher::password(&what, value.into_bytes())?),
         "-lz4" => options.lz4 = u8::try_from(small(bounds::LZ4)?).unwrap_or(u8::MAX),
         "-mtu" => options.fragment_mtu = Some(small(bounds::FRAGMENT_MTU)?),
-        "-l" => options.length = Some(small(bounds::FRAME)?),
+        "-l" => drop(small(bounds::FRAME)?),
         "-mss" => options.mss = Some(small(0..=65535)?).filter(|&mss| mss > 0),
         "-x" => options.exit_after = Some(bounds::number(&what, &value, 0..=u64::from(u32::MAX))?).filter(|&n| n > 0),
         _ => {
@@ -374,6 +370,7 @@ mod tests {
         for (line, words) in [
             ("-e -frob 1.2.3.4 1 1.2.3.5 1 eth1", "\"-frob\": unknown"),
             ("-e -enc", "operand is missing"),
+            ("-enc xor -B -l 1000", "option -B: not supported; run `make bench-micro`"),
             ("-e 1.2.3.4 1 1.2.3.5 1", "INTERFACE is missing"),
             ("-i 1.2.3.4 1 1.2.3.5 1 10.8.0.1", "MASK is missing"),
             ("-e 1.2.3.4", "LOCAL-PORT is missing"),
@@ -394,7 +391,7 @@ mod tests {
             ("-i -e 1.2.3.4 1 1.2.3.5 1 eth1", "options -i and -e: only one mode is possible"),
             ("-e 192.0.2.300 1 1.2.3.5 1 eth1", "local address \"192.0.2.300\": is no IPv4"),
             ("-e 1.2.3.4 1 2001:db8::x 1 eth1", "remote address \"2001:db8::x\": is no IPv6"),
-            ("-B -l 10000", "option -l \"10000\": must be a number from 1 to 9234"),
+            ("-e -l 10000 1.2.3.4 1 1.2.3.5 1 eth1", "option -l \"10000\": must be a number from 1 to 9234"),
         ] {
             let error = run(line).unwrap_err();
             assert!(error.contains(words) && !error.contains('\n'), "{line}: {error}");

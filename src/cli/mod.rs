@@ -1,7 +1,6 @@
 //! The two command lines: EthUDP's, and the modern one with subcommands.
 
 mod arguments;
-pub mod benchmark;
 pub mod check;
 mod classic;
 mod convert;
@@ -16,8 +15,6 @@ mod stopped;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
-use privsep::ipc::{Classic, Secrets};
-
 use crate::supervise::policy::Policies;
 use crate::tunnel::Tunnel;
 use crate::{Error, log};
@@ -26,8 +23,6 @@ use crate::{Error, log};
 pub enum Command {
     /// Run a tunnel, with what is expected of it.
     Run(Box<Tunnel>, Policies),
-    /// Measure cipher and compression, with frames of this size and some others.
-    Benchmark(Classic, Secrets, u16),
     /// Check files.
     Check(check::Options),
     /// Show the state of one tunnel or all.

@@ -140,7 +140,6 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Command, Error> {
         Action::Check(options) => Ok(Command::Check(options)),
         Action::Convert { dir, arguments } => match classic::parse(behind_the_program(&arguments), &mut Vec::new())? {
             Command::Run(tunnel, _) => convert::text(&tunnel, dir.as_deref()).map(Command::Text),
-            Command::Benchmark(..) => Err(Error::usage("option -B: measures and ends, which no file describes")),
             other => Ok(other),
         },
         Action::Init(options) => Ok(Command::Init(options)),

@@ -58,7 +58,7 @@ const SCENARIOS: [Scenario; 6] = [
         last: ", then overflow",
         end: |end| signaled(end, Signal::SIGSEGV),
     },
-    Scenario { name: "benchmark", run: benchmark, port: PortKind::Tap, last: "", end: well },
+    Scenario { name: "memory", run: secure, port: PortKind::Tap, last: ", then memory", end: well },
 ];
 
 fn well(end: WaitStatus) -> bool {
@@ -334,12 +334,4 @@ fn wait(stage: &Stage) {
     if stage.forwards() {
         stage.hear(|_| false);
     }
-}
-
-/// Much memory, taken and given back.
-fn benchmark(stage: &Stage) {
-    let classic = Classic { cipher: Cipher::Xor, ..Classic::default() };
-    stage.say(&ToWorker::Benchmark(PROTOCOL, classic, vec![64, 9000]));
-    stage.say(&ToWorker::Secrets(Secrets { key: Secret::new(vec![1]), ..Secrets::default() }));
-    stage.hear(|message| matches!(message, FromWorker::Benchmark(_)));
 }

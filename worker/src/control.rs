@@ -118,7 +118,7 @@ impl<'a> Control<'a> {
                 self.want_report();
             }
             Some((ToWorker::Reset(counts), _)) => self.reset(counts),
-            Some((ToWorker::Start { .. } | ToWorker::Secrets(_) | ToWorker::Benchmark(..), _)) => {
+            Some((ToWorker::Start { .. } | ToWorker::Secrets(_), _)) => {
                 return Err(Error::Violation("second start"));
             }
         }

@@ -5,7 +5,6 @@
 //! all of it, and [`confine`] confines the process before any of it runs.
 
 pub mod batch;
-mod benchmark;
 pub mod confine;
 mod control;
 mod forward;

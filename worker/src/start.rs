@@ -11,6 +11,7 @@ use privsep::confine::seccomp::Allowed;
 use privsep::ipc::{Channel, Error, FromWorker, Handle, Handles, Never, PortKind, Secrets, Settings, State, ToWorker};
 use privsep::sys::process;
 
+use crate::confine;
 use crate::control::{Control, Supervisor};
 use crate::forward::{Inward, Outward, Shared, leaves_partial};
 use crate::frame::announce;
@@ -20,7 +21,6 @@ use crate::port::{Sink, Source};
 use crate::published::Published;
 use crate::rules::Rules;
 use crate::wire::{self, Counters};
-use crate::{benchmark, confine};
 
 /// Longest text of last words in bytes.
 const LAST_WORDS: usize = 500;
@@ -59,14 +59,8 @@ fn report_panics(supervisor: Arc<Supervisor>) {
 fn work(supervisor: &Supervisor, table: &[Allowed]) -> Result<(), Error> {
     let Some((message, _)) = supervisor.recv()? else { return Ok(()) };
     let Some(secrets) = receive_secrets(supervisor)? else { return Ok(()) };
-    let (settings, state, drain) = match message {
-        ToWorker::Start { protocol: PROTOCOL, settings, state, drain } => (settings, state, drain),
-        ToWorker::Benchmark(PROTOCOL, classic, sizes) => {
-            confine::for_good(confine::before_threads()?, table)?;
-            let results = benchmark::measure(classic, &secrets, &sizes);
-            return supervisor.send(&FromWorker::Benchmark(results), &[]);
-        }
-        _ => return Err(Error::Violation("supervisor and worker are of different versions")),
+    let ToWorker::Start { protocol: PROTOCOL, settings, state, drain } = message else {
+        return Err(Error::Violation("supervisor and worker are of different versions"));
     };
     let Some((port, paths)) = receive_handles(&settings)? else { return Ok(()) };
     let (outward, mut inward) = loops(&settings, &secrets, &state, port, paths)?;

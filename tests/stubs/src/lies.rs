@@ -49,7 +49,6 @@ pub const LIES: &[Attack] = &[
     lie("learned-on-path-9", OUT_OF_PLACE, |loot| say(loot, &FromWorker::Learned(9, somebody()))),
     lie("confined-twice", OUT_OF_PLACE, |loot| say(loot, &FromWorker::Confined(Confinement::default()))),
     lie("finished-without-an-end", OUT_OF_PLACE, |loot| say(loot, &FromWorker::Finished)),
-    lie("benchmark-unasked", OUT_OF_PLACE, |loot| say(loot, &FromWorker::Benchmark(Vec::new()))),
     lie("report-of-no-path", OUT_OF_PLACE, |loot| answer_report(loot, &State { paths: Vec::new(), ..honest() })),
     lie("report-of-many-paths", OUT_OF_PLACE, |loot| {
         answer_report(loot, &State { paths: vec![PathReport::default(); 20], ..honest() });

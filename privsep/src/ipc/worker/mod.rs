@@ -36,26 +36,11 @@ pub enum ToWorker {
     Report,
     /// Set counts back to zero.
     Reset(Counts),
-    /// Instead of [`ToWorker::Start`]: measure cipher and compression with frames of these sizes. Secrets follow.
-    Benchmark(u32, Classic, Vec<u16>),
 }
 
 impl Message for ToWorker {
     /// A pair for each VLAN id, 6 bytes at most, or a key and a password.
     const MAX: usize = 4096 * 6 + 8192;
-}
-
-/// Time to seal and open a frame of one size.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct BenchmarkResult {
-    /// Size of the frame in bytes.
-    pub frame: u32,
-    /// Size of the datagram that it becomes.
-    pub datagram: u32,
-    /// Nanoseconds to seal one.
-    pub seal_ns: f64,
-    /// Nanoseconds to open one.
-    pub open_ns: f64,
 }
 
 /// What confinement a worker has reached; what the kernel lacks is reported, not fatal.
@@ -135,8 +120,6 @@ pub enum FromWorker {
     Learned(u8, Address),
     /// The ticks that the worker was to run are over.
     Finished,
-    /// What was measured.
-    Benchmark(Vec<BenchmarkResult>),
     /// Last words: place and message of a panic or a fatal error.
     Dying(String),
 }

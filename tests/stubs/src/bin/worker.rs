@@ -2,7 +2,7 @@
 //!
 //! What it is to be is said by a link `attack` beside its executable, which it takes away and which points to the name of the
 //! attack, process ids of supervisor and helper: Landlock lets no worker read a file, but a link. Without one it is the real worker. A test that starts it itself says by the name that the
-//! program is given (`argv[0]`): "without CALL", or "without CALL, then panic", or "... overflow", or "... damage".
+//! program is given (`argv[0]`): "without CALL", or "without CALL, then panic", or "... overflow", "... damage" or "... memory".
 
 use std::env;
 use std::fs;
@@ -18,6 +18,8 @@ use privsep::sys::process;
 
 /// Time for which it behaves: after a second a worker's death is answered without delay.
 const QUIET: Duration = Duration::from_millis(1100);
+/// Longer than any test.
+const LIFE: Duration = Duration::from_secs(600);
 /// Time for the supervisor to act.
 const JUDGEMENT: Duration = Duration::from_millis(500);
 
@@ -58,6 +60,12 @@ fn run_without(call: &str, end: String) -> ExitCode {
             match end.as_str() {
                 "overflow" => _ = overflow(1),
                 "damage" => raw::free_twice(),
+                // More than the allocator takes from its heap.
+                "memory" => {
+                    drop(std::hint::black_box(vec![0_u8; 4 << 20]));
+                    // The end of a thread needs calls that are not in the table.
+                    sleep(LIFE);
+                }
                 _ => panic!("a bug in the worker"),
             }
         });
