@@ -12,13 +12,15 @@ use std::time::{Duration, Instant};
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
-use ethudp_worker::batch::{BATCH, Batch, Checksum, Facts, Segments, Superframe};
+use ethudp_worker::batch::{BATCH, Batch};
+use ethudp_worker::frame::superframe::{Checksum, Facts, Segments, Superframe};
 use ethudp_worker::frame::checksum::Sum;
 use ethudp_worker::frame::coalesce::Coalescer;
 use ethudp_worker::frame::segment::Segmenter;
 use ethudp_worker::wire::classic::codec::{Codec, Scratch};
 use ethudp_worker::wire::secure::{CipherKind, Keys, Opening, Sealer, Sending};
-use ethudp_worker::wire::{Counters, Route, Target};
+use ethudp_worker::endpoint::Target;
+use ethudp_worker::wire::{Counters, Route};
 use openssl::cipher::{Cipher as Peer, CipherRef};
 use openssl::cipher_ctx::CipherCtx;
 use privsep::ipc::{Cipher, State};

@@ -7,15 +7,14 @@
 pub mod batch;
 pub mod confine;
 mod control;
+pub mod endpoint;
 mod forward;
 pub mod frame;
 pub mod fuzzing;
 mod io;
-mod path;
 mod port;
-mod published;
-mod rules;
 mod start;
+mod underlay;
 pub mod wire;
 
 pub use start::run;

@@ -13,13 +13,13 @@ use privsep::sys::process;
 
 use crate::confine;
 use crate::control::{Control, Supervisor};
+use crate::forward::published::Published;
+use crate::forward::rules::Rules;
 use crate::forward::{Inward, Outward, Shared, leaves_partial};
 use crate::frame::announce;
 use crate::io::{Clock, Waker};
-use crate::path::{Inlet, Socket};
 use crate::port::{Sink, Source};
-use crate::published::Published;
-use crate::rules::Rules;
+use crate::underlay::{Inlet, Socket};
 use crate::wire::{self, Counters};
 
 /// Longest text of last words in bytes.

@@ -8,7 +8,7 @@ use aws_lc_rs::agreement::{PrivateKey, X25519};
 use privsep::ipc::{Cipher, Classic, Rules, Secret, Secrets, Secure, Wire};
 
 use super::rig::{Rig, both, header, segment, waiting};
-use crate::batch::{Batch, FOUND};
+use crate::batch::{Batch, MAX_EXPANDED};
 use crate::frame::offload::SHORT;
 use crate::port::Outgoing;
 use crate::wire::secure::keys::public;
@@ -146,7 +146,7 @@ fn a_batch_has_memory_for_all_frames() {
         });
         outgoing.begin(&batch, 0, |_| true);
     });
-    assert_eq!((kept, batch.len(), allocated.count_total), (FOUND, FOUND, 0));
+    assert_eq!((kept, batch.len(), allocated.count_total), (MAX_EXPANDED, MAX_EXPANDED, 0));
 }
 
 #[test]

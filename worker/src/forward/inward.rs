@@ -8,10 +8,11 @@ use nix::poll::PollFlags;
 
 use super::{DRAINING_US, FULL_US, QUEUE_WAIT_US, REST_US, Shared};
 use crate::batch::Batch;
+use crate::endpoint::Target;
 use crate::io::{Received, wait};
-use crate::path::{Inlet, Outlet};
 use crate::port::Sink;
-use crate::wire::{Outbox, Route, Session, Target};
+use crate::underlay::{Inlet, Outlet};
+use crate::wire::{Outbox, Route, Session};
 
 /// Receives datagrams, has the session open them, sends what it answers, applies the rules, gives frames away.
 pub struct Inward {
@@ -144,7 +145,7 @@ impl Inward {
             let (Some(socket), Some(counters)) = (shared.sockets.get(path), shared.counters.paths.get(path)) else {
                 continue;
             };
-            if target == Target::Nobody {
+            if target == Target::Unknown {
                 continue;
             }
             let (mut next, end) = (numbers.start, numbers.end);

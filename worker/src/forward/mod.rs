@@ -6,8 +6,10 @@
 mod allocations;
 mod inward;
 mod outward;
+pub mod published;
 #[cfg(test)]
 pub(crate) mod rig;
+pub mod rules;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -16,10 +18,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 pub use inward::Inward;
 pub use outward::{Outward, leaves_partial};
 
+use crate::forward::published::Published;
+use crate::forward::rules::Rules;
 use crate::io::{Clock, Waker};
-use crate::path::Socket;
-use crate::published::Published;
-use crate::rules::Rules;
+use crate::underlay::Socket;
 use crate::wire::{Counters, Route};
 
 /// Pause of a handle after an error (an interface that is down), which would otherwise be reported without end.

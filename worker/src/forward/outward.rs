@@ -8,13 +8,15 @@ use std::sync::atomic::Ordering::Relaxed;
 use nix::poll::PollFlags;
 
 use super::{DRAINING_US, QUEUE_WAIT_US, REST_US, Shared};
-use crate::batch::{Batch, Facts, PACKETS};
+use crate::batch::{Batch, PACKETS};
+use crate::endpoint::Target;
+use crate::forward::rules::PEERS;
 use crate::frame::segment::Segmenter;
+use crate::frame::superframe::Facts;
 use crate::io::{Received, wait};
-use crate::path::Outlet;
 use crate::port::Source;
-use crate::rules::PEERS;
-use crate::wire::{Sealer, Target};
+use crate::underlay::Outlet;
+use crate::wire::Sealer;
 
 /// Takes frames, applies the rules, seals them, sends them.
 pub struct Outward {
@@ -196,7 +198,7 @@ fn seal_and_send(shared: &Shared, sealer: &mut Sealer, outlet: &mut Outlet, batc
     let (Some(socket), Some(counters)) = (shared.sockets.get(path), shared.counters.paths.get(path)) else {
         return;
     };
-    if target == Target::Nobody {
+    if target == Target::Unknown {
         return;
     }
     let (mut next, end, mut deadline) = (0, datagrams.len(), None);

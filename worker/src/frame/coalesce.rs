@@ -5,8 +5,8 @@
 use super::checksum::Sum;
 use super::ethernet::{IPV4, IPV6, TCP, TPID_8021AD, TPID_8021Q, UDP, payload, word};
 use super::ipv6;
-use super::segment::{DF, FLAGS, PACKET, PSH, TAGS, sequence, short, transport_header};
-use crate::batch::{Checksum, Facts, Segments, Superframe};
+use super::segment::{DF, FLAGS, PACKET, PSH, sequence, short, transport_header};
+use super::superframe::{Checksum, Facts, Segments, Superframe, TAGS};
 
 /// Flows of which a superframe can grow at the same time.
 const FLOWS: usize = 8;

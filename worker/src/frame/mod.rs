@@ -11,6 +11,7 @@ pub mod mss;
 pub mod offload;
 pub mod plausible;
 pub mod segment;
+pub mod superframe;
 pub mod udp;
 pub mod vlan;
 

@@ -1,100 +1,16 @@
 //! What the kernel says of a frame beside its bytes: the `virtio_net_hdr` in front of it (`linux/virtio_net.h`).
 
-use std::fmt;
-
 use super::checksum::Sum;
 use super::crc32c::crc32c;
-use super::ethernet::{IPV6, TCP, TPID_8021AD, TPID_8021Q, UDP, payload};
-use super::segment::{PACKETS, TAGS};
-use super::{HEADER, ipv6};
-use crate::batch::{Checksum, Facts, Segments, Superframe};
+use super::ethernet::{IPV6, TPID_8021AD, TPID_8021Q, payload};
+use super::ipv6;
+use super::superframe::{
+    Checksum, ECN, Facts, NEEDS_CHECKSUM, NONE, Segments, Superframe, TAGS, TCP4, TCP6, UDP_DATAGRAMS, VALID, check,
+};
+pub use super::superframe::{Refused, SHORT};
 
-/// Length of that header in bytes, without the number of buffers: what a TAP and a packet socket begin with.
-pub const SHORT: usize = 10;
-/// Length of it with them.
+/// Length of the header in front of a frame in bytes, with the number of buffers.
 pub const LONG: usize = 12;
-
-/// Least length of a TCP header in bytes.
-pub const TCP_HEADER: usize = 20;
-/// Length of a UDP header in bytes.
-pub const UDP_HEADER: usize = 8;
-
-const NEEDS_CHECKSUM: u8 = 1;
-/// The kernel has seen that the checksum is right; nothing follows from it here.
-const VALID: u8 = 2;
-const NONE: u8 = 0;
-const TCP4: u8 = 1;
-const TCP6: u8 = 4;
-const UDP_DATAGRAMS: u8 = 5;
-/// The first segment has CWR, which its header says, too.
-const ECN: u8 = 0x80;
-
-/// Why a frame is not taken with what is said of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
-    /// The header in front of the frame is cut: its length in bytes.
-    NoHeader(usize),
-    /// It has flags that are not known.
-    Flags(u8),
-    /// Its kind of superframe is not known.
-    Kind(u8),
-    /// Segments would have no payload, or more than a packet holds.
-    SegmentSize(u16),
-    /// Its headers end behind the frame: their length, and the frame's.
-    HeaderLength(u16, usize),
-    /// The checksum is not in what it sums, or that not in the frame.
-    Checksum(Checksum, usize),
-    /// A superframe's checksum is not to be completed, or not that of its kind.
-    NotPartial(Segments),
-    /// No IPv4 or IPv6 that leads to what the superframe claims to carry; as of a superframe inside a tunnel's headers.
-    NotTransport(Segments),
-    /// A packet or segment is not as long as its header says: where that is, in bytes.
-    Length(usize),
-    /// It is a fragment.
-    Fragment,
-    /// More bytes of headers than are copied to each segment.
-    LongHeaders(usize),
-    /// More packets than a superframe of sound mind has.
-    Packets(usize),
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoHeader(length) => write!(f, "offload header of {length} bytes, less than {SHORT}"),
-            Self::Flags(flags) => write!(f, "offload flags {flags:#04x}, known are {NEEDS_CHECKSUM} and {VALID}"),
-            Self::Kind(kind) => {
-                write!(
-                    f,
-                    "superframe of kind {kind:#04x}, known are {TCP4}, {TCP6}, {UDP_DATAGRAMS} and bit {ECN:#04x}"
-                )
-            }
-            Self::SegmentSize(size) => write!(f, "superframe of segments of {size} bytes, which make no packet"),
-            Self::HeaderLength(header, frame) => write!(f, "headers of {header} bytes in a frame of {frame}"),
-            Self::Checksum(Checksum { start, offset }, frame) => {
-                write!(f, "checksum from {start} on, to be put {offset} behind that, in a frame of {frame} bytes")
-            }
-            Self::NotPartial(kind) => {
-                write!(f, "superframe {kind:?} with another checksum to be completed than its own")
-            }
-            Self::NotTransport(kind) => write!(f, "superframe {kind:?} whose headers do not lead there"),
-            Self::Length(at) => write!(f, "superframe whose header at {at} has a length that is not its own"),
-            Self::Fragment => write!(f, "superframe that is a fragment"),
-            Self::LongHeaders(length) => write!(f, "superframe with {length} bytes of headers"),
-            Self::Packets(packets) => write!(f, "superframe of {packets} packets, more than {PACKETS}"),
-        }
-    }
-}
-
-impl Segments {
-    /// Protocol number, least length of its header, and where in it the checksum is.
-    pub(super) fn transport(self) -> (u8, usize, u16) {
-        match self {
-            Self::Tcp4 | Self::Tcp6 => (TCP, TCP_HEADER, 16),
-            Self::Udp => (UDP, UDP_HEADER, 6),
-        }
-    }
-}
 
 /// What the header in front of `frame` says, in the machine's byte order; bytes behind [`SHORT`] do not matter. Its length of
 /// headers is a hint only, which may be that of the whole frame.
@@ -118,24 +34,6 @@ pub fn parse(header: &[u8], frame: &[u8]) -> Result<Facts, Refused> {
     };
     let facts = Facts { checksum, superframe: kind.map(|kind| Superframe { kind, header, segment }), vlan: None };
     check(&facts, frame.len()).map(|()| facts)
-}
-
-/// Whether facts can be true of a frame of `length` bytes.
-pub(super) fn check(facts: &Facts, length: usize) -> Result<(), Refused> {
-    if let Some(checksum @ Checksum { start, offset }) = facts.checksum
-        && (usize::from(start) < HEADER || usize::from(start) + usize::from(offset) + 2 > length)
-    {
-        return Err(Refused::Checksum(checksum, length));
-    }
-    let Some(Superframe { kind, header, segment }) = facts.superframe else { return Ok(()) };
-    let (_, least, offset) = kind.transport();
-    match facts.checksum {
-        _ if segment == 0 || segment == u16::MAX => Err(Refused::SegmentSize(segment)),
-        _ if usize::from(header) > length => Err(Refused::HeaderLength(header, length)),
-        Some(checksum) if usize::from(checksum.start) + least > length => Err(Refused::Checksum(checksum, length)),
-        Some(checksum) if checksum.offset != offset => Err(Refused::NotPartial(kind)),
-        _ => Ok(()),
-    }
 }
 
 /// The header to put in front of a frame, in the machine's byte order. Its first [`SHORT`] bytes are the one without a number

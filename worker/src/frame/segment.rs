@@ -4,16 +4,10 @@
 use super::checksum::Sum;
 use super::ethernet::{IPV4, IPV6, TPID_8021AD, TPID_8021Q, payload, word};
 use super::ipv6;
-use super::offload::{Refused, check};
-use crate::batch::{Checksum, Facts, Segments, Superframe};
+use super::superframe::{Checksum, Facts, PACKETS, Refused, Segments, Superframe, TAGS, check};
 
 /// Bytes of headers in a superframe at most: two tags, IPv6 with extension headers of 134 bytes, and TCP with all options.
 pub const HEADERS: usize = 256;
-/// VLAN tags in front of a packet at most, as in the kernel.
-pub(super) const TAGS: usize = 8;
-/// Packets that a superframe is cut into at most. The kernel's own have segments of 36 bytes at least, with the usual options
-/// (`TCP_MIN_SND_MSS`), which makes 1,820; a virtual machine can say one byte.
-pub const PACKETS: usize = 2048;
 /// Longest packet.
 pub(super) const PACKET: usize = u16::MAX as usize;
 

@@ -16,12 +16,13 @@ use privsep::ipc::{Address, Remote, Secure, State, Timestamp};
 
 use super::secure::{pair_of, random};
 use crate::batch::Batch;
+use crate::endpoint::Target;
 use crate::wire::secure::content::{self, Content};
 use crate::wire::secure::crypt::{HEADER, TAG};
 use crate::wire::secure::keys::MACS;
 use crate::wire::secure::message::{Form, INITIATION, RESPONSE};
 use crate::wire::secure::{Sealer, Session, Told};
-use crate::wire::{Counters, Outbox, Target};
+use crate::wire::{Counters, Outbox};
 
 const SECOND: u64 = 1_000_000;
 /// Steps of a script, and seconds of it in which the network is left alone, at most: so long that a session is replaced some times.
@@ -472,7 +473,7 @@ impl World {
         self.run(CALM);
         for which in 0..2 {
             let route = self.ends[which].session.route();
-            assert!(route.sending.is_some() && route.now().1 != Target::Nobody, "end {which} has not come back");
+            assert!(route.sending.is_some() && route.now().1 != Target::Unknown, "end {which} has not come back");
             let mut frame = vec![0xee; 60];
             frame[14] = u8::from(which == 1);
             let left = self.frames[which].entry(hash(&frame)).or_default();

@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use privsep::ipc::{PortKind, SharedPort};
 
-use crate::batch::{Batch, Facts, MAX_FRAME};
+use crate::batch::{Batch, MAX_FRAME};
 use crate::frame::HEADER;
 use crate::frame::offload;
 use crate::frame::segment::Segmenter;
+use crate::frame::superframe::Facts;
 use crate::io::Received;
 #[cfg(test)]
 pub use outgoing::Outgoing;
@@ -134,8 +135,8 @@ impl AsFd for Sink {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batch::{Checksum, Segments, Superframe};
-    use crate::frame::segment::PACKETS;
+    use crate::frame::superframe::PACKETS;
+    use crate::frame::superframe::{Checksum, Segments, Superframe};
 
     /// A superframe of TCP over IPv4 with this payload, in segments of that size, of which the kernel says this.
     fn superframe(payload: usize, segment: u16, checksum: Option<Checksum>, field: [u8; 2]) -> Batch {

@@ -2,9 +2,10 @@
 
 use nix::errno::Errno;
 
-use crate::batch::{Batch, FOUND, Facts};
+use crate::batch::{Batch, MAX_EXPANDED};
 use crate::frame::coalesce::{Coalescer, Planned};
 use crate::frame::offload::{self, LONG, SHORT};
+use crate::frame::superframe::Facts;
 
 /// One batch at a time; its memory is used again.
 pub struct Outgoing {
@@ -57,8 +58,8 @@ impl Packet<'_> {
 impl Outgoing {
     /// Its memory is there at the start for as many frames as a batch can have. With `singly` frames are not put together.
     pub fn new(singly: bool) -> Self {
-        let coalescer = if singly { Coalescer::default() } else { Coalescer::new(true).with_room(FOUND) };
-        Self { coalescer, first: 0, items: Vec::with_capacity(FOUND), done: 0, singly }
+        let coalescer = if singly { Coalescer::default() } else { Coalescer::new(true).with_room(MAX_EXPANDED) };
+        Self { coalescer, first: 0, items: Vec::with_capacity(MAX_EXPANDED), done: 0, singly }
     }
 
     /// From the next batch on, superframes of UDP are made or not.
@@ -153,7 +154,7 @@ pub mod tests {
 
     #[test]
     fn a_checksum_that_is_to_be_completed_is_told_of_a_frame_as_of_a_superframe() {
-        let checksum = Some(crate::batch::Checksum { start: 34, offset: 16 });
+        let checksum = Some(crate::frame::superframe::Checksum { start: 34, offset: 16 });
         let facts = Facts { checksum, ..Facts::default() };
         let mut batch = Batch::default();
         for number in 0..3_u32 {

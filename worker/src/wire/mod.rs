@@ -6,103 +6,22 @@
 //! side has one of its own. What a sealer must know of the session is its [`Route`], a copy that is replaced when it changes.
 
 pub mod classic;
+pub mod counters;
 pub mod health;
-mod outbox;
+pub mod outbox;
 pub mod remote;
+pub mod route;
 pub mod secure;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
-use privsep::ipc::{Counts, Secrets, Settings, SharedPath, SharedPort, SharedSeal, State, Wire};
+use privsep::ipc::{Counts, Secrets, Settings, State, Wire};
 
 use crate::batch::Batch;
+use crate::endpoint::Target;
+pub use counters::Counters;
 pub use outbox::Outbox;
-
-/// Where a peer is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
-    /// Its address.
-    pub remote: SocketAddr,
-    /// Our address that its datagrams come to, where we have several: what it hears from another may not reach it.
-    pub local: Option<IpAddr>,
-}
-
-impl From<SocketAddr> for Place {
-    fn from(remote: SocketAddr) -> Self {
-        Self { remote, local: None }
-    }
-}
-
-/// Where the datagrams of a path go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Target {
-    /// Where the path always goes. From which address of ours is the kernel's choice, unless the peer hears another one alone.
-    Fixed(Place),
-    /// To this place.
-    Place(Place),
-    /// Nobody has been learned yet.
-    Nobody,
-}
-
-impl Target {
-    /// The peer's address, as far as it is known.
-    pub fn address(self) -> Option<SocketAddr> {
-        match self {
-            Self::Fixed(place) | Self::Place(place) => Some(place.remote),
-            Self::Nobody => None,
-        }
-    }
-}
-
-/// Where frames go: what a session knows and its sealers must know.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Route {
-    /// Number of the path that frames leave by.
-    pub active: usize,
-    /// Where each path leads; never none.
-    pub targets: Vec<Target>,
-    /// What seals frames, where a session does; the same only as itself.
-    pub sending: Option<Arc<secure::Sending>>,
-}
-
-impl Route {
-    /// Path and target of the frames that leave now.
-    pub fn now(&self) -> (usize, Target) {
-        let active = self.active.min(self.targets.len().saturating_sub(1));
-        (active, self.targets.get(active).copied().unwrap_or(Target::Nobody))
-    }
-
-    /// The addresses of all peers that are known.
-    pub fn peers(&self) -> impl Iterator<Item = SocketAddr> {
-        self.targets.iter().filter_map(|target| target.address())
-    }
-}
-
-/// Where a machine counts.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// The local side.
-    pub port: SharedPort,
-    /// What sealing did to the size of frames.
-    pub seal: SharedSeal,
-    /// Each path.
-    pub paths: Vec<SharedPath>,
-}
-
-impl Counters {
-    /// Goes on from where an earlier worker had come to.
-    pub fn new(state: &State, paths: usize) -> Self {
-        let path =
-            |number: usize| state.paths.get(number).map(|path| SharedPath::new(&path.counters)).unwrap_or_default();
-        Self {
-            port: SharedPort::new(&state.port),
-            seal: SharedSeal::new(&state.seal),
-            paths: (0..paths).map(path).collect(),
-        }
-    }
-}
+pub use route::Route;
 
 /// Makes the machines of a tunnel.
 ///

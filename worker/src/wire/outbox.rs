@@ -67,11 +67,11 @@ mod tests {
     fn what_goes_the_same_way_goes_together_and_what_does_not_fit_is_dropped() {
         let mut outbox = Outbox::default();
         let address = Target::Fixed(std::net::SocketAddr::from(([192, 0, 2, 1], 1)).into());
-        for (path, target) in [(0, Target::Nobody), (0, address), (0, address), (1, address)] {
+        for (path, target) in [(0, Target::Unknown), (0, address), (0, address), (1, address)] {
             assert!(outbox.push(path, target, |_| 3));
         }
         let runs: Vec<_> = outbox.runs().collect();
-        assert_eq!(runs, [(0, Target::Nobody, 0..1), (0, address, 1..3), (1, address, 3..4)]);
+        assert_eq!(runs, [(0, Target::Unknown, 0..1), (0, address, 1..3), (1, address, 3..4)]);
         while outbox.push(0, address, |_| 1360) {}
         assert_eq!(outbox.batch().len(), DATAGRAMS);
         outbox.clear();

@@ -4,12 +4,12 @@ use std::net::IpAddr;
 
 use privsep::ipc::Address;
 
-use crate::wire::{Place, Target};
+use crate::endpoint::{Endpoint, Target};
 
 /// The remote of a path.
 pub enum Remote {
     /// The kernel drops datagrams of others.
-    Fixed(Place),
+    Fixed(Endpoint),
     /// Learned within limits.
     Learned(Learned),
 }
@@ -20,19 +20,19 @@ pub struct Learned {
     pub address: Option<IpAddr>,
     /// Only this port is learned.
     pub port: Option<u16>,
-    current: Option<Place>,
+    current: Option<Endpoint>,
 }
 
 impl Remote {
     /// From what the supervisor says, and what an earlier worker had learned: the peer's address, and ours that it asked.
     pub fn new(remote: &privsep::ipc::Remote, learned: Option<Address>, local: Option<IpAddr>) -> Self {
         match *remote {
-            privsep::ipc::Remote::Fixed(Address(remote)) => Self::Fixed(Place { remote, local }),
+            privsep::ipc::Remote::Fixed(Address(remote)) => Self::Fixed(Endpoint { remote, local }),
             privsep::ipc::Remote::Learned { address, port } => {
                 let mut remote = Learned { address, port, current: None };
                 // It comes from an earlier worker, so it is held to the limits like any other.
                 if let Some(Address(learned)) = learned {
-                    remote.learn(Place { remote: learned, local });
+                    remote.learn(Endpoint { remote: learned, local });
                 }
                 Self::Learned(remote)
             }
@@ -48,7 +48,7 @@ impl Remote {
     pub fn target(&self) -> Target {
         match self {
             Self::Fixed(place) => Target::Fixed(*place),
-            Self::Learned(learned) => learned.current.map_or(Target::Nobody, Target::Place),
+            Self::Learned(learned) => learned.current.map_or(Target::Unknown, Target::Learned),
         }
     }
 
@@ -69,7 +69,7 @@ impl Remote {
     }
 
     /// The peer is at this place, if that is within the limits.
-    pub fn is_at(&mut self, source: Place) {
+    pub fn is_at(&mut self, source: Endpoint) {
         match self {
             Self::Fixed(place) => place.local = source.local,
             Self::Learned(learned) => {
@@ -95,18 +95,18 @@ impl Remote {
 
 impl Learned {
     /// The learned place.
-    pub fn get(&self) -> Option<Place> {
+    pub fn get(&self) -> Option<Endpoint> {
         self.current
     }
 
     /// Whether `source` is within the limits.
-    pub fn admits(&self, source: Place) -> bool {
+    pub fn admits(&self, source: Endpoint) -> bool {
         let source = source.remote;
         self.address.is_none_or(|address| address == source.ip()) && self.port.is_none_or(|port| port == source.port())
     }
 
     /// Learns `source`, the last one wins; false when it is outside the limits.
-    pub fn learn(&mut self, source: Place) -> bool {
+    pub fn learn(&mut self, source: Endpoint) -> bool {
         let right = self.admits(source);
         if right {
             self.current = Some(source);
@@ -131,7 +131,7 @@ mod tests {
             (None, Some(6000), [true, false, true]),
         ] {
             let mut remote = Remote::new(&privsep::ipc::Remote::Learned { address, port }, None, None);
-            assert_eq!(remote.target(), Target::Nobody);
+            assert_eq!(remote.target(), Target::Unknown);
             let Remote::Learned(inner) = &mut remote else { panic!() };
             assert_eq!([a, b, c].map(|source| inner.learn(source.into())), learned);
             let last = [c, b, a].into_iter().zip(learned.into_iter().rev()).find(|(_, right)| *right);

@@ -1,9 +1,9 @@
 //! Joining.
 
-use ethudp_worker::batch::Checksum;
 use ethudp_worker::frame::coalesce::Coalescer;
 use ethudp_worker::frame::offload;
 use ethudp_worker::frame::segment::Segmenter;
+use ethudp_worker::frame::superframe::Checksum;
 use ethudp_worker::fuzzing;
 use proptest::collection::vec;
 use proptest::prelude::*;

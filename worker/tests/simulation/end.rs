@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use ethudp_worker::batch::Batch;
-use ethudp_worker::wire::{Counters, Outbox, Sealer, Session, Target, machines};
+use ethudp_worker::endpoint::Target;
+use ethudp_worker::wire::{Counters, Outbox, Sealer, Session, machines};
 use privsep::ipc::{
     Address, Cipher, Classic, PathHealth, PathReport, Remote, Rules, Secret, Secrets, Settings, SharedPath, State, Wire,
 };

@@ -18,10 +18,11 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use ethudp_worker::batch::Batch;
+use ethudp_worker::endpoint::Target;
 use ethudp_worker::wire::secure::keys::{KEY, Pair};
 use ethudp_worker::wire::secure::message::{self, Message};
 use ethudp_worker::wire::secure::{Sealer, Session, Told};
-use ethudp_worker::wire::{Counters, Outbox, Target};
+use ethudp_worker::wire::{Counters, Outbox};
 use privsep::ipc::{Address, PathReport, Remote, State, Timestamp};
 
 use crate::end::{Datagram, address, datagram};
@@ -381,7 +382,7 @@ impl Secure {
         for which in 0..2 {
             let route = self.ends[which].session.route().clone();
             self.run.check(route.sending.is_some(), &format!("end {which} has no session under {skies:?}"));
-            self.run.check(route.now().1 != Target::Nobody, &format!("end {which} does not know where its peer is"));
+            self.run.check(route.now().1 != Target::Unknown, &format!("end {which} does not know where its peer is"));
         }
         let time = self.random.below(200 * SECOND);
         self.advance(time);

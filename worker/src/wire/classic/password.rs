@@ -4,7 +4,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::codec::{Kind, PASSWORD, kind};
-use crate::wire::Place;
+use crate::endpoint::Endpoint;
 use crate::wire::remote::Remote;
 
 /// The whole message that has the right password: word, password, NUL.
@@ -33,7 +33,7 @@ impl Password {
 ///
 /// A fixed remote is the kernel's business. A learned one without a password is whoever sent last, within the limits; with
 /// a password it is who sent that last, and everybody else is foreign.
-pub fn admits(remote: &mut Remote, password: Option<&Password>, source: Option<Place>, decoded: &[u8]) -> bool {
+pub fn admits(remote: &mut Remote, password: Option<&Password>, source: Option<Endpoint>, decoded: &[u8]) -> bool {
     let (Remote::Learned(learned), Some(source)) = (remote, source) else { return true };
     match password {
         None => learned.learn(source),

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use super::codec::{Codec, Scratch};
 use super::fragment::{self, Splitter};
 use crate::batch::{Batch, PACKETS};
-use crate::wire::{Counters, Route, Target};
+use crate::endpoint::Target;
+use crate::wire::counters::Counters;
+use crate::wire::route::Route;
 
 /// One loop's.
 pub struct Sealer {
@@ -33,7 +35,7 @@ impl Sealer {
         counters.seal.compress_overhead.add(sizes.compress_overhead);
         counters.seal.encrypt_overhead.add(sizes.encrypt_overhead);
         let Some(counters) = counters.paths.get(path) else { return (frames, path, target) };
-        if target == Target::Nobody {
+        if target == Target::Unknown {
             counters.tx_dropped_unlearned.add(frames.len() as u64);
             frames.clear();
             return (frames, path, target);
@@ -70,11 +72,11 @@ mod tests {
     use privsep::ipc::Cipher;
 
     use super::*;
-    use crate::wire::Place;
+    use crate::endpoint::Endpoint;
 
     #[test]
     fn there_is_room_for_both_fragments_of_as_many_packets_as_are_sent_at_a_time() {
-        let address = Place::from(std::net::SocketAddr::from(([192, 0, 2, 1], 6000)));
+        let address = Endpoint::from(std::net::SocketAddr::from(([192, 0, 2, 1], 6000)));
         let route = Route { active: 0, targets: vec![Target::Fixed(address)], sending: None };
         let codec = Arc::new(Codec::new(Cipher::None, b"", false));
         let mut sealer = Sealer::new(codec, Some(Splitter::new(1200, 0)), route);

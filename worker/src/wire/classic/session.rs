@@ -10,10 +10,14 @@ use super::fragment::{self, Outcome, Reassembly, Splitter};
 use super::password::{self, Password};
 
 use crate::batch::Batch;
+use crate::endpoint::{Endpoint, Target};
 use crate::frame::HEADER;
 use crate::frame::plausible::is_plausible;
+use crate::wire::counters::Counters;
+use crate::wire::health;
+use crate::wire::outbox::Outbox;
 use crate::wire::remote::Remote;
-use crate::wire::{Counters, Outbox, Place, Route, Target, health};
+use crate::wire::route::Route;
 
 /// Length of a tick in microseconds.
 pub const TICK_US: u64 = 1_000_000;
@@ -52,7 +56,7 @@ struct Messages {
 struct Path {
     remote: Remote,
     /// Who was admitted last.
-    admitted: Option<Place>,
+    admitted: Option<Endpoint>,
     reassembly: Option<Reassembly>,
     health: PathHealth,
     /// Tick in which the last PONG came; 0 before the first.
@@ -212,7 +216,7 @@ impl Session {
     fn ping(&mut self, now_us: u64, counters: &Counters, out: &mut Outbox) {
         for (number, (path, counts)) in self.paths.iter_mut().zip(&counters.paths).enumerate() {
             let target = path.remote.target();
-            if target != Target::Nobody {
+            if target != Target::Unknown {
                 path.ping_sent_us = now_us;
                 let sent = say(self.splitter.as_ref(), number, target, &self.messages.ping, counts, out);
                 counts.pings_sent.add(u64::from(sent));
@@ -298,7 +302,7 @@ fn say(
     counts: &SharedPath,
     out: &mut Outbox,
 ) -> bool {
-    if target == Target::Nobody {
+    if target == Target::Unknown {
         counts.tx_dropped_unlearned.add(1);
         return false;
     }

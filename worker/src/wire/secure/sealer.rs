@@ -4,7 +4,9 @@ use super::content::{self, FRAGMENT_HEADER, FRAME_HEADER, ITEM_HEADER};
 use super::crypt::{HEADER, Sending, TAG};
 use super::fragment;
 use crate::batch::{Batch, PACKETS};
-use crate::wire::{Counters, Route, Target};
+use crate::endpoint::Target;
+use crate::wire::counters::Counters;
+use crate::wire::route::Route;
 
 /// The queue of the loop that takes frames.
 const QUEUE: u8 = 0;
@@ -41,7 +43,7 @@ impl Sealer {
             frames.clear();
             return (frames, path, target);
         };
-        if target == Target::Nobody {
+        if target == Target::Unknown {
             counts.tx_dropped_unlearned.add(frames.len() as u64);
             frames.clear();
             return (frames, path, target);
@@ -149,7 +151,8 @@ mod tests {
     use super::super::crypt::tests::{CIPHERS, pair};
     use super::super::{Opening, Unpacker};
     use super::*;
-    use crate::batch::{Checksum, Facts, MAX_FRAME};
+    use crate::batch::MAX_FRAME;
+    use crate::frame::superframe::{Checksum, Facts};
 
     /// A frame, and its checksum that is to be completed.
     type Frame = (Vec<u8>, Option<Checksum>);
@@ -277,7 +280,7 @@ mod tests {
         assert_eq!(sealer.seal(&mut frames, &counters).0.len(), 1);
         assert_eq!(counters.paths[0].tx_dropped_unfragmentable.get(), 1);
         let route = sealer.route().clone();
-        for route in [Route { sending: None, ..route.clone() }, Route { targets: vec![Target::Nobody], ..route }] {
+        for route in [Route { sending: None, ..route.clone() }, Route { targets: vec![Target::Unknown], ..route }] {
             sealer.set_route(&route);
             let mut frames = batch(&[frame(60, 1), frame(60, 2)]);
             assert!(sealer.seal(&mut frames, &counters).0.is_empty());

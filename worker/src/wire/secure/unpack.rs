@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::content::{self, Content, Frame};
 use super::fragment::{Outcome, Reassembly};
-use crate::batch::Found;
+use crate::batch::Collector;
 
 /// What is for the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl Unpacker {
         memory: &mut [u8],
         content: Range<usize>,
         now_us: u64,
-        found: &mut Found<'_>,
+        found: &mut Collector<'_>,
     ) -> Result<Option<Control>, Lost> {
         let base = content.start;
         let bytes = &memory[content.clone()];

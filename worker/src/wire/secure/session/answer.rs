@@ -5,9 +5,10 @@ use privsep::ipc::{Timestamp, Trouble};
 use super::attempt::Stage as Sent;
 use super::slots::{Established, Stage, Waiting};
 use super::{From, SECOND, SILENT, Session, post};
+use crate::endpoint::Target;
+use crate::wire::outbox::Outbox;
 use crate::wire::secure::handshake::{Answered, Refused, Responded, respond};
 use crate::wire::secure::message::{self, Form, Initiation, Kem, Message, Response};
-use crate::wire::{Outbox, Target};
 
 /// By how many nanoseconds the timestamp of an initiation is less than that of one that waits, where it is stale and not late.
 const STALE: u64 = 10_000_000_000;
@@ -119,7 +120,7 @@ impl Session {
         let is_young = |current: &Established| from.now_us < current.born_us + SILENT * self.interval * SECOND;
         let works =
             self.slots.current.as_ref().is_some_and(|current| is_young(current) || self.paths.answer(self.tick));
-        let may = !works && from.target != Target::Nobody;
+        let may = !works && from.target != Target::Unknown;
         if !may || !self.stale.allows(from.now_us) || !self.is_whole(initiation.bytes) {
             return;
         }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::{From, MILLISECOND, SECOND};
-use crate::wire::Target;
+use crate::endpoint::Target;
 use crate::wire::secure::handshake::{Initiator, KemInitiator};
 use crate::wire::secure::message::Form;
 

@@ -25,8 +25,11 @@ use super::handshake::{Initiator, Random};
 use super::keys::Pair;
 use super::message::{self, Form, Message};
 use super::unpack::{Lost, Unpacker};
-use crate::batch::{Batch, Found};
-use crate::wire::{Counters, Outbox, Place, Route, Target};
+use crate::batch::{Batch, Collector};
+use crate::endpoint::{Endpoint, Target};
+use crate::wire::counters::Counters;
+use crate::wire::outbox::Outbox;
+use crate::wire::route::Route;
 use answer::Kept;
 use attempt::Attempts;
 use limits::{Paced, Recent};
@@ -118,7 +121,7 @@ pub struct Session {
 #[derive(Clone, Copy)]
 struct From {
     path: usize,
-    source: Option<Place>,
+    source: Option<Endpoint>,
     target: Target,
     now_us: u64,
 }
@@ -197,7 +200,7 @@ impl Session {
         from: From,
         memory: &mut [u8],
         datagram: Range<usize>,
-        found: &mut Found<'_>,
+        found: &mut Collector<'_>,
         counts: &SharedPath,
         out: &mut Outbox,
     ) {

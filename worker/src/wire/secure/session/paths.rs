@@ -6,8 +6,10 @@ use privsep::ipc::{MAX_PATHS, PathHealth, PathReport};
 
 use super::carries::Carries;
 use super::limits::Recent;
+use crate::endpoint::{Endpoint, Target};
+use crate::wire::health;
+use crate::wire::outbox::Outbox;
 use crate::wire::remote::Remote;
-use crate::wire::{Outbox, Place, Target, health};
 
 /// Pings that may be answered: by each path those of five seconds, which are one and ten to new addresses each second, and of a new
 /// session six, and as many to where its handshake ended. Who causes those to new addresses does not push out those to the peer.
@@ -70,19 +72,19 @@ impl Path {
     }
 
     /// Where an answer to a datagram from there goes; `None` where nothing may.
-    pub fn answer_to(&self, source: Option<Place>) -> Option<Target> {
+    pub fn answer_to(&self, source: Option<Endpoint>) -> Option<Target> {
         match &self.remote {
             Remote::Fixed(place) => {
                 let local = source.and_then(|source| source.local).or(place.local);
-                Some(Target::Fixed(Place { local, ..*place }))
+                Some(Target::Fixed(Endpoint { local, ..*place }))
             }
-            Remote::Learned(learned) => source.filter(|&source| learned.admits(source)).map(Target::Place),
+            Remote::Learned(learned) => source.filter(|&source| learned.admits(source)).map(Target::Learned),
         }
     }
 
     /// Whether a datagram from there is from where the peer is. A fixed peer may ask any address of ours, as long as it answers
     /// what leaves by the kernel's choice.
-    pub fn is_from_peer(&self, source: Option<Place>, tick: u64) -> bool {
+    pub fn is_from_peer(&self, source: Option<Endpoint>, tick: u64) -> bool {
         match &self.remote {
             Remote::Fixed(place) => source.is_none_or(|source| {
                 let serves = place.local.is_none() && tick <= self.last_pong + SERVES * self.interval;
@@ -93,7 +95,7 @@ impl Path {
     }
 
     /// The peer has shown to be there.
-    pub fn is_at(&mut self, source: Option<Place>) {
+    pub fn is_at(&mut self, source: Option<Endpoint>) {
         if let Some(source) = source {
             self.remote.is_at(source);
         }
@@ -137,15 +139,15 @@ impl Paths {
     }
 
     /// Takes a pong: if it comes from where its ping went, and in time, the path answers and the peer is there. Whether it does.
-    pub fn ponged(&mut self, token: [u8; 8], number: usize, source: Option<Place>, tick: u64, now_us: u64) -> bool {
+    pub fn ponged(&mut self, token: [u8; 8], number: usize, source: Option<Endpoint>, tick: u64, now_us: u64) -> bool {
         let answers = |ping: &Ping| {
             let in_time = now_us < ping.sent_us + ANSWERED;
             ping.token == token
                 && ping.path == number
                 && in_time
                 && match ping.to {
-                    Target::Place(to) => source.is_some_and(|source| source.remote == to.remote),
-                    Target::Fixed(_) | Target::Nobody => true,
+                    Target::Learned(to) => source.is_some_and(|source| source.remote == to.remote),
+                    Target::Fixed(_) | Target::Unknown => true,
                 }
         };
         let Some(at) = self.pings.iter().position(answers) else { return false };
@@ -154,7 +156,7 @@ impl Paths {
         path.rtt_us = now_us.saturating_sub(ping.sent_us).max(1);
         // To the place it has come from: where the ping's source address was gone, that is another one of ours. Of a fixed peer the
         // kernel's choice stays the kernel's.
-        if !matches!(ping.to, Target::Fixed(Place { local: None, .. })) {
+        if !matches!(ping.to, Target::Fixed(Endpoint { local: None, .. })) {
             path.is_at(source);
         }
         true
@@ -176,13 +178,13 @@ impl Paths {
 
     /// Whether it is known where the peer is by any of them.
     pub fn lead_somewhere(&self) -> bool {
-        self.all.iter().any(|path| path.remote.target() != Target::Nobody)
+        self.all.iter().any(|path| path.remote.target() != Target::Unknown)
     }
 }
 
 /// Puts a datagram into the outbox; false where it does not leave.
 pub fn post(path: usize, target: Target, datagram: &[u8], out: &mut Outbox) -> bool {
-    target != Target::Nobody
+    target != Target::Unknown
         && out.push(path, target, |to| {
             to[..datagram.len()].copy_from_slice(datagram);
             datagram.len()
@@ -204,8 +206,8 @@ mod tests {
         let learned = Remote::Learned { address: None, port: None };
         let paths = [learned, learned, Remote::Fixed(Address(there))];
         let fixed = Target::Fixed(there.into());
-        let [there, elsewhere] = [there, elsewhere].map(Place::from);
-        let other_local = Place { local: Some([192, 0, 2, 9].into()), ..there };
+        let [there, elsewhere] = [there, elsewhere].map(Endpoint::from);
+        let other_local = Endpoint { local: Some([192, 0, 2, 9].into()), ..there };
         let new = || Paths::new(paths.iter().map(|remote| Path::new(remote, &PathReport::default(), 1)).collect());
         let token = [7; 8];
         let asked = |path, target| {
@@ -213,9 +215,9 @@ mod tests {
             paths.pinged(token, path, target, 1_000_000);
             paths
         };
-        let mut right = asked(0, Target::Place(there));
+        let mut right = asked(0, Target::Learned(there));
         assert!(right.ponged(token, 0, Some(there), 9, 5_999_999));
-        assert_eq!(right.all[0].remote.target(), Target::Place(there));
+        assert_eq!(right.all[0].remote.target(), Target::Learned(there));
         assert_eq!((right.all[0].last_pong, right.all[0].rtt_us), (9, 4_999_999));
         assert!(!right.ponged(token, 0, Some(there), 10, 1_000_001), "twice");
         for (token, path, source, now_us) in [
@@ -225,17 +227,17 @@ mod tests {
             (token, 1, Some(there), 1_000_001),
             ([8; 8], 0, Some(there), 1_000_001),
         ] {
-            let mut wrong = asked(0, Target::Place(there));
+            let mut wrong = asked(0, Target::Learned(there));
             assert!(!wrong.ponged(token, path, source, 9, now_us), "{token:?} {path} {source:?} {now_us}");
             assert!(wrong.all.iter().all(|path| path.last_pong == 0));
-            assert!(!wrong.all.iter().any(|path| path.remote.target() == Target::Place(there)));
+            assert!(!wrong.all.iter().any(|path| path.remote.target() == Target::Learned(there)));
             // The right one still counts.
             assert_eq!(wrong.ponged([7; 8], 0, Some(there), 9, now_us), now_us < 6_000_000);
         }
         // Another of our addresses is where the peer is heard from now on.
-        let mut moved = asked(0, Target::Place(there));
+        let mut moved = asked(0, Target::Learned(there));
         assert!(moved.ponged(token, 0, Some(other_local), 9, 1_000_001));
-        assert_eq!(moved.all[0].remote.target(), Target::Place(other_local));
+        assert_eq!(moved.all[0].remote.target(), Target::Learned(other_local));
         assert!(moved.all[0].is_from_peer(Some(other_local), 9) && !moved.all[0].is_from_peer(Some(there), 9));
         // Where the peer is fixed, it is not told from where.
         assert!(asked(2, fixed).ponged(token, 2, None, 9, 1_000_000));
@@ -247,7 +249,7 @@ mod tests {
         let remote = SocketAddr::from(([192, 0, 2, 1], 6000));
         let path = Path::new(&Remote::Fixed(Address(remote)), &PathReport::default(), 1);
         let [any, asked, other] =
-            [None, Some([192, 0, 2, 9].into()), Some([192, 0, 2, 8].into())].map(|local| Place { remote, local });
+            [None, Some([192, 0, 2, 9].into()), Some([192, 0, 2, 8].into())].map(|local| Endpoint { remote, local });
         // At the start the kernel's choice has its time, but for answers.
         assert!(path.is_from_peer(Some(asked), SERVES) && !path.is_from_peer(Some(asked), SERVES + 1));
         assert_eq!(

@@ -4,10 +4,12 @@ use privsep::ipc::SharedPath;
 
 use super::paths::post;
 use super::{From, MILLISECOND, QUEUE, Session};
+use crate::endpoint::Target;
+use crate::wire::counters::Counters;
+use crate::wire::outbox::Outbox;
 use crate::wire::secure::content::{self, PINGED, PROBED, Passed};
 use crate::wire::secure::crypt::{HEADER, TAG};
 use crate::wire::secure::unpack::Control;
-use crate::wire::{Counters, Outbox, Target};
 
 /// When the pings of a new session leave, after the one before: until the peer's session that waits has ended.
 const BURST: [u64; 7] = [100, 200, 400, 800, 1600, 3200, 3200];
@@ -76,7 +78,7 @@ impl Session {
     pub(super) fn ping_all(&mut self, now_us: u64, counters: &Counters, out: &mut Outbox) {
         for (path, counts) in counters.paths.iter().enumerate().take(self.paths.all.len()) {
             let target = self.paths.all[path].remote.target();
-            if target != Target::Nobody && self.slots.current.is_some() {
+            if target != Target::Unknown && self.slots.current.is_some() {
                 self.ping(path, target, now_us, counts, out);
             }
         }
@@ -87,7 +89,7 @@ impl Session {
         for number in 0..self.paths.all.len() {
             let path = &mut self.paths.all[number];
             let target = path.remote.target();
-            if target == Target::Nobody || self.slots.current.is_none() || !path.carries.is_due(self.tick) {
+            if target == Target::Unknown || self.slots.current.is_none() || !path.carries.is_due(self.tick) {
                 continue;
             }
             let [mut small, mut full] = [[0; 8]; 2];

@@ -52,7 +52,7 @@ fn a_new_address_is_asked_by_whatever_is_opened_ten_times_a_second_for_each_path
     // A frame confirms the session.
     assert!(is_ping(second.receive(&first.frame(0), home(8), 0), home(8)));
     exchange([&mut first, &mut second], 10);
-    assert_eq!(second.session.route().targets, [at(home(1)), Target::Nobody]);
+    assert_eq!(second.session.route().targets, [at(home(1)), Target::Unknown]);
     let mut frames: Vec<_> = (0..100).map(|byte| first.frame(byte)).collect();
     // The newest first, so that all others are older; and none from where the peer is.
     let mut take = |second: &mut End, path, from, now_us| {

@@ -46,7 +46,7 @@ fn home(which: u8) -> SocketAddr {
 }
 
 fn at(address: SocketAddr) -> Target {
-    Target::Place(address.into())
+    Target::Learned(address.into())
 }
 
 /// What an end is made of.
@@ -228,7 +228,7 @@ fn a_session_is_confirmed_by_the_first_datagram_and_the_peer_is_where_a_pong_com
     // Who is faster with it gets a pong and a ping, and is not the peer.
     let answers = second.receive(&ping, home(9), 4);
     assert_eq!(answers.iter().map(|(target, _)| *target).collect::<Vec<_>>(), [at(home(9)); 2]);
-    assert!(second.has_session() && second.session.route().now().1 == Target::Nobody);
+    assert!(second.has_session() && second.session.route().now().1 == Target::Unknown);
     assert!(second.receive(&ping, home(1), 5).is_empty(), "a repetition was answered");
     let ping = only(first.on_time(100_003));
     let answers = second.receive(&ping, home(1), 100_004);

@@ -124,7 +124,7 @@ fn a_learned_address_is_forgotten_when_the_peer_is_gone() {
         last_us / SECOND
     };
     assert_eq!(last(&mut second, 20 * SECOND, 1000 * SECOND), 199);
-    assert_eq!(second.session.route().now().1, Target::Nobody);
+    assert_eq!(second.session.route().now().1, Target::Unknown);
     // A fixed one is not: it is looked for, however long.
     assert!(last(&mut first, 20 * SECOND, 1000 * SECOND) > 990);
 }

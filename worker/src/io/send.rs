@@ -1,27 +1,12 @@
-//! What all loops do with descriptors: wait for several, send a batch, time, wake another loop.
+//! Sending of batches: which packets leave as one message, and what an error means.
 
 use std::io::ErrorKind;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Duration;
+use std::os::fd::BorrowedFd;
 
-use nix::poll::{PollFd, PollFlags, ppoll};
-use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::time::TimeSpec;
-use privsep::ipc::Moment;
-use privsep::sys::worker::mmsg::{Destination, MAX_SEGMENTS, Receiver, Sender};
+use privsep::sys::worker::mmsg::{Destination, MAX_SEGMENTS, Sender};
 
+use super::TRIES;
 use crate::batch::Batch;
-
-/// What receiving has given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Received {
-    /// The batch holds what there was; it may be empty when all had to be dropped.
-    Batch,
-    /// Nothing is waiting.
-    Nothing,
-    /// The descriptor reported an error, which is counted.
-    Error,
-}
 
 /// What became of packets that were sent.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -32,12 +17,6 @@ pub struct Sent {
     pub oversize: u64,
     pub errors: u64,
 }
-
-/// Errors in a row that are tried again. Each can be an ICMP message about an earlier datagram, which a connected socket reports
-/// once, whoever has sent the message; of as many in a row without one success, the packet or the way is the cause.
-pub const TRIES: u32 = 16;
-/// Calls that empty an error queue before other work is done.
-const EMPTYING: usize = 8;
 
 /// Sends the packets of the batch from number `next` to before `end` to a destination, or where the socket is connected or bound,
 /// past those that fail; runs of them as one where `runs` allows it. `next` is behind what is done with: where it is not `end`, the
@@ -179,88 +158,12 @@ impl Runs {
     }
 }
 
-/// Takes messages off a socket's error queue, a bounded number in a turn, and returns how many. No socket of ours asks for any, but a
-/// worker before us may have, by a control message that no filter can look into: timestamps of all that it sends, which fill the
-/// receive buffer and wake us for ever.
-pub fn forget_errors(receiver: &mut Receiver, socket: BorrowedFd<'_>, batch: &mut Batch) -> u64 {
-    let calls = (0..EMPTYING).map_while(|_| match receiver.receive_errors(socket, batch.slots()) {
-        Ok(count @ 1..) => Some(count as u64),
-        Ok(_) | Err(_) => None,
-    });
-    calls.sum()
-}
-
-/// Sleeps until one of the descriptors is as asked, or for `limit`, and returns how each is; nothing after an interruption.
-pub fn wait<const N: usize>(descriptors: [(BorrowedFd<'_>, PollFlags); N], limit: Option<Duration>) -> [PollFlags; N] {
-    let mut polled = descriptors.map(|(descriptor, events)| PollFd::new(descriptor, events));
-    let ready = ppoll(&mut polled, limit.map(TimeSpec::from_duration), None).is_ok();
-    polled.map(|polled| polled.revents().filter(|_| ready).unwrap_or(PollFlags::empty()))
-}
-
-/// Time of a worker.
-#[derive(Debug, Clone, Copy)]
-pub struct Clock(Moment);
-
-impl Clock {
-    /// Begins now.
-    pub fn start() -> Self {
-        Self(Moment::now())
-    }
-
-    /// Microseconds since its start.
-    pub fn now_us(self) -> u64 {
-        u64::try_from(self.0.elapsed().as_micros()).unwrap_or(u64::MAX)
-    }
-
-    /// From now to `due_us`, rounded up, so that what is due is due when a wait of it ends; `None` for never.
-    pub fn until(self, due_us: u64) -> Option<Duration> {
-        (due_us != u64::MAX).then(|| Duration::from_micros(due_us.saturating_sub(self.now_us())))
-    }
-}
-
-/// Wakes a loop that sleeps. Made before the worker is confined; eventfd(2).
-pub struct Waker(EventFd);
-
-impl Waker {
-    pub fn new() -> nix::Result<Self> {
-        EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map(Self)
-    }
-
-    /// Wakes it, now or before its next sleep.
-    pub fn wake(&self) {
-        // One that cannot be written to has been woken 2^64 times.
-        let _ = self.0.write(1);
-    }
-
-    /// Takes note of having been woken.
-    pub fn clear(&self) {
-        let _ = self.0.read();
-    }
-}
-
-impl AsFd for Waker {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::UdpSocket;
+    use std::os::fd::AsFd;
 
     use super::*;
-
-    #[test]
-    fn a_waker_ends_a_wait_once_and_is_not_forgotten_before_it() {
-        let waker = Waker::new().unwrap();
-        waker.wake();
-        waker.wake();
-        let long = Some(Duration::from_secs(10));
-        assert_eq!(wait([(waker.as_fd(), PollFlags::POLLIN)], long), [PollFlags::POLLIN]);
-        waker.clear();
-        let short = Some(Duration::from_millis(1));
-        assert_eq!(wait([(waker.as_fd(), PollFlags::POLLIN)], short), [PollFlags::empty()]);
-    }
 
     #[test]
     fn a_pending_error_does_not_split_a_run() {
@@ -333,14 +236,5 @@ mod tests {
         assert_eq!(all(&runs), together);
         runs.refuse(&std::io::Error::from_raw_os_error(libc::EIO), 1400);
         assert_eq!(all(&runs), vec![(1, None); lengths.len()]);
-    }
-
-    #[test]
-    fn the_time_until_something_is_due_is_never_negative_nor_short() {
-        let clock = Clock::start();
-        assert_eq!((clock.until(0), clock.until(u64::MAX)), (Some(Duration::ZERO), None));
-        let due = clock.now_us() + 2000;
-        std::thread::sleep(clock.until(due).unwrap());
-        assert!(clock.now_us() >= due);
     }
 }

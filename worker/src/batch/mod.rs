@@ -5,12 +5,18 @@
 //! into one slot is many, each of which knows the room it has. What is received one by one, or made here, is packed: a slot is
 //! then only the room that must be left for one more.
 
+mod collector;
+mod span;
+
 use std::ops::Range;
 
 use privsep::ipc::Secure;
-use privsep::sys::worker::mmsg::VlanTag;
 
-use crate::wire::Place;
+use crate::endpoint::Endpoint;
+use crate::frame::superframe::Facts;
+use collector::RUNS;
+pub use collector::{Collector, MAX_EXPANDED, RUN};
+pub use span::Span;
 
 /// Frames in one batch at most.
 pub const BATCH: usize = 64;
@@ -22,10 +28,6 @@ pub const MAX_DATAGRAM: usize = Secure::LONGEST as usize;
 const HEADROOM: usize = 64;
 /// Bytes kept free behind a packed one: padding of a cipher, mark of a compression.
 const TAILROOM: usize = 64;
-/// Slots of a batch of runs.
-const RUNS: usize = 32;
-/// Datagrams in one run at most: what newer kernels put into one message (`UDP_MAX_SEGMENTS`), older ones half of it.
-pub const RUN: usize = 128;
 /// Superframes that are read at a time at most.
 const SUPERFRAMES: usize = 4;
 /// Packets that are cut and sent at a time at most: those of some superframes, so that what leaves as one message does not end where
@@ -35,108 +37,8 @@ pub const PACKETS: usize = SUPERFRAMES * BATCH;
 const MAX_RUN: usize = 65_536 + 64;
 /// Bytes in a superframe that a packet socket gives: "BIG TCP" has up to 192 KiB where it is usual, and 512 KiB in the kernel.
 const MAX_LARGE: usize = 3 * 65_536 + 64;
-/// Frames that one batch of datagrams can hold at most. Memory for as many is there at the start; what is not used is not resident.
-pub const FOUND: usize = 4 * RUNS * RUN;
 /// Bytes that one slot can receive: more than any limit, so that what is too long is seen to be.
 const CAPACITY: usize = 9408;
-
-/// What the kernel says of a frame that is not yet as it would be on the wire (`linux/virtio_net.h`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Facts {
-    /// The checksum is still to be completed.
-    pub checksum: Option<Checksum>,
-    /// The frame is several in one.
-    pub superframe: Option<Superframe>,
-    /// The VLAN tag that the kernel has taken out.
-    pub vlan: Option<VlanTag>,
-}
-
-/// A checksum over everything from `start` on, to be put at `start + offset`; both in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Checksum {
-    /// Where what is summed begins in the frame.
-    pub start: u16,
-    /// Where the sum goes, behind that.
-    pub offset: u16,
-}
-
-/// How a frame is to be cut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Superframe {
-    /// What it carries.
-    pub kind: Segments,
-    /// Bytes of header that each segment begins with, or more: of what the kernel gives it is a hint.
-    pub header: u16,
-    /// Bytes of payload in each segment but the last.
-    pub segment: u16,
-}
-
-/// What a superframe is made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Segments {
-    /// TCP over IPv4.
-    Tcp4,
-    /// TCP over IPv6.
-    Tcp6,
-    /// UDP datagrams.
-    Udp,
-}
-
-impl Facts {
-    /// The same where the headers are `count` bytes nearer to the beginning of the frame.
-    #[must_use]
-    pub fn nearer_by(mut self, count: usize) -> Self {
-        let count = u16::try_from(count).unwrap_or(u16::MAX);
-        if let Some(checksum) = &mut self.checksum {
-            checksum.start = checksum.start.saturating_sub(count);
-        }
-        if let Some(superframe) = &mut self.superframe {
-            superframe.header = superframe.header.saturating_sub(count);
-        }
-        self
-    }
-
-    /// The headers are `count` bytes, which is less than the headroom, farther from the beginning of the frame.
-    fn move_back(&mut self, count: usize) {
-        let count = u16::try_from(count).unwrap_or(u16::MAX);
-        if let Some(checksum) = &mut self.checksum {
-            checksum.start = checksum.start.saturating_add(count);
-        }
-        if let Some(superframe) = &mut self.superframe {
-            superframe.header = superframe.header.saturating_add(count);
-        }
-    }
-}
-
-/// A frame in the batch's memory.
-#[derive(Debug, Clone)]
-pub struct Span {
-    start: usize,
-    length: usize,
-    /// The part of the memory that it may grow in.
-    room: Range<usize>,
-    /// Who sent it, where the socket tells.
-    pub origin: Option<Place>,
-    /// What is to be known of it besides its bytes.
-    pub facts: Facts,
-    /// It is one of several of one size, and stays a datagram of its own.
-    pub alone: bool,
-}
-
-impl Span {
-    /// How many packets it is on the wire, and how many bytes they have in all.
-    pub fn packets(&self) -> (u64, u64) {
-        let Some(Superframe { header, segment, .. }) = self.facts.superframe else { return (1, self.length as u64) };
-        let (header, segment) = (usize::from(header), usize::from(segment).max(1));
-        let packets = self.length.saturating_sub(header).div_ceil(segment).max(1);
-        (packets as u64, (self.length + (packets - 1) * header) as u64)
-    }
-
-    /// The frame's bytes as a range of the batch's memory.
-    pub fn range(&self) -> Range<usize> {
-        self.start..self.start + self.length
-    }
-}
 
 /// Frames, in memory of a fixed number of slots.
 pub struct Batch {
@@ -174,7 +76,7 @@ impl Batch {
 
     /// An empty batch to receive datagrams into, each of which can be many frames, and which can come in runs.
     pub fn for_datagrams(runs: bool) -> Self {
-        let (mut batch, frames) = if runs { (Self::for_runs(), FOUND) } else { (Self::default(), BATCH) };
+        let (mut batch, frames) = if runs { (Self::for_runs(), MAX_EXPANDED) } else { (Self::default(), BATCH) };
         batch.spans.reserve_exact(frames);
         batch.expanded.reserve_exact(frames);
         batch
@@ -238,7 +140,7 @@ impl Batch {
     ///
     /// # Panics
     /// When there is no such slot, or `length` is larger than it.
-    pub fn push_run(&mut self, index: usize, length: usize, each: usize, origin: Option<Place>) {
+    pub fn push_run(&mut self, index: usize, length: usize, each: usize, origin: Option<Endpoint>) {
         assert!(HEADROOM + length <= self.slot && (index + 1) * self.slot <= self.memory.len());
         let (slot, first) = (index * self.slot, index * self.slot + HEADROOM);
         let (end, each) = (first + length, each.max(1));
@@ -292,7 +194,7 @@ impl Batch {
     }
 
     /// Says who sent frame `index`.
-    pub fn set_origin(&mut self, index: usize, origin: impl Into<Place>) {
+    pub fn set_origin(&mut self, index: usize, origin: impl Into<Endpoint>) {
         self.spans[index].origin = Some(origin.into());
     }
 
@@ -347,7 +249,7 @@ impl Batch {
 
     /// Keeps the frames for which `keep` returns their new length, in order. `keep` gets where each frame comes from, its room
     /// from where it begins, and its length.
-    pub fn filter_map(&mut self, mut keep: impl FnMut(Option<Place>, &mut [u8], usize) -> Option<usize>) {
+    pub fn filter_map(&mut self, mut keep: impl FnMut(Option<Endpoint>, &mut [u8], usize) -> Option<usize>) {
         let memory = &mut self.memory;
         self.spans.retain_mut(|span| {
             let room = span.start..span.room.end;
@@ -365,12 +267,12 @@ impl Batch {
 
     /// Replaces each datagram by the frames that `open` finds in it. That gets where it comes from, the memory from what was kept
     /// last to the end of the datagram's room, and where in it the datagram is; what is before it is free.
-    pub fn expand(&mut self, mut open: impl FnMut(Option<Place>, &mut [u8], Range<usize>, &mut Found<'_>)) {
+    pub fn expand(&mut self, mut open: impl FnMut(Option<Endpoint>, &mut [u8], Range<usize>, &mut Collector<'_>)) {
         let Self { memory, spans, expanded, filled, .. } = self;
         let (memory, spare) = memory.split_at_mut(*filled);
         expanded.clear();
         let mut found =
-            Found { spans: expanded, origin: None, base: 0, kept: 0, spare_base: *filled, spare, spare_used: 0 };
+            Collector { spans: expanded, origin: None, base: 0, kept: 0, spare_base: *filled, spare, spare_used: 0 };
         for span in &*spans {
             (found.base, found.origin) = (found.kept, span.origin);
             let range = span.start - found.base..span.start + span.length - found.base;
@@ -491,58 +393,12 @@ impl Batch {
     }
 }
 
-/// What [`Batch::expand`] collects. Frames are as long as they are: none has room.
-pub struct Found<'a> {
-    spans: &'a mut Vec<Span>,
-    origin: Option<Place>,
-    /// Where the memory begins that is looked at.
-    base: usize,
-    /// Where all that was kept ends.
-    kept: usize,
-    spare: &'a mut [u8],
-    spare_base: usize,
-    spare_used: usize,
-}
-
-impl Found<'_> {
-    /// Keeps a frame at this range of the memory that was given, behind all that were kept of it before; false where there are too
-    /// many.
-    pub fn frame(&mut self, range: Range<usize>, checksum: Option<Checksum>) -> bool {
-        self.kept = self.base + range.end;
-        self.push(self.base + range.start, range.len(), checksum)
-    }
-
-    /// Keeps a copy of a frame, in free memory before `end`, which is where the datagram ends, or else behind all others; false
-    /// where that is full.
-    pub fn copy(&mut self, memory: &mut [u8], end: usize, frame: &[u8], checksum: Option<Checksum>) -> bool {
-        let from = self.kept - self.base;
-        if let Some(to) = memory[..end].get_mut(from..from + frame.len()) {
-            to.copy_from_slice(frame);
-            return self.frame(from..from + frame.len(), checksum);
-        }
-        let Some(to) = self.spare.get_mut(self.spare_used..self.spare_used + frame.len()) else { return false };
-        to.copy_from_slice(frame);
-        let start = self.spare_base + self.spare_used;
-        self.spare_used += frame.len();
-        self.push(start, frame.len(), checksum)
-    }
-
-    fn push(&mut self, start: usize, length: usize, checksum: Option<Checksum>) -> bool {
-        let room = start..start + length;
-        let facts = Facts { checksum, ..Facts::default() };
-        let fits = self.spans.len() < FOUND;
-        if fits {
-            self.spans.push(Span { start, length, room, origin: self.origin, facts, alone: false });
-        }
-        fits
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
 
     use super::*;
+    use crate::frame::superframe::{Checksum, Segments, Superframe};
 
     #[test]
     fn a_datagram_can_be_several_frames_or_none_and_one_of_pieces_takes_their_place() {

@@ -1,0 +1,53 @@
+//! Waker: one loop wakes another.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+/// Wakes a loop that sleeps. Made before the worker is confined; eventfd(2).
+pub struct Waker(EventFd);
+
+impl Waker {
+    pub fn new() -> nix::Result<Self> {
+        EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map(Self)
+    }
+
+    /// Wakes it, now or before its next sleep.
+    pub fn wake(&self) {
+        // One that cannot be written to has been woken 2^64 times.
+        let _ = self.0.write(1);
+    }
+
+    /// Takes note of having been woken.
+    pub fn clear(&self) {
+        let _ = self.0.read();
+    }
+}
+
+impl AsFd for Waker {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use nix::poll::PollFlags;
+
+    use super::*;
+    use crate::io::wait;
+
+    #[test]
+    fn a_waker_ends_a_wait_once_and_is_not_forgotten_before_it() {
+        let waker = Waker::new().unwrap();
+        waker.wake();
+        waker.wake();
+        let long = Some(Duration::from_secs(10));
+        assert_eq!(wait([(waker.as_fd(), PollFlags::POLLIN)], long), [PollFlags::POLLIN]);
+        waker.clear();
+        let short = Some(Duration::from_millis(1));
+        assert_eq!(wait([(waker.as_fd(), PollFlags::POLLIN)], short), [PollFlags::empty()]);
+    }
+}

@@ -1,0 +1,43 @@
+//! Outlet: sends datagrams by the socket of any path.
+
+use std::os::fd::AsFd;
+
+use privsep::ipc::SharedPath;
+use privsep::sys::worker::mmsg::Sender;
+
+use super::socket::Socket;
+use crate::batch::{BATCH, Batch, PACKETS};
+use crate::endpoint::Target;
+use crate::io::{Runs, send_from};
+
+/// Sends datagrams, by any path.
+pub struct Outlet {
+    sender: Sender,
+    runs: Runs,
+}
+
+impl Default for Outlet {
+    fn default() -> Self {
+        Self { sender: Sender::new(BATCH, PACKETS), runs: Runs::new() }
+    }
+}
+
+impl Outlet {
+    /// Sends the datagrams of the batch from number `next` to before `end`; where `next` is not `end` then, the socket is full.
+    pub fn send(
+        &mut self,
+        socket: &Socket,
+        counters: &SharedPath,
+        batch: &Batch,
+        next: &mut usize,
+        end: usize,
+        target: Target,
+    ) {
+        let (sender, runs, destination) = (&mut self.sender, &mut self.runs, socket.destination(target));
+        let sent = send_from(sender, runs, socket.as_fd(), batch, next, end, destination);
+        counters.tx_datagrams.add(sent.packets);
+        counters.tx_bytes.add(sent.bytes);
+        counters.tx_dropped_oversize.add(sent.oversize);
+        counters.tx_errors.add(sent.errors);
+    }
+}
