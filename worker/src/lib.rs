@@ -1,8 +1,8 @@
 //! The worker: all crypto and forwarding, without a capability, a file or a way to make a socket.
 //!
-//! [`wire`] is the protocol, state machines without I/O; [`frame`] and [`rules`] are pure functions on frames. [`port`] is the
-//! local side, [`path`] the remote one; [`forward`] joins them in two loops; [`control`] talks to the supervisor. [`start`] makes
-//! all of it, and [`confine`] confines the process before any of it runs.
+//! [`wire`] is the protocol, state machines without I/O; [`frame`] has pure functions on frames, and [`batch`] the memory of frames.
+//! [`port`] is the local side, [`underlay`] the remote one; [`forward`] joins them in two loops and applies the rules; [`control`]
+//! talks to the supervisor. [`start`] makes all of it, and [`confine`] confines the process before any of it runs.
 
 pub mod batch;
 pub mod confine;
