@@ -1,33 +1,34 @@
-# make demo   two ends on this machine, traffic through them, one worker killed: see it run
-# make check  everything that must hold, in under ten minutes once the dependencies are built
-# make check-vm     the unit and the SELinux policy in a virtual machine; Debian, minutes
-# make check-long   all recorded cases both ways, ten thousand seeds of the simulation, a thousand kills of workers under traffic (ten minutes), a
-#                   flood of handshakes, the proofs of docs/model, which need ProVerif, then minutes of fuzzing (FUZZ_SECONDS each target);
-#                   that needs cargo-fuzz
-# make bench      how fast it is, beside others that do the same work: tables and a picture in docs/BENCHMARKS.md (BENCH=OPTIONS)
-# make bench-micro   what a frame costs in our own code, AES beside OpenSSL: tables in docs/BENCHMARKS.md (MICRO=OPTIONS)
-# make build  the three executables, in target/release
-# make install   what `make build` made with the same PREFIX, the unit and its surroundings; DESTDIR as usual, BUILT says
-#                where the executables are (target/release, or in CARGO_TARGET_DIR). make uninstall
+# make demo          two ends on this machine: traffic through the tunnel, one worker killed
+# make check         all tests, in under ten minutes once the dependencies are built
+# make check-vm      the unit and the SELinux policy in a virtual machine; Debian, minutes
+# make check-long    all recorded cases by command line and by file, ten thousand seeds of the simulation, a thousand kills of workers under
+#                    traffic (ten minutes), a flood of handshakes, the proofs of docs/model (with ProVerif), then fuzzing (with
+#                    cargo-fuzz, FUZZ_SECONDS for each target)
+# make bench         throughput and latency compared with other tunnels: tables and a figure in docs/BENCHMARKS.md (BENCH=OPTIONS)
+# make bench-micro   cost of a frame in each step, AES compared with OpenSSL: tables in docs/BENCHMARKS.md (MICRO=OPTIONS)
+# make build         the three executables, in target/release
+# make install       the executables that `make build` made with the same PREFIX, the unit, documents. DESTDIR as usual. BUILT is the
+#                    directory of the executables (target/release, or the one in CARGO_TARGET_DIR)
+# make uninstall     removes the installed files
 
 CARGO ?= cargo
-# Where rustup puts cargo; and ip, which not every user finds.
+# Directories of cargo (rustup), and of ip, which some users lack in PATH.
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin:/sbin
-# Root for what needs network namespaces; nothing where we are root already.
+# Network namespaces need root; empty if the caller is root.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 AS_ROOT := --config 'target."cfg(unix)".runner = ["sudo", "--preserve-env"]'
 .PHONY: build demo check check-long check-fuzz check-kills check-deps check-style check-tests check-vectors \
     check-vectors-both check-selinux check-unit check-vm
 .PHONY: install uninstall
 
-# The supervisor finds the other two executables by a path that is compiled in.
+# The path of helper and worker is compiled into the supervisor.
 PREFIX ?= /usr
 BINDIR := $(PREFIX)/bin
 LIBEXECDIR := $(PREFIX)/libexec/ethudp
 DOCDIR := $(PREFIX)/share/doc/ethudp
 UNITDIR := $(PREFIX)/lib/systemd/system
 PATHS := $(if $(filter /usr,$(PREFIX)),,ETHUDP_BINDIR=$(BINDIR) ETHUDP_LIBEXECDIR=$(LIBEXECDIR))
-# Where the executables are that are installed.
+# Directory of the executables to install.
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
 BUILT ?= $(RELEASE)
 
@@ -35,16 +36,16 @@ build:
 	$(PATHS) $(CARGO) build --release --workspace --exclude ethudp-stubs --locked
 	@echo '$(PREFIX)' >$(RELEASE)/.prefix
 
-# What was not made by `make build` is for /usr; of what BUILT names nothing is known, unless `make build` made that.
+# Executables without `.prefix`, which `make build` writes, are for /usr. The PREFIX of those in BUILT is not checked without `.prefix`.
 .PHONY: check-built
 check-built:
-	@test -x $(BUILT)/ethudp || { echo "install: $(BUILT)/ethudp: not there; run \`make build\` before," \
-	    "or say with BUILT=DIRECTORY where it is" >&2; exit 1; }
+	@test -x $(BUILT)/ethudp || { echo "install: $(BUILT)/ethudp does not exist; run \`make build\` first," \
+	    "or set BUILT to the directory of the executables" >&2; exit 1; }
 	@prefix=$$(cat $(BUILT)/.prefix 2>/dev/null || echo '$(if $(filter file,$(origin BUILT)),/usr,$(PREFIX))'); \
 	    test "$$prefix" = '$(PREFIX)' || { echo "install: PREFIX=$(PREFIX): $(BUILT) was built for $$prefix;" \
-	    "run \`make build PREFIX=$(PREFIX)\` before, or install with PREFIX=$$prefix" >&2; exit 1; }
+	    "run \`make build PREFIX=$(PREFIX)\` first, or install with PREFIX=$$prefix" >&2; exit 1; }
 
-# Helper and worker cannot be read by the user that runs them, so the kernel makes their processes untraceable at exec.
+# The user that runs helper and worker cannot read their files, so that the kernel makes their processes untraceable at exec.
 install: check-built
 	install -D -m 0755 -t $(DESTDIR)$(BINDIR) $(BUILT)/ethudp
 	ln -sf ethudp $(DESTDIR)$(BINDIR)/EthUDP
@@ -61,7 +62,7 @@ install: check-built
 	install -D -m 0644 -t $(DESTDIR)$(DOCDIR)/selinux selinux/README.md
 	install -D -m 0644 -t $(DESTDIR)$(DOCDIR)/examples dist/examples/*.toml dist/examples/ethudp@.service.d/*
 
-# Configuration, user and running tunnels stay.
+# Configuration, users and running tunnels stay.
 uninstall:
 	rm -f $(DESTDIR)$(BINDIR)/ethudp $(DESTDIR)$(BINDIR)/EthUDP $(DESTDIR)$(UNITDIR)/ethudp@.service
 	rm -f $(DESTDIR)$(PREFIX)/lib/sysusers.d/ethudp.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/ethudp.conf
@@ -69,12 +70,12 @@ uninstall:
 
 demo:
 	tests/install-deps demo
-	@command -v $(firstword $(CARGO)) >/dev/null || { echo "demo: $(CARGO) is not there: install Rust (https://rustup.rs), or run this" \
-	    "as the user who has it, without sudo" >&2; exit 1; }
+	@command -v $(firstword $(CARGO)) >/dev/null || { echo "demo: $(CARGO) not found: install Rust (https://rustup.rs), or run make demo" \
+	    "as the user who has Rust, without sudo" >&2; exit 1; }
 	@$(MAKE) --no-print-directory build
 	@$(SUDO) demo/demo.sh $(RELEASE)
 
-# Each part can be run by itself; the last line says what was not run.
+# Each part can run alone. The last line lists the tests that did not run.
 check:
 	@tests/parts "$(MAKE)" $@ check-deps check-style check-tests check-vectors check-selinux check-unit
 
@@ -89,8 +90,8 @@ check-style:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
-# Built as the caller; only what cargo then runs goes through sudo. The tests against the original need ETHUDP_REFERENCE, the path of its
-# newest source's executable, or ETHUDP_REFERENCE_RELEASE, that of release v20230202, or both.
+# The caller builds; only the test executables run through sudo. Tests against EthUDP need ETHUDP_REFERENCE, the path of an executable of its
+# newest source, or ETHUDP_REFERENCE_RELEASE, the path of release v20230202, or both.
 check-tests:
 	$(CARGO) build --workspace --locked
 	$(CARGO) test --workspace --locked $(if $(SUDO),$(AS_ROOT)) $(if $(ETHUDP_REFERENCE)$(ETHUDP_REFERENCE_RELEASE),-- --include-ignored)
@@ -98,7 +99,7 @@ check-tests:
 REPLAY := $(SUDO) /usr/bin/python3 tests/vectors/replay $(or $(CARGO_TARGET_DIR),target)/debug/ethudp tests/vectors/classic.jsonl \
     tests/vectors/bugs.jsonl --deviations tests/vectors/deviations.json
 
-# All cases by their classic command line, and a tenth by the file that convert makes of it.
+# All cases with their classic command line, and a tenth of them with the file that `ethudp convert` prints.
 check-vectors:
 	$(CARGO) build --workspace --locked
 	$(REPLAY)
@@ -112,13 +113,13 @@ check-vectors-both:
 check-selinux:
 	$(MAKE) -C selinux check
 
-# What systemd thinks of the unit, without starting it: at most 2.1.
+# Exposure of the unit as systemd-analyze computes it, without starting the unit: at most 2.1.
 check-unit:
-	@command -v systemd-analyze >/dev/null || { echo "NOT RUN: check-unit: systemd-analyze is not here"; exit 0; }; \
+	@command -v systemd-analyze >/dev/null || { echo "NOT RUN: check-unit: systemd-analyze is not installed"; exit 0; }; \
 	    text=$$(systemd-analyze security --offline=yes --no-pager --threshold=21 dist/ethudp@.service); \
 	    status=$$?; echo "$$text" | tail -n 1; exit $$status
 
-# CHECKS names some, as in CHECKS="10-start 30-recovery"; all without.
+# CHECKS selects checks: CHECKS="10-start 30-recovery". The default is all.
 check-vm:
 	@tests/parts "$(MAKE)" $@ check-deps-vm check-selinux check-guest
 
@@ -137,34 +138,34 @@ bench-micro:
 	tests/install-deps micro
 	CARGO="$(CARGO)" benches/micro/run --write docs $(MICRO)
 
-# Longer than anybody wants to wait for.
+# Minutes to an hour.
 check-long:
 	@tests/parts "$(MAKE)" $@ check-vectors-both check-simulation check-kills check-flood check-micro check-deny check-miri check-model \
 	    check-fuzz
 
-# That the benchmarks still build and run, each once.
+# Builds the benchmarks and runs each once.
 .PHONY: check-micro
 check-micro:
 	tests/install-deps micro
 	$(CARGO) bench --locked --manifest-path benches/micro/Cargo.toml -- --test
 
-# Licences, bans, sources; advisories where their database can be fetched.
+# Licenses, bans, sources; advisories if their database can be fetched.
 .PHONY: check-deny check-miri
 check-deny:
-	@command -v cargo-deny >/dev/null || { echo "NOT RUN: check-deny: cargo-deny is not here, cargo install cargo-deny"; exit 0; }; \
+	@command -v cargo-deny >/dev/null || { echo "NOT RUN: check-deny: cargo-deny is not installed, cargo install cargo-deny"; exit 0; }; \
 	    $(CARGO) deny check licenses bans sources || exit; \
 	    if $(CARGO) deny fetch >/dev/null 2>&1; then $(CARGO) deny check advisories; \
-	    else echo "NOT RUN: advisories of check-deny: their database cannot be fetched"; fi
+	    else echo "NOT RUN: advisories of check-deny: cannot fetch their database"; fi
 
-# What of privsep needs no system call that Miri lacks.
+# The tests of privsep that need no system call that Miri lacks.
 check-miri:
-	@$(CARGO) +nightly miri --version >/dev/null 2>&1 || { echo "NOT RUN: check-miri: miri is not here, rustup +nightly component add miri"; exit 0; }; \
+	@$(CARGO) +nightly miri --version >/dev/null 2>&1 || { echo "NOT RUN: check-miri: miri is not installed, rustup +nightly component add miri"; exit 0; }; \
 	    MIRIFLAGS=-Zmiri-disable-isolation $(CARGO) +nightly miri test -p privsep --locked -- sys::worker::address attributes_end a_table_compiles
 
-# What ProVerif proves of the secure wire: docs/model/README.md. PROVERIF names the program, RUNS some runs; all take twenty minutes.
+# Proofs of the secure wire with ProVerif: docs/model/README.md. PROVERIF is the program, RUNS selects runs. All take twenty minutes.
 .PHONY: check-model
 check-model:
-	@test -n "$$PROVERIF" || command -v proverif >/dev/null || { echo "NOT RUN: check-model: proverif is not here, opam install proverif, or name it in PROVERIF"; exit 0; }; \
+	@test -n "$$PROVERIF" || command -v proverif >/dev/null || { echo "NOT RUN: check-model: proverif is not installed, opam install proverif, or set PROVERIF"; exit 0; }; \
 	    docs/model/run $(RUNS)
 
 SEEDS ?= 10000
@@ -178,7 +179,7 @@ check-kills:
 	ETHUDP_KILLS=$(KILLS) $(CARGO) test --locked --test promises $(if $(SUDO),$(AS_ROOT)) -- \
 	    --nocapture kills::a_stream_survives_worker_after_worker
 
-# Seconds for which each part is measured.
+# Seconds of each measurement.
 FLOOD ?= 5
 .PHONY: check-flood
 check-flood:
@@ -186,11 +187,11 @@ check-flood:
 	ETHUDP_FLOOD=$(FLOOD) $(CARGO) test --locked --test promises $(if $(SUDO),$(AS_ROOT)) -- \
 	    --nocapture --test-threads 1 secure_attacks::flood
 
-# Seconds for each target, and the targets. A stable compiler takes what cargo-fuzz asks of it, where there is no nightly one.
+# Seconds for each target, and the targets. RUSTC_BOOTSTRAP lets a stable compiler accept cargo-fuzz's options if there is no nightly one.
 FUZZ_SECONDS ?= 600
 FUZZ ?= $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
 check-fuzz:
-	@command -v cargo-fuzz >/dev/null || { echo "NOT RUN: check-fuzz: cargo-fuzz is not here, cargo install cargo-fuzz"; exit 0; }; \
+	@command -v cargo-fuzz >/dev/null || { echo "NOT RUN: check-fuzz: cargo-fuzz is not installed, cargo install cargo-fuzz"; exit 0; }; \
 	if $(CARGO) +nightly --version >/dev/null 2>&1; then nightly=+nightly; else export RUSTC_BOOTSTRAP=1; fi; \
 	for target in $(FUZZ); do \
 	    mkdir -p fuzz/corpus/$$target && \

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 #
-# Makes two sites on this machine one by `ethudp init`, shows the tunnel between them, measures it, and kills a worker under it.
+# Connects two sites on this machine with `ethudp init`, shows and measures the tunnel, and kills a worker under traffic.
 #
-#   demo/demo.sh DIRECTORY     as root; DIRECTORY has the three executables. `make demo` builds them and calls this.
+#   demo/demo.sh DIRECTORY     as root; DIRECTORY has the three executables. `make demo` builds them and runs this script.
 #
-# All of it is in namespaces of its own: processes, network, and a /run in memory. The kernel removes them, and ends what is in
-# them, when their first process ends, however it does.
+# The demo runs in its own namespaces: processes, network, and a /run in memory. When their first process ends, for any reason, the
+# kernel kills all their processes and removes them.
 
 set -eEuo pipefail
 
@@ -17,7 +17,7 @@ readonly EVERY_MS=2 PINGS=1500                       # the stream under which th
 
 fail() {
     trap - ERR
-    # Inside, where this is the first process, the tunnels may have said more.
+    # Inside, where this is the first process, the logs of the tunnels may say more.
     (($$ > 1)) || tail -n 8 /run/site-?.log >&2 2>/dev/null || true
     echo "demo: $1" >&2
     exit 1
@@ -26,8 +26,8 @@ trap 'fail "line $LINENO has failed: $BASH_COMMAND"' ERR
 
 say() { printf '%-16s%s\n' "$1" "$2"; }
 
-# With its own group of processes, so that a signal to this one ends what is inside, and only then this. What ends this without a
-# signal that it can hear ends what is inside at once.
+# Runs the demo in its own process group. A signal ends the demo first, and then this script. If this script is killed, the demo is killed
+# at once.
 outside() {
     local file tool
     PATH=$PATH:/usr/sbin:/sbin
@@ -40,12 +40,12 @@ outside() {
     ((EUID == 0)) || fail "only root can make namespaces: sudo demo/demo.sh $1"
     local -a namespaces=(unshare --kill-child --pid --mount-proc --net --)
     "${namespaces[@]}" mount -t tmpfs demo /run \
-        || fail "no namespaces, or no mounts in them, can be made here: is this a container that may not?"
+        || fail "cannot create namespaces or mount in them: is this a container without the permission?"
     set -m
     trap interrupted INT TERM HUP
     env -i LC_ALL=C PATH="$PATH" setpriv --pdeathsig KILL "${namespaces[@]}" bash "$0" --inside "$(realpath -- "$1")" </dev/null &
     wait $! || exit 1
-    say "left behind" "nothing: no process, no network, no file"
+    say "left behind" "no process, no network, no file"
 }
 
 interrupted() {
@@ -56,7 +56,7 @@ interrupted() {
     exit 130
 }
 
-# What follows runs inside.
+# The functions below run inside the namespaces.
 
 ethudp() { "$built/ethudp" "$@"; }
 in_site() { ip netns exec "$@"; }
@@ -74,7 +74,7 @@ join_sites() {
     done
 }
 
-# init SITE ARGUMENT...: file and key of a site, and the line for the other one, in `line`.
+# init SITE ARGUMENT...: creates file and key of a site, and puts the line for the other site into `line`.
 init() {
     local site=$1
     shift
@@ -83,7 +83,7 @@ init() {
     [[ $line == ethudp2:* ]] || fail "ethudp init has printed no line for the other end: $line"
 }
 
-# Two sites by a line each way. The endpoint of b stays out of it: a takes it from where it comes.
+# Exchanges one line each way. b has no endpoint: a learns its address.
 introduce() {
     local line
     init a --address "${INNER[a]}/24" --endpoint "${OUTER[a]}"
@@ -97,13 +97,13 @@ start() {
     supervisor[$1]=$!
 }
 
-# field NAME [SITE]: a number or a word of the status of site a's tunnel, or of another's; nothing while there is none.
+# field NAME [SITE]: a number or a word in the status of the tunnel of SITE, by default a; empty without a status.
 field() {
     [[ $(ethudp show site-${2:-a} --json 2>/dev/null) =~ \"$1\":\"?([^\",}]+) && ${BASH_REMATCH[1]} != null ]] &&
         echo "${BASH_REMATCH[1]}"
 }
 
-# Until both are up, within 30 s, and site a's worker is not OLD: wait_up [OLD]
+# wait_up [OLD]: waits at most 30 s until both tunnels are up and the worker of site a is not OLD.
 wait_up() {
     local try worker
     for ((try = 0; try < 600; try++)); do
@@ -116,44 +116,44 @@ wait_up() {
     fail "the tunnels are not up after 30 s: $(</run/state)"
 }
 
-# What keeps others from reading and writing it, as the program says.
+# Session, keys and fingerprint, as `ethudp show` prints them.
 protection() {
     local fingerprint
     echo
     echo "  ethudp show site-a"
-    ethudp show site-a | grep -E '^  (session|handshake|peer.s key|fingerprint)' || fail "nothing is shown of a session"
+    ethudp show site-a | grep -E '^  (session|handshake|peer.s key|fingerprint)' || fail "ethudp show prints no session"
     echo
     fingerprint=$(field fingerprint)
     [[ -n $fingerprint && $fingerprint == "$(field fingerprint b)" ]] || fail "the ends have different fingerprints"
-    say fingerprint "the same at site b: nobody is between them"
+    say fingerprint "the same at site b: no attacker is between them"
 }
 
 ping_across() {
-    in_site a ping -n -c 5 -i 0.2 -W 1 "${INNER[b]}" >/run/ping || fail "no ping across the tunnel is answered"
+    in_site a ping -n -c 5 -i 0.2 -W 1 "${INNER[b]}" >/run/ping || fail "no answer to a ping through the tunnel"
     say ping "$(awk -F'[ /]' '/transmitted/ { printf "%d of %d answered", $4, $1 }
-        /^rtt/ { print ", " $8 " ms there and back on average" }' /run/ping)"
+        /^rtt/ { print ", average round trip " $8 " ms" }' /run/ping)"
 }
 
 throughput() {
     local try
     in_site b timeout --foreground 60 iperf3 -s -1 >/dev/null &
-    # The server needs a moment until it listens.
+    # The server may not listen yet.
     for ((try = 0; try < 200; try++)); do
         ! in_site a timeout --foreground 30 iperf3 -c "${INNER[b]}" -t 3 -f m >/run/iperf3 2>&1 || break
         sleep 0.05
     done
-    grep -q receiver /run/iperf3 || fail "iperf3 has not measured: $(tail -n 1 /run/iperf3)"
+    grep -q receiver /run/iperf3 || fail "no result from iperf3: $(tail -n 1 /run/iperf3)"
     say throughput "$(awk '/receiver/ { print $7 " " $8 }' /run/iperf3), one TCP stream of 3 s; both sites share $(nproc) CPUs"
 }
 
-# What of site a's tunnel must outlive a worker.
+# Interface index and UDP socket of site a, which must outlive a worker.
 index() { in_site a cat "/sys/class/net/$interface/ifindex"; }
 socket() { in_site a awk -v port="$(printf ':%04X$' $PORT)" '$2 ~ port { print $10 }' /proc/net/udp; }
 
 # holds PID DESCRIPTOR
 holds() { [[ $'\n'$(readlink /proc/$1/fd/*)$'\n' == *$'\n'"$2"$'\n'* ]]; }
 
-# The longest times without an answer until KILLED and from then on, the mean, and what was lost: silence KILLED
+# silence KILLED: longest gap between answers after KILLED and before, mean gap, lost pings.
 silence() {
     awk -v killed="$1" '
         /icmp_seq=/ {
@@ -178,20 +178,20 @@ kill_worker() {
     killed=$EPOCHREALTIME
     kill -KILL "$worker"
     wait_up "$worker"
-    wait $stream || fail "the pings are not answered any more"
+    wait $stream || fail "no more answers to the pings"
     read -r after before mean lost < <(silence "$killed")
-    say "worker killed" "pid $worker by SIGKILL, under a ping every $EVERY_MS ms; pid $(field worker) has taken over"
-    say "frames again" "after $after ms, from one answer to the next (until the kill $before ms, on average $mean ms)"
+    say "worker killed" "SIGKILL to pid $worker, under a ping every $EVERY_MS ms; pid $(field worker) replaces it"
+    say "frames again" "after a gap of $after ms between two answers (longest gap before the kill $before ms, average $mean ms)"
     say lost "$lost pings"
-    (($(field handshakes b) > handshakes)) || fail "the new worker has made no handshake of its own"
-    say session "another one, by a new handshake: the keys have gone with the old worker"
-    [[ $index == "$(index)" ]] || fail "interface $interface had index $index, and has $(index) now"
+    (($(field handshakes b) > handshakes)) || fail "the new worker has made no handshake"
+    say session "new keys from a new handshake: the old keys ended with the old worker"
+    [[ $index == "$(index)" ]] || fail "interface $interface had index $index, now $(index)"
     say interface "$interface has index $index before and after"
-    [[ $socket == "$(socket)" ]] && holds "$(field worker)" "socket:[$socket]" || fail "UDP port $PORT has changed hands"
-    say "UDP port $PORT" "socket $socket before and after, now in the hands of worker $(field worker)"
+    [[ $socket == "$(socket)" ]] && holds "$(field worker)" "socket:[$socket]" || fail "UDP port $PORT has another socket"
+    say "UDP port $PORT" "socket $socket before and after, now held by worker $(field worker)"
 }
 
-# powers NAME: a process of site a, as /proc shows it.
+# powers NAME: privileges of a process of site a, from /proc.
 powers() {
     local pid network handles
     pid=$(field "$1")
@@ -209,7 +209,7 @@ processes() {
     local process
     cat <<END
 
-  The processes of site a, with their new worker, as /proc shows them (user $user is $(id -u "$user")):
+  Processes of site a with the new worker, from /proc (user $user has UID $(id -u "$user")):
 
     supervisor -------- plan -------> helper
         ^                               |
@@ -225,7 +225,7 @@ END
     echo
 }
 
-# They must end by themselves, and leave no socket.
+# Ends the tunnels with SIGTERM. They must leave no process and no socket.
 end() {
     local site left
     kill -TERM "${supervisor[@]}"
@@ -236,7 +236,7 @@ end() {
     left=(/proc/[0-9]*)
     ((${#left[@]} == 1)) || fail "processes are left: ${left[*]}"
     rmdir /run/ethudp || fail "a tunnel has left its socket"
-    say ended "both tunnels at SIGTERM, with status 0"
+    say ended "both tunnels after SIGTERM, with status 0"
 }
 
 inside() {
@@ -245,7 +245,7 @@ inside() {
     trap 'exit 143' TERM
     built=$1
     mount -t tmpfs -o mode=755 demo /run
-    [[ -x $built/ethudp ]] || fail "$built is in /run, which this demo covers for itself: build elsewhere"
+    [[ -x $built/ethudp ]] || fail "$built is in /run, which this demo replaces: build in another directory"
     id -u $user >/dev/null 2>&1 || user=nobody
     install -d -o $user /run/ethudp
     join_sites

@@ -1,5 +1,7 @@
 //! What an auditor has to read to know the helper: how much it is, and what it is linked with.
 
+mod documents;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
