@@ -1,4 +1,4 @@
-//! `make demo` shows what the README says, and leaves nothing behind, however it ends.
+//! `make demo` shows a tunnel, a killed worker and the processes, and leaves nothing behind.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};

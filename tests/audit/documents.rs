@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 /// Words that have a noun of the field in their place.
 const BANNED: [&str; 4] = ["whoever", "nobody", "somebody", ", too"];
 /// Files and folders that the language pass has not reached.
-const PENDING: [&str; 17] = [
-    "benches/", "docs/ARCHITECTURE.md", "docs/AUDIT.md", "docs/BENCHMARKS.md", "docs/LEDGER.md", "docs/STATUS.md",
-    "docs/THREATS.md", "docs/WIRE.md", "docs/decisions/", "docs/model/", "fuzz/", "helper/", "privsep/", "src/",
-    "status/", "tests/", "worker/",
+const PENDING: [&str; 15] = [
+    "benches/", "docs/ARCHITECTURE.md", "docs/AUDIT.md", "docs/BENCHMARKS.md", "docs/LEDGER.md", "docs/WIRE.md",
+    "docs/decisions/", "docs/model/", "fuzz/", "helper/", "privsep/", "src/", "status/", "tests/", "worker/",
 ];
 /// Most banned words in these.
-const LEFT: usize = 320;
+const LEFT: usize = 283;
 
 /// All text files of the project, with their paths in it.
 fn texts() -> Vec<(String, String)> {

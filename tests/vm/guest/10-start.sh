@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Two sites, each an instance of the unit: site-a here, its key by LoadCredential=; site-b in the network namespace b, its
-# key a file of the group ethudp, which a drop-in adds. What the README says of an installation is done as it says.
+# key a file of the group ethudp, which a drop-in adds. The installation follows docs/OPERATING.md.
 
 # shellcheck source=tests/vm/guest/lib.sh
 . ./lib.sh
