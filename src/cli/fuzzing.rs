@@ -113,8 +113,8 @@ pub fn netlink(data: &[u8]) {
 #[cfg(test)]
 mod tests {
     use privsep::ipc::{
-        Address, FromWorker, PathCounters, PathHealth, PathReport, PortCounters, Report, SealCounters, SecureCounters,
-        SecureState, SessionCipher, SessionReport, State, Timestamp, Trouble,
+        Address, ClassicState, FromWorker, PathCounters, PathHealth, PathReport, PortCounters, Report, SealCounters,
+        SecureCounters, SecureState, SessionCipher, SessionReport, State, Timestamp, Trouble, WireState,
     };
 
     fn replay(target: &str, check: fn(&[u8])) {
@@ -152,13 +152,15 @@ mod tests {
             trouble: Some(Trouble::Clock { behind_ms: MAX }),
             counts: SecureCounters { handshakes: 1, auth_failures: MAX, ..SecureCounters::default() },
         };
-        let state = State { tick: 60, active: 255, fragment: u16::MAX, port, seal, secure, paths: Vec::new() };
+        let wire = WireState::Secure(secure);
+        let state = State { tick: 60, active: 255, port, seal, wire, paths: Vec::new() };
+        let fragment = WireState::Classic(ClassicState { fragment: u16::MAX });
         let troubled = SecureState { session: None, trouble: Some(Trouble::Version(255)), ..secure };
         let report = |report| FromWorker::Report(report);
         vec![
-            report(Report::Tunnel(State::default(), 1)),
+            report(Report::Tunnel(State { wire: fragment, ..State::default() }, 1)),
             report(Report::Tunnel(state.clone(), 2)),
-            report(Report::Tunnel(State { tick: MAX, secure: troubled, ..state }, 255)),
+            report(Report::Tunnel(State { tick: MAX, wire: WireState::Secure(troubled), ..state }, 255)),
             report(Report::Path(0, path)),
             report(Report::Path(1, PathReport { last_pong: MAX, rtt_us: MAX, last_rx_ms: Some(MAX), ..path })),
             report(Report::Path(0, PathReport::default())),

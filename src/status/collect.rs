@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nix::unistd::Pid;
-use privsep::ipc::{Confinement, PathCounters, PathReport, State, Trouble};
+use privsep::ipc::{Confinement, PathCounters, PathReport, SecureState, State, Trouble};
 
 use super::words::{
     Mismatch, SECURE, cipher_of, health, lost_size_sentence, protection, trouble_sentence, trouble_word,
@@ -83,7 +83,11 @@ pub fn collect(facts: Facts<'_>) -> Status {
             let reason = reason.or_else(|| facts.late.and_then(Watch::sentence));
             let state = path.map_or("connecting", |path| path.state.as_str());
             let (state, reason) = match facts.trouble {
-                _ if facts.tunnel.secure().is_none() || facts.state.secure.session.is_some() => (state, reason),
+                _ if facts.tunnel.secure().is_none()
+                    || facts.state.secure().is_some_and(|secure| secure.session.is_some()) =>
+                {
+                    (state, reason)
+                }
                 Some(trouble) => ("mismatch", Some(trouble_sentence(trouble))),
                 // A path that has been up is not, before a session is.
                 None => (if state == "down" { state } else { "connecting" }, reason),
@@ -163,7 +167,7 @@ pub fn before_start(tunnel: &Tunnel, waits: Option<&str>) -> Status {
 }
 
 fn session(secure: &Secure, state: &State, trouble: Option<Trouble>) -> SessionStatus {
-    let current = state.secure.session;
+    let SecureState { session: current, counts, .. } = state.secure().copied().unwrap_or_default();
     SessionStatus {
         established: current.is_some(),
         age_s: current.map(|session| session.age_ms / 1000),
@@ -176,7 +180,7 @@ fn session(secure: &Secure, state: &State, trouble: Option<Trouble>) -> SessionS
         peer_public_key: keys::text(&secure.peer_key).to_string(),
         fingerprint: secure.fingerprint(),
         trouble: trouble.map(|trouble| trouble_word(trouble).into()),
-        counters: state.secure.counts,
+        counters: counts,
     }
 }
 

@@ -4,7 +4,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
-use privsep::ipc::{self, Confinement, FromWorker, Remote, Report, Secret, SecureState, State, Timestamp, Trouble};
+use privsep::ipc::{
+    self, ClassicState, Confinement, FromWorker, Remote, Report, Secret, SecureState, State, Timestamp, Trouble,
+    WireState,
+};
 
 use super::observe::Observer;
 use super::sizes::Sizes;
@@ -38,25 +41,30 @@ pub fn report(packet: &[u8]) {
     let path = |local, remote| Resolved { local: address(local), remote, underlay_mtu: None };
     let paths = [path("192.0.2.1:6000", fixed), path("192.0.2.1:6001", learned)];
     let names = paths.map(|path| (path.local.to_string(), String::new()));
-    let (now, mut state) = (Instant::now(), State::default());
+    let wire = match said.wire {
+        WireState::Classic(_) => WireState::Classic(ClassicState::default()),
+        WireState::Secure(_) => WireState::Secure(SecureState::default()),
+    };
+    let (now, mut state) = (Instant::now(), State { wire, ..State::default() });
     let mut observer = Observer::new(now, &tunnel, Some(1472), paths.iter().map(|path| path.remote));
     let mut session = super::session::Watch::default();
     let (mut sizes, mut storm) = (Sizes::default(), storm::Detector::new(now));
     for second in 0..20 {
-        let before = state.secure;
+        let before = state.secure().copied().unwrap_or_default();
         state = resume::accept(&state, said.clone(), &paths, Timestamp::MAX);
-        let SecureState { heard, sent, .. } = state.secure;
+        let secure = state.secure().copied().unwrap_or_default();
+        let SecureState { heard, sent, .. } = secure;
         assert!(
             heard >= before.heard && sent >= before.sent && [heard, sent].iter().all(|time| *time == time.bounded())
         );
         assert!(usize::from(state.active) < paths.len() && state.paths.len() <= paths.len());
         let lines = observer.note(now + Duration::from_secs(second), &state);
         assert!(lines.iter().all(|(path, line)| *path < paths.len() && !line.contains('\n')));
-        let line = session.note(now + Duration::from_secs(second), &state.secure, "");
+        let line = session.note(now + Duration::from_secs(second), &secure, "");
         assert!(line.is_none_or(|line| !format!("{line:?}").contains("\\n")));
         let _ = storm.note(now + Duration::from_secs(second), &state.port);
         assert!(sizes.note(&state, "eu0").len() <= 3);
-        assert!(statistics::lines(&state, &names, true).iter().all(|line| !line.contains('\n')));
+        assert!(statistics::lines(&state, &names).iter().all(|line| !line.contains('\n')));
     }
     shown(tunnel, &state, session.found());
     resume::carry_over(&mut state, resume::Lasting { peer: true, health: false });

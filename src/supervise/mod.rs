@@ -164,9 +164,9 @@ fn live(
         late,
         by_root: identity.is_some(),
         executable: executables.worker,
-        settings,
         secrets: settings::secrets(tunnel),
-        state: State::default(),
+        state: State::new(&settings),
+        settings,
         // What has waited in a TAP since the run before this one, or while the command ran, is too late.
         drain: stored || tunnel.run.is_some(),
         paths,

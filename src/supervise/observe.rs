@@ -103,7 +103,12 @@ impl Observer {
     /// What is known of a path that is not up.
     fn known(&self, path: &Path, report: &PathReport, state: &State) -> String {
         if self.secure {
-            not_up::known_of_secure(report, &path.then, path.fixed, state.secure.session.is_some())
+            not_up::known_of_secure(
+                report,
+                &path.then,
+                path.fixed,
+                state.secure().is_some_and(|secure| secure.session.is_some()),
+            )
         } else {
             let (cipher, written) = self.coding;
             let sentence = |found: Mismatch| found.with(cipher, written);

@@ -4,11 +4,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use privsep::ipc::{Address, PathHealth, PathReport, Remote, SecureState, State, Timestamp};
+use privsep::ipc::{Address, PathHealth, PathReport, Remote, SecureState, State, Timestamp, WireState};
 
 use crate::tunnel::resolve::{self, Resolved};
 
-/// The state after a report. Its number of paths has been checked, and that its tick is not of the future.
+/// State after a report. Its wire and number of paths have been checked, and that its tick is not of the future.
 ///
 /// | field | what a lie in it does |
 /// |---|---|
@@ -16,7 +16,7 @@ use crate::tunnel::resolve::{self, Resolved};
 /// | active, health, `last_pong` | the next worker judges by its own PINGs alone once five ping intervals have passed. A mirror of the classic wire sends none, see [`carry_over`] |
 /// | local | only what a wildcard socket can have been asked by. It names a source address that the kernel refuses where it is none of this host's; any other the worker could have named itself |
 /// | learned | only what that path may learn, and with a password it ends with its worker |
-/// | fragment | any number is as good as another |
+/// | `classic.fragment` | any number is as good as another |
 /// | `secure.heard` | nothing earlier than before. One that is too great keeps out what the peer begins, until this program is started again; this end begins sessions meanwhile, and answers what it refuses by an initiation of its own |
 /// | `secure.sent` | nothing earlier than before, and nothing later than this host's clock or one microsecond more than before, so that not both are too great at once. What the worker has sent itself may be: the peer then refuses what this end begins, and answers it by an initiation of its own |
 /// | `secure.session`, `secure.trouble` | shown, until its worker ends |
@@ -24,7 +24,7 @@ use crate::tunnel::resolve::{self, Resolved};
 ///
 /// `clock` is this host's.
 pub fn accept(before: &State, said: State, resolved: &[Resolved], clock: Timestamp) -> State {
-    let State { tick, active, fragment, port, seal, secure, paths } = said;
+    let State { tick, active, port, seal, wire, paths } = said;
     let tick = tick.max(before.tick);
     let last = u8::try_from(resolved.len().saturating_sub(1)).unwrap_or(u8::MAX);
     let paths = paths.into_iter().zip(resolved).map(|(said, Resolved { local, remote, .. })| {
@@ -33,8 +33,11 @@ pub fn accept(before: &State, said: State, resolved: &[Resolved], clock: Timesta
         let (asked, last_pong) = (asked.filter(|&ip| may_be_ours(*local, ip)), last_pong.min(tick));
         PathReport { health, learned, local: asked, last_pong, rtt_us, last_rx_ms, drops_longest, counters }
     });
-    let secure = accept_secure(&before.secure, secure, clock);
-    State { tick, active: active.min(last), fragment, port, seal, secure, paths: paths.collect() }
+    let wire = match (&before.wire, wire) {
+        (WireState::Secure(before), WireState::Secure(said)) => WireState::Secure(accept_secure(before, said, clock)),
+        (_, said) => said,
+    };
+    State { tick, active: active.min(last), port, seal, wire, paths: paths.collect() }
 }
 
 /// Nanoseconds by which the timestamp that was sent last may grow from one report to the next where the clock has been set back: one for
@@ -81,10 +84,12 @@ pub struct Lasting {
 
 /// Makes the state of a worker that has ended the state of the next.
 pub fn carry_over(state: &mut State, lasting: Lasting) {
-    // The last numbers may be a second old: the peer must not join halves of different datagrams.
-    state.fragment = state.fragment.wrapping_add(0x4000) & !1;
-    // The keys have gone with it.
-    (state.secure.session, state.secure.trouble) = (None, None);
+    match &mut state.wire {
+        // The last numbers may be a second old: the peer must not join halves of different datagrams.
+        WireState::Classic(classic) => classic.fragment = classic.fragment.wrapping_add(0x4000) & !1,
+        // The keys have gone with it.
+        WireState::Secure(secure) => (secure.session, secure.trouble) = (None, None),
+    }
     for report in &mut state.paths {
         report.drops_longest = None;
         if !lasting.peer {
@@ -110,7 +115,7 @@ pub fn begin_anew(state: &mut State, lasting: Lasting) {
 
 #[cfg(test)]
 mod tests {
-    use privsep::ipc::{PathCounters, PortCounters, SessionCipher, SessionReport, Trouble};
+    use privsep::ipc::{ClassicState, PathCounters, PortCounters, SessionCipher, SessionReport, Trouble};
 
     use super::*;
 
@@ -139,7 +144,8 @@ mod tests {
             counters,
         };
         let port = PortCounters { rx_frames: u64::MAX, ..PortCounters::default() };
-        State { tick: 7, active: 255, fragment: u16::MAX, port, paths: vec![report; paths], ..State::default() }
+        let wire = WireState::Classic(ClassicState { fragment: u16::MAX });
+        State { tick: 7, active: 255, wire, port, paths: vec![report; paths], ..State::default() }
     }
 
     #[test]
@@ -152,12 +158,15 @@ mod tests {
 
     #[test]
     fn timestamps_only_grow_and_what_was_sent_is_not_of_the_future() {
-        let with =
-            |heard, sent| State { secure: SecureState { heard, sent, ..SecureState::default() }, ..State::default() };
+        let with = |heard, sent| {
+            let wire = WireState::Secure(SecureState { heard, sent, ..SecureState::default() });
+            State { wire, ..State::default() }
+        };
         let before = with(Timestamp(7), Timestamp(9));
         let kept = |heard, sent, clock| {
             let said = with(Timestamp(heard), Timestamp(sent));
-            let SecureState { heard, sent, .. } = accept(&before, said, &[], Timestamp(clock)).secure;
+            let state = accept(&before, said, &[], Timestamp(clock));
+            let SecureState { heard, sent, .. } = *state.secure().unwrap();
             (heard.0, sent.0)
         };
         assert_eq!(kept(6, 8, 100), (7, 9));
@@ -173,9 +182,9 @@ mod tests {
         let (sent, trouble) = (Timestamp(7), Some(Trouble::Psk));
         for end in [carry_over, begin_anew] {
             let secure = SecureState { sent, session: Some(session), trouble, ..SecureState::default() };
-            let mut state = State { secure, ..State::default() };
+            let mut state = State { wire: WireState::Secure(secure), ..State::default() };
             end(&mut state, Lasting { peer: true, health: true });
-            assert_eq!(state.secure, SecureState { sent, ..SecureState::default() });
+            assert_eq!(state.secure(), Some(&SecureState { sent, ..SecureState::default() }));
         }
     }
 
@@ -253,9 +262,9 @@ mod tests {
     #[test]
     fn the_next_fragment_is_far_from_the_last_and_even() {
         for fragment in [0, 1, 0x7fff, u16::MAX] {
-            let mut state = State { fragment, ..State::default() };
+            let mut state = State { wire: WireState::Classic(ClassicState { fragment }), ..State::default() };
             carry_over(&mut state, Lasting { peer: true, health: true });
-            let next = state.fragment;
+            let next = state.classic().unwrap().fragment;
             assert!(next.is_multiple_of(2) && next.wrapping_sub(fragment) >= 0x3fff, "{fragment} {next}");
         }
     }

@@ -4,8 +4,8 @@ use privsep::ipc::{PathHealth, PathReport, SecureState, State};
 
 use crate::status::cipher_of;
 
-/// The lines of one report; `addresses` are local and remote of each path, `secure` says whether the wire is.
-pub fn lines(state: &State, addresses: &[(String, String)], secure: bool) -> Vec<String> {
+/// The lines of one report; `addresses` are local and remote of each path.
+pub fn lines(state: &State, addresses: &[(String, String)]) -> Vec<String> {
     let current = name(state.active.into()).trim_start().to_uppercase();
     let mut lines = vec![format!(
         "============= version: {}, myticket={}, master_slave={}, current_remote={current}",
@@ -58,7 +58,7 @@ pub fn lines(state: &State, addresses: &[(String, String)], secure: bool) -> Vec
         "udp {} bytes, lz4 save {} bytes, lz4 overhead {} bytes, encrypt overhead {} bytes, {percent:.0}%",
         seal.bytes, seal.compress_saved, seal.compress_overhead, seal.encrypt_overhead
     ));
-    lines.extend(secure.then(|| session(&state.secure)));
+    lines.extend(state.secure().map(session));
     lines
 }
 
@@ -96,7 +96,9 @@ fn session(secure: &SecureState) -> String {
 
 #[cfg(test)]
 mod tests {
-    use privsep::ipc::{PathCounters, PortCounters, SealCounters, SecureCounters, SessionCipher, SessionReport};
+    use privsep::ipc::{
+        PathCounters, PortCounters, SealCounters, SecureCounters, SessionCipher, SessionReport, WireState,
+    };
 
     use super::*;
 
@@ -138,12 +140,12 @@ mod tests {
                 compress_overhead: 500,
                 encrypt_overhead: 600_000,
             },
-            secure: SecureState { session: Some(session), counts, ..SecureState::default() },
+            wire: WireState::Secure(SecureState { session: Some(session), counts, ..SecureState::default() }),
             paths: vec![path(PathHealth::Up, counters), path(PathHealth::Down, slave)],
-            ..State::default()
+            active: 0,
         };
         let address = |port: u16| (format!("192.0.2.1:{port}"), format!("198.51.100.7:{port}"));
-        let lines = lines(&state, &[address(6000), address(6001)], true);
+        let lines = lines(&state, &[address(6000), address(6001)]);
         assert!(page.contains(&lines.join("\n")), "docs/RECIPES.md must have:\n{}", lines.join("\n"));
     }
 
@@ -151,7 +153,7 @@ mod tests {
     fn every_path_has_its_lines() {
         let state = State { active: 2, paths: vec![PathReport::default(); 4], ..State::default() };
         let address = |port: u16| (format!("192.0.2.1:{port}"), format!("198.51.100.7:{port}"));
-        let lines = lines(&state, &[1, 2, 3, 4].map(address), false);
+        let lines = lines(&state, &[1, 2, 3, 4].map(address));
         for name in ["master", " slave", "path 3", "path 4"] {
             let count = |line: &&String| line.to_lowercase().starts_with(name);
             assert_eq!(lines.iter().filter(count).count(), 4, "{name}");
@@ -171,18 +173,18 @@ mod tests {
             dropped_content: 17,
             dropped_incomplete: 18,
         };
-        let mut state = State { secure: SecureState { counts, ..SecureState::default() }, ..State::default() };
-        assert!(!lines(&state, &[], false).iter().any(|line| line.contains("session")));
-        let last = |state: &State| lines(state, &[], true).pop().unwrap();
+        assert!(!lines(&State::default(), &[]).iter().any(|line| line.contains("session")));
+        let last = |session| {
+            let wire = WireState::Secure(SecureState { counts, session, ..SecureState::default() });
+            lines(&State { wire, ..State::default() }, &[]).pop().unwrap()
+        };
         assert_eq!(
-            last(&state),
+            last(None),
             "session none; handshakes: 11, rekeys: 12; dropped replays: 13, not authentic: 14, initiations: 15, messages: 16, \
              content: 17, incomplete: 18"
         );
         let session = SessionReport { cipher: SessionCipher::Aes256Gcm, age_ms: 61_999, began_here: true };
-        state.secure.session = Some(session);
-        assert!(last(&state).starts_with("session aes-256-gcm, begun here 61 s ago; handshakes: 11,"));
-        state.secure.session = Some(SessionReport { began_here: false, ..session });
-        assert!(last(&state).contains(", begun by the peer 61 s ago;"));
+        assert!(last(Some(session)).starts_with("session aes-256-gcm, begun here 61 s ago; handshakes: 11,"));
+        assert!(last(Some(SessionReport { began_here: false, ..session })).contains(", begun by the peer 61 s ago;"));
     }
 }

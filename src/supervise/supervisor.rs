@@ -72,9 +72,10 @@ impl Parts {
     /// What of a worker's state may outlive it.
     fn lasting(&self) -> resume::Lasting {
         match &self.settings.wire {
-            Wire::Classic(classic) => {
-                resume::Lasting { peer: self.secrets.password.expose().is_empty(), health: classic.keepalive }
-            }
+            Wire::Classic(classic) => resume::Lasting {
+                peer: matches!(&self.secrets, Secrets::Classic(secrets) if secrets.password.expose().is_empty()),
+                health: classic.keepalive,
+            },
             // Whoever is not the peer can answer no handshake, and the real one makes one within seconds.
             Wire::Secure(_) => resume::Lasting { peer: true, health: true },
         }
@@ -330,7 +331,7 @@ impl<'a> Supervisor<'a> {
 
     fn on_worker(&mut self) -> Result<Flow, Error> {
         let Some(worker) = &mut self.worker else { return Ok(Flow::Continue) };
-        match worker.receive(self.parts.paths.len()) {
+        match worker.receive(&self.parts.state) {
             Ok(Some(Event::Confined(confinement))) => {
                 log::info(&format!("worker {} forwards", worker.pid()));
                 self.on_confined(confinement)?;
@@ -376,8 +377,8 @@ impl<'a> Supervisor<'a> {
 
     /// Says what is to be said of the session of the secure wire.
     fn on_session(&mut self) {
-        let Some(secure) = self.tunnel.secure() else { return };
-        match self.session.note(Instant::now(), &self.parts.state.secure, &secure.fingerprint()) {
+        let (Some(secure), Some(state)) = (self.tunnel.secure(), self.parts.state.secure()) else { return };
+        match self.session.note(Instant::now(), state, &secure.fingerprint()) {
             Some(Line::Good(line)) => self.say(log::info, &line),
             Some(Line::Bad(line)) => self.say(log::warning, &line),
             None => {}
@@ -532,7 +533,7 @@ impl<'a> Supervisor<'a> {
     fn log_statistics(&mut self) {
         self.statistics_wanted = false;
         let addresses: Vec<_> = (0..self.parts.paths.len()).map(|path| self.addresses(path)).collect();
-        for line in statistics::lines(&self.parts.state, &addresses, self.tunnel.secure().is_some()) {
+        for line in statistics::lines(&self.parts.state, &addresses) {
             log::info(&line);
         }
     }

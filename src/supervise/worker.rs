@@ -154,9 +154,9 @@ impl Worker {
     }
 
     /// Takes a whole report: that of a tick, or one that was asked for.
-    fn on_report(&mut self, state: State, paths: usize) -> Result<Event, ipc::Error> {
+    fn on_report(&mut self, state: State, before: &State) -> Result<Event, ipc::Error> {
         let of_a_tick = state.tick > self.tick;
-        if state.paths.len() != paths || !self.has_run(state.tick) || !(of_a_tick || self.reports_owed > 0) {
+        if !state.is_shaped_like(before) || !self.has_run(state.tick) || !(of_a_tick || self.reports_owed > 0) {
             return Err(ipc::Error::Violation("message out of place"));
         }
         if of_a_tick {
@@ -175,11 +175,12 @@ impl Worker {
         let _ = self.channel.try_send(&ToWorker::Reset(counts));
     }
 
-    /// Reads one message. `Ok(None)` at its end.
+    /// Reads one message; `before` is the state of the tunnel. `Ok(None)` at its end.
     ///
     /// # Errors
     /// When the worker has broken the rules; it must be killed.
-    pub fn receive(&mut self, paths: usize) -> Result<Option<Event>, ipc::Error> {
+    pub fn receive(&mut self, before: &State) -> Result<Option<Event>, ipc::Error> {
+        let paths = before.paths.len();
         let Some((message, _)) = self.channel.recv()? else {
             // The kernel closes the channel of a process that ends; one that goes on without it has something to hide.
             let goes_on = ipc::Error::Violation("closed by a worker that goes on");
@@ -200,7 +201,7 @@ impl Worker {
             }
             FromWorker::Report(piece) if self.confined.is_some() => match self.reports.take(piece)? {
                 None => Event::Nothing,
-                Some(state) => self.on_report(state, paths)?,
+                Some(state) => self.on_report(state, before)?,
             },
             FromWorker::Health(path, health) if usize::from(path) < paths && self.confined.is_some() => {
                 Event::Health(path.into(), health)
@@ -266,7 +267,8 @@ mod tests {
             missed: 0,
             unasked: 0,
         };
-        let report = |worker: &mut Worker, tick| worker.on_report(State { tick, ..State::default() }, 0).is_ok();
+        let report =
+            |worker: &mut Worker, tick| worker.on_report(State { tick, ..State::default() }, &State::default()).is_ok();
         for tick in 1..1000 {
             worker.ask_report();
             theirs.recv().unwrap();

@@ -1,6 +1,6 @@
 //! From a tunnel's description to what its workers are told.
 
-use privsep::ipc::{self, Address, Announcement, Classic, PortKind, Secrets, Settings};
+use privsep::ipc::{self, Address, Announcement, Classic, ClassicSecrets, PortKind, Secrets, SecureSecrets, Settings};
 
 use super::resolve::Resolved;
 use super::{Port, Tunnel, Wire};
@@ -50,10 +50,10 @@ fn announcement(tunnel: &Tunnel, mac: [u8; 6], router: bool) -> Option<Announcem
 pub fn secrets(tunnel: &Tunnel) -> Secrets {
     match &tunnel.wire {
         Wire::Classic(classic) => {
-            Secrets { key: classic.key.clone(), password: classic.password.clone(), ..Secrets::default() }
+            Secrets::Classic(ClassicSecrets { key: classic.key.clone(), password: classic.password.clone() })
         }
         Wire::Secure(secure) => {
-            Secrets { private_key: secure.private_key.clone(), psk: secure.psk.clone(), ..Secrets::default() }
+            Secrets::Secure(SecureSecrets { private_key: secure.private_key.clone(), psk: secure.psk.clone() })
         }
     }
 }

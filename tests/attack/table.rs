@@ -17,8 +17,8 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use privsep::PROTOCOL;
 use privsep::ipc::{
-    self, Address, Channel, Cipher, Classic, Counts, FromWorker, Handle, Handles, Never, PortKind, Remote, Rules,
-    Secret, Secrets, Secure, Settings, State, ToWorker, Wire as Format,
+    self, Address, Channel, Cipher, Classic, ClassicSecrets, Counts, FromWorker, Handle, Handles, Never, PortKind,
+    Remote, Rules, Secret, Secrets, Secure, SecureSecrets, Settings, State, ToWorker, Wire as Format,
 };
 use privsep::sys::supervisor::start;
 use privsep::sys::{option, packet, tap};
@@ -176,7 +176,8 @@ impl Stage {
     fn forwards(&self) -> bool {
         let classic = Classic { cipher: Cipher::Aes128, compress: true, fragment_mtu: Some(1100), keepalive: true };
         let secret = |text: &[u8]| Secret::new(text.to_vec());
-        let secrets = Secrets { key: secret(b"0123456789abcdef"), password: secret(b"secret"), ..Secrets::default() };
+        let secrets =
+            Secrets::Classic(ClassicSecrets { key: secret(b"0123456789abcdef"), password: secret(b"secret") });
         self.forwards_by(Format::Classic(classic), secrets)
     }
 
@@ -314,7 +315,10 @@ fn secure(stage: &Stage) {
     let mut peer_key = [0; 32];
     peer_key[0] = 9;
     let wire = Format::Secure(Secure { peer_key, datagram: 1472, ..Secure::default() });
-    if stage.forwards_by(wire, Secrets { private_key: Secret::new(vec![1; 32]), ..Secrets::default() }) {
+    if stage.forwards_by(
+        wire,
+        Secrets::Secure(SecureSecrets { private_key: Secret::new(vec![1; 32]), ..Default::default() }),
+    ) {
         stage.traffic(Duration::from_millis(1300));
     }
 }

@@ -171,7 +171,7 @@ fn what_a_handshake_has_drawn_is_gone_after_it_and_the_keys_of_the_file_with_the
         let mut ends = [session(0, &drawn), session(1, &drawn)];
         // A handshake and two rekeys.
         talk(&mut ends, 250 * SECOND);
-        let handshakes = ends[0].report(0).secure.counts.handshakes;
+        let handshakes = ends[0].report(0).secure().unwrap().counts.handshakes;
         let drawn = drawn.lock().unwrap().clone();
         let ephemerals = found(&drawn, local);
         let long_lived = [10, 11, 20].map(|seed| Masked::new(&bytes(seed)));

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use privsep::ipc::{
-    Address, Confinement, FromWorker, PathCounters, PathHealth, PathReport, PortCounters, Report, Reports,
-    SealCounters, SecureCounters, SecureState, SessionCipher, SessionReport, State, Timestamp, ToWorker, Trouble,
+    Address, ClassicState, Confinement, FromWorker, PathCounters, PathHealth, PathReport, PortCounters, Report,
+    Reports, SealCounters, SecureState, State, ToWorker, WireState,
 };
 
 use crate::{Attack, Loot, Needs, sleep};
@@ -52,6 +52,9 @@ pub const LIES: &[Attack] = &[
     lie("report-of-no-path", OUT_OF_PLACE, |loot| answer_report(loot, &State { paths: Vec::new(), ..honest() })),
     lie("report-of-many-paths", OUT_OF_PLACE, |loot| {
         answer_report(loot, &State { paths: vec![PathReport::default(); 20], ..honest() });
+    }),
+    lie("state-of-another-wire", OUT_OF_PLACE, |loot| {
+        answer_report(loot, &State { wire: WireState::Secure(SecureState::default()), ..honest() });
     }),
     lie("report-of-a-path-alone", OUT_OF_PLACE, |loot| {
         loot.wait_for_report();
@@ -184,16 +187,8 @@ fn absurd() -> State {
         drops_longest: Some(true),
         counters,
     };
-    let late = Timestamp(MAX);
-    let session = SessionReport { cipher: SessionCipher::Aes256Gcm, age_ms: MAX, began_here: true };
-    let secure = SecureState {
-        heard: late,
-        sent: late,
-        session: Some(session),
-        trouble: Some(Trouble::Clock { behind_ms: MAX }),
-        counts: SecureCounters { handshakes: MAX, auth_failures: MAX, ..SecureCounters::default() },
-    };
-    State { tick: 0, active: 255, fragment: u16::MAX, port, seal, secure, paths: vec![path] }
+    let wire = WireState::Classic(ClassicState { fragment: u16::MAX });
+    State { tick: 0, active: 255, port, seal, wire, paths: vec![path] }
 }
 
 /// An address that is no peer's.

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixDatagram;
 
 use allocation_counter::measure;
 use aws_lc_rs::agreement::{PrivateKey, X25519};
-use privsep::ipc::{Cipher, Classic, Rules, Secret, Secrets, Secure, Wire};
+use privsep::ipc::{Cipher, Classic, ClassicSecrets, Rules, Secret, Secrets, Secure, SecureSecrets, Wire};
 
 use super::rig::{Rig, both, header, segment, waiting};
 use crate::batch::{Batch, MAX_EXPANDED};
@@ -28,7 +28,8 @@ fn neither_direction_allocates_once_it_runs() {
     let ciphers = [Cipher::None, Cipher::Xor, Cipher::Aes128, Cipher::Aes256];
     for (cipher, compress) in ciphers.into_iter().flat_map(|cipher| [(cipher, false), (cipher, true)]) {
         let wire = Wire::Classic(Classic { cipher, compress, keepalive: true, ..Classic::default() });
-        let secrets = Secrets { key: Secret::new(b"0123456789abcdef".to_vec()), ..Secrets::default() };
+        let secrets =
+            Secrets::Classic(ClassicSecrets { key: Secret::new(b"0123456789abcdef".to_vec()), ..Default::default() });
         let rules = Rules { mss: Some((1300, 1300)), vlan_map: vec![(7, 8)], loop_check: true, ..both() };
         let rig = || Rig::with(rules.clone(), wire, &secrets);
         let (Rig { port, paths, mut outward, .. }, mut far) = (rig(), rig());
@@ -58,7 +59,7 @@ fn neither_direction_allocates_once_it_runs() {
 fn end(ours: u8, theirs: u8) -> Rig {
     let theirs = PrivateKey::from_private_key(&X25519, &[theirs; 32]).unwrap();
     let secure = Secure { peer_key: public(&theirs).unwrap(), datagram: 1472, ..Secure::default() };
-    let secrets = Secrets { private_key: Secret::new(vec![ours; 32]), ..Secrets::default() };
+    let secrets = Secrets::Secure(SecureSecrets { private_key: Secret::new(vec![ours; 32]), ..Default::default() });
     Rig::with(both(), Wire::Secure(secure), &secrets)
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use nix::poll::PollFlags;
-use privsep::ipc::{Address, Classic, PortKind, Remote, Rules, Secrets, Settings, State, Wire};
+use privsep::ipc::{Address, Classic, ClassicSecrets, PortKind, Remote, Rules, Secrets, Settings, State, Wire};
 
 use super::{Inward, Outward, Shared};
 use crate::frame::checksum::Sum;
@@ -44,7 +44,7 @@ impl Rig {
     /// With this many paths and these rules, and with a broken handle in the place of those that are named.
     pub fn new(count: u8, rules: Rules, broken_port: bool, broken_path: Option<usize>) -> Self {
         let wire = Wire::Classic(Classic { keepalive: true, ..Classic::default() });
-        Self::make(count, rules, wire, &Secrets::default(), broken_port, broken_path)
+        Self::make(count, rules, wire, &Secrets::Classic(ClassicSecrets::default()), broken_port, broken_path)
     }
 
     /// One path, and this wire.

@@ -26,17 +26,18 @@ pub use route::Route;
 /// Makes the machines of a tunnel.
 ///
 /// # Errors
-/// As [`secure::machines`].
+/// As [`secure::machines`], and when the secrets belong to another wire.
 pub fn machines(settings: &Settings, secrets: &Secrets, state: &State) -> io::Result<(Session, Sealer)> {
-    match &settings.wire {
-        Wire::Classic(classic) => {
+    match (&settings.wire, secrets) {
+        (Wire::Classic(classic), Secrets::Classic(secrets)) => {
             let (session, sealer) = classic::machines(settings, classic, secrets, state);
             Ok((Session::Classic(session), Sealer::Classic(sealer)))
         }
-        Wire::Secure(secure) => {
+        (Wire::Secure(secure), Secrets::Secure(secrets)) => {
             let (session, sealer) = secure::machines(settings, secure, secrets, state)?;
             Ok((Session::Secure(session), Sealer::Secure(sealer)))
         }
+        _ => Err(io::Error::other("secrets of another wire")),
     }
 }
 

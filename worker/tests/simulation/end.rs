@@ -7,7 +7,8 @@ use ethudp_worker::batch::Batch;
 use ethudp_worker::endpoint::Target;
 use ethudp_worker::wire::{Counters, Outbox, Sealer, Session, machines};
 use privsep::ipc::{
-    Address, Cipher, Classic, PathHealth, PathReport, Remote, Rules, Secret, Secrets, Settings, SharedPath, State, Wire,
+    Address, Cipher, Classic, ClassicSecrets, PathHealth, PathReport, Remote, Rules, Secret, Secrets, Settings,
+    SharedPath, State, Wire, WireState,
 };
 
 use crate::SECOND;
@@ -91,14 +92,14 @@ impl Shape {
         }
     }
 
-    fn secrets(&self, which: usize) -> Secrets {
+    fn secrets(&self, which: usize) -> ClassicSecrets {
         let secret = |text: &str| Secret::new(text.as_bytes().to_vec());
         // Long enough to leave as two fragments.
         let mut password = if self.password { "p".repeat(1500) } else { String::new() };
         if which == STRANGER {
             password.replace_range(1499.., "q");
         }
-        Secrets { key: secret("0123456789abcdef"), password: secret(&password), ..Secrets::default() }
+        ClassicSecrets { key: secret("0123456789abcdef"), password: secret(&password) }
     }
 }
 
@@ -110,7 +111,7 @@ pub fn address(which: usize, path: usize) -> SocketAddr {
 pub struct End {
     which: usize,
     settings: Settings,
-    secrets: Secrets,
+    secrets: ClassicSecrets,
     session: Session,
     sealer: Sealer,
     counters: Counters,
@@ -144,7 +145,7 @@ pub struct End {
 impl End {
     pub fn new(which: usize, shape: &Shape) -> Self {
         let (settings, secrets, state) = (shape.settings(which), shape.secrets(which), State::default());
-        let (session, sealer) = machines(&settings, &secrets, &state).unwrap();
+        let (session, sealer) = machines(&settings, &Secrets::Classic(secrets.clone()), &state).unwrap();
         Self {
             counters: Counters::new(&state, settings.remotes.len()),
             answered: vec![None; settings.remotes.len()],
@@ -176,11 +177,14 @@ impl End {
     /// they went, as far as that may be known.
     pub fn restart(&mut self, now: u64) -> bool {
         let mut state = self.state.clone();
-        state.fragment = state.fragment.wrapping_add(0x4000) & !1;
+        if let WireState::Classic(classic) = &mut state.wire {
+            classic.fragment = classic.fragment.wrapping_add(0x4000) & !1;
+        }
         if !self.secrets.password.expose().is_empty() {
             state.paths.iter_mut().for_each(|path| path.learned = None);
         }
-        (self.session, self.sealer) = machines(&self.settings, &self.secrets, &state).unwrap();
+        (self.session, self.sealer) =
+            machines(&self.settings, &Secrets::Classic(self.secrets.clone()), &state).unwrap();
         self.counters = Counters::new(&state, self.settings.remotes.len());
         self.started = now;
         self.restarts += 1;

@@ -203,7 +203,7 @@ impl End {
     }
 
     fn handshakes(&self) -> u64 {
-        self.state.secure.counts.handshakes
+        self.state.secure().map_or(0, |secure| secure.counts.handshakes)
     }
 }
 

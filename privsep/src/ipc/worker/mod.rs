@@ -1,18 +1,25 @@
-//! What supervisor and worker say to each other.
+//! Messages between supervisor and worker.
+//!
+//! By lifetime: [`Settings`] and [`Secrets`] are the same for every worker of a tunnel, [`State`] is what the previous worker
+//! reported last, and an order such as to drain is for one worker.
 
+mod classic;
 mod clock;
 mod counters;
 mod secret;
 mod secure;
 mod settings;
+mod state;
 
 use serde::{Deserialize, Serialize};
 
+pub use classic::*;
 pub use clock::Moment;
 pub use counters::*;
-pub use secret::Secret;
+pub use secret::*;
 pub use secure::*;
 pub use settings::*;
+pub use state::*;
 
 use super::{Address, Message};
 

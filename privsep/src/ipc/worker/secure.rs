@@ -1,11 +1,11 @@
-//! The secure wire, as supervisor and worker speak of it: what a worker is told, and what it says of its session.
+//! Secure wire between supervisor and worker: settings, secrets, state and reports of a session.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use super::settings::MAX_FRAME;
-use super::{Counts, SecureCounters};
+use super::{Counts, Secret, SecureCounters};
 
 /// Settings of the secure wire.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,7 +103,16 @@ pub enum Trouble {
     Draft,
 }
 
-/// What survives a worker of the secure wire, and what is shown of it. A worker whose wire is another leaves it as it is.
+/// Secrets of the secure wire.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecureSecrets {
+    /// X25519 private key of this end, 32 bytes.
+    pub private_key: Secret,
+    /// Pre-shared key, 32 bytes; empty without one.
+    pub psk: Secret,
+}
+
+/// State of the secure wire that survives a worker, and what is shown of a session.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecureState {
     /// Greatest timestamp of an initiation whose session was confirmed.

@@ -14,7 +14,7 @@ mod session;
 
 use std::sync::Arc;
 
-use privsep::ipc::{Classic, Secrets, Settings, State};
+use privsep::ipc::{Classic, ClassicSecrets, Settings, State};
 
 use codec::Codec;
 use fragment::Splitter;
@@ -22,9 +22,10 @@ pub use sealer::Sealer;
 pub use session::Session;
 
 /// Makes both machines of a tunnel.
-pub fn machines(settings: &Settings, classic: &Classic, secrets: &Secrets, state: &State) -> (Session, Sealer) {
+pub fn machines(settings: &Settings, classic: &Classic, secrets: &ClassicSecrets, state: &State) -> (Session, Sealer) {
     let codec = Arc::new(Codec::new(classic.cipher, secrets.key.expose(), classic.compress));
-    let splitter = classic.whole().map(|whole| Splitter::new(whole.into(), state.fragment));
+    let fragment = state.classic().map_or(0, |state| state.fragment);
+    let splitter = classic.whole().map(|whole| Splitter::new(whole.into(), fragment));
     let session = Session::new(settings, classic, secrets, state, Arc::clone(&codec), splitter.clone());
     let sealer = Sealer::new(codec, splitter, session.route().clone());
     (session, sealer)

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use privsep::ipc::{Classic, PathHealth, PathReport, Secrets, Settings, SharedPath, State};
+use privsep::ipc::{
+    Classic, ClassicSecrets, ClassicState, PathHealth, PathReport, Settings, SharedPath, State, WireState,
+};
 use zeroize::Zeroizing;
 
 use super::codec::{Codec, Kind, PING, PONG, Scratch, kind};
@@ -73,7 +75,7 @@ impl Session {
     pub fn new(
         settings: &Settings,
         classic: &Classic,
-        secrets: &Secrets,
+        secrets: &ClassicSecrets,
         state: &State,
         codec: Arc<Codec>,
         splitter: Option<Splitter>,
@@ -265,7 +267,7 @@ impl Session {
         State {
             tick: self.tick,
             active: u8::try_from(self.route.active).unwrap_or(u8::MAX),
-            fragment: self.splitter.as_ref().map_or(0, Splitter::sequence),
+            wire: WireState::Classic(ClassicState { fragment: self.splitter.as_ref().map_or(0, Splitter::sequence) }),
             paths: self.paths.iter().map(path).collect(),
             ..State::default()
         }

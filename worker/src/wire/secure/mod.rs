@@ -21,7 +21,7 @@ pub mod window;
 pub use session::{Session, Told};
 use std::io;
 
-use privsep::ipc::{Secrets, Secure, Settings, State, Timestamp};
+use privsep::ipc::{Secure, SecureSecrets, Settings, State, Timestamp};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 pub use crypt::{Dropped, Opening, Sending};
@@ -63,7 +63,7 @@ pub struct Keys {
 pub fn machines(
     settings: &Settings,
     secure: &Secure,
-    secrets: &Secrets,
+    secrets: &SecureSecrets,
     state: &State,
 ) -> io::Result<(Session, Sealer)> {
     let key = |secret: &[u8]| {

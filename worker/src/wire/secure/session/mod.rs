@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use privsep::ipc::{
     Counts, Remote, Secure, SecureCounters, SecureState, SessionCipher, SessionReport, SharedPath, State, Timestamp,
-    Trouble,
+    Trouble, WireState,
 };
 
 use super::CipherKind;
@@ -132,6 +132,7 @@ impl Session {
         let Told { pair, secure, offer, remotes, delivers, exit_after, state, wall, random } = told;
         let (datagram, interval) = (usize::from(secure.datagram), u64::from(secure.ping_interval.max(1)));
         let first = if datagram < Form::Long.initiation() { Form::Short } else { Form::Long };
+        let before = state.secure().copied().unwrap_or_default();
         let reports = state.paths.iter().copied().chain(std::iter::repeat_with(Default::default));
         let path = |(remote, report)| Path::new(remote, &report, interval);
         let paths: Vec<_> = remotes.iter().zip(reports).map(path).collect();
@@ -143,8 +144,8 @@ impl Session {
             interval,
             random,
             wall,
-            heard: state.secure.heard.bounded(),
-            sent: state.secure.sent.bounded(),
+            heard: before.heard.bounded(),
+            sent: before.sent.bounded(),
             attempts: Attempts::new(first, interval),
             slots: Slots::default(),
             opened_us: 0,
@@ -164,7 +165,7 @@ impl Session {
             replies: Recent::default(),
             strangers: Recent::default(),
             trouble: None,
-            counts: state.secure.counts,
+            counts: before.counts,
             probe: vec![0; datagram].into(),
             delivers,
             last_tick: exit_after,
@@ -415,7 +416,7 @@ impl Session {
             tick: self.tick,
             active: u8::try_from(self.route.active).unwrap_or(u8::MAX),
             paths: self.paths.all.iter().map(|path| path.report(now_us)).collect(),
-            secure: self.report_secure(now_us),
+            wire: WireState::Secure(self.report_secure(now_us)),
             ..State::default()
         }
     }

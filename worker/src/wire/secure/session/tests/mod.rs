@@ -11,7 +11,7 @@ mod trouble;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use privsep::ipc::{Address, Remote, State};
+use privsep::ipc::{Address, Remote, State, WireState};
 
 use super::*;
 use crate::frame;
@@ -85,7 +85,7 @@ impl<'a> Kind<'a> {
             remotes,
             delivers: true,
             exit_after: None,
-            state: &State { secure, ..State::default() },
+            state: &State { wire: WireState::Secure(secure), ..State::default() },
             wall,
             random: crate::wire::secure::tests::random(ours),
         });

@@ -1,0 +1,116 @@
+//! State of a tunnel: what a worker reports, and what its successor starts with.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ClassicState, Counts, PathCounters, PortCounters, SealCounters, SecureState, Settings, Wire};
+use crate::ipc::Address;
+
+/// State that survives a worker. `src/supervise/resume.rs` says why each field may.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// Ticks passed, about one a second.
+    pub tick: u64,
+    /// Number of the path that frames leave by.
+    pub active: u8,
+    /// The local side.
+    pub port: PortCounters,
+    /// Effect of compression and encryption on the size of frames.
+    pub seal: SealCounters,
+    /// State of the wire.
+    pub wire: WireState,
+    /// Each path.
+    pub paths: Vec<PathReport>,
+}
+
+/// State of a wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WireState {
+    /// State of the classic wire.
+    Classic(ClassicState),
+    /// State of the secure wire.
+    Secure(SecureState),
+}
+
+impl Default for WireState {
+    fn default() -> Self {
+        Self::Classic(ClassicState::default())
+    }
+}
+
+impl State {
+    /// State of a tunnel before its first worker.
+    pub fn new(settings: &Settings) -> Self {
+        let wire = match settings.wire {
+            Wire::Classic(_) => WireState::Classic(ClassicState::default()),
+            Wire::Secure(_) => WireState::Secure(SecureState::default()),
+        };
+        Self { wire, paths: vec![PathReport::default(); settings.remotes.len()], ..Self::default() }
+    }
+
+    /// Whether two states have the same wire and as many paths.
+    pub fn is_shaped_like(&self, other: &Self) -> bool {
+        let wire = |state: &Self| std::mem::discriminant(&state.wire);
+        wire(self) == wire(other) && self.paths.len() == other.paths.len()
+    }
+
+    /// State of the classic wire, if the tunnel has that wire.
+    pub fn classic(&self) -> Option<&ClassicState> {
+        match &self.wire {
+            WireState::Classic(classic) => Some(classic),
+            WireState::Secure(_) => None,
+        }
+    }
+
+    /// State of the secure wire, if the tunnel has that wire.
+    pub fn secure(&self) -> Option<&SecureState> {
+        match &self.wire {
+            WireState::Classic(_) => None,
+            WireState::Secure(secure) => Some(secure),
+        }
+    }
+
+    /// Sets counts back to zero.
+    pub fn reset(&mut self, counts: Counts) {
+        self.port.reset(counts);
+        self.seal.reset(counts);
+        if let WireState::Secure(secure) = &mut self.wire {
+            secure.reset(counts);
+        }
+        self.paths.iter_mut().for_each(|path| path.counters.reset(counts));
+    }
+}
+
+/// Health of a path.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PathHealth {
+    /// The peer has not answered yet.
+    #[default]
+    Connecting,
+    /// The peer answers.
+    Up,
+    /// The peer has answered once, and no longer does.
+    Down,
+}
+
+/// What a worker says of one path.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathReport {
+    /// Health at the last tick.
+    pub health: PathHealth,
+    /// The learned address.
+    pub learned: Option<Address>,
+    /// Our address that the peer asks, where the kernel's choice is another.
+    pub local: Option<IpAddr>,
+    /// Tick in which the last PONG came.
+    pub last_pong: u64,
+    /// Microseconds from the last PING to the last PONG; 0 before the first.
+    pub rtt_us: u64,
+    /// Milliseconds since the last datagram came to this worker.
+    pub last_rx_ms: Option<u64>,
+    /// Whether the longest datagrams do not arrive at the peer, while small ones do; `None` while this worker does not know.
+    pub drops_longest: Option<bool>,
+    /// Counts.
+    pub counters: PathCounters,
+}
