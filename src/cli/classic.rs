@@ -122,7 +122,7 @@ pub fn parse(arguments: &[OsString], secrets: &mut Vec<usize>) -> Result<Command
     }
     let policies = policies(options.foreground);
     let tunnel = tunnel(options, &operands).map_err(Error::Usage)?;
-    advice::refuse(&tunnel).map_err(Error::Usage)?;
+    advice::refuse(&tunnel).map_err(|(_, _, message)| Error::Usage(message))?;
     Ok(Command::Run(Box::new(tunnel), policies))
 }
 

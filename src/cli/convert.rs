@@ -34,7 +34,8 @@ pub fn text(tunnel: &Tunnel, directory: Option<&Path>) -> Result<String, Error> 
 /// Refuses the few classic tunnels that a file would not describe, or describe as another one.
 fn expressible(tunnel: &Tunnel) -> Result<(), String> {
     names::tunnel(&tunnel.name).map_err(|error| format!("{error}; option -n gives another"))?;
-    let changed = |path: &&tunnel::Path| address::remote(&path.remote.to_string()).as_ref() != Ok(&path.remote);
+    let changed =
+        |path: &&tunnel::Path| address::remote("remote", &path.remote.to_string()).as_ref() != Ok(&path.remote);
     match tunnel.paths.iter().find(changed) {
         Some(path) => Err(format!("remote \"{}\": means something else in a file; give another name", path.remote)),
         None => Ok(()),

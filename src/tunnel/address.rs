@@ -103,12 +103,12 @@ pub fn endpoint(what: &str, value: &str) -> Result<Endpoint, String> {
 }
 
 /// Parses a remote: as [`endpoint`], or `any`, or with the host `any` or the port 0 for what is learned.
-pub fn remote(value: &str) -> Result<Remote, String> {
+pub fn remote(what: &str, value: &str) -> Result<Remote, String> {
     if value == "any" {
         return Ok(Remote::Learned { host: None, port: None });
     }
-    let (host, number) = split("remote", value)?;
-    let port = if number == "0" { 0 } else { port("port of remote", number)? };
+    let (host, number) = split(what, value)?;
+    let port = if number == "0" { 0 } else { port(&format!("port of {what}"), number)? };
     Ok(Remote::classic(if host == "any" { "0.0.0.0" } else { host }, port))
 }
 
@@ -147,15 +147,15 @@ mod tests {
     #[test]
     fn remotes() {
         let learned = |host: Option<&str>, port| Ok(Remote::Learned { host: host.map(str::to_owned), port });
-        assert_eq!(remote("any"), learned(None, None));
-        assert_eq!(remote("any:6000"), learned(None, Some(6000)));
-        assert_eq!(remote("192.0.2.1:0"), learned(Some("192.0.2.1"), None));
-        assert_eq!(remote("[::]:6000"), learned(None, Some(6000)));
+        assert_eq!(remote("remote", "any"), learned(None, None));
+        assert_eq!(remote("remote", "any:6000"), learned(None, Some(6000)));
+        assert_eq!(remote("remote", "192.0.2.1:0"), learned(Some("192.0.2.1"), None));
+        assert_eq!(remote("remote", "[::]:6000"), learned(None, Some(6000)));
         for text in ["any:0", "any", "any:6000", "192.0.2.1:0", "[2001:db8::1]:0", "peer.example:6000"] {
-            let parsed = remote(text).unwrap();
-            assert_eq!(remote(&parsed.to_string()), Ok(parsed), "{text}");
+            let parsed = remote("remote", text).unwrap();
+            assert_eq!(remote("remote", &parsed.to_string()), Ok(parsed), "{text}");
         }
-        assert!(remote("192.0.2.1:70000").is_err() && remote("192.0.2.1").is_err());
+        assert!(remote("remote", "192.0.2.1:70000").is_err() && remote("remote", "192.0.2.1").is_err());
     }
 
     #[test]
@@ -169,7 +169,7 @@ mod tests {
             let error = host("remote", bad).unwrap_err();
             assert!(error.contains(&format!("remote {bad:?}: is no IPv")), "{error}");
         }
-        assert!(endpoint("local", "192.0.2.300:6000").is_err() && remote("[fd00::g]:6000").is_err());
+        assert!(endpoint("local", "192.0.2.300:6000").is_err() && remote("remote", "[fd00::g]:6000").is_err());
     }
 
     #[test]

@@ -127,16 +127,18 @@ fn holds((network, prefix): &(IpAddr, u8), address: &IpAddr) -> bool {
 /// What cannot work.
 ///
 /// # Errors
-/// A line for the user: a path to itself, or two from one address and port.
-pub fn refuse(tunnel: &Tunnel) -> Result<(), String> {
+/// The number of a path, its key, and a line for the user: a path to itself, or two from one address and port.
+pub fn refuse(tunnel: &Tunnel) -> Result<(), (usize, &'static str, String)> {
     for (number, path) in tunnel.paths.iter().enumerate() {
         let local = &path.local;
         if matches!(&path.remote, Remote::Fixed(remote) if remote == local) {
-            return Err(format!("path {local}: its remote is its local address; must be the other end's"));
+            let message = format!("path {local}: its remote is its local address; must be the other end's");
+            return Err((number, "remote", message));
         }
         let same = |other: &&Path| other.local == *local && other.device == path.device;
         if tunnel.paths[..number].iter().find(same).is_some() {
-            return Err(format!("path {local}: two paths have this local address; each needs a port of its own"));
+            let message = format!("path {local}: two paths have this local address; each needs a port of its own");
+            return Err((number, "local", message));
         }
     }
     Ok(())
@@ -246,10 +248,10 @@ mod tests {
         let mut paths = tunnel(TAP, &[(HERE, "192.0.2.2:6000"), ("192.0.2.1:6001", "192.0.2.2:6000")]);
         assert_eq!(refuse(&paths), Ok(()));
         paths.paths[1].local.port = 6000;
-        assert!(refuse(&paths).unwrap_err().contains("path 192.0.2.1:6000: two paths have this local address"));
+        assert!(refuse(&paths).unwrap_err().2.contains("path 192.0.2.1:6000: two paths have this local address"));
         paths.paths[1].device = Some("wan1".into());
         assert_eq!(refuse(&paths), Ok(()));
         paths.paths[0].remote = Remote::Fixed(paths.paths[0].local.clone());
-        assert!(refuse(&paths).unwrap_err().contains("its remote is its local address"));
+        assert!(refuse(&paths).unwrap_err().2.contains("its remote is its local address"));
     }
 }

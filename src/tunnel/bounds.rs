@@ -27,18 +27,3 @@ pub fn number(what: &str, value: &str, bounds: RangeInclusive<u64>) -> Result<u6
     let number = value.parse::<u64>().ok().filter(|number| bounds.contains(number));
     number.ok_or_else(|| format!("{what} {value:?}: must be a number from {least} to {most}"))
 }
-
-/// A number of a file, as the type that holds its bounds.
-pub fn checked<T: TryFrom<u32>>(what: &str, number: u32, bounds: &RangeInclusive<u64>) -> Result<T, String> {
-    check(what, number, bounds)?;
-    T::try_from(number).map_err(|_| format!("{what} = {number}: is too large"))
-}
-
-/// Checks a number of a file.
-pub fn check(what: &str, number: impl Into<u64>, bounds: &RangeInclusive<u64>) -> Result<(), String> {
-    let number = number.into();
-    if bounds.contains(&number) {
-        return Ok(());
-    }
-    Err(format!("{what} = {number}: must be {} to {}", bounds.start(), bounds.end()))
-}

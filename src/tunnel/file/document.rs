@@ -1,98 +1,217 @@
-//! A file, word for word: its tables and keys.
-//!
-//! Every key of the format is known here. One that this version does not support is refused by name, never ignored.
+//! Tables and keys of a file: one list, from which the parser, its error messages and the reference in `docs/FILE.md` follow.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::unknown;
+use crate::tunnel::bounds;
 
-/// A file, word for word.
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Document {
-    pub mode: Option<String>,
-    pub wire: Option<String>,
-    pub tap: Option<Tap>,
-    pub raw: Option<Raw>,
-    #[serde(default)]
-    pub path: Vec<PathTable>,
-    pub classic: Option<Classic>,
-    pub direction: Option<String>,
-    pub run: Option<String>,
-    pub exit_after_s: Option<u64>,
-    pub mirror: Option<Mirror>,
-    pub secure: Option<Secure>,
-    #[serde(default)]
-    pub require_confinement: bool,
-    pub repair: Option<String>,
-    pub rules: Option<RulesTable>,
+/// Table of the format.
+pub struct Table {
+    /// Name as an error message writes it: `[tap]`, `[[path]]`, or empty for the keys before the first table.
+    pub name: &'static str,
+    /// Keys in the order of the reference.
+    pub keys: &'static [Key],
 }
 
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct RulesTable {
-    pub mss: Option<toml::Value>,
-    pub loop_check: Option<bool>,
-    pub vlan_map: Option<BTreeMap<String, u16>>,
-    pub vlan_map_file: Option<PathBuf>,
+/// Key of a table.
+pub struct Key {
+    /// Name in the file.
+    pub name: &'static str,
+    /// Values that the key takes.
+    pub values: Values,
+    /// Meaning of a file without the key.
+    #[cfg_attr(not(test), allow(dead_code))]
+    pub default: &'static str,
+    /// What it is, in a line.
+    #[cfg_attr(not(test), allow(dead_code))]
+    pub about: &'static str,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Tap {
-    pub name: Option<String>,
-    #[serde(default)]
-    pub address: Vec<String>,
-    pub bridge: Option<String>,
-    pub mtu: Option<u32>,
+/// Values that a key takes.
+pub enum Values {
+    /// One of these strings.
+    Words(&'static [&'static str]),
+    /// A string; its form is checked with its meaning.
+    String(&'static str),
+    /// An integer within bounds.
+    Integer(RangeInclusive<u64>),
+    /// An integer within bounds, or this string.
+    IntegerOr(RangeInclusive<u64>, &'static str),
+    /// `true` or `false`.
+    Boolean,
+    /// A list of strings.
+    List(&'static str),
+    /// A table of integers.
+    Pairs(&'static str),
+    /// A table, described by its own entry of [`TABLES`].
+    Table,
+    /// Tables of one name, likewise.
+    Tables,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Raw {
-    pub interface: String,
-    pub promiscuous: Option<bool>,
+impl fmt::Display for Values {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Words(words) => {
+                let words: Vec<_> = words.iter().map(|word| format!("{word:?}")).collect();
+                let (last, first) = words.split_last().ok_or(fmt::Error)?;
+                write!(f, "{} or {last}", first.join(", "))
+            }
+            Self::Table | Self::Tables => f.write_str("a table"),
+            Self::String(form) | Self::List(form) | Self::Pairs(form) => f.write_str(form),
+            Self::Integer(bounds) if *bounds.end() == UNBOUNDED => write!(f, "{} or more", bounds.start()),
+            Self::Integer(bounds) => write!(f, "{} to {}", bounds.start(), bounds.end()),
+            Self::IntegerOr(bounds, word) => write!(f, "{} to {}, or {word:?}", bounds.start(), bounds.end()),
+            Self::Boolean => f.write_str("true or false"),
+        }
+    }
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Mirror {
-    pub interface: String,
-    pub filter: Option<String>,
+/// Greatest integer of TOML.
+const UNBOUNDED: u64 = i64::MAX.unsigned_abs();
+
+/// The structs that `serde` fills, and [`TABLES`]. A key is its description, its name, its type, its values and its default.
+macro_rules! tables {
+    ($(#[doc = $about:literal] $table:ident $name:literal {
+        $(#[doc = $text:literal] $field:ident $key:literal: $type:ty = $values:expr, $default:literal;)*
+    })*) => {
+        $(#[doc = $about]
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        pub struct $table { $(#[doc = $text] #[serde(rename = $key)] pub $field: $type,)* })*
+
+        /// All tables with all keys.
+        pub const TABLES: &[Table] = &[$(Table {
+            name: $name,
+            keys: &[$(Key { name: $key, values: $values, default: $default, about: $text }),*],
+        }),*];
+    };
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct PathTable {
-    pub local: String,
-    pub remote: Option<String>,
-    pub device: Option<String>,
-    pub mark: Option<u32>,
-}
+const INTERFACE: Values = Values::String("an interface name, up to 15 bytes");
+const FILE: Values = Values::String("a file name");
 
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Secure {
-    pub private_key_file: Option<PathBuf>,
-    pub peer_public_key: Option<String>,
-    pub psk_file: Option<PathBuf>,
-    pub path_mtu: Option<u16>,
-    pub tunnel_id: Option<String>,
-    pub peer_slot: Option<u32>,
-    pub ping_interval_s: Option<u32>,
-}
+tables! {
+    /// Keys before the first table.
+    Document "" {
+        /// Kind of the local side.
+        mode "mode": Option<String> = Values::Words(&["raw", "tap", "bridge", "mirror", "mirror-udp"]), "required";
+        /// Format of the datagrams.
+        wire "wire": Option<String> = Values::Words(&["secure", "classic"]), "`\"secure\"`";
+        /// Directions in which frames are forwarded.
+        direction "direction": Option<String> = Values::Words(&["both", "send", "receive", "none"]), "`\"both\"`";
+        /// Command that is run once everything is open.
+        run "run": Option<String> = Values::String("a command for `/bin/sh`"), "none";
+        /// Seconds after which the program ends; 0 for never.
+        exit_after_s "exit-after-s": Option<u64> = Values::Integer(0..=UNBOUNDED), "0";
+        /// Whether the tunnel ends where the kernel lacks a means to confine a process.
+        require_confinement "require-confinement": bool = Values::Boolean, "`false`";
+        /// Time, in UTC, of a new start that repairs a lost helper.
+        repair "repair": Option<String> = Values::String("`\"at-once\"`, `\"HH:MM\"` or `\"never\"`"), "`\"at-once\"`";
+        /// See [`Tap`].
+        tap "tap": Option<Tap> = Values::Table, "";
+        /// See [`Raw`].
+        raw "raw": Option<Raw> = Values::Table, "";
+        /// See [`Mirror`].
+        mirror "mirror": Option<Mirror> = Values::Table, "";
+        /// See [`PathTable`].
+        path "path": Vec<PathTable> = Values::Tables, "";
+        /// See [`Secure`].
+        secure "secure": Option<Secure> = Values::Table, "";
+        /// See [`Classic`].
+        classic "classic": Option<Classic> = Values::Table, "";
+        /// See [`RulesTable`].
+        rules "rules": Option<RulesTable> = Values::Table, "";
+    }
 
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Classic {
-    pub cipher: Option<String>,
-    pub key_file: Option<PathBuf>,
-    pub password_file: Option<PathBuf>,
-    pub lz4: Option<u8>,
-    pub fragment_mtu: Option<u16>,
+    /// TAP interface of the modes tap and bridge.
+    Tap "[tap]" {
+        /// Name of the TAP interface.
+        name "name": Option<String> = INTERFACE, "the kernel's `tapN`";
+        /// Addresses of the TAP interface.
+        address "address": Vec<String> = Values::List("a list of `\"ADDRESS/PREFIX\"`"), "none";
+        /// Bridge that the TAP interface joins.
+        bridge "bridge": Option<String> = INTERFACE, "required in mode bridge";
+        /// MTU of the TAP interface in bytes.
+        mtu "mtu": Option<u32> = Values::Integer(bounds::INTERFACE_MTU), "see below";
+    }
+
+    /// Physical interface of mode raw.
+    Raw "[raw]" {
+        /// Existing Ethernet interface that the tunnel bridges.
+        interface "interface": Option<String> = INTERFACE, "required";
+        /// Whether the tunnel makes the interface promiscuous.
+        promiscuous "promiscuous": Option<bool> = Values::Boolean, "`true`";
+    }
+
+    /// Interface of the modes mirror and mirror-udp.
+    Mirror "[mirror]" {
+        /// Existing Ethernet interface that is mirrored.
+        interface "interface": Option<String> = INTERFACE, "required";
+        /// Filter that selects frames.
+        filter "filter": Option<String> = Values::String("an expression of pcap-filter(7)"), "all frames";
+    }
+
+    /// Path to the peer.
+    PathTable "[[path]]" {
+        /// Address and port of this end.
+        local "local": Option<String> = Values::String("`\"ADDRESS:PORT\"`, `\"[IPV6]:PORT\"` or `\"NAME:PORT\"`"), "required";
+        /// Address and port of the peer.
+        remote "remote": Option<String> = Values::String("as `local`, or `\"any\"`, `\"any:PORT\"`, `\"ADDRESS:0\"`"), "required";
+        /// Interface or VRF to which the path is bound.
+        device "device": Option<String> = INTERFACE, "none";
+        /// Firewall mark of the datagrams.
+        mark "mark": Option<u32> = Values::Integer(0..=u32::MAX as u64), "none";
+    }
+
+    /// Keys and options of the secure wire.
+    Secure "[secure]" {
+        /// File with the private key, the output of `ethudp genkey`.
+        private_key_file "private-key-file": Option<PathBuf> = FILE, "required";
+        /// Public key of the peer, the output of `ethudp pubkey` there.
+        peer_public_key "peer-public-key": Option<String> = Values::String("a key in base64"), "required";
+        /// File with the pre-shared key, the output of `ethudp genpsk`.
+        psk_file "psk-file": Option<PathBuf> = FILE, "none";
+        /// Bytes that every path carries whole, with IP and UDP headers.
+        path_mtu "path-mtu": Option<u16> = Values::Integer(bounds::PATH_MTU), "from interface and routing table";
+        /// Identifier of the tunnel, the same at both ends.
+        tunnel_id "tunnel-id": Option<String> = Values::String("16 hexadecimal digits"), "none";
+        /// Slot of this tunnel at a peer that shares its port.
+        peer_slot "peer-slot": Option<u16> = Values::Integer(bounds::SLOT), "0";
+        /// Seconds from one ping to the next, the same at both ends.
+        ping_interval_s "ping-interval-s": Option<u8> = Values::Integer(bounds::PING_INTERVAL), "1";
+    }
+
+    /// Keys and options of the classic wire.
+    Classic "[classic]" {
+        /// Cipher of frames.
+        cipher "cipher": Option<String>
+            = Values::Words(&["none", "xor", "aes-128", "aes-192", "aes-256", "aes-256-ethudp-2023"]), "`\"none\"`";
+        /// File with a key of 1 to 2047 bytes.
+        key_file "key-file": Option<PathBuf> = FILE, "required with a cipher";
+        /// File with a password of 1 to 2047 bytes.
+        password_file "password-file": Option<PathBuf> = FILE, "none";
+        /// Level of LZ4 compression; 0 for none.
+        lz4 "lz4": Option<u8> = Values::Integer(bounds::LZ4), "0";
+        /// MTU in bytes over which a frame is sent as two datagrams.
+        fragment_mtu "fragment-mtu": Option<u16> = Values::Integer(bounds::FRAGMENT_MTU), "no fragments";
+    }
+
+    /// Changes to frames.
+    RulesTable "[rules]" {
+        /// MSS in bytes to which TCP connections are clamped.
+        mss "mss": Option<toml::Value> = Values::IntegerOr(1..=u16::MAX as u64, "auto"), "unchanged";
+        /// Whether the tunnel's own datagrams are dropped at the local side.
+        loop_check "loop-check": Option<bool> = Values::Boolean, "see below";
+        /// VLAN IDs of the local side and of the peer.
+        vlan_map "vlan-map": Option<BTreeMap<String, i64>> = Values::Pairs("`{ LOCAL = REMOTE, ... }`"), "none";
+        /// File with a local and a remote VLAN ID on each line.
+        vlan_map_file "vlan-map-file": Option<PathBuf> = FILE, "none";
+    }
 }
 
 impl Document {
@@ -112,75 +231,55 @@ impl Document {
     }
 }
 
-/// Reads the words of a file.
-pub fn parse(text: &str) -> Result<Document, String> {
-    let table = toml::from_str::<toml::Table>(text).map_err(|error| {
-        // The words of an error are not those of the text but for a key, so that no secret is in it that somebody has put there.
-        let key = error.span().and_then(|span| text.get(span)).filter(|_| error.message().starts_with("duplicate key"));
-        let key = key.map_or_else(String::new, |key| format!(" `{}`", key.escape_debug()));
-        at_line(text, &error, &format!("is no TOML: {}{key}", one_line(&error)))
-    })?;
-    toml::from_str(text).map_err(|error| {
-        if table.get("path").is_some_and(toml::Value::is_table) {
-            return "[path]: write [[path]], as there can be several".into();
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rows of a table in `docs/FILE.md`.
+    fn rows(table: &Table) -> String {
+        let keys = table.keys.iter().filter(|key| !matches!(key.values, Values::Table | Values::Tables));
+        let row = |Key { name, values, default, about }: &Key| {
+            let name = if table.name.is_empty() { (*name).to_owned() } else { format!("{} {name}", table.name) };
+            let values = match values {
+                Values::Words(words) => words.iter().map(|word| format!("`{word:?}`")).collect::<Vec<_>>().join(", "),
+                Values::Boolean => "`true`, `false`".into(),
+                Values::IntegerOr(bounds, word) => format!("{} to {}, or `{word:?}`", bounds.start(), bounds.end()),
+                values => values.to_string(),
+            };
+            format!("| `{name}` | {} | {values} | {default} |\n", about.trim().trim_end_matches('.'))
+        };
+        keys.map(row).collect()
+    }
+
+    #[test]
+    fn documented_keys_are_those_of_the_parser() {
+        const HEAD: &str = "\n| key | meaning | values | default |\n|---|---|---|---|\n";
+        let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/FILE.md");
+        let text = std::fs::read_to_string(&page).unwrap();
+        let parts: Vec<_> = text.split(HEAD).collect();
+        assert_eq!(parts.len(), TABLES.len() + 1);
+        let mut right = parts[0].to_owned();
+        for (table, part) in TABLES.iter().zip(&parts[1..]) {
+            let rest = &part[part.find("\n\n").unwrap() + 1..];
+            right.extend([HEAD, &rows(table), rest]);
         }
-        at_line(text, &error, &wrong(&table, &error))
-    })
-}
-
-/// What is wrong with a key or its value.
-fn wrong(table: &toml::Table, error: &toml::de::Error) -> String {
-    let is_table = |key: &str| match table.get(key) {
-        Some(toml::Value::Array(list)) => list.iter().any(toml::Value::is_table),
-        value => value.is_some_and(toml::Value::is_table),
-    };
-    let unknown = || unknown::key(error.message(), is_table);
-    unknown().or_else(|| mistaken(table)).unwrap_or_else(|| one_line(error))
-}
-
-/// Keys whose value is a number, and is often written as a text.
-const NUMBERS: [(&str, &str); 7] = [
-    ("tap", "mtu"),
-    ("secure", "path-mtu"),
-    ("secure", "peer-slot"),
-    ("secure", "ping-interval-s"),
-    ("classic", "lz4"),
-    ("classic", "fragment-mtu"),
-    ("", "exit-after-s"),
-];
-/// Likewise truths.
-const TRUTHS: [(&str, &str); 3] = [("raw", "promiscuous"), ("rules", "loop-check"), ("", "require-confinement")];
-
-/// What is wrong with values of another kind than they must be, for the mistakes that people make.
-fn mistaken(table: &toml::Table) -> Option<String> {
-    let value = |(table_name, key): (&str, &str)| match table_name {
-        "" => table.get(key),
-        name => table.get(name)?.get(key),
-    };
-    let name = |(table, key): (&str, &str)| if table.is_empty() { key.to_owned() } else { format!("{table}.{key}") };
-    let text = |at| value(at).and_then(toml::Value::as_str);
-    if let Some(address) = text(("tap", "address")) {
-        return Some(format!("tap.address = {address:?}: must be a list: address = [{address:?}]"));
+        if std::env::var_os("ETHUDP_WRITE_TABLES").is_some() {
+            std::fs::write(page, right).unwrap();
+        } else {
+            assert!(text == right, "docs/FILE.md is not up to date: run this test with ETHUDP_WRITE_TABLES=1");
+        }
     }
-    if value(("rules", "vlan-map")).is_some_and(|map| !map.is_table()) {
-        return Some(
-            "rules.vlan-map: must be pairs of LOCAL = REMOTE in braces: vlan-map = { 10 = 30, 40 = 100 }".into(),
-        );
-    }
-    let number = NUMBERS.into_iter().find_map(|at| Some((at, text(at)?)));
-    if let Some((at, written)) = number {
-        let right = written.trim().parse::<u64>().map_or_else(|_| "a number".to_owned(), |number| number.to_string());
-        return Some(format!("{} = {written:?}: must be a number without quotes: {} = {right}", name(at), at.1));
-    }
-    let truth = TRUTHS.into_iter().find_map(|at| Some((at, text(at)?)));
-    truth.map(|(at, written)| format!("{} = {written:?}: must be true or false, without quotes", name(at)))
-}
 
-fn one_line(error: &toml::de::Error) -> String {
-    error.message().replace('\n', " ")
-}
-
-fn at_line(text: &str, error: &toml::de::Error, message: &str) -> String {
-    let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
-    line.map_or_else(|| message.to_owned(), |line| format!("line {line}: {message}"))
+    #[test]
+    fn types_hold_all_values_within_bounds() {
+        for table in TABLES {
+            for key in table.keys {
+                let (Values::Integer(bounds) | Values::IntegerOr(bounds, _)) = &key.values else { continue };
+                for value in [bounds.start(), bounds.end()] {
+                    let text = format!("{}\n{} = {value}\n", table.name, key.name);
+                    assert!(toml::from_str::<Document>(&text).is_ok(), "{text}");
+                }
+            }
+        }
+    }
 }

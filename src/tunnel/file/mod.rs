@@ -1,9 +1,11 @@
-//! The file format of `ethudp up` and `ethudp check`: its words ([`document`]), what they mean ([`meaning`]), the secrets beside
-//! them ([`secret`]), where in it an error is ([`lines`]), what an unknown key was to be ([`unknown`]), and another file for the same ([`twin`]).
+//! The file format of `ethudp up` and `ethudp check`: its tables and keys ([`document`]), the check of a text against them
+//! ([`format`](mod@format), [`unknown`]), the tunnel that it describes ([`meaning`]), the place of a mistake ([`place`]), the secrets beside a
+//! file ([`secret`]), and another file for the same tunnel ([`twin`]).
 
 mod document;
-mod lines;
+mod format;
 mod meaning;
+mod place;
 mod secret;
 mod twin;
 mod unknown;
@@ -14,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use privsep::ipc::Secret;
 
+use self::place::Place;
 use super::{Tunnel, advice, names};
 use crate::service::files;
 use crate::{Error, log};
@@ -93,14 +96,14 @@ pub fn look(file: &Path, name: &str, directory: &Path) -> Result<Read, Error> {
     let wrong = |error| Error::configuration(format!("{}: {error}", file.display()));
     let tunnel = tunnel(&text, name, directory).map_err(wrong)?;
     let twin = tunnel.secure().and_then(|secure| twin::of(secure, name, &metadata, directory));
-    Ok(Read { tunnel, metadata, names: document::parse(&text).map_err(wrong)?.names(), twin })
+    Ok(Read { tunnel, metadata, names: format::parse(&text).map_err(wrong)?.names(), twin })
 }
 
 /// The private key that a file names, which lacks a peer perhaps.
 pub fn private_key(text: &str, directory: &Path) -> Result<Secret, String> {
-    let document = document::parse(text)?;
+    let document = format::parse(text)?;
     let file = document.secure.and_then(|secure| secure.private_key_file);
-    meaning::private_key(file.as_deref(), directory)
+    meaning::private_key(file.as_deref(), directory).map_err(|mistake| mistake.in_text(text))
 }
 
 /// The tunnel of this name that a file's text describes; the files it names are relative to `directory`.
@@ -109,12 +112,11 @@ pub fn from_text(text: &str, name: &str, directory: &Path) -> Result<Tunnel, Str
 }
 
 fn tunnel(text: &str, name: &str, directory: &Path) -> Result<Tunnel, String> {
-    let tunnel = meaning::assemble(document::parse(text)?, &names::tunnel(name)?, directory);
-    let tunnel = tunnel.and_then(|tunnel| advice::refuse(&tunnel).map(|()| tunnel));
-    tunnel.map_err(|error| match lines::of(text, &error) {
-        Some(line) => format!("line {line}: {error}"),
-        None => error,
-    })
+    let (document, name) = (format::parse(text)?, names::tunnel(name)?);
+    let tunnel = meaning::assemble(document, &name, directory).map_err(|mistake| mistake.in_text(text))?;
+    advice::refuse(&tunnel)
+        .map_err(|(path, key, message)| Place::key("[[path]]", key).at(path).mistake(message).in_text(text))?;
+    Ok(tunnel)
 }
 
 #[cfg(test)]
@@ -234,7 +236,7 @@ mod tests {
             (("[tap]\n", "[rules]\nvlan-map = { 1 = 2, 3 = 2 }\n[tap]\n"), "VLAN 3 to 2 contradicts 1 to 2"),
             (("[tap]\n", "[classic]\nlz4 = 10\n[tap]\n"), "classic.lz4 = 10: must be"),
             (("[tap]\n", "[classic]\nfragment-mtu = 1\n[tap]\n"), "classic.fragment-mtu = 1: must be"),
-            (("[tap]\n", "[classic]\ncipher = \"rot13\"\n[tap]\n"), "\"rot13\": unknown cipher"),
+            (("[tap]\n", "[classic]\ncipher = \"rot13\"\n[tap]\n"), "classic.cipher = \"rot13\": must be \"none\""),
             (("[tap]\n", "[classic]\ncipher = \"xor\"\n[tap]\n"), "key-file is missing"),
             (("mtu = 1400", "mtu = 1400\nmtu = 1400"), "line 7: is no TOML: duplicate key `mtu`"),
             (("\"eu0\"", "\"eu0"), "line 4: is no TOML: "),

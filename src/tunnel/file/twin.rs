@@ -4,7 +4,7 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::{document, meaning};
+use super::{format, meaning};
 use crate::service::files;
 use crate::tunnel::{Secure, identifier, keys, names};
 
@@ -29,7 +29,7 @@ pub fn of(own: &Secure, name: &str, metadata: &Metadata, directory: &Path) -> Op
 
 /// Whether a file's text describes a twin, as far as it says that.
 fn is_twin(own: &Secure, text: &str, directory: &Path) -> Option<bool> {
-    let secure = document::parse(text).ok()?.secure?;
+    let secure = format::parse(text).ok()?.secure?;
     let peer = keys::parse_public("", &secure.peer_public_key?).ok()?;
     let id = secure.tunnel_id.map_or(Ok(identifier::NONE), |text| identifier::parse("", &text)).ok()?;
     if (peer, id) != (own.peer_key, own.tunnel_id) {
