@@ -55,7 +55,7 @@ install: check-built
 	    >$(DESTDIR)$(UNITDIR)/ethudp@.service
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/sysusers.d dist/sysusers.d/ethudp.conf
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/tmpfiles.d dist/tmpfiles.d/ethudp.conf
-	install -D -m 0644 -t $(DESTDIR)$(DOCDIR) README.md CHANGELOG.md SECURITY.md LICENSE-APACHE LICENSE-MIT
+	install -D -m 0644 -t $(DESTDIR)$(DOCDIR) README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE-APACHE LICENSE-MIT
 	install -D -m 0644 -t $(DESTDIR)$(DOCDIR)/docs docs/*.md docs/*.svg
 	install -D -m 0644 -t $(DESTDIR)$(DOCDIR)/docs/decisions docs/decisions/*.md
 	install -D -m 0644 -t $(DESTDIR)$(DOCDIR)/docs/model docs/model/README.md
