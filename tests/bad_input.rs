@@ -80,9 +80,9 @@ fn other_failures_have_status_1() {
         }
     }
     drop(taken);
-    let nobody = ["--reuid=nobody", "--regid=nogroup", "--clear-groups"];
+    let other_user = ["--reuid=nobody", "--regid=nogroup", "--clear-groups"];
     let arguments: Vec<_> = ["-d", "-i"].into_iter().chain(tap.split(' ')).collect();
-    fails(&sites.a, &arguments, &nobody, 1, "no privilege: start as root, or with CAP_NET_ADMIN");
+    fails(&sites.a, &arguments, &other_user, 1, "no privilege: start as root, or with CAP_NET_ADMIN");
     // Of a tunnel by file that is said before what this user cannot read.
     let scratch = Scratch::new();
     scratch.write("a.key", "0123456789abcdef\n", 0o600);
@@ -93,7 +93,7 @@ fn other_failures_have_status_1() {
     let by_unit = ", or the unit with `sudo systemctl start ethudp@site`";
     for (tunnel, unit) in [(file, ""), ("site", by_unit)] {
         let words = format!("lacks CAP_NET_ADMIN and CAP_NET_RAW; start it with `sudo ethudp up {tunnel}`{unit}");
-        fails(&sites.a, &["up", tunnel], &nobody, 1, &words);
+        fails(&sites.a, &["up", tunnel], &other_user, 1, &words);
     }
 }
 

@@ -233,7 +233,7 @@ fn the_examples_are_files_of_tunnels_once_they_have_keys() {
     assert!(status == Some(0) && text.contains("mode tap, wire classic: ok\n"), "{text}");
     let secure = example("example.toml");
     let key = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=\n";
-    // What stands in the place of the peer's key is none: nobody runs the example with a key that everybody has.
+    // The placeholder for the peer's key is no key, so that no tunnel runs with a public key of the example.
     let (status, text) = check_with(key, &[("a.toml", &secure)]);
     assert!(status == Some(78) && text.contains("line 12: secure.peer-public-key = \"what `ethudp pubkey"), "{text}");
     let (before, after) = secure.split_once("\"what `ethudp pubkey").unwrap();

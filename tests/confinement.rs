@@ -39,7 +39,7 @@ fn no_process_has_root_or_a_capability_and_the_worker_is_confined() {
     let sites = Sites::new();
     let a = Running::classic(&sites.a, "a", "-i 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24");
     let user = nix::unistd::User::from_name("ethudp").unwrap().unwrap().uid.to_string();
-    // Those of this test itself, which all that it starts have, too.
+    // The filters of this test, which its children inherit.
     let inherited = filters(&fs::read_to_string("/proc/thread-self/status").unwrap());
     for (process, count, own_filters) in PROCESSES {
         let threads = threads(a.pid(process));
@@ -58,7 +58,7 @@ fn no_process_has_root_or_a_capability_and_the_worker_is_confined() {
             assert_eq!(field(&status, "Seccomp"), "2", "{process}: a thread without filter");
             assert_eq!(filters(&status), inherited.map(|count| count + own_filters), "{process}: filters");
         }
-        // Non-dumpable: its files in /proc belong to root, so nobody of its uid can trace it or open its memory.
+        // Non-dumpable: its files in /proc belong to root, so no process of its uid can trace it or open its memory.
         let owner =
             std::os::unix::fs::MetadataExt::uid(&fs::metadata(format!("/proc/{}/mem", a.pid(process))).unwrap());
         assert_eq!(owner, 0, "{process} is dumpable");
@@ -142,10 +142,10 @@ fn the_supervisor_can_start_so_many_processes_and_no_more() {
 fn another_user_can_be_named() {
     let sites = Sites::new();
     let a = Running::classic(&sites.a, "a", "--user nobody -i 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24");
-    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap().uid.to_string();
+    let user = nix::unistd::User::from_name("nobody").unwrap().unwrap().uid.to_string();
     for process in ["supervisor", "helper", "worker"] {
         let uid = field(&threads(a.pid(process))[0], "Uid");
-        assert!(uid.split_whitespace().all(|id| id == nobody), "{process}: {uid}");
+        assert!(uid.split_whitespace().all(|id| id == user), "{process}: {uid}");
     }
 }
 

@@ -106,7 +106,7 @@ fn only_the_peer_is_listened_to() {
     assert_eq!((end.count("/paths/0/rx_datagrams"), end.count("/port/tx_frames")), (1, 0));
 }
 
-/// An ICMP "destination unreachable" of this code, from somebody else, about a datagram from 192.0.2.1 to 192.0.2.2.
+/// An ICMP "destination unreachable" of this code, from another host, about a datagram from 192.0.2.1 to 192.0.2.2.
 fn unreachable(code: u8) -> Vec<u8> {
     fn checksum(bytes: &[u8]) -> [u8; 2] {
         let words = bytes.chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(*word.get(1).unwrap_or(&0)));

@@ -1,4 +1,4 @@
-//! Files that somebody else could have put there, written or read: named and refused, never waited for.
+//! Files that another user could have put there, written or read: named and refused, never waited for.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
@@ -263,7 +263,7 @@ fn no_message_has_what_a_terminal_obeys() {
         TAP.into(),
     ];
     for text in &texts {
-        // The file's own path has it, too.
+        // The file's own path also has it.
         let file = scratch.write(&format!("{odd}.toml"), text, 0o644);
         for word in ["check", "up"] {
             if word == "up" && text == TAP {

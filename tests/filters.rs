@@ -32,8 +32,8 @@ fn hosts(count: usize) -> String {
 fn check(sites: &Sites, filter: &str) -> (Option<i32>, String) {
     let scratch = Scratch::new();
     let file = scratch.write("m.toml", &mirror(filter), 0o644);
-    let nobody = ["--reuid=nobody", "--regid=nogroup", "--clear-groups"];
-    let run = Background::run(&sites.a, &scratch, &nobody, &["check", file.to_str().unwrap()]);
+    let other_user = ["--reuid=nobody", "--regid=nogroup", "--clear-groups"];
+    let run = Background::run(&sites.a, &scratch, &other_user, &["check", file.to_str().unwrap()]);
     (run.status.code(), run.output)
 }
 

@@ -1,4 +1,4 @@
-//! What whoever starts a tunnel hands on to it: nothing of that reaches its processes.
+//! Settings inherited from the program that starts a tunnel: none reaches its processes.
 
 use std::fs;
 

@@ -154,7 +154,7 @@ fn nothing_that_is_there_is_overwritten() {
     fails(&a, &format!("t --peer {of_b} --port 7"), 2, "only --peer, --endpoint, --address and --dir can");
     line(&a, &format!("t --peer {of_b}"));
     fails(&a, &format!("t --peer {of_c}"), 1, "is another peer than that of --peer");
-    // A key alone, or what somebody has put in the way.
+    // A key alone, or another file in the way.
     fs::rename(a.path().join("t.toml"), a.path().join("u.toml")).unwrap();
     fails(&a, "t", 1, "t.key: File exists (os error 17); it is never overwritten");
     fs::rename(a.path().join("u.toml"), a.path().join("t.toml")).unwrap();

@@ -66,7 +66,7 @@ fn what_is_no_key_is_refused_and_not_repeated() {
     }
 }
 
-/// The group of nobody.
+/// The group of user `nobody`.
 const NOBODYS: u32 = 65534;
 
 #[test]

@@ -55,7 +55,7 @@ fn a_missing_device_or_name_leaves_the_other_paths() {
     let status = a.status();
     assert_eq!((text(&status, "/paths/0/state"), text(&status, "/paths/1/state")), ("up", "absent"));
     let reason = text(&status, "/paths/1/reason");
-    // Without a service manager there is nobody else who could.
+    // Without a service manager only the user can restart it.
     assert!(reason.contains("\"none.invalid\"") && reason.contains("restart the tunnel"), "{reason}");
 }
 

@@ -102,7 +102,7 @@ fn the_filter_selects_also_behind_vlan_tags_and_in_both_directions() {
         for frame in [&syslog, &tagged, &other] {
             wire.send(frame);
         }
-        // What the host itself sends is seen, too.
+        // The mirror also sees frames that the host itself sends.
         std::thread::sleep(Duration::from_millis(50));
         host.send(&syslog);
         let got = collected(&collector);

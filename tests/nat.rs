@@ -89,7 +89,7 @@ fn with_a_password_no_address_outlives_its_worker_and_the_peer_tells_it_again() 
         assert_eq!(received(&peer), Some(frame(1, 100)));
     };
     tell();
-    // Whoever had taken over the worker could have put himself in the peer's place, and how it ended does not tell.
+    // An attacker in the worker could have taken the peer's place, and the end of the worker does not tell.
     for (number, ends) in [kill_worker, crash].into_iter().enumerate() {
         ends(end.pid("worker"));
         wait_for("new worker", LIMIT, || (end.count("/worker_restarts") == number as u64 + 1).then_some(()));

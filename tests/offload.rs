@@ -1,5 +1,5 @@
 //! Superframes and checksums that are left to others: whatever the interfaces around do for their users, TCP passes, no receiver
-//! sees a wrong checksum, and nobody needs `ethtool`.
+//! sees a wrong checksum, and no host needs `ethtool`.
 
 use std::fs::{self, File};
 use std::net::UdpSocket;
@@ -109,7 +109,7 @@ fn raw_mode_bears_whatever_the_interfaces_do_and_hears_nothing_of_its_own() {
         datagrams_pass(&lans.0, &lans.1, "10.9.0.2");
         let bad: u64 = [&lans.0, &lans.1].map(bad_checksums).into_iter().sum();
         assert_eq!(bad, 0, "{end}");
-        // What one end has heard is what the other has sent, and nobody hears himself: that would go round for ever.
+        // Each end receives the frames of the other end, and none of its own: those would circulate for ever.
         std::thread::sleep(Duration::from_millis(200));
         let count = |name: &str| ends.each_ref().map(|end| end.count(&format!("/port/{name}")));
         let (heard, sent, dropped) = (count("rx_frames"), count("tx_frames"), count("rx_dropped_offload"));
@@ -158,7 +158,7 @@ fn what_cannot_be_cut_is_said_once_with_what_helps() {
     let lans = sites.lans(1500);
     for (number, lan) in [(1, &lans.0), (2, &lans.1)] {
         lan.ip(&format!("addr add 10.9.0.{number}/24 dev eth0"));
-        // Superframes leave as such, and come back from nobody.
+        // Superframes leave as such, and no end receives its own.
         lan.run("ethtool", "-K eth0 gro off");
         lan.ip(&format!(
             "link add inner type vxlan id 5 dstport 4789 local 10.9.0.{number} remote 10.9.0.{}",

@@ -76,7 +76,7 @@ fn a_frame_over_the_limit_is_dropped_and_never_cut() {
         near.send(&frame(number, length));
         assert_eq!(far.receive(LIMIT), Some(frame(number, length)), "{length} bytes");
     }
-    // A tag that the kernel takes out and we put back counts, too.
+    // A tag that the kernel takes out and we put back counts as well.
     let mut tagged = frame(6, 9231);
     tagged.splice(12..12, *b"\x81\x00\x00\x63");
     for sent in [frame(7, 9235), frame(8, 9300), tagged] {

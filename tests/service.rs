@@ -264,7 +264,7 @@ fn what_is_stored_and_not_the_tap_of_the_file_is_let_go() {
     assert!(said.contains("FDSTOREREMOVE=1\nFDNAME=tap-0\n"), "{said}");
     assert!(sites.a.interfaces().contains(&"eu1".into()) && !sites.a.interfaces().contains(&"eu0".into()));
     drop((service, stored_again));
-    // One that has been moved to another namespace, while the name here is somebody else's.
+    // One that has been moved to another namespace, while another interface has its name here.
     let (service, stored, _) = manager.start(&sites.a, &file(""), None);
     let elsewhere = Namespace::new();
     let inhabitant = Service(elsewhere.spawn(Command::new("sleep").arg("60")));

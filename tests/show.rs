@@ -34,7 +34,7 @@ fn sockets_that_lie_are_silent_slow_or_foreign_are_named_and_cost_the_others_not
     serve(socket("liar"), move |mut stream| drop(stream.write_all(lie.as_bytes())));
     serve(socket("endless"), |mut stream| while stream.write_all(&[b' '; 4096]).is_ok() {});
     serve(socket("nonsense"), |mut stream| drop(stream.write_all(b"{\"name\": \"\\u001b[31m\"}")));
-    // Nobody ever accepts, so that its queue is full after one; the other drips.
+    // No process ever accepts, so that its queue is full after one; the other drips.
     let silent = UnixListener::bind(socket("silent")).unwrap();
     nix::sys::socket::listen(&silent, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
     let _queue: Vec<_> = (0..1).map(|_| UnixStream::connect(socket("silent")).unwrap()).collect();
@@ -136,7 +136,7 @@ fn tunnels_are_found_one_level_below_and_none_starts_whose_name_runs_there() {
     }
 }
 
-/// Where tmpfiles.d has made no /run/ethudp, whatever the umask of whoever starts it.
+/// Without a /run/ethudp of tmpfiles.d, with any umask.
 #[test]
 fn root_makes_the_usual_directories_and_leaves_no_socket() {
     let sites = Sites::new();

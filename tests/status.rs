@@ -54,7 +54,7 @@ fn the_status_has_the_fields_of_its_contract() {
         text.starts_with("a: up (tap, wire classic)\n") && text.contains("192.0.2.1:6000 to 192.0.2.2:6000"),
         "{text}"
     );
-    // A socket that nobody serves any more is no tunnel.
+    // A socket without a listener is no tunnel.
     drop(std::os::unix::net::UnixListener::bind(a.scratch.path().join("dead.sock")).unwrap());
     assert_eq!(show(&["show"]).output.matches("wire classic").count(), 1);
 }
@@ -63,9 +63,9 @@ fn the_status_has_the_fields_of_its_contract() {
 fn who_may_not_ask_is_told_so_and_not_that_no_tunnel_runs() {
     let sites = Sites::new();
     let a = Running::classic(&sites.a, "a", TAP);
-    let nobody = ["--reuid=nobody", "--regid=nogroup", "--clear-groups"];
+    let other_user = ["--reuid=nobody", "--regid=nogroup", "--clear-groups"];
     for arguments in [&["show"][..], &["show", "a"], &["show", "--json"]] {
-        let run = Background::run(&sites.a, &a.scratch, &nobody, arguments);
+        let run = Background::run(&sites.a, &a.scratch, &other_user, arguments);
         assert_eq!((run.status.code(), run.output.lines().count()), (Some(1), 1), "{arguments:?}: {}", run.output);
         assert!(run.output.ends_with("; needs root, or the group ethudp-status\n"), "{}", run.output);
     }
@@ -153,8 +153,8 @@ fn a_good_file_is_checked_without_privilege_and_no_tunnel_is_no_error() {
     let content = "mode = \"raw\"\nwire = \"classic\"\n[raw]\ninterface = \"lan\"\n\
                    [[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"peer.example:6000\"\n";
     let file = scratch.write("site.toml", content, 0o644);
-    let nobody = ["--reuid=nobody", "--regid=nogroup", "--clear-groups"];
-    let run = Background::run(&sites.a, &scratch, &nobody, &["check", file.to_str().unwrap()]);
+    let other_user = ["--reuid=nobody", "--regid=nogroup", "--clear-groups"];
+    let run = Background::run(&sites.a, &scratch, &other_user, &["check", file.to_str().unwrap()]);
     assert!(run.status.success() && run.output.contains("tunnel \"site\", mode raw"), "{}", run.output);
     let run = Background::run(&sites.a, &Scratch::new(), &[], &["show"]);
     assert!(run.status.success() && run.output.starts_with("no tunnel runs"), "{}", run.output);

@@ -11,7 +11,7 @@ const LIMIT: Duration = crate::lab::PATIENCE;
 #[test]
 fn a_tunnel_that_carries_its_own_datagrams_says_so_once_and_shows_it() {
     let sites = Sites::new();
-    // Somebody is there, but no tunnel: nothing but PINGs, and what becomes of them.
+    // A socket that is no tunnel: it receives only PINGs.
     let _peer = sites.b.inside(|| UdpSocket::bind("192.0.2.2:6000").unwrap());
     let a = Running::classic(&sites.a, "a", "-e 192.0.2.1 6000 192.0.2.2 6000 wan");
     wait_for("a line", LIMIT, || a.log().contains("local side: a storm: the tunnel's own datagrams").then_some(()));

@@ -47,7 +47,7 @@ pub fn for_good() -> io::Result<()> {
 
 use Arguments::{AbortItself, Any, OneOf, PlainMemory, Socket, SocketOption};
 
-#[allow(clippy::cast_possible_truncation)] // The kernel looks at 32 bits, too.
+#[allow(clippy::cast_possible_truncation)] // The kernel also looks at 32 bits.
 const TAP: &[i32] =
     &[libc::TUNSETIFF as i32, libc::TUNSETOFFLOAD as i32, libc::TUNGETIFF as i32, libc::SIOCGIFHWADDR as i32];
 #[allow(clippy::cast_possible_truncation)]

@@ -1,6 +1,6 @@
 //! The privileged helper: opens every handle of a plan at once, gives up its privileges, and passes the handles on.
 //!
-//! It reads from nobody but the supervisor: one plan, then requests to serve. It writes handles down the socket that
+//! It reads only from the supervisor: one plan, then requests to serve. It writes handles down the socket that
 //! comes with such a request and never reads a byte from the worker at the other end. Any violation of this ends it.
 
 pub mod confine;

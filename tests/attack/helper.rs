@@ -220,7 +220,7 @@ fn a_flood_of_requests_is_served_within_bounds() {
     namespace.inside(|| {
         let victim = Victim::opened();
         let (memory, descriptors, start) = (victim.memory(), victim.descriptors(), Instant::now());
-        // The last hundred stay open; nobody reads from any.
+        // The last hundred stay open, and are never read.
         let mut unread = VecDeque::new();
         for _ in 0..REQUESTS {
             let (ours, served) = ipc::pair().unwrap();
@@ -253,7 +253,7 @@ fn nothing_that_a_worker_writes_is_ever_read() {
     let namespace = Namespace::new();
     namespace.inside(|| {
         let victim = Victim::opened();
-        // A single word, which whoever read it would leave a clean end behind, and as many as the queue takes.
+        // A single word, after which a reader would see a clean end, and as many as the queue takes.
         for most in [1, usize::MAX] {
             let (worker, served) = ipc::pair().unwrap();
             let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;

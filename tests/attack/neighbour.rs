@@ -61,7 +61,7 @@ fn a_process_of_the_same_user_gets_at_nothing() {
     assert_udp(&sites.a, &sites.b, "10.8.0.2");
 }
 
-/// Users of one tunnel each, which no account has: of the range that is for what somebody makes for a while.
+/// Users of one tunnel each, which no account has: of the range for temporary users.
 const USERS: [u32; 2] = [64_101, 64_102];
 
 /// A command that runs as this user.

@@ -167,7 +167,7 @@ impl Stage {
         Self { namespace, peer, path: path.into(), port, interface, channel, handles, pid, kind }
     }
 
-    /// Says something; whether there is still somebody to hear it.
+    /// Sends a message; false if the channel is closed.
     fn say(&self, message: &ToWorker) -> bool {
         self.channel.send(message, &[]).is_ok()
     }

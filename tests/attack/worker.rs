@@ -1,4 +1,4 @@
-//! An attacker in a confined worker: each attack is denied and named in the log, the next worker forwards, and nobody else
+//! An attacker in a confined worker: each attack is denied and named in the log, the next worker forwards, and no other process
 //! has changed. The attacks are in `tests/stubs`.
 
 use std::fs;

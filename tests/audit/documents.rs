@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 /// Words that have a noun of the field in their place.
 const BANNED: [&str; 4] = ["whoever", "nobody", "somebody", ", too"];
 /// Files and folders that the language pass has not reached.
-const PENDING: [&str; 15] = [
-    "benches/", "docs/ARCHITECTURE.md", "docs/AUDIT.md", "docs/BENCHMARKS.md", "docs/LEDGER.md", "docs/WIRE.md",
-    "docs/decisions/", "docs/model/", "fuzz/", "helper/", "privsep/", "src/", "status/", "tests/", "worker/",
+const PENDING: [&str; 9] = [
+    "docs/ARCHITECTURE.md", "docs/AUDIT.md", "docs/decisions/", "fuzz/", "privsep/", "src/", "status/", "tests/",
+    "worker/",
 ];
 /// Most banned words in these.
-const LEFT: usize = 283;
+const LEFT: usize = 177;
 
 /// All text files of the project, with their paths in it.
 fn texts() -> Vec<(String, String)> {
@@ -37,12 +37,15 @@ fn banned(text: &str) -> usize {
     let words = text.split_whitespace().filter(|word| !matches!(*word, "//" | "///" | "//!" | "#" | "\\"));
     let text = format!(" {} ", words.collect::<Vec<_>>().join(" ").to_lowercase());
     let ends = |rest: &str| rest.starts_with([' ', '_', '.', ',', ';', ':', '?', '!', ')', '\'']);
+    // The user `nobody` may be named.
+    let begins =
+        |before: &str| before.ends_with([' ', '_', '(']) && !before.ends_with("user ") && !before.ends_with("as ");
     let count = |word: &str| {
         let whole = |at: usize| {
             let rest = &text[at + word.len()..];
             // "too large" is no "also".
             let also = word.starts_with(',') && rest.starts_with(' ');
-            ends(rest) && !also && (word.starts_with(',') || text[..at].ends_with([' ', '_', '(']))
+            ends(rest) && !also && (word.starts_with(',') || begins(&text[..at]))
         };
         text.match_indices(word).filter(|(at, _)| whole(*at)).count()
     };
@@ -52,7 +55,7 @@ fn banned(text: &str) -> usize {
 #[test]
 fn banned_words_are_gone() {
     assert_eq!(banned("// Whoever\n// sends, too: nobody's, (somebody) a_nobody_b"), 5);
-    assert_eq!(banned("user=nobody \"nobody\", too large"), 0);
+    assert_eq!(banned("user=nobody \"nobody\", too large --user nobody"), 0);
     let others = texts().into_iter().filter(|(path, _)| path != file!());
     let counts = others.map(|(path, text)| (banned(&text), path)).filter(|(count, _)| *count > 0);
     let (pending, wrong): (Vec<_>, Vec<_>) = counts.partition(|(_, path)| PENDING.iter().any(|p| path.starts_with(p)));

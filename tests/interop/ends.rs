@@ -218,7 +218,7 @@ impl Nat {
                 let mut both = [&inside, &outside].map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN));
                 poll(&mut both, 5_u8).unwrap();
                 for (from, to) in [(&inside, &outside), (&outside, &inside)] {
-                    // A port that nobody has is an error of the next call; it is no matter of a router.
+                    // An unused port is an error of the next call, which a router does not see.
                     if let Ok(length) = from.recv(&mut buffer) {
                         let _ = to.send(&buffer[..length]);
                     }

@@ -36,7 +36,7 @@ impl Wire {
         Self { socket, receiver: Receiver::with_control(1) }
     }
 
-    /// From now on what is sent begins with what the kernel is told of it (`virtio_net_hdr`), and what is received, too.
+    /// From now on sent and received frames begin with their `virtio_net_hdr`.
     pub fn with_offload(self) -> Self {
         option::set_int(self.socket.as_fd(), libc::SOL_PACKET, libc::PACKET_VNET_HDR, 1).unwrap();
         self

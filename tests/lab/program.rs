@@ -32,7 +32,7 @@ impl Scratch {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let parent = std::env::temp_dir().join(format!("ethudp-test-{}-{number}", std::process::id()));
-        // Any user of a tunnel puts its control socket there, and root executes what is copied there: so nobody else must
+        // Any user of a tunnel puts its control socket there, and root executes the copies there. So other users must not
         // find it.
         let path = parent.join(format!("{:016x}", RandomState::new().build_hasher().finish()));
         for (path, mode) in [(&parent, 0o711), (&path, 0o777)] {
@@ -86,7 +86,7 @@ pub fn built(name: &str) -> PathBuf {
 }
 
 /// Copies an executable of this build to where anybody can run it. By another process: were the copy open for writing in
-/// this one, whatever another thread forks meanwhile would hold it open, and nobody could execute it.
+/// this one, a child that another thread forks meanwhile would hold it open, and it could not be executed.
 pub fn copy_built(name: &str, to: &Path) {
     let copied = Command::new("cp").arg(built(name)).arg(to).status().unwrap();
     assert!(copied.success(), "cp {name} {}", to.display());

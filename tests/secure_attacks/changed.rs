@@ -35,7 +35,7 @@ fn no_datagram_with_a_flipped_bit_or_of_another_length_is_taken() {
         }));
         wires[from].send(&frame(7, 200));
         assert_eq!(next(&mut wires[to]), Some(frame(7, 200)));
-        // Not a message of this wire by the first byte, a zero that is none, or an index that nobody has; the queue is another, and
+        // Not a message of this wire by the first byte, a zero that is none, or an unused index; the queue is another, and
         // the counter a later one. And 32 bytes are the least.
         let invalid = [0, 2, 3, 4, 5, 6, 7].len() as u64;
         of.wait_dropped([("auth_failures", 236 - invalid + (236 - 32) + 1), ("rx_dropped_invalid", invalid + 32)]);

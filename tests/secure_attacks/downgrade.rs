@@ -28,7 +28,7 @@ fn weakens(kind: u8, can_make_macs: bool) -> Rule {
     })
 }
 
-/// The cipher of a session that nobody disturbs; none where this processor has the weaker one alone.
+/// The cipher of an undisturbed session; none where this processor has the weaker one alone.
 fn cipher(end: &crate::lab::Running) -> Option<String> {
     let cipher = end.status()["session"]["cipher"].as_str().unwrap().to_owned();
     if cipher == "chacha20-poly1305" {

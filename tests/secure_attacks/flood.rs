@@ -86,7 +86,7 @@ fn rate(counter: &AtomicU64, time: Duration) -> u64 {
     u64::try_from(grown * 1_000_000 / start.elapsed().as_micros()).unwrap()
 }
 
-/// Somebody who sends the same frames again and again, [`RATE`] of them a second.
+/// A sender of the same frames again and again, [`RATE`] of them a second.
 struct Flood {
     sent: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,

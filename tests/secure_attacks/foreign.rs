@@ -70,8 +70,8 @@ fn what_is_repeated_or_invented_from_elsewhere_is_not_answered() {
     middle.assert_frames_pass();
 }
 
-/// Whoever is on the way can have what the peer sends come from elsewhere. It is the peer's, so it is taken; where frames go says only
-/// a pong that comes back from there.
+/// An attacker on the path can make the peer's datagrams arrive from another address. They are authentic, so they are accepted. Frames go
+/// to that address only after a pong from there.
 #[test]
 fn what_the_peer_sends_is_taken_from_anywhere_and_no_frame_goes_there_before_it_answers() {
     let middle = Middle::new();

@@ -147,7 +147,7 @@ impl CryptoResolver for Thieves {
     }
 }
 
-/// Somebody with the private key of B who begins a handshake with B in the name of A.
+/// An attacker with the private key of B who begins a handshake with B in the name of A.
 pub struct Impostor {
     noise: HandshakeState,
     pub initiation: Vec<u8>,

@@ -1,5 +1,5 @@
-//! Attacks on the secure wire, between real processes. Somebody stands between the two ends: he sees every datagram, and passes
-//! on, holds back, changes, repeats or invents what he likes, from his own addresses, too.
+//! Attacks on the secure wire, between real processes. An attacker is between the two ends: he sees every datagram, and forwards,
+//! delays, changes, repeats or forges datagrams, also from his own addresses.
 //!
 //! Of each attack four things are asked: no worker is replaced, the counts say what was dropped, the log has no line for each
 //! datagram, and frames pass afterwards.
@@ -40,7 +40,7 @@ const BURST: usize = 64;
 /// What is done with a datagram from one of the ends.
 type Rule = Box<dyn FnMut(&Relay, usize, &[u8]) + Send>;
 
-/// A datagram that somebody in the middle has seen.
+/// A datagram that the attacker in the middle has seen.
 #[derive(Clone)]
 struct Seen {
     from: usize,
@@ -59,14 +59,14 @@ impl Seen {
 struct Relay {
     /// At the address where that end takes the other one to be.
     facing: Arc<[UdpSocket; 2]>,
-    /// At an address where nobody is.
+    /// At an unused address.
     foreign: Arc<[UdpSocket; 2]>,
 }
 
 impl Relay {
     /// Sends to an end.
     fn send(&self, to: usize, bytes: &[u8]) {
-        // The first says that nobody was there before, where that is so.
+        // The first call returns the error of an earlier datagram, if its receiver did not exist.
         let _ = self.facing[to].send(bytes).or_else(|_| self.facing[to].send(bytes));
     }
 

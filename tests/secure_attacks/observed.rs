@@ -1,4 +1,4 @@
-//! What can be seen by somebody who only listens.
+//! Knowledge of an attacker who only listens.
 
 use std::collections::HashMap;
 use std::thread::sleep;

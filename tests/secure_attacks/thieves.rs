@@ -76,8 +76,8 @@ fn a_stolen_key_without_the_pre_shared_one_begins_no_handshake() {
     middle.wait_up(&a, &b);
 }
 
-/// Key-compromise impersonation, as Noise defines it: with B's private key somebody can have his initiation in A's name answered by
-/// B, and no more: neither does a session stand, nor does what he says of the time outlast his attempt.
+/// Key-compromise impersonation, as Noise defines it: with B's private key an attacker gets his initiation in A's name answered by
+/// B, and no more: no session follows, and his timestamp does not outlast his attempt.
 #[test]
 fn who_has_stolen_the_key_of_an_end_cannot_pose_as_its_peer() {
     let middle = Middle::new();

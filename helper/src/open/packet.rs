@@ -9,7 +9,7 @@ use privsep::ipc::BpfInstruction;
 use privsep::netlink::Netlink;
 use privsep::sys::{option, packet};
 
-/// A mark that nobody else's frames have, most likely: a socket hears nothing of what it sends, but for superframes that the
+/// A mark that other frames are unlikely to have: a socket hears nothing of what it sends, but for superframes that the
 /// kernel has cut, of which it no longer knows who sent them. The mark is on each part.
 fn own_mark() -> u32 {
     let random = RandomState::new().build_hasher().finish();

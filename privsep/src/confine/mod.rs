@@ -152,7 +152,7 @@ pub fn limit_resources(memory: u64) -> io::Result<()> {
     for (resource, limit, name) in
         [(Resource::RLIMIT_AS, addresses, "RLIMIT_AS"), (Resource::RLIMIT_DATA, memory, "RLIMIT_DATA")]
     {
-        // Whoever started us may have left less.
+        // The inherited hard limit may be lower.
         let (_, hard) = getrlimit(resource).map_err(step(name))?;
         setrlimit(resource, limit.min(hard), limit.min(hard)).map_err(step(name))?;
     }

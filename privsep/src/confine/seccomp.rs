@@ -51,7 +51,7 @@ pub enum Arguments {
     OnlyFlags(u8, &'static [i32]),
     /// The flags of clone(2), argument 0, ask for no namespace.
     NoNamespace,
-    /// Argument 0 is this process's own id, and argument 2 is SIGABRT: no other signal ends it so that somebody else seems to have.
+    /// Argument 0 is this process's own id, and argument 2 is SIGABRT: the process cannot fake a death by another signal.
     AbortItself,
 }
 

@@ -74,7 +74,7 @@ pub enum PortPlan {
     Raw {
         /// Interface name.
         interface: String,
-        /// Whether frames for other stations are taken, too.
+        /// Whether frames for other stations are also taken.
         promiscuous: bool,
     },
     /// A packet socket that only reads what a filter selects.
@@ -156,7 +156,7 @@ pub enum FromHelper {
         /// The queue of the TAP comes with this.
         store: bool,
     },
-    /// The TAP that came with the plan is not the one that it asks for. Whoever else holds it must let go, or no other of its
+    /// The TAP that came with the plan is not the one that it asks for. Every other holder must close it, or no other of its
     /// name can be made.
     LetGo,
     /// A handle could not be opened; the helper ends. One line for the user.

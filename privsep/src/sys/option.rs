@@ -18,7 +18,7 @@ pub(super) fn set<T>(socket: BorrowedFd<'_>, level: i32, name: i32, value: &T) -
     check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const *value).cast(), length) }).map(drop)
 }
 
-/// Attaches a classic BPF program for good, or none: nobody who gets the socket can exchange it or add one (socket(7),
+/// Attaches a classic BPF program for good, or none: no later owner of the socket can exchange it or add one (socket(7),
 /// `SO_LOCK_FILTER`).
 pub fn lock_filter(socket: BorrowedFd<'_>, program: &[BpfInstruction]) -> io::Result<()> {
     let filter = |&BpfInstruction { code, jt, jf, k }: &BpfInstruction| libc::sock_filter { code, jt, jf, k };

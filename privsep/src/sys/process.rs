@@ -24,7 +24,7 @@ pub fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
     }
     // SAFETY: fcntl with F_GETFD reads no memory; a bad number gives EBADF.
     check(unsafe { libc::fcntl(fd, libc::F_GETFD) })?;
-    // SAFETY: open, and by the callers' contract (start of main, each number once) owned by nobody else.
+    // SAFETY: open, and by the callers' contract (start of main, each number once) without another owner.
     Ok(unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) })
 }
 
@@ -42,7 +42,7 @@ pub fn fork_background() -> io::Result<Option<Pid>> {
 }
 
 /// Takes over the first `count` descriptors above the standard streams (`sd_listen_fds(3)`) and closes all others that
-/// whoever started us has left open; `None` for one that is not open. Only for the first lines of `main`.
+/// the parent has left open; `None` for one that is not open. Only for the first lines of `main`.
 pub fn take_inherited(count: u16) -> io::Result<Vec<Option<OwnedFd>>> {
     let first_other = 3 + libc::c_uint::from(count);
     // SAFETY: called first in main, when nothing of this program owns a descriptor above the standard streams.
@@ -73,14 +73,14 @@ pub fn deny_write_execute() -> io::Result<()> {
 pub fn has_room(bytes: u64) -> bool {
     let Ok(length) = usize::try_from(bytes) else { return false };
     let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-    // SAFETY: a new mapping where there is none; nobody else has its address, and it goes again at once.
+    // SAFETY: a new mapping where there is none; no other code has its address, and it is unmapped at once.
     unsafe {
         let place = libc::mmap(ptr::null_mut(), length, protection, flags, -1, 0);
         place != libc::MAP_FAILED && libc::munmap(place, length) == 0
     }
 }
 
-/// Takes back what whoever started this program has had ignored, but SIGPIPE, which Rust's own start ignores.
+/// Resets the signals that the parent has ignored, except SIGPIPE, which Rust's own start ignores.
 pub fn default_signals() {
     for signal in 1..=libc::SIGRTMAX() {
         // SAFETY: a plain struct of numbers, for which zeros are valid.

@@ -30,7 +30,7 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>]
 /// are closed.
 pub fn recv(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     // Room for all that the kernel can pass in one packet (SCM_MAX_FD): descriptors that did not fit would be open, and
-    // nobody would know their numbers to close them.
+    // their numbers would be unknown, so that they could not be closed.
     let mut control = nix::cmsg_space!([RawFd; 253]);
     let mut slices = [IoSliceMut::new(buffer)];
     let packet = loop {

@@ -79,7 +79,7 @@ pub fn reset(queue: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// A queue that somebody has made.
+/// An existing queue of a TAP.
 pub struct Queue {
     /// Name of its interface.
     pub name: String,

@@ -23,7 +23,7 @@ pub const DENIED: i32 = 100;
 /// What becomes of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It works: the helper needs it, and without such attempts nobody would know that the others fail for the right reason.
+    /// It works: the helper needs it, and such attempts show that the others fail for the right reason.
     Works,
     /// The filter kills the process.
     Killed,

@@ -46,7 +46,7 @@ pub const LIES: &[Attack] = &[
     }),
     lie("health-of-path-9", OUT_OF_PLACE, |loot| say(loot, &FromWorker::Health(9, PathHealth::Up))),
     lie("active-path-9", OUT_OF_PLACE, |loot| say(loot, &FromWorker::Active(9))),
-    lie("learned-on-path-9", OUT_OF_PLACE, |loot| say(loot, &FromWorker::Learned(9, somebody()))),
+    lie("learned-on-path-9", OUT_OF_PLACE, |loot| say(loot, &FromWorker::Learned(9, stranger()))),
     lie("confined-twice", OUT_OF_PLACE, |loot| say(loot, &FromWorker::Confined(Confinement::default()))),
     lie("finished-without-an-end", OUT_OF_PLACE, |loot| say(loot, &FromWorker::Finished)),
     lie("report-of-no-path", OUT_OF_PLACE, |loot| answer_report(loot, &State { paths: Vec::new(), ..honest() })),
@@ -80,7 +80,7 @@ pub const LIES: &[Attack] = &[
     lie("flood-of-last-words", "goes on after its last words", |loot| {
         flood(loot, &FromWorker::Dying("x".repeat(2000)));
     }),
-    lie("flood-of-addresses", TOO_MANY, |loot| flood(loot, &FromWorker::Learned(0, somebody()))),
+    lie("flood-of-addresses", TOO_MANY, |loot| flood(loot, &FromWorker::Learned(0, stranger()))),
     // None: silent for longer than three seconds; deaf to the end of the channel.
     lie("silence", "has not reported", |_| sleep(Duration::from_secs(10))),
     lie("end-of-the-channel", "channel: closed by a worker that goes on", |loot| {
@@ -91,7 +91,7 @@ pub const LIES: &[Attack] = &[
     lie("an-innocent-end", "ended: exit status 127", |_| std::process::exit(127)),
     // What is within the rules does no harm.
     lie("numbers-beyond-all-measure", HARMLESS, |loot| answer_report(loot, &absurd())),
-    lie("another-peer-on-a-fixed-path", HARMLESS, |loot| say(loot, &FromWorker::Learned(0, somebody()))),
+    lie("another-peer-on-a-fixed-path", HARMLESS, |loot| say(loot, &FromWorker::Learned(0, stranger()))),
     lie("words-to-nobody", HARMLESS, |loot| {
         // The helper has closed its end, or would never read it.
         let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
@@ -103,7 +103,7 @@ pub const LIES: &[Attack] = &[
     }),
 ];
 
-/// Says something. That nobody listens any more is what the tests want.
+/// Sends a message. A closed channel is what the tests want.
 fn say(loot: &Loot, message: &FromWorker) {
     let _ = loot.supervisor.send(message, &[]);
 }
@@ -116,7 +116,7 @@ fn packet(loot: &Loot, bytes: &[u8], descriptors: &[RawFd]) {
     let _ = sendmsg::<()>(socket, &[IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None);
 }
 
-/// Says the same until nobody listens any more.
+/// Sends a message again and again until the channel is closed.
 fn flood(loot: &Loot, message: &FromWorker) {
     while loot.supervisor.send(message, &[]).is_ok() {}
 }
@@ -159,7 +159,7 @@ fn honest() -> State {
     State { paths: vec![PathReport::default()], ..State::default() }
 }
 
-/// One that is taken, too, although no worker can have counted this.
+/// A report that is accepted, although no worker can have these counts.
 fn absurd() -> State {
     const MAX: u64 = u64::MAX;
     let port =
@@ -179,11 +179,11 @@ fn absurd() -> State {
     let health = PathHealth::Down;
     let path = PathReport {
         health,
-        learned: Some(somebody()),
+        learned: Some(stranger()),
         last_pong: MAX,
         rtt_us: MAX,
         last_rx_ms: Some(MAX),
-        local: Some(somebody().0.ip()),
+        local: Some(stranger().0.ip()),
         drops_longest: Some(true),
         counters,
     };
@@ -192,6 +192,6 @@ fn absurd() -> State {
 }
 
 /// An address that is no peer's.
-fn somebody() -> Address {
+fn stranger() -> Address {
     Address(([203, 0, 113, 1], 9).into())
 }

@@ -1,7 +1,7 @@
 //! Any system call with any arguments: the one module of this package that may hold unsafe code.
 //!
 //! Why it exists: an attacker is not held to what safe wrappers offer, so the program that plays one must not be, either.
-//! The functions are safe to call only in the sense that nobody relies on the process afterwards: either the kernel kills it
+//! The functions are safe to call only in the sense that no caller relies on the process afterwards: either the kernel kills it
 //! at the call, or it ends with the attack. No program that is shipped contains this.
 
 use std::ffi::c_long;

@@ -1,4 +1,4 @@
-//! Attacks that would leave something behind in a handle, which the helper hands to every later worker, too.
+//! Attacks that would leave something behind in a handle, which the helper also passes to every later worker.
 
 // An argument is a machine word, whatever it means.
 #![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)]
@@ -9,9 +9,9 @@ use std::ptr;
 use crate::{Attack, Loot, Needs, raw};
 
 /// `struct sockaddr_in`: 192.0.2.2, the peer's host, port 999: not the peer.
-const SOMEBODY: [u8; 16] = [2, 0, 3, 231, 192, 0, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0];
+const STRANGER: [u8; 16] = [2, 0, 3, 231, 192, 0, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0];
 /// The same over IPv6, `struct sockaddr_in6`: `2001:db8::2`, port 999.
-const SOMEBODY_6: [u8; 28] =
+const STRANGER_6: [u8; 28] =
     [10, 0, 3, 231, 0, 0, 0, 0, 0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0];
 /// Timestamps that the kernel takes of what is sent, asked for with each message (Documentation/networking/timestamping.rst):
 /// when it enters the queue of the interface, and when it leaves.
@@ -32,15 +32,15 @@ const fn let_through(name: &'static str, needs: Needs, run: fn(&Loot)) -> Attack
 /// The table.
 pub const REMAINS: &[Attack] = &[
     // What is held back for more keeps the address it was for, and the socket keeps it with that.
-    killed("sendmsg-with-more-to-come", Needs::Nothing, |loot| send(&loot.path, libc::MSG_MORE, Some(&SOMEBODY))),
+    killed("sendmsg-with-more-to-come", Needs::Nothing, |loot| send(&loot.path, libc::MSG_MORE, Some(&STRANGER))),
     killed("sendmmsg-with-more-to-come", Needs::Nothing, |loot| {
-        send_many(&loot.path, libc::MSG_MORE, &SOMEBODY);
+        send_many(&loot.path, libc::MSG_MORE, &STRANGER);
     }),
     killed("sendmsg-with-more-to-come-over-ipv6", Needs::Ipv6, |loot| {
-        send(&loot.path, libc::MSG_MORE, Some(&SOMEBODY_6));
+        send(&loot.path, libc::MSG_MORE, Some(&STRANGER_6));
     }),
     killed("sendmmsg-with-more-to-come-over-ipv6", Needs::Ipv6, |loot| {
-        send_many(&loot.path, libc::MSG_MORE, &SOMEBODY_6);
+        send_many(&loot.path, libc::MSG_MORE, &STRANGER_6);
     }),
     killed("sendmsg-with-more-to-come-on-the-channel", Needs::Nothing, |loot| send(&loot.helper, libc::MSG_MORE, None)),
     // What changes routes, neighbours or buffers beyond the message.
@@ -51,7 +51,7 @@ pub const REMAINS: &[Attack] = &[
     killed("sendmsg-with-a-flag-nobody-knows", Needs::Nothing, |loot| send(&loot.path, 1 << 30, None)),
     // The filter cannot see what is in a message, so this goes through.
     let_through("another-address-on-a-connected-socket", Needs::Nothing, |loot| {
-        (0..100).for_each(|_| send(&loot.path, 0, Some(&SOMEBODY)));
+        (0..100).for_each(|_| send(&loot.path, 0, Some(&STRANGER)));
     }),
     let_through("timestamps-that-fill-the-buffer-of-the-path", Needs::Nothing, |loot| ask_for_stamps(&loot.path)),
     let_through("timestamps-that-fill-the-buffer-of-the-port", Needs::Raw, |loot| ask_for_stamps(&loot.port)),

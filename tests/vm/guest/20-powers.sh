@@ -73,7 +73,7 @@ done
 check "another user cannot" not as_user nobody nogroup ethudp show site-a
 check "nor can a member of the group of the keys" not as_user nobody ethudp ethudp show site-a
 
-# Whoever has taken over site-b, and what else runs as its user, unconfined: it can have its own, and nothing of site-a.
+# An attacker in site-b, and any other process of its user, unconfined: it can reach site-b, and nothing of site-a.
 credential=/run/credentials/ethudp@site-a.service/site-a.key
 check "site-b cannot read the key of site-a" not site_b cat $credential
 check "which root can" test -s $credential

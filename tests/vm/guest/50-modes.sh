@@ -15,7 +15,7 @@ tunnel() {
 }
 runs() {
     check "$1: starts" systemctl start ethudp@other
-    check "$1: forwards, whoever hears it" grep -qxE 'up|connecting' <(show other .state)
+    check "$1: forwards, with or without a listener" grep -qxE 'up|connecting' <(show other .state)
     systemctl stop ethudp@other
     check "$1: has not failed" equal success "$(property other Result)"
 }

@@ -12,7 +12,7 @@ sockets() { awk '$1 == "sock" { print $2 }' "$group/memory.stat"; }
 # What all sockets of this small machine may hold would end it sooner.
 echo '100000 200000 400000' >/proc/sys/net/ipv4/udp_mem
 
-# As much as can wait: both paths are full, and nobody takes anything out. Anybody can be the peer.
+# As much as can wait: both paths are full, and no process reads them. Any sender can be the peer.
 printf '%s\n' 'mode = "tap"' 'wire = "classic"' >/etc/ethudp/full.toml
 printf '[[path]]\nlocal = "127.0.0.1:%s"\nremote = "any"\n' 7101 7102 >>/etc/ethudp/full.toml
 restorecon -R /etc/ethudp

@@ -24,7 +24,7 @@ denied=$(denials)
 for what in 'search.*ethudp_etc_t' 'ethudp_runtime_t' 'sigkill.*tcontext=system_u:system_r:ethudp_t'; do
     check "SELinux has said so: $what" grep -q "$what" <(grep scontext=system_u:system_r:ethudp_worker_t <<<"$denied")
 done
-check "and nobody else has been denied anything" not grep -v ethudp_worker_t <(echo "$denied")
+check "and no other domain has been denied anything" not grep -v ethudp_worker_t <(echo "$denied")
 mv -f /root/worker $worker
 restorecon $worker
 check "site-a starts again" systemctl start ethudp@site-a

@@ -140,7 +140,7 @@ impl Capture<'_> {
             return Err(unsafe { CStr::from_ptr((self.library.get_error)(pcap)) }.to_string_lossy().into_owned());
         }
         let one = |index| {
-            // SAFETY: there are `length` instructions from there on, and nobody else has them.
+            // SAFETY: there are `length` instructions from there on, and no other code has them.
             let Instruction { code, jt, jf, k } = unsafe { program.instructions.add(index).read() };
             BpfInstruction { code, jt, jf, k }
         };

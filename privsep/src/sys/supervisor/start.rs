@@ -19,7 +19,7 @@ pub const EXEC_FAILED: c_int = 127;
 /// Starts `executable` by fork and `execveat`, so that what runs is the file that was opened, whatever its path holds now.
 ///
 /// The child has `supervisor` as descriptor 3, `handles` as descriptor 4 if given, standard streams on `/dev/null`
-/// so that it holds nothing of whoever started us, no other descriptor, an empty environment, `name` as its only argument,
+/// so that it holds nothing of our parent, no other descriptor, an empty environment, `name` as its only argument,
 /// all signals blocked, and dies by SIGKILL with the calling thread.
 pub fn spawn(
     executable: BorrowedFd<'_>,
@@ -32,7 +32,7 @@ pub fn spawn(
     let high = |fd: BorrowedFd<'_>| -> io::Result<OwnedFd> {
         // SAFETY: F_DUPFD_CLOEXEC takes a plain number.
         let copy = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 10) })?;
-        // SAFETY: just made, owned by nobody else.
+        // SAFETY: just made, without another owner.
         Ok(unsafe { std::os::fd::FromRawFd::from_raw_fd(copy) })
     };
     let null = high(null.as_fd())?;

@@ -12,7 +12,7 @@ const QUIET: Duration = Duration::from_secs(6);
 const PIECE: usize = 1 << 20;
 
 fn main() -> ExitCode {
-    // Runs before the seal, which then holds for it, too.
+    // Runs before the seal, which then also holds for it.
     thread::spawn(|| {
         thread::park_timeout(QUIET);
         let mut taken = Vec::new();

@@ -40,7 +40,7 @@ const ATTEMPTS: &[(&str, Attempt)] = &[
     }),
     ("ns", |pid| File::open(format!("/proc/{pid}/ns/net")).map(drop)),
     ("seize", |pid| call(libc::SYS_ptrace, &[libc::PTRACE_SEIZE.into(), pid.into()]).map(drop)),
-    // A stop is waited for by nobody: tracing ends with this process.
+    // No wait for the stop: tracing ends with this process.
     ("attach", |pid| call(libc::SYS_ptrace, &[libc::PTRACE_ATTACH.into(), pid.into()]).map(drop)),
     ("signal", |pid| call(libc::SYS_kill, &[pid.into(), 0]).map(drop)),
 ];
