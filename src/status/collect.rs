@@ -5,13 +5,11 @@ use std::time::Duration;
 use nix::unistd::Pid;
 use privsep::ipc::{Confinement, PathCounters, PathReport, SecureState, State, Trouble};
 
-use super::words::{
-    Mismatch, SECURE, cipher_of, health, lost_size_sentence, protection, trouble_sentence, trouble_word,
-};
+use super::words::{Mismatch, cipher_of, health, lost_size_sentence, trouble_sentence, trouble_word};
 use super::{ConfinementStatus, PathStatus, Pids, PortStatus, SCHEMA, SessionStatus, Status};
 use crate::log;
 use crate::supervise::late::{Absent, Watch};
-use crate::tunnel::{Secure, Tunnel, Wire, cipher, keys};
+use crate::tunnel::{Secure, Tunnel, cipher, keys};
 
 /// What it means that there is no helper.
 const HELPER_ENDED: &str = "the helper has ended: a worker that dies cannot be replaced";
@@ -83,7 +81,7 @@ pub fn collect(facts: Facts<'_>) -> Status {
             let reason = reason.or_else(|| facts.late.and_then(Watch::sentence));
             let state = path.map_or("connecting", |path| path.state.as_str());
             let (state, reason) = match facts.trouble {
-                _ if facts.tunnel.secure().is_none()
+                _ if !facts.tunnel.wire.is_authenticated()
                     || facts.state.secure().is_some_and(|secure| secure.session.is_some()) =>
                 {
                     (state, reason)
@@ -107,22 +105,21 @@ pub fn collect(facts: Facts<'_>) -> Status {
         paths.insert(absent.number.min(paths.len()), absent_path(absent, facts.late));
     }
     let session = facts.tunnel.secure().map(|secure| session(secure, facts.state, facts.trouble));
-    let (cipher, protection, lz4) = match &facts.tunnel.wire {
-        Wire::Classic(classic) => (cipher::name(classic.cipher).into(), protection(classic.cipher), classic.lz4 > 0),
-        Wire::Secure(_) => (session.as_ref().and_then(|s| s.cipher.clone()).unwrap_or_default(), SECURE, false),
-    };
+    let wire = &facts.tunnel.wire;
+    let of_session = || session.as_ref().and_then(|session| session.cipher.clone()).unwrap_or_default();
+    let cipher = wire.cipher().map_or_else(of_session, |cipher| cipher::name(cipher).into());
     Status {
         schema: SCHEMA,
         name: facts.tunnel.name.clone(),
         mode: facts.tunnel.port.mode().into(),
-        wire: facts.tunnel.wire.name().into(),
+        wire: wire.name().into(),
         version: env!("CARGO_PKG_VERSION").into(),
         state,
         reason,
         uptime_s: facts.uptime.as_secs(),
         cipher,
-        protection: protection.into(),
-        lz4,
+        protection: wire.protection().into(),
+        lz4: wire.compresses(),
         last_error: log::last_error(),
         pids: Pids {
             supervisor: std::process::id().cast_signed(),

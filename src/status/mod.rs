@@ -155,7 +155,7 @@ mod tests {
 
     /// A status in which nothing is missing.
     fn status() -> Status {
-        before_start(&crate::tunnel::secure_example(""), None)
+        before_start(&crate::tunnel::example::secure(""), None)
     }
 
     fn names(value: &Value, found: &mut BTreeSet<String>) {

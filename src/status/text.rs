@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_session_says_what_it_is_made_of_and_whom_it_is_with() {
-        let tunnel = crate::tunnel::secure_example("");
+        let tunnel = crate::tunnel::example::secure("");
         let text = before_start(&tunnel, None).text();
         for words in [
             "a: starting (tap, wire secure)\n",

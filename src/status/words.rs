@@ -17,8 +17,7 @@ pub enum Mismatch {
 impl Mismatch {
     /// In a sentence, for a tunnel of the classic wire.
     pub fn sentence(self, tunnel: &Tunnel) -> String {
-        let cipher = tunnel.classic().map_or(Cipher::None, |classic| classic.cipher);
-        self.with(cipher, tunnel.rules.receive)
+        self.with(tunnel.wire.cipher().unwrap_or_default(), tunnel.rules.receive)
     }
 
     /// In a sentence, with this cipher; frames that are noise may be `written` to the local side.
@@ -54,18 +53,6 @@ pub const REFUSED: &str =
 
 /// What ICMP messages mean by which a packet filter or a route says no: "host prohibited", "administratively prohibited".
 pub const PROHIBITED: &str = "prohibited: a firewall at the peer or on the way rejects what we send";
-
-/// What a cipher of the classic wire means.
-pub fn protection(cipher: Cipher) -> &'static str {
-    match cipher {
-        Cipher::None => "clear",
-        Cipher::Xor => "obfuscated, not encrypted",
-        Cipher::Aes128 | Cipher::Aes192 | Cipher::Aes256 | Cipher::Aes256Ethudp2023 => "encrypted, not authenticated",
-    }
-}
-
-/// What the secure wire means, whatever its cipher.
-pub const SECURE: &str = "encrypted and authenticated";
 
 /// The name of a cipher of the secure wire.
 pub fn cipher_of(cipher: SessionCipher) -> &'static str {

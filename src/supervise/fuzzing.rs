@@ -60,7 +60,7 @@ pub fn report(packet: &[u8]) {
         assert!(usize::from(state.active) < paths.len() && state.paths.len() <= paths.len());
         let lines = observer.note(now + Duration::from_secs(second), &state);
         assert!(lines.iter().all(|(path, line)| *path < paths.len() && !line.contains('\n')));
-        let line = session.note(now + Duration::from_secs(second), &secure, "");
+        let line = session.note(now + Duration::from_secs(second), &secure);
         assert!(line.is_none_or(|line| !format!("{line:?}").contains("\\n")));
         let _ = storm.note(now + Duration::from_secs(second), &state.port);
         assert!(sizes.note(&state, "eu0").len() <= 3);

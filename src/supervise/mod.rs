@@ -52,7 +52,7 @@ use crate::service::descriptor_store::{self, Starts, Stored};
 use crate::service::notify::Notify;
 use crate::service::{executables, identity};
 use crate::tunnel::resolve::Resolved;
-use crate::tunnel::{Port, Repair, Secure, Tunnel};
+use crate::tunnel::{Port, Repair, Tunnel};
 use crate::tunnel::{advice, plan, settings};
 use crate::{Error, filter, log};
 use helper::Helper;
@@ -109,11 +109,8 @@ fn live(
     warn_of_loop(&tunnel, &paths.present);
     let stored_tap = stored_tap.filter(|_| matches!(tunnel.port, Port::Tap { .. }));
     let stored = stored_tap.is_some();
-    if tunnel.secure().is_some() {
-        let own = stored_tap.as_ref().and_then(|queue| underlay::interface_of_queue(queue.as_fd()));
-        underlay::look_at(&tunnel, &mut paths.present, &own.unwrap_or_default());
-    }
-    let interface_mtu = underlay::interface_mtu(&tunnel, &paths.present);
+    let queue = stored_tap.as_ref().map(AsFd::as_fd);
+    let interface_mtu = underlay::interface_mtu(&tunnel, &mut paths.present, queue);
     let plan = plan::plan(&tunnel, identity, &paths.present, filter, interface_mtu, stored, notify.is_connected());
     let Some(mut helper) = Helper::start(&executables.helper, plan, stored_tap, signals, notify)? else {
         return Ok(());
@@ -134,27 +131,22 @@ fn live(
     if !tunnel.run.as_ref().is_none_or(goes_on) {
         return Ok(());
     }
-    underlay::look_at(tunnel, &mut paths, &helper.interface);
-    let datagram = underlay::datagram(tunnel.secure().and_then(|secure| secure.path_mtu), &paths);
+    let sizes = underlay::Sizes::read(tunnel, &mut paths, link.link()).map_err(Error::Failure)?;
     let mac = <[u8; 6]>::try_from(&link.link().address[..]).ok();
-    let mut settings = settings::settings(tunnel, &paths, datagram, mac, forwards(&helper.interface));
-    if tunnel.auto_mss {
-        settings.rules.mss = Some(underlay::mss(&tunnel.wire, &paths).map_err(Error::Failure)?);
-    }
+    let mut settings = settings::settings(tunnel, &paths, sizes.datagram, mac, forwards(&helper.interface));
+    settings.rules.mss = sizes.mss.or(settings.rules.mss);
     let keeps = Keeps {
         worker: &executables.worker,
         runtime: control.directory(),
         system_log: policies.place == Place::Background,
     };
-    let found = sizes::fragments(tunnel, link.link().mtu, &paths);
-    let whole = sizes::whole(tunnel, datagram, link.link().mtu);
     let shortage = Shortage::watch();
     let in_empty_network = confine::give_up_privileges(identity, &keeps).context(|| "giving up privileges".into())?;
     late.say_absent();
-    for line in advice::of(tunnel).into_iter().chain(found) {
+    for line in advice::of(tunnel).into_iter().chain(sizes.warning) {
         log::warning(&line);
     }
-    for line in whole.into_iter().chain(tunnel.secure().and_then(Secure::slow_pings)) {
+    for line in sizes.line.into_iter().chain(tunnel.wire.start_line()) {
         log::info(&line);
     }
     let parts = Parts {
@@ -164,7 +156,7 @@ fn live(
         late,
         by_root: identity.is_some(),
         executable: executables.worker,
-        secrets: settings::secrets(tunnel),
+        secrets: tunnel.wire.secrets(),
         state: State::new(&settings),
         settings,
         // What has waited in a TAP since the run before this one, or while the command ran, is too late.

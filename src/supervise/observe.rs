@@ -15,9 +15,9 @@ pub struct Observer {
     started: Instant,
     /// Nobody need answer a mirror of the classic wire.
     answered: bool,
-    /// Of the secure wire: what comes is authentic or not, and makes sense if so.
-    secure: bool,
-    /// Of the classic wire: its cipher, and whether frames that are noise go to the local side.
+    /// Whether received datagrams are authenticated, so that no noise decodes to frames.
+    authenticated: bool,
+    /// Cipher of a wire without authentication, and whether frames that are noise go to the local side.
     coding: (Cipher, bool),
     /// Longest datagram in bytes that leaves whole, on the secure wire.
     longest: Option<u16>,
@@ -47,8 +47,8 @@ impl Observer {
         Self {
             started: now,
             answered: tunnel.is_answered(),
-            secure: tunnel.secure().is_some(),
-            coding: (tunnel.classic().map_or(Cipher::None, |classic| classic.cipher), tunnel.rules.receive),
+            authenticated: tunnel.wire.is_authenticated(),
+            coding: (tunnel.wire.cipher().unwrap_or_default(), tunnel.rules.receive),
             longest,
             paths: remotes.map(path).collect(),
             schedule: Schedule::new(now),
@@ -62,7 +62,7 @@ impl Observer {
         for (number, (path, report)) in self.paths.iter_mut().zip(&state.paths).enumerate() {
             let age = report.last_rx_ms.map(Duration::from_millis);
             path.last_rx = age.and_then(|age| now.checked_sub(age)).or(path.last_rx);
-            let change = if self.secure { Change::None } else { path.detector.note(now, report) };
+            let change = if self.authenticated { Change::None } else { path.detector.note(now, report) };
             match change {
                 Change::Begins(found, true) => {
                     lines.push((number, format!("mismatch: {}", found.with(cipher, written))));
@@ -102,7 +102,7 @@ impl Observer {
 
     /// What is known of a path that is not up.
     fn known(&self, path: &Path, report: &PathReport, state: &State) -> String {
-        if self.secure {
+        if self.authenticated {
             not_up::known_of_secure(
                 report,
                 &path.then,
@@ -150,8 +150,10 @@ mod tests {
         let text = "mode = \"tap\"\nwire = \"classic\"\n[[path]]\nlocal = \"0.0.0.0:1\"\nremote = \"192.0.2.2:1\"\n";
         let tunnel = crate::tunnel::file::from_text(text, "a", std::path::Path::new("")).unwrap();
         let remote = Remote::Fixed(Address(([192, 0, 2, 2], 1).into()));
-        let mut observer =
-            Observer { secure: true, ..Observer::new(Instant::now(), &tunnel, Some(1472), [remote].into_iter()) };
+        let mut observer = Observer {
+            authenticated: true,
+            ..Observer::new(Instant::now(), &tunnel, Some(1472), [remote].into_iter())
+        };
         let mut lines = |drops_longest| {
             let paths = vec![PathReport { drops_longest, ..PathReport::default() }];
             observer.note(Instant::now(), &State { paths, ..State::default() }).len()

@@ -18,6 +18,8 @@ const AGAIN: Duration = Duration::from_secs(600);
 /// Watches the session of a tunnel.
 #[derive(Debug, Default)]
 pub struct Watch {
+    /// Fingerprint of both ends.
+    fingerprint: String,
     /// That there has been one was said.
     introduced: bool,
     /// Since when there is a trouble.
@@ -38,18 +40,23 @@ pub enum Line {
 }
 
 impl Watch {
+    /// `fingerprint` is that of both ends.
+    pub fn new(fingerprint: String) -> Self {
+        Self { fingerprint, ..Self::default() }
+    }
+
     /// What keeps a session from coming about, if that is known.
     pub fn found(&self) -> Option<Trouble> {
         self.found
     }
 
-    /// Takes a report; `fingerprint` is that of the two ends.
-    pub fn note(&mut self, now: Instant, secure: &SecureState, fingerprint: &str) -> Option<Line> {
+    /// Takes a report.
+    pub fn note(&mut self, now: Instant, secure: &SecureState) -> Option<Line> {
         if let Some(session) = secure.session {
             (self.since, self.found) = (None, None);
             let over = std::mem::take(&mut self.present_said);
             if !std::mem::replace(&mut self.introduced, true) {
-                let cipher = cipher_of(session.cipher);
+                let (cipher, fingerprint) = (cipher_of(session.cipher), &self.fingerprint);
                 return Some(Line::Good(format!(
                     "first session with the peer, by {cipher}; both ends show the same fingerprint, or somebody is between \
                      them: {fingerprint}"
@@ -83,9 +90,9 @@ mod tests {
 
     /// Reports once a second; which lines come when.
     fn lines(reports: impl IntoIterator<Item = SecureState>) -> Vec<(u64, Line)> {
-        let (start, mut watch) = (Instant::now(), Watch::default());
+        let (start, mut watch) = (Instant::now(), Watch::new("12345".into()));
         let note = |(second, report)| {
-            let line = watch.note(start + Duration::from_secs(second), &report, "12345");
+            let line = watch.note(start + Duration::from_secs(second), &report);
             line.map(|line| (second, line))
         };
         (0..).zip(reports).filter_map(note).collect()

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signalfd::SignalFd;
-use privsep::ipc::{Address, Confinement, Counts, PathHealth, Remote, Secrets, Settings, State, Timestamp, Wire};
+use privsep::ipc::{Address, Confinement, Counts, PathHealth, Remote, Secrets, Settings, State, Timestamp};
 use sd_notify::NotifyState;
 
 use super::events::{Readable, asked, wait};
@@ -66,20 +66,6 @@ pub struct Parts {
     pub shortage: Shortage,
     /// What whoever runs the tunnel expects of it.
     pub policies: Policies,
-}
-
-impl Parts {
-    /// What of a worker's state may outlive it.
-    fn lasting(&self) -> resume::Lasting {
-        match &self.settings.wire {
-            Wire::Classic(classic) => resume::Lasting {
-                peer: matches!(&self.secrets, Secrets::Classic(secrets) if secrets.password.expose().is_empty()),
-                health: classic.keepalive,
-            },
-            // Whoever is not the peer can answer no handshake, and the real one makes one within seconds.
-            Wire::Secure(_) => resume::Lasting { peer: true, health: true },
-        }
-    }
 }
 
 /// A tunnel that runs.
@@ -148,7 +134,7 @@ impl<'a> Supervisor<'a> {
             sizes: Sizes::default(),
             storm: storm::Detector::new(Instant::now()),
             observer,
-            session: Watch::default(),
+            session: Watch::new(tunnel.wire.fingerprint().unwrap_or_default()),
             repair: repair::Schedule::new(Instant::now(), tunnel.repair, notify.is_connected(), *starts),
             tunnel,
             interface: parts.link.link().name.clone(),
@@ -377,8 +363,8 @@ impl<'a> Supervisor<'a> {
 
     /// Says what is to be said of the session of the secure wire.
     fn on_session(&mut self) {
-        let (Some(secure), Some(state)) = (self.tunnel.secure(), self.parts.state.secure()) else { return };
-        match self.session.note(Instant::now(), state, &secure.fingerprint()) {
+        let Some(secure) = self.parts.state.secure() else { return };
+        match self.session.note(Instant::now(), secure) {
             Some(Line::Good(line)) => self.say(log::info, &line),
             Some(Line::Bad(line)) => self.say(log::warning, &line),
             None => {}
@@ -399,7 +385,7 @@ impl<'a> Supervisor<'a> {
     fn worker_finished(&mut self) {
         self.worker = None;
         self.restarts += 1;
-        let lasting = self.parts.lasting();
+        let lasting = self.lasting();
         resume::begin_anew(&mut self.parts.state, lasting);
         self.start_at = Instant::now();
     }
@@ -446,6 +432,11 @@ impl<'a> Supervisor<'a> {
         self.say(if health == PathHealth::Down { log::warning } else { log::info }, &text);
     }
 
+    /// What of a worker's state may outlive it.
+    fn lasting(&self) -> resume::Lasting {
+        resume::Lasting { peer: self.tunnel.wire.peer_survives_worker(), health: self.tunnel.is_answered() }
+    }
+
     /// Takes the worker out of the way and decides about the next one.
     fn worker_ended(&mut self, blame: Blame) -> Result<(), Error> {
         let Some(worker) = self.worker.take() else { return Ok(()) };
@@ -455,7 +446,7 @@ impl<'a> Supervisor<'a> {
             log::warning("the kernel has killed for want of memory: a limit of the unit, or of this machine");
         }
         death.crash |= blame == Blame::Worker || too_much;
-        let lasting = self.parts.lasting();
+        let lasting = self.lasting();
         resume::carry_over(&mut self.parts.state, lasting);
         // What has piled up behind one that did not read is too late by now.
         self.parts.drain |= blame == Blame::Worker;

@@ -1,4 +1,7 @@
-//! What the networks under a tunnel can carry: the MTU of each path, and the MSS of TCP that fits through all of them.
+//! Underlay of a tunnel: the MTU of each path, and the sizes of datagrams and frames that follow from it.
+//!
+//! The MTUs are read twice at the start. [`interface_mtu`] is the MTU of a TAP that the helper makes anew. [`Sizes::read`]
+//! follows once the local side is open.
 
 use std::net::{Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -7,25 +10,23 @@ use std::{fs, io};
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::net::if_::InterfaceFlags;
 use nix::sys::socket::SockaddrStorage;
-use privsep::ipc::{self, Address, Remote, header};
-use privsep::netlink::Netlink;
+use privsep::ipc::{Address, Remote, header};
+use privsep::netlink::{Link, Netlink};
 
 use super::route::{self, Way};
 use crate::tunnel::resolve::Resolved;
+use crate::tunnel::wire::secure::LEAST_MTU;
 use crate::tunnel::{Path, Port, Tunnel, Wire, bounds};
 
 /// Ethernet header with one VLAN tag, which a frame may have.
 const ETHERNET: u32 = 18;
 /// The same without.
 const UNTAGGED: u32 = 14;
-/// MTU of IPv6 at least.
-const LEAST: u16 = 1280;
 /// Header of TCP without options.
 const TCP: u16 = 20;
 
-/// Notes the MTU of each path's underlay as the kernel knows it now. `own` is the interface of the tunnel itself, which carries
-/// no path.
-pub fn look_at(tunnel: &Tunnel, paths: &mut [Resolved], own: &str) {
+/// Reads the MTU of each path's underlay from the kernel. `own` is the interface of the tunnel itself, which carries no path.
+fn read_mtus(tunnel: &Tunnel, paths: &mut [Resolved], own: &str) {
     for (path, resolved) in tunnel.paths.iter().zip(paths) {
         resolved.underlay_mtu = mtu(path, resolved.local, resolved.remote, own).ok();
     }
@@ -71,7 +72,7 @@ fn mtu(path: &Path, local: SocketAddr, remote: Remote, own: &str) -> io::Result<
 
 /// Name of the interface of a TAP's queue, by what the kernel tells of a descriptor in words (proc(5), drivers/net/tun.c): to ask
 /// the queue itself is the helper's alone, by the SELinux policy, too.
-pub fn interface_of_queue(queue: BorrowedFd<'_>) -> Option<String> {
+fn interface_of_queue(queue: BorrowedFd<'_>) -> Option<String> {
     let facts = fs::read_to_string(format!("/proc/self/fdinfo/{}", queue.as_raw_fd())).ok()?;
     facts.lines().find_map(|line| line.strip_prefix("iff:\t")).map(str::to_owned)
 }
@@ -92,82 +93,124 @@ fn carries(own: &SockaddrStorage, wildcard: SocketAddr) -> bool {
     own.as_sockaddr_in().is_some() || own.as_sockaddr_in6().is_some() && wildcard.is_ipv6()
 }
 
-/// The greatest MSS over IPv4 and over IPv6 whose segments fit through every path in one datagram.
+/// Sizes of a tunnel, and what the log says about them at the start.
+#[derive(Debug)]
+pub struct Sizes {
+    /// Longest datagram in bytes, on a wire with a limit.
+    pub datagram: u16,
+    /// Upper limits of the MSS over IPv4 and over IPv6 that fit the underlay, where the file asks for them.
+    pub mss: Option<(u16, u16)>,
+    /// Warning about frames that leave as IP fragments.
+    pub warning: Option<String>,
+    /// Line about the frames that leave in one datagram.
+    pub line: Option<String>,
+}
+
+impl Sizes {
+    /// Reads the MTU of each path, now that the local side is open, and derives the sizes.
+    ///
+    /// # Errors
+    /// A line for the user when the MSS shall fit a path of unknown MTU.
+    pub fn read(tunnel: &Tunnel, paths: &mut [Resolved], own: &Link) -> Result<Self, String> {
+        read_mtus(tunnel, paths, &own.name);
+        let limit = datagram(&tunnel.wire, paths);
+        Ok(Self {
+            datagram: limit.unwrap_or_default(),
+            mss: tunnel.auto_mss.then(|| mss(&tunnel.wire, paths)).transpose()?,
+            warning: fragments(tunnel, own.mtu, paths),
+            line: limit.map(|limit| unsplit(tunnel, limit, own.mtu)),
+        })
+    }
+}
+
+/// MTU of a TAP for which the file gives none: the greatest that fits every path, but no less than IPv6 needs, nor more than a frame
+/// can have. `queue` is a queue of the TAP, where an earlier start has made it. A wire without a limit leaves the MTU to the kernel,
+/// as `EthUDP` does. In a bridge it is the bridge's, which the helper sees.
+pub fn interface_mtu(tunnel: &Tunnel, paths: &mut [Resolved], queue: Option<BorrowedFd<'_>>) -> Option<u32> {
+    let Port::Tap { interface_mtu: None, bridge: None, .. } = &tunnel.port else { return None };
+    datagram(&tunnel.wire, paths)?;
+    read_mtus(tunnel, paths, &queue.and_then(interface_of_queue).unwrap_or_default());
+    clamped_mtu(&tunnel.wire, paths)
+}
+
+fn clamped_mtu(wire: &Wire, paths: &[Resolved]) -> Option<u32> {
+    let fits = unsplit_mtu(wire, datagram(wire, paths)?, false);
+    let bound = |bound: u64| u32::try_from(bound).unwrap_or(u32::MAX);
+    Some(fits.clamp(bound(*bounds::PATH_MTU.start()), bound(*bounds::INTERFACE_MTU.end())))
+}
+
+/// Greatest MSS over IPv4 and over IPv6 whose segments fit every path in one datagram.
 ///
 /// # Errors
-/// A line for the user when the MTU of a path is not known.
-pub fn mss(wire: &Wire, paths: &[Resolved]) -> Result<(u16, u16), String> {
+/// A line for the user when the MTU of a path is unknown.
+fn mss(wire: &Wire, paths: &[Resolved]) -> Result<(u16, u16), String> {
     let mut frame = u32::MAX;
-    for path @ Resolved { local, underlay_mtu, .. } in paths {
+    for path @ Resolved { local, .. } in paths {
         let unknown = || format!("rules.mss = \"auto\": the MTU of path {local} is not known; give a number");
-        let payload = match wire {
-            // What is longer leaves as two fragments.
-            Wire::Classic(classic) => {
-                let whole = classic.settings().whole().map_or(u32::MAX, u32::from);
-                whole.min(payload(path, underlay_mtu.ok_or_else(unknown)?))
-            }
-            Wire::Secure(secure) if secure.path_mtu.is_none() && underlay_mtu.is_none() => return Err(unknown()),
-            Wire::Secure(secure) => datagram_of(secure.path_mtu, path).into(),
-        };
-        frame = frame.min(largest_frame(wire, payload));
+        frame = frame.min(wire.largest_frame(wire.payload(path).ok_or_else(unknown)?));
     }
     let mss = |ip: u16| u16::try_from(frame.saturating_sub(ETHERNET + u32::from(ip + TCP)).max(1)).unwrap_or(u16::MAX);
     Ok((mss(header::IPV4), mss(header::IPV6)))
 }
 
-/// The greatest MTU of a local side whose frames go through an underlay of this one in one datagram.
-pub fn largest_interface_mtu(wire: &Wire, path: &Resolved, underlay_mtu: u32, tagged: bool) -> u32 {
-    let ethernet = if tagged { ETHERNET } else { UNTAGGED };
-    largest_frame(wire, payload(path, underlay_mtu)).saturating_sub(ethernet)
+/// Longest datagram in bytes that leaves in one packet by every path, on a wire with a limit. All paths have the same, so that a
+/// session need not know by which of them a frame leaves.
+fn datagram(wire: &Wire, paths: &[Resolved]) -> Option<u16> {
+    let unspecified = Remote::Learned { address: None, port: None };
+    // Without any path nothing leaves, and any length would do: that of a path of unknown MTU.
+    let none = Resolved {
+        local: (Ipv6Addr::UNSPECIFIED, 0).into(),
+        remote: unspecified,
+        underlay_mtu: Some(LEAST_MTU.into()),
+    };
+    let paths = if paths.is_empty() { std::slice::from_ref(&none) } else { paths };
+    paths.iter().filter_map(|path| wire.datagram(path)).min()
 }
 
-/// The longest frame in bytes that is sealed into `payload` bytes.
-fn largest_frame(wire: &Wire, payload: u32) -> u32 {
-    match wire {
-        Wire::Classic(classic) => classic.settings().largest_frame(payload),
-        Wire::Secure(_) => ipc::Secure::largest_frame(payload),
+/// Greatest MTU of a local side whose frames leave in one datagram of this many bytes.
+fn unsplit_mtu(wire: &Wire, payload: impl Into<u32>, tagged: bool) -> u32 {
+    wire.largest_frame(payload.into()).saturating_sub(if tagged { ETHERNET } else { UNTAGGED })
+}
+
+/// Line about the frames that leave in one datagram, for the log at the start; `own` is the MTU of the local side.
+fn unsplit(tunnel: &Tunnel, datagram: u16, own: u32) -> String {
+    let tagged = !matches!(&tunnel.port, Port::Tap { bridge: None, .. });
+    let fits = unsplit_mtu(&tunnel.wire, datagram, tagged);
+    let passes = if own > fits { ", which passes in pieces" } else { "" };
+    format!(
+        "datagrams have up to {datagram} bytes: frames of an MTU of up to {fits} leave in one, longer ones in pieces; the local \
+         side's MTU is {own}{passes}"
+    )
+}
+
+/// Warning about the first path where frames that fill a TAP's MTU, which is `own`, leave as IP fragments.
+fn fragments(tunnel: &Tunnel, own: u32, paths: &[Resolved]) -> Option<String> {
+    let Port::Tap { bridge, .. } = &tunnel.port else { return None };
+    // A clamped MSS makes TCP fit, and the underlay does not split what the worker has split.
+    if tunnel.auto_mss || tunnel.rules.mss.is_some() || tunnel.wire.splits() {
+        return None;
     }
-}
-
-/// Longest datagram in bytes that leaves whole by every path, on the secure wire. All paths have one, so that a session need not
-/// know by which of them a frame leaves.
-pub fn datagram(path_mtu: Option<u16>, paths: &[Resolved]) -> u16 {
-    let longest = paths.iter().map(|path| datagram_of(path_mtu, path)).min();
-    // Without any path nothing leaves, and any length would do: that of a path of which nothing is known.
-    longest.unwrap_or(LEAST - header::datagram(Ipv6Addr::UNSPECIFIED.into()))
-}
-
-/// The greatest MTU of a local side whose frames leave whole in a datagram of the secure wire of so many bytes.
-pub fn whole(datagram: u16, tagged: bool) -> u32 {
-    ipc::Secure::largest_frame(datagram.into()).saturating_sub(if tagged { ETHERNET } else { UNTAGGED })
-}
-
-/// By one path: as long as its MTU lets it be, or as IPv6's least where that is not known or less.
-fn datagram_of(path_mtu: Option<u16>, path: &Resolved) -> u16 {
-    let mtu = path_mtu.map(u32::from).or(path.underlay_mtu).unwrap_or(LEAST.into()).max(LEAST.into());
-    u16::try_from(payload(path, mtu)).unwrap_or(u16::MAX).min(ipc::Secure::LONGEST)
-}
-
-/// MTU of a TAP for which none is given: what fits through every path, but no less than IPv6 needs, nor more than a frame can have.
-/// The classic wire leaves it to the kernel, as `EthUDP` does; and in a bridge it is the bridge's, which the helper sees.
-pub fn interface_mtu(tunnel: &Tunnel, paths: &[Resolved]) -> Option<u32> {
-    let Port::Tap { interface_mtu: None, bridge: None, .. } = &tunnel.port else { return None };
-    let secure = tunnel.secure()?;
-    let fits = ipc::Secure::largest_frame(datagram(secure.path_mtu, paths).into()).saturating_sub(UNTAGGED);
-    let bound = |bound: u64| u32::try_from(bound).unwrap_or(u32::MAX);
-    Some(fits.clamp(bound(*bounds::PATH_MTU.start()), bound(*bounds::INTERFACE_MTU.end())))
-}
-
-/// Bytes of a datagram that fit into a packet of the underlay.
-fn payload(path: &Resolved, underlay_mtu: u32) -> u32 {
-    underlay_mtu.saturating_sub(header::datagram(path.family()).into())
+    let known = paths.iter().filter_map(|path| Some((path, path.underlay_mtu?)));
+    let mut short = known
+        .map(|(path, under)| (path.local, under, unsplit_mtu(&tunnel.wire, path.payload(under), bridge.is_some())));
+    let (local, under, fits) = short.find(|(_, _, fits)| *fits < own)?;
+    let mss = fits.saturating_sub(40);
+    // A bridge drops what is longer than its least MTU without a trace.
+    let remedy = if bridge.is_some() {
+        format!("TCP fits with mss = \"auto\" (-mss {mss})")
+    } else {
+        format!("what fits is an MTU of {fits} at both ends (tap.mtu), or for TCP mss = \"auto\" (-mss {mss})")
+    };
+    Some(format!(
+        "frames of up to {own} bytes (MTU) become IP fragments on path {local}, whose underlay carries {under}: {remedy}"
+    ))
 }
 
 #[cfg(test)]
 mod tests {
     use privsep::ipc::Cipher;
 
-    use crate::tunnel::{Classic, secure_example};
+    use crate::tunnel::{Classic, example};
 
     use super::*;
 
@@ -190,7 +233,7 @@ mod tests {
         assert_eq!(mss(plain, &[v4(9000), v6(Some(1400))]), Ok((1294, 1274)));
         assert_eq!(mss(&classic(Cipher::None, 0, Some(1036)), &[v4(1500)]), Ok((950, 930)));
         assert!(mss(plain, &[v4(1500), v6(None)]).unwrap_err().contains("give a number"));
-        let secure = secure_example("");
+        let secure = example::secure("");
         // 1500 - 20 - 8 - 36 - 18 - 40 = 1378.
         assert_eq!(mss(&secure.wire, &[v4(1500)]), Ok((1378, 1358)));
         assert!(mss(&secure.wire, &[path("192.0.2.1:1", None)]).is_err());
@@ -211,15 +254,58 @@ mod tests {
             (vec![v4(None)], None, 1252, 1280),
             (vec![v4(Some(576))], None, 1252, 1280),
             (vec![v6(Some(1280))], None, 1232, 1280),
-            (vec![v4(Some(65536))], None, ipc::Secure::LONGEST, 9216),
+            (vec![v4(Some(65536))], None, privsep::ipc::Secure::LONGEST, 9216),
         ] {
-            assert_eq!(datagram(given, &paths), longest, "{paths:?}");
-            let text = given.map_or_else(String::new, |mtu| format!("secure.path-mtu = {mtu}"));
-            let mut tunnel = secure_example("");
-            let Wire::Secure(secure) = &mut tunnel.wire else { panic!("{text}") };
+            let mut tunnel = example::secure("");
+            let Wire::Secure(secure) = &mut tunnel.wire else { unreachable!() };
             secure.path_mtu = given;
-            assert_eq!(interface_mtu(&tunnel, &paths), Some(inner), "{paths:?}");
+            assert_eq!(datagram(&tunnel.wire, &paths), Some(longest), "{paths:?}");
+            assert_eq!(clamped_mtu(&tunnel.wire, &paths), Some(inner), "{paths:?}");
         }
-        assert_eq!(interface_mtu(&secure_example("[tap]\nmtu = 1400"), &[v4(Some(1500))]), None);
+        assert_eq!(interface_mtu(&example::secure("[tap]\nmtu = 1400"), &mut [v4(Some(1500))], None), None);
+    }
+
+    #[test]
+    fn the_secure_wire_says_what_leaves_in_one_datagram() {
+        let line = |own| unsplit(&example::secure(""), 1472, own);
+        let fits =
+            "datagrams have up to 1472 bytes: frames of an MTU of up to 1422 leave in one, longer ones in pieces";
+        assert_eq!(line(1422), format!("{fits}; the local side's MTU is 1422"));
+        assert_eq!(line(1500), format!("{fits}; the local side's MTU is 1500, which passes in pieces"));
+    }
+
+    #[test]
+    fn a_tap_that_does_not_fit_is_told_what_fits() {
+        let local = "192.0.2.1:6000".parse().unwrap();
+        let remote = Remote::Learned { address: None, port: None };
+        let with = |text: &str| {
+            let file = format!(
+                "mode = \"tap\"\nwire = \"classic\"\n{text}\n[[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"any\"\n"
+            );
+            crate::tunnel::file::from_text(&file, "a", std::path::Path::new("")).unwrap()
+        };
+        let line = |text: &str, underlay_mtu| {
+            let tunnel = with(text);
+            let Port::Tap { interface_mtu, .. } = tunnel.port else { panic!("{text}") };
+            fragments(&tunnel, interface_mtu.unwrap_or(1500), &[Resolved { local, remote, underlay_mtu }])
+        };
+        let bridged = with("[tap]\nname = \"eu0\"");
+        let port = Port::Tap { name: None, addresses: Vec::new(), interface_mtu: None, bridge: Some("br0".into()) };
+        let bridged = Tunnel { port, ..bridged };
+        let advice = fragments(&bridged, 1500, &[Resolved { local, remote, underlay_mtu: Some(1500) }]).unwrap();
+        assert!(advice.contains("TCP fits with mss") && !advice.contains("tap.mtu"), "{advice}");
+        // 1500 less 20 of IPv4, 8 of UDP, 14 of Ethernet.
+        assert!(line("", Some(1500)).unwrap().contains("an MTU of 1458 at both ends"));
+        assert!(line("[tap]\nmtu = 1459", Some(1500)).is_some());
+        for (text, underlay_mtu) in [
+            ("[tap]\nmtu = 1458", Some(1500)),
+            ("", Some(1542)),
+            ("", None),
+            ("[rules]\nmss = 1400", Some(1500)),
+            ("[rules]\nmss = \"auto\"", Some(1500)),
+            ("[classic]\nfragment-mtu = 1400", Some(1500)),
+        ] {
+            assert_eq!(line(text, underlay_mtu), None, "{text}");
+        }
     }
 }

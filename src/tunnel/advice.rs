@@ -2,70 +2,16 @@
 
 use std::net::IpAddr;
 
-use privsep::ipc::Cipher;
-
-use super::{Classic, Path, Port, Remote, Tunnel, cipher};
+use super::{Path, Port, Remote, Tunnel};
 
 /// Lines for the log, and for `ethudp check`.
 pub fn of(tunnel: &Tunnel) -> Vec<String> {
-    let mut lines = Vec::new();
-    if let Some(classic) = tunnel.classic() {
-        lines.push(of_the_wire(classic.cipher));
-        lines.extend(of_the_key(classic));
-        lines.extend(of_a_password_of_a_mirror(tunnel, classic));
-        lines.extend(tunnel.paths.iter().filter_map(|path| of_an_unknown_peer(tunnel, classic, path)));
-    }
+    let mut lines = tunnel.wire.warnings(tunnel);
     lines.extend(of_the_direction(tunnel));
     lines.extend(of_an_address_in_a_bridge(&tunnel.port));
     lines.extend(of_a_low_mtu_in_a_bridge(&tunnel.port));
     lines.extend(tunnel.paths.iter().filter_map(|path| of_a_route_into_itself(tunnel, path)));
     lines
-}
-
-/// What an auditor of this tunnel must know of the classic wire.
-fn of_the_wire(cipher: Cipher) -> String {
-    let what = match cipher {
-        Cipher::None => "nothing is encrypted and",
-        Cipher::Xor => "xor is no encryption and",
-        Cipher::Aes128 | Cipher::Aes192 | Cipher::Aes256 | Cipher::Aes256Ethudp2023 => {
-            "frames can be changed and replayed on the way:"
-        }
-    };
-    format!("wire classic: {what} nothing is authenticated")
-}
-
-fn of_the_key(classic: &Classic) -> Option<String> {
-    let (key, size) = (classic.key.expose(), cipher::key_size(classic.cipher));
-    let (length, cipher) = (key.len(), cipher::name(classic.cipher));
-    if key == cipher::DEFAULT_KEY.as_bytes() {
-        Some(format!("the key is EthUDP's default {:?}, which everybody knows", cipher::DEFAULT_KEY))
-    } else if length < size {
-        Some(format!("the key has {length} bytes, {cipher} takes {size}: the rest are zeros"))
-    } else if size > 0 && length > size {
-        Some(format!("the key has {length} bytes, {cipher} takes {size}: the others are not used"))
-    } else {
-        None
-    }
-}
-
-/// EthUDP's newest source sends no password from a mirror. Its releases do, and their receivers may wait for one.
-fn of_a_password_of_a_mirror(tunnel: &Tunnel, classic: &Classic) -> Option<String> {
-    let told = tunnel.port.is_mirror() && tunnel.paths.iter().any(|path| matches!(path.remote, Remote::Fixed(_)));
-    (told && !classic.password.expose().is_empty()).then(|| {
-        "password: a mirror does not send its password, which EthUDP v20230202 and older do: \
-         a receiver that learns its peer by a password receives nothing; give the receiver a fixed remote"
-            .into()
-    })
-}
-
-/// Whoever sends to such a path becomes the peer, unless he must know something.
-fn of_an_unknown_peer(tunnel: &Tunnel, classic: &Classic, path: &Path) -> Option<String> {
-    let clear = matches!(classic.cipher, Cipher::None | Cipher::Xor);
-    let open = matches!(path.remote, Remote::Learned { .. }) && classic.password.expose().is_empty();
-    let (local, who) = (&path.local, if tunnel.port.is_mirror() { "is sent the mirror" } else { "is the peer" });
-    (clear && open).then(|| {
-        format!("path {local}: whoever sends a datagram to it {who}; give both ends a password and an AES cipher")
-    })
 }
 
 fn of_the_direction(tunnel: &Tunnel) -> Option<String> {
@@ -146,7 +92,10 @@ pub fn refuse(tunnel: &Tunnel) -> Result<(), (usize, &'static str, String)> {
 
 #[cfg(test)]
 mod tests {
+    use privsep::ipc::Cipher;
+
     use super::*;
+    use crate::tunnel::{Classic, Wire, cipher};
 
     fn tunnel(mode: &str, paths: &[(&str, &str)]) -> Tunnel {
         let paths = paths.iter().map(|(local, remote)| format!("[[path]]\nlocal = {local:?}\nremote = {remote:?}\n"));
@@ -155,7 +104,7 @@ mod tests {
     }
 
     fn classic(tunnel: &mut Tunnel) -> &mut Classic {
-        let crate::tunnel::Wire::Classic(classic) = &mut tunnel.wire else { panic!("not classic") };
+        let Wire::Classic(classic) = &mut tunnel.wire else { panic!("not classic") };
         classic
     }
 

@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::{Port, Tunnel, Wire};
+use super::{Port, Tunnel};
 
 /// Begins what is hashed, so that no other use of a key gives the same.
 const LABEL: &[u8] = b"ethudp MAC address of a TAP, version 1";
@@ -14,13 +14,12 @@ const LABEL: &[u8] = b"ethudp MAC address of a TAP, version 1";
 pub fn of(tunnel: &Tunnel, machine: Option<&str>) -> Option<[u8; 6]> {
     let Port::Tap { bridge, .. } = &tunnel.port else { return None };
     let mut hash = Sha256::new().chain_update(LABEL);
-    match &tunnel.wire {
-        Wire::Secure(secure) => hash.update(secure.public_key),
-        Wire::Classic(_) => {
-            hash.update(machine?);
-            for path in &tunnel.paths {
-                hash.update(format!("\0{}\0{}", path.local, path.remote));
-            }
+    if let Some(key) = tunnel.wire.public_key() {
+        hash.update(key);
+    } else {
+        hash.update(machine?);
+        for path in &tunnel.paths {
+            hash.update(format!("\0{}\0{}", path.local, path.remote));
         }
     }
     let hash = hash.chain_update("\0").chain_update(&tunnel.name).finalize();
@@ -36,7 +35,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::tunnel::{file, secure_example};
+    use crate::tunnel::{Wire, example, file};
 
     fn classic(local: &str, remote: &str) -> Tunnel {
         let text = format!("mode = \"tap\"\nwire = \"classic\"\n[[path]]\nlocal = {local:?}\nremote = {remote:?}\n");
@@ -46,7 +45,7 @@ mod tests {
     #[test]
     fn a_mac_address_stays_with_key_and_name() {
         let mac = |name: &str, key: u8| {
-            let mut tunnel = secure_example("");
+            let mut tunnel = example::secure("");
             name.clone_into(&mut tunnel.name);
             let Wire::Secure(secure) = &mut tunnel.wire else { panic!() };
             secure.public_key = [key; 32];
@@ -57,12 +56,15 @@ mod tests {
         for key in 0..=255 {
             assert_eq!(mac("a", key)[0] & 3, 2, "unicast, locally administered");
         }
-        assert_eq!(of(&secure_example("[tap]\naddress = [\"10.8.0.1/24\"]"), None), of(&secure_example(""), Some("x")));
+        assert_eq!(
+            of(&example::secure("[tap]\naddress = [\"10.8.0.1/24\"]"), None),
+            of(&example::secure(""), Some("x"))
+        );
     }
 
     #[test]
     fn a_tap_does_not_change_its_bridges_address() {
-        let bridged = secure_example("[tap]\nname = \"eu0\"");
+        let bridged = example::secure("[tap]\nname = \"eu0\"");
         let Port::Tap { name, .. } = bridged.port else { panic!() };
         let port = Port::Tap { name, addresses: Vec::new(), interface_mtu: None, bridge: Some("br0".into()) };
         assert_eq!(of(&Tunnel { port, ..bridged }, None).unwrap()[0], 0xfe);

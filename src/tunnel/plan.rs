@@ -20,7 +20,7 @@ pub fn plan(
     stored: bool,
     store: bool,
 ) -> Plan {
-    let runs = tunnel.classic().is_none_or(|classic| classic.settings().in_place());
+    let runs = tunnel.wire.opens_in_place();
     let paths = tunnel.paths.iter().zip(paths).map(|(path, &Resolved { local, remote, .. })| {
         let fixed = if let Remote::Fixed(remote) = remote { Some(remote) } else { None };
         // A wildcard socket is tied to no address, so that it goes on when the host has another address or another route.

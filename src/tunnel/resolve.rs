@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use privsep::ipc::{Address, Remote};
+use privsep::ipc::{Address, Remote, header};
 
 use super::{Endpoint, Path, Tunnel};
 use crate::{Error, tunnel};
@@ -36,6 +36,11 @@ impl Resolved {
             Remote::Fixed(Address(remote)) => remote.ip(),
             Remote::Learned { address, .. } => address.unwrap_or(self.local.ip()),
         }
+    }
+
+    /// Bytes of a datagram that fit into a packet of an underlay with this MTU.
+    pub fn payload(&self, underlay_mtu: u32) -> u32 {
+        underlay_mtu.saturating_sub(header::datagram(self.family()).into())
     }
 }
 

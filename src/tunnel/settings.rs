@@ -1,10 +1,9 @@
 //! From a tunnel's description to what its workers are told.
 
-use privsep::ipc::{self, Address, Announcement, Classic, ClassicSecrets, PortKind, Secrets, SecureSecrets, Settings};
+use privsep::ipc::{Address, Announcement, PortKind, Settings};
 
 use super::resolve::Resolved;
-use super::{Port, Tunnel, Wire};
-use crate::tunnel;
+use super::{Port, Tunnel};
 
 /// Addresses that are announced at most.
 const ANNOUNCED: usize = 64;
@@ -17,19 +16,9 @@ pub fn settings(tunnel: &Tunnel, paths: &[Resolved], datagram: u16, mac: Option<
         Port::Raw { .. } => PortKind::Raw,
         Port::Mirror { udp, .. } => PortKind::Mirror { udp },
     };
-    let wire = match &tunnel.wire {
-        Wire::Classic(classic) => {
-            ipc::Wire::Classic(Classic { keepalive: !tunnel.port.is_mirror(), ..classic.settings() })
-        }
-        Wire::Secure(secure) => {
-            let tunnel::Secure { peer_key, tunnel_id, peer_slot, ping_interval, .. } = **secure;
-            let peer_index = u32::from(peer_slot) << 20;
-            ipc::Wire::Secure(ipc::Secure { peer_key, tunnel: tunnel_id, peer_index, datagram, ping_interval })
-        }
-    };
     Settings {
         port,
-        wire,
+        wire: tunnel.wire.settings(&tunnel.port, datagram),
         remotes: paths.iter().map(|path| path.remote).collect(),
         locals: paths.iter().map(|path| Address(path.local)).collect(),
         rules: tunnel.rules.clone(),
@@ -38,22 +27,12 @@ pub fn settings(tunnel: &Tunnel, paths: &[Resolved], datagram: u16, mac: Option<
     }
 }
 
-/// The classic wire announces nothing: what is on it is the original's. In a bridge an interface does not answer by its own address.
+/// Announcement of a TAP. In a bridge an interface does not answer by its own address.
 fn announcement(tunnel: &Tunnel, mac: [u8; 6], router: bool) -> Option<Announcement> {
     let Port::Tap { addresses, bridge: None, .. } = &tunnel.port else { return None };
-    tunnel.secure()?;
+    if !tunnel.wire.announces() {
+        return None;
+    }
     let addresses = addresses.iter().take(ANNOUNCED).map(|(address, _)| *address).collect();
     Some(Announcement { mac, addresses, router })
-}
-
-/// What besides nobody may know.
-pub fn secrets(tunnel: &Tunnel) -> Secrets {
-    match &tunnel.wire {
-        Wire::Classic(classic) => {
-            Secrets::Classic(ClassicSecrets { key: classic.key.clone(), password: classic.password.clone() })
-        }
-        Wire::Secure(secure) => {
-            Secrets::Secure(SecureSecrets { private_key: secure.private_key.clone(), psk: secure.psk.clone() })
-        }
-    }
 }

@@ -1,0 +1,163 @@
+//! Classic wire, `EthUDP`'s format: its settings and its warnings.
+
+use privsep::ipc::{self, Cipher, ClassicSecrets, Secret, Secrets};
+
+use super::{WireFormat, cipher};
+use crate::tunnel::resolve::Resolved;
+use crate::tunnel::{Path, Port, Remote, Tunnel};
+
+/// Settings of the classic wire.
+#[derive(Debug, Default)]
+pub struct Classic {
+    /// Cipher.
+    pub cipher: Cipher,
+    /// Key; empty without a cipher.
+    pub key: Secret,
+    /// Password; empty for none.
+    pub password: Secret,
+    /// LZ4 level of the original, 0 to 9; 0 is off, and all others are the same to a worker.
+    pub lz4: u8,
+    /// `-mtu`: the MTU in bytes over which a datagram leaves as two.
+    pub fragment_mtu: Option<u16>,
+}
+
+impl Classic {
+    /// Settings for a worker that sends no keepalive.
+    fn without_keepalive(&self) -> ipc::Classic {
+        let Self { cipher, fragment_mtu, .. } = *self;
+        ipc::Classic { cipher, compress: self.compresses(), fragment_mtu, keepalive: false }
+    }
+
+    fn is_clear(&self) -> bool {
+        matches!(self.cipher, Cipher::None | Cipher::Xor)
+    }
+
+    fn has_password(&self) -> bool {
+        !self.password.expose().is_empty()
+    }
+
+    /// Limits of the protection.
+    fn protection_warning(&self) -> String {
+        let what = match self.cipher {
+            Cipher::None => "nothing is encrypted and",
+            Cipher::Xor => "xor is no encryption and",
+            Cipher::Aes128 | Cipher::Aes192 | Cipher::Aes256 | Cipher::Aes256Ethudp2023 => {
+                "frames can be changed and replayed on the way:"
+            }
+        };
+        format!("wire classic: {what} nothing is authenticated")
+    }
+
+    fn key_warning(&self) -> Option<String> {
+        let (key, size) = (self.key.expose(), cipher::key_size(self.cipher));
+        let (length, cipher) = (key.len(), cipher::name(self.cipher));
+        if key == cipher::DEFAULT_KEY.as_bytes() {
+            Some(format!("the key is EthUDP's default {:?}, which everybody knows", cipher::DEFAULT_KEY))
+        } else if length < size {
+            Some(format!("the key has {length} bytes, {cipher} takes {size}: the rest are zeros"))
+        } else if size > 0 && length > size {
+            Some(format!("the key has {length} bytes, {cipher} takes {size}: the others are not used"))
+        } else {
+            None
+        }
+    }
+
+    /// `EthUDP`'s newest source sends no password from a mirror. Its releases do, and their receivers may wait for one.
+    fn mirror_password_warning(&self, tunnel: &Tunnel) -> Option<String> {
+        let told = tunnel.port.is_mirror() && tunnel.paths.iter().any(|path| matches!(path.remote, Remote::Fixed(_)));
+        (told && self.has_password()).then(|| {
+            "password: a mirror does not send its password, which EthUDP v20230202 and older do: \
+             a receiver that learns its peer by a password receives nothing; give the receiver a fixed remote"
+                .into()
+        })
+    }
+
+    /// Any sender becomes the peer of such a path, unless it must know a secret.
+    fn unknown_peer_warning(&self, tunnel: &Tunnel, path: &Path) -> Option<String> {
+        let open = matches!(path.remote, Remote::Learned { .. }) && !self.has_password();
+        let (local, who) = (&path.local, if tunnel.port.is_mirror() { "is sent the mirror" } else { "is the peer" });
+        (self.is_clear() && open).then(|| {
+            format!("path {local}: whoever sends a datagram to it {who}; give both ends a password and an AES cipher")
+        })
+    }
+}
+
+impl WireFormat for Classic {
+    fn name(&self) -> &'static str {
+        "classic"
+    }
+
+    fn protection(&self) -> &'static str {
+        match self.cipher {
+            Cipher::None => "clear",
+            Cipher::Xor => "obfuscated, not encrypted",
+            Cipher::Aes128 | Cipher::Aes192 | Cipher::Aes256 | Cipher::Aes256Ethudp2023 => {
+                "encrypted, not authenticated"
+            }
+        }
+    }
+
+    fn cipher(&self) -> Option<Cipher> {
+        Some(self.cipher)
+    }
+
+    fn is_authenticated(&self) -> bool {
+        false
+    }
+
+    fn compresses(&self) -> bool {
+        self.lz4 > 0
+    }
+
+    fn is_answered(&self, port: &Port) -> bool {
+        !port.is_mirror()
+    }
+
+    /// A worker could have reported any address. With a password the peer proves itself every second.
+    fn peer_survives_worker(&self) -> bool {
+        !self.has_password()
+    }
+
+    fn opens_in_place(&self) -> bool {
+        self.without_keepalive().in_place()
+    }
+
+    /// The datagrams are those of the original.
+    fn announces(&self) -> bool {
+        false
+    }
+
+    fn splits(&self) -> bool {
+        self.fragment_mtu.is_some()
+    }
+
+    fn largest_frame(&self, payload: u32) -> u32 {
+        self.without_keepalive().largest_frame(payload)
+    }
+
+    /// A longer datagram leaves as two fragments.
+    fn payload(&self, path: &Resolved) -> Option<u32> {
+        let whole = self.without_keepalive().whole().map_or(u32::MAX, u32::from);
+        path.underlay_mtu.map(|mtu| path.payload(mtu).min(whole))
+    }
+
+    fn datagram(&self, _path: &Resolved) -> Option<u16> {
+        None
+    }
+
+    fn settings(&self, port: &Port, _datagram: u16) -> ipc::Wire {
+        ipc::Wire::Classic(ipc::Classic { keepalive: self.is_answered(port), ..self.without_keepalive() })
+    }
+
+    fn secrets(&self) -> Secrets {
+        Secrets::Classic(ClassicSecrets { key: self.key.clone(), password: self.password.clone() })
+    }
+
+    fn warnings(&self, tunnel: &Tunnel) -> Vec<String> {
+        let mut lines = vec![self.protection_warning()];
+        lines.extend(self.key_warning());
+        lines.extend(self.mirror_password_warning(tunnel));
+        lines.extend(tunnel.paths.iter().filter_map(|path| self.unknown_peer_warning(tunnel, path)));
+        lines
+    }
+}

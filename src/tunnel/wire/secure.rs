@@ -1,0 +1,117 @@
+//! Secure wire (docs/WIRE.md): its settings, with the keys checked.
+
+use privsep::ipc::{self, Cipher, Secret, Secrets, SecureSecrets};
+
+use super::{WireFormat, identifier, keys};
+use crate::tunnel::Port;
+use crate::tunnel::resolve::Resolved;
+
+/// Least MTU in bytes of an IPv6 underlay (RFC 8200).
+pub const LEAST_MTU: u16 = 1280;
+
+/// Settings of the secure wire.
+#[derive(Debug)]
+pub struct Secure {
+    /// X25519 private key of this end.
+    pub private_key: Secret,
+    /// Public key of this end.
+    pub public_key: keys::Public,
+    /// Public key of the peer.
+    pub peer_key: keys::Public,
+    /// Pre-shared key; empty for none.
+    pub psk: Secret,
+    /// MTU in bytes for all paths, instead of the underlay's.
+    pub path_mtu: Option<u16>,
+    /// Tunnel identifier, the same at both ends.
+    pub tunnel_id: identifier::Identifier,
+    /// Slot of the peer at its port: the upper 12 bits of the receiver index of initiations to it; 0 for none.
+    pub peer_slot: u16,
+    /// Seconds from one ping to the next.
+    pub ping_interval: u8,
+}
+
+impl Secure {
+    /// Fingerprint of the key pair, the same at both ends.
+    pub fn fingerprint(&self) -> String {
+        keys::fingerprint(&self.public_key, &self.peer_key)
+    }
+}
+
+impl WireFormat for Secure {
+    fn name(&self) -> &'static str {
+        "secure"
+    }
+
+    fn protection(&self) -> &'static str {
+        "encrypted and authenticated"
+    }
+
+    fn cipher(&self) -> Option<Cipher> {
+        None
+    }
+
+    fn is_authenticated(&self) -> bool {
+        true
+    }
+
+    fn is_answered(&self, _port: &Port) -> bool {
+        true
+    }
+
+    /// An impostor can answer no handshake, and the peer makes one within seconds.
+    fn peer_survives_worker(&self) -> bool {
+        true
+    }
+
+    fn opens_in_place(&self) -> bool {
+        true
+    }
+
+    fn announces(&self) -> bool {
+        true
+    }
+
+    fn splits(&self) -> bool {
+        true
+    }
+
+    fn largest_frame(&self, payload: u32) -> u32 {
+        ipc::Secure::largest_frame(payload)
+    }
+
+    fn payload(&self, path: &Resolved) -> Option<u32> {
+        self.path_mtu.map(u32::from).or(path.underlay_mtu)?;
+        self.datagram(path).map(u32::from)
+    }
+
+    /// As long as the MTU of the path allows, or as the least MTU of IPv6 where that of the path is unknown or less.
+    fn datagram(&self, path: &Resolved) -> Option<u16> {
+        let mtu = self.path_mtu.map(u32::from).or(path.underlay_mtu).unwrap_or_default().max(LEAST_MTU.into());
+        Some(u16::try_from(path.payload(mtu)).unwrap_or(u16::MAX).min(ipc::Secure::LONGEST))
+    }
+
+    fn settings(&self, _port: &Port, datagram: u16) -> ipc::Wire {
+        let Self { peer_key, tunnel_id, peer_slot, ping_interval, .. } = *self;
+        let peer_index = u32::from(peer_slot) << 20;
+        ipc::Wire::Secure(ipc::Secure { peer_key, tunnel: tunnel_id, peer_index, datagram, ping_interval })
+    }
+
+    fn secrets(&self) -> Secrets {
+        Secrets::Secure(SecureSecrets { private_key: self.private_key.clone(), psk: self.psk.clone() })
+    }
+
+    fn public_key(&self) -> Option<keys::Public> {
+        Some(self.public_key)
+    }
+
+    fn fingerprint(&self) -> Option<String> {
+        Some(Self::fingerprint(self))
+    }
+
+    /// What a ping interval other than the default means.
+    fn start_line(&self) -> Option<String> {
+        let seconds = self.ping_interval;
+        let noticed = u16::from(seconds) * 5;
+        (seconds > 1).then(|| format!("pings leave every {seconds} s: a dead path is noticed after {noticed} s"))
+    }
+}
