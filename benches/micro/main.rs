@@ -20,7 +20,8 @@ use ethudp_worker::frame::segment::Segmenter;
 use ethudp_worker::wire::classic::codec::{Codec, Scratch};
 use ethudp_worker::wire::secure::{CipherKind, Keys, Opening, Sealer, Sending};
 use ethudp_worker::endpoint::Target;
-use ethudp_worker::wire::{Counters, Route};
+use ethudp_worker::wire::Counters;
+use ethudp_worker::wire::route::{Egress, Route};
 use openssl::cipher::{Cipher as Peer, CipherRef};
 use openssl::cipher_ctx::CipherCtx;
 use privsep::ipc::{Cipher, State};
@@ -122,12 +123,13 @@ fn secure(criterion: &mut Criterion) {
         [("secure, AES-256-GCM", CipherKind::Aes256Gcm), ("secure, ChaCha20-Poly1305", CipherKind::ChaCha20Poly1305)]
     {
         let keys = || Keys { sending: *KEY, receiving: *KEY, cipher, our_index: 1, their_index: 1 };
+        let target = Target::Fixed(SocketAddr::from(([192, 0, 2, 1], 6000)).into());
         let route = Route {
             active: 0,
-            targets: vec![Target::Fixed(SocketAddr::from(([192, 0, 2, 1], 6000)).into())],
+            egress: vec![Egress { target, datagram: 1472 }],
             sending: Some(Arc::new(Sending::new(&keys()))),
         };
-        let (mut sealer, counters) = (Sealer::new(1472, route), Counters::new(&State::default(), 1));
+        let (mut sealer, counters) = (Sealer::new(route), Counters::new(&State::default(), 1));
         let bytes = Throughput::Bytes((BATCH * SIZE) as u64);
         let mut seal = group(criterion, "seal");
         seal.throughput(bytes.clone());
@@ -145,7 +147,7 @@ fn secure(criterion: &mut Criterion) {
                     batch.clear();
                     frames.iter().for_each(|frame| batch.append_copy(frame));
                     // None is opened twice.
-                    let (sealed, _, _) = sealer.seal(&mut batch, &counters);
+                    let (sealed, _) = sealer.seal(&mut batch, &counters);
                     let mut datagrams: Vec<_> = sealed.frames(0).map(<[u8]>::to_vec).collect();
                     assert_eq!(datagrams.len(), BATCH);
                     let start = Instant::now();

@@ -56,8 +56,8 @@ impl Peer {
                 batch.append_copy(&buffer[..length]);
                 self.session.receive(0, &mut batch, now_us, &self.counters, &mut self.outbox);
             }
-            for (_, _, numbers) in self.outbox.runs() {
-                for number in numbers {
+            for departure in self.outbox.departures() {
+                for number in departure.datagrams {
                     let _ = self.socket.send(self.outbox.batch().frame(number));
                 }
             }

@@ -12,7 +12,7 @@ use crate::endpoint::Target;
 use crate::io::{Received, wait};
 use crate::port::Sink;
 use crate::underlay::{Inlet, Outlet};
-use crate::wire::{Outbox, Route, Session};
+use crate::wire::{Departure, Outbox, Route, Session};
 
 /// Receives datagrams, has the session open them, sends what it answers, applies the rules, gives frames away.
 pub struct Inward {
@@ -141,14 +141,14 @@ impl Inward {
     /// Sends what the session has put into the outbox, and tells the other loop where frames go when that has changed.
     pub fn after_session(&mut self) {
         let Self { shared, session, outbox, outlet, route, .. } = self;
-        for (path, target, numbers) in outbox.runs() {
+        for Departure { path, target, datagrams } in outbox.departures() {
             let (Some(socket), Some(counters)) = (shared.sockets.get(path), shared.counters.paths.get(path)) else {
                 continue;
             };
             if target == Target::Unknown {
                 continue;
             }
-            let (mut next, end) = (numbers.start, numbers.end);
+            let (mut next, end) = (datagrams.start, datagrams.end);
             outlet.send(socket, counters, outbox.batch(), &mut next, end, target);
             // Nobody waits for room for a control message: another follows.
             counters.tx_errors.add((end - next) as u64);

@@ -9,14 +9,13 @@ use nix::poll::PollFlags;
 
 use super::{DRAINING_US, QUEUE_WAIT_US, REST_US, Shared};
 use crate::batch::{Batch, PACKETS};
-use crate::endpoint::Target;
 use crate::forward::rules::PEERS;
 use crate::frame::segment::Segmenter;
 use crate::frame::superframe::Facts;
 use crate::io::{Received, wait};
 use crate::port::Source;
 use crate::underlay::Outlet;
-use crate::wire::Sealer;
+use crate::wire::{Departure, Sealer};
 
 /// Takes frames, applies the rules, seals them, sends them.
 pub struct Outward {
@@ -192,18 +191,23 @@ pub fn leaves_partial(shared: &Shared, sealer: &Sealer) -> bool {
     sealer.carries_facts() && shared.rules.takes_superframes()
 }
 
-/// Seals what is in the batch and sends it, waiting for room while the route stays the same.
+/// Seals what is in the batch and sends it.
 fn seal_and_send(shared: &Shared, sealer: &mut Sealer, outlet: &mut Outlet, batch: &mut Batch, route: u64) {
-    let (datagrams, path, target) = sealer.seal(batch, &shared.counters);
+    let (datagrams, departures) = sealer.seal(batch, &shared.counters);
+    for departure in departures {
+        send(shared, outlet, datagrams, departure, route);
+    }
+}
+
+/// Sends datagrams by one path, waiting for room while the route stays the same.
+fn send(shared: &Shared, outlet: &mut Outlet, batch: &Batch, departure: &Departure, route: u64) {
+    let &Departure { path, target, ref datagrams } = departure;
     let (Some(socket), Some(counters)) = (shared.sockets.get(path), shared.counters.paths.get(path)) else {
         return;
     };
-    if target == Target::Unknown {
-        return;
-    }
-    let (mut next, end, mut deadline) = (0, datagrams.len(), None);
+    let (mut next, end, mut deadline) = (datagrams.start, datagrams.end, None);
     loop {
-        outlet.send(socket, counters, datagrams, &mut next, end, target);
+        outlet.send(socket, counters, batch, &mut next, end, target);
         if next == end {
             return;
         }
@@ -275,7 +279,7 @@ mod tests {
         let Rig { paths, outward, .. } = Rig::plain(1);
         let (bare, (sending, _)) = (outward.sealer.route().clone(), pair(CIPHERS[0]));
         let Outward { shared, source, .. } = outward;
-        let sealer = Sealer::Secure(secure::Sealer::new(1472, bare.clone()));
+        let sealer = Sealer::Secure(secure::Sealer::new(bare.clone()));
         let mut outward = Outward::new(Arc::clone(&shared), source, sealer, vec![vec![1; 60], vec![2; 600]]);
         let turn = |outward: &mut Outward| {
             ask(outward);
@@ -296,8 +300,7 @@ mod tests {
         let sending = Arc::downgrade(route.sending.as_ref().unwrap());
         let Outward { shared, source, .. } = outward;
         shared.route.set(&route);
-        let mut outward =
-            Outward::new(shared, source, Sealer::Secure(secure::Sealer::new(1472, bare.clone())), Vec::new());
+        let mut outward = Outward::new(shared, source, Sealer::Secure(secure::Sealer::new(bare.clone())), Vec::new());
         drop(route);
         // Each turn sleeps until it is woken.
         outward.shared.outward.wake();
@@ -378,7 +381,7 @@ mod tests {
         let Rig { paths, outward, .. } = Rig::plain(1);
         let (sending, mut opening) = pair(CIPHERS[0]);
         let route = Route { sending: Some(Arc::new(sending)), ..outward.sealer.route().clone() };
-        let sealer = Sealer::Secure(secure::Sealer::new(1472, route.clone()));
+        let sealer = Sealer::Secure(secure::Sealer::new(route.clone()));
         assert!(leaves_partial(&outward.shared, &sealer) && !leaves_partial(&outward.shared, &outward.sealer));
         outward.shared.route.set(&route);
         let (ours, port) = std::os::unix::net::UnixDatagram::pair().unwrap();

@@ -77,7 +77,7 @@ pub fn fragment(mut data: &[u8]) {
         }
         if length > fragment::PIECE {
             let mut pieces = Vec::new();
-            assert!(Splitter::new(1000, 40_000).split(piece, |half| {
+            assert!(Splitter::new(40_000).split(piece, 1000, |half| {
                 let mut to = vec![0; fragment::HEADER + 2 * fragment::PIECE];
                 let length = fragment::write(&half, &mut to);
                 pieces.push((to, length));

@@ -22,7 +22,7 @@ use crate::wire::secure::crypt::{HEADER, TAG};
 use crate::wire::secure::keys::MACS;
 use crate::wire::secure::message::{Form, INITIATION, RESPONSE};
 use crate::wire::secure::{Sealer, Session, Told};
-use crate::wire::{Counters, Outbox};
+use crate::wire::{Counters, Departure, Outbox};
 
 const SECOND: u64 = 1_000_000;
 /// Steps of a script, and seconds of it in which the network is left alone, at most: so long that a session is replaced some times.
@@ -80,7 +80,7 @@ struct End {
     remotes: Vec<Remote>,
     session: Session,
     sealer: Sealer,
-    datagram: usize,
+    datagram: u16,
     counters: Counters,
     outbox: Outbox,
     batch: Batch,
@@ -100,12 +100,12 @@ impl End {
         let (paths, datagram) = (1 + usize::from(bit(0)), if bit(4 + which) { 1256 } else { 1472 });
         let (keys, offer) = (u8::from(bit(6) != (which == 1)), if bit(2 + which) { 1 } else { 3 });
         let (remotes, state): (Vec<_>, _) = ((0..paths).map(remote).collect(), State::default());
-        let session = session_of(which, keys, offer, &remotes, &state, 0, 0);
+        let session = session_of(which, keys, offer, datagram, &remotes, &state, 0, 0);
         Self {
             which,
             keys,
             offer,
-            sealer: Sealer::new(datagram, session.route().clone()),
+            sealer: Sealer::new(session.route().clone()),
             datagram,
             session,
             counters: Counters::new(&state, paths),
@@ -120,8 +120,9 @@ impl End {
 
     fn restart(&mut self, now: u64) {
         self.starts += 1;
-        self.session = session_of(self.which, self.keys, self.offer, &self.remotes, &self.state, now, self.starts);
-        self.sealer = Sealer::new(self.datagram, self.session.route().clone());
+        self.session =
+            session_of(self.which, self.keys, self.offer, self.datagram, &self.remotes, &self.state, now, self.starts);
+        self.sealer = Sealer::new(self.session.route().clone());
         self.counters = Counters::new(&self.state, self.remotes.len());
         self.started = now;
     }
@@ -161,30 +162,42 @@ impl End {
             batch.pack_copy(&[frame]);
         }
         self.sealer.set_route(self.session.route());
-        let (sealed, path, target) = self.sealer.seal(&mut batch, &self.counters);
-        assert!(sealed.frames(0).all(|datagram| datagram.len() <= self.datagram));
-        sealed.frames(0).filter_map(|bytes| sent(self.which, path, target, bytes)).collect()
+        let (sealed, departures) = self.sealer.seal(&mut batch, &self.counters);
+        assert!(sealed.frames(0).all(|datagram| datagram.len() <= usize::from(self.datagram)));
+        departures.iter().flat_map(|departure| sent(self.which, departure, sealed)).collect()
     }
 
     fn posted(&mut self) -> Vec<Datagram> {
         let mut all = Vec::new();
-        for (path, target, numbers) in self.outbox.runs() {
-            let frames = numbers.map(|number| self.outbox.batch().frame(number));
-            all.extend(frames.filter_map(|bytes| sent(self.which, path, target, bytes)));
+        for departure in self.outbox.departures() {
+            all.extend(sent(self.which, &departure, self.outbox.batch()));
         }
         self.outbox.clear();
         all
     }
 }
 
-fn sent(from: usize, path: usize, target: Target, bytes: &[u8]) -> Option<Datagram> {
-    target.address().map(|target| Datagram { from, path, target, bytes: bytes.to_vec() })
+fn sent(from: usize, departure: &Departure, batch: &Batch) -> Vec<Datagram> {
+    let &Departure { path, target, ref datagrams } = departure;
+    let Some(target) = target.address() else { return Vec::new() };
+    let bytes = datagrams.clone().map(|number| batch.frame(number).to_vec());
+    bytes.map(|bytes| Datagram { from, path, target, bytes }).collect()
 }
 
-fn session_of(which: usize, keys: u8, offer: u8, remotes: &[Remote], state: &State, now: u64, starts: u64) -> Session {
+#[allow(clippy::too_many_arguments)] // Each is of the script.
+fn session_of(
+    which: usize,
+    keys: u8,
+    offer: u8,
+    datagram: u16,
+    remotes: &[Remote],
+    state: &State,
+    now: u64,
+    starts: u64,
+) -> Session {
     Session::new(Told {
         pair: pair_of(keys),
-        secure: &Secure { datagram: 1472, ping_interval: 1, ..Secure::default() },
+        secure: &Secure { datagram, ping_interval: 1, ..Secure::default() },
         offer,
         remotes,
         delivers: true,
@@ -454,7 +467,7 @@ impl World {
             bytes[0] = 7;
         }
         let route = self.ends[which].session.route();
-        let ((path, target), Some(sending)) = (route.now(), &route.sending) else { return };
+        let ((path, egress), Some(sending)) = (route.now(), &route.sending) else { return };
         let mut datagram = [&[0; HEADER][..], &bytes, &[0; TAG]].concat();
         if sending.seal(queue, &mut datagram).is_err() {
             return;
@@ -465,15 +478,18 @@ impl World {
             Some(Content::Bundle(bundle)) => bundle.frames().map(|frame| frame.range).for_each(allow),
             _ => {}
         }
-        let sent = sent(which, path, target, &datagram);
-        self.carry(sent.into_iter().collect());
+        let target = egress.target.address();
+        self.carry(target.map(|target| Datagram { from: which, path, target, bytes: datagram }).into_iter().collect());
     }
 
     fn heal(&mut self) {
         self.run(CALM);
         for which in 0..2 {
             let route = self.ends[which].session.route();
-            assert!(route.sending.is_some() && route.now().1 != Target::Unknown, "end {which} has not come back");
+            assert!(
+                route.sending.is_some() && route.now().1.target != Target::Unknown,
+                "end {which} has not come back"
+            );
             let mut frame = vec![0xee; 60];
             frame[14] = u8::from(which == 1);
             let left = self.frames[which].entry(hash(&frame)).or_default();

@@ -7,9 +7,8 @@
 
 pub mod classic;
 pub mod counters;
-pub mod health;
 pub mod outbox;
-pub mod remote;
+pub mod paths;
 pub mod route;
 pub mod secure;
 
@@ -18,10 +17,9 @@ use std::io;
 use privsep::ipc::{Counts, Secrets, Settings, State, Wire};
 
 use crate::batch::Batch;
-use crate::endpoint::Target;
 pub use counters::Counters;
 pub use outbox::Outbox;
-pub use route::Route;
+pub use route::{Departure, Route};
 
 /// Makes the machines of a tunnel.
 ///
@@ -119,9 +117,9 @@ impl Session {
 }
 
 impl Sealer {
-    /// Makes the frames of the batch datagrams, in place where that is possible, and returns them with the path to send them
-    /// by; none where nobody is known to send them to.
-    pub fn seal<'a>(&'a mut self, frames: &'a mut Batch, counters: &Counters) -> (&'a Batch, usize, Target) {
+    /// Makes the frames of the batch datagrams, in place where that is possible. Returns the datagrams, and by which paths they
+    /// leave; no departure where the peer's address is unknown.
+    pub fn seal<'a>(&'a mut self, frames: &'a mut Batch, counters: &Counters) -> (&'a Batch, &'a [Departure]) {
         match self {
             Self::Classic(sealer) => sealer.seal(frames, counters),
             Self::Secure(sealer) => sealer.seal(frames, counters),

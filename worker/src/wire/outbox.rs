@@ -1,7 +1,8 @@
 //! What a session has to send besides frames.
 
-use super::Target;
+use super::route::Departure;
 use crate::batch::{BATCH, Batch};
+use crate::endpoint::Target;
 
 /// Bytes that a datagram of a session may have: a probe as long as the longest datagram.
 const CAPACITY: usize = privsep::ipc::Secure::LONGEST as usize;
@@ -33,17 +34,26 @@ impl Outbox {
         true
     }
 
+    /// Adds a copy of a datagram; false when it has no room, or its target is unknown.
+    pub fn post(&mut self, path: usize, target: Target, datagram: &[u8]) -> bool {
+        target != Target::Unknown
+            && self.push(path, target, |to| {
+                to[..datagram.len()].copy_from_slice(datagram);
+                datagram.len()
+            })
+    }
+
     /// Whether there is nothing to send.
     pub fn is_empty(&self) -> bool {
         self.to.is_empty()
     }
 
-    /// Runs of datagrams that go the same way: path, target, and their numbers in the [`Outbox::batch`].
-    pub fn runs(&self) -> impl Iterator<Item = (usize, Target, std::ops::Range<usize>)> {
+    /// Departures of the datagrams in the [`Outbox::batch`].
+    pub fn departures(&self) -> impl Iterator<Item = Departure> {
         self.to.chunk_by(|one, next| one == next).scan(0, |start, run| {
-            let range = *start..*start + run.len();
-            *start = range.end;
-            Some((run[0].0, run[0].1, range))
+            let datagrams = *start..*start + run.len();
+            *start = datagrams.end;
+            Some(Departure { path: run[0].0, target: run[0].1, datagrams })
         })
     }
 
@@ -64,20 +74,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_goes_the_same_way_goes_together_and_what_does_not_fit_is_dropped() {
+    fn datagrams_of_one_way_are_one_departure() {
         let mut outbox = Outbox::default();
         let address = Target::Fixed(std::net::SocketAddr::from(([192, 0, 2, 1], 1)).into());
         for (path, target) in [(0, Target::Unknown), (0, address), (0, address), (1, address)] {
             assert!(outbox.push(path, target, |_| 3));
         }
-        let runs: Vec<_> = outbox.runs().collect();
-        assert_eq!(runs, [(0, Target::Unknown, 0..1), (0, address, 1..3), (1, address, 3..4)]);
+        let departures: Vec<_> = outbox.departures().collect();
+        let departure = |path, target, datagrams| Departure { path, target, datagrams };
+        let expected = [(0, Target::Unknown, 0..1), (0, address, 1..3), (1, address, 3..4)];
+        assert_eq!(departures, expected.map(|(path, target, datagrams)| departure(path, target, datagrams)));
         while outbox.push(0, address, |_| 1360) {}
         assert_eq!(outbox.batch().len(), DATAGRAMS);
         outbox.clear();
         while outbox.push(0, address, |_| CAPACITY) {}
         assert!(outbox.batch().len() >= 2 * privsep::ipc::MAX_PATHS);
         outbox.clear();
-        assert!(outbox.is_empty() && outbox.runs().next().is_none());
+        assert!(outbox.is_empty() && outbox.departures().next().is_none());
     }
 }

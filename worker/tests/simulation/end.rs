@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use ethudp_worker::batch::Batch;
 use ethudp_worker::endpoint::Target;
-use ethudp_worker::wire::{Counters, Outbox, Sealer, Session, machines};
+use ethudp_worker::wire::{Counters, Departure, Outbox, Sealer, Session, machines};
 use privsep::ipc::{
     Address, Cipher, Classic, ClassicSecrets, PathHealth, PathReport, Remote, Rules, Secret, Secrets, Settings,
     SharedPath, State, Wire, WireState,
@@ -311,16 +311,18 @@ impl End {
         self.batch.clear();
         self.batch.append_copy(&bytes);
         self.sealer.set_route(self.session.route());
-        let (datagrams, path, target) = self.sealer.seal(&mut self.batch, &self.counters);
-        for index in 0..datagrams.len() {
-            self.sent.push(datagram(self.which, path, target, datagrams.frame(index), Some(number)));
+        let (batch, departures) = self.sealer.seal(&mut self.batch, &self.counters);
+        for &Departure { path, target, ref datagrams } in departures {
+            let all =
+                datagrams.clone().map(|index| datagram(self.which, path, target, batch.frame(index), Some(number)));
+            self.sent.extend(all);
         }
     }
 
     /// Hands what the session has to send to the network.
     fn post(&mut self) {
-        for (path, target, numbers) in self.outbox.runs() {
-            for number in numbers {
+        for Departure { path, target, datagrams } in self.outbox.departures() {
+            for number in datagrams {
                 self.sent.push(datagram(self.which, path, target, self.outbox.batch().frame(number), None));
                 self.said += 1;
             }

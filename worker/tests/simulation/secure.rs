@@ -22,7 +22,7 @@ use ethudp_worker::endpoint::Target;
 use ethudp_worker::wire::secure::keys::{KEY, Pair};
 use ethudp_worker::wire::secure::message::{self, Message};
 use ethudp_worker::wire::secure::{Sealer, Session, Told};
-use ethudp_worker::wire::{Counters, Outbox};
+use ethudp_worker::wire::{Counters, Departure, Outbox};
 use privsep::ipc::{Address, PathReport, Remote, State, Timestamp};
 
 use crate::end::{Datagram, address, datagram};
@@ -112,7 +112,7 @@ impl End {
         let session = session(&kind, &state, 0, &wall, seed);
         Self {
             kind,
-            sealer: Sealer::new(datagram.into(), session.route().clone()),
+            sealer: Sealer::new(session.route().clone()),
             session,
             counters: Counters::new(&state, paths),
             outbox: Outbox::default(),
@@ -135,7 +135,7 @@ impl End {
     fn restart(&mut self, now: u64) {
         self.seed += 1;
         self.session = session(&self.kind, &self.state, now, &self.wall, self.seed);
-        self.sealer = Sealer::new(self.kind.datagram.into(), self.session.route().clone());
+        self.sealer = Sealer::new(self.session.route().clone());
         self.counters = Counters::new(&self.state, self.kind.remotes.len());
         self.started = now;
     }
@@ -185,15 +185,16 @@ impl End {
         self.batch.clear();
         self.batch.append_copy(&frame);
         self.sealer.set_route(self.session.route());
-        let (datagrams, path, target) = self.sealer.seal(&mut self.batch, &self.counters);
-        for index in 0..datagrams.len() {
-            self.sent.push(datagram(self.kind.which, path, target, datagrams.frame(index), None));
+        let (batch, departures) = self.sealer.seal(&mut self.batch, &self.counters);
+        for &Departure { path, target, ref datagrams } in departures {
+            let all = datagrams.clone().map(|index| datagram(self.kind.which, path, target, batch.frame(index), None));
+            self.sent.extend(all);
         }
     }
 
     fn post(&mut self) {
-        for (path, target, numbers) in self.outbox.runs() {
-            for number in numbers {
+        for Departure { path, target, datagrams } in self.outbox.departures() {
+            for number in datagrams {
                 let bytes = self.outbox.batch().frame(number);
                 self.sent.push(datagram(self.kind.which, path, target, bytes, None));
             }
@@ -382,7 +383,10 @@ impl Secure {
         for which in 0..2 {
             let route = self.ends[which].session.route().clone();
             self.run.check(route.sending.is_some(), &format!("end {which} has no session under {skies:?}"));
-            self.run.check(route.now().1 != Target::Unknown, &format!("end {which} does not know where its peer is"));
+            self.run.check(
+                route.now().1.target != Target::Unknown,
+                &format!("end {which} does not know where its peer is"),
+            );
         }
         let time = self.random.below(200 * SECOND);
         self.advance(time);

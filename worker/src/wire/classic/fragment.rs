@@ -42,26 +42,14 @@ pub fn write(piece: &Piece<'_>, to: &mut [u8]) -> usize {
 /// Splits datagrams. Its copies count in one row of numbers, as all paths and threads of the original do.
 #[derive(Clone)]
 pub struct Splitter {
-    /// Longest datagram in bytes that leaves whole.
-    whole: usize,
     /// Number of the next first fragment, always even.
     sequence: Arc<AtomicU16>,
 }
 
 impl Splitter {
-    /// For datagrams over `whole` bytes, from the number of the next fragment on.
-    pub fn new(whole: usize, sequence: u16) -> Self {
-        Self { whole, sequence: Arc::new(AtomicU16::new(sequence & !1)) }
-    }
-
-    /// Whether a datagram leaves as it is.
-    pub fn takes_whole(&self, datagram: &[u8]) -> bool {
-        datagram.len() <= self.whole
-    }
-
-    /// Bytes of the longest piece.
-    pub fn longest(&self) -> usize {
-        self.whole.max(HEADER + PIECE)
+    /// Goes on from the number of the next fragment.
+    pub fn new(sequence: u16) -> Self {
+        Self { sequence: Arc::new(AtomicU16::new(sequence & !1)) }
     }
 
     /// Number of the next first fragment.
@@ -69,9 +57,10 @@ impl Splitter {
         self.sequence.load(Relaxed)
     }
 
-    /// Gives `push` the datagram, or both its pieces; false when it is too long for two, or `push` has had no room.
-    pub fn split(&self, datagram: &[u8], mut push: impl FnMut(Piece<'_>) -> bool) -> bool {
-        if self.takes_whole(datagram) {
+    /// Gives `push` the datagram, or both its pieces where it is longer than `whole` bytes; false when it is too long for two, or
+    /// `push` has had no room.
+    pub fn split(&self, datagram: &[u8], whole: usize, mut push: impl FnMut(Piece<'_>) -> bool) -> bool {
+        if datagram.len() <= whole {
             return push(Piece { sequence: None, bytes: datagram });
         }
         if datagram.len() >= TOO_LONG {
@@ -155,7 +144,7 @@ mod tests {
     /// Both fragments of a datagram, the first of this number.
     fn halves(datagram: &[u8], sequence: u16) -> [Vec<u8>; 2] {
         let mut pieces = Vec::new();
-        assert!(Splitter::new(1472, sequence).split(datagram, |piece| {
+        assert!(Splitter::new(sequence).split(datagram, 1472, |piece| {
             let mut buffer = vec![0; HEADER + PIECE];
             let length = write(&piece, &mut buffer);
             buffer.truncate(length);
@@ -167,10 +156,10 @@ mod tests {
 
     #[test]
     fn what_fits_leaves_whole_and_what_needs_three_pieces_not_at_all() {
-        let splitter = Splitter::new(1472, 3);
+        let splitter = Splitter::new(3);
         for (length, pieces) in [(0, 1), (1472, 1), (1473, 2), (1999, 2), (2000, 0)] {
             let mut count = 0;
-            let sent = splitter.split(&vec![7; length], |_| {
+            let sent = splitter.split(&vec![7; length], 1472, |_| {
                 count += 1;
                 true
             });

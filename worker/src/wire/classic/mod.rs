@@ -1,8 +1,8 @@
 //! The classic wire: `EthUDP`'s, byte for byte. One datagram is one frame, or one of three control words; a PING every tick,
 //! a path that is left when no PONG comes, a peer that may be learned. It has no authentication of any kind.
 //!
-//! [`codec`] is the form of a datagram (with [`lz4`] and [`cbc`]), [`fragment`] that of one which is too long, [`password`] and
-//! [`remote`](super::remote) tell who is the peer, [`health`](super::health) which path is used; [`Session`] and [`Sealer`] put it together.
+//! [`codec`] is the form of a datagram (with [`lz4`] and [`cbc`]), [`fragment`] that of one which is too long, [`password`] tells
+//! who is the peer, [`paths`](super::paths) which path is used; [`Session`] and [`Sealer`] put it together.
 
 mod cbc;
 pub mod codec;
@@ -25,7 +25,7 @@ pub use session::Session;
 pub fn machines(settings: &Settings, classic: &Classic, secrets: &ClassicSecrets, state: &State) -> (Session, Sealer) {
     let codec = Arc::new(Codec::new(classic.cipher, secrets.key.expose(), classic.compress));
     let fragment = state.classic().map_or(0, |state| state.fragment);
-    let splitter = classic.whole().map(|whole| Splitter::new(whole.into(), fragment));
+    let splitter = classic.whole().map(|_| Splitter::new(fragment));
     let session = Session::new(settings, classic, secrets, state, Arc::clone(&codec), splitter.clone());
     let sealer = Sealer::new(codec, splitter, session.route().clone());
     (session, sealer)

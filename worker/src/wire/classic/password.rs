@@ -5,7 +5,7 @@ use zeroize::Zeroizing;
 
 use super::codec::{Kind, PASSWORD, kind};
 use crate::endpoint::Endpoint;
-use crate::wire::remote::Remote;
+use crate::wire::paths::remote::Remote;
 
 /// The whole message that has the right password: word, password, NUL.
 pub struct Password(Zeroizing<Vec<u8>>);

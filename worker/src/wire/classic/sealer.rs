@@ -7,7 +7,7 @@ use super::fragment::{self, Splitter};
 use crate::batch::{Batch, PACKETS};
 use crate::endpoint::Target;
 use crate::wire::counters::Counters;
-use crate::wire::route::Route;
+use crate::wire::route::{Departure, Egress, Route};
 
 /// One loop's.
 pub struct Sealer {
@@ -17,43 +17,48 @@ pub struct Sealer {
     /// Where fragments are made: two for each datagram of a batch.
     pieces: Option<Batch>,
     route: Route,
+    departures: Vec<Departure>,
 }
 
 impl Sealer {
     /// One that begins with this route.
     pub fn new(codec: Arc<Codec>, splitter: Option<Splitter>, route: Route) -> Self {
-        let pieces = splitter.as_ref().map(|splitter| Batch::with_room(2 * PACKETS, splitter.longest()));
-        Self { codec, scratch: Scratch::default(), splitter, pieces, route }
+        let pieces = splitter
+            .as_ref()
+            .map(|_| Batch::with_room(2 * PACKETS, route.longest().max(fragment::HEADER + fragment::PIECE)));
+        Self { codec, scratch: Scratch::default(), splitter, pieces, route, departures: Vec::with_capacity(1) }
     }
 
     /// See [`crate::wire::Sealer::seal`].
-    pub fn seal<'a>(&'a mut self, frames: &'a mut Batch, counters: &Counters) -> (&'a Batch, usize, Target) {
-        let (path, target) = self.route.now();
+    pub fn seal<'a>(&'a mut self, frames: &'a mut Batch, counters: &Counters) -> (&'a Batch, &'a [Departure]) {
+        let (path, Egress { target, datagram: whole }) = self.route.now();
         let sizes = self.codec.seal(frames, &mut self.scratch);
         counters.seal.bytes.add(sizes.bytes);
         counters.seal.compress_saved.add(sizes.compress_saved);
         counters.seal.compress_overhead.add(sizes.compress_overhead);
         counters.seal.encrypt_overhead.add(sizes.encrypt_overhead);
-        let Some(counters) = counters.paths.get(path) else { return (frames, path, target) };
+        self.departures.clear();
+        let Some(counters) = counters.paths.get(path) else { return (frames, &[]) };
         if target == Target::Unknown {
             counters.tx_dropped_unlearned.add(frames.len() as u64);
-            frames.clear();
-            return (frames, path, target);
+            return (frames, &[]);
         }
-        match (&self.splitter, &mut self.pieces) {
-            (Some(splitter), Some(pieces)) if frames.frames(0).any(|datagram| !splitter.takes_whole(datagram)) => {
+        let datagrams = match (&self.splitter, &mut self.pieces) {
+            (Some(splitter), Some(pieces)) if frames.frames(0).any(|datagram| datagram.len() > whole) => {
                 pieces.clear();
                 for datagram in frames.frames(0) {
-                    let written = splitter.split(datagram, |piece| {
+                    let written = splitter.split(datagram, whole, |piece| {
                         pieces.append(|to| fragment::write(&piece, to));
                         true
                     });
                     counters.tx_dropped_unfragmentable.add(u64::from(!written));
                 }
-                (pieces, path, target)
+                pieces
             }
-            _ => (frames, path, target),
-        }
+            _ => frames,
+        };
+        self.departures.push(Departure { path, target, datagrams: 0..datagrams.len() });
+        (datagrams, &self.departures)
     }
 
     /// See [`crate::wire::Sealer::set_route`].
@@ -77,9 +82,10 @@ mod tests {
     #[test]
     fn there_is_room_for_both_fragments_of_as_many_packets_as_are_sent_at_a_time() {
         let address = Endpoint::from(std::net::SocketAddr::from(([192, 0, 2, 1], 6000)));
-        let route = Route { active: 0, targets: vec![Target::Fixed(address)], sending: None };
+        let route =
+            Route { active: 0, egress: vec![Egress { target: Target::Fixed(address), datagram: 1200 }], sending: None };
         let codec = Arc::new(Codec::new(Cipher::None, b"", false));
-        let mut sealer = Sealer::new(codec, Some(Splitter::new(1200, 0)), route);
+        let mut sealer = Sealer::new(codec, Some(Splitter::new(0)), route);
         let mut packets = Batch::for_packets();
         while !packets.is_full() {
             packets.pack_copy(&[&[7; 1300]]);

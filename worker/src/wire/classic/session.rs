@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use privsep::ipc::{
-    Classic, ClassicSecrets, ClassicState, PathHealth, PathReport, Settings, SharedPath, State, WireState,
-};
+use privsep::ipc::{Classic, ClassicSecrets, ClassicState, PathReport, Settings, SharedPath, State, WireState};
 use zeroize::Zeroizing;
 
-use super::codec::{Codec, Kind, PING, PONG, Scratch, kind};
+use super::codec::{Codec, Kind, LONGEST, PING, PONG, Scratch, kind};
 use super::fragment::{self, Outcome, Reassembly, Splitter};
 use super::password::{self, Password};
 
@@ -16,18 +14,13 @@ use crate::endpoint::{Endpoint, Target};
 use crate::frame::HEADER;
 use crate::frame::plausible::is_plausible;
 use crate::wire::counters::Counters;
-use crate::wire::health;
 use crate::wire::outbox::Outbox;
-use crate::wire::remote::Remote;
-use crate::wire::route::Route;
+use crate::wire::paths::remote::Remote;
+use crate::wire::paths::{Path, Paths};
+use crate::wire::route::{Egress, Route};
 
 /// Length of a tick in microseconds.
 pub const TICK_US: u64 = 1_000_000;
-/// Time without a datagram of the peer after which our address that it asked is forgotten.
-const QUIET_US: u64 = 3 * TICK_US;
-/// Ticks since the last PONG in which the kernel's choice of our address serves.
-const SERVES: u64 = 2;
-
 /// A tunnel's.
 pub struct Session {
     codec: Arc<Codec>,
@@ -44,8 +37,7 @@ pub struct Session {
     last_tick: Option<u64>,
     tick: u64,
     next_tick_us: u64,
-    paths: Vec<Path>,
-    route: Route,
+    paths: Paths<Extra>,
 }
 
 /// Control messages as datagrams.
@@ -55,19 +47,12 @@ struct Messages {
     password: Option<Zeroizing<Vec<u8>>>,
 }
 
-struct Path {
-    remote: Remote,
-    /// Who was admitted last.
+/// What this wire keeps for each path.
+struct Extra {
+    /// Source that was admitted last.
     admitted: Option<Endpoint>,
     reassembly: Option<Reassembly>,
-    health: PathHealth,
-    /// Tick in which the last PONG came; 0 before the first.
-    last_pong: u64,
     ping_sent_us: u64,
-    /// From the last PING to the PONG after it; 0 before the first.
-    rtt_us: u64,
-    /// When the last datagram came.
-    received_us: Option<u64>,
 }
 
 impl Session {
@@ -87,18 +72,12 @@ impl Session {
             password: password.as_ref().map(|password| codec.seal_message(password.message())),
         };
         let reports = state.paths.iter().copied().chain(std::iter::repeat(PathReport::default()));
-        let paths = settings.remotes.iter().zip(reports).map(|(remote, report)| Path {
-            remote: Remote::new(remote, report.learned, report.local),
-            admitted: None,
-            reassembly: splitter.as_ref().map(|_| Reassembly::default()),
-            health: report.health,
-            last_pong: report.last_pong,
-            ping_sent_us: 0,
-            rtt_us: report.rtt_us,
-            received_us: None,
+        let whole = classic.whole().map_or(LONGEST, usize::from);
+        let paths = settings.remotes.iter().zip(reports).map(|(remote, report)| {
+            let reassembly = splitter.as_ref().map(|_| Reassembly::default());
+            Path::new(remote, &report, 1, whole, Extra { admitted: None, reassembly, ping_sent_us: 0 })
         });
-        let paths: Vec<_> = paths.collect();
-        let targets = paths.iter().map(|path| path.remote.target()).collect();
+        let paths = Paths::new(paths.collect(), state.active.into());
         Self {
             codec,
             scratch: Scratch::default(),
@@ -110,27 +89,22 @@ impl Session {
             last_tick: settings.exit_after,
             tick: state.tick,
             next_tick_us: 0,
-            route: Route {
-                active: usize::from(state.active).min(paths.len().saturating_sub(1)),
-                targets,
-                sending: None,
-            },
             paths,
         }
     }
 
     /// See [`crate::wire::Session::receive`].
     pub fn receive(&mut self, number: usize, batch: &mut Batch, now_us: u64, counters: &Counters, out: &mut Outbox) {
-        let (Some(path), Some(counts)) = (self.paths.get_mut(number), counters.paths.get(number)) else { return };
+        let (Some(path), Some(counts)) = (self.paths.all.get_mut(number), counters.paths.get(number)) else { return };
         if !batch.is_empty() {
             path.received_us = Some(now_us);
         }
         let (codec, scratch, password) = (&self.codec, &mut self.scratch, self.password.as_ref());
         // What leaves by the kernel's choice of our address is not answered.
-        let unanswered = path.last_pong.saturating_add(SERVES) < self.tick;
+        let unanswered = !path.estimate.serves(self.tick);
         let (mut implausible, mut short, mut unwritten) = (0, 0, 0);
         batch.filter_map(|source, buffer, length| {
-            let Ok(length) = decode(path, codec, scratch, buffer, length, now_us) else {
+            let Ok(length) = decode(path.wire.reassembly.as_mut(), codec, scratch, buffer, length, now_us) else {
                 counts.rx_dropped_invalid.add(1);
                 return None;
             };
@@ -141,12 +115,12 @@ impl Session {
                 path.remote.is_at(source);
             }
             // Whoever was admitted last need not be looked at again, unless he tells a password.
-            if source.is_none() || source != path.admitted || kind == Kind::Password {
+            if source.is_none() || source != path.wire.admitted || kind == Kind::Password {
                 if !password::admits(&mut path.remote, password, source, decoded) {
                     counts.rx_dropped_foreign.add(1);
                     return None;
                 }
-                path.admitted = source;
+                path.wire.admitted = source;
             }
             // Counted and no more: what comes is given away as it comes.
             implausible += u64::from(match kind {
@@ -162,13 +136,12 @@ impl Session {
                 Kind::Ping => {
                     counts.pings_received.add(1);
                     let answer = &self.messages.pong;
-                    let sent = say(self.splitter.as_ref(), number, path.remote.target(), answer, counts, out);
+                    let sent = say(self.splitter.as_ref(), number, path.egress(), answer, counts, out);
                     counts.pongs_sent.add(u64::from(sent));
                 }
                 Kind::Pong => {
                     counts.pongs_received.add(1);
-                    path.last_pong = self.tick;
-                    path.rtt_us = now_us.saturating_sub(path.ping_sent_us).max(1);
+                    path.estimate.answered(self.tick, now_us.saturating_sub(path.wire.ping_sent_us));
                 }
                 Kind::Password => {}
             }
@@ -177,7 +150,7 @@ impl Session {
         counts.rx_implausible.add(implausible);
         counters.port.tx_dropped_short.add(short);
         counters.port.tx_dropped_direction.add(unwritten);
-        self.route.targets[number] = path.remote.target();
+        self.paths.update_route();
     }
 
     /// See [`crate::wire::Session::on_time`]: one pass of the keepalive, in the original's order.
@@ -196,44 +169,30 @@ impl Session {
             self.say_password(counters, out);
             self.ping(now_us, counters, out);
         }
-        self.judge();
-        for (path, target) in self.paths.iter_mut().zip(&mut self.route.targets) {
-            if now_us >= path.received_us.unwrap_or(0) + QUIET_US {
-                path.remote.is_quiet();
-            }
-            *target = path.remote.target();
-        }
+        self.paths.judge(self.tick);
+        self.paths.all.iter_mut().for_each(|path| path.on_tick(now_us, false));
+        self.paths.update_route();
     }
 
     /// Who has a fixed address is told our password; who is behind NAT must tell us his.
     fn say_password(&mut self, counters: &Counters, out: &mut Outbox) {
         let Some(secret) = &self.messages.password else { return };
-        for (number, (path, counts)) in self.paths.iter().zip(&counters.paths).enumerate() {
+        for (number, (path, counts)) in self.paths.all.iter().zip(&counters.paths).enumerate() {
             if !path.remote.is_learned() {
-                say(self.splitter.as_ref(), number, path.remote.target(), secret, counts, out);
+                say(self.splitter.as_ref(), number, path.egress(), secret, counts, out);
             }
         }
     }
 
     fn ping(&mut self, now_us: u64, counters: &Counters, out: &mut Outbox) {
-        for (number, (path, counts)) in self.paths.iter_mut().zip(&counters.paths).enumerate() {
-            let target = path.remote.target();
-            if target != Target::Unknown {
-                path.ping_sent_us = now_us;
-                let sent = say(self.splitter.as_ref(), number, target, &self.messages.ping, counts, out);
+        for (number, (path, counts)) in self.paths.all.iter_mut().zip(&counters.paths).enumerate() {
+            let egress = path.egress();
+            if egress.target != Target::Unknown {
+                path.wire.ping_sent_us = now_us;
+                let sent = say(self.splitter.as_ref(), number, egress, &self.messages.ping, counts, out);
                 counts.pings_sent.add(u64::from(sent));
             }
         }
-    }
-
-    /// Decides about the health of every path, and by which frames leave.
-    fn judge(&mut self) {
-        for path in &mut self.paths {
-            path.health = health::next(path.health, self.tick, path.last_pong, 1);
-        }
-        // The format knows master and slave.
-        let both = [0, 1].map(|number| self.paths.get(number).map(|path| path.health));
-        self.route.active = health::active(both, self.tick, self.route.active);
     }
 
     /// When the next tick is due.
@@ -248,27 +207,18 @@ impl Session {
 
     /// Where frames go now.
     pub fn route(&self) -> &Route {
-        &self.route
+        self.paths.route()
     }
 
     /// See [`crate::wire::Session::report`].
     pub fn report(&mut self, now_us: u64) -> State {
         // An answer that has come since the tick counts: nobody sees a round trip on a path that connects.
-        self.judge();
-        let path = |path: &Path| PathReport {
-            health: path.health,
-            learned: path.remote.learned(),
-            local: path.remote.local(),
-            last_pong: path.last_pong,
-            rtt_us: path.rtt_us,
-            last_rx_ms: path.received_us.map(|received| now_us.saturating_sub(received) / 1000),
-            ..PathReport::default()
-        };
+        self.paths.judge(self.tick);
         State {
             tick: self.tick,
-            active: u8::try_from(self.route.active).unwrap_or(u8::MAX),
+            active: self.paths.active(),
             wire: WireState::Classic(ClassicState { fragment: self.splitter.as_ref().map_or(0, Splitter::sequence) }),
-            paths: self.paths.iter().map(path).collect(),
+            paths: self.paths.reports(now_us, |_, _| {}),
             ..State::default()
         }
     }
@@ -279,14 +229,14 @@ struct Invalid;
 
 /// Joins and decodes the datagram in `buffer[..length]` in place; `None` when it waits for its other half.
 fn decode(
-    path: &mut Path,
+    reassembly: Option<&mut Reassembly>,
     codec: &Codec,
     scratch: &mut Scratch,
     buffer: &mut [u8],
     length: usize,
     now_us: u64,
 ) -> Result<Option<usize>, Invalid> {
-    let length = match path.reassembly.as_mut().map(|table| table.take(buffer, length, now_us / 1000)) {
+    let length = match reassembly.map(|table| table.take(buffer, length, now_us / 1000)) {
         None | Some(Outcome::Whole) => length,
         Some(Outcome::Joined(length)) => length,
         Some(Outcome::Waits) => return Ok(None),
@@ -299,7 +249,7 @@ fn decode(
 fn say(
     splitter: Option<&Splitter>,
     path: usize,
-    target: Target,
+    Egress { target, datagram: whole }: Egress,
     datagram: &[u8],
     counts: &SharedPath,
     out: &mut Outbox,
@@ -308,13 +258,8 @@ fn say(
         counts.tx_dropped_unlearned.add(1);
         return false;
     }
-    let Some(splitter) = splitter else {
-        return out.push(path, target, |to| {
-            to[..datagram.len()].copy_from_slice(datagram);
-            datagram.len()
-        });
-    };
-    let sent = splitter.split(datagram, |piece| out.push(path, target, |to| fragment::write(&piece, to)));
+    let Some(splitter) = splitter else { return out.post(path, target, datagram) };
+    let sent = splitter.split(datagram, whole, |piece| out.push(path, target, |to| fragment::write(&piece, to)));
     counts.tx_dropped_unfragmentable.add(u64::from(!sent));
     sent
 }

@@ -92,7 +92,7 @@ pub fn machines(
         wall: Box::new(|_| Timestamp::now()),
         random: Box::new(|bytes| getrandom::fill(bytes).expect("the kernel has random bytes, or none for anybody")),
     });
-    let sealer = Sealer::new(secure.datagram.into(), session.route().clone());
+    let sealer = Sealer::new(session.route().clone());
     Ok((session, sealer))
 }
 

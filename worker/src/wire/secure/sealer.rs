@@ -6,7 +6,7 @@ use super::fragment;
 use crate::batch::{Batch, PACKETS};
 use crate::endpoint::Target;
 use crate::wire::counters::Counters;
-use crate::wire::route::Route;
+use crate::wire::route::{Departure, Egress, Route};
 
 /// The queue of the loop that takes frames.
 const QUEUE: u8 = 0;
@@ -16,40 +16,35 @@ const SMALL: usize = 512;
 
 /// One loop's.
 pub struct Sealer {
-    /// Longest datagram in bytes that leaves.
-    datagram: usize,
     /// Where pieces are made.
     pieces: Batch,
     /// Number of the next frame that leaves in pieces.
     identification: u32,
     route: Route,
+    departures: Vec<Departure>,
 }
 
 impl Sealer {
-    /// One that begins with this route, for datagrams of at most `datagram` bytes.
-    pub fn new(datagram: usize, route: Route) -> Self {
+    /// One that begins with this route.
+    pub fn new(route: Route) -> Self {
+        let datagram = route.longest();
         let piece = datagram.saturating_sub(HEADER + FRAGMENT_HEADER + TAG).max(1);
         let slots = PACKETS * content::WHOLE.div_ceil(piece).min(*content::PIECES.end());
-        Self { datagram, pieces: Batch::with_room(slots, datagram), identification: 0, route }
+        let pieces = Batch::with_room(slots, datagram);
+        Self { pieces, identification: 0, route, departures: Vec::with_capacity(1) }
     }
 
     /// See [`crate::wire::Sealer::seal`]. Each queue's counter is in what seals, so that it goes on whatever the route does.
-    pub fn seal<'a>(&'a mut self, frames: &'a mut Batch, counters: &Counters) -> (&'a Batch, usize, Target) {
-        let (path, target) = self.route.now();
-        let (Some(counts), Some(sending)) = (counters.paths.get(path), &self.route.sending) else {
-            if let Some(counts) = counters.paths.get(path) {
-                counts.tx_dropped_unlearned.add(frames.len() as u64);
-            }
-            frames.clear();
-            return (frames, path, target);
-        };
-        if target == Target::Unknown {
+    pub fn seal<'a>(&'a mut self, frames: &'a mut Batch, counters: &Counters) -> (&'a Batch, &'a [Departure]) {
+        let (path, Egress { target, datagram }) = self.route.now();
+        self.departures.clear();
+        let Some(counts) = counters.paths.get(path) else { return (frames, &[]) };
+        let Some(sending) = self.route.sending.as_ref().filter(|_| target != Target::Unknown) else {
             counts.tx_dropped_unlearned.add(frames.len() as u64);
-            frames.clear();
-            return (frames, path, target);
-        }
+            return (frames, &[]);
+        };
         let before = frames.bytes();
-        let most = self.datagram.saturating_sub(HEADER + TAG);
+        let most = datagram.min(self.pieces.capacity()).saturating_sub(HEADER + TAG);
         wrap(frames, most);
         let sealed = if frames.frames(0).any(|content| content.len() > most) {
             let unfragmentable = cut(frames, &mut self.pieces, most, &mut self.identification);
@@ -61,7 +56,8 @@ impl Sealer {
         counts.tx_dropped_unlearned.add(seal_all(sending, sealed));
         counters.seal.bytes.add(before);
         counters.seal.encrypt_overhead.add(sealed.bytes().saturating_sub(before));
-        (sealed, path, target)
+        self.departures.push(Departure { path, target, datagrams: 0..sealed.len() });
+        (sealed, &self.departures)
     }
 
     /// See [`crate::wire::Sealer::set_route`].
@@ -160,8 +156,9 @@ mod tests {
     /// A sealer for datagrams of this size, and what opens them.
     fn ends(datagram: usize) -> (Sealer, Opening) {
         let (sending, opening) = pair(CIPHERS[1]);
-        let targets = vec![Target::Fixed(std::net::SocketAddr::from(([192, 0, 2, 1], 6000)).into())];
-        (Sealer::new(datagram, Route { active: 0, targets, sending: Some(Arc::new(sending)) }), opening)
+        let target = Target::Fixed(std::net::SocketAddr::from(([192, 0, 2, 1], 6000)).into());
+        let egress = vec![Egress { target, datagram }];
+        (Sealer::new(Route { active: 0, egress, sending: Some(Arc::new(sending)) }), opening)
     }
 
     fn counters() -> Counters {
@@ -181,8 +178,8 @@ mod tests {
     }
 
     fn sealed(sealer: &mut Sealer, mut frames: Batch) -> Vec<Vec<u8>> {
-        let (datagrams, path, _) = sealer.seal(&mut frames, &counters());
-        assert_eq!(path, 0);
+        let (datagrams, departures) = sealer.seal(&mut frames, &counters());
+        assert!(matches!(departures, [Departure { path: 0, datagrams: all, .. }] if *all == (0..datagrams.len())));
         datagrams.frames(0).map(<[u8]>::to_vec).collect()
     }
 
@@ -280,10 +277,11 @@ mod tests {
         assert_eq!(sealer.seal(&mut frames, &counters).0.len(), 1);
         assert_eq!(counters.paths[0].tx_dropped_unfragmentable.get(), 1);
         let route = sealer.route().clone();
-        for route in [Route { sending: None, ..route.clone() }, Route { targets: vec![Target::Unknown], ..route }] {
+        let unknown = vec![Egress { target: Target::Unknown, datagram: 600 }];
+        for route in [Route { sending: None, ..route.clone() }, Route { egress: unknown, ..route }] {
             sealer.set_route(&route);
             let mut frames = batch(&[frame(60, 1), frame(60, 2)]);
-            assert!(sealer.seal(&mut frames, &counters).0.is_empty());
+            assert!(sealer.seal(&mut frames, &counters).1.is_empty());
         }
         assert_eq!(counters.paths[0].tx_dropped_unlearned.get(), 4);
     }

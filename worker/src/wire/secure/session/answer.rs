@@ -4,7 +4,7 @@ use privsep::ipc::{Timestamp, Trouble};
 
 use super::attempt::Stage as Sent;
 use super::slots::{Established, Stage, Waiting};
-use super::{From, SECOND, SILENT, Session, post};
+use super::{From, SECOND, SILENT, Session};
 use crate::endpoint::Target;
 use crate::wire::outbox::Outbox;
 use crate::wire::secure::handshake::{Answered, Refused, Responded, respond};
@@ -135,7 +135,7 @@ impl Session {
         if let Some(bytes) = self.attempts.initiation().filter(|bytes| bytes.len() <= initiation.bytes.len())
             && self.replies.allows(from.now_us)
         {
-            post(from.path, from.target, bytes, out);
+            out.post(from.path, from.target, bytes);
         }
     }
 
@@ -173,7 +173,7 @@ impl Session {
     /// Answers, to where the message came from.
     fn answer(&self, from: From, choose: impl FnOnce(&Waiting) -> Option<&[u8]>, out: &mut Outbox) {
         if let Some(answer) = self.slots.waiting.as_ref().and_then(choose) {
-            post(from.path, from.target, answer, out);
+            out.post(from.path, from.target, answer);
         }
     }
 

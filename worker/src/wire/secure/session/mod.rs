@@ -5,7 +5,7 @@ mod answer;
 mod attempt;
 mod carries;
 mod limits;
-mod paths;
+mod outstanding;
 mod pings;
 mod slots;
 #[cfg(test)]
@@ -29,11 +29,12 @@ use crate::batch::{Batch, Collector};
 use crate::endpoint::{Endpoint, Target};
 use crate::wire::counters::Counters;
 use crate::wire::outbox::Outbox;
+use crate::wire::paths::{Path, Paths};
 use crate::wire::route::Route;
 use answer::Kept;
 use attempt::Attempts;
 use limits::{Paced, Recent};
-use paths::{Path, Paths, post};
+use outstanding::{Link, Outstanding};
 use pings::Burst;
 use slots::{Established, Slots, Which};
 
@@ -93,7 +94,8 @@ pub struct Session {
     /// Pings of a new session.
     burst: Option<Burst>,
     unpacker: Unpacker,
-    paths: Paths,
+    paths: Paths<Link>,
+    pings: Outstanding,
     /// Initiations that are computed, and the one that is next.
     initiations: Paced<20>,
     kept: Option<Kept>,
@@ -114,7 +116,6 @@ pub struct Session {
     last_tick: Option<u64>,
     tick: u64,
     next_tick_us: u64,
-    route: Route,
 }
 
 /// Where a datagram has come from: path and address, where the socket tells; where an answer goes; and when it came.
@@ -134,9 +135,8 @@ impl Session {
         let first = if datagram < Form::Long.initiation() { Form::Short } else { Form::Long };
         let before = state.secure().copied().unwrap_or_default();
         let reports = state.paths.iter().copied().chain(std::iter::repeat_with(Default::default));
-        let path = |(remote, report)| Path::new(remote, &report, interval);
-        let paths: Vec<_> = remotes.iter().zip(reports).map(path).collect();
-        let targets = paths.iter().map(|path| path.remote.target()).collect();
+        let path = |(remote, report)| Path::new(remote, &report, interval, datagram, Link::new(interval));
+        let paths = remotes.iter().zip(reports).map(path).collect();
         Self {
             pair,
             offer,
@@ -151,12 +151,8 @@ impl Session {
             opened_us: 0,
             burst: None,
             unpacker: Unpacker::default(),
-            route: Route {
-                active: usize::from(state.active).min(paths.len().saturating_sub(1)),
-                targets,
-                sending: None,
-            },
-            paths: Paths::new(paths),
+            paths: Paths::new(paths, state.active.into()),
+            pings: Outstanding::default(),
             initiations: Paced::default(),
             kept: None,
             calls: Recent::default(),
@@ -250,7 +246,7 @@ impl Session {
         slot.opened(from.now_us);
         self.opened_us = from.now_us;
         let path = &mut self.paths.all[from.path];
-        path.opened = path.opened.wrapping_add(1);
+        path.wire.opened = path.wire.opened.wrapping_add(1);
         if queue == QUEUE {
             path.received_us = Some(from.now_us);
         }
@@ -279,7 +275,7 @@ impl Session {
         self.attempts.end(form);
         self.trouble = None;
         self.opened_us = now_us;
-        self.paths.all.iter_mut().for_each(|path| path.carries.begin());
+        self.paths.all.iter_mut().for_each(|path| path.wire.carries.begin());
     }
 
     /// A session that this end has begun has keys.
@@ -310,7 +306,7 @@ impl Session {
                 self.ping_all(now_us, counters, out);
             }
             self.probe_all(out);
-            self.route.active = self.paths.judge(self.tick, self.route.active);
+            self.paths.judge(self.tick);
             self.counts.dropped_incomplete += self.unpacker.expire(now_us);
         }
         self.answer_kept(now_us, out);
@@ -322,9 +318,9 @@ impl Session {
         if let Some((message, to)) = self.attempts.message(now_us) {
             for (number, path) in self.paths.all.iter().enumerate() {
                 let known = path.remote.target();
-                post(number, known, message, out);
+                out.post(number, known, message);
                 if let Some((_, elsewhere)) = to.filter(|to| to.0 == number && to.1 != known) {
-                    post(number, elsewhere, message, out);
+                    out.post(number, elsewhere, message);
                 }
             }
         }
@@ -394,28 +390,27 @@ impl Session {
 
     /// Where frames go now.
     pub fn route(&self) -> &Route {
-        &self.route
+        self.paths.route()
     }
 
     /// Takes over where the peer is, and what seals.
     fn publish(&mut self) {
-        for (target, path) in self.route.targets.iter_mut().zip(&self.paths.all) {
-            *target = path.remote.target();
-        }
+        self.paths.update_route();
+        let route = self.paths.route_mut();
         let sending = self.slots.current.as_ref().map(|current| &current.sending);
-        if self.route.sending.as_ref().map(Arc::as_ptr) != sending.map(Arc::as_ptr) {
-            self.route.sending = sending.cloned();
+        if route.sending.as_ref().map(Arc::as_ptr) != sending.map(Arc::as_ptr) {
+            route.sending = sending.cloned();
         }
     }
 
     /// See [`crate::wire::Session::report`].
     pub fn report(&mut self, now_us: u64) -> State {
         // An answer that has come since the tick counts.
-        self.route.active = self.paths.judge(self.tick, self.route.active);
+        self.paths.judge(self.tick);
         State {
             tick: self.tick,
-            active: u8::try_from(self.route.active).unwrap_or(u8::MAX),
-            paths: self.paths.all.iter().map(|path| path.report(now_us)).collect(),
+            active: self.paths.active(),
+            paths: self.paths.reports(now_us, |link, report| report.drops_longest = link.carries.drops_the_longest()),
             wire: WireState::Secure(self.report_secure(now_us)),
             ..State::default()
         }

@@ -2,11 +2,11 @@
 
 use privsep::ipc::SharedPath;
 
-use super::paths::post;
 use super::{From, MILLISECOND, QUEUE, Session};
 use crate::endpoint::Target;
 use crate::wire::counters::Counters;
 use crate::wire::outbox::Outbox;
+use crate::wire::route::Egress;
 use crate::wire::secure::content::{self, PINGED, PROBED, Passed};
 use crate::wire::secure::crypt::{HEADER, TAG};
 use crate::wire::secure::unpack::Control;
@@ -40,10 +40,10 @@ impl Session {
                 }
             }
             Control::Arrived(token, length) => {
-                self.paths.all[from.path].carries.answered(token, length);
+                self.paths.all[from.path].wire.carries.answered(token, length);
             }
             Control::Pong(token) => {
-                if self.paths.ponged(token, from.path, from.source, self.tick, from.now_us) {
+                if self.pings.ponged(&mut self.paths, token, from.path, from.source, self.tick, from.now_us) {
                     counts.pongs_received.add(1);
                 }
             }
@@ -58,7 +58,9 @@ impl Session {
     /// Asks whether the peer is where a datagram of its has come from, if that is new.
     pub(super) fn look_for_peer(&mut self, from: From, counts: &SharedPath, out: &mut Outbox) {
         let path = &mut self.paths.all[from.path];
-        if !path.is_from_peer(from.source, self.tick) && self.slots.current.is_some() && path.probes.allows(from.now_us)
+        if !path.is_from_peer(from.source, self.tick)
+            && self.slots.current.is_some()
+            && path.wire.probes.allows(from.now_us)
         {
             self.ping(from.path, from.target, from.now_us, counts, out);
         }
@@ -69,7 +71,7 @@ impl Session {
         (self.random)(&mut token);
         let ping = content::ping(token, self.passed(path, counts));
         if self.say(path, target, &ping, out) {
-            self.paths.pinged(token, path, target, now_us);
+            self.pings.pinged(token, path, target, now_us);
             counts.pings_sent.add(1);
         }
     }
@@ -88,18 +90,18 @@ impl Session {
     pub(super) fn probe_all(&mut self, out: &mut Outbox) {
         for number in 0..self.paths.all.len() {
             let path = &mut self.paths.all[number];
-            let target = path.remote.target();
-            if target == Target::Unknown || self.slots.current.is_none() || !path.carries.is_due(self.tick) {
+            let Egress { target, datagram } = path.egress();
+            if target == Target::Unknown || self.slots.current.is_none() || !path.wire.carries.is_due(self.tick) {
                 continue;
             }
             let [mut small, mut full] = [[0; 8]; 2];
             (self.random)(&mut small);
             (self.random)(&mut full);
-            let sizes = [HEADER + PROBED + TAG, self.probe.len()].map(|size| u16::try_from(size).unwrap_or(0));
+            let sizes = [HEADER + PROBED + TAG, datagram].map(|size| u16::try_from(size).unwrap_or(0));
             if self.say(number, target, &content::probe(small, sizes[0]), out)
                 && self.say_full(number, target, &content::probe(full, sizes[1]), out)
             {
-                self.paths.all[number].carries.sent((small, sizes[0]), (full, sizes[1]));
+                self.paths.all[number].wire.carries.sent((small, sizes[0]), (full, sizes[1]));
             }
         }
     }
@@ -108,16 +110,17 @@ impl Session {
     fn passed(&self, path: usize, counts: &SharedPath) -> Passed {
         #[allow(clippy::cast_possible_truncation)] // Modulo 2^32.
         let sent = counts.tx_datagrams.get() as u32;
-        Passed { opened: self.paths.all[path].opened, sent }
+        Passed { opened: self.paths.all[path].wire.opened, sent }
     }
 
     /// Sends a probe as long as the longest datagram; false where it does not leave.
     fn say_full(&mut self, path: usize, target: Target, probe: &[u8; PROBED], out: &mut Outbox) -> bool {
         let Some(current) = &self.slots.current else { return false };
-        self.probe.fill(0);
-        let Some(content) = self.probe.get_mut(HEADER..HEADER + PROBED) else { return false };
+        let Some(full) = self.probe.get_mut(..self.paths.all[path].datagram) else { return false };
+        full.fill(0);
+        let Some(content) = full.get_mut(HEADER..HEADER + PROBED) else { return false };
         content.copy_from_slice(probe);
-        current.sending.seal(QUEUE, &mut self.probe).is_ok() && post(path, target, &self.probe, out)
+        current.sending.seal(QUEUE, full).is_ok() && out.post(path, target, full)
     }
 
     /// Sends content, of a ping's length at most, by the current session; false where it does not leave.
@@ -126,7 +129,7 @@ impl Session {
         let mut datagram = [0; HEADER + PINGED + TAG];
         let Some(datagram) = datagram.get_mut(..HEADER + content.len() + TAG) else { return false };
         datagram[HEADER..HEADER + content.len()].copy_from_slice(content);
-        current.sending.seal(QUEUE, datagram).is_ok() && post(path, target, datagram, out)
+        current.sending.seal(QUEUE, datagram).is_ok() && out.post(path, target, datagram)
     }
 
     /// Sends the pings of a new session that are due.

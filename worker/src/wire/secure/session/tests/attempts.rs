@@ -59,7 +59,7 @@ fn attempts_begin_with_the_form_that_succeeded_last() {
             0
         };
         exchange([&mut first, &mut second], now_us);
-        assert!(first.has_session() && second.session.route().now().1 == at(home(1)));
+        assert!(first.has_session() && second.session.route().now().1.target == at(home(1)));
         for end in [&mut first, &mut second] {
             let sent = end.on_time(now_us + 5_000_000);
             let initiations: Vec<_> = sent.iter().filter(|(_, sent)| sent[0] == message::INITIATION).collect();

@@ -15,6 +15,7 @@ use privsep::ipc::{Address, Remote, State, WireState};
 
 use super::*;
 use crate::frame;
+use crate::wire::route::Departure;
 use crate::wire::secure::Sealer;
 use crate::wire::secure::content::{self, PINGED};
 use crate::wire::secure::crypt::{HEADER, TAG};
@@ -113,7 +114,8 @@ fn end(ours: u8, theirs: u8, psk: u8, learns: bool, secure: SecureState, seconds
 impl End {
     /// What it sends: target and bytes.
     fn sent(&mut self) -> Vec<(Target, Vec<u8>)> {
-        let all = self.outbox.runs().flat_map(|(_, target, numbers)| numbers.map(move |number| (target, number)));
+        let numbers = |Departure { target, datagrams, .. }| datagrams.map(move |number| (target, number));
+        let all = self.outbox.departures().flat_map(numbers);
         let all = all.map(|(target, number)| (target, self.outbox.batch().frame(number).to_vec())).collect();
         self.outbox.clear();
         all
@@ -228,7 +230,7 @@ fn a_session_is_confirmed_by_the_first_datagram_and_the_peer_is_where_a_pong_com
     // Who is faster with it gets a pong and a ping, and is not the peer.
     let answers = second.receive(&ping, home(9), 4);
     assert_eq!(answers.iter().map(|(target, _)| *target).collect::<Vec<_>>(), [at(home(9)); 2]);
-    assert!(second.has_session() && second.session.route().now().1 == Target::Unknown);
+    assert!(second.has_session() && second.session.route().now().1.target == Target::Unknown);
     assert!(second.receive(&ping, home(1), 5).is_empty(), "a repetition was answered");
     let ping = only(first.on_time(100_003));
     let answers = second.receive(&ping, home(1), 100_004);
@@ -236,7 +238,7 @@ fn a_session_is_confirmed_by_the_first_datagram_and_the_peer_is_where_a_pong_com
     for (_, pong) in pongs {
         second.receive(&pong, home(1), 100_006);
     }
-    assert_eq!(second.session.route().now().1, at(home(1)));
+    assert_eq!(second.session.route().now().1.target, at(home(1)));
     assert_eq!(second.session.report_secure(0).heard, rounded(1000 * 1_000_000_000));
 }
 
@@ -246,7 +248,9 @@ fn a_frame_that_does_not_become_whole_is_counted() {
     let initiation = only(first.on_time(0));
     let response = only(second.receive(&initiation, home(1), 0));
     first.receive(&response, home(2), 1);
-    let mut sealer = Sealer::new(1256, first.session.route().clone());
+    let mut route = first.session.route().clone();
+    route.egress[0].datagram = 1256;
+    let mut sealer = Sealer::new(route);
     let mut frames = Batch::with_slots(1);
     frames.append_copy(&[7; 1500]);
     let (pieces, ..) = sealer.seal(&mut frames, &first.counters);

@@ -140,7 +140,7 @@ fn pings(heard_us: Option<u64>) -> Vec<(u64, usize)> {
             assert!(first.receive(&frame, home(2), now_us).is_empty() && first.frames.len() == 1);
         }
         first.session.on_time(now_us, &first.counters, &mut first.outbox);
-        for (path, _, numbers) in first.outbox.runs() {
+        for Departure { path, datagrams: numbers, .. } in first.outbox.departures() {
             assert_eq!(first.outbox.batch().frame(numbers.start).len(), HEADER + PINGED + TAG);
             all.extend(numbers.map(|_| (now_us / 1000, path)));
         }

@@ -24,7 +24,7 @@ fn a_peer_of_1970_that_has_moved_comes_up() {
     let moved = home(7);
     for silent_us in [10 * SECOND, 200 * SECOND] {
         let (mut second, mut first, mut time_us) = (forgotten(silent_us), started_again(0), 0);
-        while !(first.has_session() && second.session.route().now().1 == at(moved)) {
+        while !(first.has_session() && second.session.route().now().1.target == at(moved)) {
             assert!(time_us < 12 * SECOND, "no session");
             let mut under_way: VecDeque<_> = first.on_time(time_us).into_iter().map(|(_, sent)| (0, sent)).collect();
             let to_it = |(target, sent)| (target == at(moved)).then_some((1, sent));
@@ -112,7 +112,7 @@ fn a_stale_initiation_is_not_answered_beside_a_session_that_works() {
 fn a_learned_address_is_forgotten_when_the_peer_is_gone() {
     let (mut first, mut second) = both();
     run([&mut first, &mut second], 0, 20 * SECOND, |_, _, _| true);
-    assert_eq!(second.session.route().now().1, at(home(1)));
+    assert_eq!(second.session.route().now().1.target, at(home(1)));
     let last = |end: &mut End, from_us, until_us| {
         let (mut now_us, mut last_us) = (from_us, 0);
         while now_us < until_us {
@@ -124,7 +124,7 @@ fn a_learned_address_is_forgotten_when_the_peer_is_gone() {
         last_us / SECOND
     };
     assert_eq!(last(&mut second, 20 * SECOND, 1000 * SECOND), 199);
-    assert_eq!(second.session.route().now().1, Target::Unknown);
+    assert_eq!(second.session.route().now().1.target, Target::Unknown);
     // A fixed one is not: it is looked for, however long.
     assert!(last(&mut first, 20 * SECOND, 1000 * SECOND) > 990);
 }

@@ -1,4 +1,4 @@
-//! Whom a path talks to: a fixed address, or one that is learned from what arrives (a peer behind NAT).
+//! Remote of a path: a fixed address, or one that is learned from datagrams that arrive (a peer behind NAT).
 
 use std::net::IpAddr;
 

@@ -1,0 +1,107 @@
+//! Estimate of a path from pings and their answers. A ping leaves each interval, in ticks of about a second; a pong sets the tick of
+//! the last answer.
+
+use privsep::ipc::{PathHealth, PathReport};
+
+/// Intervals without an answer after which a path is down.
+pub const DOWN_AFTER: u64 = 5;
+/// An answer younger than this many ticks brings a path up.
+const UP_WITHIN: u64 = 4;
+/// Intervals since the last pong in which the kernel's choice of our address serves.
+pub const SERVES: u64 = 2;
+/// Intervals since the last pong in which the peer counts as one that answers.
+const ANSWERS: u64 = 5;
+
+/// Estimate of one path.
+pub struct Estimate {
+    health: PathHealth,
+    /// Tick in which the last pong came; 0 before the first.
+    last_pong: u64,
+    /// From a ping to its pong; 0 before the first.
+    rtt_us: u64,
+    /// Ticks from one ping to the next.
+    interval: u64,
+}
+
+impl Estimate {
+    /// Goes on from the report of an earlier worker. A ping leaves every `interval` ticks.
+    pub fn new(report: &PathReport, interval: u64) -> Self {
+        Self { health: report.health, last_pong: report.last_pong, rtt_us: report.rtt_us, interval }
+    }
+
+    /// Takes note of a pong at this tick, to a ping that left so many microseconds before.
+    pub fn answered(&mut self, tick: u64, rtt_us: u64) {
+        (self.last_pong, self.rtt_us) = (tick, rtt_us.max(1));
+    }
+
+    /// Judges the health at tick `now`.
+    pub fn judge(&mut self, now: u64) {
+        self.health = match self.health {
+            PathHealth::Connecting | PathHealth::Down if self.last_pong > 0 && now < self.last_pong + UP_WITHIN => {
+                PathHealth::Up
+            }
+            PathHealth::Up if now > self.last_pong + DOWN_AFTER * self.interval => PathHealth::Down,
+            same => same,
+        };
+    }
+
+    /// Health when it was judged last.
+    pub fn health(&self) -> PathHealth {
+        self.health
+    }
+
+    /// Whether the last pong is so recent that the kernel's choice of our address serves.
+    pub fn serves(&self, tick: u64) -> bool {
+        tick <= self.last_pong.saturating_add(SERVES * self.interval)
+    }
+
+    /// Whether the peer answers.
+    pub fn answers(&self, tick: u64) -> bool {
+        self.last_pong > 0 && tick <= self.last_pong + ANSWERS * self.interval
+    }
+
+    /// Ticks from one ping to the next.
+    pub fn interval(&self) -> u64 {
+        self.interval
+    }
+
+    /// Writes the estimate into a report.
+    pub fn report(&self, report: &mut PathReport) {
+        (report.health, report.last_pong, report.rtt_us) = (self.health, self.last_pong, self.rtt_us);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use PathHealth::{Connecting, Down, Up};
+
+    /// Health at tick `now` of a path that had this health, and whose last pong came in tick `last_pong`.
+    fn next(health: PathHealth, now: u64, last_pong: u64, interval: u64) -> PathHealth {
+        let mut estimate = Estimate { health, last_pong, rtt_us: 0, interval };
+        estimate.judge(now);
+        estimate.health()
+    }
+
+    #[test]
+    fn transitions() {
+        for (health, now, last_pong, expected) in [
+            (Connecting, 1, 0, Connecting),
+            (Connecting, 100, 0, Connecting),
+            (Connecting, 2, 1, Up),
+            (Up, 6, 1, Up),
+            (Up, 7, 1, Down),
+            (Down, 11, 7, Down),
+            (Down, 10, 7, Up),
+        ] {
+            assert_eq!(next(health, now, last_pong, 1), expected, "{health:?} at {now}, last PONG {last_pong}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_down_after_five_intervals() {
+        for (now, expected) in [(51, Up), (52, Down)] {
+            assert_eq!(next(Up, now, 1, 10), expected, "{now}");
+        }
+    }
+}

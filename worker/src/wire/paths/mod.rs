@@ -1,0 +1,79 @@
+//! Paths of a tunnel, for every wire: where the peer is by each, whether it answers, and by which path frames leave. Pure: ticks
+//! and times come in as values.
+//!
+//! [`remote`] is the address of the peer, fixed or learned; [`estimate`] tells from pings and their answers whether a path is up;
+//! [`choose`] takes the path that frames leave by. [`Path`] joins them for one path, and [`Paths`] for a session.
+
+pub mod choose;
+pub mod estimate;
+pub mod path;
+pub mod remote;
+
+use privsep::ipc::{PathHealth, PathReport};
+
+use super::route::Route;
+use crate::endpoint::Target;
+pub use path::Path;
+
+/// Paths of a session, the preferred one first, and the route that follows from them. `W` is what a wire keeps for each path.
+pub struct Paths<W> {
+    /// The paths.
+    pub all: Vec<Path<W>>,
+    route: Route,
+}
+
+impl<W> Paths<W> {
+    /// Paths of which frames leave by number `active` at first.
+    pub fn new(all: Vec<Path<W>>, active: usize) -> Self {
+        let active = active.min(all.len().saturating_sub(1));
+        let egress = all.iter().map(Path::egress).collect();
+        Self { all, route: Route { active, egress, sending: None } }
+    }
+
+    /// Judges the health of every path at this tick, and chooses the path that frames leave by.
+    pub fn judge(&mut self, tick: u64) {
+        self.all.iter_mut().for_each(|path| path.estimate.judge(tick));
+        let health: fn(&Path<W>) -> PathHealth = |path| path.estimate.health();
+        self.route.active = choose::active(self.all.iter().map(health), tick, self.route.active);
+    }
+
+    /// Takes the egress of every path over into the route.
+    pub fn update_route(&mut self) {
+        self.route.egress.iter_mut().zip(&self.all).for_each(|(egress, path)| *egress = path.egress());
+    }
+
+    /// Route of the frames.
+    pub fn route(&self) -> &Route {
+        &self.route
+    }
+
+    /// Route of the frames, for a wire that seals by sessions.
+    pub fn route_mut(&mut self) -> &mut Route {
+        &mut self.route
+    }
+
+    /// Whether the peer answers by any path.
+    pub fn answer(&self, tick: u64) -> bool {
+        self.all.iter().any(|path| path.estimate.answers(tick))
+    }
+
+    /// Whether the address of the peer is known by any path.
+    pub fn lead_somewhere(&self) -> bool {
+        self.all.iter().any(|path| path.remote.target() != Target::Unknown)
+    }
+
+    /// Number of the active path, for reports.
+    pub fn active(&self) -> u8 {
+        u8::try_from(self.route.active).unwrap_or(u8::MAX)
+    }
+
+    /// Reports of all paths, each with what `add` puts into it.
+    pub fn reports(&self, now_us: u64, add: impl Fn(&W, &mut PathReport)) -> Vec<PathReport> {
+        let report = |path: &Path<W>| {
+            let mut report = path.report(now_us);
+            add(&path.wire, &mut report);
+            report
+        };
+        self.all.iter().map(report).collect()
+    }
+}

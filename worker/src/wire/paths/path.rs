@@ -1,0 +1,90 @@
+//! Path: address of the peer, estimate and datagram size of one path.
+
+use privsep::ipc::PathReport;
+
+use super::estimate::Estimate;
+use super::remote::Remote;
+use crate::endpoint::{Endpoint, Target};
+use crate::wire::route::Egress;
+
+/// Length of a tick in microseconds.
+const TICK_US: u64 = 1_000_000;
+/// Ping intervals without a datagram of the peer after which our address that it asked is forgotten.
+pub const QUIET: u64 = 3;
+
+/// One path. `W` is what the wire keeps for it.
+pub struct Path<W> {
+    /// Address of the peer.
+    pub remote: Remote,
+    /// Whether the peer answers.
+    pub estimate: Estimate,
+    /// When the last datagram of the peer came.
+    pub received_us: Option<u64>,
+    /// Longest datagram in bytes that leaves by the path.
+    pub datagram: usize,
+    /// State that only the wire knows.
+    pub wire: W,
+}
+
+impl<W> Path<W> {
+    /// Goes on from the report of an earlier worker. A ping leaves every `interval` ticks.
+    pub fn new(remote: &privsep::ipc::Remote, report: &PathReport, interval: u64, datagram: usize, wire: W) -> Self {
+        Self {
+            remote: Remote::new(remote, report.learned, report.local),
+            estimate: Estimate::new(report, interval),
+            received_us: None,
+            datagram,
+            wire,
+        }
+    }
+
+    /// Where datagrams of this path go, and how long they may be.
+    pub fn egress(&self) -> Egress {
+        Egress { target: self.remote.target(), datagram: self.datagram }
+    }
+
+    /// Target of an answer to a datagram from this source; `None` where no answer may leave.
+    pub fn answer_to(&self, source: Option<Endpoint>) -> Option<Target> {
+        match &self.remote {
+            Remote::Fixed(place) => {
+                let local = source.and_then(|source| source.local).or(place.local);
+                Some(Target::Fixed(Endpoint { local, ..*place }))
+            }
+            Remote::Learned(learned) => source.filter(|&source| learned.admits(source)).map(Target::Learned),
+        }
+    }
+
+    /// Whether this source is where the peer is. A fixed peer may ask any address of ours, as long as it answers what leaves by the
+    /// kernel's choice.
+    pub fn is_from_peer(&self, source: Option<Endpoint>, tick: u64) -> bool {
+        match &self.remote {
+            Remote::Fixed(place) => source.is_none_or(|source| {
+                let serves = place.local.is_none() && self.estimate.serves(tick);
+                source == *place || source.remote == place.remote && serves
+            }),
+            Remote::Learned(learned) => source.is_some() && learned.get() == source,
+        }
+    }
+
+    /// Forgets our address that a fixed peer asked, when the peer has been quiet; and the address of a learned peer that is gone.
+    pub fn on_tick(&mut self, now_us: u64, is_gone: bool) {
+        if now_us >= self.received_us.unwrap_or(0) + QUIET * self.estimate.interval() * TICK_US {
+            self.remote.is_quiet();
+        }
+        if is_gone {
+            self.remote.is_gone();
+        }
+    }
+
+    /// Report of what is the same for every wire.
+    pub fn report(&self, now_us: u64) -> PathReport {
+        let mut report = PathReport {
+            learned: self.remote.learned(),
+            local: self.remote.local(),
+            last_rx_ms: self.received_us.map(|received| now_us.saturating_sub(received) / 1000),
+            ..PathReport::default()
+        };
+        self.estimate.report(&mut report);
+        report
+    }
+}

@@ -1,0 +1,199 @@
+//! What the secure wire keeps for each path, and the pings that may still be answered.
+
+use std::collections::VecDeque;
+
+use privsep::ipc::MAX_PATHS;
+
+use super::SECOND;
+use super::carries::Carries;
+use super::limits::Recent;
+use crate::endpoint::{Endpoint, Target};
+use crate::wire::paths::Paths;
+
+/// Pings that may be answered: by each path those of five seconds, which are one and ten to new addresses each second, and of a new
+/// session six, and as many to where its handshake ended. Who causes those to new addresses does not push out those to the peer.
+const PINGS: usize = MAX_PATHS * (5 * (1 + 10) + 2 * 6);
+/// Time in which a ping is answered, or is not.
+const ANSWERED: u64 = 5 * SECOND;
+
+/// What this wire keeps for each path.
+pub struct Link {
+    /// Pings to addresses that are new.
+    pub probes: Recent<10>,
+    /// Whether the path carries the longest datagrams.
+    pub carries: Carries,
+    /// Datagrams of data that came by the path and were opened, modulo 2^32.
+    pub opened: u32,
+}
+
+impl Link {
+    /// Nothing has come yet. A ping leaves every `interval` ticks.
+    pub fn new(interval: u64) -> Self {
+        Self { probes: Recent::default(), carries: Carries::new(interval), opened: 0 }
+    }
+}
+
+/// A ping that has left.
+struct Ping {
+    token: [u8; 8],
+    path: usize,
+    to: Target,
+    sent_us: u64,
+}
+
+/// Pings that have left and may still be answered.
+pub struct Outstanding(VecDeque<Ping>);
+
+impl Default for Outstanding {
+    fn default() -> Self {
+        Self(VecDeque::with_capacity(PINGS))
+    }
+}
+
+impl Outstanding {
+    /// Takes note of a ping.
+    pub fn pinged(&mut self, token: [u8; 8], path: usize, target: Target, now_us: u64) {
+        if self.0.len() == PINGS {
+            self.0.pop_front();
+        }
+        self.0.push_back(Ping { token, path, to: target, sent_us: now_us });
+    }
+
+    /// Takes a pong: if it comes from where its ping went, and in time, the path answers and the peer is there. Whether it does.
+    pub fn ponged(
+        &mut self,
+        paths: &mut Paths<Link>,
+        token: [u8; 8],
+        number: usize,
+        source: Option<Endpoint>,
+        tick: u64,
+        now_us: u64,
+    ) -> bool {
+        let answers = |ping: &Ping| {
+            let in_time = now_us < ping.sent_us + ANSWERED;
+            ping.token == token
+                && ping.path == number
+                && in_time
+                && match ping.to {
+                    Target::Learned(to) => source.is_some_and(|source| source.remote == to.remote),
+                    Target::Fixed(_) | Target::Unknown => true,
+                }
+        };
+        let Some(at) = self.0.iter().position(answers) else { return false };
+        let (Some(ping), Some(path)) = (self.0.remove(at), paths.all.get_mut(number)) else { return false };
+        path.estimate.answered(tick, now_us.saturating_sub(ping.sent_us));
+        // To the place it has come from: where the ping's source address was gone, that is another one of ours. Of a fixed peer the
+        // kernel's choice stays the kernel's.
+        if let Some(source) = source.filter(|_| !matches!(ping.to, Target::Fixed(Endpoint { local: None, .. }))) {
+            path.remote.is_at(source);
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use privsep::ipc::{Address, PathReport, Remote};
+
+    use super::*;
+    use crate::wire::paths::Path;
+    use crate::wire::paths::estimate::SERVES;
+    use crate::wire::paths::path::QUIET;
+
+    /// Paths, and pings that have left by them.
+    struct Pinged {
+        paths: Paths<Link>,
+        pings: Outstanding,
+    }
+
+    impl Pinged {
+        fn ponged(&mut self, token: [u8; 8], path: usize, source: Option<Endpoint>, tick: u64, now_us: u64) -> bool {
+            self.pings.ponged(&mut self.paths, token, path, source, tick, now_us)
+        }
+    }
+
+    /// "It counts once, within 5 s, and by the path and from the address that the ping went to."
+    #[test]
+    fn a_pong_counts_once_and_in_time_and_from_where_its_ping_went() {
+        let [there, elsewhere] = [1, 2].map(|last| SocketAddr::from(([192, 0, 2, last], 6000)));
+        let learned = Remote::Learned { address: None, port: None };
+        let paths = [learned, learned, Remote::Fixed(Address(there))];
+        let fixed = Target::Fixed(there.into());
+        let [there, elsewhere] = [there, elsewhere].map(Endpoint::from);
+        let other_local = Endpoint { local: Some([192, 0, 2, 9].into()), ..there };
+        let path = |remote| Path::new(remote, &PathReport::default(), 1, 1472, Link::new(1));
+        let new = || Pinged { paths: Paths::new(paths.iter().map(path).collect(), 0), pings: Outstanding::default() };
+        let token = [7; 8];
+        let asked = |path, target| {
+            let mut pinged = new();
+            pinged.pings.pinged(token, path, target, 1_000_000);
+            pinged
+        };
+        let mut right = asked(0, Target::Learned(there));
+        assert!(right.ponged(token, 0, Some(there), 9, 5_999_999));
+        assert_eq!(right.paths.all[0].remote.target(), Target::Learned(there));
+        let report = right.paths.all[0].report(0);
+        assert_eq!((report.last_pong, report.rtt_us), (9, 4_999_999));
+        assert!(!right.ponged(token, 0, Some(there), 10, 1_000_001), "twice");
+        for (token, path, source, now_us) in [
+            (token, 0, Some(there), 6_000_000),
+            (token, 0, Some(elsewhere), 1_000_001),
+            (token, 0, None, 1_000_001),
+            (token, 1, Some(there), 1_000_001),
+            ([8; 8], 0, Some(there), 1_000_001),
+        ] {
+            let mut wrong = asked(0, Target::Learned(there));
+            assert!(!wrong.ponged(token, path, source, 9, now_us), "{token:?} {path} {source:?} {now_us}");
+            assert!(wrong.paths.all.iter().all(|path| path.report(0).last_pong == 0));
+            assert!(!wrong.paths.all.iter().any(|path| path.remote.target() == Target::Learned(there)));
+            // The right one still counts.
+            assert_eq!(wrong.ponged([7; 8], 0, Some(there), 9, now_us), now_us < 6_000_000);
+        }
+        // Another of our addresses is where the peer is heard from now on.
+        let mut moved = asked(0, Target::Learned(there));
+        assert!(moved.ponged(token, 0, Some(other_local), 9, 1_000_001));
+        assert_eq!(moved.paths.all[0].remote.target(), Target::Learned(other_local));
+        assert!(
+            moved.paths.all[0].is_from_peer(Some(other_local), 9) && !moved.paths.all[0].is_from_peer(Some(there), 9)
+        );
+        // Where the peer is fixed, it is not told from where.
+        assert!(asked(2, fixed).ponged(token, 2, None, 9, 1_000_000));
+        assert!(!new().ponged(token, 0, Some(there), 9, 0));
+    }
+
+    #[test]
+    fn a_fixed_peer_is_answered_from_where_it_asks_while_nothing_else_serves() {
+        let remote = SocketAddr::from(([192, 0, 2, 1], 6000));
+        let new = |report: &PathReport| Path::new(&Remote::Fixed(Address(remote)), report, 1, 1472, Link::new(1));
+        let path = new(&PathReport::default());
+        let [any, asked, other] =
+            [None, Some([192, 0, 2, 9].into()), Some([192, 0, 2, 8].into())].map(|local| Endpoint { remote, local });
+        // At the start the kernel's choice has its time, but for answers.
+        assert!(path.is_from_peer(Some(asked), SERVES) && !path.is_from_peer(Some(asked), SERVES + 1));
+        assert_eq!(
+            (path.answer_to(Some(asked)), path.remote.target()),
+            (Some(Target::Fixed(asked)), Target::Fixed(any))
+        );
+        let mut pinged = Pinged { paths: Paths::new(vec![path], 0), pings: Outstanding::default() };
+        for (number, to, then) in [(0, any, any), (1, asked, asked), (2, any, asked), (3, asked, other)] {
+            pinged.pings.pinged([number; 8], 0, Target::Fixed(to), 0);
+            let source = if then == any { asked } else { then };
+            assert!(pinged.ponged([number; 8], 0, Some(source), 1, 1));
+            assert_eq!(pinged.paths.all[0].remote.target(), Target::Fixed(then), "{number}");
+        }
+        let path = &mut pinged.paths.all[0];
+        assert!(path.is_from_peer(Some(other), 9) && !path.is_from_peer(Some(asked), 1));
+        // The next worker begins with it, and it is forgotten when nothing of the peer comes.
+        let mut path = new(&path.report(0));
+        let quiet_us = QUIET * SECOND;
+        path.on_tick(quiet_us - 1, false);
+        assert_eq!(path.remote.target(), Target::Fixed(other));
+        path.received_us = Some(1);
+        path.on_tick(quiet_us, false);
+        assert_eq!(path.remote.target(), Target::Fixed(other));
+        path.on_tick(quiet_us + 1, true);
+        assert_eq!(path.remote.target(), Target::Fixed(any));
+    }
+}
