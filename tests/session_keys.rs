@@ -105,7 +105,8 @@ impl Peer {
         });
         let Answered::Keys(keys) = answered else { panic!("the short form") };
         let mut ping =
-            [&[0; crypt::HEADER][..], &content::ping([1; 8], content::Passed::default()), &[0; crypt::TAG]].concat();
+            [&[0; crypt::HEADER][..], &content::ping([1; 8], content::DatagramCounts::default()), &[0; crypt::TAG]]
+                .concat();
         Sending::new(&keys).seal(0, &mut ping).unwrap();
         self.ask(&ping, |answer| (crypt::receiver(answer) == Some(keys.our_index)).then_some(()));
         keys

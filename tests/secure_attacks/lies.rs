@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use ethudp_worker::batch::Batch;
 use ethudp_worker::wire::secure::content::{self, fragment_header};
 use ethudp_worker::wire::secure::keys::{KEY, Pair};
-use ethudp_worker::wire::secure::{Session, Told};
+use ethudp_worker::wire::secure::{Session, SessionConfig};
 use ethudp_worker::wire::{Counters, Outbox};
 use privsep::ipc::{Address, Remote, Secure, State, Timestamp};
 
@@ -31,7 +31,7 @@ impl Peer {
         socket.connect("192.0.2.2:6000").unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
         let state = State::default();
-        let session = Session::new(Told {
+        let session = Session::new(SessionConfig {
             pair: Pair::new(&ends_keys(A).0, ends_keys(B).1, &[0; KEY], [0; 8]).unwrap(),
             secure: &Secure { datagram: 1472, ping_interval: 1, ..Secure::default() },
             offer: 3,

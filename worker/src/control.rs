@@ -1,6 +1,7 @@
 //! The main thread: joins the inward loop, the time and the conversation with the supervisor.
 
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -45,13 +46,6 @@ pub struct Control<'a> {
     unsent: VecDeque<Report>,
 }
 
-/// Whether to go on.
-#[derive(PartialEq, Eq)]
-enum Flow {
-    Continue,
-    End,
-}
-
 impl<'a> Control<'a> {
     /// `state` is what the supervisor has told.
     pub fn new(supervisor: &'a Supervisor, inward: Inward, state: State) -> Self {
@@ -78,7 +72,7 @@ impl<'a> Control<'a> {
                 continue;
             }
             look_us = now_us + LOOK_US;
-            if self.sleep(busy) && self.hear()? == Flow::End {
+            if self.sleep(busy) && self.hear()?.is_break() {
                 return Ok(());
             }
         }
@@ -109,10 +103,10 @@ impl<'a> Control<'a> {
     }
 
     /// Takes one message.
-    fn hear(&mut self) -> Result<Flow, Error> {
+    fn hear(&mut self) -> Result<ControlFlow<()>, Error> {
         let shared = Arc::clone(&self.inward.shared);
         match self.supervisor.recv()? {
-            None => return Ok(Flow::End),
+            None => return Ok(ControlFlow::Break(())),
             Some((ToWorker::Report, _)) => {
                 shared.asked.store(true, Relaxed);
                 self.want_report();
@@ -122,7 +116,7 @@ impl<'a> Control<'a> {
                 return Err(Error::Violation("second start"));
             }
         }
-        Ok(Flow::Continue)
+        Ok(ControlFlow::Continue(()))
     }
 
     /// Has the other loop pass, for a report.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use aws_lc_rs::agreement::{PrivateKey, X25519};
 use ethudp_worker::batch::Batch;
 use ethudp_worker::wire::secure::keys::{KEY, Pair, public};
-use ethudp_worker::wire::secure::{CipherKind, Keys, Opening, Sending, Session, Told};
+use ethudp_worker::wire::secure::{CipherKind, Keys, Opening, Sending, Session, SessionConfig};
 use ethudp_worker::wire::{Counters, Outbox};
 use privsep::ipc::{Address, Remote, Secure, State, Timestamp};
 use privsep::sys::worker::heap::Wiping;
@@ -128,7 +128,7 @@ fn session(end: usize, drawn: &Drawn) -> Box<Session> {
             drawn.lock().unwrap().push(Masked::new(to));
         }
     };
-    Box::new(Session::new(Told {
+    Box::new(Session::new(SessionConfig {
         pair: Pair::new(&private(end), public(&peer).unwrap(), &bytes(20), [0; 8]).unwrap(),
         offer: 3,
         remotes: &[Remote::Fixed(Address(home(1 - end)))],

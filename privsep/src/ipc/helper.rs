@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Message;
 
-/// Paths of a tunnel at most, whatever its wire.
+/// Most paths of a tunnel, whatever its wire: the memory of workers is made for as many. A configuration may allow fewer.
 pub const MAX_PATHS: usize = 8;
 
 /// A socket address. Unlike the standard library's own encoding, this one keeps the scope of a link-local address.

@@ -192,7 +192,7 @@ mod tests {
         // The pipe reports its end only when every copy of its other side is closed.
         let (reader, writer) = nix::unistd::pipe().unwrap();
         let bytes = postcard::to_allocvec(&Note::WithDescriptor).unwrap();
-        for count in [2, scm::MAX + 1, 200] {
+        for count in [2, 17, 200] {
             scm::send(a.as_fd(), &bytes, &vec![writer.as_fd(); count], MsgFlags::empty()).unwrap();
             assert!(matches!(b.recv(), Err(Error::Violation(_))), "{count} descriptors");
         }

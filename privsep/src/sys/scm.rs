@@ -6,9 +6,6 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 
-/// Descriptors that one packet can carry at most.
-pub const MAX: usize = 16;
-
 /// Sends `bytes` as one packet, with copies of `descriptors`. A peer that has gone is `BrokenPipe`, never a signal.
 pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>], flags: MsgFlags) -> io::Result<()> {
     let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
@@ -26,8 +23,7 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>]
 /// Receives one packet: its length in `buffer` and its descriptors, close-on-exec. Length 0 is end of file.
 ///
 /// # Errors
-/// `InvalidData` if the packet was longer than `buffer` or carried more than [`MAX`] descriptors; those that did arrive
-/// are closed.
+/// `InvalidData` if the packet was longer than `buffer`; its descriptors are closed.
 pub fn recv(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     // Room for all that the kernel can pass in one packet (SCM_MAX_FD): descriptors that did not fit would be open, and
     // their numbers would be unknown, so that they could not be closed.
@@ -50,8 +46,7 @@ pub fn recv(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Vec
             }
         }
     }
-    let truncated = packet.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
-    if truncated || descriptors.len() > MAX {
+    if packet.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) {
         return Err(io::ErrorKind::InvalidData.into());
     }
     Ok((packet.bytes, descriptors))

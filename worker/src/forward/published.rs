@@ -49,17 +49,17 @@ mod tests {
 
     /// What it is set to becomes the number of the version that others see meanwhile.
     #[derive(PartialEq)]
-    struct Seen(u64);
+    struct Version(u64);
 
-    static SEEN: Published<Seen> = Published { version: AtomicU64::new(7), value: Mutex::new(Seen(0)) };
+    static VERSION: Published<Version> = Published { version: AtomicU64::new(7), value: Mutex::new(Version(0)) };
 
-    impl Clone for Seen {
+    impl Clone for Version {
         fn clone(&self) -> Self {
             Self(self.0)
         }
 
         fn clone_from(&mut self, _: &Self) {
-            self.0 = SEEN.version.load(Ordering::Acquire);
+            self.0 = VERSION.version.load(Ordering::Acquire);
         }
     }
 
@@ -67,8 +67,8 @@ mod tests {
     #[test]
     fn a_version_is_told_when_its_value_is_there_and_not_before() {
         let mut found = 0;
-        SEEN.set(&Seen(0));
-        SEEN.look(&mut 7, |seen| found = seen.0);
-        assert_eq!((found, SEEN.version.load(Ordering::Acquire)), (7, 8));
+        VERSION.set(&Version(0));
+        VERSION.look(&mut 7, |seen| found = seen.0);
+        assert_eq!((found, VERSION.version.load(Ordering::Acquire)), (7, 8));
     }
 }

@@ -21,7 +21,7 @@ use crate::wire::secure::content::{self, Content};
 use crate::wire::secure::crypt::{HEADER, TAG};
 use crate::wire::secure::keys::MACS;
 use crate::wire::secure::message::{Form, INITIATION, RESPONSE};
-use crate::wire::secure::{Sealer, Session, Told};
+use crate::wire::secure::{Sealer, Session, SessionConfig};
 use crate::wire::{Counters, Departure, Outbox};
 
 const SECOND: u64 = 1_000_000;
@@ -195,7 +195,7 @@ fn session_of(
     now: u64,
     starts: u64,
 ) -> Session {
-    Session::new(Told {
+    Session::new(SessionConfig {
         pair: pair_of(keys),
         secure: &Secure { datagram, ping_interval: 1, ..Secure::default() },
         offer,

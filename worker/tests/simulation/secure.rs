@@ -21,7 +21,7 @@ use ethudp_worker::batch::Batch;
 use ethudp_worker::endpoint::Target;
 use ethudp_worker::wire::secure::keys::{KEY, Pair};
 use ethudp_worker::wire::secure::message::{self, Message};
-use ethudp_worker::wire::secure::{Sealer, Session, Told};
+use ethudp_worker::wire::secure::{Sealer, Session, SessionConfig};
 use ethudp_worker::wire::{Counters, Departure, Outbox};
 use privsep::ipc::{Address, PathReport, Remote, State, Timestamp};
 
@@ -244,7 +244,7 @@ fn session(kind: &Kind, state: &State, started: u64, wall: &Arc<AtomicU64>, seed
         all.swap(0, 1);
     }
     let (mut random, wall) = (Random::new(seed), Arc::clone(wall));
-    Session::new(Told {
+    Session::new(SessionConfig {
         pair: Pair::new(&all[which].0, all[1 - which].1, &[7; KEY], [5; 8]).unwrap(),
         secure: &privsep::ipc::Secure { datagram, ping_interval, ..privsep::ipc::Secure::default() },
         offer,

@@ -58,7 +58,7 @@ pub enum Content<'a> {
 
 /// How many datagrams of data have passed by a path, as the sender of a ping or pong counts, modulo 2^32.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Passed {
+pub struct DatagramCounts {
     /// It has opened.
     pub opened: u32,
     /// It has sent.
@@ -214,16 +214,16 @@ pub fn fragment_header(number: usize, each: usize, whole: usize, identification:
 }
 
 /// A ping.
-pub fn ping(token: [u8; 8], passed: Passed) -> [u8; PINGED] {
+pub fn ping(token: [u8; 8], passed: DatagramCounts) -> [u8; PINGED] {
     with_passed(PING, token, passed)
 }
 
 /// A pong.
-pub fn pong(token: [u8; 8], passed: Passed) -> [u8; PINGED] {
+pub fn pong(token: [u8; 8], passed: DatagramCounts) -> [u8; PINGED] {
     with_passed(PONG, token, passed)
 }
 
-fn with_passed(kind: u8, token: [u8; 8], passed: Passed) -> [u8; PINGED] {
+fn with_passed(kind: u8, token: [u8; 8], passed: DatagramCounts) -> [u8; PINGED] {
     let mut content = [0; PINGED];
     content[0] = kind;
     content[4..12].copy_from_slice(&token);
@@ -298,7 +298,7 @@ mod tests {
 
     #[test]
     fn a_ping_is_as_specified_and_may_have_more() {
-        let (token, passed) = ([1, 2, 3, 4, 5, 6, 7, 8], Passed { opened: 0x0a0b_0c0d, sent: 0xffff_fffe });
+        let (token, passed) = ([1, 2, 3, 4, 5, 6, 7, 8], DatagramCounts { opened: 0x0a0b_0c0d, sent: 0xffff_fffe });
         for (content, kind) in [(ping(token, passed), 3), (pong(token, passed), 4)] {
             let expected = [kind, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 255, 255, 255, 254];
             assert_eq!(content, expected);

@@ -18,7 +18,7 @@ mod tests;
 pub mod unpack;
 pub mod window;
 
-pub use session::{Session, Told};
+pub use session::{Session, SessionConfig};
 use std::io;
 
 use privsep::ipc::{Secure, SecureSecrets, Settings, State, Timestamp};
@@ -81,7 +81,7 @@ pub fn machines(
         keys::Pair::new(&private, secure.peer_key, &psk, secure.tunnel).map_err(|error| wrong(&error.to_string()))?;
     // ML-KEM draws by itself. The first draw makes calls that a confined worker may not.
     aws_lc_rs::rand::fill(&mut [0; 1]).map_err(|_| wrong("no random bytes"))?;
-    let session = Session::new(Told {
+    let session = Session::new(SessionConfig {
         pair,
         secure,
         offer: offer(),

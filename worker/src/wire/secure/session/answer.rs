@@ -2,9 +2,9 @@
 
 use privsep::ipc::{Timestamp, Trouble};
 
-use super::attempt::Stage as Sent;
-use super::slots::{Established, Stage, Waiting};
-use super::{From, SECOND, SILENT, Session};
+use super::attempt::AttemptStage;
+use super::slots::{Established, Waiting, WaitingStage};
+use super::{Arrival, SECOND, SILENT, Session};
 use crate::endpoint::Target;
 use crate::wire::outbox::Outbox;
 use crate::wire::secure::handshake::{Answered, Refused, Responded, respond};
@@ -14,14 +14,14 @@ use crate::wire::secure::message::{self, Form, Initiation, Kem, Message, Respons
 const STALE: u64 = 10_000_000_000;
 
 /// An initiation that counts and is not computed yet.
-pub struct Kept {
-    from: From,
+pub struct PendingInitiation {
+    from: Arrival,
     timestamp: Timestamp,
     bytes: Vec<u8>,
 }
 
 impl Session {
-    pub(super) fn handshake(&mut self, from: From, message: &Message, bytes: &[u8], out: &mut Outbox) {
+    pub(super) fn handshake(&mut self, from: Arrival, message: &Message, bytes: &[u8], out: &mut Outbox) {
         match message {
             Message::KemKey(kem) => self.kem_key(from, kem, out),
             Message::KemCiphertext(kem) => self.kem_ciphertext(from, kem),
@@ -48,7 +48,7 @@ impl Session {
     }
 
     /// A message of this version with another length.
-    fn draft(&mut self, from: From, bytes: &[u8]) {
+    fn draft(&mut self, from: Arrival, bytes: &[u8]) {
         self.counts.dropped_messages += 1;
         let may_be_peer = self.paths.all[from.path].is_from_peer(from.source, self.tick);
         if self.strangers.allows(from.now_us) && (may_be_peer || self.pair.is_for_us(bytes)) {
@@ -71,7 +71,7 @@ impl Session {
     }
 
     /// A message whose `mac0` is wrong.
-    fn of_a_stranger(&mut self, from: From, bytes: &[u8]) {
+    fn of_a_stranger(&mut self, from: Arrival, bytes: &[u8]) {
         self.counts.auth_failures += 1;
         if !self.strangers.allows(from.now_us) {
             return;
@@ -83,7 +83,7 @@ impl Session {
         }
     }
 
-    fn initiation(&mut self, from: From, initiation: &Initiation, out: &mut Outbox) {
+    fn initiation(&mut self, from: Arrival, initiation: &Initiation, out: &mut Outbox) {
         let waits = self.slots.waiting.as_ref();
         if waits.is_some_and(|waiting| waiting.is_answer_to(initiation)) {
             if self.repeated.allows(from.now_us) {
@@ -94,7 +94,7 @@ impl Session {
             return;
         }
         // The peer's own is newer than all that was recorded.
-        let newest = waits.map(|waiting| waiting.timestamp).max(self.kept.as_ref().map(|kept| kept.timestamp));
+        let newest = waits.map(|waiting| waiting.timestamp).max(self.pending.as_ref().map(|pending| pending.timestamp));
         let is_heard = initiation.timestamp <= self.heard;
         if is_heard || newest.is_some_and(|newest| initiation.timestamp <= newest) {
             self.counts.dropped_initiations += 1;
@@ -109,13 +109,13 @@ impl Session {
         if !self.is_whole(initiation.bytes) {
             return;
         }
-        let kept = Kept { from, timestamp: initiation.timestamp, bytes: initiation.bytes.to_vec() };
-        self.counts.dropped_initiations += u64::from(self.kept.replace(kept).is_some());
-        self.answer_kept(from.now_us, out);
+        let pending = PendingInitiation { from, timestamp: initiation.timestamp, bytes: initiation.bytes.to_vec() };
+        self.counts.dropped_initiations += u64::from(self.pending.replace(pending).is_some());
+        self.answer_pending(from.now_us, out);
     }
 
     /// Answers an initiation that is refused because of its timestamp by one of this end's own: a response needs no clock.
-    fn reply_to_stale(&mut self, from: From, initiation: &Initiation, out: &mut Outbox) {
+    fn reply_to_stale(&mut self, from: Arrival, initiation: &Initiation, out: &mut Outbox) {
         // What is opened may have been held back: only a pong is new.
         let is_young = |current: &Established| from.now_us < current.born_us + SILENT * self.interval * SECOND;
         let works =
@@ -139,15 +139,15 @@ impl Session {
         }
     }
 
-    /// Answers the initiation that is kept, if there is room. It is newer than any that was answered or confirmed meanwhile.
-    pub(super) fn answer_kept(&mut self, now_us: u64, out: &mut Outbox) {
-        let Some(kept) = self.kept.take_if(|_| self.initiations.allows(now_us)) else { return };
-        if let Some(Message::Initiation(initiation)) = message::parse(&kept.bytes) {
-            self.respond(From { now_us, ..kept.from }, &initiation, out);
+    /// Answers the initiation that is pending, if there is room. It is newer than any that was answered or confirmed meanwhile.
+    pub(super) fn answer_pending(&mut self, now_us: u64, out: &mut Outbox) {
+        let Some(pending) = self.pending.take_if(|_| self.initiations.allows(now_us)) else { return };
+        if let Some(Message::Initiation(initiation)) = message::parse(&pending.bytes) {
+            self.respond(Arrival { now_us, ..pending.from }, &initiation, out);
         }
     }
 
-    fn respond(&mut self, from: From, initiation: &Initiation, out: &mut Outbox) {
+    fn respond(&mut self, from: Arrival, initiation: &Initiation, out: &mut Outbox) {
         if !self.calls.allows(from.now_us) {
             self.say_trouble(Trouble::StolenKey);
         }
@@ -158,9 +158,9 @@ impl Session {
         };
         let stage = match responded {
             Responded::Keys(keys) => {
-                Stage::Datagram(Established::new(&keys, false, self.pair.gives_way(), from.now_us), None)
+                WaitingStage::Datagram(Established::new(&keys, false, self.pair.gives_way(), from.now_us), None)
             }
-            Responded::Kem(kem) => Stage::KemKey(kem),
+            Responded::Kem(kem) => WaitingStage::KemKey(kem),
         };
         let (timestamp, mac2) = (initiation.timestamp, initiation.mac2());
         self.slots.waiting = Some(Waiting::new(index, timestamp, mac2, response, stage, from.now_us));
@@ -171,14 +171,15 @@ impl Session {
     }
 
     /// Answers, to where the message came from.
-    fn answer(&self, from: From, choose: impl FnOnce(&Waiting) -> Option<&[u8]>, out: &mut Outbox) {
+    fn answer(&self, from: Arrival, choose: impl FnOnce(&Waiting) -> Option<&[u8]>, out: &mut Outbox) {
         if let Some(answer) = self.slots.waiting.as_ref().and_then(choose) {
             out.post(from.path, from.target, answer);
         }
     }
 
-    fn response(&mut self, from: From, response: &Response) {
-        let Some(Sent::Initiation(_)) = self.attempts.find(response.receiver).map(|attempt| &attempt.stage) else {
+    fn response(&mut self, from: Arrival, response: &Response) {
+        let Some(AttemptStage::Initiation(_)) = self.attempts.find(response.receiver).map(|attempt| &attempt.stage)
+        else {
             // To what was forgotten, or was answered already.
             self.counts.dropped_messages += 1;
             if let Some(after_us) = self.attempts.is_late_by(response.receiver, from.now_us) {
@@ -190,10 +191,10 @@ impl Session {
             return;
         }
         let Some(attempt) = self.attempts.find(response.receiver) else { return };
-        let Sent::Initiation(initiator) = &mut attempt.stage else { return };
+        let AttemptStage::Initiation(initiator) = &mut attempt.stage else { return };
         match initiator.take(response) {
             Ok(Answered::Keys(keys)) => self.begin_current(&keys, Form::Long, &from),
-            Ok(Answered::Kem(kem)) => attempt.go_on(Sent::KemKey(kem, response.receiver), &from),
+            Ok(Answered::Kem(kem)) => attempt.go_on(AttemptStage::KemKey(kem, response.receiver), &from),
             Err(Refused::NotOffered) => self.counts.dropped_messages += 1,
             Err(_) => {
                 // What was sent is answered, if not well: a repetition of the answer is to find nothing to be computed.
@@ -203,22 +204,22 @@ impl Session {
         }
     }
 
-    fn kem_key(&mut self, from: From, kem: &Kem, out: &mut Outbox) {
+    fn kem_key(&mut self, from: Arrival, kem: &Kem, out: &mut Outbox) {
         let Some(waiting) = self.slots.waiting.as_mut().filter(|waiting| waiting.our_index == kem.receiver) else {
             self.counts.dropped_messages += 1;
             return;
         };
         match &waiting.stage {
-            Stage::KemKey(responder) => {
+            WaitingStage::KemKey(responder) => {
                 let Ok((answer, keys)) = responder.take(kem) else {
                     self.counts.auth_failures += 1;
                     return;
                 };
                 let established = Established::new(&keys, false, self.pair.gives_way(), from.now_us);
-                waiting.keys_came(Stage::Datagram(established, Some((kem.tag(), answer))), from.now_us);
+                waiting.keys_came(WaitingStage::Datagram(established, Some((kem.tag(), answer))), from.now_us);
             }
-            Stage::Datagram(_, Some((tag, _))) if *tag == kem.tag() && self.repeated.allows(from.now_us) => {}
-            Stage::Datagram(..) => {
+            WaitingStage::Datagram(_, Some((tag, _))) if *tag == kem.tag() && self.repeated.allows(from.now_us) => {}
+            WaitingStage::Datagram(..) => {
                 self.counts.dropped_messages += 1;
                 return;
             }
@@ -226,9 +227,9 @@ impl Session {
         self.answer(from, Waiting::ciphertext, out);
     }
 
-    fn kem_ciphertext(&mut self, from: From, kem: &Kem) {
+    fn kem_ciphertext(&mut self, from: Arrival, kem: &Kem) {
         let stage = self.attempts.find(kem.receiver).map(|attempt| &attempt.stage);
-        let Some(Sent::KemKey(initiator, _)) = stage else {
+        let Some(AttemptStage::KemKey(initiator, _)) = stage else {
             self.counts.dropped_messages += 1;
             return;
         };

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{From, MILLISECOND, SECOND};
+use super::{Arrival, MILLISECOND, SECOND};
 use crate::endpoint::Target;
 use crate::wire::secure::handshake::{Initiator, KemInitiator};
 use crate::wire::secure::message::Form;
@@ -17,7 +17,7 @@ const BEFORE: usize = 8;
 const AGAIN: [u64; 4] = [250 * MILLISECOND, 500 * MILLISECOND, 1000 * MILLISECOND, 2000 * MILLISECOND];
 
 /// What was sent last.
-pub enum Stage {
+pub enum AttemptStage {
     /// The initiation.
     Initiation(Box<Initiator>),
     /// The KEM key, and this end's index.
@@ -48,7 +48,7 @@ pub type Way = (usize, Target);
 
 /// One of them.
 pub struct Attempt {
-    pub stage: Stage,
+    pub stage: AttemptStage,
     /// Where its response came from: its KEM key goes there, and to where the peer is.
     to: Option<Way>,
     began_us: u64,
@@ -59,35 +59,35 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    fn new(stage: Stage, now_us: u64, ends_us: u64) -> Self {
+    fn new(stage: AttemptStage, now_us: u64, ends_us: u64) -> Self {
         Self { stage, to: None, began_us: now_us, ends_us, left: 0, next_us: now_us }
     }
 
     /// Goes on with another message, at once.
-    pub fn go_on(&mut self, stage: Stage, from: &From) {
+    pub fn go_on(&mut self, stage: AttemptStage, from: &Arrival) {
         (self.stage, self.left, self.next_us) = (stage, 0, from.now_us);
         self.to = Some((from.path, from.target));
     }
 
     /// Forgets what was sent.
     pub fn forget(&mut self) {
-        (self.stage, self.next_us) = (Stage::Forgotten, u64::MAX);
+        (self.stage, self.next_us) = (AttemptStage::Forgotten, u64::MAX);
     }
 
     /// This end's index in it.
     fn index(&self) -> Option<u32> {
         match &self.stage {
-            Stage::Initiation(initiator) => Some(initiator.our_index()),
-            Stage::KemKey(_, index) => Some(*index),
-            Stage::Forgotten => None,
+            AttemptStage::Initiation(initiator) => Some(initiator.our_index()),
+            AttemptStage::KemKey(_, index) => Some(*index),
+            AttemptStage::Forgotten => None,
         }
     }
 
     fn bytes(&self) -> Option<&[u8]> {
         match &self.stage {
-            Stage::Initiation(initiator) => Some(initiator.bytes()),
-            Stage::KemKey(kem, _) => Some(kem.bytes()),
-            Stage::Forgotten => None,
+            AttemptStage::Initiation(initiator) => Some(initiator.bytes()),
+            AttemptStage::KemKey(kem, _) => Some(kem.bytes()),
+            AttemptStage::Forgotten => None,
         }
     }
 }
@@ -134,7 +134,7 @@ impl Attempts {
     }
 
     /// Begins the next one, which lasts a little longer by chance, from 0 to 255.
-    pub fn begin(&mut self, stage: Stage, chance: u8, now_us: u64) {
+    pub fn begin(&mut self, stage: AttemptStage, chance: u8, now_us: u64) {
         let length = match self.number {
             ..2 => 2 * SECOND,
             2..12 => LENGTH,
@@ -153,7 +153,8 @@ impl Attempts {
     /// Forgets what was sent because the other end has begun, too: once, or who repeats what that has sent could keep this end from
     /// it for good. The next one begins when it is due.
     pub fn give_way(&mut self) {
-        let Some(attempt) = self.now.as_mut().filter(|attempt| !matches!(attempt.stage, Stage::Forgotten)) else {
+        let Some(attempt) = self.now.as_mut().filter(|attempt| !matches!(attempt.stage, AttemptStage::Forgotten))
+        else {
             return;
         };
         if !std::mem::replace(&mut self.gave_way, true) {
@@ -188,7 +189,10 @@ impl Attempts {
 
     /// The initiation that waits for its response.
     pub fn initiation(&self) -> Option<&[u8]> {
-        self.now.as_ref().filter(|attempt| matches!(attempt.stage, Stage::Initiation(_))).and_then(Attempt::bytes)
+        self.now
+            .as_ref()
+            .filter(|attempt| matches!(attempt.stage, AttemptStage::Initiation(_)))
+            .and_then(Attempt::bytes)
     }
 
     /// When something is due: a message, or the end of this one.

@@ -3,7 +3,7 @@
 
 mod answer;
 mod attempt;
-mod carries;
+mod length_probes;
 mod limits;
 mod outstanding;
 mod pings;
@@ -31,12 +31,12 @@ use crate::wire::counters::Counters;
 use crate::wire::outbox::Outbox;
 use crate::wire::paths::{Path, Paths};
 use crate::wire::route::Route;
-use answer::Kept;
+use answer::PendingInitiation;
 use attempt::Attempts;
 use limits::{Paced, Recent};
 use outstanding::{Link, Outstanding};
 use pings::Burst;
-use slots::{Established, Slots, Which};
+use slots::{Established, Slot, Slots};
 
 const SECOND: u64 = 1_000_000;
 const MILLISECOND: u64 = 1000;
@@ -53,7 +53,7 @@ const QUEUE: u8 = 0;
 pub type Wall = Box<dyn Fn(u64) -> Timestamp + Send>;
 
 /// What a session is told.
-pub struct Told<'a> {
+pub struct SessionConfig<'a> {
     /// Keys of both ends.
     pub pair: Pair,
     /// Settings of the wire.
@@ -98,7 +98,7 @@ pub struct Session {
     pings: Outstanding,
     /// Initiations that are computed, and the one that is next.
     initiations: Paced<20>,
-    kept: Option<Kept>,
+    pending: Option<PendingInitiation>,
     /// Initiations that are answered: a peer makes no more.
     calls: Recent<5>,
     /// Answers that are sent again.
@@ -120,7 +120,7 @@ pub struct Session {
 
 /// Where a datagram has come from: path and address, where the socket tells; where an answer goes; and when it came.
 #[derive(Clone, Copy)]
-struct From {
+struct Arrival {
     path: usize,
     source: Option<Endpoint>,
     target: Target,
@@ -129,8 +129,8 @@ struct From {
 
 impl Session {
     /// One that goes on from a state.
-    pub fn new(told: Told) -> Self {
-        let Told { pair, secure, offer, remotes, delivers, exit_after, state, wall, random } = told;
+    pub fn new(config: SessionConfig) -> Self {
+        let SessionConfig { pair, secure, offer, remotes, delivers, exit_after, state, wall, random } = config;
         let (datagram, interval) = (usize::from(secure.datagram), u64::from(secure.ping_interval.max(1)));
         let first = if datagram < Form::Long.initiation() { Form::Short } else { Form::Long };
         let before = state.secure().copied().unwrap_or_default();
@@ -154,7 +154,7 @@ impl Session {
             paths: Paths::new(paths, state.active.into()),
             pings: Outstanding::default(),
             initiations: Paced::default(),
-            kept: None,
+            pending: None,
             calls: Recent::default(),
             repeated: Recent::default(),
             stale: Paced::default(),
@@ -182,7 +182,7 @@ impl Session {
                 counts.rx_dropped_foreign.add(1);
                 return;
             };
-            self.take(From { path, source, target, now_us }, memory, datagram, found, counts, out);
+            self.take(Arrival { path, source, target, now_us }, memory, datagram, found, counts, out);
         });
         if !self.delivers {
             counters.port.tx_dropped_direction.add(batch.packets().0);
@@ -194,7 +194,7 @@ impl Session {
     /// Takes a datagram, which is there in the memory; frames are then found in it.
     fn take(
         &mut self,
-        from: From,
+        from: Arrival,
         memory: &mut [u8],
         datagram: Range<usize>,
         found: &mut Collector<'_>,
@@ -220,7 +220,7 @@ impl Session {
     /// Opens a datagram: its queue, and where in it the content is.
     fn open(
         &mut self,
-        from: From,
+        from: Arrival,
         index: u32,
         datagram: &mut [u8],
         counts: &SharedPath,
@@ -250,7 +250,7 @@ impl Session {
         if queue == QUEUE {
             path.received_us = Some(from.now_us);
         }
-        if which == Which::Waiting {
+        if which == Slot::Waiting {
             self.confirm(from.now_us);
         }
         if queue == QUEUE {
@@ -262,7 +262,7 @@ impl Session {
     /// The session that waits is confirmed. By that the peer is nowhere yet: who repeats its initiation may be faster, too.
     fn confirm(&mut self, now_us: u64) {
         let Some(waiting) = self.slots.waiting.take() else { return };
-        let slots::Stage::Datagram(established, kem) = waiting.stage else { return };
+        let slots::WaitingStage::Datagram(established, kem) = waiting.stage else { return };
         self.heard = self.heard.max(waiting.timestamp);
         self.burst = None;
         self.make_current(established, if kem.is_some() { Form::Short } else { Form::Long }, now_us);
@@ -275,11 +275,11 @@ impl Session {
         self.attempts.end(form);
         self.trouble = None;
         self.opened_us = now_us;
-        self.paths.all.iter_mut().for_each(|path| path.wire.carries.begin());
+        self.paths.all.iter_mut().for_each(|path| path.wire.length_probes.begin());
     }
 
     /// A session that this end has begun has keys.
-    fn begin_current(&mut self, keys: &super::Keys, form: Form, from: &From) {
+    fn begin_current(&mut self, keys: &super::Keys, form: Form, from: &Arrival) {
         let established = Established::new(keys, true, self.pair.gives_way(), from.now_us);
         self.make_current(established, form, from.now_us);
         let is_elsewhere = !self.paths.all[from.path].is_from_peer(from.source, self.tick);
@@ -309,7 +309,7 @@ impl Session {
             self.paths.judge(self.tick);
             self.counts.dropped_incomplete += self.unpacker.expire(now_us);
         }
-        self.answer_kept(now_us, out);
+        self.answer_pending(now_us, out);
         self.burst(now_us, counters, out);
         self.attempts.expire(now_us);
         if self.wants_a_session(now_us) && self.attempts.is_over() {
@@ -346,7 +346,8 @@ impl Session {
         self.sent = Timestamp(clock.max(self.sent.0.saturating_add(1))).bounded();
         let indices = (self.new_index(), self.peer_index);
         let made = Initiator::new(&self.pair, form, self.offer, indices, self.sent, &mut self.random);
-        let stage = made.map_or(attempt::Stage::Forgotten, |made| attempt::Stage::Initiation(Box::new(made)));
+        let stage =
+            made.map_or(attempt::AttemptStage::Forgotten, |made| attempt::AttemptStage::Initiation(Box::new(made)));
         let mut chance = [0];
         (self.random)(&mut chance);
         self.attempts.begin(stage, chance[0], now_us);
@@ -372,7 +373,7 @@ impl Session {
         let [ends, replaced] = self.slots.due_us(self.interval);
         let burst = self.burst.as_ref().map_or(u64::MAX, |burst| burst.at_us);
         let attempt = self.attempts.due_us();
-        let kept = self.kept.as_ref().map_or(u64::MAX, |_| self.initiations.next_us());
+        let pending = self.pending.as_ref().map_or(u64::MAX, |_| self.initiations.next_us());
         // An attempt that goes on, or that nobody can be sent, is no reason to wake for another.
         let wanted = if attempt == u64::MAX && self.paths.lead_somewhere() {
             let silent = if self.slots.current.is_some() { self.silent_us() } else { 0 };
@@ -380,7 +381,7 @@ impl Session {
         } else {
             u64::MAX
         };
-        [self.next_tick_us, ends, burst, attempt, kept, wanted].into_iter().fold(u64::MAX, u64::min)
+        [self.next_tick_us, ends, burst, attempt, pending, wanted].into_iter().fold(u64::MAX, u64::min)
     }
 
     /// Whether its last tick is over.
@@ -410,7 +411,9 @@ impl Session {
         State {
             tick: self.tick,
             active: self.paths.active(),
-            paths: self.paths.reports(now_us, |link, report| report.drops_longest = link.carries.drops_the_longest()),
+            paths: self
+                .paths
+                .reports(now_us, |link, report| report.drops_longest = link.length_probes.drops_the_longest()),
             wire: WireState::Secure(self.report_secure(now_us)),
             ..State::default()
         }

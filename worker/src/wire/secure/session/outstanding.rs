@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use privsep::ipc::MAX_PATHS;
 
 use super::SECOND;
-use super::carries::Carries;
+use super::length_probes::LengthProbes;
 use super::limits::Recent;
 use crate::endpoint::{Endpoint, Target};
 use crate::wire::paths::Paths;
@@ -21,7 +21,7 @@ pub struct Link {
     /// Pings to addresses that are new.
     pub probes: Recent<10>,
     /// Whether the path carries the longest datagrams.
-    pub carries: Carries,
+    pub length_probes: LengthProbes,
     /// Datagrams of data that came by the path and were opened, modulo 2^32.
     pub opened: u32,
 }
@@ -29,7 +29,7 @@ pub struct Link {
 impl Link {
     /// Nothing has come yet. A ping leaves every `interval` ticks.
     pub fn new(interval: u64) -> Self {
-        Self { probes: Recent::default(), carries: Carries::new(interval), opened: 0 }
+        Self { probes: Recent::default(), length_probes: LengthProbes::new(interval), opened: 0 }
     }
 }
 

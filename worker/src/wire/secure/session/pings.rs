@@ -2,12 +2,12 @@
 
 use privsep::ipc::SharedPath;
 
-use super::{From, MILLISECOND, QUEUE, Session};
+use super::{Arrival, MILLISECOND, QUEUE, Session};
 use crate::endpoint::Target;
 use crate::wire::counters::Counters;
 use crate::wire::outbox::Outbox;
 use crate::wire::route::Egress;
-use crate::wire::secure::content::{self, PINGED, PROBED, Passed};
+use crate::wire::secure::content::{self, DatagramCounts, PINGED, PROBED};
 use crate::wire::secure::crypt::{HEADER, TAG};
 use crate::wire::secure::unpack::Control;
 
@@ -27,7 +27,7 @@ impl Session {
     /// Takes a ping, a pong, a probe or the answer to one, that came in a datagram of `length` bytes.
     pub(super) fn control(
         &mut self,
-        from: From,
+        from: Arrival,
         control: Control,
         length: usize,
         counts: &SharedPath,
@@ -40,7 +40,7 @@ impl Session {
                 }
             }
             Control::Arrived(token, length) => {
-                self.paths.all[from.path].wire.carries.answered(token, length);
+                self.paths.all[from.path].wire.length_probes.answered(token, length);
             }
             Control::Pong(token) => {
                 if self.pings.ponged(&mut self.paths, token, from.path, from.source, self.tick, from.now_us) {
@@ -56,7 +56,7 @@ impl Session {
     }
 
     /// Asks whether the peer is where a datagram of its has come from, if that is new.
-    pub(super) fn look_for_peer(&mut self, from: From, counts: &SharedPath, out: &mut Outbox) {
+    pub(super) fn look_for_peer(&mut self, from: Arrival, counts: &SharedPath, out: &mut Outbox) {
         let path = &mut self.paths.all[from.path];
         if !path.is_from_peer(from.source, self.tick)
             && self.slots.current.is_some()
@@ -91,7 +91,7 @@ impl Session {
         for number in 0..self.paths.all.len() {
             let path = &mut self.paths.all[number];
             let Egress { target, datagram } = path.egress();
-            if target == Target::Unknown || self.slots.current.is_none() || !path.wire.carries.is_due(self.tick) {
+            if target == Target::Unknown || self.slots.current.is_none() || !path.wire.length_probes.is_due(self.tick) {
                 continue;
             }
             let [mut small, mut full] = [[0; 8]; 2];
@@ -101,16 +101,16 @@ impl Session {
             if self.say(number, target, &content::probe(small, sizes[0]), out)
                 && self.say_full(number, target, &content::probe(full, sizes[1]), out)
             {
-                self.paths.all[number].wire.carries.sent((small, sizes[0]), (full, sizes[1]));
+                self.paths.all[number].wire.length_probes.sent((small, sizes[0]), (full, sizes[1]));
             }
         }
     }
 
     /// What has passed by a path.
-    fn passed(&self, path: usize, counts: &SharedPath) -> Passed {
+    fn passed(&self, path: usize, counts: &SharedPath) -> DatagramCounts {
         #[allow(clippy::cast_possible_truncation)] // Modulo 2^32.
         let sent = counts.tx_datagrams.get() as u32;
-        Passed { opened: self.paths.all[path].wire.opened, sent }
+        DatagramCounts { opened: self.paths.all[path].wire.opened, sent }
     }
 
     /// Sends a probe as long as the longest datagram; false where it does not leave.

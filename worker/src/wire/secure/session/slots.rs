@@ -76,12 +76,12 @@ pub struct Waiting {
     pub timestamp: Timestamp,
     pub mac2: [u8; MAC],
     pub response: Vec<u8>,
-    pub stage: Stage,
+    pub stage: WaitingStage,
 }
 
 /// What a session waits for.
 #[allow(clippy::large_enum_variant)] // There is one.
-pub enum Stage {
+pub enum WaitingStage {
     /// A KEM key.
     KemKey(Box<KemResponder>),
     /// A datagram; in the short form with the tag of the KEM key, and its answer.
@@ -94,7 +94,7 @@ impl Waiting {
         timestamp: Timestamp,
         mac2: [u8; MAC],
         response: Vec<u8>,
-        stage: Stage,
+        stage: WaitingStage,
         now_us: u64,
     ) -> Self {
         Self { our_index, since_us: now_us, timestamp, mac2, response, stage }
@@ -108,22 +108,22 @@ impl Waiting {
     }
 
     /// The last message of the handshake has been sent: the time for which it waits begins.
-    pub fn keys_came(&mut self, stage: Stage, now_us: u64) {
+    pub fn keys_came(&mut self, stage: WaitingStage, now_us: u64) {
         (self.stage, self.since_us) = (stage, now_us);
     }
 
     /// The answer to the KEM key.
     pub fn ciphertext(&self) -> Option<&[u8]> {
         match &self.stage {
-            Stage::Datagram(_, Some((_, answer))) => Some(answer),
+            WaitingStage::Datagram(_, Some((_, answer))) => Some(answer),
             _ => None,
         }
     }
 }
 
-/// Which of them.
+/// Slot of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Which {
+pub enum Slot {
     Current,
     Waiting,
     Going,
@@ -141,14 +141,14 @@ pub struct Slots {
 
 impl Slots {
     /// The one that datagrams with this index are for.
-    pub fn find(&mut self, index: u32) -> Option<(Which, &mut Established)> {
+    pub fn find(&mut self, index: u32) -> Option<(Slot, &mut Established)> {
         let waiting = self.waiting.as_mut().and_then(|waiting| match &mut waiting.stage {
-            Stage::Datagram(established, _) => Some(established),
-            Stage::KemKey(_) => None,
+            WaitingStage::Datagram(established, _) => Some(established),
+            WaitingStage::KemKey(_) => None,
         });
-        let current = self.current.as_mut().map(|slot| (Which::Current, slot));
-        let waiting = waiting.map(|slot| (Which::Waiting, slot));
-        let going = self.going.iter_mut().map(|slot| (Which::Going, slot));
+        let current = self.current.as_mut().map(|slot| (Slot::Current, slot));
+        let waiting = waiting.map(|slot| (Slot::Waiting, slot));
+        let going = self.going.iter_mut().map(|slot| (Slot::Going, slot));
         current.into_iter().chain(waiting).chain(going).find(|(_, slot)| slot.our_index == index)
     }
 

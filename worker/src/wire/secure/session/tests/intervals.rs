@@ -71,7 +71,7 @@ fn a_wrong_rest_keeps_no_answer_from_the_peer() {
     }
     let stale = only(end(1, 2, 0, false, SecureState::default(), 0).on_time(0));
     assert_eq!(second.receive(&stale, home(1), 200 * SECOND + 1).len(), 1);
-    // "Which is looked at 1000 times a second at most."
+    // "Slot is looked at 1000 times a second at most."
     let failures = |second: &End| second.session.report_secure(0).counts.auth_failures;
     let before = failures(&second);
     for _ in 0..3000 {

@@ -79,7 +79,7 @@ impl<'a> Kind<'a> {
 
     fn end(self) -> End {
         let Self { ours, theirs, psk, remotes, datagram, ping_interval, secure, wall } = self;
-        let session = Session::new(Told {
+        let session = Session::new(SessionConfig {
             pair: Pair::new(&[ours; KEY], public_of(theirs), &[psk; KEY], [0; 8]).unwrap(),
             secure: &Secure { datagram, ping_interval, ..Secure::default() },
             offer: 3,

@@ -11,7 +11,7 @@ fn established(ours: u8, theirs: u8) -> (End, End) {
     ends
 }
 
-/// Which ends begin, and when first, from one time to another, with nothing on the way that `passes` says does not.
+/// Slot ends begin, and when first, from one time to another, with nothing on the way that `passes` says does not.
 fn begin(
     ends: &mut (End, End),
     from_us: u64,

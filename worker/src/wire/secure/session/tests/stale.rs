@@ -164,7 +164,8 @@ fn other_queues_do_not_say_where_the_peer_is() {
     }
     // Nor is a ping of another queue answered.
     let ping = |queue| {
-        let mut datagram = [&[0; HEADER][..], &content::ping([7; 8], content::Passed::default()), &[0; TAG]].concat();
+        let mut datagram =
+            [&[0; HEADER][..], &content::ping([7; 8], content::DatagramCounts::default()), &[0; TAG]].concat();
         first.session.route().sending.as_ref().unwrap().seal(queue, &mut datagram).unwrap();
         datagram
     };

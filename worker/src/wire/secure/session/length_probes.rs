@@ -10,7 +10,7 @@ const LOST: u8 = 4;
 /// The probes of one path. A round is a small one and one of full length; only where the small one was answered does it count
 /// whether the other was, so that neither a path that is down nor a peer that answers no probe says anything.
 #[derive(Debug)]
-pub struct Carries {
+pub struct LengthProbes {
     /// Ticks of a ping interval.
     interval: u64,
     /// When the next round is due; the first one is a round after the first tick with a session.
@@ -33,7 +33,7 @@ enum Probe {
     Answered,
 }
 
-impl Carries {
+impl LengthProbes {
     /// Nothing is known yet. A ping leaves every `interval` ticks.
     pub fn new(interval: u64) -> Self {
         Self { interval, next_tick: None, small: Probe::None, full: Probe::None, lost: 0, arrived: false }
@@ -91,7 +91,7 @@ mod tests {
 
     /// Rounds of which the probes are answered, or not; what is known after each.
     fn rounds(answers: &[(bool, bool)]) -> Vec<Option<bool>> {
-        let (mut carries, mut token, mut tick) = (Carries::new(1), 0, 1000);
+        let (mut carries, mut token, mut tick) = (LengthProbes::new(1), 0, 1000);
         assert!(!carries.is_due(tick));
         tick += ROUND;
         let known = answers.iter().map(|&(small, full)| {
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_new_session_begins_a_round_and_loses_none() {
-        let mut carries = Carries::new(1);
+        let mut carries = LengthProbes::new(1);
         assert!(!carries.is_due(1) && carries.is_due(1 + ROUND));
         carries.sent(([1; 8], 44), ([2; 8], 1472));
         carries.answered([1; 8], 44);
