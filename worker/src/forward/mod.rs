@@ -28,7 +28,7 @@ use crate::wire::{Counters, Route};
 const REST_US: u64 = 100_000;
 /// Longest wait for room in a queue before what is left of a batch is dropped.
 const QUEUE_WAIT_US: u64 = 100_000;
-/// Time of a port without room from which on nobody waits for it: a path is down after four seconds without a PONG.
+/// Time of a port without room from which on nobody waits for it: a path is down after more than five seconds without a PONG.
 const FULL_US: u64 = 1_000_000;
 /// Longest time that a new worker spends on what waited for it.
 const DRAINING_US: u64 = 100_000;
