@@ -6,6 +6,10 @@
 mod cli;
 mod error;
 mod filter;
+/// Checks that the fuzz targets and the replay of their seeds run.
+#[cfg(any(test, feature = "fuzzing"))]
+#[path = "../fuzz/supervisor/mod.rs"]
+pub mod fuzzing;
 mod log;
 mod service;
 mod status;
@@ -14,7 +18,6 @@ mod tunnel;
 
 use std::process::ExitCode;
 
-pub use cli::fuzzing;
 use cli::{Command, check, init, keys, show};
 pub use error::Error;
 use filter::compiler;

@@ -8,7 +8,7 @@ use privsep::ipc::Cipher;
 use privsep::ipc::Secret;
 
 use crate::Error;
-use crate::cli::init::trusted;
+use crate::cli::init::files::trusted;
 use crate::service::directory::{Directory, remedy};
 use crate::tunnel::{self, Classic, Port, Tunnel, address, cipher, names};
 

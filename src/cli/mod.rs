@@ -2,11 +2,11 @@
 
 mod arguments;
 pub mod check;
-mod classic;
-mod convert;
-pub mod fuzzing;
+pub mod classic;
+pub mod convert;
 pub mod init;
 pub mod keys;
+mod location;
 mod modern;
 pub mod run;
 pub mod show;
@@ -35,7 +35,7 @@ pub enum Command {
     /// Make a key, or the public one of a key.
     Key(keys::Wanted),
     /// Make or complete the files of a tunnel.
-    Init(init::Options),
+    Init(init::given::Options),
     /// Print this and end.
     Text(String),
 }

@@ -1,7 +1,6 @@
 //! The command line with subcommands: `ethudp up`, `check`, `show`, `init` and the others.
 
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
@@ -9,7 +8,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use nix::unistd::geteuid;
 
 use super::keys::Wanted;
-use super::{Command, check, classic, convert, init};
+use super::{Command, check, classic, convert, init, location};
 use crate::Error;
 use crate::log::{self, Level};
 use crate::service::{control_socket, identity};
@@ -63,7 +62,7 @@ enum Action {
         arguments: Vec<OsString>,
     },
     /// Make key and file of a tunnel, and a line for the other end; with the other end's line they are complete
-    Init(init::Options),
+    Init(init::given::Options),
     /// Print a new private key
     Genkey(NoFile),
     /// Print the public key of the private one on standard input
@@ -115,7 +114,7 @@ pub fn help() -> String {
 
 /// Parses all arguments, the program's name among them.
 pub fn parse(arguments: Vec<OsString>) -> Result<Command, Error> {
-    let has_line = arguments.iter().any(|word| init::has_line(&word.to_string_lossy()));
+    let has_line = arguments.iter().any(|word| init::paste::has_line(&word.to_string_lossy()));
     let broken = if has_line { "; if the line of --peer was broken in two, put it in quotes" } else { "" };
     let action = match Arguments::try_parse_from(arguments) {
         Ok(Arguments { action }) => action,
@@ -133,7 +132,7 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Command, Error> {
             });
             can_start(&tunnel)?;
             let runs = |name: &str| control_socket::directory().is_ok_and(|root| ask::one(&root, name).is_ok());
-            let mut tunnel = tunnel::file::load(&file(&tunnel), runs)?;
+            let mut tunnel = tunnel::file::load(&location::file(&tunnel), runs)?;
             tunnel.user = user;
             Ok(Command::Run(Box::new(tunnel), POLICIES))
         }
@@ -156,7 +155,7 @@ fn can_start(tunnel: &Path) -> Result<(), Error> {
         return Ok(());
     }
     let (shown, user) = (tunnel.display(), geteuid());
-    let by_name = file(tunnel) != tunnel;
+    let by_name = location::file(tunnel) != tunnel;
     let unit =
         if by_name { format!(", or the unit with `sudo systemctl start ethudp@{shown}`") } else { String::new() };
     Err(Error::failure(format!(
@@ -170,17 +169,6 @@ fn behind_the_program(arguments: &[OsString]) -> &[OsString] {
         [first, rest @ ..] if matches!(Path::new(first).file_name(), Some(n) if n == "ethudp" || n == "EthUDP") => rest,
         all => all,
     }
-}
-
-/// What has no `/` and does not end in `.toml` is a name, which stands for a file in [`init::DIRECTORY`] wherever we are.
-pub fn file(argument: &Path) -> PathBuf {
-    let name = argument.as_os_str();
-    if name.as_bytes().contains(&b'/') || argument.extension().is_some_and(|ending| ending == "toml") {
-        return argument.to_owned();
-    }
-    let mut file = name.to_owned();
-    file.push(".toml");
-    Path::new(init::DIRECTORY).join(file)
 }
 
 /// clap's message without its paragraphs.

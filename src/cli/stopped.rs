@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use super::init;
+use super::location;
 use crate::log;
 
 /// Is there where systemd is the service manager (`sd_booted(3)`).
@@ -22,7 +22,7 @@ pub fn sentence(name: &str) -> String {
     if Path::new(name).extension().is_some_and(|end| end == "toml") {
         return format!("does not run; must be the NAME of one, not its file; {listed}");
     }
-    let file = Path::new(init::DIRECTORY).join(format!("{name}.toml"));
+    let file = Path::new(location::DIRECTORY).join(format!("{name}.toml"));
     if !file.exists() {
         return format!("does not run, and there is no file {}; {listed}", file.display());
     }

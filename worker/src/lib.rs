@@ -10,6 +10,9 @@ mod control;
 pub mod endpoint;
 mod forward;
 pub mod frame;
+/// Checks that the fuzz targets, the replay of their seeds and other tests run.
+#[cfg(feature = "fuzzing")]
+#[path = "../../fuzz/worker/mod.rs"]
 pub mod fuzzing;
 mod io;
 mod port;

@@ -5,8 +5,7 @@ mod unit;
 
 use std::path::{Path, PathBuf};
 
-use super::init::DIRECTORY;
-use super::modern;
+use super::location::{self, DIRECTORY};
 use crate::service::directory::Directory;
 use crate::tunnel::{self, Port, Tunnel, advice, names, taken};
 use crate::{Error, filter, log};
@@ -44,7 +43,7 @@ pub fn check(options: &Options) -> Result<(), Error> {
     }
     let mut failed = None;
     for argument in &options.tunnels {
-        if let Err(error) = check_one(&modern::file(argument), options) {
+        if let Err(error) = check_one(&location::file(argument), options) {
             if !matches!(error, Error::Reported(_)) {
                 log::error(&error.to_string());
             }

@@ -4,13 +4,12 @@ use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::cli::location::DIRECTORY;
 use crate::service::files;
 use crate::service::identity;
 use crate::tunnel::file::Read;
 use crate::tunnel::names;
 
-/// Where the unit looks for its file.
-const DIRECTORY: &str = "/etc/ethudp";
 /// Begins the name of each tunnel's user.
 const USER: &str = "ethudp_";
 

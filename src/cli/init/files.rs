@@ -2,15 +2,14 @@
 
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::line::{self, Line};
-use super::{host, needs_ipv6, peer_key, peer_slot, remote, remote_of, tunnel_id};
+use super::{host, text};
 use crate::Error;
 use crate::service::directory::{self, Directory};
 use crate::service::files;
-use crate::tunnel::identifier::{self, Identifier};
+use crate::tunnel::identifier;
 use crate::tunnel::{self, Port, keys};
 
 /// The files of one tunnel, in a directory that was opened once.
@@ -114,7 +113,7 @@ impl Place {
         }
         let tunnel = identifier::agreed(own.tunnel, peer.tunnel);
         let own = Line { tunnel, ..own.clone() };
-        let new = add(text, peer, host::has_ipv6())?.replacen(&format!("# {noted}"), &format!("# {own}"), 1);
+        let new = text::add(text, peer, host::has_ipv6())?.replacen(&format!("# {noted}"), &format!("# {own}"), 1);
         let whole = tunnel::file::from_text(&new, &self.name, self.directory.path())?;
         let fits = whole.secure().is_some_and(|secure| secure.peer_key == peer.key && secure.tunnel_id == tunnel);
         if !fits {
@@ -181,18 +180,18 @@ impl Place {
         let there = self.there()?;
         let mut text = there.text.replacen(&format!("# {}", there.noted), &format!("# {line}"), 1);
         if there.own.tunnel == identifier::NONE && line.tunnel != identifier::NONE {
-            text = behind(&text, "[secure]", &tunnel_id(line.tunnel))?;
+            text = text::behind(&text, "[secure]", &text::tunnel_id(line.tunnel))?;
         }
         if line.inner != there.own.inner {
-            let list = super::quoted(&line.inner);
+            let list = text::list(&line.inner);
             let begun = text.replacen("\naddress = []\n", &format!("\naddress = [{list}]\n"), 1);
             if begun == text {
                 return Err(format!("stands not as `ethudp init` has written it; add by hand: tap.address = [{list}]"));
             }
             text = begun;
         }
-        if ipv6 && needs_ipv6(line.endpoint.as_ref()) {
-            text = hears_both(&text);
+        if ipv6 && text::needs_ipv6(line.endpoint.as_ref()) {
+            text = text::hears_both(&text);
         }
         tunnel_of(&text, self)?;
         self.replace(&there, &text)
@@ -217,7 +216,7 @@ impl Place {
         let mut comments = text.lines().filter_map(|line| line.strip_prefix("# "));
         let noted = comments.find_map(|text| Some((line::noted(text)?, text.to_owned())));
         let table = text.parse::<toml::Table>().map_err(|error| error.message().replace('\n', " "))?;
-        let tunnel = table.get("secure").map_or(Ok(None), known_identifier)?.unwrap_or(identifier::NONE);
+        let tunnel = table.get("secure").map_or(Ok(None), text::known_identifier)?.unwrap_or(identifier::NONE);
         let secret = tunnel::file::private_key(text, self.directory.path())?;
         let key = keys::public_of(&secret).ok_or("secure.private-key-file: is no key")?;
         match noted {
@@ -243,140 +242,5 @@ fn tunnel_of(text: &str, place: &Place) -> Result<(), String> {
     match tunnel::file::from_text(text, &place.name, place.directory.path()) {
         Err(error) if !error.contains("secure.peer-public-key is missing") => Err(error),
         _ => Ok(()),
-    }
-}
-
-/// The text with the peer in it, if there is none or this one.
-pub fn add(text: &str, peer: &Line, ipv6: bool) -> Result<String, String> {
-    let table = text.parse::<toml::Table>().map_err(|error| error.message().replace('\n', " "))?;
-    let secure =
-        table.get("secure").and_then(toml::Value::as_table).ok_or("has no [secure]: is of the classic wire")?;
-    let mut new = text.to_owned();
-    let known_peer = secure.get("peer-public-key").and_then(toml::Value::as_str);
-    match known_peer {
-        None => new = behind(&new, "[secure]", &peer_key(peer))?,
-        Some(known) if known == keys::text(&peer.key).as_str() => {}
-        Some(known) => {
-            let other = keys::text(&peer.key);
-            return Err(format!(
-                "secure.peer-public-key = {known:?}: is another peer than that of --peer, {:?}; remove it to change the peer",
-                *other
-            ));
-        }
-    }
-    new = with_identifier(new, secure, peer, known_peer.is_some())?;
-    match secure.get("peer-slot").and_then(toml::Value::as_integer) {
-        None if peer.slot > 0 => new = behind(&new, "[secure]", &peer_slot(peer))?,
-        Some(known) if peer.slot > 0 && known != i64::from(peer.slot) => {
-            return Err(format!(
-                "secure.peer-slot = {known}: the line of --peer has {}; remove it to take that",
-                peer.slot
-            ));
-        }
-        _ => {}
-    }
-    let paths = table.get("path").and_then(toml::Value::as_array).map_or(&[][..], Vec::as_slice);
-    let lacking = paths.iter().filter(|path| path.get("remote").is_none()).count();
-    match (lacking, paths.len()) {
-        // Where the user has given it before there was a peer, it stays. A line that does not say where its end is contradicts none.
-        (0, 1) if known_peer.is_some() && peer.endpoint.is_some() => is_there(&paths[0], &remote_of(peer))?,
-        (0, 1..) => {}
-        (1, 1) => {
-            new = behind(&new, "[[path]]", &remote(peer))?;
-            if ipv6 && needs_ipv6(peer.endpoint.as_ref()) {
-                new = hears_both(&new);
-            }
-        }
-        _ => return Err("[[path]]: there must be one, as `ethudp init` writes it; give remote by hand".into()),
-    }
-    Ok(new)
-}
-
-/// The tunnel identifier in `[secure]`.
-fn known_identifier(secure: &toml::Value) -> Result<Option<Identifier>, String> {
-    let known = secure.get("tunnel-id").and_then(toml::Value::as_str);
-    known.map(|text| identifier::parse("secure.tunnel-id", text)).transpose()
-}
-
-/// The text with the tunnel identifier of both ends; where the peer was known before, it is not exchanged.
-fn with_identifier(text: String, secure: &toml::Table, peer: &Line, is_complete: bool) -> Result<String, String> {
-    let known = known_identifier(&toml::Value::Table(secure.clone()))?;
-    let agreed = identifier::agreed(known.unwrap_or(identifier::NONE), peer.tunnel);
-    match known {
-        None if agreed == identifier::NONE => Ok(text),
-        None => behind(&text, "[secure]", &tunnel_id(agreed)),
-        Some(known) if known == agreed => Ok(text),
-        Some(known) if is_complete => Err(format!(
-            "secure.tunnel-id = {:?}: the line of --peer has {:?}; remove tunnel-id from the file to take that",
-            identifier::text(known),
-            identifier::text(agreed)
-        )),
-        Some(known) => {
-            let new = text.replacen(&tunnel_id(known), &tunnel_id(agreed), 1);
-            if new == text {
-                return Err(format!(
-                    "stands not as `ethudp init` has written it; change by hand: {}",
-                    tunnel_id(agreed)
-                ));
-            }
-            Ok(new)
-        }
-    }
-}
-
-/// Whether a path leads to where the peer's line has it.
-fn is_there(path: &toml::Value, said: &str) -> Result<(), String> {
-    let Some(known) = path.get("remote").and_then(toml::Value::as_str) else { return Ok(()) };
-    let same = match (known.parse::<SocketAddr>(), said.parse::<SocketAddr>()) {
-        (Ok(known), Ok(said)) => known == said,
-        _ => known.eq_ignore_ascii_case(said),
-    };
-    if same {
-        return Ok(());
-    }
-    Err(format!(
-        "remote = {known:?}: the line of --peer has the other end at {said:?}; remove remote from the file to take that"
-    ))
-}
-
-/// The text with a `local` that hears IPv6, too, where it is as `ethudp init` has written it.
-fn hears_both(text: &str) -> String {
-    let line = |own: &str| match own.strip_prefix("local = \"0.0.0.0:") {
-        Some(port) => format!("local = \"[::]:{port}"),
-        None => own.to_owned(),
-    };
-    text.split_inclusive('\n').map(line).collect()
-}
-
-/// The text with a line behind a table's header.
-fn behind(text: &str, header: &str, line: &str) -> Result<String, String> {
-    let is_header = |words: &str| words.split('#').next().is_some_and(|words| words.trim() == header);
-    let mut found = false;
-    let mut new = String::with_capacity(text.len() + line.len() + 1);
-    for own in text.split_inclusive('\n') {
-        new.push_str(own);
-        if !found && is_header(own) {
-            found = true;
-            let end = if own.ends_with('\n') { "" } else { "\n" };
-            new = new + end + line + "\n";
-        }
-    }
-    if found { Ok(new) } else { Err(format!("{header}: stands on no line of its own; add by hand: {line}")) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_is_put_behind_a_header_however_it_is_written() {
-        for (text, new) in [
-            ("a = 1\n[secure]\nb = 2\n", "a = 1\n[secure]\nx\nb = 2\n"),
-            (" [secure] # ours\n", " [secure] # ours\nx\n"),
-            ("[secure]", "[secure]\nx\n"),
-        ] {
-            assert_eq!(behind(text, "[secure]", "x").as_deref(), Ok(new));
-        }
-        assert!(behind("secure.a = 1\n", "[secure]", "x").unwrap_err().contains("add by hand: x"));
     }
 }

@@ -5,8 +5,9 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::line::{self, Line};
-use super::{Given, PORT, files, inner, paste, text};
+use crate::cli::init::given::{Given, PORT};
+use crate::cli::init::line::{self, Line};
+use crate::cli::init::{inner, paste, text};
 use crate::service::directory;
 use crate::tunnel::{Remote, file, keys};
 
@@ -25,7 +26,7 @@ pub fn existing(data: &[u8]) {
     let key = keys::public(&[2; 32]);
     let endpoint = Some(line::endpoint("192.0.2.1:6000").unwrap());
     let peer = Line { joins: false, key, tunnel: [0xff; 8], slot: 1, inner: Vec::new(), endpoint };
-    match files::add(text, &peer, false) {
+    match text::add(text, &peer, false) {
         Err(error) => assert!(!error.contains('\n'), "{error}"),
         Ok(new) => {
             let mut lines = new.lines();
@@ -38,7 +39,7 @@ pub fn existing(data: &[u8]) {
                 let remote = table.get("path").and_then(|paths| paths.get(0)?.get("remote"));
                 has_key && remote.is_some()
             });
-            let again = files::add(&new, &peer, false);
+            let again = text::add(&new, &peer, false);
             assert!(!found || again.is_err() || again.as_ref() == Ok(&new), "{new}");
         }
     }
@@ -96,8 +97,8 @@ fn makes_a_tunnel(peer: &Line, private: &[u8; 32]) {
         inner: given.addresses.iter().copied().take(line::ADDRESSES).collect(),
         endpoint: peer.endpoint.is_none().then(|| line::endpoint("192.0.2.1:6000").unwrap()),
     };
-    let made = text("eu0", &given, &own, Some(peer));
-    let completed = files::add(&text("eu0", &given, &own, None), peer, true).unwrap();
+    let made = text::whole("eu0", &given, &own, Some(peer));
+    let completed = text::add(&text::whole("eu0", &given, &own, None), peer, true).unwrap();
     let directory = Directory::new(private);
     for text in [made, completed] {
         let tunnel = file::from_text(&text, "eu0", &directory.0).unwrap_or_else(|error| panic!("{error}: {text}"));

@@ -3,15 +3,16 @@
 
 #![allow(clippy::missing_panics_doc)] // To panic is what it is for.
 
+mod init;
+mod supervise;
+
 use std::ffi::OsString;
 use std::path::Path;
 
 use privsep::netlink::{self, Link};
 
-use crate::cli::init::fuzzing as init;
 use crate::cli::{Command, classic, convert};
 use crate::status::ask::{self, Unknown};
-use crate::supervise::fuzzing as supervise;
 use crate::tunnel::{file, keys, vlan_map};
 
 /// The text as classic arguments (a line each), as a VLAN map and as a file.
@@ -107,7 +108,7 @@ pub fn netlink(data: &[u8]) {
         let _ = Link::parse(message.payload);
         let _ = netlink::permanent_address(message.payload, 1);
     }
-    supervise::news(data);
+    supervise::interfaces(data);
 }
 
 #[cfg(test)]

@@ -9,11 +9,11 @@ use privsep::ipc::{
     WireState,
 };
 
-use super::observe::Observer;
-use super::sizes::Sizes;
-use super::{resume, statistics, storm};
 use crate::log;
 use crate::status::{Facts, Status, collect};
+use crate::supervise::observe::Observer;
+use crate::supervise::sizes::Sizes;
+use crate::supervise::{news, resume, session, statistics, storm};
 use crate::tunnel::resolve::Resolved;
 use crate::tunnel::{Secure, Tunnel, Wire, file, keys};
 
@@ -47,7 +47,7 @@ pub fn report(packet: &[u8]) {
     };
     let (now, mut state) = (Instant::now(), State { wire, ..State::default() });
     let mut observer = Observer::new(now, &tunnel, Some(1472), paths.iter().map(|path| path.remote));
-    let mut session = super::session::Watch::default();
+    let mut session = session::Watch::default();
     let (mut sizes, mut storm) = (Sizes::default(), storm::Detector::new(now));
     for second in 0..20 {
         let before = state.secure().copied().unwrap_or_default();
@@ -115,6 +115,6 @@ fn shown(mut tunnel: Tunnel, state: &State, trouble: Option<Trouble>) {
 }
 
 /// Messages about interfaces.
-pub fn news(bytes: &[u8]) {
-    super::news::news(bytes, 5, Some(&("br0".to_owned(), 9)));
+pub fn interfaces(bytes: &[u8]) {
+    news::news(bytes, 5, Some(&("br0".to_owned(), 9)));
 }

@@ -1,0 +1,220 @@
+//! The text of a tunnel's file: made whole, or completed where the user may have changed it.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use super::given::Given;
+use super::line::Line;
+use crate::tunnel::identifier::{self, Identifier};
+use crate::tunnel::{Endpoint, keys};
+
+/// Text of a new file.
+pub fn whole(name: &str, given: &Given, line: &Line, peer: Option<&Line>) -> String {
+    use std::fmt::Write;
+    let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
+    let tap = |given: &Given| given.tap.as_ref().map_or_else(String::new, |tap| format!("\nname = {}", quoted(tap)));
+    let mut text =
+        format!("# {name}.toml: the file's name is the tunnel's name. For the other end, and no secret:\n# {line}\n");
+    let mode = match given {
+        Given { interface: Some(_), .. } => "raw",
+        Given { bridge: Some(_), .. } => "bridge",
+        Given { .. } => "tap",
+    };
+    let _ = writeln!(text, "mode = \"{mode}\"\n");
+    match given {
+        Given { interface: Some(interface), .. } => {
+            let _ = writeln!(text, "[raw]\ninterface = {}\n", quoted(interface));
+        }
+        Given { bridge: Some(bridge), .. } => {
+            let _ = writeln!(text, "[tap]{}\nbridge = {}\n", tap(given), quoted(bridge));
+        }
+        Given { addresses, .. } => {
+            let _ = writeln!(text, "[tap]{}\naddress = [{}]\n", tap(given), list(addresses));
+        }
+    }
+    let _ = writeln!(text, "[secure]\nprivate-key-file = {}", quoted(&format!("{name}.key")));
+    if line.tunnel != identifier::NONE {
+        let _ = writeln!(text, "{}", tunnel_id(line.tunnel));
+    }
+    if let Some(peer) = peer {
+        let _ = writeln!(text, "{}", peer_key(peer));
+        if peer.slot > 0 {
+            let _ = writeln!(text, "{}", peer_slot(peer));
+        }
+    }
+    let v6 = [Some(line), peer].into_iter().flatten().any(|line| needs_ipv6(line.endpoint.as_ref()));
+    let any = Endpoint { host: if v6 && given.ipv6 { "::" } else { "0.0.0.0" }.into(), port: given.port };
+    let _ = writeln!(text, "\n[[path]]\nlocal = \"{any}\"");
+    if let Some(peer) = peer {
+        let _ = writeln!(text, "{}", remote(peer));
+    }
+    text
+}
+
+/// Whether the socket of a path must hear IPv6, too: a name may have either address, and `[::]` hears both.
+pub fn needs_ipv6(endpoint: Option<&Endpoint>) -> bool {
+    endpoint.is_some_and(|endpoint| endpoint.host.parse::<Ipv4Addr>().is_err())
+}
+
+/// The line that names a peer.
+fn peer_key(peer: &Line) -> String {
+    format!("peer-public-key = \"{}\"", *keys::text(&peer.key))
+}
+
+/// The line of the tunnel identifier.
+pub fn tunnel_id(identifier: Identifier) -> String {
+    format!("tunnel-id = \"{}\"", identifier::text(identifier))
+}
+
+/// The line of the slot that a peer has.
+fn peer_slot(peer: &Line) -> String {
+    format!("peer-slot = {}", peer.slot)
+}
+
+/// Where a path has a peer.
+fn remote_of(peer: &Line) -> String {
+    peer.endpoint.as_ref().map_or_else(|| "any".into(), Endpoint::to_string)
+}
+
+fn remote(peer: &Line) -> String {
+    format!("remote = \"{}\"", remote_of(peer))
+}
+
+/// Addresses with their prefix lengths, as a list has them in the file.
+pub fn list(addresses: &[(IpAddr, u8)]) -> String {
+    addresses.iter().map(|(ip, prefix)| format!("\"{ip}/{prefix}\"")).collect::<Vec<_>>().join(", ")
+}
+
+/// The text with the peer in it, if there is none or this one.
+pub fn add(text: &str, peer: &Line, ipv6: bool) -> Result<String, String> {
+    let table = text.parse::<toml::Table>().map_err(|error| error.message().replace('\n', " "))?;
+    let secure =
+        table.get("secure").and_then(toml::Value::as_table).ok_or("has no [secure]: is of the classic wire")?;
+    let mut new = text.to_owned();
+    let known_peer = secure.get("peer-public-key").and_then(toml::Value::as_str);
+    match known_peer {
+        None => new = behind(&new, "[secure]", &peer_key(peer))?,
+        Some(known) if known == keys::text(&peer.key).as_str() => {}
+        Some(known) => {
+            let other = keys::text(&peer.key);
+            return Err(format!(
+                "secure.peer-public-key = {known:?}: is another peer than that of --peer, {:?}; remove it to change the peer",
+                *other
+            ));
+        }
+    }
+    new = with_identifier(new, secure, peer, known_peer.is_some())?;
+    match secure.get("peer-slot").and_then(toml::Value::as_integer) {
+        None if peer.slot > 0 => new = behind(&new, "[secure]", &peer_slot(peer))?,
+        Some(known) if peer.slot > 0 && known != i64::from(peer.slot) => {
+            return Err(format!(
+                "secure.peer-slot = {known}: the line of --peer has {}; remove it to take that",
+                peer.slot
+            ));
+        }
+        _ => {}
+    }
+    let paths = table.get("path").and_then(toml::Value::as_array).map_or(&[][..], Vec::as_slice);
+    let lacking = paths.iter().filter(|path| path.get("remote").is_none()).count();
+    match (lacking, paths.len()) {
+        // Where the user has given it before there was a peer, it stays. A line that does not say where its end is contradicts none.
+        (0, 1) if known_peer.is_some() && peer.endpoint.is_some() => is_there(&paths[0], &remote_of(peer))?,
+        (0, 1..) => {}
+        (1, 1) => {
+            new = behind(&new, "[[path]]", &remote(peer))?;
+            if ipv6 && needs_ipv6(peer.endpoint.as_ref()) {
+                new = hears_both(&new);
+            }
+        }
+        _ => return Err("[[path]]: there must be one, as `ethudp init` writes it; give remote by hand".into()),
+    }
+    Ok(new)
+}
+
+/// The tunnel identifier in `[secure]`.
+pub fn known_identifier(secure: &toml::Value) -> Result<Option<Identifier>, String> {
+    let known = secure.get("tunnel-id").and_then(toml::Value::as_str);
+    known.map(|text| identifier::parse("secure.tunnel-id", text)).transpose()
+}
+
+/// The text with the tunnel identifier of both ends; where the peer was known before, it is not exchanged.
+fn with_identifier(text: String, secure: &toml::Table, peer: &Line, is_complete: bool) -> Result<String, String> {
+    let known = known_identifier(&toml::Value::Table(secure.clone()))?;
+    let agreed = identifier::agreed(known.unwrap_or(identifier::NONE), peer.tunnel);
+    match known {
+        None if agreed == identifier::NONE => Ok(text),
+        None => behind(&text, "[secure]", &tunnel_id(agreed)),
+        Some(known) if known == agreed => Ok(text),
+        Some(known) if is_complete => Err(format!(
+            "secure.tunnel-id = {:?}: the line of --peer has {:?}; remove tunnel-id from the file to take that",
+            identifier::text(known),
+            identifier::text(agreed)
+        )),
+        Some(known) => {
+            let new = text.replacen(&tunnel_id(known), &tunnel_id(agreed), 1);
+            if new == text {
+                return Err(format!(
+                    "stands not as `ethudp init` has written it; change by hand: {}",
+                    tunnel_id(agreed)
+                ));
+            }
+            Ok(new)
+        }
+    }
+}
+
+/// Whether a path leads to where the peer's line has it.
+fn is_there(path: &toml::Value, said: &str) -> Result<(), String> {
+    let Some(known) = path.get("remote").and_then(toml::Value::as_str) else { return Ok(()) };
+    let same = match (known.parse::<SocketAddr>(), said.parse::<SocketAddr>()) {
+        (Ok(known), Ok(said)) => known == said,
+        _ => known.eq_ignore_ascii_case(said),
+    };
+    if same {
+        return Ok(());
+    }
+    Err(format!(
+        "remote = {known:?}: the line of --peer has the other end at {said:?}; remove remote from the file to take that"
+    ))
+}
+
+/// The text with a `local` that hears IPv6, too, where it is as `ethudp init` has written it.
+pub fn hears_both(text: &str) -> String {
+    let line = |own: &str| match own.strip_prefix("local = \"0.0.0.0:") {
+        Some(port) => format!("local = \"[::]:{port}"),
+        None => own.to_owned(),
+    };
+    text.split_inclusive('\n').map(line).collect()
+}
+
+/// The text with a line behind a table's header.
+pub fn behind(text: &str, header: &str, line: &str) -> Result<String, String> {
+    let is_header = |words: &str| words.split('#').next().is_some_and(|words| words.trim() == header);
+    let mut found = false;
+    let mut new = String::with_capacity(text.len() + line.len() + 1);
+    for own in text.split_inclusive('\n') {
+        new.push_str(own);
+        if !found && is_header(own) {
+            found = true;
+            let end = if own.ends_with('\n') { "" } else { "\n" };
+            new = new + end + line + "\n";
+        }
+    }
+    if found { Ok(new) } else { Err(format!("{header}: stands on no line of its own; add by hand: {line}")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_put_behind_a_header_however_it_is_written() {
+        for (text, new) in [
+            ("a = 1\n[secure]\nb = 2\n", "a = 1\n[secure]\nx\nb = 2\n"),
+            (" [secure] # ours\n", " [secure] # ours\nx\n"),
+            ("[secure]", "[secure]\nx\n"),
+        ] {
+            assert_eq!(behind(text, "[secure]", "x").as_deref(), Ok(new));
+        }
+        assert!(behind("secure.a = 1\n", "[secure]", "x").unwrap_err().contains("add by hand: x"));
+    }
+}
