@@ -86,9 +86,11 @@ check-deps:
 check-deps-vm:
 	tests/install-deps vm
 
+# With the tests, and as it is shipped: what the tests and the checks of fuzzing alone use is dead code.
 check-style:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) clippy --workspace --locked -- -D warnings
 
 # The caller builds; only the test executables run through sudo. Tests against EthUDP need ETHUDP_REFERENCE, the path of an executable of its
 # newest source, or ETHUDP_REFERENCE_RELEASE, the path of release v20230202, or both.

@@ -6,7 +6,8 @@ use privsep::sys::worker::mmsg::VlanTag;
 use crate::batch::{Batch, MAX_DATAGRAM};
 use crate::frame::superframe::Facts;
 use crate::frame::{HEADER, offload, vlan};
-use crate::{port, underlay};
+use crate::port;
+use crate::underlay::inlet;
 
 /// Runs of datagrams (`UDP_GRO`), each of two bytes of length and two of the length of each of its datagrams. A run is kept with its
 /// bytes in their order, no datagram over the limit, or dropped and counted.
@@ -24,7 +25,7 @@ pub fn runs(data: &[u8]) {
         // As the receiver says it: none where it is one datagram.
         let each = if each == 0 { length } else { usize::from(each) };
         let (before, dropped) = (batch.len(), dropped(&counters));
-        underlay::accept(&mut batch, index, (length, each), None, &counters);
+        inlet::accept(&mut batch, index, (length, each), None, &counters);
         let dropped = self::dropped(&counters) - dropped;
         let kept: Vec<_> = batch.frames(before).map(<[u8]>::to_vec).collect();
         if dropped > 0 {

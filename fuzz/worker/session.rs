@@ -141,16 +141,14 @@ impl End {
 
     /// What it answers; the frames are in the batch.
     fn receive(&mut self, path: usize, bytes: &[u8], source: SocketAddr, now: u64) -> Vec<Datagram> {
-        self.batch.clear();
-        match self.remotes[path] {
+        let origin = match self.remotes[path] {
             // A connected socket hears its peer alone.
             Remote::Fixed(Address(peer)) if peer != source => return Vec::new(),
-            Remote::Fixed(_) => self.batch.append_copy(bytes),
-            Remote::Learned { .. } => {
-                self.batch.append_copy(bytes);
-                self.batch.set_origin(0, source);
-            }
-        }
+            Remote::Fixed(_) => None,
+            Remote::Learned { .. } => Some(source.into()),
+        };
+        self.batch.slots().take(1).for_each(|slot| slot[..bytes.len()].copy_from_slice(bytes));
+        self.batch.push_run(0, bytes.len(), bytes.len(), origin);
         self.session.receive(path, &mut self.batch, now - self.started, &self.counters, &mut self.outbox);
         self.posted()
     }

@@ -45,7 +45,7 @@ fn serve() -> Result<(), ipc::Error> {
     supervisor.send(&opened, if store { std::slice::from_ref(&port) } else { &[] })?;
     while let Some((message, descriptors)) = supervisor.recv()? {
         match message {
-            ToHelper::Serve(_) => hand_out(&handles, descriptors)?,
+            ToHelper::Serve => hand_out(&handles, descriptors)?,
             ToHelper::Plan(..) => return Err(ipc::Error::Violation("second plan")),
         }
     }
@@ -58,13 +58,13 @@ fn receive_plan(supervisor: &Channel<FromHelper, ToHelper>) -> Result<Option<(Pl
         None => Ok(None),
         Some((ToHelper::Plan(PROTOCOL, plan), stored)) => Ok(Some((plan, stored.into_iter().next()))),
         Some((ToHelper::Plan(..), _)) => Err(ipc::Error::Violation("supervisor and helper are of different versions")),
-        Some((ToHelper::Serve(_), _)) => Err(ipc::Error::Violation("request before the plan")),
+        Some((ToHelper::Serve, _)) => Err(ipc::Error::Violation("request before the plan")),
     }
 }
 
 /// Sends every handle down the worker's socket, one way. A worker that has died meanwhile is the supervisor's business.
 fn hand_out(handles: &open::Handles, descriptors: Vec<OwnedFd>) -> Result<(), ipc::Error> {
-    let port = (Handle::Port(0), handles.port.as_fd());
+    let port = (Handle::Port, handles.port.as_fd());
     let paths = (0..).zip(&handles.paths).map(|(number, path)| (Handle::Path(number), path.as_fd()));
     let (kinds, all): (Vec<_>, Vec<_>) = std::iter::once(port).chain(paths).unzip();
     let kinds = Handles(kinds);

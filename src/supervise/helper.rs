@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signalfd::SignalFd;
 use privsep::PROTOCOL;
-use privsep::ipc::{self, Channel, FromHelper, Plan, ToHelper, Variant};
+use privsep::ipc::{self, Channel, FromHelper, Plan, ToHelper};
 use privsep::sys::supervisor::start;
 
 use super::child::Child;
@@ -68,7 +68,7 @@ impl Helper {
 
     /// Has the helper send all handles to the worker that holds the other end of `socket`.
     pub fn serve(&self, socket: &OwnedFd) -> Result<(), ipc::Error> {
-        self.channel.send(&ToHelper::Serve(Variant::Plain), &[socket.as_fd()])
+        self.channel.send(&ToHelper::Serve, &[socket.as_fd()])
     }
 }
 

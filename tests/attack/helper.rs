@@ -16,7 +16,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, User};
 use privsep::PROTOCOL;
 use privsep::ipc::{
-    self, Address, Channel, FromHelper, Handle, Handles, Identity, Never, PathPlan, Plan, PortPlan, ToHelper, Variant,
+    self, Address, Channel, FromHelper, Handle, Handles, Identity, Never, PathPlan, Plan, PortPlan, ToHelper,
 };
 use privsep::sys::supervisor::start;
 
@@ -62,7 +62,7 @@ impl Victim {
 
     /// Has it send its handles down this socket.
     fn serve(&self, socket: &OwnedFd) {
-        self.channel.send(&ToHelper::Serve(Variant::Plain), &[socket.as_fd()]).unwrap();
+        self.channel.send(&ToHelper::Serve, &[socket.as_fd()]).unwrap();
     }
 
     /// How it has ended, if it has.
@@ -242,7 +242,7 @@ fn handles(victim: &Victim) -> Vec<OwnedFd> {
     drop(theirs);
     let worker = Channel::<Never, Handles>::new(ours);
     let (Handles(kinds), handles) = worker.recv().unwrap().expect("handles");
-    assert_eq!((kinds[0], kinds.len()), (Handle::Port(0), handles.len()));
+    assert_eq!((kinds[0], kinds.len()), (Handle::Port, handles.len()));
     // One packet, and then the end.
     assert!(worker.recv().unwrap().is_none());
     handles

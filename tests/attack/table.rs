@@ -193,7 +193,7 @@ impl Stage {
             announcement: None,
         };
         let (settings, state) = (Box::new(settings), Box::<State>::default());
-        let handles = Handles(vec![Handle::Port(0), Handle::Path(0)]);
+        let handles = Handles(vec![Handle::Port, Handle::Path(0)]);
         self.say(&ToWorker::Start { protocol: PROTOCOL, settings, state, drain: false })
             && self.say(&ToWorker::Secrets(secrets))
             && self.handles.send(&handles, &[self.port.as_fd(), self.path.as_fd()]).is_ok()

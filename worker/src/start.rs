@@ -90,7 +90,7 @@ fn receive_handles(settings: &Settings) -> Result<Option<(OwnedFd, Vec<OwnedFd>)
     let Some((Handles(kinds), handles)) = helper.recv()? else { return Ok(None) };
     let paths = (0..).take(settings.remotes.len()).map(Handle::Path);
     let alike = settings.remotes.len() == settings.locals.len();
-    if !alike || !kinds.into_iter().eq(std::iter::once(Handle::Port(0)).chain(paths)) {
+    if !alike || !kinds.into_iter().eq(std::iter::once(Handle::Port).chain(paths)) {
         return Err(Error::Violation("not the handles of this tunnel"));
     }
     let mut handles = handles.into_iter();

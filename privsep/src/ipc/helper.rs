@@ -121,15 +121,8 @@ pub struct PathPlan {
 pub enum ToHelper {
     /// First message: [`crate::PROTOCOL`] of the supervisor and the plan.
     Plan(u32, Plan),
-    /// Send the handles of this variant down the socket that comes with it, and close it.
-    Serve(Variant),
-}
-
-/// Which form of the handles a worker gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Variant {
-    /// The handles of the plan, for frames with a `virtio_net_hdr` in front.
-    Plain,
+    /// Send the handles down the socket that comes with this message, and close the socket.
+    Serve,
 }
 
 impl Message for ToHelper {
@@ -139,7 +132,7 @@ impl Message for ToHelper {
     fn descriptors(&self) -> usize {
         match self {
             Self::Plan(_, plan) => usize::from(plan.stored),
-            Self::Serve(_) => 1,
+            Self::Serve => 1,
         }
     }
 }
@@ -171,12 +164,12 @@ impl Message for FromHelper {
     }
 }
 
-/// What a descriptor is to a worker.
+/// Kind of a descriptor that a worker receives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Handle {
-    /// A queue of the local side, by its number.
-    Port(u8),
-    /// The UDP socket of a path, by its number.
+    /// The local side.
+    Port,
+    /// The UDP socket of the path with this number.
     Path(u8),
 }
 

@@ -506,7 +506,7 @@ mod tests {
         let superframe = Superframe { kind: Segments::Tcp4, header: 54, segment: 1448 };
         for index in 0..2_u16 {
             batch.append_copy(&[7; 20]);
-            batch.set_origin(index.into(), SocketAddr::from(([192, 0, 2, 1], index)));
+            batch.spans[usize::from(index)].origin = Some(SocketAddr::from(([192, 0, 2, 1], index)).into());
         }
         batch.spans[1].facts.superframe = Some(superframe);
         let mut first = true;

@@ -1,11 +1,11 @@
 //! The remote side: UDP sockets, opened by the helper.
 
-mod inlet;
+pub(crate) mod inlet;
 mod outlet;
 mod socket;
 #[cfg(test)]
 mod tests;
 
-pub use inlet::{Inlet, accept};
+pub use inlet::Inlet;
 pub use outlet::Outlet;
 pub use socket::Socket;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use privsep::ipc::{Address, Remote, SharedPath};
 use privsep::sys::option;
 
-use super::inlet::LASTING;
+use super::inlet::{LASTING, accept};
 use super::socket::Peer;
-use super::{Inlet, Outlet, Socket, accept};
+use super::{Inlet, Outlet, Socket};
 use crate::batch::{Batch, MAX_DATAGRAM, RUN};
 use crate::endpoint::{Endpoint, Target};
 use crate::io::{Received, TRIES};

@@ -271,12 +271,8 @@ impl End {
     /// A datagram that has come; the frame in it.
     pub fn receive(&mut self, datagram: &Datagram, now: u64) -> Option<Vec<u8>> {
         let learned = matches!(self.settings.remotes[datagram.path], Remote::Learned { .. });
-        self.batch.clear();
-        self.batch.append_copy(&datagram.bytes);
         // A connected socket hears its peer alone.
-        if learned {
-            self.batch.set_origin(0, datagram.source);
-        }
+        put(&mut self.batch, &datagram.bytes, learned.then_some(datagram.source));
         let (path, time) = (datagram.path, now - self.started);
         let control = |counters: &Counters| {
             let SharedPath { pings_received, pongs_received, .. } = &counters.paths[path];
@@ -335,4 +331,10 @@ impl End {
 /// A datagram of an end.
 pub fn datagram(which: usize, path: usize, target: Target, bytes: &[u8], frame: Option<u64>) -> Datagram {
     Datagram { path, source: address(which, path), target: target.address(), bytes: bytes.to_vec(), frame }
+}
+
+/// Receives a datagram into a batch, with its origin if the socket is not connected.
+pub fn put(batch: &mut Batch, bytes: &[u8], origin: Option<SocketAddr>) {
+    batch.slots().take(1).for_each(|slot| slot[..bytes.len()].copy_from_slice(bytes));
+    batch.push_run(0, bytes.len(), bytes.len(), origin.map(Into::into));
 }

@@ -25,7 +25,7 @@ use ethudp_worker::wire::secure::{Sealer, Session, SessionConfig};
 use ethudp_worker::wire::{Counters, Departure, Outbox};
 use privsep::ipc::{Address, PathReport, Remote, State, Timestamp};
 
-use crate::end::{Datagram, address, datagram};
+use crate::end::{Datagram, address, datagram, put};
 use crate::net::{Net, Random, Sky, first_that_works};
 use crate::{Run, SECOND, World, for_seeds};
 
@@ -160,15 +160,14 @@ impl End {
     }
 
     fn receive(&mut self, datagram: &Datagram, now: u64) -> Option<Vec<u8>> {
-        self.batch.clear();
-        self.batch.append_copy(&datagram.bytes);
         let path = datagram.path;
-        match &self.kind.remotes[path] {
-            Remote::Learned { .. } => self.batch.set_origin(0, datagram.source),
+        let origin = match &self.kind.remotes[path] {
+            Remote::Learned { .. } => Some(datagram.source),
             // A connected socket hears its peer alone.
             Remote::Fixed(address) if address.0 != datagram.source => return None,
-            Remote::Fixed(_) => {}
-        }
+            Remote::Fixed(_) => None,
+        };
+        put(&mut self.batch, &datagram.bytes, origin);
         self.session.receive(path, &mut self.batch, now - self.started, &self.counters, &mut self.outbox);
         self.post();
         (!self.batch.is_empty()).then(|| self.batch.frame(0).to_vec())

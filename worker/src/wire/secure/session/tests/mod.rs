@@ -132,10 +132,8 @@ impl End {
 
     fn receive_by(&mut self, path: usize, datagram: &[u8], source: SocketAddr, now_us: u64) -> Vec<(Target, Vec<u8>)> {
         let mut batch = Batch::with_slots(2);
-        batch.append_copy(datagram);
-        if self.learns {
-            batch.set_origin(0, source);
-        }
+        batch.slots().take(1).for_each(|slot| slot[..datagram.len()].copy_from_slice(datagram));
+        batch.push_run(0, datagram.len(), datagram.len(), self.learns.then(|| source.into()));
         self.session.receive(path, &mut batch, now_us, &self.counters, &mut self.outbox);
         self.frames = batch.frames(0).map(<[u8]>::to_vec).collect();
         self.sent()
