@@ -11,6 +11,7 @@ mod filter;
 #[path = "../fuzz/supervisor/mod.rs"]
 pub mod fuzzing;
 mod log;
+mod process;
 mod service;
 mod status;
 mod supervise;

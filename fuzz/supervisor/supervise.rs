@@ -11,9 +11,11 @@ use privsep::ipc::{
 
 use crate::log;
 use crate::status::{Facts, Status, collect};
-use crate::supervise::observe::Observer;
-use crate::supervise::sizes::Sizes;
-use crate::supervise::{news, resume, session, statistics, storm};
+use crate::supervise::children::resume;
+use crate::supervise::statistics;
+use crate::supervise::watch::oversize::Oversize;
+use crate::supervise::watch::paths::Observer;
+use crate::supervise::watch::{news, session, storm};
 use crate::tunnel::resolve::Resolved;
 use crate::tunnel::{Secure, Tunnel, Wire, file, keys};
 
@@ -48,7 +50,7 @@ pub fn report(packet: &[u8]) {
     let (now, mut state) = (Instant::now(), State { wire, ..State::default() });
     let mut observer = Observer::new(now, &tunnel, Some(1472), paths.iter().map(|path| path.remote));
     let mut session = session::Watch::default();
-    let (mut sizes, mut storm) = (Sizes::default(), storm::Detector::new(now));
+    let (mut sizes, mut storm) = (Oversize::default(), storm::Detector::new(now));
     for second in 0..20 {
         let before = state.secure().copied().unwrap_or_default();
         state = resume::accept(&state, said.clone(), &paths, Timestamp::MAX);

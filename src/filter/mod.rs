@@ -21,8 +21,8 @@ use privsep::ipc::{self, BpfInstruction, Channel, Identity};
 use privsep::sys::{option, supervisor::start};
 
 use crate::error::Context;
+use crate::process::{Child, Readable, WaitResult, wait};
 use crate::service::identity;
-use crate::supervise::{Child, Readable, Waited, wait};
 use crate::{Error, log};
 use compiler::{FromCompiler, ToCompiler};
 
@@ -44,7 +44,7 @@ pub fn compile(
     filter: &str,
     identity: Option<Identity>,
     required: bool,
-    until: impl FnOnce(BorrowedFd<'_>, Duration) -> Result<Waited, Error>,
+    until: impl FnOnce(BorrowedFd<'_>, Duration) -> Result<WaitResult, Error>,
 ) -> Result<Option<Vec<BpfInstruction>>, Error> {
     program(filter, Some(interface), identity, required, until)
 }
@@ -54,7 +54,7 @@ pub fn check(filter: &str) -> Result<(), Error> {
     program(filter, None, identity::without_powers(), false, |channel, limit| {
         let limit = u16::try_from(limit.as_millis()).unwrap_or(u16::MAX);
         let Readable([answered]) = wait([channel], limit).context(|| "filter compiler".into())?;
-        Ok(if answered { Waited::Done } else { Waited::Enough })
+        Ok(if answered { WaitResult::Ready } else { WaitResult::TimedOut })
     })
     .map(drop)
 }
@@ -64,7 +64,7 @@ fn program(
     interface: Option<&str>,
     identity: Option<Identity>,
     required: bool,
-    until: impl FnOnce(BorrowedFd<'_>, Duration) -> Result<Waited, Error>,
+    until: impl FnOnce(BorrowedFd<'_>, Duration) -> Result<WaitResult, Error>,
 ) -> Result<Option<Vec<BpfInstruction>>, Error> {
     if filter.is_empty() {
         return Ok(Some(Vec::new()));
@@ -106,7 +106,7 @@ fn ask(
     interface: Option<&str>,
     identity: Option<Identity>,
     required: bool,
-    until: impl FnOnce(BorrowedFd<'_>, Duration) -> Result<Waited, Error>,
+    until: impl FnOnce(BorrowedFd<'_>, Duration) -> Result<WaitResult, Error>,
 ) -> Result<Option<Result<FromCompiler, WaitStatus>>, Error> {
     let say = || "filter compiler".to_owned();
     // What runs, whatever its path holds by now.
@@ -124,9 +124,9 @@ fn ask(
         }
     }
     match until(channel.as_fd(), LIMIT)? {
-        Waited::Done => {}
-        Waited::Interrupted => return Ok(None),
-        Waited::Enough => {
+        WaitResult::Ready => {}
+        WaitResult::Interrupted => return Ok(None),
+        WaitResult::TimedOut => {
             // The host may be busy, as while it boots: another start may have more time.
             let (filter, limit) = (log::untrusted(filter), LIMIT.as_secs());
             return Err(Error::failure(format!("filter {filter:?}: is not compiled within {limit} s{SMALLER}")));

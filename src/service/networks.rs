@@ -1,7 +1,7 @@
 //! The networks that this host reaches already: addresses of its interfaces, and routes of its main table.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 
 use nix::ifaddrs::getifaddrs;
@@ -143,6 +143,13 @@ pub fn of((address, prefix): (IpAddr, u8)) -> (IpAddr, u8) {
 /// For people, as in `10.8.0.0/24`.
 pub fn text((address, prefix): (IpAddr, u8)) -> String {
     format!("{address}/{prefix}")
+}
+
+/// Whether an address of an interface is the address of this socket.
+pub fn same_address(own: &SockaddrStorage, local: &SocketAddr) -> bool {
+    let v4 = own.as_sockaddr_in().map(|own| IpAddr::from(own.ip()));
+    let v6 = own.as_sockaddr_in6().map(|own| IpAddr::from(own.ip()));
+    v4.or(v6) == Some(local.ip())
 }
 
 #[cfg(test)]

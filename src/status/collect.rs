@@ -8,7 +8,7 @@ use privsep::ipc::{Confinement, PathCounters, PathReport, SecureState, State, Tr
 use super::words::{Mismatch, cipher_of, health, lost_size_sentence, trouble_sentence, trouble_word};
 use super::{ConfinementStatus, PathStatus, Pids, PortStatus, SCHEMA, SessionStatus, Status};
 use crate::log;
-use crate::supervise::late::{Absent, Watch};
+use crate::supervise::renewal::late::{Absent, Watch};
 use crate::tunnel::{Secure, Tunnel, cipher, keys};
 
 /// What it means that there is no helper.

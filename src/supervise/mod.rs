@@ -1,47 +1,23 @@
 //! The life of a tunnel: start in order, give up every privilege, then one worker after the other.
 
-mod again;
-mod child;
-pub use child::Child;
-mod command;
-mod events;
-pub use events::{Readable, wait};
-mod helper;
-pub mod late;
-mod link;
-mod memory;
-mod mismatch;
-mod names;
-pub mod news;
-mod not_up;
-pub mod observe;
-mod own;
+pub mod children;
+mod log_budget;
 pub mod policy;
-mod repair;
+pub mod renewal;
 mod requests;
-mod restart;
-pub mod resume;
-pub mod route;
-pub mod session;
-pub mod sizes;
+pub mod startup;
 pub mod statistics;
-pub mod storm;
 mod supervisor;
-mod underlay;
-mod waiting;
-pub use waiting::Waited;
-mod words;
-mod worker;
+pub mod watch;
 
 use std::fs;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use nix::ifaddrs::getifaddrs;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::socket::SockaddrStorage;
 use privsep::ipc::{BpfInstruction, Identity, State};
 
 use crate::error::Context;
@@ -49,18 +25,21 @@ use crate::service::confine::{self, Keeps};
 use crate::service::control_socket::ControlSocket;
 use crate::service::descriptor_store::{self, Starts, Stored};
 use crate::service::notify::Notify;
-use crate::service::{executables, identity};
+use crate::service::{executables, identity, networks};
 use crate::tunnel::resolve::Resolved;
 use crate::tunnel::{Port, Repair, Tunnel};
 use crate::tunnel::{advice, plan, settings};
 use crate::{Error, filter, log};
-use helper::Helper;
-use late::Paths;
-use link::LinkWatch;
-use memory::Shortage;
+use children::helper::Helper;
+use children::memory::Shortage;
+use children::worker::Setup;
 use policy::{Missing, Place, Policies};
+use renewal::late::{self, Paths};
+use renewal::starts;
+use startup::waiting::Waiting;
+use startup::{command, lookup, underlay};
 use supervisor::{Parts, Supervisor};
-use waiting::Waiting;
+use watch::link::LinkWatch;
 
 /// Longest time from when the filter is compiled until the names are looked up once, or the helper has opened its handles.
 const REST_OF_START: Duration = Duration::from_secs(30);
@@ -74,10 +53,10 @@ pub fn run(
 ) -> Result<(), Error> {
     // From here on a signal no longer ends the process: there is something to clean up.
     let signals = signals().context(|| "signals".into())?;
-    let Stored { tap, mut starts } = stored;
+    let Stored { tap, starts: mut before } = stored;
     let mut notify = Notify::connect();
-    let result = live(tunnel, policies, tap, &mut starts, &signals, &mut notify, ready);
-    again::end(result, starts, &signals, &mut notify)
+    let result = live(tunnel, policies, tap, &mut before, &signals, &mut notify, ready);
+    starts::end(result, before, &signals, &mut notify)
 }
 
 /// Everything between the first and the last message to the service manager.
@@ -95,7 +74,7 @@ fn live(
     let control = ControlSocket::bind(&tunnel.name, identity)?;
     let waiting = Waiting { tunnel: &tunnel, signals, control: &control };
     let Some(filter) = compiled(&waiting, identity, notify)? else { return Ok(()) };
-    let Some(resolved) = names::paths(&waiting, policies.missing, notify)? else { return Ok(()) };
+    let Some(resolved) = lookup::paths(&waiting, policies.missing, notify)? else { return Ok(()) };
     let managed = notify.is_connected() && tunnel.repair != Repair::Never;
     let devices = late::indices(&tunnel);
     let mut paths = Paths::new(&mut tunnel, resolved);
@@ -148,21 +127,15 @@ fn live(
     for line in sizes.line.into_iter().chain(tunnel.wire.start_line()) {
         log::info(&line);
     }
-    let parts = Parts {
-        policies,
-        shortage,
-        link,
-        late,
-        by_root: identity.is_some(),
+    let setup = Setup {
         executable: executables.worker,
         secrets: tunnel.wire.secrets(),
         state: State::new(&settings),
         settings,
-        // What has waited in a TAP since the run before this one, or while the command ran, is too late.
+        // Frames that have waited in a TAP since the run before this one, or while the command ran, are too old.
         drain: stored || tunnel.run.is_some(),
-        paths,
-        in_empty_network,
     };
+    let parts = Parts { setup, policies, shortage, link, late, by_root: identity.is_some(), paths, in_empty_network };
     Supervisor::new(tunnel, parts, helper, signals, control, notify, starts).run(ready)
 }
 
@@ -199,7 +172,7 @@ fn warn_of_loop(tunnel: &Tunnel, paths: &[Resolved]) {
     let (Port::Raw { interface, .. } | Port::Mirror { interface, .. }) = &tunnel.port else { return };
     let own = getifaddrs().into_iter().flatten().filter(|own| own.interface_name == *interface);
     let own: Vec<_> = own.filter_map(|own| own.address).collect();
-    let carries = |local: &SocketAddr| own.iter().any(|own| same_address(own, local));
+    let carries = |local: &SocketAddr| own.iter().any(|own| networks::same_address(own, local));
     if let Some(Resolved { local, .. }) = paths.iter().find(|path| carries(&path.local) && !tunnel.rules.loop_check) {
         log::warning(&format!(
             "interface {interface:?} has the tunnel's own address {}: its datagrams go into it again and again; \
@@ -207,10 +180,4 @@ fn warn_of_loop(tunnel: &Tunnel, paths: &[Resolved]) {
             local.ip()
         ));
     }
-}
-
-fn same_address(own: &SockaddrStorage, local: &SocketAddr) -> bool {
-    let v4 = own.as_sockaddr_in().map(|own| IpAddr::from(own.ip()));
-    let v6 = own.as_sockaddr_in6().map(|own| IpAddr::from(own.ip()));
-    v4.or(v6) == Some(local.ip())
 }

@@ -1,29 +1,31 @@
 //! The loop of the supervisor, from when it has given up its privileges to the end of the tunnel.
 
-use std::fs::File;
+use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signalfd::SignalFd;
-use privsep::ipc::{Address, Confinement, Counts, PathHealth, Remote, Secrets, Settings, State, Timestamp};
+use privsep::ipc::{Address, Confinement, Counts, PathHealth, Remote, Timestamp};
 use sd_notify::NotifyState;
 
-use super::events::{Readable, asked, wait};
-use super::helper::Helper;
-use super::link::{Fate, LinkWatch, Trouble};
-use super::memory::Shortage;
-use super::observe::Observer;
+use super::children::helper::Helper;
+use super::children::memory::Shortage;
+use super::children::restart::{Death, History, Verdict};
+use super::children::resume;
+use super::children::worker::{Event, Setup, Worker};
+use super::log_budget::LogBudget;
 use super::policy::{OnSignal, Policies, TicksOver};
-use super::repair::{self, Need};
+use super::renewal::repair::{self, Need};
+use super::renewal::{late, starts};
 use super::requests::Requests;
-use super::restart::{Death, History, Verdict};
-use super::resume;
-use super::session::{Line, Watch};
-use super::sizes::Sizes;
-use super::words::Words;
-use super::worker::{Event, Worker};
-use super::{again, late, statistics, storm};
+use super::statistics;
+use super::watch::link::{Fate, LinkWatch, Trouble};
+use super::watch::oversize::Oversize;
+use super::watch::paths::Observer;
+use super::watch::session::{Line, Watch};
+use super::watch::storm;
 use crate::error::Context;
+use crate::process::{Readable, take_signals, wait};
 use crate::service::control_socket::ControlSocket;
 use crate::service::descriptor_store::Starts;
 use crate::service::notify::Notify;
@@ -42,16 +44,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 /// What every worker is started with, and where.
 pub struct Parts {
-    /// The worker's executable, opened at the start.
-    pub executable: File,
-    /// What each is told.
-    pub settings: Settings,
-    /// And nobody else.
-    pub secrets: Secrets,
-    /// What the next one goes on from: kept up to date from reports.
-    pub state: State,
-    /// The next one drops what waits.
-    pub drain: bool,
+    /// What each worker starts with.
+    pub setup: Setup,
     /// The paths.
     pub paths: Vec<Resolved>,
     /// Whether privileges came from root, which can give workers an empty network namespace.
@@ -88,7 +82,7 @@ pub struct Supervisor<'a> {
     history: History,
     observer: Observer,
     session: Watch,
-    sizes: Sizes,
+    oversize: Oversize,
     storm: storm::Detector,
     repair: repair::Schedule,
     restarts: u64,
@@ -99,7 +93,7 @@ pub struct Supervisor<'a> {
     statistics_due: Instant,
     requests: Requests,
     /// What its workers may still have said in the log.
-    words: Words,
+    budget: LogBudget,
     /// The words it has last been told.
     said: String,
 }
@@ -109,13 +103,6 @@ pub struct Supervisor<'a> {
 enum Blame {
     Nobody,
     Worker,
-}
-
-/// How the loop goes on.
-#[derive(PartialEq, Eq)]
-enum Flow {
-    Continue,
-    End,
 }
 
 impl<'a> Supervisor<'a> {
@@ -129,9 +116,9 @@ impl<'a> Supervisor<'a> {
         starts: &'a mut Starts,
     ) -> Self {
         let remotes = parts.paths.iter().map(|path| path.remote);
-        let observer = Observer::new(Instant::now(), tunnel, parts.settings.wire.longest(), remotes);
+        let observer = Observer::new(Instant::now(), tunnel, parts.setup.settings.wire.longest(), remotes);
         Self {
-            sizes: Sizes::default(),
+            oversize: Oversize::default(),
             storm: storm::Detector::new(Instant::now()),
             observer,
             session: Watch::new(tunnel.wire.fingerprint().unwrap_or_default()),
@@ -153,7 +140,7 @@ impl<'a> Supervisor<'a> {
             statistics_wanted: false,
             statistics_due: Instant::now() + HOUR,
             requests: Requests::default(),
-            words: Words::new(Instant::now()),
+            budget: LogBudget::new(Instant::now()),
             said: String::new(),
         }
     }
@@ -164,7 +151,7 @@ impl<'a> Supervisor<'a> {
         self.on_local_side();
         // Returning drops both children, which kills them and waits: with their last descriptor interface and sockets are gone.
         loop {
-            if self.step()? == Flow::End {
+            if self.step()?.is_break() {
                 return Ok(());
             }
             self.say_status();
@@ -177,7 +164,7 @@ impl<'a> Supervisor<'a> {
     }
 
     /// Waits for what comes next and handles it.
-    fn step(&mut self) -> Result<Flow, Error> {
+    fn step(&mut self) -> Result<ControlFlow<()>, Error> {
         let now = Instant::now();
         self.on_time(now)?;
         let keep_alive = self.notify.keep_alive(now);
@@ -192,11 +179,11 @@ impl<'a> Supervisor<'a> {
         let descriptors = [signals, worker, helper, self.control.listener.as_fd(), self.parts.link.as_fd()];
         let Readable([signal, worker, helper, request, link]) =
             wait(descriptors, limit).context(|| "waiting for events".into())?;
-        if signal && self.on_signals() == Flow::End {
-            return Ok(Flow::End);
+        if signal && self.on_signals().is_break() {
+            return Ok(ControlFlow::Break(()));
         }
-        if worker && self.worker.is_some() && self.on_worker()? == Flow::End {
-            return Ok(Flow::End);
+        if worker && self.worker.is_some() && self.on_worker()?.is_break() {
+            return Ok(ControlFlow::Break(()));
         }
         if helper && self.helper.is_some() {
             self.on_helper();
@@ -216,7 +203,7 @@ impl<'a> Supervisor<'a> {
                 return Err(Error::failure(format!("interface {:?}: has been removed", self.interface)));
             }
         }
-        Ok(Flow::Continue)
+        Ok(ControlFlow::Continue(()))
     }
 
     fn next_deadline(&self, now: Instant) -> Instant {
@@ -233,7 +220,7 @@ impl<'a> Supervisor<'a> {
         if self.worker.is_none() && now >= self.start_at {
             self.start_worker()?;
         }
-        let silent = |worker: &mut Worker| now >= worker.late_at() && worker.is_frozen(now);
+        let silent = |worker: &mut Worker| now >= worker.late_at() && worker.miss_report(now);
         if let Some(worker) = &mut self.worker
             && silent(worker)
         {
@@ -241,7 +228,7 @@ impl<'a> Supervisor<'a> {
             log::error(&format!("worker {}: has not {what}", worker.pid()));
             self.worker_ended(Blame::Worker)?;
         }
-        if let Some(count) = self.words.left_out(now) {
+        if let Some(count) = self.budget.left_out(now) {
             log::warning(&format!("{count} more messages about paths and addresses were left out"));
         }
         if now >= self.statistics_due {
@@ -261,7 +248,7 @@ impl<'a> Supervisor<'a> {
         for line in self.parts.late.look(now, &mut self.parts.link) {
             log::warning(&line);
         }
-        let late = self.parts.late.need(now, &self.parts.state.paths);
+        let late = self.parts.late.need(now, &self.parts.setup.state.paths);
         let local = match self.parts.link.trouble() {
             Some(Trouble::OutOfBridge { .. }) => Some(Need::Bridge),
             Some(Trouble::NoAddress { .. }) => Some(Need::Address),
@@ -271,7 +258,7 @@ impl<'a> Supervisor<'a> {
         if let Some(need) = self.repair.note(now, SystemTime::now(), needs) {
             return Err(Error::Again(need.cause(), need.reason().into()));
         }
-        again::keep(self.notify, self.starts, self.repair.starts(now));
+        starts::keep(self.notify, self.starts, self.repair.starts(now));
         Ok(())
     }
 
@@ -300,8 +287,8 @@ impl<'a> Supervisor<'a> {
     }
 
     fn start_worker(&mut self) -> Result<(), Error> {
-        self.parts.drain |= self.stopped.is_some_and(|since| since.elapsed() > STALE);
-        match Worker::start(self.helper()?, &self.parts) {
+        self.parts.setup.drain |= self.stopped.is_some_and(|since| since.elapsed() > STALE);
+        match Worker::start(self.helper()?, &self.parts.setup) {
             Ok(worker) => {
                 log::debug(&format!("worker {} started", worker.pid()));
                 self.worker = Some(worker);
@@ -315,24 +302,25 @@ impl<'a> Supervisor<'a> {
         Ok(())
     }
 
-    fn on_worker(&mut self) -> Result<Flow, Error> {
-        let Some(worker) = &mut self.worker else { return Ok(Flow::Continue) };
-        match worker.receive(&self.parts.state) {
+    fn on_worker(&mut self) -> Result<ControlFlow<()>, Error> {
+        let Some(worker) = &mut self.worker else { return Ok(ControlFlow::Continue(())) };
+        match worker.receive(&self.parts.setup.state) {
             Ok(Some(Event::Confined(confinement))) => {
                 log::info(&format!("worker {} forwards", worker.pid()));
                 self.on_confined(confinement)?;
             }
             Ok(Some(Event::Health(path, health))) => self.on_health(path, health),
             Ok(Some(Event::Report(state))) => {
-                self.parts.state = resume::accept(&self.parts.state, state, &self.parts.paths, Timestamp::now());
+                self.parts.setup.state =
+                    resume::accept(&self.parts.setup.state, state, &self.parts.paths, Timestamp::now());
                 self.on_session();
-                for (path, line) in self.observer.note(Instant::now(), &self.parts.state) {
+                for (path, line) in self.observer.note(Instant::now(), &self.parts.setup.state) {
                     self.say(log::warning, &format!("{}: {line}", self.path(path)));
                 }
-                if let Some(line) = self.storm.note(Instant::now(), &self.parts.state.port) {
+                if let Some(line) = self.storm.note(Instant::now(), &self.parts.setup.state.port) {
                     self.say(log::warning, &format!("local side: {line}"));
                 }
-                for line in self.sizes.note(&self.parts.state, &self.interface) {
+                for line in self.oversize.note(&self.parts.setup.state, &self.interface) {
                     log::warning(&line);
                 }
                 if self.statistics_wanted {
@@ -341,7 +329,7 @@ impl<'a> Supervisor<'a> {
                 self.answer_requests();
             }
             Ok(Some(Event::Active(path))) => {
-                self.parts.state.active = u8::try_from(path).unwrap_or(u8::MAX);
+                self.parts.setup.state.active = u8::try_from(path).unwrap_or(u8::MAX);
                 self.say(log::info, &format!("frames leave by the {}", self.path(path)));
             }
             Ok(Some(Event::Learned(path, address))) => self.on_learned(path, address),
@@ -349,7 +337,9 @@ impl<'a> Supervisor<'a> {
                 log::error(&format!("worker {}: message out of place", worker.pid()));
                 self.worker_ended(Blame::Worker)?;
             }
-            Ok(Some(Event::Finished)) if self.parts.policies.ticks_over == TicksOver::End => return Ok(Flow::End),
+            Ok(Some(Event::Finished)) if self.parts.policies.ticks_over == TicksOver::End => {
+                return Ok(ControlFlow::Break(()));
+            }
             Ok(Some(Event::Finished)) => self.worker_finished(),
             Ok(Some(Event::Nothing)) => {}
             Ok(None) => self.worker_ended(Blame::Nobody)?,
@@ -358,12 +348,12 @@ impl<'a> Supervisor<'a> {
                 self.worker_ended(Blame::Worker)?;
             }
         }
-        Ok(Flow::Continue)
+        Ok(ControlFlow::Continue(()))
     }
 
     /// Says what is to be said of the session of the secure wire.
     fn on_session(&mut self) {
-        let Some(secure) = self.parts.state.secure() else { return };
+        let Some(secure) = self.parts.setup.state.secure() else { return };
         match self.session.note(Instant::now(), secure) {
             Some(Line::Good(line)) => self.say(log::info, &line),
             Some(Line::Bad(line)) => self.say(log::warning, &line),
@@ -373,7 +363,7 @@ impl<'a> Supervisor<'a> {
 
     fn on_confined(&mut self, confinement: Confinement) -> Result<(), Error> {
         self.confinement = confinement;
-        (self.stopped, self.parts.drain) = (None, false);
+        (self.stopped, self.parts.setup.drain) = (None, false);
         let lacks = status::lacks(&self.status().confinement, self.parts.by_root);
         if self.tunnel.require_confinement && !lacks.is_empty() {
             let lacks = lacks.join(", ");
@@ -386,14 +376,14 @@ impl<'a> Supervisor<'a> {
         self.worker = None;
         self.restarts += 1;
         let lasting = self.lasting();
-        resume::begin_anew(&mut self.parts.state, lasting);
+        resume::begin_anew(&mut self.parts.setup.state, lasting);
         self.start_at = Instant::now();
     }
 
     fn on_learned(&mut self, path: usize, address: Address) {
         let Resolved { local, remote, .. } = self.parts.paths[path];
         if resume::may_be_peer(local, &remote, address.0)
-            && let Some(report) = self.parts.state.paths.get_mut(path)
+            && let Some(report) = self.parts.setup.state.paths.get_mut(path)
         {
             report.learned = Some(address);
             self.say(log::info, &format!("{} has been learned", self.path(path)));
@@ -402,7 +392,7 @@ impl<'a> Supervisor<'a> {
 
     /// Says what a worker has caused, unless that has become too much.
     fn say(&mut self, log: fn(&str), text: &str) {
-        if self.words.may_say(Instant::now()) {
+        if self.budget.may_say(Instant::now()) {
             log(text);
         }
     }
@@ -416,7 +406,7 @@ impl<'a> Supervisor<'a> {
     /// Local and remote address of a path, the learned one where it is.
     fn addresses(&self, path: usize) -> (String, String) {
         let Resolved { local, remote, .. } = self.parts.paths[path];
-        let learned = self.parts.state.paths.get(path).and_then(|report| report.learned);
+        let learned = self.parts.setup.state.paths.get(path).and_then(|report| report.learned);
         let remote = match (remote, learned) {
             (Remote::Fixed(Address(address)), _) | (_, Some(Address(address))) => address.to_string(),
             (Remote::Learned { .. }, None) => self.tunnel.paths[path].remote.to_string(),
@@ -425,7 +415,7 @@ impl<'a> Supervisor<'a> {
     }
 
     fn on_health(&mut self, path: usize, health: PathHealth) {
-        if let Some(report) = self.parts.state.paths.get_mut(path) {
+        if let Some(report) = self.parts.setup.state.paths.get_mut(path) {
             report.health = health;
         }
         let text = format!("{} is {}", self.path(path), status::health(health));
@@ -447,9 +437,9 @@ impl<'a> Supervisor<'a> {
         }
         death.crash |= blame == Blame::Worker || too_much;
         let lasting = self.lasting();
-        resume::carry_over(&mut self.parts.state, lasting);
+        resume::carry_over(&mut self.parts.setup.state, lasting);
         // What has piled up behind one that did not read is too late by now.
-        self.parts.drain |= blame == Blame::Worker;
+        self.parts.setup.drain |= blame == Blame::Worker;
         self.replace(death)
     }
 
@@ -486,11 +476,11 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    fn on_signals(&mut self) -> Flow {
-        let asked = asked(self.signals);
+    fn on_signals(&mut self) -> ControlFlow<()> {
+        let asked = take_signals(self.signals);
         if asked.end {
             log::info("ends, as a signal asks");
-            return Flow::End;
+            return ControlFlow::Break(());
         }
         let Policies { on_user, on_hangup, .. } = self.parts.policies;
         for (comes, answer) in [(asked.user, on_user), (asked.hangup, on_hangup)] {
@@ -503,7 +493,7 @@ impl<'a> Supervisor<'a> {
                 }
             }
         }
-        Flow::Continue
+        ControlFlow::Continue(())
     }
 
     /// Has statistics logged with the next report.
@@ -515,7 +505,7 @@ impl<'a> Supervisor<'a> {
     }
 
     fn reset(&mut self, counts: Counts) {
-        self.parts.state.reset(counts);
+        self.parts.setup.state.reset(counts);
         if let Some(worker) = &mut self.worker {
             worker.reset(counts);
         }
@@ -524,7 +514,7 @@ impl<'a> Supervisor<'a> {
     fn log_statistics(&mut self) {
         self.statistics_wanted = false;
         let addresses: Vec<_> = (0..self.parts.paths.len()).map(|path| self.addresses(path)).collect();
-        for line in statistics::lines(&self.parts.state, &addresses) {
+        for line in statistics::lines(&self.parts.setup.state, &addresses) {
             log::info(&line);
         }
     }
@@ -560,15 +550,15 @@ impl<'a> Supervisor<'a> {
             in_empty_network: self.parts.in_empty_network,
             addresses: (0..self.parts.paths.len()).map(|path| self.addresses(path)).collect(),
             underlay_mtus: self.parts.paths.iter().map(|path| path.underlay_mtu).collect(),
-            longest: self.parts.settings.wire.longest(),
-            state: &self.parts.state,
+            longest: self.parts.setup.settings.wire.longest(),
+            state: &self.parts.setup.state,
             uptime: self.observer.uptime(),
             local: self.parts.link.trouble().filter(|trouble| trouble.is_down()).map(Trouble::to_string),
             limit: self.parts.link.trouble().filter(|trouble| !trouble.is_down()).map(Trouble::to_string),
             seen: self.observer.seen(),
             late: Some(&self.parts.late),
             trouble: self.session.found(),
-            not_up: self.observer.reason(Instant::now(), &self.parts.state),
+            not_up: self.observer.reason(Instant::now(), &self.parts.setup.state),
             storm: self.storm.found().map(storm::Storm::sentence),
         })
     }

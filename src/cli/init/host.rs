@@ -12,7 +12,7 @@ use privsep::netlink::Netlink;
 use super::inner;
 use super::line::Line;
 use crate::service::{files, networks};
-use crate::supervise::route;
+use crate::supervise::startup::route;
 use crate::tunnel::keys;
 
 /// Bytes of the kernel's lists.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{ClassicState, Counts, PathCounters, PortCounters, SealCounters, SecureState, Settings, Wire};
 use crate::ipc::Address;
 
-/// State that survives a worker. `src/supervise/resume.rs` says why each field may.
+/// State that survives a worker. `src/supervise/children/resume.rs` says why each field may.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     /// Ticks passed, about one a second.

@@ -5,23 +5,12 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signalfd::SignalFd;
 
-use super::events::{Readable, to_end, wait};
-use super::requests::Requests;
 use crate::error::Context;
+use crate::process::{Readable, WaitResult, end_requested, wait};
 use crate::service::control_socket::ControlSocket;
+use crate::supervise::requests::Requests;
 use crate::tunnel::Tunnel;
 use crate::{Error, status};
-
-/// Why a wait has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Waited {
-    /// A signal asks to end.
-    Interrupted,
-    /// What was waited for is there.
-    Done,
-    /// The time is over.
-    Enough,
-}
 
 /// What is answered during a wait.
 pub struct Waiting<'a> {
@@ -35,7 +24,12 @@ pub struct Waiting<'a> {
 
 impl Waiting<'_> {
     /// Waits until `done` can be read or `limit` is over. `reason` is what the tunnel waits for, where the status is to say so.
-    pub fn until(&self, done: Option<BorrowedFd<'_>>, limit: Duration, reason: Option<&str>) -> Result<Waited, Error> {
+    pub fn until(
+        &self,
+        done: Option<BorrowedFd<'_>>,
+        limit: Duration,
+        reason: Option<&str>,
+    ) -> Result<WaitResult, Error> {
         let Self { tunnel, signals, control } = self;
         let (deadline, mut requests) = (Instant::now() + limit, Requests::default());
         loop {
@@ -45,18 +39,18 @@ impl Waiting<'_> {
             let left = u16::try_from(next.saturating_duration_since(now).as_millis()).unwrap_or(u16::MAX);
             let descriptors = [signals.as_fd(), control.listener.as_fd(), done.unwrap_or(signals.as_fd())];
             let Readable([signal, request, is_done]) = wait(descriptors, left).context(|| "waiting".into())?;
-            if signal && to_end(signals) {
-                return Ok(Waited::Interrupted);
+            if signal && end_requested(signals) {
+                return Ok(WaitResult::Interrupted);
             }
             if request {
                 control.accept_some().for_each(|(stream, user)| requests.push(stream, user, now));
                 requests.answer(&status::before_start(tunnel, reason).json(), now);
             }
             if is_done && done.is_some() {
-                return Ok(Waited::Done);
+                return Ok(WaitResult::Ready);
             }
             if now >= deadline {
-                return Ok(Waited::Enough);
+                return Ok(WaitResult::TimedOut);
             }
         }
     }

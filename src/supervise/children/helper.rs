@@ -9,10 +9,9 @@ use privsep::PROTOCOL;
 use privsep::ipc::{self, Channel, FromHelper, Plan, ToHelper};
 use privsep::sys::supervisor::start;
 
-use super::child::Child;
-use super::events::{Readable, to_end, wait};
 use crate::Error;
 use crate::error::Context;
+use crate::process::{Child, Readable, end_requested, wait};
 use crate::service::descriptor_store;
 use crate::service::notify::Notify;
 
@@ -86,7 +85,7 @@ fn answer(
                 let ended = || Error::failure("helper: ended before it had opened the handles");
                 return channel.recv().context(say)?.ok_or_else(ended).map(Some);
             }
-            Readable([false, true]) if to_end(signals) => return Ok(None),
+            Readable([false, true]) if end_requested(signals) => return Ok(None),
             _ if left == 0 => return Err(Error::failure("helper: has not opened all handles within 10 s")),
             _ => {}
         }

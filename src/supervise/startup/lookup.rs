@@ -1,15 +1,16 @@
-//! Waiting for the addresses of a tunnel.
+//! Look-up of the addresses of a tunnel.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 
-use super::late;
-use super::policy::Missing;
-use super::waiting::{Waited, Waiting};
+use super::waiting::Waiting;
 use crate::error::Context;
+use crate::process::WaitResult;
 use crate::service::notify::Notify;
+use crate::supervise::policy::Missing;
+use crate::supervise::renewal::late;
 use crate::tunnel::Tunnel;
 use crate::tunnel::resolve::{self, LookUp, Resolved};
 use crate::{Error, log};
@@ -32,16 +33,16 @@ pub fn paths(
         let look_up = running.take().map_or_else(|| LookUp::start(tunnel), Ok).context(|| "looking up names".into())?;
         let waited = waiting.until(Some(look_up.done.as_fd()), resolve::LIMIT, reason(&said))?;
         let error = match waited {
-            Waited::Interrupted => return Ok(None),
-            Waited::Done => {
+            WaitResult::Interrupted => return Ok(None),
+            WaitResult::Ready => {
                 match judge(tunnel, look_up.finish(), missing, notify.is_connected() && start.elapsed() >= ENOUGH) {
                     Err(error) if missing == Missing::Start => error.to_string(),
                     result => return result.map(Some),
                 }
             }
-            Waited::Enough if missing == Missing::End => return Err(resolve::late(tunnel)),
+            WaitResult::TimedOut if missing == Missing::End => return Err(resolve::late(tunnel)),
             // The thread cannot be told to stop, and must have ended before privileges are given up.
-            Waited::Enough => {
+            WaitResult::TimedOut => {
                 running = Some(look_up);
                 resolve::late(tunnel).to_string()
             }
@@ -53,7 +54,7 @@ pub fn paths(
         }
         // The service manager is not to take this for a start that hangs.
         notify.extend_timeout(resolve::LIMIT + AGAIN * 2);
-        if running.is_none() && waiting.until(None, AGAIN, reason(&said))? == Waited::Interrupted {
+        if running.is_none() && waiting.until(None, AGAIN, reason(&said))? == WaitResult::Interrupted {
             return Ok(None);
         }
     }

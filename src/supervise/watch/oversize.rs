@@ -1,17 +1,16 @@
-//! What is too long for the local side or the underlay, or comes in a form that cannot be sent on: said at the start where it can
-//! be seen, and once when it happens. Pure.
+//! Frames and datagrams that are too long, or superframes that cannot be cut: one line each, when they first occur. Pure.
 
 use privsep::ipc::State;
 
 /// What has been said of frames and datagrams that were too long, or too many in one.
 #[derive(Debug, Default)]
-pub struct Sizes {
+pub struct Oversize {
     port: bool,
     path: bool,
     offload: bool,
 }
 
-impl Sizes {
+impl Oversize {
     /// Lines for the log about what a report says for the first time.
     pub fn note(&mut self, state: &State, interface: &str) -> Vec<String> {
         let mut lines = Vec::new();
@@ -45,7 +44,7 @@ mod tests {
     #[test]
     fn what_is_too_long_is_said_once_for_each_side() {
         let (mut sizes, mut state) =
-            (Sizes::default(), State { paths: vec![PathReport::default()], ..State::default() });
+            (Oversize::default(), State { paths: vec![PathReport::default()], ..State::default() });
         assert!(sizes.note(&state, "lan").is_empty());
         state.port.tx_dropped_oversize = 1;
         assert!(sizes.note(&state, "lan")[0].contains("\"lan\": frames came that are longer than the MTU"));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signalfd::SignalFd;
 use sd_notify::NotifyState;
 
-use super::events::{Readable, to_end, wait};
+use crate::process::{Readable, end_requested, wait};
 use crate::service::descriptor_store::{Cause, Starts};
 use crate::service::notify::Notify;
 use crate::{Error, log};
@@ -66,7 +66,7 @@ fn pause(signals: &SignalFd, notify: &mut Notify) {
         let next = notify.keep_alive(now).map_or(until, |alive| alive.min(until));
         let left = u16::try_from(next.saturating_duration_since(now).as_millis() + 1).unwrap_or(u16::MAX);
         let waited = wait([signals.as_fd()], left);
-        if now >= until || waited.is_err() || waited.is_ok_and(|Readable([signal])| signal && to_end(signals)) {
+        if now >= until || waited.is_err() || waited.is_ok_and(|Readable([signal])| signal && end_requested(signals)) {
             return;
         }
     }

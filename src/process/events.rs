@@ -21,9 +21,20 @@ pub fn wait<const N: usize>(descriptors: [BorrowedFd<'_>; N], limit_ms: u16) -> 
     Ok(Readable(polled.map(|descriptor| descriptor.any().unwrap_or(false))))
 }
 
-/// What signals ask for.
+/// End of a wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitResult {
+    /// A signal asks to end.
+    Interrupted,
+    /// The awaited descriptor can be read.
+    Ready,
+    /// The time limit has passed.
+    TimedOut,
+}
+
+/// Requests by signals.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct Asked {
+pub struct Signals {
     /// SIGTERM or SIGINT.
     pub end: bool,
     /// SIGHUP.
@@ -32,9 +43,9 @@ pub struct Asked {
     pub user: bool,
 }
 
-/// Takes the signals that have come.
-pub fn asked(signals: &SignalFd) -> Asked {
-    let mut asked = Asked::default();
+/// Takes the pending signals.
+pub fn take_signals(signals: &SignalFd) -> Signals {
+    let mut asked = Signals::default();
     while let Ok(Some(signal)) = signals.read_signal() {
         match i32::try_from(signal.ssi_signo).map(Signal::try_from) {
             Ok(Ok(Signal::SIGTERM | Signal::SIGINT)) => asked.end = true,
@@ -47,7 +58,7 @@ pub fn asked(signals: &SignalFd) -> Asked {
     asked
 }
 
-/// Takes the signals that have come and tells whether one asks to end; before the tunnel runs, others ask for nothing.
-pub fn to_end(signals: &SignalFd) -> bool {
-    asked(signals).end
+/// Takes the pending signals and tells whether one asks to end. The others have no effect before the tunnel runs.
+pub fn end_requested(signals: &SignalFd) -> bool {
+    take_signals(signals).end
 }

@@ -12,9 +12,9 @@ use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{setsockopt, sockopt};
 use privsep::ipc::{self, Address, PathHealth, PathReport};
 
-use super::link::LinkWatch;
-use super::own::Locals;
+use super::locals::Locals;
 use super::repair::Need;
+use crate::supervise::watch::link::LinkWatch;
 use crate::tunnel::resolve::Resolved;
 use crate::tunnel::{self, Endpoint, Remote, Tunnel};
 use crate::{Error, log};

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use privsep::ipc::{PathCounters, PathHealth, PathReport};
 
+use super::pause::Pause;
 use crate::status::Mismatch;
 
 /// Reports with senseless datagrams that it takes; a peer sends at least a PING a second.
@@ -17,8 +18,6 @@ const SPREAD: Duration = Duration::from_secs(4);
 const GONE: Duration = Duration::from_secs(30);
 /// Datagrams from which on older ones count for half.
 const MEMORY: u64 = 64;
-/// Shortest time from one line about it to the next.
-const AGAIN: Duration = Duration::from_secs(600);
 
 /// What a report has changed.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,8 +36,8 @@ pub struct Detector {
     before: PathCounters,
     evidence: Option<Evidence>,
     found: Option<Mismatch>,
-    /// When a line was written last, and whether that was for the present one.
-    said: Option<Instant>,
+    pause: Pause,
+    /// Whether the log has a line about the present mismatch.
     present_said: bool,
 }
 
@@ -106,10 +105,7 @@ impl Detector {
         }
         let found = if foreign > noise { Mismatch::Password } else { Mismatch::Coding };
         self.found = Some(found);
-        self.present_said = self.said.is_none_or(|said| now.duration_since(said) >= AGAIN);
-        if self.present_said {
-            self.said = Some(now);
-        }
+        self.present_said = self.pause.admits(now);
         Change::Begins(found, self.present_said)
     }
 
@@ -221,7 +217,7 @@ mod tests {
         assert_eq!(path.noise(6), [Change::Begins(Mismatch::Coding, false)]);
         let ends: Vec<_> = quiet(&mut path);
         assert_eq!(ends, [Change::Ends(false)]);
-        path.now += AGAIN;
+        path.now += super::super::pause::SHORTEST;
         assert_eq!(path.noise(6), [Change::Begins(Mismatch::Coding, true)]);
     }
 }

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use nix::ifaddrs::getifaddrs;
 
-use super::link::LinkWatch;
-use super::same_address;
+use crate::service::networks::same_address;
+use crate::supervise::watch::link::LinkWatch;
 use crate::tunnel::resolve::Resolved;
 
 /// The local address of each path, where an interface had it at the start.

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use privsep::ipc::PortCounters;
 
+use super::pause::Pause;
+
 /// Shortest interval that is looked at; somebody may ask for the status many times a second.
 const INTERVAL: Duration = Duration::from_millis(800);
 /// Broadcasts a second from which on it is a storm: a network of a thousand hosts has a hundred.
@@ -15,8 +17,6 @@ const BROADCASTS: u64 = 10_000;
 const ENOUGH: u32 = 3;
 /// Time without any after which it is over.
 const GONE: Duration = Duration::from_secs(10);
-/// Shortest time from one line about it to the next.
-const AGAIN: Duration = Duration::from_secs(600);
 
 /// What goes round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,13 +63,20 @@ pub struct Detector {
     intervals: u32,
     last: Instant,
     found: Option<Storm>,
-    said: Option<Instant>,
+    pause: Pause,
 }
 
 impl Detector {
     /// From now on.
     pub fn new(now: Instant) -> Self {
-        Self { before: PortCounters::default(), since: now, intervals: 0, last: now, found: None, said: None }
+        Self {
+            before: PortCounters::default(),
+            since: now,
+            intervals: 0,
+            last: now,
+            found: None,
+            pause: Pause::default(),
+        }
     }
 
     /// What there is, if there is one.
@@ -96,11 +103,7 @@ impl Detector {
             return None;
         }
         self.found = Some(storm);
-        let again = self.said.is_none_or(|said| now.duration_since(said) >= AGAIN);
-        again.then(|| {
-            self.said = Some(now);
-            storm.sentence()
-        })
+        self.pause.admits(now).then(|| storm.sentence())
     }
 }
 

@@ -14,6 +14,7 @@ use privsep::ipc::{Address, Remote, header};
 use privsep::netlink::{Link, Netlink};
 
 use super::route::{self, Way};
+use crate::service::networks;
 use crate::tunnel::resolve::Resolved;
 use crate::tunnel::wire::secure::LEAST_MTU;
 use crate::tunnel::{Path, Port, Tunnel, Wire, bounds};
@@ -84,7 +85,7 @@ fn name(interface: &InterfaceAddress) -> &str {
 
 /// Name of the interface that has this address.
 fn interface_of(local: SocketAddr) -> Option<String> {
-    let own = getifaddrs().ok()?.find(|own| own.address.as_ref().is_some_and(|a| super::same_address(a, &local)));
+    let own = getifaddrs().ok()?.find(|own| own.address.as_ref().is_some_and(|a| networks::same_address(a, &local)));
     own.map(|own| name(&own).to_owned())
 }
 

@@ -1,5 +1,5 @@
-//! How many lines what the workers of a tunnel say may cause in the log. One budget for all of them and for minutes, because
-//! a worker that has been taken over may go on for ever, and so may the one after it. Pure: the clock is an argument.
+//! Budget of log lines that messages of workers may cause. It covers all workers and minutes, because a hostile worker may go on for
+//! ever, and so may its successor. Pure: the clock is an argument.
 
 use std::time::{Duration, Instant};
 
@@ -10,15 +10,15 @@ const REFILL: Duration = Duration::from_secs(6);
 /// When all are used up, so many must have come back before the next, which says how many were left out.
 const PAUSE: u32 = 10;
 
-/// What is left to say.
-pub struct Words {
+/// Log lines that workers may still cause.
+pub struct LogBudget {
     lines: u32,
     /// Until when it has been refilled.
     until: Instant,
     left_out: u64,
 }
 
-impl Words {
+impl LogBudget {
     pub fn new(now: Instant) -> Self {
         Self { lines: BURST, until: now, left_out: 0 }
     }
@@ -63,25 +63,25 @@ mod tests {
     #[test]
     fn a_flood_of_an_hour_says_little_and_all_the_rest_is_counted() {
         let start = Instant::now();
-        let mut words = Words::new(start);
+        let mut budget = LogBudget::new(start);
         let (mut said, mut counted) = (0_u64, 0);
         for tick in 0..36_000_u64 {
             let now = start + Duration::from_millis(tick * 100);
-            if let Some(left_out) = words.left_out(now) {
+            if let Some(left_out) = budget.left_out(now) {
                 counted += left_out;
             }
-            said += u64::from(words.may_say(now));
+            said += u64::from(budget.may_say(now));
         }
         assert!(said <= 20 + 600, "{said} lines");
-        let rest = words.left_out(start + Duration::from_secs(7200));
+        let rest = budget.left_out(start + Duration::from_secs(7200));
         assert_eq!(said + counted + rest.unwrap_or(0), 36_000);
     }
 
     #[test]
     fn a_path_that_changes_now_and_then_is_never_left_out() {
         let start = Instant::now();
-        let mut words = Words::new(start);
-        assert!((0..500).all(|n| words.may_say(start + Duration::from_secs(n * 6))));
-        assert_eq!(words.left_out(start + Duration::from_secs(4000)), None);
+        let mut budget = LogBudget::new(start);
+        assert!((0..500).all(|n| budget.may_say(start + Duration::from_secs(n * 6))));
+        assert_eq!(budget.left_out(start + Duration::from_secs(4000)), None);
     }
 }

@@ -8,12 +8,11 @@ use std::time::{Duration, Instant};
 
 use privsep::ipc::{SecureState, Trouble};
 
+use super::pause::Pause;
 use crate::status::{cipher_of, trouble_sentence};
 
 /// Time for which there must be a trouble, and no session.
 const STAYS: Duration = Duration::from_secs(3);
-/// Shortest time from one line about troubles to the next.
-const AGAIN: Duration = Duration::from_secs(600);
 
 /// Watches the session of a tunnel.
 #[derive(Debug, Default)]
@@ -25,8 +24,9 @@ pub struct Watch {
     /// Since when there is a trouble.
     since: Option<Instant>,
     found: Option<Trouble>,
-    /// When one was said last, and which; whether that is the present one.
-    said: Option<(Instant, Trouble)>,
+    pause: Pause,
+    /// Trouble of the last line, and whether that is the present one.
+    said: Option<Trouble>,
     present_said: bool,
 }
 
@@ -74,10 +74,10 @@ impl Watch {
         }
         self.found = Some(trouble);
         let same = |said: Trouble| std::mem::discriminant(&said) == std::mem::discriminant(&trouble);
-        if self.said.is_some_and(|(at, said)| self.present_said && same(said) || now.duration_since(at) < AGAIN) {
+        if self.present_said && self.said.is_some_and(same) || !self.pause.admits(now) {
             return None;
         }
-        (self.said, self.present_said) = (Some((now, trouble)), true);
+        (self.said, self.present_said) = (Some(trouble), true);
         Some(Line::Bad(format!("mismatch: {}", trouble_sentence(trouble))))
     }
 }

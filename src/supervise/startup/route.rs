@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use nix::libc;
 use privsep::netlink::{Netlink, Request, attributes};
 
-use super::link::link_at;
+use crate::supervise::watch::link::link_at;
 
 /// `RTM_F_FIB_MATCH` (linux/rtnetlink.h): answer with the entry of the routing table, not with the cached route made of it.
 const FIB_MATCH: u32 = 0x2000;

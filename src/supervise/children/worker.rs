@@ -1,5 +1,6 @@
-//! The supervisor's side of one worker: whatever comes from it may come from an attacker who has taken it over.
+//! Supervisor's side of one worker. An attacker may have taken the worker over, so every message is checked.
 
+use std::fs::File;
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -9,15 +10,15 @@ use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 use privsep::PROTOCOL;
 use privsep::ipc::{
-    self, Address, Channel, Confinement, Counts, FromWorker, MAX_UNASKED, Moment, PathHealth, Reports, State, ToWorker,
+    self, Address, Channel, Confinement, Counts, FromWorker, MAX_UNASKED, Moment, PathHealth, Reports, Secrets,
+    Settings, State, ToWorker,
 };
 use privsep::sys::supervisor::start;
 
-use super::child::Child;
 use super::helper::Helper;
 use super::restart::Death;
-use super::supervisor::Parts;
 use crate::log;
+use crate::process::Child;
 
 /// Time after a worker's report at which the next, which comes a second after it, is late.
 const LATE: Duration = Duration::from_millis(1200);
@@ -32,7 +33,34 @@ const ENDING: Duration = Duration::from_millis(200);
 /// How many reports may come later than that of a tick that answered for them too: no more are kept in mind.
 const OWED: u64 = 64;
 
-/// A worker that runs, confined or not yet.
+/// Everything that a worker starts with.
+pub struct Setup {
+    /// Executable of the worker, opened at the start.
+    pub executable: File,
+    /// Settings, the same for every worker.
+    pub settings: Settings,
+    /// Secrets, the same for every worker.
+    pub secrets: Secrets,
+    /// State of the tunnel, kept up to date from reports.
+    pub state: State,
+    /// Whether the next worker drops the frames that wait.
+    pub drain: bool,
+}
+
+/// Supervisor's side of a running worker.
+///
+/// **Start and end**: [`Worker::start`] spawns the process and has the helper pass the handles. [`Worker::end`] kills it, waits for
+/// it and tells how it died. Dropping a worker kills it as well.
+///
+/// **Messages in**: [`Worker::receive`] reads one message when [`Worker::channel`] is readable. It checks everything that a hostile
+/// worker could send, and returns an [`Event`] that the supervisor may act on. After an error the worker must be ended.
+///
+/// **Messages out**: [`Worker::ask_report`] and [`Worker::reset`]. Neither waits for the worker.
+///
+/// **Time**: at [`Worker::late_at`] the confinement or the next report is late. [`Worker::miss_report`] counts that, and tells when
+/// the worker is frozen.
+///
+/// The worker owns its process and its channel. The state of the tunnel belongs to [`Setup`], which outlives it.
 pub struct Worker {
     child: Child,
     /// The conversation with it.
@@ -78,27 +106,27 @@ pub enum Event {
 
 impl Worker {
     /// Starts a worker, tells it what it is to know and has the helper hand it the handles.
-    pub fn start(helper: &Helper, parts: &Parts) -> Result<Self, ipc::Error> {
+    pub fn start(helper: &Helper, setup: &Setup) -> Result<Self, ipc::Error> {
         let (ours, theirs) = ipc::pair()?;
         let (to_helper, to_worker) = ipc::pair()?;
-        let pid = start::spawn(parts.executable.as_fd(), c"ethudp-worker", theirs.as_fd(), Some(to_worker.as_fd()))?;
+        let pid = start::spawn(setup.executable.as_fd(), c"ethudp-worker", theirs.as_fd(), Some(to_worker.as_fd()))?;
         drop((theirs, to_worker));
         let now = Instant::now();
         let worker = Self {
             child: Child::new(pid),
             channel: Channel::new(ours),
-            first_tick: parts.state.tick,
+            first_tick: setup.state.tick,
             started: Moment::now(),
             confined: None,
             report_pending: false,
             reports_owed: 0,
             reports: Reports::default(),
-            tick: parts.state.tick,
+            tick: setup.state.tick,
             late_at: now + CONFINING,
             missed: 0,
             unasked: 0,
         };
-        let Parts { settings, state, secrets, drain, .. } = parts;
+        let Setup { settings, state, secrets, drain, .. } = setup;
         let (settings, state) = (Box::new(settings.clone()), Box::new(state.clone()));
         let start = ToWorker::Start { protocol: PROTOCOL, settings, state, drain: *drain };
         for message in [start, ToWorker::Secrets(secrets.clone())] {
@@ -128,8 +156,8 @@ impl Worker {
         self.late_at
     }
 
-    /// Takes note that it is late; whether it has been silent, or not confined, for too long.
-    pub fn is_frozen(&mut self, now: Instant) -> bool {
+    /// Counts a late report or confinement; whether the worker is frozen by now.
+    pub fn miss_report(&mut self, now: Instant) -> bool {
         // Only time in which we ran ourselves counts: after a stop of the whole service nobody is frozen.
         let on_time = now.duration_since(self.late_at) < LATER;
         if self.confined.is_none() {

@@ -10,8 +10,8 @@ use nix::sys::signal::{Signal, killpg};
 use nix::sys::signalfd::SignalFd;
 use nix::unistd::Pid;
 
-use super::events::to_end;
 use crate::log;
+use crate::process::end_requested;
 
 /// Longest time it may run.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -37,7 +37,7 @@ pub fn run(command: &str, tunnel: &str, interface: &str, signals: &SignalFd) -> 
 fn wait(child: &mut Child, command: &str, signals: &SignalFd) -> bool {
     let start = Instant::now();
     loop {
-        let interrupted = to_end(signals);
+        let interrupted = end_requested(signals);
         match child.try_wait() {
             Ok(Some(status)) => {
                 report(command, status);
