@@ -1,9 +1,4 @@
-//! Frames travel in batches: memory that is allocated once, with room before and behind each frame so that tags,
-//! padding and ciphertext grow in place.
-//!
-//! A batch has slots of one size to receive into. Usually a slot holds one frame; a run of datagrams that the kernel has put
-//! into one slot is many, each of which knows the room it has. What is received one by one, or made here, is packed: a slot is
-//! then only the room that must be left for one more.
+//! Batches of frames or datagrams, in memory that is allocated once.
 
 mod collector;
 mod span;
@@ -40,7 +35,28 @@ const MAX_LARGE: usize = 3 * 65_536 + 64;
 /// Bytes that one slot can receive: more than any limit, so that what is too long is seen to be.
 const CAPACITY: usize = 9408;
 
-/// Frames, in memory of a fixed number of slots.
+/// Batch of frames or datagrams, in memory that is allocated once. Each has room before and behind it, so that tags, padding and
+/// ciphertext grow in place. A loop owns its batches and uses them again and again; [`clear`](Self::clear) forgets the frames.
+///
+/// The constructors differ in the number and size of slots: [`with_room`](Self::with_room) takes both.
+///
+/// Frames come into a batch in one of three ways:
+///
+/// - *Received at once*: [`slots`](Self::slots) clears the batch and gives out all slots. After the system call,
+///   [`push`](Self::push) or [`push_run`](Self::push_run) takes each slot that was filled, in order. A run of datagrams in one slot
+///   becomes many frames, each with the room it has.
+/// - *Received one by one*: [`next_slot`](Self::next_slot) gives out one slot and [`pack`](Self::pack) takes it. The next slot begins
+///   behind the frame, so that short frames take little memory.
+/// - *Copied or written*: [`pack_copy`](Self::pack_copy), and [`append`](Self::append) or [`append_copy`](Self::append_copy), which
+///   use a whole slot each. [`is_full`](Self::is_full) tells when to stop.
+///
+/// Then each frame is known by its number: [`frame`](Self::frame) and [`frames`](Self::frames) return bytes, [`span`](Self::span) the
+/// rest. [`set_facts`](Self::set_facts), [`set_alone`](Self::set_alone) and [`set_origin`](Self::set_origin) change the rest.
+/// [`grow_front`](Self::grow_front), [`trim_front`](Self::trim_front), [`grow_back`](Self::grow_back) and
+/// [`truncate`](Self::truncate) change the length in place.
+///
+/// Numbers change by the methods that work on all frames: [`filter_map`](Self::filter_map) and [`retain`](Self::retain) drop frames,
+/// [`join`](Self::join) makes one of several, and [`expand`](Self::expand) replaces datagrams by the frames in them.
 pub struct Batch {
     memory: Box<[u8]>,
     /// Distance of the slots.

@@ -17,7 +17,15 @@ use crate::port::Source;
 use crate::underlay::Outlet;
 use crate::wire::{Departure, Sealer};
 
-/// Takes frames, applies the rules, seals them, sends them.
+/// Outward loop: takes frames from the port, applies the rules, seals them and sends them. It has a thread of its own, which owns it.
+///
+/// The thread calls [`drain`](Self::drain) once where frames that wait are too old, and then [`run`](Self::run), which never
+/// returns: it calls [`turn`](Self::turn) again and again. A turn takes over the route if that has changed, announces the TAP's
+/// addresses once when there is a session, and then either forwards one batch of frames or sleeps.
+///
+/// The loop owns the source of the port, the [`Sealer`], the outlet and two batches. One batch holds frames as they come, the other
+/// the packets that superframes are cut into. Sockets, rules, counters and the published route are in [`Shared`]; the main thread
+/// wakes the loop by its waker.
 pub struct Outward {
     shared: Arc<Shared>,
     source: Source,
@@ -61,7 +69,7 @@ impl Outward {
         self.shared.passes.fetch_add(1, Relaxed);
         // Where no frame comes, too: the session before would not be forgotten.
         self.shared.route.look(&mut self.route, |route| self.sealer.set_route(route));
-        if !self.announcement.is_empty() && self.sealer.route().sending.is_some() {
+        if !self.announcement.is_empty() && self.sealer.has_session() {
             self.announce();
         }
         let rests = self.rests_until_us > 0 && self.shared.clock.now_us() < self.rests_until_us;

@@ -11,6 +11,7 @@ pub mod outbox;
 pub mod paths;
 pub mod route;
 pub mod secure;
+pub mod ticks;
 
 use std::io;
 
@@ -39,26 +40,47 @@ pub fn machines(settings: &Settings, secrets: &Secrets, state: &State) -> io::Re
     }
 }
 
-/// What receives, keeps alive and knows the peer.
+/// Session of a tunnel: receives datagrams, keeps the paths alive and knows the peer. The inward loop owns it.
+///
+/// A session does no I/O. The loop calls it in one of two cases and then takes over what the call has left:
+///
+/// 1. Input: [`receive`](Self::receive) with datagrams of one path, or [`on_time`](Self::on_time) once the time is
+///    [`due_us`](Self::due_us). Both take the time in microseconds since the start of the worker; it never decreases.
+/// 2. Output, after each of them: frames are in the batch that was received, datagrams to send in the [`Outbox`], which the loop
+///    empties. The [`route`](Self::route) may have changed; the loop then gives a copy to every [`Sealer`]. The next `due_us` may be
+///    earlier.
+///
+/// [`is_over`](Self::is_over) ends the worker. For the supervisor, [`report`](Self::report) returns the state from which a next
+/// session goes on, and [`reset`](Self::reset) clears counts. Traffic is counted in [`Counters`], which the loops share.
 #[allow(clippy::large_enum_variant)] // There is one in a process.
 pub enum Session {
-    /// `EthUDP`'s.
+    /// Session of `EthUDP`'s wire.
     Classic(classic::Session),
-    /// That of docs/WIRE.md.
+    /// Session of the wire in docs/WIRE.md.
     Secure(secure::Session),
 }
 
-/// What sends frames.
+/// Sealer of a tunnel: makes frames datagrams. Each loop that takes frames from the local side owns one.
+///
+/// A sealer knows the peer only by its [`Route`], a copy of the session's. The loop calls [`set_route`](Self::set_route) when the
+/// session has published another, also when no frame comes: the sealer keeps the key of the session in its route.
+/// [`route`](Self::route) returns the copy.
+///
+/// [`seal`](Self::seal) takes a batch of frames and returns datagrams and [`Departure`]s. The datagrams are in the same batch, or in
+/// memory of the sealer where frames leave in pieces; both stay borrowed until they are sent. A departure names a path, a target
+/// and a range of the datagrams. The loop sends every departure; there may be none.
+///
+/// [`carries_facts`](Self::carries_facts) and [`has_session`](Self::has_session) tell the loop which frames it may give.
 #[allow(clippy::large_enum_variant)] // There are as many as loops.
 pub enum Sealer {
-    /// `EthUDP`'s.
+    /// Sealer of `EthUDP`'s wire.
     Classic(classic::Sealer),
-    /// That of docs/WIRE.md.
+    /// Sealer of the wire in docs/WIRE.md.
     Secure(secure::Sealer),
 }
 
 impl Session {
-    /// Takes the datagrams that have come by a path, and leaves the frames in them for the local side. Answers go to `out`.
+    /// Receives datagrams of a path and replaces them in the batch by the frames for the local side. Answers go to `out`.
     pub fn receive(&mut self, path: usize, batch: &mut Batch, now_us: u64, counters: &Counters, out: &mut Outbox) {
         match self {
             Self::Classic(session) => session.receive(path, batch, now_us, counters, out),
@@ -66,7 +88,7 @@ impl Session {
         }
     }
 
-    /// Does what is due.
+    /// Does the work that is due at this time. Messages go to `out`.
     pub fn on_time(&mut self, now_us: u64, counters: &Counters, out: &mut Outbox) {
         match self {
             Self::Classic(session) => session.on_time(now_us, counters, out),
@@ -98,7 +120,7 @@ impl Session {
         }
     }
 
-    /// What the next worker is to know, and whoever asks for the status: all but counts.
+    /// State for the next worker and for the status, without the counts of [`Counters`].
     pub fn report(&mut self, now_us: u64) -> State {
         match self {
             Self::Classic(session) => session.report(now_us),
@@ -106,7 +128,7 @@ impl Session {
         }
     }
 
-    /// Sets what it counts by itself back to zero.
+    /// Sets the session's own counts back to zero.
     pub fn reset(&mut self, counts: Counts) {
         match self {
             // All is in [`Counters`].
@@ -140,6 +162,11 @@ impl Sealer {
             Self::Classic(sealer) => sealer.route(),
             Self::Secure(sealer) => sealer.route(),
         }
+    }
+
+    /// Whether a session of the secure wire has keys.
+    pub fn has_session(&self) -> bool {
+        self.route().sending.is_some()
     }
 
     /// Whether a frame's checksum can travel as it is, still to be completed.

@@ -18,9 +18,8 @@ use crate::wire::outbox::Outbox;
 use crate::wire::paths::remote::Remote;
 use crate::wire::paths::{Path, Paths};
 use crate::wire::route::{Egress, Route};
+use crate::wire::ticks::Ticks;
 
-/// Length of a tick in microseconds.
-pub const TICK_US: u64 = 1_000_000;
 /// A tunnel's.
 pub struct Session {
     codec: Arc<Codec>,
@@ -33,10 +32,7 @@ pub struct Session {
     keepalive: bool,
     /// Whether frames are given to the local side.
     delivers: bool,
-    /// Tick after which it is over.
-    last_tick: Option<u64>,
-    tick: u64,
-    next_tick_us: u64,
+    ticks: Ticks,
     paths: Paths<Extra>,
 }
 
@@ -86,9 +82,7 @@ impl Session {
             messages,
             keepalive: classic.keepalive,
             delivers: settings.rules.receive,
-            last_tick: settings.exit_after,
-            tick: state.tick,
-            next_tick_us: 0,
+            ticks: Ticks::new(state.tick, settings.exit_after),
             paths,
         }
     }
@@ -101,7 +95,7 @@ impl Session {
         }
         let (codec, scratch, password) = (&self.codec, &mut self.scratch, self.password.as_ref());
         // What leaves by the kernel's choice of our address is not answered.
-        let unanswered = !path.estimate.serves(self.tick);
+        let unanswered = !path.estimate.serves(self.ticks.now());
         let (mut implausible, mut short, mut unwritten) = (0, 0, 0);
         batch.filter_map(|source, buffer, length| {
             let Ok(length) = decode(path.wire.reassembly.as_mut(), codec, scratch, buffer, length, now_us) else {
@@ -141,7 +135,7 @@ impl Session {
                 }
                 Kind::Pong => {
                     counts.pongs_received.add(1);
-                    path.estimate.answered(self.tick, now_us.saturating_sub(path.wire.ping_sent_us));
+                    path.estimate.answered(self.ticks.now(), now_us.saturating_sub(path.wire.ping_sent_us));
                 }
                 Kind::Password => {}
             }
@@ -155,21 +149,14 @@ impl Session {
 
     /// See [`crate::wire::Session::on_time`]: one pass of the keepalive, in the original's order.
     pub fn on_time(&mut self, now_us: u64, counters: &Counters, out: &mut Outbox) {
-        if now_us < self.next_tick_us || self.is_over() {
-            return;
-        }
-        // Who was stopped does not make up for the ticks it missed.
-        let next_us = self.next_tick_us + TICK_US;
-        self.next_tick_us = if next_us > now_us { next_us } else { now_us + TICK_US };
-        self.tick += 1;
-        if self.is_over() {
+        if !self.ticks.begin(now_us) {
             return;
         }
         if self.keepalive {
             self.say_password(counters, out);
             self.ping(now_us, counters, out);
         }
-        self.paths.judge(self.tick);
+        self.paths.judge(self.ticks.now());
         self.paths.all.iter_mut().for_each(|path| path.on_tick(now_us, false));
         self.paths.update_route();
     }
@@ -197,12 +184,12 @@ impl Session {
 
     /// When the next tick is due.
     pub fn due_us(&self) -> u64 {
-        if self.is_over() { u64::MAX } else { self.next_tick_us }
+        self.ticks.due_us()
     }
 
     /// Whether its last tick is over.
     pub fn is_over(&self) -> bool {
-        self.last_tick.is_some_and(|last| self.tick > last)
+        self.ticks.is_over()
     }
 
     /// Where frames go now.
@@ -213,9 +200,9 @@ impl Session {
     /// See [`crate::wire::Session::report`].
     pub fn report(&mut self, now_us: u64) -> State {
         // An answer that has come since the tick counts: nobody sees a round trip on a path that connects.
-        self.paths.judge(self.tick);
+        self.paths.judge(self.ticks.now());
         State {
-            tick: self.tick,
+            tick: self.ticks.now(),
             active: self.paths.active(),
             wire: WireState::Classic(ClassicState { fragment: self.splitter.as_ref().map_or(0, Splitter::sequence) }),
             paths: self.paths.reports(now_us, |_, _| {}),

@@ -6,9 +6,8 @@ use super::estimate::Estimate;
 use super::remote::Remote;
 use crate::endpoint::{Endpoint, Target};
 use crate::wire::route::Egress;
+use crate::wire::ticks::TICK_US;
 
-/// Length of a tick in microseconds.
-const TICK_US: u64 = 1_000_000;
 /// Ping intervals without a datagram of the peer after which our address that it asked is forgotten.
 pub const QUIET: u64 = 3;
 

@@ -50,7 +50,7 @@ impl Session {
     /// A message of this version with another length.
     fn draft(&mut self, from: Arrival, bytes: &[u8]) {
         self.counts.dropped_messages += 1;
-        let may_be_peer = self.paths.all[from.path].is_from_peer(from.source, self.tick);
+        let may_be_peer = self.paths.all[from.path].is_from_peer(from.source, self.ticks.now());
         if self.strangers.allows(from.now_us) && (may_be_peer || self.pair.is_for_us(bytes)) {
             self.say_trouble(Trouble::Draft);
         }
@@ -78,7 +78,7 @@ impl Session {
         }
         if self.pair.is_for_us(bytes) {
             self.say_trouble(Trouble::OtherPeerKey);
-        } else if self.paths.all[from.path].is_from_peer(from.source, self.tick) {
+        } else if self.paths.all[from.path].is_from_peer(from.source, self.ticks.now()) {
             self.say_trouble(Trouble::OurKeyUnknown);
         }
     }
@@ -119,7 +119,7 @@ impl Session {
         // What is opened may have been held back: only a pong is new.
         let is_young = |current: &Established| from.now_us < current.born_us + SILENT * self.interval * SECOND;
         let works =
-            self.slots.current.as_ref().is_some_and(|current| is_young(current) || self.paths.answer(self.tick));
+            self.slots.current.as_ref().is_some_and(|current| is_young(current) || self.paths.answer(self.ticks.now()));
         let may = !works && from.target != Target::Unknown;
         if !may || !self.stale.allows(from.now_us) || !self.is_whole(initiation.bytes) {
             return;

@@ -31,6 +31,7 @@ use crate::wire::counters::Counters;
 use crate::wire::outbox::Outbox;
 use crate::wire::paths::{Path, Paths};
 use crate::wire::route::Route;
+use crate::wire::ticks::Ticks;
 use answer::PendingInitiation;
 use attempt::Attempts;
 use limits::{Paced, Recent};
@@ -113,9 +114,7 @@ pub struct Session {
     /// A probe as long as the longest datagram, while it is made.
     probe: Box<[u8]>,
     delivers: bool,
-    last_tick: Option<u64>,
-    tick: u64,
-    next_tick_us: u64,
+    ticks: Ticks,
 }
 
 /// Where a datagram has come from: path and address, where the socket tells; where an answer goes; and when it came.
@@ -164,9 +163,7 @@ impl Session {
             counts: before.counts,
             probe: vec![0; datagram].into(),
             delivers,
-            last_tick: exit_after,
-            tick: state.tick,
-            next_tick_us: 0,
+            ticks: Ticks::new(state.tick, exit_after),
         }
     }
 
@@ -282,7 +279,7 @@ impl Session {
     fn begin_current(&mut self, keys: &super::Keys, form: Form, from: &Arrival) {
         let established = Established::new(keys, true, self.pair.gives_way(), from.now_us);
         self.make_current(established, form, from.now_us);
-        let is_elsewhere = !self.paths.all[from.path].is_from_peer(from.source, self.tick);
+        let is_elsewhere = !self.paths.all[from.path].is_from_peer(from.source, self.ticks.now());
         self.burst = Some(Burst { left: 0, at_us: from.now_us, to: is_elsewhere.then_some((from.path, from.target)) });
     }
 
@@ -292,22 +289,17 @@ impl Session {
             return;
         }
         self.slots.expire(now_us, self.interval);
-        if now_us >= self.next_tick_us {
-            // Who was stopped does not make up for the ticks it missed.
-            let next_us = self.next_tick_us + SECOND;
-            self.next_tick_us = if next_us > now_us { next_us } else { now_us + SECOND };
-            self.tick += 1;
-            if self.is_over() {
-                return;
-            }
+        if self.ticks.begin(now_us) {
             let is_gone = now_us >= self.opened_us + GONE;
             self.paths.all.iter_mut().for_each(|path| path.on_tick(now_us, is_gone));
-            if self.tick.is_multiple_of(self.interval) {
+            if self.ticks.now().is_multiple_of(self.interval) {
                 self.ping_all(now_us, counters, out);
             }
             self.probe_all(out);
-            self.paths.judge(self.tick);
+            self.paths.judge(self.ticks.now());
             self.counts.dropped_incomplete += self.unpacker.expire(now_us);
+        } else if self.is_over() {
+            return;
         }
         self.answer_pending(now_us, out);
         self.burst(now_us, counters, out);
@@ -381,12 +373,12 @@ impl Session {
         } else {
             u64::MAX
         };
-        [self.next_tick_us, ends, burst, attempt, pending, wanted].into_iter().fold(u64::MAX, u64::min)
+        [self.ticks.due_us(), ends, burst, attempt, pending, wanted].into_iter().fold(u64::MAX, u64::min)
     }
 
     /// Whether its last tick is over.
     pub fn is_over(&self) -> bool {
-        self.last_tick.is_some_and(|last| self.tick > last)
+        self.ticks.is_over()
     }
 
     /// Where frames go now.
@@ -407,9 +399,9 @@ impl Session {
     /// See [`crate::wire::Session::report`].
     pub fn report(&mut self, now_us: u64) -> State {
         // An answer that has come since the tick counts.
-        self.paths.judge(self.tick);
+        self.paths.judge(self.ticks.now());
         State {
-            tick: self.tick,
+            tick: self.ticks.now(),
             active: self.paths.active(),
             paths: self
                 .paths

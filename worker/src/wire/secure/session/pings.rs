@@ -43,7 +43,7 @@ impl Session {
                 self.paths.all[from.path].wire.length_probes.answered(token, length);
             }
             Control::Pong(token) => {
-                if self.pings.ponged(&mut self.paths, token, from.path, from.source, self.tick, from.now_us) {
+                if self.pings.ponged(&mut self.paths, token, from.path, from.source, self.ticks.now(), from.now_us) {
                     counts.pongs_received.add(1);
                 }
             }
@@ -58,7 +58,7 @@ impl Session {
     /// Asks whether the peer is where a datagram of its has come from, if that is new.
     pub(super) fn look_for_peer(&mut self, from: Arrival, counts: &SharedPath, out: &mut Outbox) {
         let path = &mut self.paths.all[from.path];
-        if !path.is_from_peer(from.source, self.tick)
+        if !path.is_from_peer(from.source, self.ticks.now())
             && self.slots.current.is_some()
             && path.wire.probes.allows(from.now_us)
         {
@@ -91,7 +91,10 @@ impl Session {
         for number in 0..self.paths.all.len() {
             let path = &mut self.paths.all[number];
             let Egress { target, datagram } = path.egress();
-            if target == Target::Unknown || self.slots.current.is_none() || !path.wire.length_probes.is_due(self.tick) {
+            if target == Target::Unknown
+                || self.slots.current.is_none()
+                || !path.wire.length_probes.is_due(self.ticks.now())
+            {
                 continue;
             }
             let [mut small, mut full] = [[0; 8]; 2];

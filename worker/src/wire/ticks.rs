@@ -1,0 +1,64 @@
+//! Ticks of a session, about one a second. A session is over after a last one.
+
+/// Length of a tick in microseconds.
+pub const TICK_US: u64 = 1_000_000;
+
+/// Number of the current tick, and when the next one is due.
+pub struct Ticks {
+    now: u64,
+    next_us: u64,
+    last: Option<u64>,
+}
+
+impl Ticks {
+    /// Goes on after tick `now`; tick `last` is the last one.
+    pub fn new(now: u64, last: Option<u64>) -> Self {
+        Self { now, next_us: 0, last }
+    }
+
+    /// Begins the next tick if it is due; false also after the last one. Ticks that a stopped process missed are not made up for.
+    pub fn begin(&mut self, now_us: u64) -> bool {
+        if now_us < self.next_us || self.is_over() {
+            return false;
+        }
+        let next_us = self.next_us + TICK_US;
+        self.next_us = if next_us > now_us { next_us } else { now_us + TICK_US };
+        self.now += 1;
+        !self.is_over()
+    }
+
+    /// Number of the current tick.
+    pub fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// Whether the last tick is over.
+    pub fn is_over(&self) -> bool {
+        self.last.is_some_and(|last| self.now > last)
+    }
+
+    /// When the next tick is due, in microseconds.
+    pub fn due_us(&self) -> u64 {
+        if self.is_over() { u64::MAX } else { self.next_us }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missed_ticks_are_not_made_up_for() {
+        let mut ticks = Ticks::new(7, None);
+        let begun = [0, 1, TICK_US, 5 * TICK_US, 5 * TICK_US + 1, 6 * TICK_US].map(|now_us| ticks.begin(now_us));
+        assert_eq!(begun, [true, false, true, true, false, true]);
+        assert_eq!((ticks.now(), ticks.due_us()), (11, 7 * TICK_US));
+    }
+
+    #[test]
+    fn no_tick_begins_after_the_last_one() {
+        let mut ticks = Ticks::new(0, Some(1));
+        assert!(ticks.begin(0) && !ticks.is_over() && !ticks.begin(TICK_US) && ticks.is_over());
+        assert_eq!((ticks.now(), ticks.due_us()), (2, u64::MAX));
+    }
+}
