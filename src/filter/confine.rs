@@ -86,7 +86,7 @@ const PACKET: &[i32] = &[libc::PACKET_AUXDATA, libc::PACKET_VERSION, libc::PACKE
 const HEADER: &[i32] = &[libc::PACKET_HDRLEN];
 const FILTER: &[i32] = &[libc::SO_ATTACH_FILTER, libc::SO_LOCK_FILTER];
 const STATE: &[i32] = &[libc::SO_ERROR, libc::SO_BPF_EXTENSIONS];
-#[allow(clippy::cast_possible_truncation)] // The kernel looks at 32 bits, too.
+#[allow(clippy::cast_possible_truncation)] // The kernel also compares 32 bits.
 const INTERFACE: &[i32] = &[
     libc::SIOCGIFINDEX as i32,
     libc::SIOCGIFHWADDR as i32,

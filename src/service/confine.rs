@@ -79,7 +79,7 @@ pub fn libraries() -> io::Result<BTreeSet<PathBuf>> {
 
 const UNIX: &[i32] = &[libc::AF_UNIX];
 const DESCRIPTOR: &[i32] = &[libc::F_GETFD, libc::F_DUPFD_CLOEXEC];
-#[allow(clippy::cast_possible_truncation)] // The kernel looks at 32 bits, too.
+#[allow(clippy::cast_possible_truncation)] // The kernel also compares 32 bits.
 const NONBLOCK: &[i32] = &[libc::FIONBIO as i32];
 /// `PR_SET_MDWE` (`linux/prctl.h`).
 const MDWE: i32 = 65;
