@@ -1,4 +1,4 @@
-//! The loop of the supervisor, from when it has given up its privileges to the end of the tunnel.
+//! Loop of the supervisor, after it has given up its privileges.
 
 use std::ops::ControlFlow;
 use std::os::fd::AsFd;
@@ -20,10 +20,8 @@ use super::renewal::{late, starts};
 use super::requests::Requests;
 use super::statistics;
 use super::watch::link::{Fate, LinkWatch, Trouble};
-use super::watch::oversize::Oversize;
-use super::watch::paths::Observer;
-use super::watch::session::{Line, Watch};
-use super::watch::storm;
+use super::watch::session::Line;
+use super::watch::{Watches, storm};
 use crate::error::Context;
 use crate::process::{Readable, take_signals, wait};
 use crate::service::control_socket::ControlSocket;
@@ -42,7 +40,7 @@ const IDLE: Duration = Duration::from_secs(5);
 /// How often statistics are logged unasked.
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// What every worker is started with, and where.
+/// State of a running tunnel, and what its workers start with.
 pub struct Parts {
     /// What each worker starts with.
     pub setup: Setup,
@@ -62,40 +60,64 @@ pub struct Parts {
     pub policies: Policies,
 }
 
-/// A tunnel that runs.
+/// Supervisor of a running tunnel: one thread, one loop, no privileges.
+///
+/// **Life**: [`Supervisor::new`] takes what the start has made, and [`Supervisor::run`] owns it until the tunnel ends. Returning
+/// drops the helper and the worker, which ends both. Each `step` first does what is due, then waits for a descriptor, and then handles
+/// what is readable.
+///
+/// **Due by time**: `on_time` calls `repair` (a new start of the program), `start_worker`, and handles a late report.
+///
+/// **Events**: `on_signals`, `on_worker` for one message of the worker, `on_helper` for the end of the helper, `on_request` for a
+/// status request, `on_name` and `on_local_side` for the local interface. They run in this order.
+///
+/// **Workers**: `start_worker` → `on_confined` → reports → `worker_ended` or `worker_finished` → `replace` sets when the next one
+/// starts. A report first passes [`resume::accept`]; only then does it become the state of the tunnel, and the watches look at it.
+///
+/// **Owners**: `children` owns the processes, `parts` the state of the tunnel and what the next worker starts with, `watches` what is
+/// known about paths, session and sizes, `renewal` when the program must start anew. Service manager and signals outlive the
+/// supervisor.
 pub struct Supervisor<'a> {
     tunnel: &'a Tunnel,
     parts: Parts,
-    /// Gone once the helper has ended.
-    helper: Option<Helper>,
+    children: Children,
+    watches: Watches,
+    renewal: Renewal<'a>,
+    /// Name of the local interface in the last line about it.
     interface: String,
     signals: &'a SignalFd,
     control: ControlSocket,
+    requests: Requests,
     notify: &'a mut Notify,
-    /// Starts in a row before this one, until they are forgotten.
-    starts: &'a mut Starts,
+    /// Status line that the service manager has.
+    status_line: String,
+    /// Budget of log lines that workers cause.
+    budget: LogBudget,
+    /// Whether statistics are logged with the next report.
+    statistics_wanted: bool,
+    /// When they are logged without a request.
+    statistics_due: Instant,
+}
+
+/// Processes of the tunnel, and the replacement of its workers.
+struct Children {
+    /// `None` once the helper has ended.
+    helper: Option<Helper>,
     worker: Option<Worker>,
     /// When to start the next worker, while there is none.
     start_at: Instant,
     /// Since when no frame has been forwarded, while that is so.
     stopped: Option<Instant>,
     history: History,
-    observer: Observer,
-    session: Watch,
-    oversize: Oversize,
-    storm: storm::Detector,
-    repair: repair::Schedule,
     restarts: u64,
     confinement: Confinement,
-    /// Statistics are to be logged with the next report.
-    statistics_wanted: bool,
-    /// When they are, whoever asks.
-    statistics_due: Instant,
-    requests: Requests,
-    /// What its workers may still have said in the log.
-    budget: LogBudget,
-    /// The words it has last been told.
-    said: String,
+}
+
+/// New starts of the program.
+struct Renewal<'a> {
+    schedule: repair::Schedule,
+    /// Starts in a row before this one, until they are forgotten.
+    starts: &'a mut Starts,
 }
 
 /// Whether a worker that has ended had to be ended for what it did.
@@ -115,33 +137,34 @@ impl<'a> Supervisor<'a> {
         notify: &'a mut Notify,
         starts: &'a mut Starts,
     ) -> Self {
+        let now = Instant::now();
         let remotes = parts.paths.iter().map(|path| path.remote);
-        let observer = Observer::new(Instant::now(), tunnel, parts.setup.settings.wire.longest(), remotes);
         Self {
-            oversize: Oversize::default(),
-            storm: storm::Detector::new(Instant::now()),
-            observer,
-            session: Watch::new(tunnel.wire.fingerprint().unwrap_or_default()),
-            repair: repair::Schedule::new(Instant::now(), tunnel.repair, notify.is_connected(), *starts),
-            tunnel,
+            watches: Watches::new(now, tunnel, parts.setup.settings.wire.longest(), remotes),
+            children: Children {
+                helper: Some(helper),
+                worker: None,
+                start_at: now,
+                stopped: None,
+                history: History::new(),
+                restarts: 0,
+                confinement: Confinement::default(),
+            },
+            renewal: Renewal {
+                schedule: repair::Schedule::new(now, tunnel.repair, notify.is_connected(), *starts),
+                starts,
+            },
             interface: parts.link.link().name.clone(),
+            tunnel,
             parts,
-            helper: Some(helper),
             signals,
             control,
-            notify,
-            starts,
-            worker: None,
-            start_at: Instant::now(),
-            stopped: None,
-            history: History::new(),
-            restarts: 0,
-            confinement: Confinement::default(),
-            statistics_wanted: false,
-            statistics_due: Instant::now() + HOUR,
             requests: Requests::default(),
-            budget: LogBudget::new(Instant::now()),
-            said: String::new(),
+            notify,
+            status_line: String::new(),
+            budget: LogBudget::new(now),
+            statistics_wanted: false,
+            statistics_due: now + HOUR,
         }
     }
 
@@ -155,7 +178,7 @@ impl<'a> Supervisor<'a> {
                 return Ok(());
             }
             self.say_status();
-            let forwards = self.worker.as_ref().is_some_and(|worker| worker.confined.is_some());
+            let forwards = self.children.worker.as_ref().is_some_and(|worker| worker.confined.is_some());
             if let Some(ready) = ready.take_if(|_| forwards) {
                 self.notify.tell(&[NotifyState::Ready], None);
                 ready()?;
@@ -174,18 +197,18 @@ impl<'a> Supervisor<'a> {
         let limit = u16::try_from(limit.as_millis() + 1).unwrap_or(u16::MAX);
         let signals = self.signals.as_fd();
         // What is not there is watched by the signals' descriptor in its place.
-        let worker = self.worker.as_ref().map_or(signals, |worker| worker.channel.as_fd());
-        let helper = self.helper.as_ref().map_or(signals, |helper| helper.channel.as_fd());
+        let worker = self.children.worker.as_ref().map_or(signals, |worker| worker.channel.as_fd());
+        let helper = self.children.helper.as_ref().map_or(signals, |helper| helper.channel.as_fd());
         let descriptors = [signals, worker, helper, self.control.listener.as_fd(), self.parts.link.as_fd()];
         let Readable([signal, worker, helper, request, link]) =
             wait(descriptors, limit).context(|| "waiting for events".into())?;
         if signal && self.on_signals().is_break() {
             return Ok(ControlFlow::Break(()));
         }
-        if worker && self.worker.is_some() && self.on_worker()?.is_break() {
+        if worker && self.children.worker.is_some() && self.on_worker()?.is_break() {
             return Ok(ControlFlow::Break(()));
         }
-        if helper && self.helper.is_some() {
+        if helper && self.children.helper.is_some() {
             self.on_helper();
         }
         if request {
@@ -207,8 +230,8 @@ impl<'a> Supervisor<'a> {
     }
 
     fn next_deadline(&self, now: Instant) -> Instant {
-        let worker = match &self.worker {
-            None => self.start_at,
+        let worker = match &self.children.worker {
+            None => self.children.start_at,
             Some(worker) => worker.late_at(),
         };
         self.requests.due(now).map_or(worker, |request| request.min(worker)).min(now + IDLE)
@@ -217,11 +240,11 @@ impl<'a> Supervisor<'a> {
     /// What is due: a new worker, a report that is late, answers to requests that have waited long enough.
     fn on_time(&mut self, now: Instant) -> Result<(), Error> {
         self.repair(now)?;
-        if self.worker.is_none() && now >= self.start_at {
+        if self.children.worker.is_none() && now >= self.children.start_at {
             self.start_worker()?;
         }
         let silent = |worker: &mut Worker| now >= worker.late_at() && worker.miss_report(now);
-        if let Some(worker) = &mut self.worker
+        if let Some(worker) = &mut self.children.worker
             && silent(worker)
         {
             let what = if worker.confined.is_some() { "reported for three seconds" } else { "confined itself in time" };
@@ -254,11 +277,11 @@ impl<'a> Supervisor<'a> {
             Some(Trouble::NoAddress { .. }) => Some(Need::Address),
             _ => None,
         };
-        let needs = self.helper.is_none().then_some(Need::Helper).into_iter().chain(local).chain(late);
-        if let Some(need) = self.repair.note(now, SystemTime::now(), needs) {
+        let needs = self.children.helper.is_none().then_some(Need::Helper).into_iter().chain(local).chain(late);
+        if let Some(need) = self.renewal.schedule.note(now, SystemTime::now(), needs) {
             return Err(Error::Again(need.cause(), need.reason().into()));
         }
-        starts::keep(self.notify, self.starts, self.repair.starts(now));
+        starts::keep(self.notify, self.renewal.starts, self.renewal.schedule.starts(now));
         Ok(())
     }
 
@@ -275,7 +298,7 @@ impl<'a> Supervisor<'a> {
     fn on_local_side(&self) {
         match self.parts.link.trouble() {
             Some(trouble) => log::warning(&format!("local side: {trouble}")),
-            None if self.worker.is_some() => log::info("local side: is up again"),
+            None if self.children.worker.is_some() => log::info("local side: is up again"),
             None => {}
         }
     }
@@ -283,15 +306,15 @@ impl<'a> Supervisor<'a> {
     /// The helper, while it lives.
     fn helper(&self) -> Result<&Helper, Error> {
         let error = || Error::failure("helper: has ended, so a new worker cannot get its handles");
-        self.helper.as_ref().ok_or_else(error)
+        self.children.helper.as_ref().ok_or_else(error)
     }
 
     fn start_worker(&mut self) -> Result<(), Error> {
-        self.parts.setup.drain |= self.stopped.is_some_and(|since| since.elapsed() > STALE);
+        self.parts.setup.drain |= self.children.stopped.is_some_and(|since| since.elapsed() > STALE);
         match Worker::start(self.helper()?, &self.parts.setup) {
             Ok(worker) => {
                 log::debug(&format!("worker {} started", worker.pid()));
-                self.worker = Some(worker);
+                self.children.worker = Some(worker);
             }
             // Memory or processes may be short for a moment.
             Err(error) => {
@@ -303,7 +326,7 @@ impl<'a> Supervisor<'a> {
     }
 
     fn on_worker(&mut self) -> Result<ControlFlow<()>, Error> {
-        let Some(worker) = &mut self.worker else { return Ok(ControlFlow::Continue(())) };
+        let Some(worker) = &mut self.children.worker else { return Ok(ControlFlow::Continue(())) };
         match worker.receive(&self.parts.setup.state) {
             Ok(Some(Event::Confined(confinement))) => {
                 log::info(&format!("worker {} forwards", worker.pid()));
@@ -314,13 +337,13 @@ impl<'a> Supervisor<'a> {
                 self.parts.setup.state =
                     resume::accept(&self.parts.setup.state, state, &self.parts.paths, Timestamp::now());
                 self.on_session();
-                for (path, line) in self.observer.note(Instant::now(), &self.parts.setup.state) {
+                for (path, line) in self.watches.paths.note(Instant::now(), &self.parts.setup.state) {
                     self.say(log::warning, &format!("{}: {line}", self.path(path)));
                 }
-                if let Some(line) = self.storm.note(Instant::now(), &self.parts.setup.state.port) {
+                if let Some(line) = self.watches.storm.note(Instant::now(), &self.parts.setup.state.port) {
                     self.say(log::warning, &format!("local side: {line}"));
                 }
-                for line in self.oversize.note(&self.parts.setup.state, &self.interface) {
+                for line in self.watches.oversize.note(&self.parts.setup.state, &self.interface) {
                     log::warning(&line);
                 }
                 if self.statistics_wanted {
@@ -354,7 +377,7 @@ impl<'a> Supervisor<'a> {
     /// Says what is to be said of the session of the secure wire.
     fn on_session(&mut self) {
         let Some(secure) = self.parts.setup.state.secure() else { return };
-        match self.session.note(Instant::now(), secure) {
+        match self.watches.session.note(Instant::now(), secure) {
             Some(Line::Good(line)) => self.say(log::info, &line),
             Some(Line::Bad(line)) => self.say(log::warning, &line),
             None => {}
@@ -362,8 +385,8 @@ impl<'a> Supervisor<'a> {
     }
 
     fn on_confined(&mut self, confinement: Confinement) -> Result<(), Error> {
-        self.confinement = confinement;
-        (self.stopped, self.parts.setup.drain) = (None, false);
+        self.children.confinement = confinement;
+        (self.children.stopped, self.parts.setup.drain) = (None, false);
         let lacks = status::lacks(&self.status().confinement, self.parts.by_root);
         if self.tunnel.require_confinement && !lacks.is_empty() {
             let lacks = lacks.join(", ");
@@ -373,11 +396,11 @@ impl<'a> Supervisor<'a> {
     }
 
     fn worker_finished(&mut self) {
-        self.worker = None;
-        self.restarts += 1;
+        self.children.worker = None;
+        self.children.restarts += 1;
         let lasting = self.lasting();
         resume::begin_anew(&mut self.parts.setup.state, lasting);
-        self.start_at = Instant::now();
+        self.children.start_at = Instant::now();
     }
 
     fn on_learned(&mut self, path: usize, address: Address) {
@@ -429,7 +452,7 @@ impl<'a> Supervisor<'a> {
 
     /// Takes the worker out of the way and decides about the next one.
     fn worker_ended(&mut self, blame: Blame) -> Result<(), Error> {
-        let Some(worker) = self.worker.take() else { return Ok(()) };
+        let Some(worker) = self.children.worker.take() else { return Ok(()) };
         let mut death = worker.end();
         let too_much = self.parts.shortage.has_killed();
         if too_much {
@@ -445,15 +468,15 @@ impl<'a> Supervisor<'a> {
 
     /// Decides when the next worker is started, now that there is none.
     fn replace(&mut self, death: Death) -> Result<(), Error> {
-        let ready_once = self.restarts > 0 || death.forwarded.is_some();
+        let ready_once = self.children.restarts > 0 || death.forwarded.is_some();
         if !ready_once {
             return Err(Error::failure("worker: ended before it was confined"));
         }
-        self.restarts += 1;
+        self.children.restarts += 1;
         let now = Instant::now();
-        self.stopped.get_or_insert(now);
-        match self.history.note(now, death) {
-            Verdict::Replace(delay) => self.start_at = now + delay,
+        self.children.stopped.get_or_insert(now);
+        match self.children.history.note(now, death) {
+            Verdict::Replace(delay) => self.children.start_at = now + delay,
             Verdict::GiveUp(reason) => return Err(Error::failure(reason)),
             Verdict::Attacked(reason) => return Err(Error::Attacked(reason.into())),
         }
@@ -462,7 +485,7 @@ impl<'a> Supervisor<'a> {
 
     /// The helper says nothing once all is open, so whatever comes is its end.
     fn on_helper(&mut self) {
-        self.helper = None;
+        self.children.helper = None;
         log::error("helper has ended; forwarding goes on, but the worker can no longer be replaced");
     }
 
@@ -470,8 +493,8 @@ impl<'a> Supervisor<'a> {
     fn say_status(&mut self) {
         if self.notify.is_connected() {
             let words = self.status().words(self.parts.by_root);
-            if words != self.said && self.notify.send(&NotifyState::Status(&words)) {
-                self.said = words;
+            if words != self.status_line && self.notify.send(&NotifyState::Status(&words)) {
+                self.status_line = words;
             }
         }
     }
@@ -499,14 +522,14 @@ impl<'a> Supervisor<'a> {
     /// Has statistics logged with the next report.
     fn want_statistics(&mut self) {
         self.statistics_wanted = true;
-        if let Some(worker) = &mut self.worker {
+        if let Some(worker) = &mut self.children.worker {
             worker.ask_report();
         }
     }
 
     fn reset(&mut self, counts: Counts) {
         self.parts.setup.state.reset(counts);
-        if let Some(worker) = &mut self.worker {
+        if let Some(worker) = &mut self.children.worker {
             worker.reset(counts);
         }
     }
@@ -524,7 +547,7 @@ impl<'a> Supervisor<'a> {
         for (stream, user) in self.control.accept_some() {
             self.requests.push(stream, user, Instant::now());
         }
-        match &mut self.worker {
+        match &mut self.children.worker {
             Some(worker) if worker.confined.is_some() => worker.ask_report(),
             _ => self.answer_requests(),
         }
@@ -539,27 +562,27 @@ impl<'a> Supervisor<'a> {
     }
 
     fn status(&self) -> Status {
-        let worker = self.worker.as_ref().filter(|worker| worker.confined.is_some());
+        let worker = self.children.worker.as_ref().filter(|worker| worker.confined.is_some());
         status::collect(status::Facts {
             tunnel: self.tunnel,
             interface: &self.interface,
-            helper: self.helper.as_ref().map(|helper| helper.child.pid()),
+            helper: self.children.helper.as_ref().map(|helper| helper.child.pid()),
             worker: worker.map(Worker::pid),
-            restarts: self.restarts,
-            confinement: self.confinement,
+            restarts: self.children.restarts,
+            confinement: self.children.confinement,
             in_empty_network: self.parts.in_empty_network,
             addresses: (0..self.parts.paths.len()).map(|path| self.addresses(path)).collect(),
             underlay_mtus: self.parts.paths.iter().map(|path| path.underlay_mtu).collect(),
             longest: self.parts.setup.settings.wire.longest(),
             state: &self.parts.setup.state,
-            uptime: self.observer.uptime(),
+            uptime: self.watches.paths.uptime(),
             local: self.parts.link.trouble().filter(|trouble| trouble.is_down()).map(Trouble::to_string),
             limit: self.parts.link.trouble().filter(|trouble| !trouble.is_down()).map(Trouble::to_string),
-            seen: self.observer.seen(),
+            seen: self.watches.paths.seen(),
             late: Some(&self.parts.late),
-            trouble: self.session.found(),
-            not_up: self.observer.reason(Instant::now(), &self.parts.setup.state),
-            storm: self.storm.found().map(storm::Storm::sentence),
+            trouble: self.watches.session.found(),
+            not_up: self.watches.paths.reason(Instant::now(), &self.parts.setup.state),
+            storm: self.watches.storm.found().map(storm::Storm::sentence),
         })
     }
 }

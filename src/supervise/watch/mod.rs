@@ -9,3 +9,33 @@ pub mod paths;
 mod pause;
 pub mod session;
 pub mod storm;
+
+use std::time::Instant;
+
+use privsep::ipc::Remote;
+
+use crate::tunnel::Tunnel;
+
+/// Watches that look at each report of a worker.
+pub struct Watches {
+    /// Health and silence of the paths.
+    pub paths: paths::Observer,
+    /// Session of the secure wire.
+    pub session: session::Watch,
+    /// Frames and datagrams that are too long.
+    pub oversize: oversize::Oversize,
+    /// Frames that circulate.
+    pub storm: storm::Detector,
+}
+
+impl Watches {
+    /// Watches of a tunnel with these remotes; `longest` is the limit of its datagrams.
+    pub fn new(now: Instant, tunnel: &Tunnel, longest: Option<u16>, remotes: impl Iterator<Item = Remote>) -> Self {
+        Self {
+            paths: paths::Observer::new(now, tunnel, longest, remotes),
+            session: session::Watch::new(tunnel.wire.fingerprint().unwrap_or_default()),
+            oversize: oversize::Oversize::default(),
+            storm: storm::Detector::new(now),
+        }
+    }
+}
