@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
+pub use ethudp_status::{is_unseen, untrusted};
 use nix::fcntl::OFlag;
 use nix::sys::socket::{MsgFlags, send};
 use syslog::{Facility, Formatter3164, Logger, LoggerBackend};
@@ -207,30 +208,6 @@ fn stderr_line(line: &str) {
     };
 }
 
-/// Whether a terminal obeys a character, or shows it as nothing: controls, and what turns the direction of writing or cannot be
-/// seen.
-pub fn is_unseen(c: char) -> bool {
-    c.is_control()
-        || matches!(
-            c,
-            '\u{ad}'
-                | '\u{34f}'
-                | '\u{61c}'
-                | '\u{115f}'
-                | '\u{1160}'
-                | '\u{180e}'
-                | '\u{200b}'..='\u{200f}'
-                | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}'
-                | '\u{3164}'
-                | '\u{fe00}'..='\u{fe0f}'
-                | '\u{feff}'
-                | '\u{ffa0}'
-                | '\u{fff9}'..='\u{fffb}'
-                | '\u{e0000}'..='\u{e0fff}'
-        )
-}
-
 /// Text for a terminal or a log, in one line: what [`is_unseen`] is written as `\u{1b}` is.
 pub fn visible(text: &str) -> Cow<'_, str> {
     if !text.contains(is_unseen) {
@@ -240,11 +217,6 @@ pub fn visible(text: &str) -> Cow<'_, str> {
         if is_unseen(c) { text + &c.escape_unicode().to_string() } else { text + c.encode_utf8(&mut [0; 4]) }
     };
     Cow::Owned(text.chars().fold(String::new(), escape))
-}
-
-/// Text that comes from a process we do not trust: length bounded, and nothing left that a terminal would obey.
-pub fn untrusted(text: &str) -> String {
-    text.chars().take(300).map(|c| if is_unseen(c) { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -259,13 +231,6 @@ mod tests {
         for (level, number) in [(Level::Error, 3), (Level::Warning, 4), (Level::Info, 6), (Level::Debug, 7)] {
             assert_eq!(line(level, "text", Some(&name), true), format!("<{number}>site-a: text\n"));
         }
-    }
-
-    #[test]
-    fn of_what_a_worker_says_nothing_is_left_that_a_terminal_obeys_or_that_is_not_seen() {
-        let text = "a\u{1b}[2J\nb\u{202e}c\u{61c}d\u{ad}e\u{feff}f\u{e0041}\u{e0101}\u{fe0f}g\u{fff9}\u{9b}é漢";
-        assert_eq!(untrusted(text), "a [2J b c d e f   g  é漢");
-        assert_eq!(untrusted(&"x".repeat(1000)).len(), 300);
     }
 
     #[test]

@@ -235,8 +235,11 @@ fn the_examples_are_files_of_tunnels_once_they_have_keys() {
     let key = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=\n";
     // The placeholder for the peer's key is no key, so that no tunnel runs with a public key of the example.
     let (status, text) = check_with(key, &[("a.toml", &secure)]);
-    assert!(status == Some(78) && text.contains("line 12: secure.peer-public-key = \"what `ethudp pubkey"), "{text}");
-    let (before, after) = secure.split_once("\"what `ethudp pubkey").unwrap();
+    assert!(
+        status == Some(78) && text.contains("line 12: secure.peer-public-key = \"the output of `ethudp pubkey"),
+        "{text}"
+    );
+    let (before, after) = secure.split_once("\"the output of `ethudp pubkey").unwrap();
     let after = after.split_once("\"\n").unwrap().1;
     let whole = format!("{before}\"3p7bfXt9wbTTW2HC7OQ1Nz+DQ8hbeGdNrfx+FG+IK08=\"\n{after}");
     let (status, text) = check_with(key, &[("a.toml", &whole)]);

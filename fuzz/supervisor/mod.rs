@@ -12,8 +12,8 @@ use std::path::Path;
 use privsep::netlink::{self, Link};
 
 use crate::cli::{Command, classic, convert};
-use crate::status::ask::{self, Unknown};
 use crate::tunnel::{file, keys, vlan_map};
+use ethudp_status::ask::{self, Unknown};
 
 /// The text as classic arguments (a line each), as a VLAN map and as a file.
 pub fn text(data: &[u8]) {

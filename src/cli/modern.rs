@@ -12,9 +12,9 @@ use super::{Command, check, classic, convert, init, location};
 use crate::Error;
 use crate::log::{self, Level};
 use crate::service::{control_socket, identity};
-use crate::status::ask;
 use crate::supervise::policy::{Missing, OnSignal, Place, Policies, TicksOver};
 use crate::tunnel;
+use ethudp_status::ask;
 
 /// What a service manager expects, and whoever runs it in a terminal.
 const POLICIES: Policies = Policies {

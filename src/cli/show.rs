@@ -3,10 +3,10 @@
 use super::stopped;
 use crate::error::Context;
 use crate::service::control_socket;
-use crate::status::Status;
-use crate::status::ask::{self, Unknown};
 use crate::tunnel::names;
 use crate::{Error, log};
+use ethudp_status::Status;
+use ethudp_status::ask::{self, Unknown};
 
 /// Shows one tunnel, or all that run.
 pub fn show(name: Option<&str>, json: bool) -> Result<(), Error> {

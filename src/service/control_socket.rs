@@ -11,6 +11,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use ethudp_status::ask;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::socket::sockopt::PeerCredentials;
@@ -27,31 +28,12 @@ use crate::service::identity;
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Requests that are taken at a time: a hundred microseconds' worth.
 const AT_ONCE: usize = 32;
-/// What holds all directories when systemd does not say.
-const DEFAULT: &str = "/run/ethudp";
-
-/// `RUNTIME_DIRECTORY` (its first entry), if it is set.
-fn given() -> Result<Option<PathBuf>, Error> {
-    let Some(list) = std::env::var_os("RUNTIME_DIRECTORY").filter(|list| !list.is_empty()) else {
-        return Ok(None);
-    };
-    let first = list.to_str().and_then(|list| list.split(':').next()).map(PathBuf::from);
-    let wrong = || Error::configuration(format!("RUNTIME_DIRECTORY={}: must be an absolute path", list.display()));
-    first.filter(|path| path.is_absolute()).map(Some).ok_or_else(wrong)
-}
-
 /// Where the sockets of tunnels are looked for, and one level below: `RUNTIME_DIRECTORY`, or the default.
 ///
 /// # Errors
-/// When that is no absolute path: another place than the one that was meant would be a surprise.
+/// When that is no absolute path.
 pub fn directory() -> Result<PathBuf, Error> {
-    Ok(given()?.unwrap_or_else(|| DEFAULT.into()))
-}
-
-/// Where the socket of tunnel `name` may be in such a directory.
-pub fn places(root: &Path, name: &str) -> [PathBuf; 2] {
-    let socket = format!("{name}.sock");
-    [root.join(&socket), root.join(name).join(&socket)]
+    ask::directory().map_err(Error::configuration)
 }
 
 /// What holds the directories of all tunnels, of which `own` is that of tunnel `name`.
@@ -78,7 +60,7 @@ impl ControlSocket {
         let root = root_of(&directory, name);
         // One of another user, of which only this can be known: whether it answers.
         let lives = |other: &PathBuf| *other != path && matches!(try_connect(other), Ok(()) | Err(Errno::EAGAIN));
-        if let Some(other) = places(root, name).iter().find(|other| lives(other)) {
+        if let Some(other) = ask::places(root, name).iter().find(|other| lives(other)) {
             return Err(runs_already(name, other));
         }
         let user = create(&directory, identity).and_then(|()| EffectiveUser::become_user(identity));
@@ -239,7 +221,7 @@ fn create(directory: &Path, identity: Option<Identity>) -> io::Result<()> {
     let made = File::options().read(true).custom_flags(flags.bits()).open(directory)?;
     fchown(&made, Some(identity.uid), Some(readers(identity)))?;
     // Whatever the umask has taken; and the users of all tunnels of the unit pass through the usual one.
-    let mode = if directory == Path::new(DEFAULT) { 0o1751 } else { 0o750 };
+    let mode = if directory == Path::new(ask::DEFAULT) { 0o1751 } else { 0o750 };
     made.set_permissions(Permissions::from_mode(mode))
 }
 

@@ -1,5 +1,6 @@
 //! Who we are, and whom the processes become.
 
+use ethudp_status::USER;
 use nix::unistd::{Group, Uid, User, getegid, geteuid};
 use privsep::confine::{self, supervisor::may_become_user};
 use privsep::ipc::Identity;
@@ -7,15 +8,13 @@ use privsep::ipc::Identity;
 use crate::Error;
 use crate::error::Context;
 
-/// The user that all processes become when started by root.
-const DEFAULT_USER: &str = "ethudp";
 /// Who may ask for the status, and read no key.
 const STATUS_GROUP: &str = "ethudp-status";
 
 /// Whom to become; `None` when started without root, with the capabilities that are needed.
 pub fn choose(user: Option<&str>) -> Result<Option<Identity>, Error> {
     if geteuid().is_root() {
-        return look_up(user.unwrap_or(DEFAULT_USER)).map(Some);
+        return look_up(user.unwrap_or(USER)).map(Some);
     }
     if let Some(name) = user {
         let same = User::from_name(name).ok().flatten().is_some_and(|user| user.uid == geteuid());
@@ -45,7 +44,7 @@ pub fn has_powers() -> Result<bool, Error> {
 pub fn without_powers() -> Option<Identity> {
     const NOBODY: Identity = Identity { uid: 65_534, gid: 65_534 };
     let may = geteuid().is_root() && may_become_user().unwrap_or(true);
-    may.then(|| look_up(DEFAULT_USER).unwrap_or(NOBODY))
+    may.then(|| look_up(USER).unwrap_or(NOBODY))
 }
 
 fn look_up(name: &str) -> Result<Identity, Error> {
@@ -69,14 +68,14 @@ pub fn user_name(user: u32) -> String {
 
 /// Whether a key file may belong to this user: root, ourselves, or the user that root's tunnels become.
 pub fn may_own_keys(owner: u32) -> bool {
-    let tunnel_user = || User::from_name(DEFAULT_USER).ok().flatten().is_some_and(|user| user.uid.as_raw() == owner);
+    let tunnel_user = || User::from_name(USER).ok().flatten().is_some_and(|user| user.uid.as_raw() == owner);
     Uid::from_raw(owner).is_root() || owner == geteuid().as_raw() || tunnel_user()
 }
 
 /// Whether a group may read keys: root's, our own, the one of the user that root's tunnels become. Not the one that may ask for
 /// the status, be it our own.
 pub fn may_read_keys(group: u32) -> bool {
-    let shared = || Group::from_name(DEFAULT_USER).ok().flatten().is_some_and(|shared| shared.gid.as_raw() == group);
+    let shared = || Group::from_name(USER).ok().flatten().is_some_and(|shared| shared.gid.as_raw() == group);
     let own = group == getegid().as_raw() && status_group() != Some(group);
     group == 0 || own || shared()
 }
@@ -84,11 +83,4 @@ pub fn may_read_keys(group: u32) -> bool {
 /// The group whose members may ask tunnels for their status, where there is one.
 pub fn status_group() -> Option<u32> {
     Group::from_name(STATUS_GROUP).ok().flatten().map(|group| group.gid.as_raw())
-}
-
-/// Whether tunnels run as this user, whose word on them therefore counts: root, ourselves, `ethudp`. Users of one tunnel
-/// each are known by the directory that root gives them.
-pub fn may_run_tunnels(user: u32) -> bool {
-    let name = || User::from_uid(Uid::from_raw(user)).ok().flatten().is_some_and(|user| user.name == DEFAULT_USER);
-    user == 0 || user == geteuid().as_raw() || name()
 }

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use ethudp_status::{
+    self as status, ConfinementStatus, PathState, PathStatus, Pids, PortStatus, SCHEMA, SessionStatus, Status,
+};
 use nix::unistd::Pid;
 use privsep::ipc::{Confinement, PathCounters, PathReport, SecureState, State, Trouble};
 
-use super::words::{Mismatch, cipher_of, health, lost_size_sentence, trouble_sentence, trouble_word};
-use super::{ConfinementStatus, PathStatus, Pids, PortStatus, SCHEMA, SessionStatus, Status};
+use super::words::{Mismatch, cipher_of, lost_size_sentence, trouble_sentence, trouble_word};
 use crate::log;
 use crate::supervise::renewal::late::{Absent, Watch};
 use crate::tunnel::{Secure, Tunnel, cipher, keys};
@@ -63,44 +65,44 @@ pub fn collect(facts: Facts<'_>) -> Status {
     let underlay_mtu = |index| facts.underlay_mtus.get(index).copied().flatten();
     let paths = facts.addresses.into_iter().zip(reports).enumerate().map(|(index, (addresses, report))| PathStatus {
         active: index == active,
-        underlay_mtu: underlay_mtu(index),
+        mtu: underlay_mtu(index),
         lost_size: facts.longest.filter(|_| report.drops_longest == Some(true)),
         reason: facts.late.and_then(|late| late.reason(index)),
         ..path(addresses, &report, seen(index))
     });
     let mut paths: Vec<_> = paths.collect();
     let (state, reason) = match (facts.worker, paths.get(active)) {
-        (None, _) => ("starting", None),
-        _ if facts.local.is_some() => ("local-down", facts.local),
+        (None, _) => (status::State::Starting, None),
+        _ if facts.local.is_some() => (status::State::LocalDown, facts.local),
         // Nobody need answer a mirror.
-        _ if !facts.tunnel.is_answered() => ("up", facts.storm.map(Into::into).or(facts.limit)),
+        _ if !facts.tunnel.is_answered() => (status::State::Up, facts.storm.map(Into::into).or(facts.limit)),
         (_, path) => {
             let mismatch = seen(active).mismatch.map(|mismatch| mismatch.sentence(facts.tunnel));
             let lost = path.and_then(|path| path.lost_size).map(lost_size_sentence);
             let reason = mismatch.or_else(|| facts.storm.map(Into::into)).or(lost).or(facts.limit);
             let reason = reason.or_else(|| facts.late.and_then(Watch::sentence));
-            let state = path.map_or("connecting", |path| path.state.as_str());
+            let state = path.map_or(status::State::Connecting, |path| of_path(path.state));
             let (state, reason) = match facts.trouble {
                 _ if !facts.tunnel.wire.is_authenticated()
                     || facts.state.secure().is_some_and(|secure| secure.session.is_some()) =>
                 {
                     (state, reason)
                 }
-                Some(trouble) => ("mismatch", Some(trouble_sentence(trouble))),
+                Some(trouble) => (status::State::Mismatch, Some(trouble_sentence(trouble))),
                 // A path that has been up is not, before a session is.
-                None => (if state == "down" { state } else { "connecting" }, reason),
+                None if state == status::State::Down => (state, reason),
+                None => (status::State::Connecting, reason),
             };
-            (state, if state == "up" { reason } else { reason.or(facts.not_up) })
+            (state, if state == status::State::Up { reason } else { reason.or(facts.not_up) })
         }
     };
     // What else is wrong is not hidden by that.
     let (state, reason) = if facts.worker.is_some() && facts.helper.is_none() {
         let reasons: Vec<_> = reason.into_iter().chain([HELPER_ENDED.into()]).collect();
-        (if state == "local-down" { state } else { "degraded" }, Some(reasons.join("; ")))
+        (if state == status::State::LocalDown { state } else { status::State::Degraded }, Some(reasons.join("; ")))
     } else {
         (state, reason)
     };
-    let state = state.to_owned();
     for absent in facts.late.map_or(&[][..], Watch::absent) {
         paths.insert(absent.number.min(paths.len()), absent_path(absent, facts.late));
     }
@@ -159,8 +161,18 @@ pub fn before_start(tunnel: &Tunnel, waits: Option<&str>) -> Status {
         storm: None,
         longest: None,
     });
-    let state = if waits.is_some() { "connecting" } else { "starting" };
-    Status { state: state.into(), reason: waits.map(str::to_owned), ..status }
+    let state = if waits.is_some() { status::State::Connecting } else { status::State::Starting };
+    Status { state, reason: waits.map(str::to_owned), ..status }
+}
+
+/// State of a tunnel that only its active path determines.
+fn of_path(path: PathState) -> status::State {
+    match path {
+        PathState::Up => status::State::Up,
+        PathState::Down => status::State::Down,
+        PathState::Mismatch => status::State::Mismatch,
+        PathState::Connecting | PathState::Absent | PathState::Unknown => status::State::Connecting,
+    }
 }
 
 fn session(secure: &Secure, state: &State, trouble: Option<Trouble>) -> SessionStatus {
@@ -185,7 +197,7 @@ fn session(secure: &Secure, state: &State, trouble: Option<Trouble>) -> SessionS
 fn absent_path(absent: &Absent, late: Option<&Watch>) -> PathStatus {
     let addresses = (absent.path.local.to_string(), absent.path.remote.to_string());
     PathStatus {
-        state: "absent".into(),
+        state: PathState::Absent,
         reason: late.map(|late| late.reason_of_absent(absent)),
         ..path(addresses, &PathReport::default(), Seen::default())
     }
@@ -200,12 +212,12 @@ fn path((local, remote): (String, String), report: &PathReport, seen: Seen) -> P
     PathStatus {
         local,
         remote,
-        state: seen.mismatch.map_or(health(state), |_| "mismatch").into(),
+        state: seen.mismatch.map_or(state.into(), |_| PathState::Mismatch),
         reason: None,
         active: false,
         rtt_ms,
         last_rx_ms: seen.last_rx.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
-        underlay_mtu: None,
+        mtu: None,
         lost_size: None,
         counters,
         errors: [tx_errors, tx_dropped_oversize, rx_errors, rx_dropped_invalid, rx_dropped_oversize]

@@ -1,185 +1,19 @@
-//! What `ethudp show` shows. The field names are a contract with those who read the JSON.
+//! Status of this tunnel, which the control socket hands out: [`ethudp_status`] has its fields.
 
-pub mod ask;
 mod collect;
-mod text;
 pub mod words;
 
-use privsep::ipc::{PathCounters, PortCounters, SealCounters, SecureCounters};
-use serde::{Deserialize, Serialize};
-
 pub use collect::{Facts, Seen, before_start, collect};
-pub use words::{Mismatch, cipher_of, health, lacks, lost_size_sentence, trouble_sentence};
-
-/// Version of the fields (docs/STATUS.md): it grows when one of them changes its meaning or goes, not when one comes.
-const SCHEMA: u32 = 1;
-
-/// Everything about one tunnel.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Status {
-    /// See [`SCHEMA`].
-    #[serde(default)]
-    pub schema: u32,
-    pub name: String,
-    pub mode: String,
-    pub wire: String,
-    /// The program's.
-    #[serde(default)]
-    pub version: String,
-    pub state: String,
-    /// Why the state is not `up`, or what is wrong even so, in a sentence, where more is known than the word says.
-    #[serde(default)]
-    pub reason: Option<String>,
-    /// Seconds since the supervisor has started its first worker.
-    #[serde(default)]
-    pub uptime_s: u64,
-    #[serde(default)]
-    pub cipher: String,
-    /// What the cipher means for those who can read or change datagrams on their way.
-    #[serde(default)]
-    pub protection: String,
-    #[serde(default)]
-    pub lz4: bool,
-    /// The last error that was logged.
-    #[serde(default)]
-    pub last_error: Option<String>,
-    pub pids: Pids,
-    pub worker_restarts: u64,
-    pub confinement: ConfinementStatus,
-    pub port: PortStatus,
-    #[serde(default)]
-    pub seal: SealCounters,
-    /// Of the secure wire.
-    #[serde(default)]
-    pub session: Option<SessionStatus>,
-    pub paths: Vec<PathStatus>,
-}
-
-/// The session of the secure wire, and what it is made of.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct SessionStatus {
-    /// There is a current one.
-    pub established: bool,
-    /// Seconds since its keys were made.
-    pub age_s: Option<u64>,
-    /// This end has begun it.
-    pub began_here: Option<bool>,
-    /// Its cipher.
-    pub cipher: Option<String>,
-    pub handshake: String,
-    pub kem: String,
-    /// A pre-shared key is in it, too.
-    pub psk: bool,
-    /// The public keys in base64, and the fingerprint of both.
-    pub public_key: String,
-    pub peer_public_key: String,
-    pub fingerprint: String,
-    /// What keeps one from coming about, in a word.
-    pub trouble: Option<String>,
-    #[serde(flatten)]
-    pub counters: SecureCounters,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Pids {
-    pub supervisor: i32,
-    pub helper: Option<i32>,
-    pub worker: Option<i32>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-pub struct ConfinementStatus {
-    pub netns: bool,
-    pub landlock_abi: u32,
-    pub mdwe: bool,
-    pub seccomp: bool,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-pub struct PortStatus {
-    pub interface: String,
-    #[serde(flatten)]
-    pub counters: PortCounters,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-pub struct PathStatus {
-    pub local: String,
-    pub remote: String,
-    pub state: String,
-    /// Why it is absent, or what keeps it from working, where that is known.
-    #[serde(default)]
-    pub reason: Option<String>,
-    pub active: bool,
-    /// Milliseconds from PING to PONG; none before the first.
-    pub rtt_ms: Option<f64>,
-    /// Milliseconds since the last datagram came, whoever sent it; none before the first.
-    #[serde(default)]
-    pub last_rx_ms: Option<u64>,
-    /// MTU of the underlay in bytes at the start; none where it cannot be told.
-    #[serde(rename = "mtu")]
-    pub underlay_mtu: Option<u32>,
-    /// Length in bytes of the longest datagrams, where they do not arrive at the peer and small ones do.
-    #[serde(default)]
-    pub lost_size: Option<u16>,
-    #[serde(flatten)]
-    pub counters: PathCounters,
-    /// Sum of everything that went wrong on this path.
-    pub errors: u64,
-}
-
-impl Status {
-    /// The exit status of `ethudp show NAME`: 0 is up, 3 not or no longer up, 4 up only in part or wrongly set up.
-    pub fn exit_status(&self) -> u8 {
-        match self.state.as_str() {
-            "up" => 0,
-            "starting" | "connecting" | "down" => 3,
-            _ => 4,
-        }
-    }
-
-    /// As one line of JSON.
-    pub fn json(&self) -> String {
-        // Plain structs of numbers and text always have a JSON form.
-        serde_json::to_string(self).unwrap_or_default() + "\n"
-    }
-}
+pub use ethudp_status::{PathState, Status, lacks};
+pub use words::{Mismatch, cipher_of, lost_size_sentence, trouble_sentence};
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
-    use serde_json::Value;
-
     use super::*;
 
     /// A status in which nothing is missing.
     fn status() -> Status {
         before_start(&crate::tunnel::example::secure(""), None)
-    }
-
-    fn names(value: &Value, found: &mut BTreeSet<String>) {
-        match value {
-            Value::Object(fields) => fields.iter().for_each(|(name, value)| {
-                found.insert(name.clone());
-                names(value, found);
-            }),
-            Value::Array(all) => all.iter().for_each(|value| names(value, found)),
-            _ => {}
-        }
-    }
-
-    #[test]
-    fn every_field_is_in_the_document_and_no_other() {
-        let text = include_str!("../../docs/STATUS.md");
-        let told: BTreeSet<String> = text
-            .lines()
-            .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
-            .map(|(name, _)| name.rsplit('.').next().unwrap_or(name).to_owned())
-            .collect();
-        let mut found = BTreeSet::new();
-        names(&serde_json::to_value(status()).unwrap(), &mut found);
-        assert_eq!(told, found);
     }
 
     #[test]
@@ -195,5 +29,52 @@ mod tests {
         port.insert("rx_of_tomorrow".into(), 7.into());
         let read: Status = serde_json::from_value(value).unwrap();
         assert_eq!((read.schema, read.port.counters.rx_broadcast), (0, 0));
+    }
+
+    /// The text for a tunnel whose worker is not there, or is, and has been started again so many times.
+    fn text(mode: &str, local_side: &str, worker: Option<i32>, restarts: u64) -> String {
+        let file = format!(
+            "mode = {mode:?}\nwire = \"classic\"\n[[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"192.0.2.2:6000\"\n\
+             {local_side}\n"
+        );
+        let tunnel = crate::tunnel::file::from_text(&file, "a", std::path::Path::new("")).unwrap();
+        let mut status = before_start(&tunnel, None);
+        (status.pids.worker, status.worker_restarts) = (worker, restarts);
+        assert_eq!(status.paths[0].state, PathState::Connecting);
+        status.text()
+    }
+
+    #[test]
+    fn the_text_says_what_is_not_there_and_how_a_mirror_is() {
+        let tap = text("tap", "", None, 0);
+        assert!(tap.contains("worker -, 0 worker restarts\n  worker      not started\n"), "{tap}");
+        assert!(tap.contains("192.0.2.2:6000: connecting, active"), "{tap}");
+        for mode in ["mirror", "mirror-udp"] {
+            let mirror = text(mode, "[mirror]\ninterface = \"eth1\"", Some(7), 1);
+            assert!(mirror.contains("worker 7, 1 worker restart\n  worker      seccomp no"), "{mirror}");
+            assert!(mirror.contains("192.0.2.2:6000: one-way, active"), "{mirror}");
+        }
+    }
+
+    #[test]
+    fn a_session_says_what_it_is_made_of_and_whom_it_is_with() {
+        let tunnel = crate::tunnel::example::secure("");
+        let text = before_start(&tunnel, None).text();
+        for words in [
+            "a: starting (tap, wire secure)\n",
+            "  session     none: nothing is sent\n",
+            "  handshake   Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s, ML-KEM-768\n",
+            &format!("  fingerprint {}\n", tunnel.secure().unwrap().fingerprint()),
+        ] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+        let mut status = before_start(&tunnel, None);
+        let session = status.session.as_mut().unwrap();
+        (session.cipher, session.age_s, session.psk) = (Some("aes-256-gcm".into()), Some(61), true);
+        let text = status.text();
+        assert!(text.contains("  session     aes-256-gcm, for 1 min 1 s: encrypted and authenticated\n"), "{text}");
+        assert!(text.contains("ML-KEM-768, pre-shared key\n") && !text.contains("pieces"), "{text}");
+        status.session.as_mut().unwrap().counters.dropped_incomplete = 7;
+        assert!(status.text().contains("  7 dropped_incomplete: frames in pieces, of which not all arrived"));
     }
 }

@@ -1,8 +1,7 @@
 //! The words and sentences of a status, which the log has, too.
 
-use privsep::ipc::{Cipher, PathHealth, SessionCipher, Trouble};
+use privsep::ipc::{Cipher, SessionCipher, Trouble};
 
-use super::ConfinementStatus;
 use crate::tunnel::Tunnel;
 
 /// What the two ends do not agree about, while what comes makes no sense.
@@ -46,13 +45,6 @@ fn other_aes_256(cipher: Cipher) -> &'static str {
         Cipher::None | Cipher::Xor | Cipher::Aes128 | Cipher::Aes192 => "",
     }
 }
-
-/// What an ICMP message "port unreachable" means, which the kernel tells as `ECONNREFUSED`.
-pub const REFUSED: &str =
-    "port unreachable: no ethudp listens at the peer's port, or a firewall there rejects what we send";
-
-/// What ICMP messages mean by which a packet filter or a route says no: "host prohibited", "administratively prohibited".
-pub const PROHIBITED: &str = "prohibited: a firewall at the peer or on the way rejects what we send";
 
 /// The name of a cipher of the secure wire.
 pub fn cipher_of(cipher: SessionCipher) -> &'static str {
@@ -120,26 +112,6 @@ pub fn trouble_sentence(trouble: Trouble) -> String {
     }
 }
 
-/// What of a worker's confinement could not be had. A network namespace can be expected only `by_root`.
-pub fn lacks(confinement: &ConfinementStatus, by_root: bool) -> Vec<&'static str> {
-    let ConfinementStatus { netns, landlock_abi, mdwe, seccomp } = *confinement;
-    let lacks = [
-        (landlock_abi == 0, "Landlock"),
-        (!mdwe, "memory-deny-write-execute"),
-        (!seccomp, "seccomp"),
-        (by_root && !netns, "an empty network namespace"),
-    ];
-    lacks.into_iter().filter_map(|(lacks, what)| lacks.then_some(what)).collect()
-}
-
-/// The word for a path's health.
-pub fn health(health: PathHealth) -> &'static str {
-    match health {
-        PathHealth::Connecting => "connecting",
-        PathHealth::Up => "up",
-        PathHealth::Down => "down",
-    }
-}
 /// What it means that the longest datagrams, of so many bytes, do not arrive, and small ones do.
 pub fn lost_size_sentence(size: u16) -> String {
     format!(

@@ -441,7 +441,7 @@ impl<'a> Supervisor<'a> {
         if let Some(report) = self.parts.setup.state.paths.get_mut(path) {
             report.health = health;
         }
-        let text = format!("{} is {}", self.path(path), status::health(health));
+        let text = format!("{} is {}", self.path(path), status::PathState::from(health));
         self.say(if health == PathHealth::Down { log::warning } else { log::info }, &text);
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use privsep::ipc::{Address, PathCounters, PathReport};
 
 use crate::status::Mismatch;
-use crate::status::words::{PROHIBITED, REFUSED};
+use ethudp_status::{PROHIBITED, REFUSED};
 
 /// From the start, or from when it was up last, to the first line.
 const FIRST: Duration = Duration::from_secs(10);

@@ -1,5 +1,5 @@
-//! Counts. Each is one line here: the number that travels and is shown, the atomic twin that threads add to, and what resets it
-//! follow from that. What they mean is in `docs/STATUS.md`.
+//! Counts. Each is one line here: the number that travels and is shown, the atomic twin that threads add to, what resets it, and its
+//! description in `docs/STATUS.md` and in the text of `ethudp show` follow from that.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -32,25 +32,35 @@ impl Counter {
     }
 }
 
-/// A struct of numbers and its atomic twin. Behind each name stands which reset covers it: `Traffic`, `Pings`, or `-` for none.
+/// What a count says of a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Work done.
+    Work,
+    /// Frames or datagrams that were dropped, or that an error has cost.
+    Drop,
+    /// A part of other counts that explains them.
+    Part,
+}
+
+/// Description of a count. The documentation, the text of `ethudp show` and its sums follow from it.
+#[derive(Debug, Clone, Copy)]
+pub struct Description {
+    /// Name of the field.
+    pub name: &'static str,
+    /// Reset that covers the count.
+    pub reset: Option<Counts>,
+    /// What it says of a tunnel.
+    pub kind: Kind,
+    /// What is counted.
+    pub meaning: &'static str,
+}
+
+/// A struct of numbers and, where threads share them, its atomic twin. A line is the name, the reset that covers it (`Traffic`, `Pings`,
+/// or `-` for none), the [`Kind`], and what is counted.
 macro_rules! counters {
-    ($(#[$doc:meta])* $plain:ident, $shared:ident { $($field:ident: $reset:tt,)* }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-        #[allow(missing_docs)]
-        #[serde(default)]
-        pub struct $plain { $(pub $field: u64,)* }
-
-        impl $plain {
-            /// The names of all counts.
-            pub const NAMES: &[&str] = &[$(stringify!($field)),*];
-
-            /// Sets back what this reset covers.
-            #[allow(unused_variables)] // Of some, no reset covers any.
-            pub fn reset(&mut self, counts: Counts) {
-                $(if counters!(covers $reset counts) { self.$field = 0; })*
-            }
-        }
+    ($(#[$doc:meta])* $plain:ident, $shared:ident { $($field:ident: $reset:tt $kind:ident $meaning:literal,)* }) => {
+        counters! { $(#[$doc])* $plain { $($field: $reset $kind $meaning,)* } }
 
         $(#[$doc])*
         /// As threads count it.
@@ -70,86 +80,118 @@ macro_rules! counters {
             }
 
             /// Sets back what this reset covers.
-            #[allow(unused_variables)] // As above.
             pub fn reset(&self, counts: Counts) {
-                $(if counters!(covers $reset counts) { self.$field.0.store(0, Relaxed); })*
+                $(if counters!(reset $reset) == Some(counts) { self.$field.0.store(0, Relaxed); })*
             }
         }
     };
-    (covers - $counts:ident) => { false };
-    (covers $reset:ident $counts:ident) => { $counts == Counts::$reset };
+    ($(#[$doc:meta])* $plain:ident { $($field:ident: $reset:tt $kind:ident $meaning:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(default)]
+        pub struct $plain { $(#[doc = $meaning] pub $field: u64,)* }
+
+        impl $plain {
+            /// All counts in the order of their fields.
+            pub const ALL: &[Description] = &[$(Description {
+                name: stringify!($field),
+                reset: counters!(reset $reset),
+                kind: Kind::$kind,
+                meaning: $meaning,
+            }),*];
+
+            /// All counts, described.
+            pub fn described(&self) -> impl Iterator<Item = (&'static Description, u64)> + use<> {
+                Self::ALL.iter().zip([$(self.$field),*])
+            }
+
+            /// Sets back what this reset covers.
+            pub fn reset(&mut self, counts: Counts) {
+                $(if counters!(reset $reset) == Some(counts) { self.$field = 0; })*
+            }
+        }
+    };
+    (reset -) => { None::<Counts> };
+    (reset $reset:ident) => { Some(Counts::$reset) };
 }
 
 counters! {
     /// What compression and encryption did to the size of frames, in bytes.
     SealCounters, SharedSeal {
-        bytes: Traffic,
-        compress_saved: Traffic,
-        compress_overhead: Traffic,
-        encrypt_overhead: Traffic,
+        bytes: Traffic Work "bytes of frames before compression and encryption",
+        compress_saved: Traffic Work "bytes that LZ4 saved",
+        compress_overhead: Traffic Work "bytes that the trailer of LZ4 added",
+        encrypt_overhead: Traffic Work "bytes that padding added",
     }
 }
 
 counters! {
     /// Counts of the local side; rx is what was taken from it, tx what was given to it.
     PortCounters, SharedPort {
-        rx_frames: Traffic,
-        rx_bytes: Traffic,
-        rx_dropped_oversize: -,
-        rx_dropped_short: -,
-        rx_dropped_kernel: -,
-        rx_dropped_loop: -,
-        rx_dropped_offload: -,
-        rx_dropped_stale: -,
-        rx_errors: -,
-        tx_frames: Traffic,
-        tx_bytes: Traffic,
-        tx_dropped_short: -,
-        tx_dropped_direction: -,
-        tx_dropped_oversize: -,
-        tx_errors: -,
-        rx_broadcast: -,
-        rx_own: -,
+        rx_frames: Traffic Work "frames taken",
+        rx_bytes: Traffic Work "bytes of frames taken",
+        rx_dropped_oversize: - Drop "frames longer than 9234 bytes",
+        rx_dropped_short: - Drop "frames shorter than an Ethernet header",
+        rx_dropped_kernel: - Drop "frames dropped by the kernel because the packet socket was full",
+        rx_dropped_loop: - Drop "frames dropped by the loop check",
+        rx_dropped_offload: - Drop
+            "superframes of a kind that the kernel cannot describe (SCTP, tunnels), with headers that contradict the kernel, or of more than 2048 packets",
+        rx_dropped_stale: - Drop "frames that waited too long for a worker",
+        rx_errors: - Drop "errors of reading",
+        tx_frames: Traffic Work "frames given",
+        tx_bytes: Traffic Work "bytes of frames given",
+        tx_dropped_short: - Drop "frames that decoded to less than an Ethernet header",
+        tx_dropped_direction: - Drop "frames of the peer that `direction` or mode of this end keep from the local side",
+        tx_dropped_oversize: - Drop "frames longer than the interface takes",
+        tx_errors: - Drop
+            "other errors of writing, or no room for 100 ms; without delay while for a second all frames have had to wait",
+        rx_broadcast: - Work "broadcast frames among the frames taken",
+        rx_own: - Work "datagrams of this tunnel among the frames taken, where no loop check drops them",
     }
 }
 
 counters! {
     /// Counts of one path in datagrams and bytes of UDP payload.
     PathCounters, SharedPath {
-        tx_datagrams: Traffic,
-        tx_bytes: Traffic,
-        tx_errors: -,
-        rx_datagrams: Traffic,
-        rx_bytes: Traffic,
-        rx_dropped_oversize: -,
-        rx_dropped_invalid: -,
-        rx_dropped_foreign: -,
-        rx_dropped_stale: -,
-        tx_dropped_unfragmentable: -,
-        tx_dropped_oversize: -,
-        tx_dropped_unlearned: -,
-        rx_errors: -,
-        rx_refused: -,
-        rx_prohibited: -,
-        rx_implausible: -,
-        pings_sent: Pings,
-        pings_received: Pings,
-        pongs_sent: Pings,
-        pongs_received: Pings,
+        tx_datagrams: Traffic Work "datagrams sent",
+        tx_bytes: Traffic Work "bytes of datagrams sent",
+        tx_errors: - Drop
+            "datagrams not sent because of an error, or because there was no room for 100 ms; each of a run that the kernel refused for lack of memory (ENOBUFS). Drops in the queue of the interface are in `tc -s qdisc`",
+        rx_datagrams: Traffic Work "datagrams received",
+        rx_bytes: Traffic Work "bytes of datagrams received",
+        rx_dropped_oversize: - Drop "datagrams longer than any frame can be",
+        rx_dropped_invalid: - Drop "datagrams that cannot be decoded, or more than 128 that arrived as one",
+        rx_dropped_foreign: - Drop
+            "datagrams from another address than the fixed remote that the kernel has not dropped; from a sender without the password; on the secure wire from an address that the file excludes",
+        rx_dropped_stale: - Drop "datagrams that waited too long for a worker",
+        tx_dropped_unfragmentable: - Drop "frames longer than two fragments",
+        tx_dropped_oversize: - Drop "datagrams longer than the path takes",
+        tx_dropped_unlearned: - Drop "frames for which no peer was learned yet, or no session made",
+        rx_errors: - Drop "errors of reading; with fixed addresses as `local` and `remote`, ICMP messages among them",
+        rx_refused: - Part "ICMP messages \"port unreachable\" among `rx_errors`",
+        rx_prohibited: - Part
+            "ICMP messages \"host prohibited\" and the like among `rx_errors`, as a firewall sends them; the kernel does not report that a host or a network is unreachable",
+        rx_implausible: - Part "datagrams that decoded to no frame that an Ethernet carries; long ones are given to the local side",
+        pings_sent: Pings Work "pings sent",
+        pings_received: Pings Work "pings received",
+        pongs_sent: Pings Work "pongs sent",
+        pongs_received: Pings Work "pongs received",
     }
 }
 
 counters! {
     /// Counts of the secure wire. What belongs to no session has no path of its own.
-    SecureCounters, SharedSecure {
-        handshakes: -,
-        rekeys: -,
-        replays: -,
-        auth_failures: -,
-        dropped_initiations: -,
-        dropped_messages: -,
-        dropped_content: -,
-        dropped_incomplete: -,
+    SecureCounters {
+        handshakes: - Work "sessions made",
+        rekeys: - Work "sessions that replaced another",
+        replays: - Drop "datagrams that came before, or too late to tell",
+        auth_failures: - Drop "datagrams and handshake messages that are not the peer's, or were changed",
+        dropped_initiations: - Drop "authentic handshakes that do not count: repeated, older than one before, or too many",
+        dropped_messages: - Drop
+            "handshake messages that answer no request: late, repeated too often, of another version or length, or of a form or cipher that was not offered",
+        dropped_content: - Drop "datagrams whose authentic content is malformed",
+        dropped_incomplete: - Drop
+            "frames in pieces, of which not all arrived within a second, or before 16 other frames were begun",
     }
 }
 
@@ -175,6 +217,9 @@ mod tests {
         shared.rx_frames.add(2);
         shared.tx_errors.add(0);
         assert_eq!(shared.snapshot(), PortCounters { rx_frames: 9, ..PortCounters::default() });
-        assert!(PortCounters::NAMES.contains(&"rx_frames"));
+        assert_eq!(
+            shared.snapshot().described().next().map(|(count, number)| (count.name, number)),
+            Some(("rx_frames", 9))
+        );
     }
 }

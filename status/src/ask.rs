@@ -1,7 +1,7 @@
 //! Asks the control sockets of a runtime directory for the status of their tunnels.
 //!
-//! Whoever can write to that directory can put any socket there, and who asks may be root. So nobody is waited for beyond
-//! one deadline for all, nor believed who is not of a user that runs tunnels, and what is said is bounded and cleaned.
+//! Any user who can write to that directory can put a socket there, and the caller may be root. So one deadline holds for all answers, only
+//! users that run tunnels are believed, and the length of an answer and its characters are limited.
 
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind, Read};
@@ -15,11 +15,10 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket};
+use nix::unistd::{Uid, User, geteuid};
 use serde_json::Value;
 
-use crate::log;
-use crate::service::{control_socket, identity};
-use crate::status::Status;
+use crate::{Status, USER, untrusted};
 
 /// Longest wait for all answers together.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -37,9 +36,38 @@ pub enum Unknown {
     Reason(String),
 }
 
+/// Directory of the sockets when `RUNTIME_DIRECTORY` is not set.
+pub const DEFAULT: &str = "/run/ethudp";
+
+/// `RUNTIME_DIRECTORY` (its first entry), or the default. The sockets of tunnels are in it, or one level below.
+///
+/// # Errors
+/// Where the variable is no absolute path: another directory than the intended one would be a surprise.
+pub fn directory() -> Result<PathBuf, String> {
+    let Some(list) = std::env::var_os("RUNTIME_DIRECTORY").filter(|list| !list.is_empty()) else {
+        return Ok(DEFAULT.into());
+    };
+    let first = list.to_str().and_then(|list| list.split(':').next()).map(PathBuf::from);
+    let wrong = || format!("RUNTIME_DIRECTORY={}: must be an absolute path", list.display());
+    first.filter(|path| path.is_absolute()).ok_or_else(wrong)
+}
+
+/// Possible places of the socket of a tunnel in such a directory.
+pub fn places(root: &Path, name: &str) -> [PathBuf; 2] {
+    let socket = format!("{name}.sock");
+    [root.join(&socket), root.join(name).join(&socket)]
+}
+
+/// Whether tunnels run as this user, whose answers therefore count: root, the user of this process, `ethudp`. The user of one tunnel is
+/// known by the directory that root gives it.
+fn may_run_tunnels(user: u32) -> bool {
+    let name = || User::from_uid(Uid::from_raw(user)).ok().flatten().is_some_and(|user| user.name == USER);
+    user == 0 || user == geteuid().as_raw() || name()
+}
+
 /// The status of one tunnel, wherever in this directory its socket is.
 pub fn one(root: &Path, name: &str) -> Result<Status, Unknown> {
-    let mut questions = control_socket::places(root, name).map(|path| Question::new(root, path));
+    let mut questions = places(root, name).map(|path| Question::new(root, path));
     ask(&mut questions);
     let answers = questions.into_iter().filter_map(|question| question.answer);
     let known = |answer: &Result<Status, Unknown>| !matches!(answer, Err(Unknown::NotRunning));
@@ -123,7 +151,7 @@ fn ask(questions: &mut [Question]) {
 impl Question {
     fn new(root: &Path, path: PathBuf) -> Self {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let ours = |root: Metadata| identity::may_run_tunnels(root.uid()) && root.mode() & 0o022 == 0;
+        let ours = |root: Metadata| may_run_tunnels(root.uid()) && root.mode() & 0o022 == 0;
         let vouched = path.parent() == Some(root) || fs::metadata(root).is_ok_and(ours);
         Self { name, path, vouched, stream: None, text: Vec::new(), turned_away: false, answer: None }
     }
@@ -211,7 +239,7 @@ fn open(path: &Path, vouched: bool) -> io::Result<Option<UnixStream>> {
     // Of the process that listens, not of the file: that could be another one by now.
     let uid = getsockopt(&stream, PeerCredentials)?.uid();
     let owner = fs::metadata(path.parent().unwrap_or(Path::new("/")))?.uid();
-    let known = vouched && uid == owner || identity::may_run_tunnels(uid);
+    let known = vouched && uid == owner || may_run_tunnels(uid);
     if !known {
         return Err(io::Error::other(format!("is served by user {uid}, who runs no tunnels; not asked")));
     }
@@ -223,15 +251,15 @@ pub fn understand(text: &[u8], name: &str) -> Result<Status, Unknown> {
     let value = serde_json::from_slice::<Value>(text).map(clean);
     match value.and_then(serde_json::from_value::<Status>) {
         // Whose socket it is, whatever it says.
-        Ok(status) => Ok(Status { name: log::untrusted(name), ..status }),
-        Err(error) => Err(Unknown::Reason(format!("answer cannot be read: {}", log::untrusted(&error.to_string())))),
+        Ok(status) => Ok(Status { name: untrusted(name), ..status }),
+        Err(error) => Err(Unknown::Reason(format!("answer cannot be read: {}", untrusted(&error.to_string())))),
     }
 }
 
 /// A terminal obeys what is in text.
 fn clean(value: Value) -> Value {
     match value {
-        Value::String(text) => Value::String(log::untrusted(&text)),
+        Value::String(text) => Value::String(untrusted(&text)),
         Value::Array(all) => Value::Array(all.into_iter().map(clean).collect()),
         Value::Object(all) => Value::Object(all.into_iter().map(|(key, value)| (key, clean(value))).collect()),
         other => other,

@@ -1,0 +1,312 @@
+//! A status as people and the service manager read it.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use privsep::ipc::{Description, Kind};
+
+use crate::{ConfinementStatus, PathState, PathStatus, SessionStatus, Status};
+
+/// Meaning of an ICMP message "port unreachable", which the kernel reports as `ECONNREFUSED`.
+pub const REFUSED: &str =
+    "port unreachable: no ethudp listens at the peer's port, or a firewall there rejects what we send";
+
+/// Meaning of ICMP messages by which a packet filter or a route refuses: "host prohibited", "administratively prohibited".
+pub const PROHIBITED: &str = "prohibited: a firewall at the peer or on the way rejects what we send";
+
+/// Means of confinement that a worker lacks. A network namespace can be expected only `by_root`.
+pub fn lacks(confinement: &ConfinementStatus, by_root: bool) -> Vec<&'static str> {
+    let ConfinementStatus { netns, landlock_abi, mdwe, seccomp } = *confinement;
+    let lacks = [
+        (landlock_abi == 0, "Landlock"),
+        (!mdwe, "memory-deny-write-execute"),
+        (!seccomp, "seccomp"),
+        (by_root && !netns, "an empty network namespace"),
+    ];
+    lacks.into_iter().filter_map(|(lacks, what)| lacks.then_some(what)).collect()
+}
+
+impl Status {
+    /// Word for the state of a path. A mirror needs no answer, so it does not connect.
+    fn path_state(&self, path: &PathStatus) -> &'static str {
+        let silent = self.wire == "classic" && self.mode.starts_with("mirror") && path.state == PathState::Connecting;
+        if silent { "one-way" } else { path.state.word() }
+    }
+
+    /// As a line for the service manager: state, peer, path, what the kernel lacks.
+    pub fn words(&self, by_root: bool) -> String {
+        let active = self.paths.iter().enumerate().find(|(_, path)| path.active);
+        let path = active.map_or_else(String::new, |(index, path)| {
+            format!(
+                ", path {} of {}: {} to {}, {}",
+                index + 1,
+                self.paths.len(),
+                path.local,
+                path.remote,
+                self.path_state(path)
+            )
+        });
+        let lacks = if self.pids.worker.is_some() { lacks(&self.confinement, by_root) } else { Vec::new() };
+        let lacks = if lacks.is_empty() { String::new() } else { format!("; not to be had: {}", lacks.join(", ")) };
+        let reason = self.reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
+        format!("{}{reason}{path}{lacks}", self.state)
+    }
+
+    /// As one line, for a list.
+    pub fn line(&self) -> String {
+        let rtt = self.paths.iter().find(|path| path.active).and_then(|path| path.rtt_ms);
+        let rtt = rtt.map_or_else(String::new, |rtt| format!(", rtt {rtt:.2} ms"));
+        format!("{}: {}, {}{rtt}\n", self.name, self.mode, self.words(false))
+    }
+
+    /// What keeps others from reading: a cipher, or a session.
+    fn protection_text(&self, text: &mut String) {
+        if let Some(session) = &self.session {
+            return self.session_text(session, text);
+        }
+        let lz4 = if self.lz4 { ", lz4" } else { "" };
+        let _ = writeln!(text, "  cipher      {}: {}{lz4}", self.cipher, self.protection);
+    }
+
+    /// What the session is made of, and with whom it is.
+    fn session_text(&self, session: &SessionStatus, text: &mut String) {
+        let _ = match (&session.cipher, session.age_s) {
+            (Some(cipher), Some(age)) => {
+                writeln!(
+                    text,
+                    "  session     {cipher}, for {}: {}",
+                    duration(Duration::from_secs(age)),
+                    self.protection
+                )
+            }
+            _ => writeln!(text, "  session     none: nothing is sent"),
+        };
+        let psk = if session.psk { ", pre-shared key" } else { "" };
+        let _ = writeln!(text, "  handshake   {}, {}{psk}", session.handshake, session.kem);
+        let _ = writeln!(text, "  peer's key  {}", session.peer_public_key);
+        let _ = writeln!(text, "  fingerprint {}", session.fingerprint);
+        let counts = &session.counters;
+        let _ = writeln!(
+            text,
+            "              {} handshake{}, {} of them to change keys",
+            counts.handshakes,
+            if counts.handshakes == 1 { "" } else { "s" },
+            counts.rekeys
+        );
+        drops(session.counters.described(), |_| None, text);
+    }
+
+    /// As text for people.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        let (port, pids, confinement) = (&self.port.counters, &self.pids, &self.confinement);
+        let pid = |pid: Option<i32>| pid.map_or_else(|| "-".into(), |pid| pid.to_string());
+        let yes = |value| if value { "yes" } else { "no" };
+        let _ = writeln!(text, "{}: {} ({}, wire {})", self.name, self.state, self.mode, self.wire);
+        if let Some(reason) = &self.reason {
+            let _ = writeln!(text, "  because     {reason}");
+        }
+        let _ = writeln!(
+            text,
+            "  program     ethudp {}, up for {}",
+            self.version,
+            duration(Duration::from_secs(self.uptime_s))
+        );
+        self.protection_text(&mut text);
+        if let Some(error) = &self.last_error {
+            let _ = writeln!(text, "  last error  {error}");
+        }
+        let plural = if self.worker_restarts == 1 { "" } else { "s" };
+        let _ = writeln!(
+            text,
+            "  processes   supervisor {}, helper {}, worker {}, {} worker restart{plural}",
+            pids.supervisor,
+            pid(pids.helper),
+            pid(pids.worker),
+            self.worker_restarts
+        );
+        let _ = match pids.worker {
+            None => writeln!(text, "  worker      not started"),
+            Some(_) => writeln!(
+                text,
+                "  worker      seccomp {}, empty network {}, Landlock ABI {}, MDWE {}",
+                yes(confinement.seccomp),
+                yes(confinement.netns),
+                confinement.landlock_abi,
+                yes(confinement.mdwe)
+            ),
+        };
+        let dropped = port.described().filter(|(count, _)| count.kind == Kind::Drop);
+        let dropped = dropped.map(|(_, number)| number).fold(0, u64::saturating_add);
+        let _ = writeln!(
+            text,
+            "  interface   {}: {} frames ({} bytes) taken from it, {} ({} bytes) given to it, {} dropped",
+            self.port.interface, port.rx_frames, port.rx_bytes, port.tx_frames, port.tx_bytes, dropped
+        );
+        drops(port.described(), port_hint, &mut text);
+        for path in &self.paths {
+            let rtt = path.rtt_ms.map_or_else(|| "-".into(), |rtt| format!("{rtt:.2} ms"));
+            let active = if path.active { ", active" } else { "" };
+            let mtu = path.mtu.map_or_else(|| "-".into(), |mtu| mtu.to_string());
+            let (PathStatus { local, remote, .. }, state) = (path, self.path_state(path));
+            let _ = writeln!(text, "  path        {local} to {remote}: {state}{active}, rtt {rtt}, MTU {mtu}");
+            if let Some(reason) = &path.reason {
+                let _ = writeln!(text, "              {reason}");
+            }
+            if path.state == PathState::Absent {
+                continue;
+            }
+            if let Some(age) = path.last_rx_ms {
+                let age = duration(Duration::from_millis(age));
+                let _ = writeln!(text, "              last datagram received {age} ago");
+            }
+            let counters = &path.counters;
+            let _ = writeln!(
+                text,
+                "              sent {} datagrams ({} bytes), received {} ({} bytes)",
+                counters.tx_datagrams, counters.tx_bytes, counters.rx_datagrams, counters.rx_bytes
+            );
+            // The messages that have a meaning of their own are told with it.
+            let told = counters.rx_refused.saturating_add(counters.rx_prohibited);
+            let others = counters.described().map(|(count, number)| match count.name {
+                "rx_errors" => (count, number.saturating_sub(told)),
+                _ => (count, number),
+            });
+            drops(others, |name| self.path_hint(name), &mut text);
+        }
+        text
+    }
+
+    /// What a drop of a path means on this wire, where that is more than its description.
+    fn path_hint(&self, name: &str) -> Option<&'static str> {
+        let secure = self.session.is_some();
+        Some(match name {
+            "rx_dropped_invalid" if secure => "datagrams were not the peer's, came twice, or were changed on the way",
+            "rx_dropped_invalid" => "datagrams could not be decoded: is cipher, key or lz4 of the two ends the same?",
+            "rx_dropped_foreign" if secure => "datagrams came from an address that the file excludes",
+            "rx_dropped_foreign" => "datagrams came from a sender that does not send the password",
+            "rx_refused" => REFUSED,
+            "rx_prohibited" => PROHIBITED,
+            "rx_errors" => "other errors came back",
+            _ => return None,
+        })
+    }
+}
+
+/// Likewise of a drop of the local side.
+fn port_hint(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "tx_dropped_oversize" => {
+            "frames were longer than the MTU of the interface: is that of the other end's local side larger?"
+        }
+        "tx_dropped_direction" => {
+            "frames came from the peer, and this end writes none: for the end of a mirror set `direction = \"receive\"` and another \
+             mode than mirror"
+        }
+        _ => return None,
+    })
+}
+
+/// Writes a line for each drop and each explanation that was counted: the number, the name as in the JSON, and its meaning.
+fn drops(
+    counts: impl Iterator<Item = (&'static Description, u64)>,
+    hint: impl Fn(&str) -> Option<&'static str>,
+    text: &mut String,
+) {
+    for (count, number) in counts.filter(|(count, number)| count.kind != Kind::Work && *number > 0) {
+        let meaning = hint(count.name).unwrap_or(count.meaning);
+        let _ = writeln!(text, "              {number} {}: {meaning}", count.name);
+    }
+}
+
+/// A time in the two largest units that it has.
+fn duration(time: Duration) -> String {
+    let (ms, s) = (time.as_millis(), time.as_secs());
+    match s {
+        0 => format!("{ms} ms"),
+        1..60 => format!("{s} s"),
+        60..3600 => format!("{} min {} s", s / 60, s % 60),
+        3600..86400 => format!("{} h {} min", s / 3600, s / 60 % 60),
+        _ => format!("{} d {} h", s / 86400, s / 3600 % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SessionStatus;
+
+    /// A status in which each counter has a number of its own.
+    fn counted() -> Status {
+        let status =
+            Status { session: Some(SessionStatus::default()), paths: vec![PathStatus::default()], ..Status::default() };
+        let mut value = serde_json::to_value(status).unwrap();
+        let mut next = 1_000_001_u64;
+        for part in ["/port", "/session", "/paths/0"] {
+            let fields = value.pointer_mut(part).unwrap().as_object_mut().unwrap();
+            for number in fields.values_mut().filter(|value| value.is_u64()) {
+                *number = next.into();
+                next += 1_000_001;
+            }
+        }
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn every_drop_is_shown() {
+        let mut status = counted();
+        let path = &mut status.paths[0].counters;
+        path.rx_errors += path.rx_refused + path.rx_prohibited;
+        let text = status.text();
+        let counters = [
+            status.port.counters.described().collect::<Vec<_>>(),
+            status.session.as_ref().unwrap().counters.described().collect(),
+            status.paths[0].counters.described().collect(),
+        ];
+        let path = &status.paths[0].counters;
+        for (count, number) in counters.iter().flatten().filter(|(count, _)| count.kind != Kind::Work) {
+            let told = if count.name == "rx_errors" && *number == path.rx_errors {
+                path.rx_refused + path.rx_prohibited
+            } else {
+                0
+            };
+            assert!(
+                text.contains(&format!("\n              {} {}: ", number - told, count.name)),
+                "{}: {text}",
+                count.name
+            );
+        }
+        let drops = counters[0].iter().filter(|(count, _)| count.kind == Kind::Drop);
+        let sum: u64 = drops.map(|(_, number)| number).sum();
+        assert!(text.contains(&format!(" given to it, {sum} dropped\n")), "{sum}: {text}");
+    }
+
+    #[test]
+    fn counters_of_drops_are_marked_as_drops() {
+        let all = [privsep::ipc::PortCounters::ALL, privsep::ipc::PathCounters::ALL, privsep::ipc::SecureCounters::ALL];
+        for count in all.into_iter().flatten() {
+            let lost = count.name.contains("dropped_") || count.name.ends_with("_errors");
+            assert!(!lost || count.kind == Kind::Drop, "{}", count.name);
+        }
+    }
+
+    #[test]
+    fn hints_are_of_counters() {
+        let status = Status::default();
+        let is_hinted = |hint: &dyn Fn(&str) -> Option<&'static str>, all: &[Description]| {
+            all.iter().filter(|count| count.kind != Kind::Work && hint(count.name).is_some()).count()
+        };
+        assert_eq!(is_hinted(&port_hint, privsep::ipc::PortCounters::ALL), 2);
+        assert_eq!(is_hinted(&|name| status.path_hint(name), privsep::ipc::PathCounters::ALL), 5);
+    }
+
+    #[test]
+    fn missing_confinement_is_named() {
+        let nothing = ConfinementStatus { netns: false, landlock_abi: 0, mdwe: false, seccomp: false };
+        let all = ["Landlock", "memory-deny-write-execute", "seccomp", "an empty network namespace"];
+        assert_eq!(lacks(&nothing, true), all);
+        let unit = ConfinementStatus { netns: false, landlock_abi: 6, mdwe: true, seccomp: true };
+        assert_eq!(lacks(&unit, false), [""; 0]);
+        assert_eq!(lacks(&unit, true), all[3..]);
+    }
+}
