@@ -17,10 +17,10 @@ pub use session::{SESSION_BYTES, session};
 
 use crate::batch::{Batch, MAX_DATAGRAM, MAX_FRAME};
 use crate::frame::checksum::Sum;
-use crate::frame::coalesce::Coalescer;
 use crate::frame::ethernet::{self, IPV4, IPV6, TCP, TPID_8021AD, TPID_8021Q, UDP, word};
-use crate::frame::segment::Segmenter;
-use crate::frame::superframe::{Checksum, Facts};
+use crate::frame::offload::coalesce::Coalescer;
+use crate::frame::offload::segment::Segmenter;
+use crate::frame::offload::superframe::{Checksum, Facts};
 use crate::frame::{ipv6, loops, mss, offload, udp, vlan};
 use crate::wire::classic::codec::{Codec, Scratch, kind};
 use crate::wire::classic::fragment::{self, Outcome, Reassembly, Splitter};

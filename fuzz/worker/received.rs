@@ -4,7 +4,7 @@ use privsep::ipc::{SharedPath, SharedPort};
 use privsep::sys::worker::mmsg::VlanTag;
 
 use crate::batch::{Batch, MAX_DATAGRAM};
-use crate::frame::superframe::Facts;
+use crate::frame::offload::superframe::Facts;
 use crate::frame::{HEADER, offload, vlan};
 use crate::port;
 use crate::underlay::inlet;

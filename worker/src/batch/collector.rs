@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::span::Span;
 use crate::endpoint::Endpoint;
-use crate::frame::superframe::{Checksum, Facts};
+use crate::frame::offload::superframe::{Checksum, Facts};
 
 /// Slots of a batch of runs.
 pub(super) const RUNS: usize = 32;

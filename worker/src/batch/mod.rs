@@ -8,7 +8,7 @@ use std::ops::Range;
 use privsep::ipc::Secure;
 
 use crate::endpoint::Endpoint;
-use crate::frame::superframe::Facts;
+use crate::frame::offload::superframe::Facts;
 use collector::RUNS;
 pub use collector::{Collector, MAX_EXPANDED, RUN};
 pub use span::Span;
@@ -414,7 +414,7 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
-    use crate::frame::superframe::{Checksum, Segments, Superframe};
+    use crate::frame::offload::superframe::{Checksum, Segments, Superframe};
 
     #[test]
     fn a_datagram_can_be_several_frames_or_none_and_one_of_pieces_takes_their_place() {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::endpoint::Endpoint;
-use crate::frame::superframe::{Facts, Superframe};
+use crate::frame::offload::superframe::{Facts, Superframe};
 
 /// A frame in the batch's memory.
 #[derive(Debug, Clone)]

@@ -97,7 +97,7 @@ fn packets(batch: &Batch, counted: impl Fn(&[u8]) -> bool) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::superframe::{Facts, Segments, Superframe};
+    use crate::frame::offload::superframe::{Facts, Segments, Superframe};
 
     const LIMITS: (u16, u16) = (1360, 1340);
 

@@ -2,7 +2,6 @@
 
 pub mod announce;
 pub mod checksum;
-pub mod coalesce;
 pub mod crc32c;
 pub mod ethernet;
 pub mod ipv6;
@@ -10,8 +9,6 @@ pub mod loops;
 pub mod mss;
 pub mod offload;
 pub mod plausible;
-pub mod segment;
-pub mod superframe;
 pub mod udp;
 pub mod vlan;
 

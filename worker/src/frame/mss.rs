@@ -3,7 +3,7 @@
 
 use super::ethernet::{IPV4, IPV6, TCP, TPID_8021AD, TPID_8021Q, payload, word};
 use super::ipv6;
-use super::superframe::Checksum;
+use super::offload::superframe::Checksum;
 
 /// Least length of a TCP header in bytes.
 const TCP_HEADER: usize = 20;

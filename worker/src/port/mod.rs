@@ -12,8 +12,8 @@ use privsep::ipc::{PortKind, SharedPort};
 use crate::batch::{Batch, MAX_FRAME};
 use crate::frame::HEADER;
 use crate::frame::offload;
-use crate::frame::segment::Segmenter;
-use crate::frame::superframe::Facts;
+use crate::frame::offload::segment::Segmenter;
+use crate::frame::offload::superframe::Facts;
 use crate::io::Received;
 #[cfg(test)]
 pub use outgoing::Outgoing;
@@ -135,8 +135,8 @@ impl AsFd for Sink {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::superframe::PACKETS;
-    use crate::frame::superframe::{Checksum, Segments, Superframe};
+    use crate::frame::offload::superframe::PACKETS;
+    use crate::frame::offload::superframe::{Checksum, Segments, Superframe};
 
     /// A superframe of TCP over IPv4 with this payload, in segments of that size, of which the kernel says this.
     fn superframe(payload: usize, segment: u16, checksum: Option<Checksum>, field: [u8; 2]) -> Batch {

@@ -3,9 +3,9 @@
 use nix::errno::Errno;
 
 use crate::batch::{Batch, MAX_EXPANDED};
-use crate::frame::coalesce::{Coalescer, Planned};
+use crate::frame::offload::coalesce::{Coalescer, Planned};
+use crate::frame::offload::superframe::Facts;
 use crate::frame::offload::{self, LONG, SHORT};
-use crate::frame::superframe::Facts;
 
 /// One batch at a time; its memory is used again.
 pub struct Outgoing {
@@ -154,7 +154,7 @@ pub mod tests {
 
     #[test]
     fn a_checksum_that_is_to_be_completed_is_told_of_a_frame_as_of_a_superframe() {
-        let checksum = Some(crate::frame::superframe::Checksum { start: 34, offset: 16 });
+        let checksum = Some(crate::frame::offload::superframe::Checksum { start: 34, offset: 16 });
         let facts = Facts { checksum, ..Facts::default() };
         let mut batch = Batch::default();
         for number in 0..3_u32 {

@@ -211,7 +211,7 @@ mod tests {
 
     use super::super::outgoing::tests::segment;
     use crate::batch::MAX_FRAME;
-    use crate::frame::segment::Segmenter;
+    use crate::frame::offload::segment::Segmenter;
 
     const TAGGED: VlanTag = VlanTag { tpid: 0x88a8, tci: 0xe063 };
 

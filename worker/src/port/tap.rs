@@ -13,9 +13,9 @@ use privsep::ipc::SharedPort;
 use super::outgoing::{Outgoing, Packet};
 use super::settle;
 use crate::batch::Batch;
-use crate::frame::coalesce::FRAMES;
+use crate::frame::offload::coalesce::FRAMES;
+use crate::frame::offload::superframe::Segments;
 use crate::frame::offload::{self, SHORT};
-use crate::frame::superframe::Segments;
 use crate::io::Received;
 
 pub struct Source {
@@ -181,7 +181,7 @@ mod tests {
         theirs.send(&[&header[..], &frame].concat()).unwrap();
         assert_eq!(source.receive(&SharedPort::default(), &mut batch), Received::Batch);
         assert_eq!(batch.frame(0)[14..], [0x12, 0x34, 0x97, 0x53, 0x56, 0x78]);
-        assert_eq!(batch.span(0).facts, crate::frame::superframe::Facts::default());
+        assert_eq!(batch.span(0).facts, crate::frame::offload::superframe::Facts::default());
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Joining.
 
-use ethudp_worker::frame::coalesce::Coalescer;
 use ethudp_worker::frame::offload;
-use ethudp_worker::frame::segment::Segmenter;
-use ethudp_worker::frame::superframe::Checksum;
+use ethudp_worker::frame::offload::coalesce::Coalescer;
+use ethudp_worker::frame::offload::segment::Segmenter;
+use ethudp_worker::frame::offload::superframe::Checksum;
 use ethudp_worker::fuzzing;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -410,7 +410,7 @@ fn what_the_kernel_gave_is_made_again() {
         let bytes = std::fs::read(&file).unwrap();
         let (header, frame) = bytes.split_at(offload::LONG);
         let facts = offload::parse(header, frame).unwrap();
-        let mut segmenter = ethudp_worker::frame::segment::Segmenter::new(frame, &facts).unwrap();
+        let mut segmenter = ethudp_worker::frame::offload::segment::Segmenter::new(frame, &facts).unwrap();
         let mut frames = Vec::new();
         while let Some((headers, payload)) = segmenter.cut() {
             frames.push([headers, payload].concat());

@@ -1,8 +1,8 @@
 //! Cutting.
 
+use ethudp_worker::frame::offload::segment::Segmenter;
+use ethudp_worker::frame::offload::superframe::{Checksum, Facts, Segments, Superframe};
 use ethudp_worker::frame::offload::{self, Refused};
-use ethudp_worker::frame::segment::Segmenter;
-use ethudp_worker::frame::superframe::{Checksum, Facts, Segments, Superframe};
 use ethudp_worker::fuzzing;
 use proptest::collection::vec;
 use proptest::prelude::*;

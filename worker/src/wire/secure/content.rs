@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use crate::batch::MAX_FRAME;
 use crate::frame;
+use crate::frame::offload::superframe::Checksum;
 use crate::frame::offload::travels;
-use crate::frame::superframe::Checksum;
 
 /// Bytes in front of a frame.
 pub const FRAME_HEADER: usize = 4;

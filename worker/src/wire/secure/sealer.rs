@@ -148,7 +148,7 @@ mod tests {
     use super::super::{Opening, Unpacker};
     use super::*;
     use crate::batch::MAX_FRAME;
-    use crate::frame::superframe::{Checksum, Facts};
+    use crate::frame::offload::superframe::{Checksum, Facts};
 
     /// A frame, and its checksum that is to be completed.
     type Frame = (Vec<u8>, Option<Checksum>);

@@ -2,11 +2,11 @@
 //! that it cuts into the same frames again. Nothing is copied but headers: which frames follow each other in a superframe is a
 //! plan, and the frames stay as they are, so that they can still be sent singly.
 
-use super::checksum::Sum;
-use super::ethernet::{IPV4, IPV6, TCP, TPID_8021AD, TPID_8021Q, UDP, payload, word};
-use super::ipv6;
 use super::segment::{DF, FLAGS, PACKET, PSH, sequence, short, transport_header};
 use super::superframe::{Checksum, Facts, Segments, Superframe, TAGS};
+use crate::frame::checksum::Sum;
+use crate::frame::ethernet::{IPV4, IPV6, TCP, TPID_8021AD, TPID_8021Q, UDP, payload, word};
+use crate::frame::ipv6;
 
 /// Flows of which a superframe can grow at the same time.
 const FLOWS: usize = 8;

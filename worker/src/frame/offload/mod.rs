@@ -1,13 +1,18 @@
-//! What the kernel says of a frame beside its bytes: the `virtio_net_hdr` in front of it (`linux/virtio_net.h`).
+//! Offload: the `virtio_net_hdr` that the kernel puts in front of a frame (`linux/virtio_net.h`), superframes, and how they are cut
+//! and joined.
 
-use super::checksum::Sum;
-use super::crc32c::crc32c;
-use super::ethernet::{IPV6, TPID_8021AD, TPID_8021Q, payload};
-use super::ipv6;
-use super::superframe::{
+pub mod coalesce;
+pub mod segment;
+pub mod superframe;
+
+use crate::frame::checksum::Sum;
+use crate::frame::crc32c::crc32c;
+use crate::frame::ethernet::{IPV6, TPID_8021AD, TPID_8021Q, payload};
+use crate::frame::ipv6;
+use superframe::{
     Checksum, ECN, Facts, NEEDS_CHECKSUM, NONE, Segments, Superframe, TAGS, TCP4, TCP6, UDP_DATAGRAMS, VALID, check,
 };
-pub use super::superframe::{Refused, SHORT};
+pub use superframe::{Refused, SHORT};
 
 /// Length of the header in front of a frame in bytes, with the number of buffers.
 pub const LONG: usize = 12;

@@ -1,10 +1,10 @@
 //! Cuts a superframe into frames, as the kernel does it for an interface without offload (`net/ipv4/tcp_offload.c`,
 //! `udp_offload.c`): nothing is allocated, and no payload copied.
 
-use super::checksum::Sum;
-use super::ethernet::{IPV4, IPV6, TPID_8021AD, TPID_8021Q, payload, word};
-use super::ipv6;
 use super::superframe::{Checksum, Facts, PACKETS, Refused, Segments, Superframe, TAGS, check};
+use crate::frame::checksum::Sum;
+use crate::frame::ethernet::{IPV4, IPV6, TPID_8021AD, TPID_8021Q, payload, word};
+use crate::frame::ipv6;
 
 /// Bytes of headers in a superframe at most: two tags, IPv6 with extension headers of 134 bytes, and TCP with all options.
 pub const HEADERS: usize = 256;

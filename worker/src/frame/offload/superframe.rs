@@ -4,8 +4,8 @@ use std::fmt;
 
 use privsep::sys::worker::mmsg::VlanTag;
 
-use super::HEADER;
-use super::ethernet::{TCP, UDP};
+use crate::frame::HEADER;
+use crate::frame::ethernet::{TCP, UDP};
 
 /// VLAN tags in front of a packet at most, as in the kernel.
 pub(super) const TAGS: usize = 8;
