@@ -26,7 +26,7 @@ use service::{descriptor_store, start};
 
 /// The whole program.
 pub fn run() -> ExitCode {
-    if compiler::is_asked() {
+    if compiler::is_requested() {
         return compiler::run();
     }
     let started = start::afresh();
@@ -37,13 +37,13 @@ pub fn run() -> ExitCode {
     }
     let stored = stored.unwrap_or_else(|error| {
         log::warning(&format!("descriptors that the service manager has kept: {error}; not used"));
-        descriptor_store::Stored::default()
+        descriptor_store::StoredDescriptors::default()
     });
     let result = cli::parse().and_then(|command| match command {
         Command::Run(tunnel, policies) => cli::run::run(*tunnel, policies, stored),
         Command::Check(options) => check::check(&options),
         Command::Show { name, json } => show::show(name.as_deref(), json),
-        Command::Key(wanted) => keys::run(&wanted),
+        Command::Key(kind) => keys::run(&kind),
         Command::Init(options) => init::run(&options),
         Command::Text(text) => log::print(&text),
     });

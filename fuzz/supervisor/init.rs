@@ -5,8 +5,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::cli::init::given::{Given, PORT};
 use crate::cli::init::line::{self, Line};
+use crate::cli::init::parameters::{PORT, Parameters};
 use crate::cli::init::{inner, paste, text};
 use crate::service::directory;
 use crate::tunnel::{Remote, file, keys};
@@ -15,8 +15,8 @@ use crate::tunnel::{Remote, file, keys};
 pub fn line(data: &[u8]) {
     let said = String::from_utf8_lossy(data);
     taken(&said);
-    if let Some(line) = taken(&line::with_sum(data)) {
-        assert_eq!(line::with_sum(data), line.to_string(), "two lines say the same");
+    if let Some(line) = taken(&line::encode(data)) {
+        assert_eq!(line::encode(data), line.to_string(), "two lines say the same");
     }
 }
 
@@ -26,7 +26,7 @@ pub fn existing(data: &[u8]) {
     let key = keys::public(&[2; 32]);
     let endpoint = Some(line::endpoint("192.0.2.1:6000").unwrap());
     let peer = Line { joins: false, key, tunnel: [0xff; 8], slot: 1, inner: Vec::new(), endpoint };
-    match text::add(text, &peer, false) {
+    match text::add_peer(text, &peer, false) {
         Err(error) => assert!(!error.contains('\n'), "{error}"),
         Ok(new) => {
             let mut lines = new.lines();
@@ -39,7 +39,7 @@ pub fn existing(data: &[u8]) {
                 let remote = table.get("path").and_then(|paths| paths.get(0)?.get("remote"));
                 has_key && remote.is_some()
             });
-            let again = text::add(&new, &peer, false);
+            let again = text::add_peer(&new, &peer, false);
             assert!(!found || again.is_err() || again.as_ref() == Ok(&new), "{new}");
         }
     }
@@ -72,7 +72,7 @@ fn taken(text: &str) -> Option<Line> {
 fn makes_a_tunnel(peer: &Line, private: &[u8; 32]) {
     let bridge = peer.joins.then(|| "br0".into());
     let tap = Some("eu0".to_owned());
-    let mut given = Given {
+    let mut given = Parameters {
         bridge,
         interface: None,
         addresses: Vec::new(),
@@ -88,7 +88,7 @@ fn makes_a_tunnel(peer: &Line, private: &[u8; 32]) {
     if peer.inner.iter().any(|&inner| !inner::is_private(inner)) && !peer.joins {
         given.addresses.push(inner::parse("10.8.0.2/24").unwrap());
     }
-    given.beside(peer).unwrap();
+    given.choose_addresses(peer).unwrap();
     let own = Line {
         joins: peer.joins,
         key: keys::public(private),
@@ -97,8 +97,8 @@ fn makes_a_tunnel(peer: &Line, private: &[u8; 32]) {
         inner: given.addresses.iter().copied().take(line::ADDRESSES).collect(),
         endpoint: peer.endpoint.is_none().then(|| line::endpoint("192.0.2.1:6000").unwrap()),
     };
-    let made = text::whole("eu0", &given, &own, Some(peer));
-    let completed = text::add(&text::whole("eu0", &given, &own, None), peer, true).unwrap();
+    let made = text::new_file("eu0", &given, &own, Some(peer));
+    let completed = text::add_peer(&text::new_file("eu0", &given, &own, None), peer, true).unwrap();
     let directory = Directory::new(private);
     for text in [made, completed] {
         let tunnel = file::from_text(&text, "eu0", &directory.0).unwrap_or_else(|error| panic!("{error}: {text}"));

@@ -8,7 +8,7 @@ use privsep::ipc::Cipher;
 use privsep::ipc::Secret;
 
 use crate::Error;
-use crate::cli::init::files::trusted;
+use crate::cli::init::files::check_directory;
 use crate::service::directory::{Directory, remedy};
 use crate::tunnel::{self, Classic, Port, Tunnel, address, cipher, names};
 
@@ -145,7 +145,7 @@ impl Secrets {
             let opened = Directory::open(path).map_err(|error| {
                 Error::failure(format!("directory {}: {error}{}", path.display(), remedy(&error, path)))
             })?;
-            trusted(&opened).map(|()| opened).map_err(Error::Failure)
+            check_directory(&opened).map(|()| opened).map_err(Error::Failure)
         };
         Ok(Self { directory: directory.map(open).transpose()?, made: Vec::new() })
     }

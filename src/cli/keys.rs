@@ -15,7 +15,7 @@ use crate::{Error, log};
 const LONGEST: u64 = 4096;
 
 /// Which key is wanted.
-pub enum Wanted {
+pub enum KeyKind {
     /// A new private key.
     Private,
     /// The public key of the private one on standard input.
@@ -25,13 +25,13 @@ pub enum Wanted {
 }
 
 /// Writes it to standard output.
-pub fn run(wanted: &Wanted) -> Result<(), Error> {
-    let key = match wanted {
-        Wanted::Private => keys::new_private().context(randomness)?,
-        Wanted::PreShared => keys::random().context(randomness)?,
-        Wanted::Public => Private::new(keys::public(&*read()?)),
+pub fn run(kind: &KeyKind) -> Result<(), Error> {
+    let key = match kind {
+        KeyKind::Private => keys::new_private().context(randomness)?,
+        KeyKind::PreShared => keys::random().context(randomness)?,
+        KeyKind::Public => Private::new(keys::public(&*read()?)),
     };
-    if !matches!(wanted, Wanted::Public) {
+    if !matches!(kind, KeyKind::Public) {
         warn_of_readers();
     }
     let line = Zeroizing::new(format!("{}\n", *keys::text(&key)));

@@ -33,9 +33,9 @@ pub enum Command {
         json: bool,
     },
     /// Make a key, or the public one of a key.
-    Key(keys::Wanted),
+    Key(keys::KeyKind),
     /// Make or complete the files of a tunnel.
-    Init(init::given::Options),
+    Init(init::parameters::Options),
     /// Print this and end.
     Text(String),
 }

@@ -7,7 +7,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use nix::unistd::geteuid;
 
-use super::keys::Wanted;
+use super::keys::KeyKind;
 use super::{Command, check, classic, convert, init, location};
 use crate::Error;
 use crate::log::{self, Level};
@@ -62,13 +62,13 @@ enum Action {
         arguments: Vec<OsString>,
     },
     /// Make key and file of a tunnel, and a line for the other end; with the other end's line they are complete
-    Init(init::given::Options),
+    Init(init::parameters::Options),
     /// Print a new private key
-    Genkey(NoFile),
+    Genkey(KeyArguments),
     /// Print the public key of the private one on standard input
-    Pubkey(NoFile),
+    Pubkey(KeyArguments),
     /// Print a new pre-shared key
-    Genpsk(NoFile),
+    Genpsk(KeyArguments),
     /// Show the state of tunnels that run
     Show {
         /// Name of a tunnel; without it, all
@@ -81,14 +81,14 @@ enum Action {
 
 /// Commands for keys, which use standard input and output.
 #[derive(clap::Args)]
-struct NoFile {
+struct KeyArguments {
     /// What is meant as a file.
     #[arg(hide = true)]
     files: Vec<PathBuf>,
 }
 
-impl NoFile {
-    fn none(&self, command: &str, sign: char) -> Result<(), Error> {
+impl KeyArguments {
+    fn refuse_file(&self, command: &str, sign: char) -> Result<(), Error> {
         let Some(file) = self.files.first() else { return Ok(()) };
         let what = if sign == '<' { "reads standard input" } else { "writes to standard output" };
         let file = file.display();
@@ -130,27 +130,29 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Command, Error> {
                 (_, true) => Level::Debug,
                 _ => Level::Info,
             });
-            can_start(&tunnel)?;
+            check_privileges(&tunnel)?;
             let runs = |name: &str| control_socket::directory().is_ok_and(|root| ask::one(&root, name).is_ok());
             let mut tunnel = tunnel::file::load(&location::file(&tunnel), runs)?;
             tunnel.user = user;
             Ok(Command::Run(Box::new(tunnel), POLICIES))
         }
         Action::Check(options) => Ok(Command::Check(options)),
-        Action::Convert { dir, arguments } => match classic::parse(behind_the_program(&arguments), &mut Vec::new())? {
-            Command::Run(tunnel, _) => convert::text(&tunnel, dir.as_deref()).map(Command::Text),
-            other => Ok(other),
-        },
+        Action::Convert { dir, arguments } => {
+            match classic::parse(without_program_name(&arguments), &mut Vec::new())? {
+                Command::Run(tunnel, _) => convert::text(&tunnel, dir.as_deref()).map(Command::Text),
+                other => Ok(other),
+            }
+        }
         Action::Init(options) => Ok(Command::Init(options)),
-        Action::Genkey(file) => file.none("genkey", '>').map(|()| Command::Key(Wanted::Private)),
-        Action::Pubkey(file) => file.none("pubkey", '<').map(|()| Command::Key(Wanted::Public)),
-        Action::Genpsk(file) => file.none("genpsk", '>').map(|()| Command::Key(Wanted::PreShared)),
+        Action::Genkey(arguments) => arguments.refuse_file("genkey", '>').map(|()| Command::Key(KeyKind::Private)),
+        Action::Pubkey(arguments) => arguments.refuse_file("pubkey", '<').map(|()| Command::Key(KeyKind::Public)),
+        Action::Genpsk(arguments) => arguments.refuse_file("genpsk", '>').map(|()| Command::Key(KeyKind::PreShared)),
         Action::Show { name, json } => Ok(Command::Show { name, json }),
     }
 }
 
 /// Refuses a start by a user who lacks the powers, before a key that this user cannot read is complained of.
-fn can_start(tunnel: &Path) -> Result<(), Error> {
+fn check_privileges(tunnel: &Path) -> Result<(), Error> {
     if identity::has_powers()? {
         return Ok(());
     }
@@ -164,7 +166,7 @@ fn can_start(tunnel: &Path) -> Result<(), Error> {
 }
 
 /// A classic command line without the program's name, if it begins with it.
-fn behind_the_program(arguments: &[OsString]) -> &[OsString] {
+fn without_program_name(arguments: &[OsString]) -> &[OsString] {
     match arguments {
         [first, rest @ ..] if matches!(Path::new(first).file_name(), Some(n) if n == "ethudp" || n == "EthUDP") => rest,
         all => all,

@@ -10,13 +10,13 @@ use privsep::sys::process::fork_background;
 
 use crate::error::Context;
 use crate::log::{self, SystemLog};
-use crate::service::descriptor_store::Stored;
+use crate::service::descriptor_store::StoredDescriptors;
 use crate::supervise::policy::{Place, Policies};
 use crate::tunnel::{Tunnel, taken};
 use crate::{Error, supervise};
 
 /// Runs a tunnel until it is told to end.
-pub fn run(tunnel: Tunnel, policies: Policies, stored: Stored) -> Result<(), Error> {
+pub fn run(tunnel: Tunnel, policies: Policies, stored: StoredDescriptors) -> Result<(), Error> {
     log::name(&tunnel.name);
     for line in taken::warnings(&tunnel) {
         log::warning(&line);

@@ -60,7 +60,7 @@ impl Message for FromCompiler {
 }
 
 /// Whether this process is to compile a filter.
-pub fn is_asked() -> bool {
+pub fn is_requested() -> bool {
     env::args_os().next().is_some_and(|name| name.as_bytes() == NAME.to_bytes())
 }
 

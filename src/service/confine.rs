@@ -20,7 +20,7 @@ use privsep::ipc::Identity;
 use Arguments::{Any, Both, KillOne, NoNamespace, OneOf, SocketOption, WriteOrExecute};
 
 /// What is left to the supervisor besides what all of them need.
-pub struct Keeps<'a> {
+pub struct Retained<'a> {
     /// The worker's executable.
     pub worker: &'a File,
     /// The directory in which it removes its control socket.
@@ -30,7 +30,7 @@ pub struct Keeps<'a> {
 }
 
 /// Gives up everything for good; returns whether this process, and so every worker, is in an empty network namespace.
-pub fn give_up_privileges(identity: Option<Identity>, keeps: &Keeps) -> io::Result<bool> {
+pub fn give_up_privileges(identity: Option<Identity>, keeps: &Retained) -> io::Result<bool> {
     let mut empty_network = false;
     if let Some(identity) = identity {
         // A container's root may not be allowed to; that is reported in the status, not fatal.
@@ -47,7 +47,7 @@ pub fn give_up_privileges(identity: Option<Identity>, keeps: &Keeps) -> io::Resu
 }
 
 /// From now on, for this process and all that it starts.
-fn restrict(keeps: &Keeps) -> io::Result<()> {
+fn restrict(keeps: &Retained) -> io::Result<()> {
     let mut files = vec![
         (PathBuf::from("/dev/null"), Access::Use),
         // The file that was opened, whatever its path holds by now.

@@ -213,7 +213,7 @@ fn create(directory: &Path, identity: Option<Identity>) -> io::Result<()> {
     }
     let Some(identity) = identity else { return Ok(()) };
     // Another directory of root's could have been moved into its place, and would be given away.
-    if let Some(flaw) = Directory::open(directory.parent().unwrap_or(Path::new("/")))?.who_renames(identity.uid)? {
+    if let Some(flaw) = Directory::open(directory.parent().unwrap_or(Path::new("/")))?.foreign_renamer(identity.uid)? {
         let _ = fs::remove_dir(directory);
         return Err(io::Error::other(flaw));
     }

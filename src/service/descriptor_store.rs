@@ -97,7 +97,7 @@ impl Starts {
 
 /// What was stored.
 #[derive(Default)]
-pub struct Stored {
+pub struct StoredDescriptors {
     /// The queue of the TAP.
     pub tap: Option<OwnedFd>,
     /// Ends in a row that have asked for another start.
@@ -106,7 +106,7 @@ pub struct Stored {
 
 /// Takes what is stored, and closes everything else that the parent process has left open. Only for the first lines of
 /// `main`.
-pub fn take() -> io::Result<Stored> {
+pub fn take() -> io::Result<StoredDescriptors> {
     let variable = |name| std::env::var(name).ok();
     let names = names(
         variable("LISTEN_PID").as_deref(),
@@ -120,7 +120,7 @@ pub fn take() -> io::Result<Stored> {
         Err(error) => return process::take_inherited(0).and(Err(io::Error::other(error))),
     };
     let descriptors = process::take_inherited(count)?;
-    let mut stored = Stored::default();
+    let mut stored = StoredDescriptors::default();
     for (name, descriptor) in names.into_iter().zip(descriptors) {
         if name == TAP {
             stored.tap = stored.tap.or(descriptor);

@@ -51,7 +51,7 @@ impl Directory {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn who_renames(&self, user: u32) -> io::Result<Option<String>> {
+    pub fn foreign_renamer(&self, user: u32) -> io::Result<Option<String>> {
         self.foreign(user, |mode| mode & 0o1000 != 0)
     }
 

@@ -18,7 +18,7 @@ const RTMSG: usize = 12;
 
 /// A network, or one address, that is in use.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Known {
+pub struct UsedNetwork {
     /// Address and prefix length: of an interface, or of a route's destination.
     pub network: (IpAddr, u8),
     /// The interface, as far as there is one.
@@ -31,7 +31,7 @@ pub struct Known {
 #[derive(Debug, Default)]
 pub struct Networks {
     /// All that were looked at.
-    pub known: Vec<Known>,
+    pub known: Vec<UsedNetwork>,
     /// There are more than [`MOST`] routes, and the others were not looked at.
     pub cut: bool,
 }
@@ -47,7 +47,7 @@ pub fn all() -> io::Result<Networks> {
             own.address.as_ref().and_then(|address| address.as_link_addr().map(nix::sys::socket::LinkAddr::ifindex));
         names.extend(link.map(|index| (index, own.interface_name.clone())));
         let network = own.address.as_ref().and_then(ip).zip(own.netmask.as_ref().and_then(ip));
-        known.extend(network.map(|(address, mask)| Known {
+        known.extend(network.map(|(address, mask)| UsedNetwork {
             network: (address, ones(mask)),
             interface: own.interface_name,
             route: false,
@@ -56,9 +56,9 @@ pub fn all() -> io::Result<Networks> {
     let (routes, cut) = routes()?;
     known.extend(routes.into_iter().map(|(network, index)| {
         let name = names.iter().find(|(own, _)| u32::try_from(*own).ok() == index);
-        Known { network, interface: name.map(|(_, name)| name.clone()).unwrap_or_default(), route: true }
+        UsedNetwork { network, interface: name.map(|(_, name)| name.clone()).unwrap_or_default(), route: true }
     }));
-    known.retain(|Known { network: (address, prefix), .. }| *prefix > 0 && !of_each_link(*address));
+    known.retain(|UsedNetwork { network: (address, prefix), .. }| *prefix > 0 && !of_each_link(*address));
     Ok(Networks { known, cut })
 }
 

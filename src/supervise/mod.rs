@@ -21,9 +21,9 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use privsep::ipc::{BpfInstruction, Identity, State};
 
 use crate::error::Context;
-use crate::service::confine::{self, Keeps};
+use crate::service::confine::{self, Retained};
 use crate::service::control_socket::ControlSocket;
-use crate::service::descriptor_store::{self, Starts, Stored};
+use crate::service::descriptor_store::{self, Starts, StoredDescriptors};
 use crate::service::notify::Notify;
 use crate::service::{executables, identity, networks};
 use crate::tunnel::resolve::Resolved;
@@ -48,12 +48,12 @@ const REST_OF_START: Duration = Duration::from_secs(30);
 pub fn run(
     tunnel: Tunnel,
     policies: Policies,
-    stored: Stored,
+    stored: StoredDescriptors,
     ready: impl FnOnce() -> Result<(), Error>,
 ) -> Result<(), Error> {
     // From here on a signal no longer ends the process: there is something to clean up.
     let signals = signals().context(|| "signals".into())?;
-    let Stored { tap, starts: mut before } = stored;
+    let StoredDescriptors { tap, starts: mut before } = stored;
     let mut notify = Notify::connect();
     let result = live(tunnel, policies, tap, &mut before, &signals, &mut notify, ready);
     starts::end(result, before, &signals, &mut notify)
@@ -113,7 +113,7 @@ fn live(
     let mac = <[u8; 6]>::try_from(&link.link().address[..]).ok();
     let mut settings = settings::settings(tunnel, &paths, sizes.datagram, mac, forwards(&helper.interface));
     settings.rules.mss = sizes.mss.or(settings.rules.mss);
-    let keeps = Keeps {
+    let keeps = Retained {
         worker: &executables.worker,
         runtime: control.directory(),
         system_log: policies.place == Place::Background,

@@ -5,14 +5,14 @@ use std::net::IpAddr;
 use privsep::netlink::Netlink;
 
 use super::{Port, Tunnel};
-use crate::service::networks::{self, Known, Networks};
+use crate::service::networks::{self, Networks, UsedNetwork};
 
 /// What is said of each of a tunnel's networks that this host reaches already otherwise.
 pub fn warnings(tunnel: &Tunnel) -> Vec<String> {
     let Port::Tap { name, addresses, bridge: None, .. } = &tunnel.port else { return Vec::new() };
     // What the kernel does not tell is not known.
     let Networks { known, cut } = networks::all().unwrap_or_default();
-    let foreign = |known: &Known| match name {
+    let foreign = |known: &UsedNetwork| match name {
         Some(name) => known.interface != *name,
         // It has the name that the kernel chose at a start before: a TAP with the same addresses.
         None => !is_tap(&known.interface),
@@ -42,10 +42,10 @@ pub fn unread(cut: bool) -> Option<String> {
 }
 
 /// What a network conflicts with, in words.
-pub fn conflict(own: (IpAddr, u8), known: &[Known]) -> Option<String> {
+pub fn conflict(own: (IpAddr, u8), known: &[UsedNetwork]) -> Option<String> {
     let mut all = known.iter().filter(|known| networks::overlap(known.network, own));
     // An interface's address says more than the route that comes with it.
-    let Known { network, interface, route } = all.clone().find(|known| !known.route).or_else(|| all.next())?;
+    let UsedNetwork { network, interface, route } = all.clone().find(|known| !known.route).or_else(|| all.next())?;
     let with = match (route, interface.as_str()) {
         (false, _) => format!("of interface {interface:?} (address {})", networks::text(*network)),
         (true, "") => ", to which this host has a route".into(),

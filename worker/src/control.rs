@@ -16,11 +16,11 @@ use crate::forward::Inward;
 use crate::io::wait;
 
 /// How long the supervisor waits at most while there is traffic.
-const LOOK_US: u64 = 10_000;
+const SUPERVISOR_POLL_US: u64 = 10_000;
 /// Ticks from one at which the other loop is woken to the next, while no frame waits for it.
-const WOKEN: u64 = 3;
+const WAKE_TICKS: u64 = 3;
 /// How often a loop that has not yet passed since a tick is looked at.
-const ANSWER: Duration = Duration::from_millis(50);
+const PASS_POLL: Duration = Duration::from_millis(50);
 /// Descriptors that are polled: supervisor, waker, each path, the port.
 const POLLED: usize = 3 + MAX_PATHS;
 
@@ -28,14 +28,14 @@ const POLLED: usize = 3 + MAX_PATHS;
 /// last words.
 const CHANGES: u32 = MAX_UNASKED - 2;
 
-pub type Supervisor = Channel<FromWorker, ToWorker>;
+pub type SupervisorChannel = Channel<FromWorker, ToWorker>;
 
 /// What the main thread works with.
 pub struct Control<'a> {
-    supervisor: &'a Supervisor,
+    supervisor: &'a SupervisorChannel,
     inward: Inward,
     /// What the supervisor has been told of health, active path and learned addresses.
-    said: State,
+    announced: State,
     /// How many messages that took since the report of a tick.
     changes: u32,
     /// The tick of the last report that was told whole, and of the one that is being told.
@@ -48,9 +48,9 @@ pub struct Control<'a> {
 
 impl<'a> Control<'a> {
     /// `state` is what the supervisor has told.
-    pub fn new(supervisor: &'a Supervisor, inward: Inward, state: State) -> Self {
+    pub fn new(supervisor: &'a SupervisorChannel, inward: Inward, state: State) -> Self {
         let reported = (state.tick, state.tick);
-        Self { supervisor, inward, said: state, changes: 0, reported, due: None, unsent: VecDeque::new() }
+        Self { supervisor, inward, announced: state, changes: 0, reported, due: None, unsent: VecDeque::new() }
     }
 
     /// Forwards, and answers the supervisor until it ends.
@@ -63,7 +63,7 @@ impl<'a> Control<'a> {
                 if self.inward.session.is_over() {
                     return self.supervisor.send(&FromWorker::Finished, &[]);
                 }
-                self.say_changes(now_us)?;
+                self.send_changes(now_us)?;
                 now_us = clock.now_us();
             }
             let busy = self.inward.turn(now_us);
@@ -71,8 +71,8 @@ impl<'a> Control<'a> {
             if busy && now_us < look_us {
                 continue;
             }
-            look_us = now_us + LOOK_US;
-            if self.sleep(busy) && self.hear()?.is_break() {
+            look_us = now_us + SUPERVISOR_POLL_US;
+            if self.sleep(busy) && self.receive()?.is_break() {
                 return Ok(());
             }
         }
@@ -86,7 +86,7 @@ impl<'a> Control<'a> {
             Some(Duration::ZERO)
         } else {
             let until = shared.clock.until(inward.due_us(now_us));
-            if self.due.is_some() { Some(until.map_or(ANSWER, |until| until.min(ANSWER))) } else { until }
+            if self.due.is_some() { Some(until.map_or(PASS_POLL, |until| until.min(PASS_POLL))) } else { until }
         };
         let mut polled = [(shared.main.as_fd(), PollFlags::POLLIN); POLLED];
         polled[1] = (self.supervisor.as_fd(), PollFlags::POLLIN);
@@ -103,13 +103,13 @@ impl<'a> Control<'a> {
     }
 
     /// Takes one message.
-    fn hear(&mut self) -> Result<ControlFlow<()>, Error> {
+    fn receive(&mut self) -> Result<ControlFlow<()>, Error> {
         let shared = Arc::clone(&self.inward.shared);
         match self.supervisor.recv()? {
             None => return Ok(ControlFlow::Break(())),
             Some((ToWorker::Report, _)) => {
                 shared.asked.store(true, Relaxed);
-                self.want_report();
+                self.request_report();
             }
             Some((ToWorker::Reset(counts), _)) => self.reset(counts),
             Some((ToWorker::Start { .. } | ToWorker::Secrets(_), _)) => {
@@ -120,7 +120,7 @@ impl<'a> Control<'a> {
     }
 
     /// Has the other loop pass, for a report.
-    fn want_report(&mut self) {
+    fn request_report(&mut self) {
         let shared = &self.inward.shared;
         self.due.get_or_insert(shared.passes.load(Relaxed));
         shared.outward.wake();
@@ -136,7 +136,7 @@ impl<'a> Control<'a> {
     }
 
     /// Says something, unless the supervisor has too much to read already: it may be stopped, and frames go on.
-    fn try_say(&self, message: &FromWorker) -> Result<bool, Error> {
+    fn try_send(&self, message: &FromWorker) -> Result<bool, Error> {
         match self.supervisor.try_send(message) {
             Ok(()) => Ok(true),
             Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(false),
@@ -145,41 +145,41 @@ impl<'a> Control<'a> {
     }
 
     /// Tells a change, unless there have been too many; it is told later then.
-    fn try_say_change(&mut self, message: &FromWorker) -> Result<bool, Error> {
-        let said = self.changes < CHANGES && self.try_say(message)?;
+    fn try_send_change(&mut self, message: &FromWorker) -> Result<bool, Error> {
+        let said = self.changes < CHANGES && self.try_send(message)?;
         self.changes += u32::from(said);
         Ok(said)
     }
 
     /// Tells what has changed since it was told: in each tick, and before a report that was asked for, so that what the network
     /// changes and whoever asks decide how often.
-    fn say_changes(&mut self, now_us: u64) -> Result<(), Error> {
+    fn send_changes(&mut self, now_us: u64) -> Result<(), Error> {
         let state = self.inward.session.report(now_us);
         self.inward.after_session();
-        self.said.paths.resize(state.paths.len(), PathReport::default());
+        self.announced.paths.resize(state.paths.len(), PathReport::default());
         for (path, now) in state.paths.iter().enumerate() {
             let number = u8::try_from(path).unwrap_or(u8::MAX);
-            let said = self.said.paths[path];
+            let said = self.announced.paths[path];
             if let Some(address) = now.learned.filter(|_| now.learned != said.learned)
-                && self.try_say_change(&FromWorker::Learned(number, address))?
+                && self.try_send_change(&FromWorker::Learned(number, address))?
             {
-                self.said.paths[path].learned = now.learned;
+                self.announced.paths[path].learned = now.learned;
             }
-            if now.health != said.health && self.try_say_change(&FromWorker::Health(number, now.health))? {
-                self.said.paths[path].health = now.health;
+            if now.health != said.health && self.try_send_change(&FromWorker::Health(number, now.health))? {
+                self.announced.paths[path].health = now.health;
             }
         }
-        if state.tick != self.said.tick {
-            self.said.tick = state.tick;
-            if self.inward.port_has_something() || state.tick.is_multiple_of(WOKEN) {
-                self.want_report();
+        if state.tick != self.announced.tick {
+            self.announced.tick = state.tick;
+            if self.inward.port_has_something() || state.tick.is_multiple_of(WAKE_TICKS) {
+                self.request_report();
             } else {
                 // As if it had passed: it has nothing to do, so its sleep is left alone.
                 self.due.get_or_insert(self.inward.shared.passes.load(Relaxed).wrapping_sub(1));
             }
         }
-        if state.active != self.said.active && self.try_say_change(&FromWorker::Active(state.active))? {
-            self.said.active = state.active;
+        if state.active != self.announced.active && self.try_send_change(&FromWorker::Active(state.active))? {
+            self.announced.active = state.active;
         }
         Ok(())
     }
@@ -187,7 +187,7 @@ impl<'a> Control<'a> {
     /// Says how it is, in pieces. What there is no room for is said before the next, or the supervisor could not put it together.
     fn report(&mut self) -> Result<(), Error> {
         let now_us = self.inward.shared.clock.now_us();
-        self.say_changes(now_us)?;
+        self.send_changes(now_us)?;
         let counters = &self.inward.shared.counters;
         let mut state = self.inward.session.report(now_us);
         (state.port, state.seal) = (counters.port.snapshot(), counters.seal.snapshot());
@@ -199,7 +199,7 @@ impl<'a> Control<'a> {
             self.unsent.extend(Reports::pieces(state));
         }
         while let Some(piece) = self.unsent.front()
-            && self.try_say(&FromWorker::Report(piece.clone()))?
+            && self.try_send(&FromWorker::Report(piece.clone()))?
         {
             self.unsent.pop_front();
         }
@@ -240,13 +240,13 @@ mod tests {
     #[test]
     fn a_report_waits_for_the_other_loop_where_that_has_something_to_do() {
         let (ours, theirs) = ipc::pair().unwrap();
-        let (ours, theirs) = (Supervisor::new(ours), Channel::<ToWorker, FromWorker>::new(theirs));
+        let (ours, theirs) = (SupervisorChannel::new(ours), Channel::<ToWorker, FromWorker>::new(theirs));
         let Rig { inward, mut outward, port, .. } = Rig::plain(1);
         let (mut control, mut reports) = (Control::new(&ours, inward, State::default()), Reports::default());
         let mut next = (1..).map(|number| {
             let now_us = (number - 1) * 1_000_000;
             control.inward.on_time(now_us);
-            control.say_changes(now_us).unwrap();
+            control.send_changes(now_us).unwrap();
             control.report_when_due().unwrap();
             ticks(&theirs, &mut reports)
         });
@@ -268,14 +268,14 @@ mod tests {
     #[test]
     fn however_often_it_is_asked_it_says_no_more_than_is_borne() {
         let (ours, theirs) = ipc::pair().unwrap();
-        let (ours, theirs) = (Supervisor::new(ours), Channel::<ToWorker, FromWorker>::new(theirs));
+        let (ours, theirs) = (SupervisorChannel::new(ours), Channel::<ToWorker, FromWorker>::new(theirs));
         let Rig { inward, .. } = Rig::plain(2);
         let mut control = Control::new(&ours, inward, State::default());
         for tick in 0..3 {
             control.inward.on_time(tick * 1_000_000);
             // As in a network that changes faster than anybody looks.
             for _ in 0..30 {
-                for path in &mut control.said.paths {
+                for path in &mut control.announced.paths {
                     path.health = PathHealth::Down;
                 }
                 control.report().unwrap();

@@ -12,7 +12,7 @@ use privsep::ipc::{Channel, Error, FromWorker, Handle, Handles, Never, PortKind,
 use privsep::sys::process;
 
 use crate::confine;
-use crate::control::{Control, Supervisor};
+use crate::control::{Control, SupervisorChannel};
 use crate::forward::published::Published;
 use crate::forward::rules::Rules;
 use crate::forward::{Inward, Outward, Shared, leaves_partial};
@@ -28,7 +28,7 @@ const LAST_WORDS: usize = 500;
 /// The whole worker, confined to this table of system calls. Ends when the supervisor does, with the process.
 pub fn run(table: &[Allowed]) -> ExitCode {
     let supervisor = match confine::before_reading().and_then(|()| process::inherited(process::SUPERVISOR_FD)) {
-        Ok(socket) => Arc::new(Supervisor::new(socket)),
+        Ok(socket) => Arc::new(SupervisorChannel::new(socket)),
         // Not started by the supervisor: there is somebody to read this.
         Err(error) => {
             eprintln!("ethudp-worker: not to be started by hand: {error}");
@@ -50,13 +50,13 @@ fn last_words(text: &str) -> String {
 }
 
 /// A panic says its last words to the supervisor; then it aborts the process.
-fn report_panics(supervisor: Arc<Supervisor>) {
+fn report_panics(supervisor: Arc<SupervisorChannel>) {
     std::panic::set_hook(Box::new(move |info| {
         let _ = supervisor.try_send(&FromWorker::Dying(last_words(&info.to_string())));
     }));
 }
 
-fn work(supervisor: &Supervisor, table: &[Allowed]) -> Result<(), Error> {
+fn work(supervisor: &SupervisorChannel, table: &[Allowed]) -> Result<(), Error> {
     let Some((message, _)) = supervisor.recv()? else { return Ok(()) };
     let Some(secrets) = receive_secrets(supervisor)? else { return Ok(()) };
     let ToWorker::Start { protocol: PROTOCOL, settings, state, drain } = message else {
@@ -76,7 +76,7 @@ fn work(supervisor: &Supervisor, table: &[Allowed]) -> Result<(), Error> {
     Control::new(supervisor, inward, *state).run()
 }
 
-fn receive_secrets(supervisor: &Supervisor) -> Result<Option<Secrets>, Error> {
+fn receive_secrets(supervisor: &SupervisorChannel) -> Result<Option<Secrets>, Error> {
     match supervisor.recv()? {
         None => Ok(None),
         Some((ToWorker::Secrets(secrets), _)) => Ok(Some(secrets)),

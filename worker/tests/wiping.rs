@@ -13,10 +13,10 @@ use ethudp_worker::wire::secure::keys::{KEY, Pair, public};
 use ethudp_worker::wire::secure::{CipherKind, Keys, Opening, Sending, Session, SessionConfig};
 use ethudp_worker::wire::{Counters, Outbox};
 use privsep::ipc::{Address, Remote, Secure, State, Timestamp};
-use privsep::sys::worker::heap::Wiping;
+use privsep::sys::worker::heap::WipingAllocator;
 
 #[global_allocator]
-static HEAP: Wiping = Wiping::new();
+static HEAP: WipingAllocator = WipingAllocator::new();
 
 const SECOND: u64 = 1_000_000;
 const STACK: usize = 2 << 20;

@@ -1,5 +1,5 @@
 //! `ethudp check`: everything that can be said of files without running them, for people, and as the command by which a tool
-//! validates a file before it puts it in its place.
+//! validates a file before it installs it.
 
 mod unit;
 
@@ -25,7 +25,7 @@ pub struct Options {
 }
 
 /// What a file will be called, and where it will be.
-struct Place {
+struct Destination {
     name: String,
     /// Where it will be, with its keys.
     home: PathBuf,
@@ -54,10 +54,11 @@ pub fn check(options: &Options) -> Result<(), Error> {
 }
 
 fn check_one(file: &Path, options: &Options) -> Result<(), Error> {
-    let place = Place::of(file, options);
-    let read = tunnel::file::look(file, &place.name, &place.home).map_err(|error| place.elsewhere(file, error))?;
+    let destination = Destination::of(file, options);
+    let read = tunnel::file::look(file, &destination.name, &destination.home)
+        .map_err(|error| destination.elsewhere(file, error))?;
     let (tunnel, name) = (&read.tunnel, file.display());
-    if !place.copy {
+    if !destination.copy {
         tunnel::file::trusted(file, &read)?;
     }
     if let Some(twin) = &read.twin {
@@ -66,26 +67,26 @@ fn check_one(file: &Path, options: &Options) -> Result<(), Error> {
     if let Port::Mirror { filter, .. } = &tunnel.port {
         filter::check(filter).map_err(|error| Error::configuration(format!("{name}: {error}")))?;
     }
-    for line in advice::of(tunnel).into_iter().chain(taken::warnings(tunnel)).chain(writers(file)) {
+    for line in advice::of(tunnel).into_iter().chain(taken::warnings(tunnel)).chain(writable_by_others(file)) {
         log::warning(&format!("{name}: {line}"));
     }
-    let in_place = place.home.join(format!("{}.toml", place.name)) == file;
-    let obstacles = unit::obstacles(&read, &place.name, &place.home, in_place);
+    let in_place = destination.home.join(format!("{}.toml", destination.name)) == file;
+    let obstacles = unit::obstacles(&read, &destination.name, &destination.home, in_place);
     // Where the unit will find it, and there is a service manager to start it.
-    let fatal = !obstacles.is_empty() && place.home == Path::new(DIRECTORY) && unit::is_here();
+    let fatal = !obstacles.is_empty() && destination.home == Path::new(DIRECTORY) && unit::starts_tunnels();
     for line in obstacles {
         let line = format!("{name}: {line}");
         if fatal { log::error(&line) } else { log::warning(&line) }
     }
-    if fatal { Err(Error::Reported(78)) } else { log::print(&said(file, tunnel)) }
+    if fatal { Err(Error::Reported(78)) } else { log::print(&summary(file, tunnel)) }
 }
 
-fn said(file: &Path, tunnel: &Tunnel) -> String {
+fn summary(file: &Path, tunnel: &Tunnel) -> String {
     let (file, mode, wire) = (file.display().to_string(), tunnel.port.mode(), tunnel.wire.name());
     format!("{}: tunnel {:?}, mode {mode}, wire {wire}: ok\n", log::visible(&file), tunnel.name)
 }
 
-impl Place {
+impl Destination {
     fn of(file: &Path, options: &Options) -> Self {
         let own = match file.parent() {
             Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
@@ -126,7 +127,7 @@ fn name_of(file: &Path) -> String {
 }
 
 /// That others can exchange the file, if so.
-fn writers(file: &Path) -> Option<String> {
+fn writable_by_others(file: &Path) -> Option<String> {
     let directory = file.parent().map(Directory::open)?.ok()?;
     directory.foreign_hand().ok().flatten()
 }

@@ -14,7 +14,7 @@ use crate::tunnel::names;
 const USER: &str = "ethudp_";
 
 /// Whether this host starts tunnels by the unit (`sd_booted(3)`).
-pub fn is_here() -> bool {
+pub fn starts_tunnels() -> bool {
     Path::new("/run/systemd/system").is_dir()
 }
 

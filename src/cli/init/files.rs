@@ -13,7 +13,7 @@ use crate::tunnel::identifier;
 use crate::tunnel::{self, Port, keys};
 
 /// The files of one tunnel, in a directory that was opened once.
-pub struct Place {
+pub struct TunnelFiles {
     directory: Directory,
     /// The tunnel's name.
     pub name: String,
@@ -24,7 +24,7 @@ pub struct Place {
 }
 
 /// A file that is there.
-struct There {
+struct ExistingFile {
     text: String,
     /// The line of this end, with the tunnel identifier that the file has.
     own: Line,
@@ -36,7 +36,7 @@ struct There {
     name: String,
 }
 
-impl Place {
+impl TunnelFiles {
     /// # Errors
     /// Also where others can exchange files in the directory.
     pub fn new(directory: &Path, name: &str) -> Result<Self, Error> {
@@ -44,7 +44,7 @@ impl Place {
             let right = directory::remedy(&error, directory);
             Error::failure(format!("directory {}: {error}{right}", directory.display()))
         })?;
-        trusted(&opened).map_err(Error::Failure)?;
+        check_directory(&opened).map_err(Error::Failure)?;
         let file = directory.join(format!("{name}.toml"));
         let key = directory.join(format!("{name}.key"));
         Ok(Self { directory: opened, name: name.to_owned(), file, key })
@@ -64,7 +64,7 @@ impl Place {
     }
 
     /// What to say of a file that need not be made.
-    pub fn is_there(&self) -> Error {
+    pub fn exists_error(&self) -> Error {
         let (file, key) = (self.file.display(), self.key.display());
         Error::failure(format!(
             "{file}: is there already, with the line for the other end in a comment; --peer LINE completes it, --endpoint and --address \
@@ -91,7 +91,7 @@ impl Place {
             let _ = self.directory.remove(&key_name);
             failed(&self.file, &error)
         })?;
-        tunnel_of(text, self).map_err(|error| {
+        check_text(text, self).map_err(|error| {
             let _ = self.directory.remove(&file_name).and_then(|()| self.directory.remove(&key_name));
             Error::failure(format!("{}: {error}", self.file.display()))
         })
@@ -102,18 +102,18 @@ impl Place {
     /// # Errors
     /// Where there is another peer.
     pub fn complete(&self, peer: &Line) -> Result<(Line, Port), Error> {
-        self.completed(peer).map_err(|error| Error::failure(format!("{}: {error}", self.file.display())))
+        self.add_peer(peer).map_err(|error| Error::failure(format!("{}: {error}", self.file.display())))
     }
 
-    fn completed(&self, peer: &Line) -> Result<(Line, Port), String> {
-        let there = self.there()?;
-        let There { text, own, noted, .. } = &there;
+    fn add_peer(&self, peer: &Line) -> Result<(Line, Port), String> {
+        let there = self.read()?;
+        let ExistingFile { text, own, noted, .. } = &there;
         if own.key == peer.key {
             return Err("--peer is this end's own line; must be the other end's".into());
         }
         let tunnel = identifier::agreed(own.tunnel, peer.tunnel);
         let own = Line { tunnel, ..own.clone() };
-        let new = text::add(text, peer, host::has_ipv6())?.replacen(&format!("# {noted}"), &format!("# {own}"), 1);
+        let new = text::add_peer(text, peer, host::has_ipv6())?.replacen(&format!("# {noted}"), &format!("# {own}"), 1);
         let whole = tunnel::file::from_text(&new, &self.name, self.directory.path())?;
         let fits = whole.secure().is_some_and(|secure| secure.peer_key == peer.key && secure.tunnel_id == tunnel);
         if !fits {
@@ -138,19 +138,19 @@ impl Place {
     }
 
     /// What is in the file that `init` has made.
-    fn there(&self) -> Result<There, String> {
-        let (elsewhere, name) = self.behind_links()?;
+    fn read(&self) -> Result<ExistingFile, String> {
+        let (elsewhere, name) = self.resolve_link()?;
         let directory = elsewhere.as_ref().unwrap_or(&self.directory);
         let (text, metadata) = directory.file(&name).and_then(files::read).map_err(|error| error.to_string())?;
         if let Some(flaw) = files::foreign_hand(&metadata) {
             return Err(flaw);
         }
         let (own, noted) = self.own_line(&text)?;
-        Ok(There { text, own, noted, metadata, elsewhere, name })
+        Ok(ExistingFile { text, own, noted, metadata, elsewhere, name })
     }
 
     /// Puts another text into the file.
-    fn replace(&self, there: &There, text: &str) -> Result<(), String> {
+    fn replace(&self, there: &ExistingFile, text: &str) -> Result<(), String> {
         let directory = there.elsewhere.as_ref().unwrap_or(&self.directory);
         directory.replace(&there.name, &[text.as_bytes()], &there.metadata).map_err(|error| error.to_string())
     }
@@ -159,8 +159,8 @@ impl Place {
     ///
     /// # Errors
     /// Where the file is complete.
-    pub fn incomplete(&self) -> Result<(Line, u16), String> {
-        let There { text, own, .. } = self.there()?;
+    pub fn read_incomplete(&self) -> Result<(Line, u16), String> {
+        let ExistingFile { text, own, .. } = self.read()?;
         let table = text.parse::<toml::Table>().map_err(|error| error.message().replace('\n', " "))?;
         if table.get("secure").is_some_and(|secure| secure.get("peer-public-key").is_some()) {
             return Err("is complete; change it by hand".into());
@@ -172,18 +172,18 @@ impl Place {
 
     /// Whether the file lacks a peer and a tunnel identifier, as one of an older release does.
     pub fn lacks_identifier(&self) -> bool {
-        self.incomplete().is_ok_and(|(own, _)| own.tunnel == identifier::NONE)
+        self.read_incomplete().is_ok_and(|(own, _)| own.tunnel == identifier::NONE)
     }
 
     /// Adds to the file what this line of this end has and the one in it has not.
     pub fn extend(&self, line: &Line, ipv6: bool) -> Result<(), String> {
-        let there = self.there()?;
+        let there = self.read()?;
         let mut text = there.text.replacen(&format!("# {}", there.noted), &format!("# {line}"), 1);
         if there.own.tunnel == identifier::NONE && line.tunnel != identifier::NONE {
-            text = text::behind(&text, "[secure]", &text::tunnel_id(line.tunnel))?;
+            text = text::insert_after(&text, "[secure]", &text::tunnel_id(line.tunnel))?;
         }
         if line.inner != there.own.inner {
-            let list = text::list(&line.inner);
+            let list = text::quoted_addresses(&line.inner);
             let begun = text.replacen("\naddress = []\n", &format!("\naddress = [{list}]\n"), 1);
             if begun == text {
                 return Err(format!("stands not as `ethudp init` has written it; add by hand: tap.address = [{list}]"));
@@ -191,14 +191,14 @@ impl Place {
             text = begun;
         }
         if ipv6 && text::needs_ipv6(line.endpoint.as_ref()) {
-            text = text::hears_both(&text);
+            text = text::listen_on_both(&text);
         }
-        tunnel_of(&text, self)?;
+        check_text(&text, self)?;
         self.replace(&there, &text)
     }
 
     /// The directory and the name of the file itself, where its name in this directory is a link to it.
-    fn behind_links(&self) -> Result<(Option<Directory>, String), String> {
+    fn resolve_link(&self) -> Result<(Option<Directory>, String), String> {
         let link = fs::symlink_metadata(&self.file).is_ok_and(|there| there.is_symlink());
         if !link {
             return Ok((None, self.file_name()));
@@ -206,7 +206,7 @@ impl Place {
         let path = fs::canonicalize(&self.file).map_err(|error| error.to_string())?;
         let name = path.file_name().and_then(|name| name.to_str()).ok_or("is a link to what is no file")?.to_owned();
         let directory = Directory::open(path.parent().unwrap_or(Path::new("/"))).map_err(|error| error.to_string())?;
-        trusted(&directory)?;
+        check_directory(&directory)?;
         Ok((Some(directory), name))
     }
 
@@ -229,7 +229,7 @@ impl Place {
 }
 
 /// Refuses a directory in which others could exchange what is made.
-pub fn trusted(directory: &Directory) -> Result<(), String> {
+pub fn check_directory(directory: &Directory) -> Result<(), String> {
     match directory.foreign_hand() {
         Ok(None) => Ok(()),
         Ok(Some(flaw)) => Err(flaw),
@@ -238,8 +238,8 @@ pub fn trusted(directory: &Directory) -> Result<(), String> {
 }
 
 /// Whether a file that was just made is one, as far as it is complete.
-fn tunnel_of(text: &str, place: &Place) -> Result<(), String> {
-    match tunnel::file::from_text(text, &place.name, place.directory.path()) {
+fn check_text(text: &str, files: &TunnelFiles) -> Result<(), String> {
+    match tunnel::file::from_text(text, &files.name, files.directory.path()) {
         Err(error) if !error.contains("secure.peer-public-key is missing") => Err(error),
         _ => Ok(()),
     }

@@ -73,12 +73,12 @@ impl fmt::Display for Line {
         form.push(u8::try_from(endpoint.len()).map_err(|_| fmt::Error)?);
         form.extend(endpoint.bytes());
         form.extend(self.inner.iter().skip(1).flat_map(address));
-        f.write_str(&with_sum(&form))
+        f.write_str(&encode(&form))
     }
 }
 
 /// A form as a line.
-pub fn with_sum(form: &[u8]) -> String {
+pub fn encode(form: &[u8]) -> String {
     let form = [form, &checksum(LABEL, form)].concat();
     BEGIN.to_owned() + &Base64UrlUnpadded::encode_string(&form)
 }
@@ -101,20 +101,20 @@ pub fn parse(text: &str) -> Result<Line, String> {
     }
     let Some(form) = text.strip_prefix(BEGIN) else {
         if text.starts_with(OLDER) {
-            return Err(of_older(&text));
+            return Err(older_release(&text));
         }
         let of_another = text.split_once(':').is_some_and(|(begin, _)| begin.starts_with("ethudp"));
         let version = if of_another { "is of another version of ethudp" } else { "is no such line" };
         return Err(format!("--peer {text:?}: {version}; {RIGHT}"));
     };
     let cut = || format!("--peer {text:?}: has been cut or changed; {RIGHT}");
-    let form = summed(LABEL, form).ok_or_else(cut)?;
+    let form = decode(LABEL, form).ok_or_else(cut)?;
     // An attacker who makes a line can compute its checksum.
     read(&form).ok_or_else(|| format!("--peer {text:?}: says nothing that an end can say; {RIGHT}"))
 }
 
 /// What to do with a line of an older release, or its beginning.
-pub fn of_older(text: &str) -> String {
+pub fn older_release(text: &str) -> String {
     format!(
         "--peer {text:?}: was printed by an older ethudp; install the same release at the other end, run `ethudp init` there \
          again, and give the line that it prints"
@@ -124,7 +124,7 @@ pub fn of_older(text: &str) -> String {
 /// The line in a file that `ethudp init` has made, which an older release may have done.
 pub fn noted(text: &str) -> Option<Line> {
     let older = || {
-        let form = summed(OLDER_LABEL, text.strip_prefix(OLDER)?)?;
+        let form = decode(OLDER_LABEL, text.strip_prefix(OLDER)?)?;
         let (head, rest) = form.split_at_checked(33)?;
         read(&[head, &[0; 12], rest].concat())
     };
@@ -132,7 +132,7 @@ pub fn noted(text: &str) -> Option<Line> {
 }
 
 /// The form in a text behind its beginning, where its checksum is right.
-fn summed(label: &[u8], text: &str) -> Option<Vec<u8>> {
+fn decode(label: &[u8], text: &str) -> Option<Vec<u8>> {
     let mut form = Base64UrlUnpadded::decode_vec(text).ok()?;
     let sum = form.split_off(form.len().checked_sub(CHECKSUM)?);
     (checksum(label, &form)[..] == sum).then_some(form)

@@ -3,10 +3,10 @@
 //! Nothing that is there is overwritten. What completes a file adds to it, and refuses where there is another peer already.
 
 pub mod files;
-pub mod given;
 mod host;
 pub mod inner;
 pub mod line;
+pub mod parameters;
 pub mod paste;
 pub mod text;
 
@@ -18,16 +18,16 @@ use crate::service::networks;
 use crate::tunnel::identifier;
 use crate::tunnel::{Port, keys, names};
 use crate::{Error, log};
-use files::Place;
-use given::{Given, Options, carries, endpoint, list};
+use files::TunnelFiles;
 use host::Host;
 use line::Line;
-use paste::Pasted;
+use parameters::{Options, Parameters, endpoint, format_addresses, uplink_warning};
+use paste::PeerArgument;
 
 /// Makes or completes a tunnel's files, and prints the line for the other end.
 pub fn run(options: &Options) -> Result<(), Error> {
-    let Pasted { peer, whole_command } =
-        paste::of_words(&options.name, &options.rest, &options.peer).map_err(Error::Usage)?;
+    let PeerArgument { peer, whole_command } =
+        paste::parse(&options.name, &options.rest, &options.peer).map_err(Error::Usage)?;
     // The file's name is the tunnel's with an ending.
     let name = options.name.strip_suffix(".toml").unwrap_or(&options.name);
     // A file that is there may have any name that `up` takes, a new one has one that the unit takes.
@@ -35,24 +35,24 @@ pub fn run(options: &Options) -> Result<(), Error> {
         names::unit(name).map_err(Error::Usage)?;
     }
     // What is wrong with an option is said before what is in the way of all of them.
-    Given::parse(options, name, &Host::default()).map_err(Error::Usage)?;
-    let place = Place::new(&options.dir, name)?;
-    let there = place.exists();
+    Parameters::parse(options, name, &Host::default()).map_err(Error::Usage)?;
+    let files = TunnelFiles::new(&options.dir, name)?;
+    let there = files.exists();
     let (line, done) = match (there, &peer) {
         (true, peer) => {
             if let Some(peer) = peer {
-                Host::look(&options.dir, Some(peer)).refuse_twice(peer, &place.file).map_err(Error::Failure)?;
+                Host::look(&options.dir, Some(peer)).refuse_twice(peer, &files.file).map_err(Error::Failure)?;
             }
-            (go_on(options, &place, peer.as_ref())?, peer.is_some())
+            (update(options, &files, peer.as_ref())?, peer.is_some())
         }
         (false, peer) => {
             names::unit(name).map_err(Error::Usage)?;
             let host = Host::look(&options.dir, peer.as_ref());
             if let Some(peer) = peer {
-                host.refuse_twice(peer, &place.file).map_err(Error::Failure)?;
+                host.refuse_twice(peer, &files.file).map_err(Error::Failure)?;
             }
-            let given = Given::parse(options, name, &host).map_err(Error::Usage)?;
-            (create(options, given, &place, peer.as_ref())?, peer.is_some())
+            let given = Parameters::parse(options, name, &host).map_err(Error::Usage)?;
+            (create(options, given, &files, peer.as_ref())?, peer.is_some())
         }
     };
     if whole_command {
@@ -62,14 +62,14 @@ pub fn run(options: &Options) -> Result<(), Error> {
         let fingerprint = keys::fingerprint(&line.key, &peer.key);
         log::info(&format!(
             "{} is complete; both ends must show this fingerprint: {fingerprint}",
-            place.file.display()
+            files.file.display()
         ));
         log::info(&format!("at the other end, unless that has been done: ethudp init {name} --peer {line}"));
         let shown =
-            if options.dir == Path::new(DIRECTORY) { name.to_owned() } else { place.file.display().to_string() };
+            if options.dir == Path::new(DIRECTORY) { name.to_owned() } else { files.file.display().to_string() };
         log::info(&format!("it runs by `ethudp up {shown}`; `ethudp check {shown}` says what its unit lacks"));
     } else {
-        let (file, key) = (place.file.display(), place.key.display());
+        let (file, key) = (files.file.display(), files.key.display());
         log::info(&if there { format!("changed {file}") } else { format!("wrote {file} and {key}") });
         if line.endpoint.is_none() {
             log::info(
@@ -88,12 +88,12 @@ pub fn run(options: &Options) -> Result<(), Error> {
 }
 
 /// Both files, complete if the peer is known.
-fn create(options: &Options, mut given: Given, place: &Place, peer: Option<&Line>) -> Result<Line, Error> {
+fn create(options: &Options, mut given: Parameters, files: &TunnelFiles, peer: Option<&Line>) -> Result<Line, Error> {
     let explicit = given.addresses.len();
     if let Some(peer) = peer {
-        given.beside(peer).map_err(Error::Usage)?;
+        given.choose_addresses(peer).map_err(Error::Usage)?;
     }
-    given.reached().map_err(Error::Usage)?;
+    given.check_endpoint().map_err(Error::Usage)?;
     given.bridge.as_deref().map_or(Ok(()), host::is_bridge).map_err(Error::Usage)?;
     let warnings = given.conflicts(explicit, &networks::all()).map_err(Error::Failure)?;
     if peer.is_some_and(|peer| peer.endpoint.is_none()) && given.endpoint.is_none() {
@@ -105,7 +105,7 @@ fn create(options: &Options, mut given: Given, place: &Place, peer: Option<&Line
     let private = keys::new_private().context(super::keys::randomness)?;
     let tunnel = peer.map_or_else(identifier::random, |peer| Ok(peer.tunnel)).context(super::keys::randomness)?;
     let line = Line {
-        joins: given.joins(),
+        joins: given.joins_network(),
         key: keys::public(&private),
         tunnel,
         slot: 0,
@@ -115,55 +115,55 @@ fn create(options: &Options, mut given: Given, place: &Place, peer: Option<&Line
     if let Some(peer) = peer {
         keys::check_peer("--peer", &private, &peer.key).map_err(Error::Usage)?;
     }
-    let text = text::whole(&place.name, &given, &line, peer);
-    place.create(&keys::text(&private), &text)?;
-    let file = place.file.display();
+    let text = text::new_file(&files.name, &given, &line, peer);
+    files.create(&keys::text(&private), &text)?;
+    let file = files.file.display();
     if explicit == 0 && !given.addresses.is_empty() {
-        let list = list(&given.addresses);
+        let list = format_addresses(&given.addresses);
         log::info(&format!(
             "{file}: its TAP interface has {list}, beside the other end's; tap.address in it gives it another"
         ));
     }
-    if let Some(tap) = given.tap.as_ref().filter(|tap| **tap != place.name) {
+    if let Some(tap) = given.tap.as_ref().filter(|tap| **tap != files.name) {
         log::info(&format!("{file}: its TAP interface is {tap}; tap.name in it gives it another name"));
     }
     for line in warnings {
         log::warning(&format!("{file}: {line}"));
     }
-    given.warn(options, place, peer);
+    given.warn(options, files, peer);
     Ok(line)
 }
 
 /// Adds to a file what it lacks: endpoint and addresses of this end, and the peer.
-fn go_on(options: &Options, place: &Place, peer: Option<&Line>) -> Result<Line, Error> {
+fn update(options: &Options, files: &TunnelFiles, peer: Option<&Line>) -> Result<Line, Error> {
     if options.bridge.is_some() || options.interface.is_some() || options.port.is_some() {
         return Err(Error::usage(format!(
             "{}: is there already, so that only --peer, --endpoint, --address and --dir can be given; change the rest in it",
-            place.file.display()
+            files.file.display()
         )));
     }
     let more = !options.address.is_empty() || options.endpoint.is_some();
-    let lacks_identifier = peer.is_none() && place.lacks_identifier();
-    let extended = (more || lacks_identifier).then(|| extend(options, place, peer)).transpose()?;
+    let lacks_identifier = peer.is_none() && files.lacks_identifier();
+    let extended = (more || lacks_identifier).then(|| extend(options, files, peer)).transpose()?;
     match (peer, extended) {
         (Some(peer), _) => {
-            let (line, port) = place.complete(peer)?;
+            let (line, port) = files.complete(peer)?;
             if let Port::Raw { interface, .. } = port
-                && let Some(line) = carries("raw.interface", &interface, Some(peer))
+                && let Some(line) = uplink_warning("raw.interface", &interface, Some(peer))
             {
-                log::warning(&format!("{}: {line}", place.file.display()));
+                log::warning(&format!("{}: {line}", files.file.display()));
             }
             Ok(line)
         }
         (None, Some(line)) => Ok(line),
-        (None, None) => Err(place.is_there()),
+        (None, None) => Err(files.exists_error()),
     }
 }
 
 /// Adds endpoint and addresses of this end, and the tunnel identifier, to a file without a peer.
-fn extend(options: &Options, place: &Place, peer: Option<&Line>) -> Result<Line, Error> {
-    let wrong = |error: String| Error::usage(format!("{}: {error}", place.file.display()));
-    let (own, port) = place.incomplete().map_err(wrong)?;
+fn extend(options: &Options, files: &TunnelFiles, peer: Option<&Line>) -> Result<Line, Error> {
+    let wrong = |error: String| Error::usage(format!("{}: {error}", files.file.display()));
+    let (own, port) = files.read_incomplete().map_err(wrong)?;
     if let Some(known) = own.endpoint.as_ref().filter(|_| options.endpoint.is_some()) {
         return Err(wrong(format!("--endpoint: its line has {known} already; to change it, make the file anew")));
     }
@@ -171,16 +171,17 @@ fn extend(options: &Options, place: &Place, peer: Option<&Line>) -> Result<Line,
         return Err(wrong("--address: it joins a bridge or an interface".into()));
     }
     if !options.address.is_empty() && !own.inner.is_empty() {
-        let known = list(&own.inner);
+        let known = format_addresses(&own.inner);
         return Err(wrong(format!("--address: its TAP interface has {known} already; change tap.address in it")));
     }
-    let mut given = Given::parse(options, &place.name, &Host::look(&options.dir, Some(&own))).map_err(Error::Usage)?;
+    let mut given =
+        Parameters::parse(options, &files.name, &Host::look(&options.dir, Some(&own))).map_err(Error::Usage)?;
     given.endpoint = options.endpoint.as_deref().map(|text| endpoint(text, port)).transpose().map_err(Error::Usage)?;
     let conflicts = given.conflicts(given.addresses.len(), &networks::all()).map_err(Error::Failure)?;
     if given.addresses.is_empty() {
         given.addresses.clone_from(&own.inner);
     }
-    given.reached().map_err(Error::Usage)?;
+    given.check_endpoint().map_err(Error::Usage)?;
     let inner = given.addresses.iter().copied().take(line::ADDRESSES).collect();
     let tunnel = match (own.tunnel, peer) {
         (identifier::NONE, Some(peer)) => peer.tunnel,
@@ -188,13 +189,13 @@ fn extend(options: &Options, place: &Place, peer: Option<&Line>) -> Result<Line,
         (own, _) => own,
     };
     let line = Line { endpoint: given.endpoint.clone().or(own.endpoint), inner, tunnel, ..own };
-    place.extend(&line, given.ipv6).map_err(wrong)?;
+    files.extend(&line, given.ipv6).map_err(wrong)?;
     for line in conflicts {
-        log::warning(&format!("{}: {line}", place.file.display()));
+        log::warning(&format!("{}: {line}", files.file.display()));
     }
     if !line.joins {
         given.taken_by = None;
-        given.warn(options, place, None);
+        given.warn(options, files, None);
     }
     Ok(line)
 }

@@ -9,7 +9,7 @@ use crate::tunnel::keys;
 const PARTS: usize = 20;
 
 /// What was pasted.
-pub struct Pasted {
+pub struct PeerArgument {
     /// The line of the other end, if there is one.
     pub peer: Option<Line>,
     /// It came with the command that the other end has printed.
@@ -20,7 +20,7 @@ pub struct Pasted {
 ///
 /// # Errors
 /// What is wrong with it, and what would be right.
-pub fn of_words(name: &String, rest: &[String], peers: &[String]) -> Result<Pasted, String> {
+pub fn parse(name: &String, rest: &[String], peers: &[String]) -> Result<PeerArgument, String> {
     if peers.is_empty() {
         if let Some(line) = [name].into_iter().chain(rest).find(|word| has_line(word)) {
             return Err(format!(
@@ -29,16 +29,16 @@ pub fn of_words(name: &String, rest: &[String], peers: &[String]) -> Result<Past
             ));
         }
         let peer = rest.first().map_or(Ok(None), |word| Err(unexpected(word)))?;
-        return Ok(Pasted { peer, whole_command: false });
+        return Ok(PeerArgument { peer, whole_command: false });
     }
-    if let Some(own) = behind_command([name].into_iter().chain(rest)).map(|words| words[0]) {
+    if let Some(own) = after_command([name].into_iter().chain(rest)).map(|words| words[0]) {
         return Err(format!(
             "a whole command was pasted behind `ethudp init`: give it alone, `ethudp init {own} --peer LINE`"
         ));
     }
     let (lines, words): (Vec<_>, Vec<_>) = peers.iter().partition(|value| has_line(value));
     let words = words.into_iter().chain(rest);
-    let behind = behind_command(words.clone());
+    let behind = after_command(words.clone());
     let (whole_command, rest) = (behind.is_some(), behind.map_or_else(|| words.collect(), |words| words[1..].to_vec()));
     let text = |all: &[&String]| all.iter().map(|word| word.as_str()).collect::<Vec<_>>().join(" ");
     let line = text(&lines);
@@ -48,7 +48,7 @@ pub fn of_words(name: &String, rest: &[String], peers: &[String]) -> Result<Past
         (found, None) => found?,
         (Err(_), Some(_)) => find(&format!("{line} {}", text(&rest)))?,
     };
-    Ok(Pasted { peer: Some(peer), whole_command })
+    Ok(PeerArgument { peer: Some(peer), whole_command })
 }
 
 /// Whether a line begins in a word, of this release or an older one.
@@ -58,7 +58,7 @@ pub fn has_line(word: &str) -> bool {
 
 /// The words behind `ethudp init`, the tunnel's name the first of them, if these begin as what `ethudp init` prints for the other
 /// end.
-fn behind_command<'a>(words: impl Iterator<Item = &'a String>) -> Option<Vec<&'a String>> {
+fn after_command<'a>(words: impl Iterator<Item = &'a String>) -> Option<Vec<&'a String>> {
     const BEFORE: [&str; 8] = ["$", "#", "sudo", "ethudp:", "at", "the", "other", "end:"];
     let mut words = words.skip_while(|word| BEFORE.contains(&word.as_str()));
     let command = words.next()? == "ethudp" && words.next()? == "init";
@@ -131,7 +131,7 @@ fn none(words: &[&str]) -> String {
         return format!("--peer: is a key, not a line; {RIGHT}");
     }
     if let Some(at) = all.find(line::OLDER) {
-        return line::of_older(&shown(&all[at..]));
+        return line::older_release(&shown(&all[at..]));
     }
     if all.to_ascii_lowercase().contains(line::BEGIN) {
         return format!("--peer {:?}: was changed to upper case; upper and lower case matter: {RIGHT}", shown(&all));

@@ -2,33 +2,34 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::given::Given;
 use super::line::Line;
+use super::parameters::Parameters;
 use crate::tunnel::identifier::{self, Identifier};
 use crate::tunnel::{Endpoint, keys};
 
 /// Text of a new file.
-pub fn whole(name: &str, given: &Given, line: &Line, peer: Option<&Line>) -> String {
+pub fn new_file(name: &str, given: &Parameters, line: &Line, peer: Option<&Line>) -> String {
     use std::fmt::Write;
     let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
-    let tap = |given: &Given| given.tap.as_ref().map_or_else(String::new, |tap| format!("\nname = {}", quoted(tap)));
+    let tap =
+        |given: &Parameters| given.tap.as_ref().map_or_else(String::new, |tap| format!("\nname = {}", quoted(tap)));
     let mut text =
         format!("# {name}.toml: the file's name is the tunnel's name. For the other end, and no secret:\n# {line}\n");
     let mode = match given {
-        Given { interface: Some(_), .. } => "raw",
-        Given { bridge: Some(_), .. } => "bridge",
-        Given { .. } => "tap",
+        Parameters { interface: Some(_), .. } => "raw",
+        Parameters { bridge: Some(_), .. } => "bridge",
+        Parameters { .. } => "tap",
     };
     let _ = writeln!(text, "mode = \"{mode}\"\n");
     match given {
-        Given { interface: Some(interface), .. } => {
+        Parameters { interface: Some(interface), .. } => {
             let _ = writeln!(text, "[raw]\ninterface = {}\n", quoted(interface));
         }
-        Given { bridge: Some(bridge), .. } => {
+        Parameters { bridge: Some(bridge), .. } => {
             let _ = writeln!(text, "[tap]{}\nbridge = {}\n", tap(given), quoted(bridge));
         }
-        Given { addresses, .. } => {
-            let _ = writeln!(text, "[tap]{}\naddress = [{}]\n", tap(given), list(addresses));
+        Parameters { addresses, .. } => {
+            let _ = writeln!(text, "[tap]{}\naddress = [{}]\n", tap(given), quoted_addresses(addresses));
         }
     }
     let _ = writeln!(text, "[secure]\nprivate-key-file = {}", quoted(&format!("{name}.key")));
@@ -80,19 +81,19 @@ fn remote(peer: &Line) -> String {
 }
 
 /// Addresses with their prefix lengths, as a list has them in the file.
-pub fn list(addresses: &[(IpAddr, u8)]) -> String {
+pub fn quoted_addresses(addresses: &[(IpAddr, u8)]) -> String {
     addresses.iter().map(|(ip, prefix)| format!("\"{ip}/{prefix}\"")).collect::<Vec<_>>().join(", ")
 }
 
 /// The text with the peer in it, if there is none or this one.
-pub fn add(text: &str, peer: &Line, ipv6: bool) -> Result<String, String> {
+pub fn add_peer(text: &str, peer: &Line, ipv6: bool) -> Result<String, String> {
     let table = text.parse::<toml::Table>().map_err(|error| error.message().replace('\n', " "))?;
     let secure =
         table.get("secure").and_then(toml::Value::as_table).ok_or("has no [secure]: is of the classic wire")?;
     let mut new = text.to_owned();
     let known_peer = secure.get("peer-public-key").and_then(toml::Value::as_str);
     match known_peer {
-        None => new = behind(&new, "[secure]", &peer_key(peer))?,
+        None => new = insert_after(&new, "[secure]", &peer_key(peer))?,
         Some(known) if known == keys::text(&peer.key).as_str() => {}
         Some(known) => {
             let other = keys::text(&peer.key);
@@ -104,7 +105,7 @@ pub fn add(text: &str, peer: &Line, ipv6: bool) -> Result<String, String> {
     }
     new = with_identifier(new, secure, peer, known_peer.is_some())?;
     match secure.get("peer-slot").and_then(toml::Value::as_integer) {
-        None if peer.slot > 0 => new = behind(&new, "[secure]", &peer_slot(peer))?,
+        None if peer.slot > 0 => new = insert_after(&new, "[secure]", &peer_slot(peer))?,
         Some(known) if peer.slot > 0 && known != i64::from(peer.slot) => {
             return Err(format!(
                 "secure.peer-slot = {known}: the line of --peer has {}; remove it to take that",
@@ -117,12 +118,12 @@ pub fn add(text: &str, peer: &Line, ipv6: bool) -> Result<String, String> {
     let lacking = paths.iter().filter(|path| path.get("remote").is_none()).count();
     match (lacking, paths.len()) {
         // Where the user has given it before there was a peer, it stays. A line that does not say where its end is contradicts none.
-        (0, 1) if known_peer.is_some() && peer.endpoint.is_some() => is_there(&paths[0], &remote_of(peer))?,
+        (0, 1) if known_peer.is_some() && peer.endpoint.is_some() => check_remote(&paths[0], &remote_of(peer))?,
         (0, 1..) => {}
         (1, 1) => {
-            new = behind(&new, "[[path]]", &remote(peer))?;
+            new = insert_after(&new, "[[path]]", &remote(peer))?;
             if ipv6 && needs_ipv6(peer.endpoint.as_ref()) {
-                new = hears_both(&new);
+                new = listen_on_both(&new);
             }
         }
         _ => return Err("[[path]]: there must be one, as `ethudp init` writes it; give remote by hand".into()),
@@ -142,7 +143,7 @@ fn with_identifier(text: String, secure: &toml::Table, peer: &Line, is_complete:
     let agreed = identifier::agreed(known.unwrap_or(identifier::NONE), peer.tunnel);
     match known {
         None if agreed == identifier::NONE => Ok(text),
-        None => behind(&text, "[secure]", &tunnel_id(agreed)),
+        None => insert_after(&text, "[secure]", &tunnel_id(agreed)),
         Some(known) if known == agreed => Ok(text),
         Some(known) if is_complete => Err(format!(
             "secure.tunnel-id = {:?}: the line of --peer has {:?}; remove tunnel-id from the file to take that",
@@ -163,7 +164,7 @@ fn with_identifier(text: String, secure: &toml::Table, peer: &Line, is_complete:
 }
 
 /// Whether a path leads to where the peer's line has it.
-fn is_there(path: &toml::Value, said: &str) -> Result<(), String> {
+fn check_remote(path: &toml::Value, said: &str) -> Result<(), String> {
     let Some(known) = path.get("remote").and_then(toml::Value::as_str) else { return Ok(()) };
     let same = match (known.parse::<SocketAddr>(), said.parse::<SocketAddr>()) {
         (Ok(known), Ok(said)) => known == said,
@@ -178,7 +179,7 @@ fn is_there(path: &toml::Value, said: &str) -> Result<(), String> {
 }
 
 /// The text with a `local` that hears IPv6, too, where it is as `ethudp init` has written it.
-pub fn hears_both(text: &str) -> String {
+pub fn listen_on_both(text: &str) -> String {
     let line = |own: &str| match own.strip_prefix("local = \"0.0.0.0:") {
         Some(port) => format!("local = \"[::]:{port}"),
         None => own.to_owned(),
@@ -187,7 +188,7 @@ pub fn hears_both(text: &str) -> String {
 }
 
 /// The text with a line behind a table's header.
-pub fn behind(text: &str, header: &str, line: &str) -> Result<String, String> {
+pub fn insert_after(text: &str, header: &str, line: &str) -> Result<String, String> {
     let is_header = |words: &str| words.split('#').next().is_some_and(|words| words.trim() == header);
     let mut found = false;
     let mut new = String::with_capacity(text.len() + line.len() + 1);
@@ -213,8 +214,8 @@ mod tests {
             (" [secure] # ours\n", " [secure] # ours\nx\n"),
             ("[secure]", "[secure]\nx\n"),
         ] {
-            assert_eq!(behind(text, "[secure]", "x").as_deref(), Ok(new));
+            assert_eq!(insert_after(text, "[secure]", "x").as_deref(), Ok(new));
         }
-        assert!(behind("secure.a = 1\n", "[secure]", "x").unwrap_err().contains("add by hand: x"));
+        assert!(insert_after("secure.a = 1\n", "[secure]", "x").unwrap_err().contains("add by hand: x"));
     }
 }

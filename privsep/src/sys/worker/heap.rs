@@ -15,16 +15,16 @@ pub fn one_for_all() {
 
 /// The system's allocator, for a program in which no block keeps what was in it when it is free. What C code allocates by itself is
 /// not seen here; aws-lc wipes what it frees.
-pub struct Wiping<A = System>(A);
+pub struct WipingAllocator<A = System>(A);
 
-impl Wiping {
+impl WipingAllocator {
     /// That of the system.
     pub const fn new() -> Self {
         Self(System)
     }
 }
 
-impl Default for Wiping {
+impl Default for WipingAllocator {
     fn default() -> Self {
         Self::new()
     }
@@ -32,7 +32,7 @@ impl Default for Wiping {
 
 // SAFETY: each call is passed on as it is, and what holds for the other allocator holds for this one. `realloc` is the trait's own:
 // it allocates, copies, and gives the old block back, which wipes it.
-unsafe impl<A: GlobalAlloc> GlobalAlloc for Wiping<A> {
+unsafe impl<A: GlobalAlloc> GlobalAlloc for WipingAllocator<A> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promises are those that it asks for.
         unsafe { self.0.alloc(layout) }
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_block_is_zero_when_it_is_free_whether_it_was_given_back_or_grew_or_shrank() {
-        let wiping = Wiping(Looking::default());
+        let wiping = WipingAllocator(Looking::default());
         for size in [1, 7, 8, 32, 100, 4096, 300_000] {
             let layout = Layout::from_size_align(size, 8).unwrap();
             // SAFETY: each block is used within its size, and given back once with the layout that it has.

@@ -4,7 +4,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use super::files::Place;
+use super::files::TunnelFiles;
 use super::host::{self, Host};
 use super::inner;
 use super::line::{self, Line};
@@ -48,7 +48,7 @@ pub struct Options {
 }
 
 /// Contents of a new file, as far as the options and this host determine them.
-pub struct Given {
+pub struct Parameters {
     pub bridge: Option<String>,
     pub interface: Option<String>,
     pub addresses: Vec<(IpAddr, u8)>,
@@ -66,7 +66,7 @@ pub struct Given {
     pub unread: Vec<String>,
 }
 
-impl Given {
+impl Parameters {
     pub fn parse(options: &Options, name: &str, host: &Host) -> Result<Self, String> {
         let port = options.port.as_deref().map(|port| address::port("--port", port)).transpose()?;
         let free = port.unwrap_or_else(|| host.free_port(PORT));
@@ -94,7 +94,7 @@ impl Given {
     }
 
     /// Refuses an endpoint inside the tunnel: it cannot be reached there before there is one.
-    pub fn reached(&self) -> Result<(), String> {
+    pub fn check_endpoint(&self) -> Result<(), String> {
         let Some(endpoint) = &self.endpoint else { return Ok(()) };
         match self.addresses.iter().find(|(ip, _)| endpoint.host.parse() == Ok(*ip)) {
             Some((ip, _)) => Err(format!(
@@ -138,17 +138,17 @@ impl Given {
         Ok(warnings)
     }
 
-    pub fn joins(&self) -> bool {
+    pub fn joins_network(&self) -> bool {
         self.bridge.is_some() || self.interface.is_some()
     }
 
     /// Adds an address next to the other end's where none is given, and refuses that one itself.
-    pub fn beside(&mut self, peer: &Line) -> Result<(), String> {
+    pub fn choose_addresses(&mut self, peer: &Line) -> Result<(), String> {
         let mut of_peer = peer.inner.iter().filter(|inner| self.addresses.iter().any(|(ip, _)| *ip == inner.0));
         if let Some((ip, prefix)) = of_peer.next() {
             return Err(format!("--address {ip}: is the other end's; must be another address of {ip}/{prefix}"));
         }
-        if self.joins() || !self.addresses.is_empty() {
+        if self.joins_network() || !self.addresses.is_empty() {
             return Ok(());
         }
         if peer.joins {
@@ -170,8 +170,8 @@ impl Given {
     }
 
     /// Says what may be as it is meant, but often is not.
-    pub fn warn(&self, options: &Options, place: &Place, peer: Option<&Line>) {
-        let file = place.file.display();
+    pub fn warn(&self, options: &Options, files: &TunnelFiles, peer: Option<&Line>) {
+        let file = files.file.display();
         let port = self.port;
         match (&self.taken_by, &options.port) {
             (Some(by), Some(_)) => {
@@ -194,7 +194,7 @@ impl Given {
                 let host = &endpoint.host;
                 format!("--interface {interface:?}: has the address of --endpoint, {host}: {UPLINK}")
             });
-            if let Some(line) = own.or_else(|| carries("--interface", interface, peer)) {
+            if let Some(line) = own.or_else(|| uplink_warning("--interface", interface, peer)) {
                 log::warning(&line);
             }
         }
@@ -207,18 +207,18 @@ impl Given {
         if let Some(rest) = self.addresses.get(line::ADDRESSES..).filter(|rest| !rest.is_empty()) {
             log::warning(&format!(
                 "{file}: {}: not in the line for the other end, which has room for {}",
-                list(rest),
+                format_addresses(rest),
                 line::ADDRESSES
             ));
         }
-        if !self.joins() && self.addresses.is_empty() {
+        if !self.joins_network() && self.addresses.is_empty() {
             log::warning(&format!(
                 "{file}: its TAP interface has no address; give it one by --address ADDRESS/PREFIX and the same NAME, or by \
                  tap.address in it"
             ));
         }
         for &(ip, prefix) in peer.map_or(&[][..], |peer| &peer.inner) {
-            if self.joins() {
+            if self.joins_network() {
                 log::warning(&format!(
                     "{file}: the other end is a single host, with {ip}/{prefix}: is that an address of the network that this end joins?"
                 ));
@@ -236,7 +236,7 @@ const UPLINK: &str =
     "the tunnel would join this uplink with the other end's network; give the interface of the local network";
 
 /// That a tunnel's own datagrams leave by the interface whose frames it carries, if so.
-pub fn carries(what: &str, interface: &str, peer: Option<&Line>) -> Option<String> {
+pub fn uplink_warning(what: &str, interface: &str, peer: Option<&Line>) -> Option<String> {
     let host = &peer?.endpoint.as_ref()?.host;
     host::leads_to(interface, host).then(|| {
         format!("{what} {interface:?}: the tunnel's own datagrams to {host} leave by this interface: {UPLINK}")
@@ -244,7 +244,7 @@ pub fn carries(what: &str, interface: &str, peer: Option<&Line>) -> Option<Strin
 }
 
 /// Addresses with their prefix lengths, for people.
-pub fn list(addresses: &[(IpAddr, u8)]) -> String {
+pub fn format_addresses(addresses: &[(IpAddr, u8)]) -> String {
     addresses.iter().map(|(ip, prefix)| format!("{ip}/{prefix}")).collect::<Vec<_>>().join(", ")
 }
 
@@ -278,7 +278,7 @@ mod tests {
             ..Options::default()
         };
         let unknown = || Err(io::ErrorKind::PermissionDenied.into());
-        let mut given = Given::parse(&options(&[]), "t", &Host::default()).unwrap();
+        let mut given = Parameters::parse(&options(&[]), "t", &Host::default()).unwrap();
         assert_eq!(given.conflicts(0, &unknown()), Ok(Vec::new()));
         given.addresses.push(inner::parse("10.8.0.2/24").unwrap());
         let error = given.conflicts(0, &unknown()).unwrap_err();
