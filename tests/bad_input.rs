@@ -32,7 +32,7 @@ fn usage_errors_have_status_2() {
         ("", "no command given"),
         ("frob", "unrecognized subcommand 'frob'"),
         ("up", "<NAME|FILE>"),
-        ("convert -B", "option -B: measures and ends"),
+        ("convert -B", "option -B: not supported; run `make bench-micro`"),
         ("show --frob", "--frob"),
         ("pubkey a.key", "unexpected argument a.key: pubkey reads standard input: ethudp pubkey <a.key"),
         ("genkey a.key", "genkey writes to standard output: ethudp genkey >a.key"),

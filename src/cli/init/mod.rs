@@ -130,7 +130,7 @@ fn create(options: &Options, mut given: Parameters, files: &TunnelFiles, peer: O
     for line in warnings {
         log::warning(&format!("{file}: {line}"));
     }
-    given.warn(options, files, peer);
+    given.warn(options, &files.file, peer);
     Ok(line)
 }
 
@@ -195,7 +195,7 @@ fn extend(options: &Options, files: &TunnelFiles, peer: Option<&Line>) -> Result
     }
     if !line.joins {
         given.taken_by = None;
-        given.warn(options, files, None);
+        given.warn(options, &files.file, None);
     }
     Ok(line)
 }

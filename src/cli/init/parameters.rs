@@ -2,9 +2,8 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::files::TunnelFiles;
 use super::host::{self, Host};
 use super::inner;
 use super::line::{self, Line};
@@ -170,8 +169,8 @@ impl Parameters {
     }
 
     /// Says what may be as it is meant, but often is not.
-    pub fn warn(&self, options: &Options, files: &TunnelFiles, peer: Option<&Line>) {
-        let file = files.file.display();
+    pub fn warn(&self, options: &Options, file: &Path, peer: Option<&Line>) {
+        let file = file.display();
         let port = self.port;
         match (&self.taken_by, &options.port) {
             (Some(by), Some(_)) => {
