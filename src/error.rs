@@ -1,28 +1,28 @@
-//! Errors that end the program: one line that names the thing, the value that was wrong and what would be right.
+//! Errors that end the program: one line with the thing, the wrong value, and the right value.
 
 use thiserror::Error;
 
 use crate::service::descriptor_store::Cause;
 
-/// Why the program ends.
+/// Reason for the end of the program.
 #[derive(Debug, Error)]
 pub enum Error {
     /// The command line is wrong; exit status 2.
     #[error("{0}")]
     Usage(String),
-    /// What no other try mends: a file that is missing or wrong, or a key; exit status 78, `EX_CONFIG` of sysexits.h.
+    /// A permanent fault: a missing or wrong file or key; exit status 78, `EX_CONFIG` of sysexits.h.
     #[error("{0}")]
     Configuration(String),
-    /// The workers crash as if somebody steered them, and another start would go on with that; exit status 79.
+    /// Workers crash as in an attack, and another start would continue it; exit status 79.
     #[error("{0}")]
     Attacked(String),
-    /// The program is to be started again at once, for what only a new start mends; exit status 1.
+    /// The program is to be started again at once, because only a new start helps; exit status 1.
     #[error("{1}")]
     Again(Cause, String),
     /// Anything else; exit status 1.
     #[error("{0}")]
     Failure(String),
-    /// All has been said already, by the process in the background or by what was shown; the exit status.
+    /// All messages were already printed, by the process in the background or by the command; the exit status.
     #[error("not started")]
     Reported(u8),
 }
@@ -33,7 +33,7 @@ impl Error {
         Self::Usage(text.into())
     }
 
-    /// What no other try mends.
+    /// A permanent fault.
     pub fn configuration(text: impl Into<String>) -> Self {
         Self::Configuration(text.into())
     }
@@ -55,7 +55,7 @@ impl Error {
     }
 }
 
-/// Puts what was being done in front of a failure of the system.
+/// Prefixes an error of the system with the failed action.
 pub trait Context<T> {
     /// `what` names the thing and its value.
     fn context(self, what: impl FnOnce() -> String) -> Result<T, Error>;

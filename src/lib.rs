@@ -24,7 +24,7 @@ pub use error::Error;
 use filter::compiler;
 use service::{descriptor_store, start};
 
-/// The whole program.
+/// Runs the program.
 pub fn run() -> ExitCode {
     if compiler::is_requested() {
         return compiler::run();

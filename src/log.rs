@@ -1,4 +1,4 @@
-//! Messages to people: standard error in the foreground, the system log in the background. Each names its tunnel.
+//! Messages to people: standard error in the foreground, the system log in the background. Each line names its tunnel.
 
 use std::borrow::Cow;
 use std::fs::{self, File, Metadata};
@@ -19,43 +19,43 @@ use crate::error::Context;
 enum Target {
     Stderr,
     System(SystemLog),
-    /// In the background, and no system log was there.
+    /// In the background without a system log.
     Nowhere,
 }
 
 static TARGET: Mutex<Target> = Mutex::new(Target::Stderr);
 
-/// How much a message matters: priorities of syslog(3), the lower the more.
+/// Priority of a message as in syslog(3): a lower number is more important.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Level {
     /// Something failed.
     Error = 3,
-    /// Something is not as it should be.
+    /// A state that needs attention.
     Warning = 4,
-    /// Something happened.
+    /// An event.
     Info = 6,
-    /// What somebody who looks for a fault wants to know.
+    /// A detail for troubleshooting.
     Debug = 7,
 }
 
-/// What matters less is not said.
+/// Least important level that is logged.
 static LEAST: AtomicU8 = AtomicU8::new(Level::Info as u8);
 
-/// Says only what matters this much.
+/// Sets the least important level that is logged.
 pub fn least(level: Level) {
     LEAST.store(level as u8, Relaxed);
 }
 
-/// The tunnel that every line names from when it is known.
+/// Name of the tunnel in every line, once it is known.
 static TUNNEL: OnceLock<String> = OnceLock::new();
 
-/// Names the tunnel in every further line. The first one counts: a process runs one.
+/// Sets the tunnel that every further line names. Only the first call counts: a process runs one tunnel.
 pub fn name(tunnel: &str) {
     let _ = TUNNEL.set(tunnel.to_owned());
 }
 
-/// Connects to the system log; from [`to_background`] on all messages go there. Called while `/dev/log` can be reached.
+/// Connects to the system log, while `/dev/log` is reachable. Messages go there after [`to_background`].
 pub fn connect(name: &str) -> Option<SystemLog> {
     let formatter = Formatter3164 {
         facility: Facility::LOG_DAEMON,
@@ -64,13 +64,13 @@ pub fn connect(name: &str) -> Option<SystemLog> {
         pid: std::process::id(),
     };
     let logger = syslog::unix(formatter).ok()?;
-    // A log that is slow loses messages; it never stops a tunnel.
+    // A slow system log loses messages and never blocks a tunnel.
     let LoggerBackend::Unix(socket) = &logger.backend else { return None };
     socket.set_nonblocking(true).ok()?;
     Some(SystemLog { logger: Box::new(logger), name: name.to_owned() })
 }
 
-/// A connection to the system log.
+/// Connection to the system log.
 pub struct SystemLog {
     logger: Box<Logger<LoggerBackend, Formatter3164>>,
     name: String,
@@ -90,7 +90,7 @@ impl SystemLog {
 
 /// Sends all further messages to the system log.
 pub fn to_background(log: Option<SystemLog>) {
-    // The terminal is let go of.
+    // Closes the terminal.
     *STDERR.lock().unwrap_or_else(PoisonError::into_inner) = None;
     *target() = log.map_or(Target::Nowhere, Target::System);
 }
@@ -99,31 +99,31 @@ fn target() -> MutexGuard<'static, Target> {
     TARGET.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The last error.
+/// Text of the last error.
 static LAST_ERROR: Mutex<Option<String>> = Mutex::new(None);
 
-/// The last error that was written.
+/// Text of the last error that was logged.
 pub fn last_error() -> Option<String> {
     LAST_ERROR.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-/// Something failed.
+/// Logs a failure.
 pub fn error(text: &str) {
     *LAST_ERROR.lock().unwrap_or_else(PoisonError::into_inner) = Some(visible(text).into_owned());
     write(Level::Error, text);
 }
 
-/// Something is not as it should be.
+/// Logs a state that needs attention.
 pub fn warning(text: &str) {
     write(Level::Warning, text);
 }
 
-/// Something happened.
+/// Logs an event.
 pub fn info(text: &str) {
     write(Level::Info, text);
 }
 
-/// Somebody who looks for a fault wants to know.
+/// Logs a detail for troubleshooting.
 pub fn debug(text: &str) {
     write(Level::Debug, text);
 }
@@ -132,12 +132,12 @@ fn write(level: Level, text: &str) {
     if level as u8 > LEAST.load(Relaxed) {
         return;
     }
-    // Paths, names and values in it come from files, arguments and the environment.
+    // Paths, names and values in a message come from files, arguments and the environment.
     let text = &*visible(text);
     match &mut *target() {
         Target::Stderr => stderr_line(&line(level, text, TUNNEL.get(), JOURNAL.get().is_some_and(|is| *is))),
         Target::System(log) => {
-            // The log's daemon may have been restarted; if there is none, there is nobody to tell.
+            // The daemon of the log may have been restarted. Without one, the message is lost.
             if !log.send(level, text)
                 && let Some(mut again) = connect(&log.name)
             {
@@ -149,7 +149,7 @@ fn write(level: Level, text: &str) {
     }
 }
 
-/// One line: with its priority where the journal reads it (sd-daemon(3)), which adds the program's name by itself.
+/// Formats a line. The journal reads its priority (sd-daemon(3)) and adds the program's name.
 fn line(level: Level, text: &str, tunnel: Option<&String>, journal: bool) -> String {
     let tunnel = tunnel.map_or_else(String::new, |tunnel| format!("{tunnel}: "));
     if journal {
@@ -159,8 +159,7 @@ fn line(level: Level, text: &str, tunnel: Option<&String>, journal: bool) -> Str
     format!("ethudp: {tunnel}{warning}{text}\n")
 }
 
-/// Prints to standard output, what was asked for and nothing else. That the reader has gone ends the program without a
-/// word.
+/// Prints the result of a command to standard output. A closed pipe ends the program without a message.
 pub fn print(text: &str) -> Result<(), Error> {
     let mut out = io::stdout();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -169,15 +168,14 @@ pub fn print(text: &str) -> Result<(), Error> {
     }
 }
 
-/// Standard error of our own, opened anew so that it can be made non-blocking without whoever shares it noticing. Nobody
-/// who reads slowly, or no longer, stops a tunnel: what does not fit is lost.
+/// Standard error, opened again: non-blocking mode then does not affect other processes that share the original. A slow or stopped
+/// reader never blocks a tunnel; lines that do not fit are lost.
 static STDERR: Mutex<Option<File>> = Mutex::new(None);
 
-/// Whether standard error is the journal's.
+/// Whether the journal reads standard error.
 static JOURNAL: OnceLock<bool> = OnceLock::new();
 
-/// Opens standard error anew where it is a terminal or a pipe, and finds out whether the journal reads it. Called first,
-/// while that can still be done.
+/// Opens standard error again if it is a terminal or a pipe, and detects the journal. First call, before confinement prevents it.
 pub fn open_stderr() {
     let stderr = "/proc/self/fd/2";
     let waits = |kind: fs::FileType| kind.is_char_device() || kind.is_fifo();
@@ -191,7 +189,7 @@ pub fn open_stderr() {
     }
 }
 
-/// Whether `JOURNAL_STREAM`, device and inode (systemd.exec(5)), means this file.
+/// Whether `JOURNAL_STREAM`, device and inode (systemd.exec(5)), names this file.
 fn is_journal(stream: &str, metadata: &Metadata) -> bool {
     stream == format!("{}:{}", metadata.dev(), metadata.ino())
 }
@@ -199,7 +197,7 @@ fn is_journal(stream: &str, metadata: &Metadata) -> bool {
 fn stderr_line(line: &str) {
     let _ = match &mut *STDERR.lock().unwrap_or_else(PoisonError::into_inner) {
         Some(file) => file.write_all(line.as_bytes()),
-        // A socket, as the service manager's, takes the line or not; a file always does.
+        // A socket, as the service manager's, takes a line or refuses it. A file always takes it.
         None if fs::metadata("/proc/self/fd/2").is_ok_and(|metadata| metadata.file_type().is_socket()) => {
             let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
             send(io::stderr().as_raw_fd(), line.as_bytes(), flags).map(drop).map_err(io::Error::from)
@@ -208,7 +206,7 @@ fn stderr_line(line: &str) {
     };
 }
 
-/// Text for a terminal or a log, in one line: what [`is_unseen`] is written as `\u{1b}` is.
+/// One line of text for a terminal or a log: a character of [`is_unseen`] is written as `\u{1b}` is.
 pub fn visible(text: &str) -> Cow<'_, str> {
     if !text.contains(is_unseen) {
         return Cow::Borrowed(text);

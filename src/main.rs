@@ -1,4 +1,4 @@
-//! The supervisor: all of it is in the library.
+//! Entry point of the supervisor, which is all in the library.
 
 fn main() -> std::process::ExitCode {
     ethudp::run()

@@ -1,7 +1,7 @@
-//! The process that compiles a filter: this program, started by itself under another name.
+//! Process that compiles a filter: this program under another name.
 //!
-//! It loads libpcap and opens the interface with one capability, and before it reads the filter it has none: [`super::confine`].
-//! What it answers is a program or a line of text, and then it ends.
+//! It opens the interface with one capability and drops that before it reads the filter: [`super::confine`]. It sends one answer, a
+//! program or a line of text, and exits.
 
 use std::env;
 use std::ffi::CStr;
@@ -16,16 +16,16 @@ use serde::{Deserialize, Serialize};
 
 use super::{LONGEST, MAX, confine};
 
-/// What it is called, which is how it knows its role.
+/// Name of the process, which selects its role.
 pub const NAME: &CStr = c"ethudp-filter";
-/// Longest text that it says: libpcap's own are shorter than this.
+/// Longest text in an answer, in characters. Messages of libpcap are shorter.
 const TEXT: usize = 1000;
 
-/// To the compiler, one of each, in this order.
+/// Messages to the compiler: one of each, in this order.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToCompiler {
-    /// Become this user, if started by root, and open this interface, if there is one to compile for; where confinement
-    /// is required, only if the kernel lacks none of it.
+    /// Become this user, if started by root. Open this interface, if there is one. With `required`, fail if the kernel lacks a
+    /// means of confinement.
     Open { identity: Option<Identity>, interface: Option<String>, required: bool },
     /// Compile this filter.
     Compile(String),
@@ -35,22 +35,22 @@ impl Message for ToCompiler {
     const MAX: usize = LONGEST + 16;
 }
 
-/// What the compiler answers.
+/// Answer of the compiler.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum FromCompiler {
     /// The filter as a program.
     Program(Vec<BpfInstruction>),
     /// The process cannot confine itself.
     Failed(String),
-    /// The kernel lacks this, which is required.
+    /// The kernel lacks this means of confinement, which is required.
     Lacks(String),
     /// libpcap cannot be loaded.
     NoLibrary(String),
     /// The interface cannot be opened.
     NoCapture(String),
-    /// The filter is wrong, in libpcap's words.
+    /// The filter is wrong; the text is libpcap's.
     Wrong(String),
-    /// It needs more instructions than the kernel takes.
+    /// The filter needs this many instructions, more than the kernel accepts.
     TooLong(u32),
 }
 
@@ -59,12 +59,12 @@ impl Message for FromCompiler {
     const MAX: usize = 48 << 10;
 }
 
-/// Whether this process is to compile a filter.
+/// Whether this process has the role of a compiler.
 pub fn is_requested() -> bool {
     env::args_os().next().is_some_and(|name| name.as_bytes() == NAME.to_bytes())
 }
 
-/// The whole of that process.
+/// Entry point of the compiler.
 pub fn run() -> ExitCode {
     match serve() {
         Ok(()) => ExitCode::SUCCESS,
@@ -85,7 +85,7 @@ fn serve() -> Result<(), ipc::Error> {
     supervisor.send(&answer.unwrap_or_else(|error| FromCompiler::Failed(shortened(&error.to_string()))), &[])
 }
 
-/// Opens the interface, gives up everything, reads the filter and compiles it.
+/// Opens the interface, drops all privileges, reads the filter and compiles it.
 fn answer(
     supervisor: &Channel<FromCompiler, ToCompiler>,
     identity: Option<Identity>,
@@ -100,7 +100,7 @@ fn answer(
         Ok(library) => library,
         Err(error) => return Ok(FromCompiler::NoLibrary(shortened(&error))),
     };
-    // Only a live handle tells libpcap what the kernel does with VLAN tags, so that `vlan` works although the tag is no longer in the
+    // Only a live handle tells libpcap how the kernel handles VLAN tags. `vlan` needs this, because the tag is no longer in the
     // frame.
     let capture = match interface {
         Some(interface) => library.live(interface).and_then(|capture| {
@@ -124,7 +124,7 @@ fn answer(
     })
 }
 
-/// No longer than a message has room for.
+/// Text cut to [`TEXT`] characters.
 fn shortened(text: &str) -> String {
     text.chars().take(TEXT).collect()
 }

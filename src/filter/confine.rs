@@ -1,8 +1,8 @@
-//! How the compiler of filters confines itself: once before it loads libpcap, to what opening an interface takes, and once more
-//! before it reads the filter, to what compiling takes.
+//! Confinement of the filter compiler, in two steps: before it loads libpcap, to opening an interface; before it reads the filter,
+//! to compiling.
 //!
-//! What is not in a table does not exist (`ENOSYS`) rather than killing: libraries of the distribution run here, and the C library's
-//! look-up of service names tries daemons first.
+//! A call outside the tables fails with `ENOSYS` and does not kill the process. Libraries of the distribution run here, and the C
+//! library looks up service names at daemons first.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -18,23 +18,23 @@ use privsep::sys::process::SUPERVISOR_FD;
 
 use crate::service::confine::libraries;
 
-/// Memory in bytes that it may use to compile: 500 hosts take half of it.
+/// Memory limit of a compilation in bytes. 500 hosts take half of it.
 pub const MEMORY: u64 = 64 << 20;
-/// Seconds of processor time that it may take.
+/// Limit of processor time in seconds.
 pub const PROCESSOR_S: u64 = 10;
 
-/// Where libraries are, besides where those of this program are.
+/// Directories of libraries, in addition to those of this program.
 const LIBRARIES: [&str; 6] = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/local/lib64"];
-/// What says where libraries are, and which names there are of ports, protocols, networks and hosts.
+/// Files with the directories of libraries, and with names of ports, protocols, networks and hosts.
 const NAMES: [&str; 9] = [
     "/etc/ld.so.cache", "/etc/nsswitch.conf", "/etc/services", "/etc/protocols", "/etc/hosts", "/etc/networks",
     "/etc/ethers", "/etc/host.conf", "/etc/resolv.conf",
 ];
-/// What libpcap looks at to open an interface: whether it is a port of a switch (DSA), or wireless.
+/// Directory in which libpcap finds out whether an interface is a switch port (DSA) or wireless.
 const INTERFACES: &str = "/sys";
 
-/// Before libpcap is loaded: the tunnel's user, `CAP_NET_RAW` alone, and that only for who is to open an interface.
-/// Returns where its libraries are, which the kernel tells only now, and what this kernel lacks to confine the process.
+/// Confinement before libpcap is loaded: the tunnel's user, and `CAP_NET_RAW` only if an interface is to be opened. Returns the
+/// directories of libraries, which `/proc` shows only now, and the means of confinement that this kernel lacks.
 pub fn before_loading(identity: Option<Identity>, live: bool) -> io::Result<(BTreeSet<PathBuf>, Vec<&'static str>)> {
     let libraries = libraries()?;
     if identity.is_some() {
@@ -46,10 +46,10 @@ pub fn before_loading(identity: Option<Identity>, live: bool) -> io::Result<(BTr
         identity.map_or(Ok(()), confine::become_user)?;
         confine::drop_capabilities()?;
     }
-    // The change of identity has undone both.
+    // The change of identity resets both.
     confine::not_dumpable()?;
     confine::die_with_parent()?;
-    // This signal alone says that the time is over.
+    // `SIGXCPU` alone marks the end of the time limit.
     setrlimit(Resource::RLIMIT_CPU, PROCESSOR_S, PROCESSOR_S + 1)?;
     let time_is_over: SigSet = [Signal::SIGXCPU].into_iter().collect();
     time_is_over.thread_unblock()?;
@@ -60,7 +60,7 @@ pub fn before_loading(identity: Option<Identity>, live: bool) -> io::Result<(BTr
     Ok((libraries, lacks.into_iter().filter_map(|(lacks, what)| lacks.then_some(what)).collect()))
 }
 
-/// Before the filter is read.
+/// Confinement before the filter is read.
 pub fn before_reading(libraries: &BTreeSet<PathBuf>) -> io::Result<()> {
     confine::drop_capabilities()?;
     restrict_files(libraries, &[])?;
@@ -68,7 +68,7 @@ pub fn before_reading(libraries: &BTreeSet<PathBuf>) -> io::Result<()> {
     seccomp::restrict(COMPILING.iter().chain(OLD))
 }
 
-/// No file but libraries, names and these; the ABI of Landlock, 0 without.
+/// Restricts files to libraries, names and `others`. Returns the ABI of Landlock, 0 without it.
 fn restrict_files(libraries: &BTreeSet<PathBuf>, others: &[&Path]) -> io::Result<u32> {
     let executable = libraries.iter().cloned().chain(LIBRARIES.map(PathBuf::from)).map(|path| (path, Access::Execute));
     let names = NAMES.map(PathBuf::from).into_iter().chain(others.iter().map(PathBuf::from));
@@ -96,7 +96,7 @@ const INTERFACE: &[i32] = &[
     libc::SIOCETHTOOL as i32,
 ];
 
-/// While libpcap is loaded and opens the interface.
+/// Calls while libpcap is loaded and opens the interface.
 pub const OPENING: &[Allowed] = &[
     allow("socket", libc::SYS_socket, Socket(libc::AF_PACKET, libc::SOCK_RAW, 0), "opens the interface"),
     allow("socket", libc::SYS_socket, Socket(libc::AF_UNIX, libc::SOCK_RAW, 0), "requests about the interface"),
@@ -128,7 +128,7 @@ pub const OPENING: &[Allowed] = &[
     allow("seccomp", libc::SYS_seccomp, Any, "confines itself for good"),
 ];
 
-/// From the beginning, and all that is left when the filter is read.
+/// Calls from the start on, and the only ones once the filter is read.
 pub const COMPILING: &[Allowed] = &[
     allow("recvmsg", libc::SYS_recvmsg, OneOf(0, CHANNEL), "the filter"),
     allow("sendmsg", libc::SYS_sendmsg, OneOf(0, CHANNEL), "the program; sends nothing on the interface"),
@@ -167,7 +167,7 @@ pub const COMPILING: &[Allowed] = &[
     allow("exit_group", libc::SYS_exit_group, Any, "end of the process"),
 ];
 
-/// Older forms of calls above, which only this architecture has.
+/// Older forms of the calls above, on this architecture only.
 #[cfg(target_arch = "x86_64")]
 pub const OLD: &[Allowed] = &[
     allow("access", libc::SYS_access, Any, "loading"),

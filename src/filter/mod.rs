@@ -1,8 +1,8 @@
-//! Filters of the mirror modes, compiled by libpcap in a process of its own.
+//! Filters of the mirror modes, compiled by libpcap in a process of their own.
 //!
-//! The process is this program again, in another role ([`compiler`]): it opens the interface, gives up everything, and only then
-//! reads the filter. So what a filter makes libpcap do is bounded in time, memory and powers. Its program counts once the kernel
-//! has taken it.
+//! The process is this program in another role ([`compiler`]). It opens the interface, drops all privileges, and only then reads
+//! the filter. So time, memory and privileges of libpcap are bounded while it parses a filter. A compiled program counts only after
+//! the kernel has accepted it.
 
 pub mod compiler;
 mod confine;
@@ -26,19 +26,21 @@ use crate::service::identity;
 use crate::{Error, log};
 use compiler::{FromCompiler, ToCompiler};
 
-/// Longest program that the kernel takes (`BPF_MAXINSNS`).
+/// Longest program that the kernel accepts (`BPF_MAXINSNS`).
 const MAX: usize = 4096;
-/// Longest filter in bytes: more than any of [`MAX`] instructions has.
+/// Longest filter in bytes, longer than any filter that fits into [`MAX`] instructions.
 const LONGEST: usize = 64 << 10;
-/// Longest wait for a program: the compiler's own limit, on a machine with other work.
+/// Longest wait for a program: the processor time of the compiler, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
-/// Longest wait for a compiler to end that has closed its channel.
+/// Longest wait for the exit of a compiler that has closed its channel.
 const END: Duration = Duration::from_secs(1);
-/// What helps where a filter is too large.
+/// Advice for a filter that is too large.
 const SMALLER: &str = "; name fewer hosts and ports: `net` and `portrange` stand for many";
 
-/// Compiles the filter of a mirror on its interface; an empty one lets everything pass. `until` waits until a descriptor can be read,
-/// for this time at most. `None` when that was interrupted. Where confinement is `required`, the kernel must lack none of it.
+/// Compiles the filter of a mirror on its interface. An empty filter accepts all frames.
+///
+/// `until` waits until a descriptor is readable, for at most the given time; `None` when it was interrupted. With `required`, the
+/// kernel must support all means of confinement.
 pub fn compile(
     interface: &str,
     filter: &str,
@@ -100,7 +102,7 @@ fn program(
     }
 }
 
-/// Has a compiler of its own compile a filter: its answer, or how it has ended without one; `None` when the wait was interrupted.
+/// Starts a compiler for this filter. Returns its answer, or its exit status if it gave none; `None` when the wait was interrupted.
 fn ask(
     filter: &str,
     interface: Option<&str>,
@@ -109,7 +111,7 @@ fn ask(
     until: impl FnOnce(BorrowedFd<'_>, Duration) -> Result<WaitResult, Error>,
 ) -> Result<Option<Result<FromCompiler, WaitStatus>>, Error> {
     let say = || "filter compiler".to_owned();
-    // What runs, whatever its path holds by now.
+    // The executable of this process, although its path may hold another file by now.
     let own = File::options().read(true).custom_flags(OFlag::O_PATH.bits()).open("/proc/self/exe").context(say)?;
     let (ours, theirs) = ipc::pair().context(say)?;
     let child = Child::new(start::spawn(own.as_fd(), compiler::NAME, theirs.as_fd(), None).context(say)?);
@@ -118,7 +120,7 @@ fn ask(
     let open = ToCompiler::Open { identity, interface: interface.map(str::to_owned), required };
     for message in [open, ToCompiler::Compile(filter.to_owned())] {
         match channel.send(&message, &[]) {
-            // How it has ended shows below.
+            // The exit status below tells the reason.
             Err(ipc::Error::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
             sent => sent.context(say)?,
         }
@@ -127,14 +129,14 @@ fn ask(
         WaitResult::Ready => {}
         WaitResult::Interrupted => return Ok(None),
         WaitResult::TimedOut => {
-            // The host may be busy, as while it boots: another start may have more time.
+            // The host may be busy, as during boot. Another start may have more time.
             let (filter, limit) = (log::untrusted(filter), LIMIT.as_secs());
             return Err(Error::failure(format!("filter {filter:?}: is not compiled within {limit} s{SMALLER}")));
         }
     }
     let mut answer = channel.recv().context(say)?;
     if answer.is_none() {
-        // That it has ended with the filter unread comes before what it has said.
+        // After an exit with the filter unread, the channel reports the end before the answer.
         answer = channel.recv().context(say)?;
     }
     if let Some((answer, _)) = answer {
@@ -144,12 +146,12 @@ fn ask(
     child.end().map(|status| Some(Err(status))).context(say)
 }
 
-/// Has the kernel judge a program, on a socket that goes again at once.
+/// Has the kernel check a program, on a temporary socket.
 fn taken(program: &[BpfInstruction]) -> io::Result<()> {
     option::lock_filter(UnixDatagram::unbound()?.as_fd(), program)
 }
 
-/// Why the kernel has not taken a program.
+/// Reason why the kernel refused a program.
 fn not_taken(program: &[BpfInstruction], error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(nix::libc::EINVAL) if jumps_back(program) => {
@@ -163,14 +165,14 @@ fn not_taken(program: &[BpfInstruction], error: &io::Error) -> String {
     }
 }
 
-/// Whether an instruction leads to one before it, as libpcap writes a loop: the kernel takes its distance for a very long one.
+/// Whether an instruction jumps backwards, as in a loop of libpcap. The kernel reads the distance as unsigned and refuses it.
 fn jumps_back(program: &[BpfInstruction]) -> bool {
     /// `BPF_JMP | BPF_JA` of `linux/bpf_common.h`.
     const JUMP: u16 = 0x05;
     program.iter().any(|instruction| instruction.code == JUMP && instruction.k.cast_signed() < 0)
 }
 
-/// What libpcap says of a filter, and what to do about it.
+/// libpcap's error about a filter, with advice.
 fn refusal(error: &str) -> String {
     if error.starts_with("unknown host") || error.starts_with("unknown network") {
         return format!("{error}; write its address: filters know the names of /etc/hosts, and no resolver");
@@ -181,13 +183,13 @@ fn refusal(error: &str) -> String {
     format!("{error}; must be a filter as tcpdump takes it, see pcap-filter(7)")
 }
 
-/// What to say of a compiler that has ended without an answer.
+/// Error for a compiler that ended without an answer.
 fn ended(filter: &str, status: WaitStatus) -> Error {
     match status {
         WaitStatus::Signaled(_, Signal::SIGXCPU, _) => {
             wrong(filter, &format!("needs more than {} s to compile{SMALLER}", confine::PROCESSOR_S))
         }
-        // Nobody else kills it.
+        // Only the kernel kills it with this signal.
         WaitStatus::Signaled(_, Signal::SIGKILL, _) => {
             Error::failure("filter compiler: has been killed, as the kernel does for want of memory")
         }

@@ -1,4 +1,4 @@
-//! A child process that does not outlive its handle.
+//! Child process that ends with its handle.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -7,30 +7,30 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
-/// Longest wait for a child that cannot be killed.
+/// Longest wait for a child that cannot be signalled.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A child. Dropping it kills it and waits for its end.
+/// Child process. Dropping the handle kills the child and waits for its end.
 ///
-/// The helper was started before the supervisor confined itself, so that a signal no longer reaches it (landlock(7)): it ends
-/// by itself, at the end of its channel, which must be closed before this is dropped.
+/// Signals do not reach the helper, because it was started before the supervisor confined itself (landlock(7)). The helper exits at
+/// the end of its channel, which must be closed before the handle is dropped.
 pub struct Child {
     pid: Pid,
     reaped: bool,
 }
 
 impl Child {
-    /// Takes over a child that nobody has waited for.
+    /// Takes ownership of a child that has not been waited for.
     pub fn new(pid: Pid) -> Self {
         Self { pid, reaped: false }
     }
 
-    /// Its process id.
+    /// Process id.
     pub fn pid(&self) -> Pid {
         self.pid
     }
 
-    /// Waits until it has ended, for at most `limit`, which stops everything else; whether it has.
+    /// Waits up to `limit` for the end of the child, and blocks the caller. Returns whether it has ended.
     pub fn ends_within(&self, limit: Duration) -> bool {
         let (start, flags) = (Instant::now(), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT);
         while let Ok(WaitStatus::StillAlive) = waitid(Id::Pid(self.pid), flags) {
@@ -42,7 +42,7 @@ impl Child {
         true
     }
 
-    /// Kills it if it still runs, waits for its end and says how it ended.
+    /// Kills the child if it still runs, and returns its exit status.
     pub fn end(mut self) -> nix::Result<WaitStatus> {
         self.kill_and_wait()
     }
@@ -64,7 +64,7 @@ impl Child {
 impl Drop for Child {
     fn drop(&mut self) {
         if !self.reaped {
-            // There is no child any more, or nobody left to tell.
+            // The child does not exist any more, or the failure cannot be reported.
             let _ = self.kill_and_wait();
         }
     }

@@ -1,4 +1,4 @@
-//! Waiting for several descriptors, signals among them.
+//! Waits for several descriptors and for signals.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -8,10 +8,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 
-/// Which of the descriptors can be read (or have ended).
+/// For each descriptor, whether it is readable (or closed by its peer).
 pub struct Readable<const N: usize>(pub [bool; N]);
 
-/// Waits until one of the descriptors can be read, or for `limit_ms`.
+/// Waits until a descriptor is readable, for at most `limit_ms`.
 pub fn wait<const N: usize>(descriptors: [BorrowedFd<'_>; N], limit_ms: u16) -> io::Result<Readable<N>> {
     let mut polled = descriptors.map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN));
     match poll(&mut polled, PollTimeout::from(limit_ms)) {
@@ -24,9 +24,9 @@ pub fn wait<const N: usize>(descriptors: [BorrowedFd<'_>; N], limit_ms: u16) -> 
 /// End of a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WaitResult {
-    /// A signal asks to end.
+    /// A signal asked for the end of the program.
     Interrupted,
-    /// The awaited descriptor can be read.
+    /// The awaited descriptor is readable.
     Ready,
     /// The time limit has passed.
     TimedOut,
@@ -51,14 +51,14 @@ pub fn take_signals(signals: &SignalFd) -> Signals {
             Ok(Ok(Signal::SIGTERM | Signal::SIGINT)) => asked.end = true,
             Ok(Ok(Signal::SIGHUP)) => asked.hangup = true,
             Ok(Ok(Signal::SIGUSR1)) => asked.user = true,
-            // A child's end shows at its channel.
+            // The channel of a child shows its end.
             _ => {}
         }
     }
     asked
 }
 
-/// Takes the pending signals and tells whether one asks to end. The others have no effect before the tunnel runs.
+/// Takes the pending signals and returns whether one asks for the end. Others have no effect before the tunnel runs.
 pub fn end_requested(signals: &SignalFd) -> bool {
     take_signals(signals).end
 }

@@ -1,10 +1,12 @@
-//! What the supervisor may still ask of the kernel, and which files it may still use, once it has given up its privileges.
+//! System calls and files that remain to the supervisor after it has dropped its privileges.
 //!
-//! Its workers inherit this, so it is what both need: the supervisor for the tunnel's life, a worker until its own, far
-//! shorter table is in force on top. What is not here does not exist (`ENOSYS`) rather than killing: the C library has
-//! other ways where a call is missing, and a new version of it must not end the tunnel. So there are no namespaces
-//! (`clone3` is missing, and `clone` may not ask for one), no tracing, no other process's memory or descriptors, no keys,
-//! no BPF, no `io_uring`, no modules, no mounts, no sockets but pairs of Unix ones.
+//! Workers inherit this confinement, so it covers both: the supervisor for the life of the tunnel, a worker until its own much
+//! shorter table is in force.
+//!
+//! A missing call fails with `ENOSYS` and does not kill the process. The C library has alternatives for missing calls, and a new
+//! version of the library must not end the tunnel. So there are no namespaces (`clone3` is missing, and `clone` is filtered), no
+//! tracing, no access to memory or descriptors of other processes, no keys, no BPF, no `io_uring`, no modules, no mounts, and no
+//! sockets except pairs of Unix sockets.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -19,26 +21,26 @@ use privsep::ipc::Identity;
 
 use Arguments::{Any, Both, KillOne, NoNamespace, OneOf, SocketOption, WriteOrExecute};
 
-/// What is left to the supervisor besides what all of them need.
+/// Resources of the supervisor that depend on the tunnel.
 pub struct Retained<'a> {
     /// The worker's executable.
     pub worker: &'a File,
-    /// The directory in which it removes its control socket.
+    /// Directory in which the supervisor removes its control socket.
     pub runtime: Option<&'a Path>,
-    /// Whether it connects to the system log again.
+    /// Whether the supervisor may connect to the system log again.
     pub system_log: bool,
 }
 
-/// Gives up everything for good; returns whether this process, and so every worker, is in an empty network namespace.
+/// Drops all privileges for good. Returns whether this process, and so every worker, is in an empty network namespace.
 pub fn give_up_privileges(identity: Option<Identity>, keeps: &Retained) -> io::Result<bool> {
     let mut empty_network = false;
     if let Some(identity) = identity {
-        // A container's root may not be allowed to; that is reported in the status, not fatal.
+        // Root in a container may lack the right. The status reports that; it is not fatal.
         empty_network = confine::enter_empty_network().is_ok();
         confine::drop_bounding_set()?;
         confine::become_user(identity)?;
     }
-    // The change of identity has made it dumpable again, where it was one.
+    // The change of identity makes the process dumpable again on some systems.
     confine::not_dumpable()?;
     confine::drop_capabilities()?;
     confine::no_new_privileges()?;
@@ -46,25 +48,26 @@ pub fn give_up_privileges(identity: Option<Identity>, keeps: &Retained) -> io::R
     Ok(empty_network)
 }
 
-/// From now on, for this process and all that it starts.
+/// Restricts files and system calls of this process and of its children.
 fn restrict(keeps: &Retained) -> io::Result<()> {
     let mut files = vec![
         (PathBuf::from("/dev/null"), Access::Use),
-        // The file that was opened, whatever its path holds by now.
+        // The opened file, although its path may hold another one by now.
         (format!("/proc/self/fd/{}", keeps.worker.as_raw_fd()).into(), Access::Execute),
     ];
     files.extend(libraries()?.into_iter().map(|directory| (directory, Access::Execute)));
     files.extend(keeps.runtime.map(|directory| (directory.to_owned(), Access::Remove)));
     confine::landlock(&files)?;
-    // The table lets nothing be writable and executable at once; this, on a kernel that has it, neither one after the other.
+    // The table denies memory that is writable and executable at once. Where the kernel supports MDWE, one after the other is
+    // denied as well.
     confine::deny_write_execute();
     confine::limit_processes()?;
     let system_log: &[Allowed] = if keeps.system_log { SYSTEM_LOG } else { &[] };
     seccomp::restrict(ALLOWED.iter().chain(OLD).chain(system_log))
 }
 
-/// Where the dynamic loader and the libraries are that this process runs with. A worker, built with it, finds its own there;
-/// not the files themselves, because an upgrade puts others in their places.
+/// Directories of the dynamic loader and of the libraries of this process. A worker is built with it and finds its own there.
+/// Directories and not files, because an upgrade replaces files.
 pub fn libraries() -> io::Result<BTreeSet<PathBuf>> {
     let own = fs::read_link("/proc/self/exe")?;
     let maps = fs::read_to_string("/proc/self/maps")?;
@@ -176,13 +179,13 @@ pub const ALLOWED: &[Allowed] = &[
     allow("exit_group", libc::SYS_exit_group, Any, "end of a process"),
 ];
 
-/// In the background, in addition.
+/// Calls in the background, in addition.
 pub const SYSTEM_LOG: &[Allowed] = &[
     allow("socket", libc::SYS_socket, OneOf(0, UNIX), "the system log, when its daemon has been restarted"),
     allow("connect", libc::SYS_connect, Any, "the system log; any Unix socket with a path that the user may reach"),
 ];
 
-/// Older forms of calls above, which only this architecture has.
+/// Older forms of the calls above, on this architecture only.
 #[cfg(target_arch = "x86_64")]
 pub const OLD: &[Allowed] = &[
     allow("poll", libc::SYS_poll, Any, "waiting"),

@@ -1,7 +1,7 @@
-//! The runtime directory with the control socket of each tunnel that runs: `NAME.sock`, status only.
+//! Control socket of a running tunnel, `NAME.sock` in the runtime directory. It answers status requests only.
 //!
-//! A tunnel whose service manager gives it a user of its own has a directory of its own, `/run/ethudp/NAME`, in which nobody
-//! else can do anything. All that root starts become the same user, and share `/run/ethudp` itself.
+//! A tunnel with a user of its own has its own directory `/run/ethudp/NAME`, which no other user can write to. All tunnels that
+//! root starts run as one user and share `/run/ethudp`.
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, ErrorKind};
@@ -24,41 +24,41 @@ use crate::Error;
 use crate::service::directory::Directory;
 use crate::service::identity;
 
-/// Longest wait for another start to look whether its tunnel runs.
+/// Longest wait for another start that checks whether its tunnel runs.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// Requests that are taken at a time: a hundred microseconds' worth.
+/// Requests that are accepted at a time, about 100 µs of work.
 const AT_ONCE: usize = 32;
-/// Where the sockets of tunnels are looked for, and one level below: `RUNTIME_DIRECTORY`, or the default.
+/// Runtime directory: `RUNTIME_DIRECTORY`, or the default. Sockets are looked for in it and one level below.
 ///
 /// # Errors
-/// When that is no absolute path.
+/// When `RUNTIME_DIRECTORY` is not an absolute path.
 pub fn directory() -> Result<PathBuf, Error> {
     ask::directory().map_err(Error::configuration)
 }
 
-/// What holds the directories of all tunnels, of which `own` is that of tunnel `name`.
+/// Parent of the directories of all tunnels, where `own` is the directory of tunnel `name`.
 fn root_of<'a>(own: &'a Path, name: &str) -> &'a Path {
     let below = own.file_name().is_some_and(|last| last == name);
     own.parent().filter(|_| below).unwrap_or(own)
 }
 
-/// A tunnel's control socket. Its file is removed with it.
+/// Control socket of a tunnel. Dropping it removes its file.
 pub struct ControlSocket {
-    /// Listens, without blocking.
+    /// Listening socket, non-blocking.
     pub listener: UnixListener,
     path: PathBuf,
 }
 
 impl ControlSocket {
-    /// Binds the socket of tunnel `name`, which is the proof that no other of that name runs.
+    /// Binds the socket of tunnel `name`. Success proves that no other tunnel of that name runs.
     ///
-    /// The directory may belong to the tunnel's user, so all that happens in it happens as that user: what somebody of
-    /// that uid could put there in the way (a link to a file of root's) gains nothing.
+    /// The directory may belong to the tunnel's user, so all work in it is done as that user. Otherwise a process of that user
+    /// could place a link to a file of root there.
     pub fn bind(name: &str, identity: Option<Identity>) -> Result<Self, Error> {
         let directory = self::directory()?;
         let path = directory.join(format!("{name}.sock"));
         let root = root_of(&directory, name);
-        // One of another user, of which only this can be known: whether it answers.
+        // The socket may be another user's. Connecting tells whether a process listens.
         let lives = |other: &PathBuf| *other != path && matches!(try_connect(other), Ok(()) | Err(Errno::EAGAIN));
         if let Some(other) = ask::places(root, name).iter().find(|other| lives(other)) {
             return Err(runs_already(name, other));
@@ -82,7 +82,7 @@ impl ControlSocket {
     fn bind_at(directory: &Path, path: PathBuf) -> Result<Self, Refusal> {
         let _lock = Lock::take(directory.join(".lock"))?;
         match try_connect(&path) {
-            // It takes no more requests at the moment, so it is there.
+            // A full queue of requests proves a listener.
             Ok(()) | Err(Errno::EAGAIN) => return Err(Refusal::Runs),
             Err(Errno::ENOENT) => {}
             Err(Errno::ECONNREFUSED) => fs::remove_file(&path)?,
@@ -105,16 +105,17 @@ fn runs_already(name: &str, socket: &Path) -> Error {
     ))
 }
 
-/// Connects without waiting for a listener that is busy.
+/// Connects without waiting for a busy listener.
 fn try_connect(path: &Path) -> nix::Result<()> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
     connect(socket.as_raw_fd(), &UnixAddr::new(path)?)
 }
 
-/// Held while we look whether a tunnel runs and bind, so that two of one name cannot both find the old socket dead.
+/// Lock that is held from the check whether a tunnel runs until its socket is bound. Without it, two starts of one name could both
+/// find the old socket dead.
 ///
-/// A file that only its owner can open, so that nobody else can hold us up; it goes with the lock.
+/// Only its owner can open the file, so no other user can block a start. The file is removed with the lock.
 struct Lock {
     path: PathBuf,
     _file: Flock<File>,
@@ -125,7 +126,7 @@ impl Lock {
         let start = Instant::now();
         loop {
             let mut options = File::options();
-            // Without waiting for whoever reads a FIFO in its place.
+            // Opening must not wait for a reader of a FIFO in its place.
             let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
             options.write(true).create(true).truncate(false).mode(0o600).custom_flags(flags.bits());
             let in_the_way = || {
@@ -134,14 +135,14 @@ impl Lock {
                     path.display()
                 ))
             };
-            // Where nothing is in the way, the directory is what it cannot be made in.
+            // If no object has that name, the error is about the directory.
             let other = || fs::symlink_metadata(&path).is_ok_and(|there| !there.is_file());
             let file = options.open(&path).map_err(|error| if other() { in_the_way() } else { error })?;
             if !file.metadata()?.is_file() {
                 return Err(in_the_way());
             }
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                // The one before may have removed the file that we opened: then the lock is of no use.
+                // The previous holder may have removed the opened file. A lock on a removed file has no effect.
                 Ok(file)
                     if fs::symlink_metadata(&path)
                         .is_ok_and(|now| file.metadata().is_ok_and(|own| is_same(&own, &now))) =>
@@ -164,18 +165,18 @@ fn is_same(one: &fs::Metadata, other: &fs::Metadata) -> bool {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Removed while it is held; who waits finds out and makes another.
+        // The file is removed while locked. A waiting process notices and creates another.
         let _ = fs::remove_file(&self.path);
     }
 }
 
 impl ControlSocket {
-    /// Where its file is.
+    /// Directory of the socket's file.
     pub fn directory(&self) -> Option<&Path> {
         self.path.parent()
     }
 
-    /// Some of those who ask, and their users; the others wait for the next time.
+    /// Accepts up to [`AT_ONCE`] requests, each with its user. The others stay in the queue.
     pub fn accept_some(&self) -> impl Iterator<Item = (UnixStream, u32)> {
         let streams = (0..AT_ONCE).map_while(|_| self.listener.accept().ok()).map(|(stream, _)| stream);
         streams.filter_map(|stream| {
@@ -187,12 +188,12 @@ impl ControlSocket {
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        // Nothing is left to be told when this fails.
+        // A failure here has no consequence that could be reported.
         let _ = fs::remove_file(&self.path);
     }
 }
 
-/// Why a control socket was not bound.
+/// Reason why a control socket was not bound.
 enum Refusal {
     Runs,
     Io(io::Error),
@@ -204,7 +205,7 @@ impl From<io::Error> for Refusal {
     }
 }
 
-/// Creates the directory if it is missing, for `identity`, as tmpfiles.d does.
+/// Creates a missing directory for `identity`, as tmpfiles.d does.
 fn create(directory: &Path, identity: Option<Identity>) -> io::Result<()> {
     match DirBuilder::new().mode(0o750).create(directory) {
         Ok(()) => {}
@@ -212,7 +213,7 @@ fn create(directory: &Path, identity: Option<Identity>) -> io::Result<()> {
         Err(error) => return Err(error),
     }
     let Some(identity) = identity else { return Ok(()) };
-    // Another directory of root's could have been moved into its place, and would be given away.
+    // If the parent lets another user rename entries, another directory of root could be in its place and would be given away.
     if let Some(flaw) = Directory::open(directory.parent().unwrap_or(Path::new("/")))?.foreign_renamer(identity.uid)? {
         let _ = fs::remove_dir(directory);
         return Err(io::Error::other(flaw));
@@ -220,23 +221,23 @@ fn create(directory: &Path, identity: Option<Identity>) -> io::Result<()> {
     let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
     let made = File::options().read(true).custom_flags(flags.bits()).open(directory)?;
     fchown(&made, Some(identity.uid), Some(readers(identity)))?;
-    // Whatever the umask has taken; and the users of all tunnels of the unit pass through the usual one.
+    // Restores bits that the umask cleared. The users of all tunnels of the unit pass through the default directory.
     let mode = if directory == Path::new(ask::DEFAULT) { 0o1751 } else { 0o750 };
     made.set_permissions(Permissions::from_mode(mode))
 }
 
-/// The group that may ask for the status; the user's own where there is none for it.
+/// Group that may ask for the status; the user's own group where the status group does not exist.
 fn readers(identity: Identity) -> u32 {
     identity::status_group().unwrap_or(identity.gid)
 }
 
-/// For as long as this lives, files are used as another user.
+/// Effective user of file operations until this is dropped.
 struct EffectiveUser(bool);
 
 impl EffectiveUser {
     fn become_user(identity: Option<Identity>) -> io::Result<Self> {
         if let Some(identity) = identity {
-            // The socket is made with this group.
+            // The socket is created with this group.
             setegid(Gid::from_raw(readers(identity)))?;
             seteuid(Uid::from_raw(identity.uid))?;
         }

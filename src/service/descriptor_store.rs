@@ -1,4 +1,4 @@
-//! What the service manager has kept for us while we were not running (`sd_listen_fds(3)`, `FileDescriptorStoreMax=`).
+//! Descriptors that the service manager keeps while the tunnel does not run (`sd_listen_fds(3)`, `FileDescriptorStoreMax=`).
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -7,38 +7,38 @@ use privsep::sys::process;
 
 /// Name under which the queue of the TAP is stored.
 pub const TAP: &str = "tap-0";
-/// Descriptors that are taken at most; the unit has room for eight.
+/// Most descriptors that are accepted. The unit has room for eight.
 const MOST: u16 = 64;
 
-/// Beginning of the name under which [`Starts`] are stored. The descriptor is one of `/dev/null`: the name alone counts, which nothing
-/// but the service manager keeps over a start.
+/// Prefix of the name under which [`Starts`] are stored. The descriptor is one of `/dev/null`; only its name matters. The service
+/// manager is the only place that keeps it over a start.
 const STARTS: &str = "starts";
 
-/// Why the tunnel has ended to be started again.
+/// Cause of an end after which the tunnel is started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// It failed.
+    /// A failure.
     Failure,
-    /// Its helper had ended.
+    /// The helper had ended.
     Helper,
-    /// Its interface was not in its bridge.
+    /// The interface was not in its bridge.
     Bridge,
-    /// Its interface lacked an address.
+    /// The interface lacked an address.
     Address,
-    /// The device of a path was there, or had been made anew.
+    /// The device of a path appeared, or was created again.
     Device,
     /// A path lacked an address or a route.
     Path,
-    /// The name of a path may have had another address.
+    /// The name of a path may have a new address.
     Name,
 }
 
 impl Cause {
-    /// All causes, each at its own number.
+    /// All causes, in the order of their numbers.
     pub const ALL: [Self; 7] =
         [Self::Failure, Self::Helper, Self::Bridge, Self::Address, Self::Device, Self::Path, Self::Name];
 
-    /// The word for it in the name of a descriptor.
+    /// Word of the cause in the name of a descriptor.
     fn word(self) -> &'static str {
         match self {
             Self::Failure => "failure",
@@ -52,36 +52,36 @@ impl Cause {
     }
 }
 
-/// Ends in a row that have asked for another start, of each cause.
+/// Number of consecutive ends with a restart, by cause.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Starts([u32; Cause::ALL.len()]);
 
 impl Starts {
-    /// How many have had this cause.
+    /// Number for this cause.
     pub fn of(self, cause: Cause) -> u32 {
         self.0[cause as usize]
     }
 
-    /// The same with one more of this cause.
+    /// Copy with one more of this cause.
     pub fn and(mut self, cause: Cause) -> Self {
         self.0[cause as usize] = self.of(cause).saturating_add(1);
         self
     }
 
-    /// The same with none of this cause.
+    /// Copy with none of this cause.
     pub fn without(mut self, cause: Cause) -> Self {
         self.0[cause as usize] = 0;
         self
     }
 
-    /// The name under which they are stored; `None` where there are none.
+    /// Name under which the numbers are stored; `None` if all are 0.
     pub fn name(self) -> Option<String> {
         let some = Cause::ALL.into_iter().filter(|&cause| self.of(cause) > 0);
         let words: Vec<_> = some.map(|cause| format!("-{}-{}", self.of(cause), cause.word())).collect();
         (!words.is_empty()).then(|| STARTS.to_owned() + &words.concat())
     }
 
-    /// From such a name; what is not understood counts for nothing.
+    /// Parses such a name. Unknown words and numbers are ignored.
     fn from_name(name: &str) -> Option<Self> {
         let words: Vec<_> = name.strip_prefix(STARTS)?.strip_prefix('-')?.split('-').collect();
         let mut starts = Self::default();
@@ -95,17 +95,16 @@ impl Starts {
     }
 }
 
-/// What was stored.
+/// Descriptors that were stored.
 #[derive(Default)]
 pub struct StoredDescriptors {
     /// The queue of the TAP.
     pub tap: Option<OwnedFd>,
-    /// Ends in a row that have asked for another start.
+    /// Numbers of consecutive ends with a restart.
     pub starts: Starts,
 }
 
-/// Takes what is stored, and closes everything else that the parent process has left open. Only for the first lines of
-/// `main`.
+/// Takes the stored descriptors and closes all others that the parent process left open. Only for the first lines of `main`.
 pub fn take() -> io::Result<StoredDescriptors> {
     let variable = |name| std::env::var(name).ok();
     let names = names(
@@ -116,7 +115,7 @@ pub fn take() -> io::Result<StoredDescriptors> {
     );
     let (names, count) = match names {
         Ok(all) => all,
-        // Of no use, so none stays open.
+        // Descriptors of an unknown meaning are closed.
         Err(error) => return process::take_inherited(0).and(Err(io::Error::other(error))),
     };
     let descriptors = process::take_inherited(count)?;
@@ -131,7 +130,7 @@ pub fn take() -> io::Result<StoredDescriptors> {
     Ok(stored)
 }
 
-/// The names of the descriptors that are for process `own`, and how many these are.
+/// Names of the descriptors for process `own`, and their number.
 fn names(pid: Option<&str>, count: Option<&str>, names: Option<&str>, own: u32) -> Result<(Vec<String>, u16), String> {
     let (Some(pid), Some(count)) = (pid, count) else { return Ok((Vec::new(), 0)) };
     let pid: u32 = pid.parse().map_err(|_| format!("LISTEN_PID={pid:?}: must be a process id"))?;
@@ -154,7 +153,7 @@ mod tests {
         assert_eq!(starts.name().unwrap(), "starts-1-device-2-name");
         assert_eq!(Starts::from_name("starts-1-device-2-name"), Some(starts));
         assert_eq!(starts.without(Cause::Device).without(Cause::Name).name(), None);
-        // A name that systemd takes: no colon, no control character, at most 255 bytes (`sd_pid_notify_with_fds(3)`).
+        // systemd accepts names without colons and control characters, of at most 255 bytes (`sd_pid_notify_with_fds(3)`).
         let most = Starts([u32::MAX; Cause::ALL.len()]);
         let name = most.name().unwrap();
         assert!(name.len() <= 255 && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':'), "{name}");

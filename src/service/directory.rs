@@ -1,6 +1,7 @@
-//! A directory that was opened once, in which files are then made, replaced and read by its descriptor. Its path may lead
-//! elsewhere a moment later, and so may a name in it: so no name is followed if it is a link. A new file has no name until it is
-//! whole, and a random one where the file system knows no files without a name.
+//! Opened directory, in which files are created, replaced and read by its descriptor.
+//!
+//! The path of the directory, and names in it, may lead elsewhere a moment later, so links are never followed. A new file has no
+//! name until it is complete; where the file system lacks `O_TMPFILE`, it has a random name.
 
 use std::fs::{File, Metadata, Permissions};
 use std::io::{self, ErrorKind, Write};
@@ -15,17 +16,17 @@ use nix::unistd::{UnlinkatFlags, geteuid, linkat, unlinkat};
 
 use super::files;
 
-/// A directory, open.
+/// Opened directory.
 pub struct Directory {
     descriptor: OwnedFd,
     path: PathBuf,
 }
 
 impl Directory {
-    /// Opens a directory. Its path may be a link, which is followed here and never again.
+    /// Opens a directory. The path may be a link, which is followed only here.
     ///
     /// # Errors
-    /// Also when the path is no directory.
+    /// Also when the path is not a directory.
     pub fn open(path: &Path) -> io::Result<Self> {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
@@ -33,24 +34,25 @@ impl Directory {
         Ok(Self { descriptor, path: path.to_owned() })
     }
 
-    /// Its path, for messages.
+    /// Path of the directory, for messages.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The flaw by which a user other than root and us could exchange files in it. The sticky bit does not help: a user who may
-    /// make files can put one in the way.
+    /// Flaw by which a user other than root and the caller could replace files in the directory. The sticky bit does not help,
+    /// because a user who can create files can occupy a name first.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// When the kernel does not return owner and mode.
     pub fn foreign_hand(&self) -> io::Result<Option<String>> {
         self.foreign(geteuid().as_raw(), |_| false)
     }
 
-    /// The flaw by which a user other than root and this one could rename root's files in it: none where the sticky bit is set.
+    /// Flaw by which a user other than root and `user` could rename root's files in the directory. With the sticky bit there is
+    /// none.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// When the kernel does not return owner and mode.
     pub fn foreign_renamer(&self, user: u32) -> io::Result<Option<String>> {
         self.foreign(user, |mode| mode & 0o1000 != 0)
     }
@@ -74,10 +76,10 @@ impl Directory {
         }))
     }
 
-    /// Opens a file in it to read, without waiting and without following a link.
+    /// Opens a file to read, without waiting and without following a link.
     ///
     /// # Errors
-    /// Also when it is no file.
+    /// Also when the entry is not a regular file.
     pub fn file(&self, name: &str) -> io::Result<(File, Metadata)> {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
         let file = openat(&self.descriptor, name, flags, Mode::empty()).map_err(|error| match error {
@@ -87,19 +89,18 @@ impl Directory {
         files::regular(File::from(file))
     }
 
-    /// Makes a file of these parts under a name that no other has, and has all of it on the disk; no part of it can be seen
-    /// under that name before.
+    /// Creates a file of these parts under a free name, and syncs it to disk. The name appears only when the file is complete.
     ///
     /// # Errors
-    /// `AlreadyExists` where the name is taken.
+    /// `AlreadyExists` if the name exists.
     pub fn create(&self, name: &str, parts: &[&[u8]], mode: u32) -> io::Result<()> {
         self.new_file()?.fill(parts, mode, None)?.create(name)
     }
 
-    /// Puts a file of these parts in the place of the one that was read as `old`, with its owner and mode.
+    /// Replaces the file that was read as `old` by a file of these parts, with the same owner and mode.
     ///
     /// # Errors
-    /// Also where another file has come into its place meanwhile; then that stays.
+    /// Also when the file has been changed or replaced meanwhile. Then it stays.
     pub fn replace(&self, name: &str, parts: &[&[u8]], old: &Metadata) -> io::Result<()> {
         self.new_file()?.fill(parts, old.mode() & 0o777, Some((old.uid(), old.gid())))?.replace(name, old)
     }
@@ -107,13 +108,13 @@ impl Directory {
     /// Removes a file.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// When the kernel refuses.
     pub fn remove(&self, name: &str) -> io::Result<()> {
         unlinkat(&self.descriptor, name, UnlinkatFlags::NoRemoveDir)?;
         Ok(())
     }
 
-    /// An empty file, of which nothing is left if this program is killed; or one with a name where that cannot be.
+    /// Creates an empty file. It vanishes if the program is killed, except where the file system requires a name.
     fn new_file(&self) -> io::Result<New<'_>> {
         let flags = OFlag::O_WRONLY | OFlag::O_TMPFILE | OFlag::O_CLOEXEC;
         match openat(&self.descriptor, ".", flags, Mode::from_bits_truncate(0o600)) {
@@ -130,13 +131,13 @@ impl Directory {
         Ok(New { directory: self, file: file.into(), name: Some(name) })
     }
 
-    /// Has its entries on the disk.
+    /// Syncs the entries of the directory to disk.
     fn sync(&self) -> io::Result<()> {
         File::from(self.descriptor.try_clone()?).sync_all()
     }
 }
 
-/// A new file; its random name, if it has one, goes with this.
+/// New file. Its random name, if it has one, is removed on drop.
 struct New<'a> {
     directory: &'a Directory,
     file: File,
@@ -144,7 +145,7 @@ struct New<'a> {
 }
 
 impl New<'_> {
-    /// Has these parts in it, and all of it on the disk.
+    /// Writes these parts and syncs them to disk.
     fn fill(mut self, parts: &[&[u8]], mode: u32, owner: Option<(u32, u32)>) -> io::Result<Self> {
         parts.iter().try_for_each(|part| self.file.write_all(part))?;
         let made = self.file.metadata()?;
@@ -178,7 +179,7 @@ impl New<'_> {
         self.directory.sync()
     }
 
-    /// Gives it a name that no other has: by the descriptor, because a random name may be another file's by now.
+    /// Links the file to a free name, by its descriptor: a random name may be another file's by now.
     fn link(&self, name: &str) -> nix::Result<()> {
         let own = format!("/proc/self/fd/{}", self.file.as_raw_fd());
         let directory = &self.directory.descriptor;
@@ -194,7 +195,7 @@ impl Drop for New<'_> {
     }
 }
 
-/// A name that no file had, and what was made with it.
+/// A name that was free, and the result of `make` with it.
 fn with_random_name<T>(make: impl Fn(&str) -> nix::Result<T>) -> io::Result<(String, T)> {
     loop {
         let mut random = [0; 8];
@@ -208,7 +209,7 @@ fn with_random_name<T>(make: impl Fn(&str) -> nix::Result<T>) -> io::Result<(Str
     }
 }
 
-/// What to do about a file that could not be made.
+/// Advice for a file that could not be created.
 pub fn remedy(error: &io::Error, directory: &Path) -> String {
     match error.kind() {
         ErrorKind::NotFound => {
@@ -230,7 +231,7 @@ mod tests {
 
     use super::*;
 
-    /// Runs this with a new directory.
+    /// Calls `run` with a new directory.
     fn with_directory(name: &str, run: impl FnOnce(&Path, &Directory)) {
         let path = std::env::temp_dir().join(format!("ethudp-directory-{}-{name}", std::process::id()));
         fs::create_dir(&path).unwrap();
@@ -261,7 +262,7 @@ mod tests {
         });
     }
 
-    /// A process that is killed leaves what the directory shows at that moment.
+    /// The state of the directory at this moment is what a killed process would leave.
     #[test]
     fn a_file_has_no_name_until_it_is_whole() {
         with_directory("unnamed", |path, directory| {
@@ -272,7 +273,7 @@ mod tests {
         });
     }
 
-    /// An attacker who can write to the directory puts a link to another file in the place of each that appears in it.
+    /// An attacker who can write to the directory replaces each file that appears in it by a link to another file.
     #[test]
     fn a_race_of_links_changes_no_other_file() {
         let (least, limit) = (50, Duration::from_secs(30));

@@ -1,4 +1,4 @@
-//! Where the other two executables are: never found by PATH or environment.
+//! Paths of the other two executables. PATH and environment have no influence.
 
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
@@ -9,18 +9,18 @@ use nix::fcntl::OFlag;
 use crate::Error;
 use crate::error::Context;
 
-/// Where an installed supervisor is.
+/// Directory of an installed supervisor.
 const BINDIR: &str = match option_env!("ETHUDP_BINDIR") {
     Some(directory) => directory,
     None => "/usr/bin",
 };
-/// Where the executables of an installed supervisor are.
+/// Directory of the executables of an installed supervisor.
 const LIBEXECDIR: &str = match option_env!("ETHUDP_LIBEXECDIR") {
     Some(directory) => directory,
     None => "/usr/libexec/ethudp",
 };
 
-/// Opened executables: what is run later is what was there at the start.
+/// Opened executables. Later starts run these files, although their paths may hold others by then.
 pub struct Executables {
     /// `ethudp-helper`.
     pub helper: File,
@@ -28,14 +28,15 @@ pub struct Executables {
     pub worker: File,
 }
 
-/// Opens both; beside our own executable when that is not the installed one.
+/// Opens both executables; beside our own executable when that is not the installed one.
 pub fn open() -> Result<Executables, Error> {
     let own = std::env::current_exe().context(|| "own executable".into())?;
     let beside = own.parent().unwrap_or(Path::new("/"));
     let directory = if beside == Path::new(BINDIR) { PathBuf::from(LIBEXECDIR) } else { beside.to_owned() };
     let open = |name: &str| {
         let path = directory.join(name);
-        // To execute only: what we cannot read, the kernel lets nobody of our uid trace, from the exec on.
+        // `O_PATH` suffices to execute. The kernel makes a process of an unreadable executable non-dumpable, so no process of our
+        // uid can trace it.
         let execute = File::options().read(true).custom_flags(OFlag::O_PATH.bits()).open(&path);
         execute.context(|| format!("executable {}", path.display()))
     };

@@ -1,9 +1,10 @@
-//! Files that a configuration is read from. The program may run as root, and another user may have put something else in their
-//! place: so opening one never waits, and owner and mode are taken from the descriptor. Files are written by
-//! [`super::directory`] alone.
+//! Files of a configuration.
 //!
-//! Directories are not looked at to read: who could exchange a file in one cannot make it root's, or give it a mode that it has
-//! not.
+//! The program may run as root, and another user may have put another object in place of a file. So opening never waits, and owner
+//! and mode are read from the descriptor. Only [`super::directory`] writes files.
+//!
+//! The directories of files that are read are not checked: a user who can replace a file in a directory cannot give the new one to
+//! root, or set a mode that the user's own file does not have.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
@@ -18,25 +19,25 @@ use crate::service::identity;
 /// Longest text in bytes.
 const LONGEST: u64 = 1 << 20;
 
-/// Opens a file to read, without waiting: what is no file, as a FIFO, is refused.
+/// Opens a regular file to read, without waiting. Other objects, as a FIFO, are refused.
 pub fn open(path: &Path) -> io::Result<(File, Metadata)> {
     let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let file = File::options().read(true).custom_flags(flags.bits()).open(path)?;
     regular(file)
 }
 
-/// What was opened, if it is a file.
+/// The opened file, if it is a regular one.
 pub fn regular(file: File) -> io::Result<(File, Metadata)> {
     let metadata = file.metadata()?;
     if metadata.is_file() { Ok((file, metadata)) } else { Err(io::Error::other("is not a file")) }
 }
 
-/// The text of a file, and what the file is.
+/// Text and metadata of a file.
 pub fn text(path: &Path) -> io::Result<(String, Metadata)> {
     read(open(path)?)
 }
 
-/// The text of a file that was opened.
+/// Text of an opened file, with its metadata.
 pub fn read((file, metadata): (File, Metadata)) -> io::Result<(String, Metadata)> {
     let mut text = String::new();
     if file.take(LONGEST + 1).read_to_string(&mut text)? as u64 > LONGEST {
@@ -45,10 +46,11 @@ pub fn read((file, metadata): (File, Metadata)) -> io::Result<(String, Metadata)
     Ok((text, metadata))
 }
 
-/// Entries of a directory that are looked at.
+/// Most entries of a directory that are read.
 pub const MOST: usize = 1000;
 
-/// Has a look at each file of a directory whose name has this extension, of its first [`MOST`] entries. Returns whether there are more.
+/// Calls `look` for each file with this extension among the first [`MOST`] entries of a directory. Returns whether there are more
+/// entries.
 pub fn each(directory: &Path, extension: &str, mut look: impl FnMut(&Path, io::Result<(String, Metadata)>)) -> bool {
     let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
     let mut entries = fs::read_dir(directory).into_iter().flatten();
@@ -60,7 +62,7 @@ pub fn each(directory: &Path, extension: &str, mut look: impl FnMut(&Path, io::R
     entries.next().is_some()
 }
 
-/// The flaw by which a user other than root and us could have written this file.
+/// Flaw by which a user other than root and the caller could have written this file.
 pub fn foreign_hand(metadata: &Metadata) -> Option<String> {
     let (owner, mode) = (metadata.uid(), metadata.mode());
     if owner != 0 && owner != geteuid().as_raw() {
@@ -72,7 +74,7 @@ pub fn foreign_hand(metadata: &Metadata) -> Option<String> {
         .then(|| format!("has mode {:04o}; must be writable for its owner only (`chmod go-w`)", mode & 0o7777))
 }
 
-/// The flaw by which a user other than root and the tunnels' could read or have written this secret.
+/// Flaw by which a user other than root and the tunnels' users could have read or written this secret.
 pub fn foreign_eye(metadata: &Metadata) -> Option<String> {
     let owner = metadata.uid();
     if metadata.mode() & 0o137 == 0 && !identity::may_own_keys(owner) {

@@ -1,4 +1,4 @@
-//! Who we are, and whom the processes become.
+//! Identity of this process, and of the processes that it starts.
 
 use ethudp_status::USER;
 use nix::unistd::{Group, Uid, User, getegid, geteuid};
@@ -8,10 +8,10 @@ use privsep::ipc::Identity;
 use crate::Error;
 use crate::error::Context;
 
-/// Who may ask for the status, and read no key.
+/// Group that may ask for the status, but may not read keys.
 const STATUS_GROUP: &str = "ethudp-status";
 
-/// Whom to become; `None` when started without root, with the capabilities that are needed.
+/// Identity to change to; `None` when started without root but with the needed capabilities.
 pub fn choose(user: Option<&str>) -> Result<Option<Identity>, Error> {
     if geteuid().is_root() {
         return look_up(user.unwrap_or(USER)).map(Some);
@@ -31,16 +31,16 @@ pub fn choose(user: Option<&str>) -> Result<Option<Identity>, Error> {
     Ok(None)
 }
 
-/// Whether this process can start a tunnel: it is root's, or has the capabilities that are needed.
+/// Whether this process can start a tunnel: it runs as root, or has the needed capabilities.
 ///
 /// # Errors
-/// Where the kernel does not tell.
+/// When the kernel does not return the capabilities.
 pub fn has_powers() -> Result<bool, Error> {
     Ok(geteuid().is_root() || confine::has_ambient_network_capabilities().context(|| "capabilities".into())?)
 }
 
-/// Whom a process of root becomes that needs no power at all: the user of root's tunnels, where there is one, else the kernel's
-/// own nobody (`DEFAULT_OVERFLOWUID`). `None` without root, and where root may not become another user.
+/// Identity for a process of root that needs no privilege: the user of root's tunnels if it exists, else the kernel's overflow user
+/// (`DEFAULT_OVERFLOWUID`). `None` without root, and where root may not change the user.
 pub fn without_powers() -> Option<Identity> {
     const NOBODY: Identity = Identity { uid: 65_534, gid: 65_534 };
     let may = geteuid().is_root() && may_become_user().unwrap_or(true);
@@ -60,27 +60,27 @@ fn look_up(name: &str) -> Result<Identity, Error> {
     Ok(Identity { uid: user.uid.as_raw(), gid: user.gid.as_raw() })
 }
 
-/// A user, with the name where there is one.
+/// User id with its name, if it has one.
 pub fn user_name(user: u32) -> String {
     let known = User::from_uid(Uid::from_raw(user)).ok().flatten();
     known.map_or_else(|| format!("user {user}"), |known| format!("user {} ({user}), as after `chown {0}`", known.name))
 }
 
-/// Whether a key file may belong to this user: root, ourselves, or the user that root's tunnels become.
+/// Whether a key file may belong to this user: root, the caller, or the user of root's tunnels.
 pub fn may_own_keys(owner: u32) -> bool {
     let tunnel_user = || User::from_name(USER).ok().flatten().is_some_and(|user| user.uid.as_raw() == owner);
     Uid::from_raw(owner).is_root() || owner == geteuid().as_raw() || tunnel_user()
 }
 
-/// Whether a group may read keys: root's, our own, the one of the user that root's tunnels become. Not the one that may ask for
-/// the status, be it our own.
+/// Whether this group may read keys: root's, the caller's own, or the group of the user of root's tunnels. The status group may
+/// not, even as the caller's own group.
 pub fn may_read_keys(group: u32) -> bool {
     let shared = || Group::from_name(USER).ok().flatten().is_some_and(|shared| shared.gid.as_raw() == group);
     let own = group == getegid().as_raw() && status_group() != Some(group);
     group == 0 || own || shared()
 }
 
-/// The group whose members may ask tunnels for their status, where there is one.
+/// Id of the group that may ask tunnels for their status, if it exists.
 pub fn status_group() -> Option<u32> {
     Group::from_name(STATUS_GROUP).ok().flatten().map(|group| group.gid.as_raw())
 }

@@ -1,5 +1,4 @@
-//! The process and what is around it on this host: how it was started and by whom, where it listens, whom it becomes, and what
-//! is left to it then. Nothing here knows what a tunnel is.
+//! The process on its host: its start, identity, control socket, files and confinement. This module knows no tunnels.
 
 pub mod confine;
 pub mod control_socket;

@@ -1,4 +1,4 @@
-//! The networks that this host reaches already: addresses of its interfaces, and routes of its main table.
+//! Networks that this host already reaches: addresses of its interfaces, and routes of its main table.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -11,35 +11,35 @@ use nix::sys::socket::{
 };
 use privsep::netlink::{Message, attributes, messages};
 
-/// Routes that are looked at: a router of the Internet has a million, which would take a second at each start.
+/// Most routes that are read. An Internet router has a million, which would take a second at each start.
 pub const MOST: usize = 20_000;
 /// Length of a `struct rtmsg`: family, lengths of destination and source, TOS, table, protocol, scope, type, flags.
 const RTMSG: usize = 12;
 
-/// A network, or one address, that is in use.
+/// Network or single address in use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsedNetwork {
-    /// Address and prefix length: of an interface, or of a route's destination.
+    /// Address and prefix length, of an interface or of the destination of a route.
     pub network: (IpAddr, u8),
-    /// The interface, as far as there is one.
+    /// Name of the interface; empty if there is none.
     pub interface: String,
-    /// Whether it is a route.
+    /// Whether this is a route.
     pub route: bool,
 }
 
-/// The networks of this host.
+/// Networks of this host.
 #[derive(Debug, Default)]
 pub struct Networks {
-    /// All that were looked at.
+    /// All networks that were read.
     pub known: Vec<UsedNetwork>,
-    /// There are more than [`MOST`] routes, and the others were not looked at.
+    /// Whether reading stopped at [`MOST`] routes.
     pub cut: bool,
 }
 
-/// All of them but the default routes and what belongs to each link (`fe80::/10`, multicast).
+/// Reads all networks except default routes, `fe80::/10` and multicast, which every link has.
 ///
 /// # Errors
-/// What the kernel says.
+/// When the kernel does not return addresses or routes.
 pub fn all() -> io::Result<Networks> {
     let (mut known, mut names) = (Vec::new(), Vec::new());
     for own in getifaddrs()? {
@@ -82,7 +82,7 @@ fn ones(mask: IpAddr) -> u8 {
 /// Destination of a route, and the index of its interface.
 type Route = ((IpAddr, u8), Option<u32>);
 
-/// The unicast routes of the main table, and whether there are more than were looked at.
+/// Unicast routes of the main table, and whether reading stopped at [`MOST`].
 fn routes() -> io::Result<(Vec<Route>, bool)> {
     let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
     let mut request = vec![0; 16 + RTMSG];
@@ -105,7 +105,7 @@ fn routes() -> io::Result<(Vec<Route>, bool)> {
     Ok((found, true))
 }
 
-/// An `RTM_NEWROUTE`, if it is a unicast route of the main table to more than nothing.
+/// Parses an `RTM_NEWROUTE`. `None` unless it is a unicast route of the main table with a destination.
 fn route(message: &[u8]) -> Option<Route> {
     let (info, all) = message.split_at_checked(RTMSG)?;
     let attribute = |wanted| attributes(all).find(|(name, _)| *name == wanted).map(|(_, value)| value);
@@ -140,12 +140,12 @@ pub fn of((address, prefix): (IpAddr, u8)) -> (IpAddr, u8) {
     (network, prefix)
 }
 
-/// For people, as in `10.8.0.0/24`.
+/// Text for people, as `10.8.0.0/24`.
 pub fn text((address, prefix): (IpAddr, u8)) -> String {
     format!("{address}/{prefix}")
 }
 
-/// Whether an address of an interface is the address of this socket.
+/// Whether an interface address equals the address of this socket.
 pub fn same_address(own: &SockaddrStorage, local: &SocketAddr) -> bool {
     let v4 = own.as_sockaddr_in().map(|own| IpAddr::from(own.ip()));
     let v6 = own.as_sockaddr_in6().map(|own| IpAddr::from(own.ip()));

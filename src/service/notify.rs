@@ -1,7 +1,7 @@
 //! Readiness and status for systemd (`sd_notify(3)`).
 //!
-//! The socket is connected while it can still be reached: later the process is in an empty network namespace, where an
-//! abstract address would no longer be found. So the words are the crate's, and the connection is ours.
+//! The socket is connected at the start. Later the process is in an empty network namespace, which hides abstract addresses. The
+//! crate `sd_notify` formats messages; this module sends them.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
@@ -15,16 +15,16 @@ use sd_notify::NotifyState;
 
 use crate::log;
 
-/// How long a manager that is busy is waited for with what it must know.
+/// Longest wait for a busy manager to take a message that it must have.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Shortest time from one sign of life to the next: whoever wants more would have nothing else done.
+/// Shortest interval of keep-alive messages. A shorter one would leave no time for other work.
 const OFTEN: Duration = Duration::from_millis(10);
 
-/// A connection to the service manager, or none.
+/// Connection to the service manager, if there is one.
 pub struct Notify {
     socket: Option<UnixDatagram>,
-    /// How often it wants to hear that we live (`WatchdogSec=`), and when next.
+    /// Interval of keep-alive messages (a third of `WatchdogSec=`), and time of the next.
     watchdog: Option<(Duration, Instant)>,
 }
 
@@ -46,12 +46,12 @@ impl Notify {
                 |error| log::warning(&format!("NOTIFY_SOCKET={shown}: {error}; the service manager is told nothing"));
             connect(name).map_err(told).ok()
         });
-        // Thrice within the limit, so that a late one does no harm.
+        // A third of the limit, so that a late message does no harm.
         let watchdog = sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero());
         Self { socket, watchdog: watchdog.map(|limit| ((limit / 3).max(OFTEN), Instant::now())) }
     }
 
-    /// The test in the place of a service manager.
+    /// For a test that acts as service manager.
     #[cfg(test)]
     pub fn to(socket: UnixDatagram) -> Self {
         Self { socket: Some(socket), watchdog: None }
@@ -62,8 +62,8 @@ impl Notify {
         self.socket.is_some()
     }
 
-    /// Has the service manager keep a descriptor under this name in the place of what it has kept so far; without one, only
-    /// forget that.
+    /// Has the service manager keep a descriptor under this name, in place of the previous one. `None` only removes the previous
+    /// one.
     pub fn store(&self, name: &str, descriptor: Option<OwnedFd>) {
         let name = format!("FDNAME={name}");
         let tell = |order, descriptor| self.tell(&[NotifyState::Custom(order), NotifyState::Custom(&name)], descriptor);
@@ -73,7 +73,7 @@ impl Notify {
         }
     }
 
-    /// Says that we live, if that is due; returns when it is next.
+    /// Sends a keep-alive message if it is due. Returns the time of the next one.
     pub fn keep_alive(&mut self, now: Instant) -> Option<Instant> {
         let (interval, due) = self.watchdog?;
         if now < due {
@@ -84,19 +84,19 @@ impl Notify {
         Some(now + interval)
     }
 
-    /// Has the manager wait so long for the next such message, or for readiness, before it takes the start for one that hangs.
+    /// Has the manager wait `time` for the next such message or for readiness, before it considers the start as hung.
     pub fn extend_timeout(&self, time: Duration) {
         self.send(&NotifyState::ExtendTimeoutUsec(u32::try_from(time.as_micros()).unwrap_or(u32::MAX)));
     }
 
-    /// Says something; false when the manager does not take it now, which is no reason to stop.
+    /// Sends a state without waiting. Returns false when the manager does not take it now, which is no reason to stop.
     pub fn send(&self, state: &NotifyState<'_>) -> bool {
         let text = state.to_string();
         let send = |socket: &UnixDatagram| scm::send(socket.as_fd(), text.as_bytes(), &[], MsgFlags::MSG_DONTWAIT);
         self.socket.as_ref().is_some_and(|socket| send(socket).is_ok())
     }
 
-    /// Says in one message what the manager must know, waiting for it a little.
+    /// Sends states that the manager must have in one message, and waits up to [`PATIENCE`].
     pub fn tell(&self, states: &[NotifyState<'_>], descriptor: Option<BorrowedFd<'_>>) {
         let Some(socket) = &self.socket else { return };
         let lines: Vec<_> = states.iter().map(ToString::to_string).collect();

@@ -1,4 +1,4 @@
-//! A status put together from what the supervisor knows.
+//! Collects a status from the state of the supervisor.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use crate::log;
 use crate::supervise::renewal::late::{Absent, Watch};
 use crate::tunnel::{Secure, Tunnel, cipher, keys};
 
-/// What it means that there is no helper.
+/// Consequence of a missing helper.
 const HELPER_ENDED: &str = "the helper has ended: a worker that dies cannot be replaced";
 
-/// What a status is made from.
+/// Input of a status.
 pub struct Facts<'a> {
     pub tunnel: &'a Tunnel,
     pub interface: &'a str,
@@ -29,34 +29,34 @@ pub struct Facts<'a> {
     pub addresses: Vec<(String, String)>,
     /// MTU of each path's underlay.
     pub underlay_mtus: Vec<Option<u32>>,
-    /// Longest datagram in bytes that leaves whole, on the secure wire.
+    /// Length in bytes of the longest datagram that leaves in one piece, on the secure wire.
     pub longest: Option<u16>,
     pub state: &'a State,
     pub uptime: Duration,
-    /// Why the local side does not work.
+    /// Fault of the local side.
     pub local: Option<String>,
-    /// Why it carries less than it should.
+    /// Reason why the local side carries less than it should.
     pub limit: Option<String>,
-    /// What is known of each path besides its report.
+    /// Knowledge about each path in addition to its report.
     pub seen: Vec<Seen>,
-    /// What only a new start can open.
+    /// Faults that only a new start removes.
     pub late: Option<&'a Watch>,
-    /// What keeps a session from coming about.
+    /// Fault that prevents a session.
     pub trouble: Option<Trouble>,
-    /// Why the active path is not up, as far as that can be told.
+    /// Reason why the active path is not up, if known.
     pub not_up: Option<String>,
-    /// Of frames that go round in a circle.
+    /// Sentence about looping frames.
     pub storm: Option<&'static str>,
 }
 
-/// What the supervisor has seen of a path.
+/// Observations of the supervisor on a path.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Seen {
     pub last_rx: Option<Duration>,
     pub mismatch: Option<Mismatch>,
 }
 
-/// Puts a status together.
+/// Collects a status.
 pub fn collect(facts: Facts<'_>) -> Status {
     let Confinement { landlock_abi, mdwe, seccomp } = facts.confinement;
     let active = usize::from(facts.state.active);
@@ -74,7 +74,7 @@ pub fn collect(facts: Facts<'_>) -> Status {
     let (state, reason) = match (facts.worker, paths.get(active)) {
         (None, _) => (status::State::Starting, None),
         _ if facts.local.is_some() => (status::State::LocalDown, facts.local),
-        // Nobody need answer a mirror.
+        // A mirror needs no answer.
         _ if !facts.tunnel.is_answered() => (status::State::Up, facts.storm.map(Into::into).or(facts.limit)),
         (_, path) => {
             let mismatch = seen(active).mismatch.map(|mismatch| mismatch.sentence(facts.tunnel));
@@ -89,14 +89,14 @@ pub fn collect(facts: Facts<'_>) -> Status {
                     (state, reason)
                 }
                 Some(trouble) => (status::State::Mismatch, Some(trouble_sentence(trouble))),
-                // A path that has been up is not, before a session is.
+                // Only a path that was up can be down. Other states are `connecting` until a session exists.
                 None if state == status::State::Down => (state, reason),
                 None => (status::State::Connecting, reason),
             };
             (state, if state == status::State::Up { reason } else { reason.or(facts.not_up) })
         }
     };
-    // What else is wrong is not hidden by that.
+    // The end of the helper does not hide other faults.
     let (state, reason) = if facts.worker.is_some() && facts.helper.is_none() {
         let reasons: Vec<_> = reason.into_iter().chain([HELPER_ENDED.into()]).collect();
         (if state == status::State::LocalDown { state } else { status::State::Degraded }, Some(reasons.join("; ")))
@@ -137,7 +137,7 @@ pub fn collect(facts: Facts<'_>) -> Status {
     }
 }
 
-/// The status of a tunnel that looks up the names of its paths, or waits because of this.
+/// Status of a tunnel before its start: it looks up the names of its paths, or `waits` for this reason.
 pub fn before_start(tunnel: &Tunnel, waits: Option<&str>) -> Status {
     let addresses = tunnel.paths.iter().map(|path| (path.local.to_string(), path.remote.to_string())).collect();
     let status = collect(Facts {
@@ -165,7 +165,7 @@ pub fn before_start(tunnel: &Tunnel, waits: Option<&str>) -> Status {
     Status { state, reason: waits.map(str::to_owned), ..status }
 }
 
-/// State of a tunnel that only its active path determines.
+/// State of a tunnel that depends on its active path alone.
 fn of_path(path: PathState) -> status::State {
     match path {
         PathState::Up => status::State::Up,
@@ -193,7 +193,7 @@ fn session(secure: &Secure, state: &State, trouble: Option<Trouble>) -> SessionS
     }
 }
 
-/// A path of the file that the running tunnel does not have.
+/// Status of a path of the file that the running tunnel does not have.
 fn absent_path(absent: &Absent, late: Option<&Watch>) -> PathStatus {
     let addresses = (absent.path.local.to_string(), absent.path.remote.to_string());
     PathStatus {

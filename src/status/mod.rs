@@ -1,4 +1,4 @@
-//! Status of this tunnel, which the control socket hands out: [`ethudp_status`] has its fields.
+//! Status of this tunnel, which the control socket returns. [`ethudp_status`] has its fields.
 
 mod collect;
 pub mod words;
@@ -11,7 +11,7 @@ pub use words::{Mismatch, cipher_of, lost_size_sentence, trouble_sentence};
 mod tests {
     use super::*;
 
-    /// A status in which nothing is missing.
+    /// A status with all fields.
     fn status() -> Status {
         before_start(&crate::tunnel::example::secure(""), None)
     }
@@ -31,7 +31,7 @@ mod tests {
         assert_eq!((read.schema, read.port.counters.rx_broadcast), (0, 0));
     }
 
-    /// The text for a tunnel whose worker is not there, or is, and has been started again so many times.
+    /// Text for a tunnel with this worker, if any, and this many restarts.
     fn text(mode: &str, local_side: &str, worker: Option<i32>, restarts: u64) -> String {
         let file = format!(
             "mode = {mode:?}\nwire = \"classic\"\n[[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"192.0.2.2:6000\"\n\

@@ -1,25 +1,25 @@
-//! The words and sentences of a status, which the log has, too.
+//! Words and sentences of a status, which the log uses as well.
 
 use privsep::ipc::{Cipher, SessionCipher, Trouble};
 
 use crate::tunnel::Tunnel;
 
-/// What the two ends do not agree about, while what comes makes no sense.
+/// Settings in which the two ends differ, as received datagrams show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mismatch {
-    /// How frames are coded: cipher, key, lz4.
+    /// Coding of frames: cipher, key, lz4.
     Coding,
-    /// Who may be the peer.
+    /// Password of the peer.
     Password,
 }
 
 impl Mismatch {
-    /// In a sentence, for a tunnel of the classic wire.
+    /// Sentence for a tunnel of the classic wire.
     pub fn sentence(self, tunnel: &Tunnel) -> String {
         self.with(tunnel.wire.cipher().unwrap_or_default(), tunnel.rules.receive)
     }
 
-    /// In a sentence, with this cipher; frames that are noise may be `written` to the local side.
+    /// Sentence for this cipher. With `written`, datagrams that decode to noise are written to the local side.
     pub fn with(self, cipher: Cipher, written: bool) -> String {
         if self == Self::Password {
             return "the sender does not send the password of this end: is it the same at both ends?".into();
@@ -33,7 +33,7 @@ impl Mismatch {
     }
 }
 
-/// The two meanings of aes-256: EthUDP gave both of its constants for 192 and 256 bits one value until 30 May 2026.
+/// Hint at the two meanings of aes-256: until 30 May 2026 EthUDP gave its constants for 192 and 256 bits the same value.
 fn other_aes_256(cipher: Cipher) -> &'static str {
     match cipher {
         Cipher::Aes256 => {
@@ -46,7 +46,7 @@ fn other_aes_256(cipher: Cipher) -> &'static str {
     }
 }
 
-/// The name of a cipher of the secure wire.
+/// Name of a cipher of the secure wire.
 pub fn cipher_of(cipher: SessionCipher) -> &'static str {
     match cipher {
         SessionCipher::Aes256Gcm => "aes-256-gcm",
@@ -54,7 +54,7 @@ pub fn cipher_of(cipher: SessionCipher) -> &'static str {
     }
 }
 
-/// The word for what keeps a session from coming about.
+/// Word for a fault that prevents a session.
 pub fn trouble_word(trouble: Trouble) -> &'static str {
     match trouble {
         Trouble::OtherPeerKey => "other-peer-key",
@@ -68,7 +68,7 @@ pub fn trouble_word(trouble: Trouble) -> &'static str {
     }
 }
 
-/// The same in a sentence.
+/// Sentence for a fault that prevents a session.
 pub fn trouble_sentence(trouble: Trouble) -> String {
     match trouble {
         Trouble::OtherPeerKey => {
@@ -112,7 +112,7 @@ pub fn trouble_sentence(trouble: Trouble) -> String {
     }
 }
 
-/// What it means that the longest datagrams, of so many bytes, do not arrive, and small ones do.
+/// Sentence for datagrams of the greatest length, `size` bytes, that are lost while small ones arrive.
 pub fn lost_size_sentence(size: u16) -> String {
     format!(
         "datagrams of {size} bytes do not arrive at the peer, small ones do: set secure.path-mtu at both ends to what the way \

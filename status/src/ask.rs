@@ -1,7 +1,7 @@
 //! Asks the control sockets of a runtime directory for the status of their tunnels.
 //!
-//! Any user who can write to that directory can put a socket there, and the caller may be root. So one deadline holds for all answers, only
-//! users that run tunnels are believed, and the length of an answer and its characters are limited.
+//! Any user who can write to that directory can create a socket there, and the caller may be root. So one deadline holds for all
+//! answers. Only answers of users that run tunnels count. The length of an answer and its characters are limited.
 
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind, Read};
@@ -22,7 +22,7 @@ use crate::{Status, USER, untrusted};
 
 /// Longest wait for all answers together.
 const LIMIT: Duration = Duration::from_secs(2);
-/// Time between two attempts to connect to one whose queue of requests is full.
+/// Time between two attempts to connect to a socket that takes no request at the moment.
 const AGAIN: Duration = Duration::from_millis(2);
 /// Longest answer in bytes.
 const LONGEST: usize = 1 << 20;
@@ -30,19 +30,19 @@ const LONGEST: usize = 1 << 20;
 /// Why the status of a tunnel is not known.
 #[derive(Debug)]
 pub enum Unknown {
-    /// Nobody is there: it does not run, or its supervisor was killed and has left its socket.
+    /// No process listens: the tunnel does not run, or its supervisor was killed and left the socket.
     NotRunning,
-    /// In words.
+    /// Reason in words.
     Reason(String),
 }
 
 /// Directory of the sockets when `RUNTIME_DIRECTORY` is not set.
 pub const DEFAULT: &str = "/run/ethudp";
 
-/// `RUNTIME_DIRECTORY` (its first entry), or the default. The sockets of tunnels are in it, or one level below.
+/// Directory of the sockets: the first entry of `RUNTIME_DIRECTORY`, or [`DEFAULT`]. Sockets are in it, or one level below.
 ///
 /// # Errors
-/// Where the variable is no absolute path: another directory than the intended one would be a surprise.
+/// When the variable is not an absolute path. A relative path could lead to another directory than the intended one.
 pub fn directory() -> Result<PathBuf, String> {
     let Some(list) = std::env::var_os("RUNTIME_DIRECTORY").filter(|list| !list.is_empty()) else {
         return Ok(DEFAULT.into());
@@ -52,20 +52,20 @@ pub fn directory() -> Result<PathBuf, String> {
     first.filter(|path| path.is_absolute()).ok_or_else(wrong)
 }
 
-/// Possible places of the socket of a tunnel in such a directory.
+/// Possible paths of the socket of tunnel `name` below the runtime directory `root`.
 pub fn places(root: &Path, name: &str) -> [PathBuf; 2] {
     let socket = format!("{name}.sock");
     [root.join(&socket), root.join(name).join(&socket)]
 }
 
-/// Whether tunnels run as this user, whose answers therefore count: root, the user of this process, `ethudp`. The user of one tunnel is
-/// known by the directory that root gives it.
+/// Whether answers of this user count: root, the user of this process, and `ethudp` run tunnels. A user of a single tunnel is
+/// recognized by the owner of the tunnel's directory, which root creates.
 fn may_run_tunnels(user: u32) -> bool {
     let name = || User::from_uid(Uid::from_raw(user)).ok().flatten().is_some_and(|user| user.name == USER);
     user == 0 || user == geteuid().as_raw() || name()
 }
 
-/// The status of one tunnel, wherever in this directory its socket is.
+/// Status of one tunnel, whose socket is at one of [`places`].
 pub fn one(root: &Path, name: &str) -> Result<Status, Unknown> {
     let mut questions = places(root, name).map(|path| Question::new(root, path));
     ask(&mut questions);
@@ -74,10 +74,10 @@ pub fn one(root: &Path, name: &str) -> Result<Status, Unknown> {
     answers.filter(known).min_by_key(Result::is_err).unwrap_or(Err(Unknown::NotRunning))
 }
 
-/// The status of all tunnels of a directory and those in it, by name, those left out that do not run.
+/// Status of each tunnel that runs, sorted by name. Sockets are looked for in `root` and one level below.
 ///
 /// # Errors
-/// When a directory cannot be read; one that is not there has no tunnels.
+/// When a directory cannot be read. A missing directory has no tunnels.
 pub fn all(root: &Path) -> io::Result<Vec<(String, Result<Status, String>)>> {
     let mut questions = Vec::new();
     for path in entries(root)? {
@@ -98,7 +98,7 @@ pub fn all(root: &Path) -> io::Result<Vec<(String, Result<Status, String>)>> {
     Ok(questions.into_iter().filter_map(answer).collect())
 }
 
-/// What is in a directory; nothing where it has gone.
+/// Paths in a directory; none when the directory is missing.
 fn entries(directory: &Path) -> io::Result<Vec<PathBuf>> {
     match fs::read_dir(directory) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
@@ -110,24 +110,24 @@ fn is_socket_name(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "sock")
 }
 
-/// One socket that is asked.
+/// Request to one socket, and its progress.
 struct Question {
     name: String,
     path: PathBuf,
-    /// Whether only root, we or `ethudp` could have made the directory that it is in: then its owner is a tunnel's user, because
-    /// the others can make none of somebody else's.
+    /// Whether only root, the caller or `ethudp` can create directories in the root directory. Then the owner of the socket's
+    /// directory is the user of a tunnel, because only root can create a directory for another user.
     vouched: bool,
-    /// While it is connected.
+    /// Connection, while it is open.
     stream: Option<UnixStream>,
-    /// What it has said.
+    /// Bytes of the answer so far.
     text: Vec<u8>,
-    /// It has closed the connection without a word, as a supervisor does that has others to answer.
+    /// Whether the supervisor closed the connection without an answer, because it has other requests to answer.
     turned_away: bool,
-    /// When it is known.
+    /// Result, when it is known.
     answer: Option<Result<Status, Unknown>>,
 }
 
-/// Asks them all at once, so that a slow one costs the others nothing. All have an answer afterwards.
+/// Asks all sockets at once, so that a slow one does not delay the others. Afterwards each question has an answer.
 fn ask(questions: &mut [Question]) {
     let deadline = Instant::now() + LIMIT;
     loop {
@@ -140,7 +140,7 @@ fn ask(questions: &mut [Question]) {
         let streams = open.iter().filter_map(|question| question.stream.as_ref());
         let mut polled: Vec<_> = streams.map(|stream| PollFd::new(stream.as_fd(), PollFlags::POLLIN)).collect();
         let left = if polled.len() < open.len() { left.min(AGAIN) } else { left };
-        // An interrupted wait is a short one.
+        // An interrupted wait counts as a short one.
         let _ = poll(&mut polled, PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO));
     }
     for question in questions.iter_mut().filter(|question| question.answer.is_none()) {
@@ -156,7 +156,7 @@ impl Question {
         Self { name, path, vouched, stream: None, text: Vec::new(), turned_away: false, answer: None }
     }
 
-    /// Connects, reads, understands, as far as that is possible without waiting.
+    /// Connects and reads as far as possible without waiting, and parses a whole answer.
     fn go_on(&mut self) {
         if self.answer.is_some() {
             return;
@@ -172,7 +172,7 @@ impl Question {
         self.answer = result.transpose();
     }
 
-    /// What to say when it has not answered in time.
+    /// Message for a socket that has not answered in time.
     fn unanswered(&self) -> String {
         let limit = LIMIT.as_secs();
         if self.turned_away {
@@ -187,7 +187,7 @@ impl Question {
         }
     }
 
-    /// Takes what has come; the status when that was all. Whoever is turned away tries again.
+    /// Reads available bytes. Returns the status at the end of the answer. A question that was turned away connects again.
     fn read(&mut self, mut stream: UnixStream) -> Result<Option<Status>, Unknown> {
         let mut buffer = [0; 4096];
         loop {
@@ -211,7 +211,7 @@ impl Question {
     }
 }
 
-/// Why there is no connection.
+/// Reason of a failed connection.
 fn not_connected(error: &io::Error) -> Unknown {
     match error.kind() {
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => Unknown::NotRunning,
@@ -219,13 +219,13 @@ fn not_connected(error: &io::Error) -> Unknown {
     }
 }
 
-/// What has failed, and who may ask when it is that.
+/// Text of an error, with the users that may ask when permission is denied.
 pub fn said(error: &io::Error) -> String {
     let denied = error.kind() == ErrorKind::PermissionDenied;
     format!("{error}{}", if denied { "; needs root, or the group ethudp-status" } else { "" })
 }
 
-/// Connects to a socket of somebody who runs tunnels; none as long as it takes no more requests.
+/// Connects to a socket of a user that runs tunnels. `None` while its queue of requests is full.
 fn open(path: &Path, vouched: bool) -> io::Result<Option<UnixStream>> {
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
         return Err(io::Error::other("is no socket"));
@@ -236,7 +236,7 @@ fn open(path: &Path, vouched: bool) -> io::Result<Option<UnixStream>> {
         Err(Errno::EAGAIN) => return Ok(None),
         result => result?,
     }
-    // Of the process that listens, not of the file: that could be another one by now.
+    // The credentials of the listening process count. The file could have another owner by now.
     let uid = getsockopt(&stream, PeerCredentials)?.uid();
     let owner = fs::metadata(path.parent().unwrap_or(Path::new("/")))?.uid();
     let known = vouched && uid == owner || may_run_tunnels(uid);
@@ -246,17 +246,17 @@ fn open(path: &Path, vouched: bool) -> io::Result<Option<UnixStream>> {
     Ok(Some(stream.into()))
 }
 
-/// The status that a text is.
+/// Parses an answer. The name is the one of the socket.
 pub fn understand(text: &[u8], name: &str) -> Result<Status, Unknown> {
     let value = serde_json::from_slice::<Value>(text).map(clean);
     match value.and_then(serde_json::from_value::<Status>) {
-        // Whose socket it is, whatever it says.
+        // The socket tells the name; the answer could claim another one.
         Ok(status) => Ok(Status { name: untrusted(name), ..status }),
         Err(error) => Err(Unknown::Reason(format!("answer cannot be read: {}", untrusted(&error.to_string())))),
     }
 }
 
-/// A terminal obeys what is in text.
+/// Replaces characters that a terminal would obey.
 fn clean(value: Value) -> Value {
     match value {
         Value::String(text) => Value::String(untrusted(&text)),

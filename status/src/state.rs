@@ -12,13 +12,13 @@ macro_rules! states {
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
         pub enum $name {
             $($(#[$meta])* #[serde(rename = $word)] $state,)*
-            /// A state that another version has.
+            /// State of a version with more states than this one.
             #[serde(other, rename = "unknown")]
             Unknown,
         }
 
         impl $name {
-            /// All states that this version has.
+            /// All states of this version.
             pub const ALL: &[Self] = &[$(Self::$state),*];
 
             /// Word of the state.

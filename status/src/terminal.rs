@@ -1,7 +1,7 @@
-//! Text that a terminal shows as it is.
+//! Text without effect on a terminal.
 
-/// Whether a terminal obeys a character, or shows it as nothing: controls, and what turns the direction of writing or cannot be
-/// seen.
+/// Whether a terminal obeys a character or shows nothing for it: control characters, changes of writing direction, invisible
+/// characters.
 pub fn is_unseen(c: char) -> bool {
     c.is_control()
         || matches!(

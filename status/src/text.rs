@@ -1,4 +1,4 @@
-//! A status as people and the service manager read it.
+//! A status in text for people and for the service manager.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -33,7 +33,7 @@ impl Status {
         if silent { "one-way" } else { path.state.word() }
     }
 
-    /// As a line for the service manager: state, peer, path, what the kernel lacks.
+    /// One line for the service manager: state, peer, path, and the means of confinement that the kernel lacks.
     pub fn words(&self, by_root: bool) -> String {
         let active = self.paths.iter().enumerate().find(|(_, path)| path.active);
         let path = active.map_or_else(String::new, |(index, path)| {
@@ -52,14 +52,14 @@ impl Status {
         format!("{}{reason}{path}{lacks}", self.state)
     }
 
-    /// As one line, for a list.
+    /// One line for a list of tunnels.
     pub fn line(&self) -> String {
         let rtt = self.paths.iter().find(|path| path.active).and_then(|path| path.rtt_ms);
         let rtt = rtt.map_or_else(String::new, |rtt| format!(", rtt {rtt:.2} ms"));
         format!("{}: {}, {}{rtt}\n", self.name, self.mode, self.words(false))
     }
 
-    /// What keeps others from reading: a cipher, or a session.
+    /// Protection against readers: the cipher, or the session.
     fn protection_text(&self, text: &mut String) {
         if let Some(session) = &self.session {
             return self.session_text(session, text);
@@ -68,7 +68,7 @@ impl Status {
         let _ = writeln!(text, "  cipher      {}: {}{lz4}", self.cipher, self.protection);
     }
 
-    /// What the session is made of, and with whom it is.
+    /// Cipher, keys and peer of the session.
     fn session_text(&self, session: &SessionStatus, text: &mut String) {
         let _ = match (&session.cipher, session.age_s) {
             (Some(cipher), Some(age)) => {
@@ -96,7 +96,7 @@ impl Status {
         drops(session.counters.described(), |_| None, text);
     }
 
-    /// As text for people.
+    /// Text for people.
     pub fn text(&self) -> String {
         let mut text = String::new();
         let (port, pids, confinement) = (&self.port.counters, &self.pids, &self.confinement);
@@ -166,7 +166,7 @@ impl Status {
                 "              sent {} datagrams ({} bytes), received {} ({} bytes)",
                 counters.tx_datagrams, counters.tx_bytes, counters.rx_datagrams, counters.rx_bytes
             );
-            // The messages that have a meaning of their own are told with it.
+            // Messages with a counter of their own have their own line.
             let told = counters.rx_refused.saturating_add(counters.rx_prohibited);
             let others = counters.described().map(|(count, number)| match count.name {
                 "rx_errors" => (count, number.saturating_sub(told)),
@@ -177,7 +177,7 @@ impl Status {
         text
     }
 
-    /// What a drop of a path means on this wire, where that is more than its description.
+    /// Meaning of a drop of a path on this wire, where it is more than the description of the counter.
     fn path_hint(&self, name: &str) -> Option<&'static str> {
         let secure = self.session.is_some();
         Some(match name {
@@ -193,7 +193,7 @@ impl Status {
     }
 }
 
-/// Likewise of a drop of the local side.
+/// As `path_hint`, for a drop of the local side.
 fn port_hint(name: &str) -> Option<&'static str> {
     Some(match name {
         "tx_dropped_oversize" => {
@@ -219,7 +219,7 @@ fn drops(
     }
 }
 
-/// A time in the two largest units that it has.
+/// A duration in its two largest units.
 fn duration(time: Duration) -> String {
     let (ms, s) = (time.as_millis(), time.as_secs());
     match s {

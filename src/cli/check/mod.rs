@@ -1,5 +1,4 @@
-//! `ethudp check`: everything that can be said of files without running them, for people, and as the command by which a tool
-//! validates a file before it installs it.
+//! `ethudp check`: checks files without starting a tunnel. For people, and for tools that validate a file before they install it.
 
 mod unit;
 
@@ -10,7 +9,7 @@ use crate::service::directory::Directory;
 use crate::tunnel::{self, Port, Tunnel, advice, names, taken};
 use crate::{Error, filter, log};
 
-/// What the user says.
+/// Arguments of `ethudp check`.
 #[derive(Debug, clap::Args)]
 pub struct Options {
     /// Files, or NAMEs for /etc/ethudp/NAME.toml
@@ -24,16 +23,16 @@ pub struct Options {
     dir: Option<PathBuf>,
 }
 
-/// What a file will be called, and where it will be.
+/// Future name and directory of a file.
 struct Destination {
     name: String,
-    /// Where it will be, with its keys.
+    /// Directory of the file and of its keys.
     home: PathBuf,
-    /// The file that is checked is a copy, whose name, owner and mode say nothing of those of the file that will be.
+    /// Whether the file is a copy. Then its name, owner and mode say nothing about the installed file.
     copy: bool,
 }
 
-/// Checks all files; each that is wrong has its line, and so has what is worth a warning.
+/// Checks all files. Prints a line for each wrong file and for each warning.
 pub fn check(options: &Options) -> Result<(), Error> {
     if let Some(name) = &options.name {
         names::tunnel(name).map_err(Error::Usage)?;
@@ -72,7 +71,7 @@ fn check_one(file: &Path, options: &Options) -> Result<(), Error> {
     }
     let in_place = destination.home.join(format!("{}.toml", destination.name)) == file;
     let obstacles = unit::obstacles(&read, &destination.name, &destination.home, in_place);
-    // Where the unit will find it, and there is a service manager to start it.
+    // Fatal where the unit will find the file, on a host with a service manager.
     let fatal = !obstacles.is_empty() && destination.home == Path::new(DIRECTORY) && unit::starts_tunnels();
     for line in obstacles {
         let line = format!("{name}: {line}");
@@ -97,7 +96,7 @@ impl Destination {
             (None, Some(_)) => DIRECTORY.into(),
             (None, None) => own.to_owned(),
         };
-        // Another way to write the same.
+        // Other spellings of the same directory.
         let same = |directory: &Path| directory.canonicalize().ok() == Path::new(DIRECTORY).canonicalize().ok();
         let home = if home.exists() && same(&home) { DIRECTORY.into() } else { home };
         let copy = options.name.is_some() || options.dir.is_some();
@@ -105,7 +104,7 @@ impl Destination {
         Self { name: options.name.clone().unwrap_or_else(of_file), home, copy }
     }
 
-    /// The error, with what to do where the file would be right in the usual directory.
+    /// Adds advice to an error if the file would be right in the usual directory.
     fn elsewhere(&self, file: &Path, error: Error) -> Error {
         if self.copy || tunnel::file::look(file, &self.name, Path::new(DIRECTORY)).is_err() {
             return error;
@@ -117,16 +116,16 @@ impl Destination {
     }
 }
 
-/// The tunnel's name by that of a copy, which may have more in it than the file that will be: `site.toml2024-1`, `.site.toml.swp`.
+/// Name of the tunnel, from the name of a copy, which may have a prefix or suffix: `site.toml2024-1`, `.site.toml.swp`.
 fn name_of(file: &Path) -> String {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let name = name.trim_start_matches(['.', '#', '-']);
     let stem = name.find(".toml").map_or_else(|| name.split('.').next().unwrap_or_default(), |at| &name[..at]);
-    // A name that no tunnel can have is that of a file which will have another.
+    // A copy may have a name that no tunnel can have.
     names::tunnel(stem).unwrap_or_else(|_| "tunnel".into())
 }
 
-/// That others can exchange the file, if so.
+/// Warning if other users can replace the file.
 fn writable_by_others(file: &Path) -> Option<String> {
     let directory = file.parent().map(Directory::open)?.ok()?;
     directory.foreign_hand().ok().flatten()

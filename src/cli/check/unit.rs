@@ -1,4 +1,4 @@
-//! How the user of the systemd unit (`dist/ethudp@.service`) will see a tunnel's files, which another user checks.
+//! Obstacles for the user of the systemd unit (`dist/ethudp@.service`) in a tunnel's files, checked by another user.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
@@ -10,16 +10,16 @@ use crate::service::identity;
 use crate::tunnel::file::Read;
 use crate::tunnel::names;
 
-/// Begins the name of each tunnel's user.
+/// Prefix of the name of each tunnel's user.
 const USER: &str = "ethudp_";
 
-/// Whether this host starts tunnels by the unit (`sd_booted(3)`).
+/// Whether systemd runs on this host (`sd_booted(3)`).
 pub fn starts_tunnels() -> bool {
     Path::new("/run/systemd/system").is_dir()
 }
 
-/// What that user could not do, with what would let it, a line each; nothing of what drop-ins provide already. The file will be
-/// that of tunnel `name` in `home`, and is there already or not.
+/// Actions that fail for the unit's user, each in a line with its remedy. Obstacles that drop-ins remove are left out. The file
+/// belongs to tunnel `name` in `home`; `in_place` if it is already there.
 pub fn obstacles(read: &Read, name: &str, home: &Path, in_place: bool) -> Vec<String> {
     let drop_ins = DropIns::of(name);
     let mut lines = Vec::new();
@@ -45,12 +45,12 @@ pub fn obstacles(read: &Read, name: &str, home: &Path, in_place: bool) -> Vec<St
     lines
 }
 
-/// Whether the group `ethudp-status` can read it.
+/// Whether group `ethudp-status` can read the file.
 fn is_readable(file: &Metadata) -> bool {
     file.mode() & 0o004 != 0 || file.mode() & 0o040 != 0 && Some(file.gid()) == identity::status_group()
 }
 
-/// That a file without a secret in it cannot be read by that user, if so.
+/// Line for a file without secrets that the unit's user cannot read.
 fn unreadable(file: &str, home: &Path, drop_ins: &DropIns) -> Option<String> {
     let metadata = fs::metadata(home.join(file)).ok()?;
     (home == Path::new(DIRECTORY) && !drop_ins.has_user() && !is_readable(&metadata)).then(|| {
@@ -58,7 +58,7 @@ fn unreadable(file: &str, home: &Path, drop_ins: &DropIns) -> Option<String> {
     })
 }
 
-/// What hands a secret over. No mode would: one that the group of the status could read is refused.
+/// Line with the way to hand a secret to the unit's user. A mode cannot: a secret that the status group can read is refused.
 fn lacking(name: &str, key: &str, secret: &str, directory: &Path, drop_ins: &DropIns) -> Option<String> {
     let path = directory.join(secret);
     let path = fs::canonicalize(&path).unwrap_or(path);
@@ -78,7 +78,7 @@ fn lacking(name: &str, key: &str, secret: &str, directory: &Path, drop_ins: &Dro
     Some(format!("{secret}: the user of ethudp@{name} cannot read it; {how} hands it over{rename}"))
 }
 
-/// Says that systemd makes no user for a tunnel of this name, if so.
+/// Line for a name of which systemd makes no user.
 fn no_user(name: &str) -> Option<String> {
     let error = names::unit(name).err()?;
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
@@ -89,11 +89,11 @@ fn no_user(name: &str) -> Option<String> {
     ))
 }
 
-/// The settings in the drop-ins of one instance.
+/// Settings of the drop-ins of one instance.
 struct DropIns(Vec<(String, String)>);
 
 impl DropIns {
-    /// Where systemd looks for them (systemd.unit(5)).
+    /// Reads the drop-ins from the directories of systemd.unit(5).
     fn of(name: &str) -> Self {
         let mut settings = Vec::new();
         for place in ["/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system"] {
@@ -112,17 +112,17 @@ impl DropIns {
         self.0.iter().filter(move |(own, _)| own == key).map(|(_, value)| value.as_str())
     }
 
-    /// Whether one names a user: what that can read is not known here.
+    /// Whether a drop-in sets a user, whose rights are not known here.
     fn has_user(&self) -> bool {
         self.values("User").next().is_some()
     }
 
-    /// Whether one adds the group that may read keys.
+    /// Whether a drop-in adds the group that may read keys.
     fn has_group(&self) -> bool {
         self.values("SupplementaryGroups").any(|groups| groups.split_whitespace().any(|group| group == "ethudp"))
     }
 
-    /// Whether one hands over a secret by the name that the file has for it.
+    /// Whether a drop-in passes a secret as a credential with the name that the file uses.
     fn has_credential(&self, name: &str, secret: &str) -> bool {
         let keys = ["LoadCredential", "LoadCredentialEncrypted", "SetCredential", "SetCredentialEncrypted"];
         let ids = keys.iter().flat_map(|key| self.values(key)).filter_map(|value| value.split(':').next());
@@ -130,7 +130,7 @@ impl DropIns {
     }
 }
 
-/// The settings in one file.
+/// Settings of one file.
 fn parse(text: &str) -> Vec<(String, String)> {
     let settings = text.lines().filter_map(|line| line.split_once('='));
     settings.map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned())).collect()
@@ -157,7 +157,7 @@ mod tests {
             "mode = \"tap\"\nwire = \"classic\"\n[[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"192.0.2.2:6000\"\n";
         for (text, refused) in [(format!("run = \"true\"\n{tap}"), true), (tap.to_owned(), false)] {
             fs::write(&file, text).unwrap();
-            // Without root it is ours, and not root's, as it is.
+            // Without root the file stays ours, which is not root's either.
             let _ = std::os::unix::fs::chown(&file, Some(65_534), None);
             let read = crate::tunnel::file::look(&file, "a", Path::new("/")).unwrap();
             let lines = obstacles(&read, "a", Path::new(DIRECTORY), true);
@@ -177,7 +177,7 @@ mod tests {
         assert_eq!(lines("User=ethudp_b", "a.key"), None);
         assert!(lines(credential, "b.key").unwrap().contains("`LoadCredential=b.key:/etc/ethudp/b.key`"));
         assert!(lines("", "a.key").unwrap().contains("ethudp-credential.conf"));
-        // What is named by its path is not looked for among the credentials.
+        // A secret with an absolute path is not looked for among the credentials.
         let absolute = lines(credential, "/etc/ethudp/a.key").unwrap();
         assert!(absolute.ends_with("hands it over, and here `key-file = \"a.key\"`"), "{absolute}");
     }
