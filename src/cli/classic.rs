@@ -1,4 +1,4 @@
-//! EthUDP's command line. Its options have one dash and any length, so they are parsed here by hand.
+//! EthUDP's command line. Options have one dash and names of any length, so they are parsed by hand.
 
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use crate::supervise::policy::{Missing, OnSignal, Place, Policies, TicksOver};
 use crate::tunnel::cipher::{self, DEFAULT_KEY};
 use crate::tunnel::{self, Classic, Endpoint, Path, Port, Remote, Tunnel, address, advice, bounds, names, vlan_map};
 
-/// What help says of it.
+/// Help text.
 pub const HELP: &str = "\
 Usage: ethudp -e [options] LOCAL-IP PORT REMOTE-IP PORT INTERFACE [SLAVE]
        ethudp -i [options] LOCAL-IP PORT REMOTE-IP PORT ADDRESS MASK [SLAVE]
@@ -61,7 +61,7 @@ enum Mode {
 }
 
 impl Mode {
-    /// The option that chooses it.
+    /// Option that selects the mode.
     fn option(self) -> &'static str {
         match self {
             Self::Raw => "-e",
@@ -73,7 +73,7 @@ impl Mode {
     }
 }
 
-/// Options as given.
+/// Options as given on the command line.
 #[allow(clippy::struct_excessive_bools)] // Each is an option of the command line.
 #[derive(Default)]
 struct Options {
@@ -97,9 +97,9 @@ struct Options {
     no_promiscuous: bool,
 }
 
-/// Parses the arguments behind the program's name, and adds the positions of secrets among them to `secrets`.
+/// Parses the arguments after the program's name. Adds the positions of secrets among them to `secrets`.
 pub fn parse(arguments: &[OsString], secrets: &mut Vec<usize>) -> Result<Command, Error> {
-    // Addresses and names are text; a key may be any bytes, but none that is not text has ever been seen.
+    // Addresses and names are text. EthUDP accepts keys of any bytes, but keys other than text have never been seen.
     let text = |argument: &OsString| {
         let argument = argument.clone().into_string();
         argument.map_err(|bytes| Error::usage(format!("argument {}: is not UTF-8 text", bytes.display())))
@@ -111,7 +111,7 @@ pub fn parse(arguments: &[OsString], secrets: &mut Vec<usize>) -> Result<Command
         if operands.is_empty() && matches!(argument.as_str(), "-k" | "-p") && position + 1 < arguments.len() {
             secrets.push(position + 1);
         }
-        // As in the original, options come first; what begins with a dash after the first operand is an operand.
+        // As in EthUDP, options come first. After the first operand, an argument with a dash is an operand.
         if !operands.is_empty() || !argument.starts_with('-') {
             operands.push(argument);
         } else if argument == "-h" {
@@ -126,7 +126,7 @@ pub fn parse(arguments: &[OsString], secrets: &mut Vec<usize>) -> Result<Command
     Ok(Command::Run(Box::new(tunnel), policies))
 }
 
-/// What users of EthUDP expect.
+/// Policies that users of EthUDP expect.
 fn policies(foreground: bool) -> Policies {
     let (place, ticks_over) =
         if foreground { (Place::Foreground, TicksOver::End) } else { (Place::Background, TicksOver::Replace) };
@@ -186,7 +186,7 @@ fn set_mode(options: &mut Options, mode: Mode) -> Result<(), Error> {
     }
 }
 
-/// Options whose operand has bounds.
+/// Parses an option whose operand has bounds.
 fn wire_option(options: &mut Options, name: &str, value: String) -> Result<(), String> {
     let what = format!("option {name}");
     let small = |bounds| bounds::number(&what, &value, bounds).map(|number| u16::try_from(number).unwrap_or(u16::MAX));
@@ -223,7 +223,7 @@ fn tunnel(options: Options, operands: &[String]) -> Result<Tunnel, String> {
     }
     let mut paths = vec![path(local, local_port, remote, remote_port)?];
     match &operands[all.len()..] {
-        // The words of a filter, one argument or several.
+        // A filter, in one argument or in several.
         _ if matches!(mode, Mode::Mirror { .. }) => {}
         [] => {}
         [local, local_port, remote, remote_port] => paths.push(path(local, local_port, remote, remote_port)?),
@@ -248,7 +248,7 @@ fn tunnel(options: Options, operands: &[String]) -> Result<Tunnel, String> {
     let classic = Classic { cipher, key, password, lz4: options.lz4, fragment_mtu: options.fragment_mtu };
     let rules = Rules {
         send: !options.write_only,
-        // A mirror is read only, but that alone does not switch its loop check on.
+        // A mirror only reads, but does not switch the loop check on.
         receive: !options.read_only && !matches!(mode, Mode::Mirror { .. }),
         loop_check: options.loop_check,
         mss: options.mss.map(|mss| (mss, mss)),
@@ -308,8 +308,8 @@ fn port(mode: Mode, options: &Options, own: &[String]) -> Result<Port, String> {
     })
 }
 
-/// EthUDP's rules: a key without a cipher means AES-128, a cipher without a key (or with an empty one) its default key.
-/// An empty key alone would mean clear text there; here it is an error.
+/// Cipher and key by EthUDP's rules: a key without a cipher selects AES-128, a cipher without a key or with an empty key uses the
+/// default key. An empty key alone means clear text in EthUDP; here it is an error.
 fn cipher_and_key(cipher: Option<Cipher>, key: Option<Secret>) -> Result<(Cipher, Secret), String> {
     let given = key.map(|key| key.expose().to_vec());
     match (cipher, given) {

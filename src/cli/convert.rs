@@ -1,4 +1,4 @@
-//! `ethudp convert`: the file for a classic command line.
+//! `ethudp convert`: prints the file for a classic command line.
 
 use std::fmt::Write as _;
 use std::io::ErrorKind;
@@ -12,7 +12,8 @@ use crate::cli::init::files::check_directory;
 use crate::service::directory::{Directory, remedy};
 use crate::tunnel::{self, Classic, Port, Tunnel, address, cipher, names};
 
-/// The file that describes `tunnel`. Secrets go to files of mode 0600 in `directory`, or their place is named.
+/// Text of the file that describes `tunnel`. Secrets are written to files of mode 0600 in `directory`; without it, the file only
+/// names them.
 pub fn text(tunnel: &Tunnel, directory: Option<&Path>) -> Result<String, Error> {
     expressible(tunnel).map_err(Error::Usage)?;
     let Some(classic) = tunnel.classic() else {
@@ -31,7 +32,7 @@ pub fn text(tunnel: &Tunnel, directory: Option<&Path>) -> Result<String, Error> 
     Ok(text)
 }
 
-/// Refuses the few classic tunnels that a file would not describe, or describe as another one.
+/// Refuses a classic tunnel that a file could not describe, or would describe as a different one.
 fn expressible(tunnel: &Tunnel) -> Result<(), String> {
     names::tunnel(&tunnel.name).map_err(|error| format!("{error}; option -n gives another"))?;
     let changed =
@@ -42,7 +43,7 @@ fn expressible(tunnel: &Tunnel) -> Result<(), String> {
     }
 }
 
-/// As a TOML string.
+/// A value as a TOML string.
 fn quoted(value: impl std::fmt::Display) -> String {
     toml::Value::String(value.to_string()).to_string()
 }
@@ -109,7 +110,7 @@ fn port(text: &mut String, port: &Port) {
 
 fn wire(text: &mut String, name: &str, classic: &Classic, secrets: &mut Secrets) -> Result<(), Error> {
     text.push_str("\n[classic]\n");
-    // EthUDP's command line says aes-256 for both.
+    // EthUDP's command line has aes-256 for both ciphers.
     let remark = match classic.cipher {
         Cipher::Aes256 => " # a peer that is EthUDP v20230202 or older needs aes-256-ethudp-2023",
         Cipher::Aes256Ethudp2023 => " # AES-192; a peer that is not EthUDP v20230202 or older needs aes-256",
@@ -133,7 +134,7 @@ fn wire(text: &mut String, name: &str, classic: &Classic, secrets: &mut Secrets)
     Ok(())
 }
 
-/// Where secrets go: files in a directory, all of them or none.
+/// Files of secrets in a directory. All of them are written, or none.
 struct Secrets {
     directory: Option<Directory>,
     made: Vec<String>,
@@ -150,13 +151,13 @@ impl Secrets {
         Ok(Self { directory: directory.map(open).transpose()?, made: Vec::new() })
     }
 
-    /// Writes a secret to its file, or leaves that to the user; returns the file's name.
+    /// Writes a secret to its file, or asks the user to. Returns the file's name.
     fn place(&mut self, file: String, secret: &Secret) -> Result<String, Error> {
         let Some(directory) = &self.directory else {
             crate::log::warning(&format!("put the secret into {file}, mode 0600 (convert --dir DIRECTORY does)"));
             return Ok(file);
         };
-        // One line ending is taken off when it is read, and CR LF is one.
+        // The reader removes one line ending, LF or CR LF.
         let end: &[u8] = if secret.expose().ends_with(b"\r") { b"\r\n" } else { b"\n" };
         directory.create(&file, &[secret.expose(), end], 0o600).map_err(|error| {
             let right = match error.kind() {
@@ -169,7 +170,7 @@ impl Secrets {
         Ok(file)
     }
 
-    /// They stay.
+    /// Keeps the files that were written.
     fn keep(mut self) {
         self.made.clear();
     }

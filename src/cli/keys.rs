@@ -1,4 +1,6 @@
-//! `ethudp genkey | pubkey | genpsk`: keys on standard input and output, in the form of `wg`.
+//! `ethudp genkey
+//! pubkey
+//! genpsk`: keys on standard input and output, in the format of `wg`.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -11,10 +13,10 @@ use crate::service::files;
 use crate::tunnel::keys::{self, Private};
 use crate::{Error, log};
 
-/// Longest input in bytes: a key, and more to see that it is none.
+/// Longest input in bytes, longer than any key.
 const LONGEST: u64 = 4096;
 
-/// Which key is wanted.
+/// Key to write.
 pub enum KeyKind {
     /// A new private key.
     Private,
@@ -24,7 +26,7 @@ pub enum KeyKind {
     PreShared,
 }
 
-/// Writes it to standard output.
+/// Writes the key to standard output.
 pub fn run(kind: &KeyKind) -> Result<(), Error> {
     let key = match kind {
         KeyKind::Private => keys::new_private().context(randomness)?,
@@ -39,13 +41,13 @@ pub fn run(kind: &KeyKind) -> Result<(), Error> {
     output.write_all(line.as_bytes()).and_then(|()| output.flush()).context(|| "standard output".into())
 }
 
-/// What failed when there is no randomness.
+/// Name of the failed action when the kernel has no randomness.
 pub fn randomness() -> String {
     "randomness of the kernel".into()
 }
 
 fn read() -> Result<Private, Error> {
-    // Without the buffer that standard input has, and with room from the start, so that no copy of it is left behind.
+    // Unbuffered, and with enough capacity, so that no copy of the key stays in memory.
     let mut text = Zeroizing::new(Vec::with_capacity(8192));
     let input = io::stdin().as_fd().try_clone_to_owned().map(File::from);
     let read = input.and_then(|input| input.take(LONGEST).read_to_end(&mut text));
@@ -53,7 +55,7 @@ fn read() -> Result<Private, Error> {
     keys::parse("standard input", &text).map_err(Error::Failure)
 }
 
-/// As `wg` does: a file that the shell has made may be open to all.
+/// Warns like `wg` if the file of standard output is readable for other users.
 fn warn_of_readers() {
     let output = io::stdout().as_fd().try_clone_to_owned().map(File::from);
     let Ok(metadata) = output.and_then(|file| file.metadata()) else { return };

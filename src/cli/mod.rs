@@ -1,4 +1,4 @@
-//! The two command lines: EthUDP's, and the modern one with subcommands.
+//! Both command lines: EthUDP's, and the modern one with subcommands.
 
 mod arguments;
 pub mod check;
@@ -19,24 +19,24 @@ use crate::supervise::policy::Policies;
 use crate::tunnel::Tunnel;
 use crate::{Error, log};
 
-/// What the user wants.
+/// Command of the user.
 pub enum Command {
-    /// Run a tunnel, with what is expected of it.
+    /// Run a tunnel with these policies.
     Run(Box<Tunnel>, Policies),
     /// Check files.
     Check(check::Options),
-    /// Show the state of one tunnel or all.
+    /// Show the status of one tunnel or of all.
     Show {
-        /// Which; `None` for all that run.
+        /// Name of the tunnel; `None` for all that run.
         name: Option<String>,
         /// As JSON.
         json: bool,
     },
-    /// Make a key, or the public one of a key.
+    /// Make a key, or derive a public key.
     Key(keys::KeyKind),
     /// Make or complete the files of a tunnel.
     Init(init::parameters::Options),
-    /// Print this and end.
+    /// Print this text.
     Text(String),
 }
 
@@ -67,7 +67,7 @@ pub fn parse() -> Result<Command, Error> {
     }
     let mut secrets = Vec::new();
     let command = classic::parse(&arguments[1..], &mut secrets)?;
-    // Behind the program's name.
+    // Positions now count from the program's name.
     for position in &mut secrets {
         *position += 1;
     }

@@ -16,7 +16,7 @@ use crate::supervise::policy::{Missing, OnSignal, Place, Policies, TicksOver};
 use crate::tunnel;
 use ethudp_status::ask;
 
-/// What a service manager expects, and whoever runs it in a terminal.
+/// Policies that service managers expect, and users at a terminal.
 const POLICIES: Policies = Policies {
     place: Place::Foreground,
     missing: Missing::Start,
@@ -82,7 +82,7 @@ enum Action {
 /// Commands for keys, which use standard input and output.
 #[derive(clap::Args)]
 struct KeyArguments {
-    /// What is meant as a file.
+    /// Hidden argument for a better error message.
     #[arg(hide = true)]
     files: Vec<PathBuf>,
 }
@@ -96,14 +96,14 @@ impl KeyArguments {
     }
 }
 
-/// What `help COMMAND` prints, if there is such a command.
+/// Output of `help COMMAND`, if the command exists.
 pub fn help_of(command: &str) -> Option<String> {
     let mut arguments = Arguments::command();
     arguments.build();
     arguments.find_subcommand_mut(command).map(|command| command.render_help().to_string())
 }
 
-/// What `-h`, `--help` and `help` print: both command lines.
+/// Output of `-h`, `--help` and `help`: both command lines.
 pub fn help() -> String {
     format!(
         "{}\nEthUDP's own command line is understood, too. Its wire authenticates nothing, and is for peers that are EthUDP:\n\n{}",
@@ -112,7 +112,7 @@ pub fn help() -> String {
     )
 }
 
-/// Parses all arguments, the program's name among them.
+/// Parses all arguments, with the program's name first.
 pub fn parse(arguments: Vec<OsString>) -> Result<Command, Error> {
     let has_line = arguments.iter().any(|word| init::paste::has_line(&word.to_string_lossy()));
     let broken = if has_line { "; if the line of --peer was broken in two, put it in quotes" } else { "" };
@@ -151,7 +151,7 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Command, Error> {
     }
 }
 
-/// Refuses a start by a user who lacks the powers, before a key that this user cannot read is complained of.
+/// Refuses a start without capabilities, before an unreadable key causes a less helpful error.
 fn check_privileges(tunnel: &Path) -> Result<(), Error> {
     if identity::has_powers()? {
         return Ok(());
@@ -165,7 +165,7 @@ fn check_privileges(tunnel: &Path) -> Result<(), Error> {
     )))
 }
 
-/// A classic command line without the program's name, if it begins with it.
+/// Removes the program's name from a classic command line.
 fn without_program_name(arguments: &[OsString]) -> &[OsString] {
     match arguments {
         [first, rest @ ..] if matches!(Path::new(first).file_name(), Some(n) if n == "ethudp" || n == "EthUDP") => rest,
@@ -173,14 +173,14 @@ fn without_program_name(arguments: &[OsString]) -> &[OsString] {
     }
 }
 
-/// clap's message without its paragraphs.
+/// Message of clap in one line.
 fn one_line(error: &clap::Error) -> String {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         return "no command given: up, check, show, init, convert, genkey, pubkey or genpsk; `ethudp --help` explains them".into();
     }
     let text = error.to_string();
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("Usage:"));
-    // A tip that never helps: no value of ours begins with a dash.
+    // No value begins with a dash, so this tip never helps.
     let lines = lines.filter(|line| !line.starts_with("tip: to pass "));
     let line = lines.collect::<Vec<_>>().join("; ");
     line.strip_prefix("error: ").unwrap_or(&line).replace(":; ", ": ").replace("For more information, try", "try")

@@ -1,5 +1,5 @@
-//! Running in the foreground, or going to the background: only once the tunnel is ready, so that whoever started it
-//! sees a failure.
+//! Runs a tunnel in the foreground or in the background. It goes to the background only when it is ready, so that the user sees a
+//! failure.
 
 use std::fs::File;
 use std::io::{self, PipeWriter, Read, Write};
@@ -15,7 +15,7 @@ use crate::supervise::policy::{Place, Policies};
 use crate::tunnel::{Tunnel, taken};
 use crate::{Error, supervise};
 
-/// Runs a tunnel until it is told to end.
+/// Runs a tunnel until a signal asks for its end.
 pub fn run(tunnel: Tunnel, policies: Policies, stored: StoredDescriptors) -> Result<(), Error> {
     log::name(&tunnel.name);
     for line in taken::warnings(&tunnel) {
@@ -36,7 +36,7 @@ pub fn run(tunnel: Tunnel, policies: Policies, stored: StoredDescriptors) -> Res
     supervise::run(tunnel, policies, stored, || detach(system_log, signal).context(going))
 }
 
-/// How the child ended that was to go to the background.
+/// Error for a child that ended before it was in the background.
 fn verdict(child: Pid) -> Error {
     match waitpid(child, None) {
         Ok(WaitStatus::Exited(_, status)) => Error::Reported(u8::try_from(status).unwrap_or(1)),
@@ -44,7 +44,7 @@ fn verdict(child: Pid) -> Error {
     }
 }
 
-/// Lets go of terminal and directory, and has the parent end with success.
+/// Detaches from terminal and directory, and has the parent exit with success.
 fn detach(system_log: Option<SystemLog>, mut signal: PipeWriter) -> io::Result<()> {
     let null = File::options().read(true).write(true).open("/dev/null")?;
     chdir("/")?;

@@ -1,4 +1,4 @@
-//! `ethudp show`: what running tunnels say of themselves.
+//! `ethudp show`: prints the status of running tunnels.
 
 use super::stopped;
 use crate::error::Context;
@@ -8,7 +8,7 @@ use crate::{Error, log};
 use ethudp_status::Status;
 use ethudp_status::ask::{self, Unknown};
 
-/// Shows one tunnel, or all that run.
+/// Shows one tunnel, or all running ones.
 pub fn show(name: Option<&str>, json: bool) -> Result<(), Error> {
     let directory = control_socket::directory()?;
     if let Some(name) = name {
@@ -37,7 +37,7 @@ pub fn show(name: Option<&str>, json: bool) -> Result<(), Error> {
         }
     }
     if known.is_empty() && unknown {
-        // Whether a tunnel runs is not known.
+        // An unreadable status does not tell whether a tunnel runs.
     } else if json {
         log::print(&(serde_json::to_string(&known).context(|| "status".into())? + "\n"))?;
     } else if known.is_empty() {

@@ -1,4 +1,4 @@
-//! What `show NAME` says of a tunnel that does not run: whether it has a file, and how its unit is.
+//! Answer of `show NAME` for a tunnel that does not run: whether its file exists, and the state of its unit.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 use super::location;
 use crate::log;
 
-/// Is there where systemd is the service manager (`sd_booted(3)`).
+/// Directory that exists where systemd is the service manager (`sd_booted(3)`).
 const SYSTEMD: &str = "/run/systemd/system";
 /// Longest wait for the service manager.
 const LIMIT: Duration = Duration::from_secs(2);
-/// What is asked of the unit.
+/// Properties of the unit.
 const PROPERTIES: &str = "--property=LoadState,ActiveState,SubState,Result,ExecMainStatus,StateChangeTimestamp";
 
-/// Why there is no status of a tunnel, and what to do.
+/// Reason why a tunnel has no status, and advice.
 pub fn sentence(name: &str) -> String {
     let listed = "`ethudp show` lists the tunnels that run";
     if Path::new(name).extension().is_some_and(|end| end == "toml") {
@@ -30,13 +30,13 @@ pub fn sentence(name: &str) -> String {
     unit.unwrap_or_else(|| format!("does not run; {} is there: start it with `ethudp up {name}`", file.display()))
 }
 
-/// What systemd says of the unit, within a time.
+/// Properties of the unit from systemd, within a time limit.
 fn ask(name: &str) -> io::Result<String> {
     let mut command = Command::new("systemctl");
     command.args(["show", &format!("ethudp@{name}"), PROPERTIES]);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
     let start = Instant::now();
-    // Some hundred bytes, which a pipe holds.
+    // The output of some hundred bytes fits into the pipe.
     while child.try_wait()?.is_none() {
         if start.elapsed() > LIMIT {
             child.kill()?;
@@ -50,7 +50,7 @@ fn ask(name: &str) -> io::Result<String> {
     Ok(text)
 }
 
-/// A sentence of what systemd says; none where there is no such unit.
+/// Sentence about the unit; `None` if the unit does not exist.
 fn of_unit(name: &str, text: &str) -> Option<String> {
     let value = |key: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
@@ -92,7 +92,7 @@ fn of_unit(name: &str, text: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// The sentence for a unit in this state.
+    /// Sentence for a unit in this state.
     fn say(state: &str, sub: &str, result: &str, status: &str) -> String {
         let text = format!(
             "LoadState=loaded\nActiveState={state}\nSubState={sub}\nResult={result}\nExecMainStatus={status}\n\

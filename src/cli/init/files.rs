@@ -1,4 +1,4 @@
-//! File and key on the disk: made where nothing is, or completed by one rename.
+//! File and key of a tunnel on disk. New files never replace others; completing a file is one rename.
 
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
@@ -12,33 +12,35 @@ use crate::service::files;
 use crate::tunnel::identifier;
 use crate::tunnel::{self, Port, keys};
 
-/// The files of one tunnel, in a directory that was opened once.
+/// Files of one tunnel, in an opened directory.
 pub struct TunnelFiles {
     directory: Directory,
-    /// The tunnel's name.
+    /// Name of the tunnel.
     pub name: String,
-    /// `NAME.toml`.
+    /// Path of `NAME.toml`.
     pub file: PathBuf,
-    /// `NAME.key`.
+    /// Path of `NAME.key`.
     pub key: PathBuf,
 }
 
-/// A file that is there.
+/// An existing file of a tunnel.
 struct ExistingFile {
     text: String,
-    /// The line of this end, with the tunnel identifier that the file has.
+    /// Line of this end, with the tunnel identifier of the file.
     own: Line,
-    /// The same as it stands in the file.
+    /// Text of that line in the file.
     noted: String,
     metadata: Metadata,
-    /// The directory of the file itself, where its name is a link.
+    /// Directory of the file, if its name is a link.
     elsewhere: Option<Directory>,
     name: String,
 }
 
 impl TunnelFiles {
+    /// Opens the directory.
+    ///
     /// # Errors
-    /// Also where others can exchange files in the directory.
+    /// Also when other users can replace files in the directory.
     pub fn new(directory: &Path, name: &str) -> Result<Self, Error> {
         let opened = Directory::open(directory).map_err(|error| {
             let right = directory::remedy(&error, directory);
@@ -50,7 +52,7 @@ impl TunnelFiles {
         Ok(Self { directory: opened, name: name.to_owned(), file, key })
     }
 
-    /// Whether there is a file, or what has its name.
+    /// Whether an object has the name of the file.
     pub fn exists(&self) -> bool {
         !matches!(self.directory.file(&self.file_name()), Err(error) if error.kind() == ErrorKind::NotFound)
     }
@@ -63,7 +65,7 @@ impl TunnelFiles {
         format!("{}.key", self.name)
     }
 
-    /// What to say of a file that need not be made.
+    /// Error for a file that already exists.
     pub fn exists_error(&self) -> Error {
         let (file, key) = (self.file.display(), self.key.display());
         Error::failure(format!(
@@ -72,10 +74,10 @@ impl TunnelFiles {
         ))
     }
 
-    /// Makes both; neither is left when one cannot be made.
+    /// Creates both files. On failure neither is left.
     ///
     /// # Errors
-    /// Also where one is there.
+    /// Also when one of them exists.
     pub fn create(&self, key: &str, text: &str) -> Result<(), Error> {
         let failed = |path: &Path, error: &io::Error| {
             let right = match error.kind() {
@@ -84,7 +86,7 @@ impl TunnelFiles {
             };
             Error::failure(format!("{}: {error}{right}", path.display()))
         };
-        // Nobody but its owner may read the key. In the file there is no secret, and the user of the unit reads it.
+        // Only the owner may read the key. The file has no secret, and the user of the unit reads it.
         let (file_name, key_name) = (self.file_name(), self.key_name());
         self.directory.create(&key_name, &[key.as_bytes(), b"\n"], 0o600).map_err(|error| failed(&self.key, &error))?;
         self.directory.create(&file_name, &[text.as_bytes()], 0o644).map_err(|error| {
@@ -97,10 +99,10 @@ impl TunnelFiles {
         })
     }
 
-    /// Adds the peer to the file, and returns the line for it, and the tunnel's local side.
+    /// Adds the peer to the file. Returns the line of this end and the tunnel's local side.
     ///
     /// # Errors
-    /// Where there is another peer.
+    /// When the file has another peer.
     pub fn complete(&self, peer: &Line) -> Result<(Line, Port), Error> {
         self.add_peer(peer).map_err(|error| Error::failure(format!("{}: {error}", self.file.display())))
     }
@@ -137,7 +139,7 @@ impl TunnelFiles {
         Ok((own, whole.port))
     }
 
-    /// What is in the file that `init` has made.
+    /// Reads an existing file of `init`.
     fn read(&self) -> Result<ExistingFile, String> {
         let (elsewhere, name) = self.resolve_link()?;
         let directory = elsewhere.as_ref().unwrap_or(&self.directory);
@@ -149,16 +151,16 @@ impl TunnelFiles {
         Ok(ExistingFile { text, own, noted, metadata, elsewhere, name })
     }
 
-    /// Puts another text into the file.
+    /// Replaces the text of the file.
     fn replace(&self, there: &ExistingFile, text: &str) -> Result<(), String> {
         let directory = there.elsewhere.as_ref().unwrap_or(&self.directory);
         directory.replace(&there.name, &[text.as_bytes()], &there.metadata).map_err(|error| error.to_string())
     }
 
-    /// The line of this end in a file without a peer, and the UDP port.
+    /// Line and UDP port of this end, from a file without a peer.
     ///
     /// # Errors
-    /// Where the file is complete.
+    /// When the file is complete.
     pub fn read_incomplete(&self) -> Result<(Line, u16), String> {
         let ExistingFile { text, own, .. } = self.read()?;
         let table = text.parse::<toml::Table>().map_err(|error| error.message().replace('\n', " "))?;
@@ -170,12 +172,12 @@ impl TunnelFiles {
         Ok((own, port))
     }
 
-    /// Whether the file lacks a peer and a tunnel identifier, as one of an older release does.
+    /// Whether the file lacks a peer and a tunnel identifier, as a file of an older release does.
     pub fn lacks_identifier(&self) -> bool {
         self.read_incomplete().is_ok_and(|(own, _)| own.tunnel == identifier::NONE)
     }
 
-    /// Adds to the file what this line of this end has and the one in it has not.
+    /// Adds to the file the parts of `line` that its own line lacks.
     pub fn extend(&self, line: &Line, ipv6: bool) -> Result<(), String> {
         let there = self.read()?;
         let mut text = there.text.replacen(&format!("# {}", there.noted), &format!("# {line}"), 1);
@@ -197,7 +199,7 @@ impl TunnelFiles {
         self.replace(&there, &text)
     }
 
-    /// The directory and the name of the file itself, where its name in this directory is a link to it.
+    /// Directory and name of the file, if the tunnel's name in this directory is a link.
     fn resolve_link(&self) -> Result<(Option<Directory>, String), String> {
         let link = fs::symlink_metadata(&self.file).is_ok_and(|there| there.is_symlink());
         if !link {
@@ -210,8 +212,8 @@ impl TunnelFiles {
         Ok((Some(directory), name))
     }
 
-    /// The line of this end, and how it stands in the file: its key is that of the private one, its tunnel identifier that of the
-    /// file, the rest what stands in a comment since it was made.
+    /// Line of this end, and its text in the file. The key is derived from the private key, the tunnel identifier is that of the
+    /// file, and the rest is from a comment that `init` wrote.
     fn own_line(&self, text: &str) -> Result<(Line, String), String> {
         let mut comments = text.lines().filter_map(|line| line.strip_prefix("# "));
         let noted = comments.find_map(|text| Some((line::noted(text)?, text.to_owned())));
@@ -228,7 +230,7 @@ impl TunnelFiles {
     }
 }
 
-/// Refuses a directory in which others could exchange what is made.
+/// Refuses a directory in which other users could replace new files.
 pub fn check_directory(directory: &Directory) -> Result<(), String> {
     match directory.foreign_hand() {
         Ok(None) => Ok(()),
@@ -237,7 +239,7 @@ pub fn check_directory(directory: &Directory) -> Result<(), String> {
     }
 }
 
-/// Whether a file that was just made is one, as far as it is complete.
+/// Checks a text as far as it is complete.
 fn check_text(text: &str, files: &TunnelFiles) -> Result<(), String> {
     match tunnel::file::from_text(text, &files.name, files.directory.path()) {
         Err(error) if !error.contains("secure.peer-public-key is missing") => Err(error),

@@ -1,5 +1,4 @@
-//! What of a new tunnel must not be that of another on this host: the UDP port, the name of the TAP interface, and a network that
-//! is taken from the other end's line.
+//! Resources of other tunnels on this host that a new tunnel must not use: UDP ports, names of TAP interfaces, and networks.
 
 use std::fs::File;
 use std::io::Read;
@@ -15,26 +14,26 @@ use crate::service::{files, networks};
 use crate::supervise::startup::route;
 use crate::tunnel::keys;
 
-/// Bytes of the kernel's lists.
+/// Longest list of the kernel that is read, in bytes.
 const LONGEST: u64 = 16 << 20;
 
-/// What is taken, and by what.
+/// Resources in use, each with its user.
 #[derive(Debug, Default)]
 pub struct Host {
     ports: Vec<(u16, String)>,
     taps: Vec<String>,
     networks: Vec<Network>,
-    /// The peers that files have, as text.
+    /// Peers in files: the public key as text, and the path.
     peers: Vec<(String, PathBuf)>,
     unread: Vec<String>,
 }
 
-/// An address with its prefix length, and the file that has it.
+/// Address with its prefix length, and the file that has it.
 pub type Network = ((IpAddr, u8), String);
 
 impl Host {
-    /// Looks at the files of other tunnels in a directory, and at what runs. The network of this peer is not taken, where the peer
-    /// is another tunnel of this host.
+    /// Reads the files of other tunnels in a directory, and the sockets of this host. If the peer is another tunnel of this host,
+    /// its network does not count as used.
     pub fn look(directory: &Path, peer: Option<&Line>) -> Self {
         let peer = peer.map(Line::to_string);
         let mut host = Self::default();
@@ -75,12 +74,12 @@ impl Host {
         Ok(())
     }
 
-    /// What could not be read, a line each.
+    /// Messages about files that could not be read.
     pub fn unread(&self) -> &[String] {
         &self.unread
     }
 
-    /// Refuses a line that a file other than this one has been completed with: it is for one tunnel.
+    /// Refuses a line that has completed a file other than `own`. A line is for one tunnel.
     pub fn refuse_twice(&self, peer: &Line, own: &Path) -> Result<(), String> {
         let (key, own) = (keys::text(&peer.key), own.canonicalize().ok());
         let mut of_peer = self.peers.iter().filter(|(other, _)| *other == *key);
@@ -100,19 +99,19 @@ impl Host {
         &self.networks
     }
 
-    /// What has a port already.
+    /// User of a port, if it is in use.
     pub fn has_port(&self, port: u16) -> Option<&str> {
         self.ports.iter().find(|(own, _)| *own == port).map(|(_, by)| by.as_str())
     }
 
-    /// The first port from this one on that is free.
+    /// First free port from `first` on.
     pub fn free_port(&self, first: u16) -> u16 {
         (first..=u16::MAX).find(|port| self.has_port(*port).is_none()).unwrap_or(first)
     }
 
-    /// A name for the TAP interface: the tunnel's as far as an interface can bear it, with a number where that is taken.
+    /// Name for the TAP interface: the tunnel's name cut to the length of interface names, with a number if it is in use.
     pub fn tap_name(&self, tunnel: &str) -> String {
-        // The kernel has its own directories of these names beside those of interfaces.
+        // `all` and `default` are directories of the kernel beside those of interfaces.
         let taken = |name: &str| {
             matches!(name, "all" | "default") || self.taps.iter().any(|tap| tap == name) || is_interface(name)
         };
@@ -125,14 +124,14 @@ impl Host {
     }
 }
 
-/// Whether there is an interface of this name now.
+/// Whether an interface of this name exists now.
 pub fn is_interface(name: &str) -> bool {
     if_nametoindex(name).is_ok()
 }
 
-/// Refuses what is there and is no bridge.
+/// Refuses an existing interface that is not a bridge.
 pub fn is_bridge(name: &str) -> Result<(), String> {
-    // One that is not there may come.
+    // A missing interface may be created later.
     let link = Netlink::open().and_then(|mut netlink| netlink.link(name));
     if link.is_ok_and(|link| link.kind != "bridge") {
         return Err(format!(
@@ -150,7 +149,7 @@ pub fn has(interface: &str, address: &str) -> bool {
     known.iter().any(|own| !own.route && own.interface == interface && Ok(own.network.0) == address)
 }
 
-/// Whether datagrams to this address leave by this interface. Of the name of a host that is not known.
+/// Whether datagrams to this address leave by this interface. False for a name instead of an address.
 pub fn leads_to(interface: &str, address: &str) -> bool {
     let interfaces = address.parse().map(|to| route::interfaces(to).unwrap_or_default());
     if_nametoindex(interface).is_ok_and(|index| interfaces.is_ok_and(|interfaces| interfaces.contains(&index)))
@@ -161,7 +160,7 @@ pub fn has_ipv6() -> bool {
     Path::new("/proc/net/if_inet6").exists()
 }
 
-/// The ports in the kernel's list of UDP sockets (`proc_net_udp(5)`): address and port in hexadecimal.
+/// Ports in the kernel's list of UDP sockets (`proc_net_udp(5)`), which has address and port in hexadecimal.
 fn sockets(list: &str) -> impl Iterator<Item = u16> {
     let lines = list.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1)?.rsplit_once(':'));
     lines.filter_map(|(_, port)| u16::from_str_radix(port, 16).ok())

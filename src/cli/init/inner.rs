@@ -1,10 +1,10 @@
-//! The addresses that the two TAP interfaces are to have.
+//! Addresses of the two TAP interfaces.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::tunnel::address;
 
-/// Whether each of two addresses is in the other's network.
+/// Whether each of two addresses is in the network of the other.
 pub fn together(one: (IpAddr, u8), other: (IpAddr, u8)) -> bool {
     let network = |ip: IpAddr, prefix: u8| match ip {
         IpAddr::V4(ip) => u128::from(u32::from(ip)).checked_shr(32 - u32::from(prefix)),
@@ -14,7 +14,7 @@ pub fn together(one: (IpAddr, u8), other: (IpAddr, u8)) -> bool {
     one.0.is_ipv4() == other.0.is_ipv4() && same(one.1) && same(other.1)
 }
 
-/// `ADDRESS/PREFIX`, of a host.
+/// Parses `ADDRESS/PREFIX` of a host.
 pub fn parse(text: &str) -> Result<(IpAddr, u8), String> {
     let form = "must be ADDRESS/PREFIX, as in 10.8.0.1/24";
     let (ip, prefix) = text.split_once('/').ok_or_else(|| format!("--address {text:?}: {form}"))?;
@@ -31,14 +31,14 @@ pub fn parse(text: &str) -> Result<(IpAddr, u8), String> {
     }
 }
 
-/// What an address is that no interface can have.
+/// Kind of an address that no interface can have.
 fn no_host((ip, prefix): (IpAddr, u8)) -> Option<&'static str> {
     let host_bits = |ip: Ipv4Addr| u32::from(ip) & u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
     match ip {
         ip if ip.is_unspecified() => Some("no address"),
         ip if ip.is_multicast() => Some("an address of a group"),
         ip if ip.is_loopback() => Some("an address of the loopback interface"),
-        // RFC 3021 has none of both where a network has two addresses.
+        // RFC 3021: a network of two addresses has neither of both.
         IpAddr::V4(ip) if prefix < 31 && host_bits(ip) == 0 => Some("the address of the network itself"),
         IpAddr::V4(ip) if prefix < 31 && host_bits(ip) == host_bits(Ipv4Addr::BROADCAST) => {
             Some("the broadcast address of the network")
@@ -47,12 +47,12 @@ fn no_host((ip, prefix): (IpAddr, u8)) -> Option<&'static str> {
     }
 }
 
-/// Another address in the network of this one, that its hosts may have: the next, or the one before.
+/// Neighbour of this address in its network: the next host address, or the previous one.
 pub fn neighbour((ip, prefix): (IpAddr, u8)) -> Option<(IpAddr, u8)> {
     let host = |address: u128, bits: u32| {
         let all = 1_u128.checked_shl(bits).map_or(u128::MAX, |size| size - 1);
         let part = address & all;
-        // The first and the last of a network of more than two are not a host's.
+        // The first and the last address of a larger network belong to no host.
         let (least, most) = if bits > 1 { (1, all - 1) } else { (0, all) };
         let other = if part < most { part + 1 } else { part.checked_sub(1)? };
         (bits > 0 && (least..=most).contains(&other)).then_some(address & !all | other)
@@ -64,8 +64,8 @@ pub fn neighbour((ip, prefix): (IpAddr, u8)) -> Option<(IpAddr, u8)> {
     Some((ip, prefix))
 }
 
-/// Whether all of a network is private (RFC 1918, RFC 4193) or of the link (RFC 3927, RFC 4291): what this host would send to the
-/// other end because that has said so. What is used elsewhere is not among it, unless somebody asks for it.
+/// Whether a whole network is private (RFC 1918, RFC 4193) or link-local (RFC 3927, RFC 4291). Only such a network is taken from
+/// the peer's line. Traffic to any other network goes into the tunnel only at the user's request.
 pub fn is_private((ip, prefix): (IpAddr, u8)) -> bool {
     match ip {
         IpAddr::V4(ip) => {

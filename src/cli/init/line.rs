@@ -1,5 +1,5 @@
-//! What one end tells the other, in a line without a secret and without a character that a shell would look at: `ethudp2:` and
-//! base64url of a form, so that a line that was cut or changed in a mail is seen.
+//! Line of one end for the other. It has no secret and no character that a shell interprets: `ethudp2:` and a form in base64url,
+//! whose checksum detects a line that was cut or changed.
 //!
 //! | bytes | what |
 //! |---|---|
@@ -8,9 +8,12 @@
 //! | 8 | tunnel identifier, zeros for none |
 //! | 4 | receiver index of initiations to this end: its slot in the upper 12 bits, zeros below |
 //! | 1, 0 or 4 or 16, 1 | length of the first inner address, the address, prefix length |
-//! | 1, so many | length of the endpoint, `HOST:PORT` |
-//! | 1, 4 or 16, 1, each | the other inner addresses, at most 7 |
-//! | 4 | the first of SHA-256(`ethudp line 2` ‖ all before) |
+//! | 1, length
+//! length of the endpoint, the endpoint `HOST:PORT` |
+//! | 1, 4 or 16, 1, each
+//! other inner addresses, at most 7 |
+//! | 4
+//! first bytes of SHA-256(`ethudp line 2` ‖ all bytes before) |
 
 use std::fmt;
 use std::net::IpAddr;
@@ -22,39 +25,39 @@ use crate::tunnel::identifier::Identifier;
 use crate::tunnel::keys::Public;
 use crate::tunnel::{Endpoint, address, keys};
 
-/// Begins each line of this version.
+/// Prefix of each line of this version.
 pub const BEGIN: &str = "ethudp2:";
-/// Begins a line of a release before this version, which has no tunnel identifier and no receiver index.
+/// Prefix of lines of older releases, which lack tunnel identifier and receiver index.
 pub const OLDER: &str = "ethudp1:";
-/// Bytes of the longest line: more than base64 makes of a form with an endpoint of 255 bytes and all addresses.
+/// Longest line in bytes: longer than the base64 text of a form with an endpoint of 255 bytes and all addresses.
 const LONGEST: usize = 640;
-/// Addresses that a line has room for.
+/// Most addresses in a line.
 pub const ADDRESSES: usize = 8;
-/// What a line must be.
+/// Description of a valid line.
 pub const RIGHT: &str = "must be the whole line that `ethudp init` has printed at the other end";
 /// Bytes of the checksum.
 const CHECKSUM: usize = 4;
-/// What the checksum is of, before the form.
+/// Prefix of the form in the input of the checksum.
 const LABEL: &[u8] = b"ethudp line 2";
-/// The same of an older line.
+/// Prefix in the checksum of an older line.
 const OLDER_LABEL: &[u8] = b"ethudp line 1";
 /// Bits of a receiver index below the slot.
 const SLOT_SHIFT: u32 = 20;
 
-/// The line.
+/// Line of one end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// The local side is not a TAP of its own, so the other end's cannot be guessed.
+    /// Whether the local side joins a bridge or an interface, so that the other end's cannot be guessed.
     pub joins: bool,
-    /// The end's public key.
+    /// Public key of this end.
     pub key: Public,
-    /// The tunnel identifier.
+    /// Tunnel identifier.
     pub tunnel: Identifier,
-    /// The slot of the tunnel at this end's port; 0 for none.
+    /// Slot of the tunnel at this end's port; 0 for none.
     pub slot: u16,
-    /// The addresses of its TAP, the first [`ADDRESSES`] of them.
+    /// First [`ADDRESSES`] addresses of the TAP interface.
     pub inner: Vec<(IpAddr, u8)>,
-    /// Where the other end reaches it.
+    /// Address at which the other end reaches this one.
     pub endpoint: Option<Endpoint>,
 }
 
@@ -77,7 +80,7 @@ impl fmt::Display for Line {
     }
 }
 
-/// A form as a line.
+/// Line of a form, with checksum.
 pub fn encode(form: &[u8]) -> String {
     let form = [form, &checksum(LABEL, form)].concat();
     BEGIN.to_owned() + &Base64UrlUnpadded::encode_string(&form)
@@ -88,13 +91,13 @@ fn checksum(label: &[u8], form: &[u8]) -> [u8; CHECKSUM] {
     std::array::from_fn(|index| hash[index])
 }
 
-/// Reads a line; white space that came into it on its way is not looked at.
+/// Parses a line. White space in it is ignored.
 ///
 /// # Errors
-/// What is wrong with it, and what would be right.
+/// Message with the fault and the right form.
 pub fn parse(text: &str) -> Result<Line, String> {
     let text: String = text.split_whitespace().collect();
-    // None that an end prints is as long.
+    // No end prints a line of this length.
     if text.len() > LONGEST {
         let begin: String = text.chars().take(40).collect();
         return Err(format!("--peer {begin:?}...: has {} bytes, more than any such line; {RIGHT}", text.len()));
@@ -109,11 +112,11 @@ pub fn parse(text: &str) -> Result<Line, String> {
     };
     let cut = || format!("--peer {text:?}: has been cut or changed; {RIGHT}");
     let form = decode(LABEL, form).ok_or_else(cut)?;
-    // An attacker who makes a line can compute its checksum.
+    // An attacker can compute the checksum of a forged line.
     read(&form).ok_or_else(|| format!("--peer {text:?}: says nothing that an end can say; {RIGHT}"))
 }
 
-/// What to do with a line of an older release, or its beginning.
+/// Advice for a line of an older release, or for its beginning.
 pub fn older_release(text: &str) -> String {
     format!(
         "--peer {text:?}: was printed by an older ethudp; install the same release at the other end, run `ethudp init` there \
@@ -121,7 +124,7 @@ pub fn older_release(text: &str) -> String {
     )
 }
 
-/// The line in a file that `ethudp init` has made, which an older release may have done.
+/// Parses the line in a comment of a file that `ethudp init` wrote, in this release or an older one.
 pub fn noted(text: &str) -> Option<Line> {
     let older = || {
         let form = decode(OLDER_LABEL, text.strip_prefix(OLDER)?)?;
@@ -131,7 +134,7 @@ pub fn noted(text: &str) -> Option<Line> {
     parse(text).ok().or_else(older)
 }
 
-/// The form in a text behind its beginning, where its checksum is right.
+/// Form in a text after the prefix, if its checksum is right.
 fn decode(label: &[u8], text: &str) -> Option<Vec<u8>> {
     let mut form = Base64UrlUnpadded::decode_vec(text).ok()?;
     let sum = form.split_off(form.len().checked_sub(CHECKSUM)?);
@@ -165,7 +168,7 @@ fn read(form: &[u8]) -> Option<Line> {
         inner.push(another);
         rest = left;
     }
-    // It would be looked for inside the tunnel.
+    // The endpoint would be looked for inside the tunnel.
     let inside = |endpoint: &Endpoint| inner.iter().any(|(ip, _)| endpoint.host.parse() == Ok(*ip));
     if endpoint.as_ref().is_some_and(inside) {
         return None;
@@ -173,7 +176,7 @@ fn read(form: &[u8]) -> Option<Line> {
     Some(Line { joins: joins == 1, key: *key, tunnel: *tunnel, slot, inner, endpoint })
 }
 
-/// One address with its prefix length, which is not that of all addresses; and the bytes after it.
+/// One address with a prefix length above 0, and the remaining bytes.
 fn inner(form: &[u8]) -> Option<((IpAddr, u8), &[u8])> {
     let (ip, rest) = match form {
         [4, rest @ ..] => rest.split_first_chunk::<4>().map(|(ip, rest)| (IpAddr::from(*ip), rest))?,
@@ -185,14 +188,14 @@ fn inner(form: &[u8]) -> Option<((IpAddr, u8), &[u8])> {
     Some(((ip, prefix), rest))
 }
 
-/// An endpoint with nothing in it but what addresses and names have: it will stand in a file, and on terminals.
+/// Parses an endpoint that has only characters of addresses and names. It is written to a file and to terminals.
 pub fn endpoint(text: &str) -> Result<Endpoint, String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".:-_%[]".contains(&byte);
     if text.len() > 255 || !text.bytes().all(plain) {
         return Err(format!("endpoint {text:?}: {}", address::FORM));
     }
     let endpoint = address::endpoint("endpoint", text)?;
-    // In a file these stand for an address that is learned.
+    // In a file, these hosts stand for a learned address.
     let learned = endpoint.host.parse().is_ok_and(|address: IpAddr| address.is_unspecified());
     if learned || endpoint.host == "any" {
         return Err(format!(
@@ -270,7 +273,7 @@ mod tests {
             changed[at] = byte;
             assert_eq!(read(&changed), None, "byte {at}");
         }
-        // What is said otherwise than by this program, too: a prefix of no address, a port and a host that have another form.
+        // Other spellings are refused as well: a prefix of no address, another form of port and host.
         let with = |inner: &[u8], endpoint: &str| {
             let length = u8::try_from(endpoint.len()).unwrap();
             [&form[..45], inner, &[length], endpoint.as_bytes()].concat()
@@ -283,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_line_of_an_older_release_is_refused_and_known_in_a_file() {
-        // Of the key [7; 32], with the address 10.8.0.1/24 and the endpoint 198.51.100.7:6000.
+        // Line of key [7; 32], address 10.8.0.1/24 and endpoint 198.51.100.7:6000.
         let good = line(Some("10.8.0.1"), Some("198.51.100.7:6000"));
         let form = Base64UrlUnpadded::decode_vec(&good.to_string()[BEGIN.len()..]).unwrap();
         let form = [&form[..33], &form[45..form.len() - CHECKSUM]].concat();

@@ -1,6 +1,6 @@
-//! `ethudp init`: key and file of a tunnel in one step, and a line for the other end; with the other end's line it is complete.
+//! `ethudp init`: makes key and file of a tunnel and prints the line for the other end. The other end's line completes the file.
 //!
-//! Nothing that is there is overwritten. What completes a file adds to it, and refuses where there is another peer already.
+//! Existing files are never overwritten. Completing adds to a file, and refuses a file with another peer.
 
 pub mod files;
 mod host;
@@ -24,17 +24,17 @@ use line::Line;
 use parameters::{Options, Parameters, endpoint, format_addresses, uplink_warning};
 use paste::PeerArgument;
 
-/// Makes or completes a tunnel's files, and prints the line for the other end.
+/// Makes or completes the files of a tunnel, and prints the line for the other end.
 pub fn run(options: &Options) -> Result<(), Error> {
     let PeerArgument { peer, whole_command } =
         paste::parse(&options.name, &options.rest, &options.peer).map_err(Error::Usage)?;
-    // The file's name is the tunnel's with an ending.
+    // The name of the file, with its ending, is accepted as well.
     let name = options.name.strip_suffix(".toml").unwrap_or(&options.name);
-    // A file that is there may have any name that `up` takes, a new one has one that the unit takes.
+    // An existing file may have any name that `up` accepts. A new file needs a name that the unit accepts.
     if names::tunnel(name).is_err() {
         names::unit(name).map_err(Error::Usage)?;
     }
-    // What is wrong with an option is said before what is in the way of all of them.
+    // Errors in options come before obstacles on this host.
     Parameters::parse(options, name, &Host::default()).map_err(Error::Usage)?;
     let files = TunnelFiles::new(&options.dir, name)?;
     let there = files.exists();
@@ -87,7 +87,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
     log::print(&format!("{line}\n"))
 }
 
-/// Both files, complete if the peer is known.
+/// Creates both files, complete if the peer is known.
 fn create(options: &Options, mut given: Parameters, files: &TunnelFiles, peer: Option<&Line>) -> Result<Line, Error> {
     let explicit = given.addresses.len();
     if let Some(peer) = peer {
@@ -134,7 +134,7 @@ fn create(options: &Options, mut given: Parameters, files: &TunnelFiles, peer: O
     Ok(line)
 }
 
-/// Adds to a file what it lacks: endpoint and addresses of this end, and the peer.
+/// Adds the missing parts to a file: endpoint and addresses of this end, and the peer.
 fn update(options: &Options, files: &TunnelFiles, peer: Option<&Line>) -> Result<Line, Error> {
     if options.bridge.is_some() || options.interface.is_some() || options.port.is_some() {
         return Err(Error::usage(format!(

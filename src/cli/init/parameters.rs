@@ -1,4 +1,4 @@
-//! The options of `ethudp init`, and the contents of a new file that follow from them.
+//! Options of `ethudp init`, and the contents of a new file that follow from them.
 
 use std::io;
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use crate::log;
 use crate::service::networks::{self, Networks};
 use crate::tunnel::{Endpoint, address, names, taken};
 
-/// The port where none is given.
+/// Default UDP port.
 pub const PORT: u16 = 6000;
 
 /// Options of `ethudp init`.
@@ -52,7 +52,7 @@ pub struct Parameters {
     pub interface: Option<String>,
     pub addresses: Vec<(IpAddr, u8)>,
     pub port: u16,
-    /// What has that port already, if it is given, or the default one.
+    /// User of the given port, or of the default port.
     pub taken_by: Option<String>,
     pub endpoint: Option<Endpoint>,
     /// Name of the TAP interface.
@@ -61,7 +61,7 @@ pub struct Parameters {
     pub ipv6: bool,
     /// Networks of other tunnels of this host.
     pub networks: Vec<host::Network>,
-    /// What could not be read of other tunnels.
+    /// Messages about files of other tunnels that could not be read.
     pub unread: Vec<String>,
 }
 
@@ -92,7 +92,7 @@ impl Parameters {
         })
     }
 
-    /// Refuses an endpoint inside the tunnel: it cannot be reached there before there is one.
+    /// Refuses an endpoint inside the tunnel, which is unreachable before the tunnel exists.
     pub fn check_endpoint(&self) -> Result<(), String> {
         let Some(endpoint) = &self.endpoint else { return Ok(()) };
         match self.addresses.iter().find(|(ip, _)| endpoint.host.parse() == Ok(*ip)) {
@@ -103,8 +103,8 @@ impl Parameters {
         }
     }
 
-    /// Refuses a network that was taken from the other end's line and is in use here, or where the kernel does not tell what is;
-    /// says so of one that was given.
+    /// Refuses a network from the peer's line that this host already uses, or if the kernel does not report the networks in use.
+    /// Returns warnings for networks of `--address`. The first `explicit` addresses are from `--address`.
     pub fn conflicts(&self, explicit: usize, known: &io::Result<Networks>) -> Result<Vec<String>, String> {
         let mut warnings = Vec::new();
         for (number, own) in self.addresses.iter().enumerate() {
@@ -141,7 +141,7 @@ impl Parameters {
         self.bridge.is_some() || self.interface.is_some()
     }
 
-    /// Adds an address next to the other end's where none is given, and refuses that one itself.
+    /// Adds an address next to each of the peer's if none is given. Refuses an address of the peer.
     pub fn choose_addresses(&mut self, peer: &Line) -> Result<(), String> {
         let mut of_peer = peer.inner.iter().filter(|inner| self.addresses.iter().any(|(ip, _)| *ip == inner.0));
         if let Some((ip, prefix)) = of_peer.next() {
@@ -168,7 +168,7 @@ impl Parameters {
         Ok(())
     }
 
-    /// Says what may be as it is meant, but often is not.
+    /// Warns of settings that are valid but often unintended.
     pub fn warn(&self, options: &Options, file: &Path, peer: Option<&Line>) {
         let file = file.display();
         let port = self.port;
@@ -230,11 +230,11 @@ impl Parameters {
     }
 }
 
-/// Why an interface that carries the tunnel's own datagrams is mostly not meant.
+/// Reason why an interface of the tunnel's own datagrams is rarely intended.
 const UPLINK: &str =
     "the tunnel would join this uplink with the other end's network; give the interface of the local network";
 
-/// That a tunnel's own datagrams leave by the interface whose frames it carries, if so.
+/// Warning if the tunnel's own datagrams leave by the interface whose frames it carries.
 pub fn uplink_warning(what: &str, interface: &str, peer: Option<&Line>) -> Option<String> {
     let host = &peer?.endpoint.as_ref()?.host;
     host::leads_to(interface, host).then(|| {
@@ -242,12 +242,12 @@ pub fn uplink_warning(what: &str, interface: &str, peer: Option<&Line>) -> Optio
     })
 }
 
-/// Addresses with their prefix lengths, for people.
+/// Addresses with prefix lengths, for people.
 pub fn format_addresses(addresses: &[(IpAddr, u8)]) -> String {
     addresses.iter().map(|(ip, prefix)| format!("{ip}/{prefix}")).collect::<Vec<_>>().join(", ")
 }
 
-/// `[IPV6]:PORT` of what reads as an IPv6 address and is perhaps one with a port.
+/// `[IPV6]:PORT` for a text that parses as an IPv6 address and may end in a port.
 fn address_with_port(text: &str) -> Option<String> {
     let (host, port) = text.rsplit_once(':')?;
     let whole: IpAddr = text.parse().ok()?;
@@ -255,7 +255,7 @@ fn address_with_port(text: &str) -> Option<String> {
     meant.then(|| format!("[{host}]:{port}"))
 }
 
-/// `HOST`, whose port is then this end's, or what has one.
+/// Parses an endpoint. A `HOST` without a port gets the port of this end.
 pub fn endpoint(text: &str, port: u16) -> Result<Endpoint, String> {
     let bare = text.parse::<IpAddr>().is_ok() || !text.contains(':');
     let whole = if bare { Endpoint { host: text.to_owned(), port }.to_string() } else { text.to_owned() };

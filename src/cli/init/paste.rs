@@ -1,25 +1,26 @@
-//! The line of another end in what was pasted: a whole command, a line that was wrapped or quoted, with characters that an editor
-//! or a mail program has put there.
+//! Finds the other end's line in pasted text: in a whole command, in a wrapped or quoted line, or among characters that an editor
+//! or a mail program added.
 
 use super::line::{self, Line, RIGHT};
 use crate::log;
 use crate::tunnel::keys;
 
-/// Words behind the first that can be parts of a line: a mail program breaks lines at some 70 characters.
+/// Most words after the first that can be parts of a line. Mail programs break lines at about 70 characters.
 const PARTS: usize = 20;
 
-/// What was pasted.
+/// Result of a search.
 pub struct PeerArgument {
-    /// The line of the other end, if there is one.
+    /// Line of the other end, if there is one.
     pub peer: Option<Line>,
-    /// It came with the command that the other end has printed.
+    /// Whether the line was pasted with the command that the other end printed.
     pub whole_command: bool,
 }
 
-/// Finds the line in the words of a command line: the tunnel's name, the words that belong to no option, the values of `--peer`.
+/// Finds the line in the words of a command line: the tunnel's name, the words that belong to no option, and the values of
+/// `--peer`.
 ///
 /// # Errors
-/// What is wrong with it, and what would be right.
+/// Message with the fault and the right form.
 pub fn parse(name: &String, rest: &[String], peers: &[String]) -> Result<PeerArgument, String> {
     if peers.is_empty() {
         if let Some(line) = [name].into_iter().chain(rest).find(|word| has_line(word)) {
@@ -42,7 +43,7 @@ pub fn parse(name: &String, rest: &[String], peers: &[String]) -> Result<PeerArg
     let (whole_command, rest) = (behind.is_some(), behind.map_or_else(|| words.collect(), |words| words[1..].to_vec()));
     let text = |all: &[&String]| all.iter().map(|word| word.as_str()).collect::<Vec<_>>().join(" ");
     let line = text(&lines);
-    // The words behind are parts of a line that is not whole.
+    // The words after an incomplete line are parts of the line.
     let peer = match (find(&line), rest.first()) {
         (Ok(_), Some(word)) => return Err(unexpected(word)),
         (found, None) => found?,
@@ -51,13 +52,12 @@ pub fn parse(name: &String, rest: &[String], peers: &[String]) -> Result<PeerArg
     Ok(PeerArgument { peer: Some(peer), whole_command })
 }
 
-/// Whether a line begins in a word, of this release or an older one.
+/// Whether a line of this release or an older one begins in a word.
 pub fn has_line(word: &str) -> bool {
     word.contains(line::BEGIN) || word.contains(line::OLDER)
 }
 
-/// The words behind `ethudp init`, the tunnel's name the first of them, if these begin as what `ethudp init` prints for the other
-/// end.
+/// Words after `ethudp init`, the first of them the tunnel's name, if the words begin as the command that `ethudp init` prints.
 fn after_command<'a>(words: impl Iterator<Item = &'a String>) -> Option<Vec<&'a String>> {
     const BEFORE: [&str; 8] = ["$", "#", "sudo", "ethudp:", "at", "the", "other", "end:"];
     let mut words = words.skip_while(|word| BEFORE.contains(&word.as_str()));
@@ -73,7 +73,7 @@ fn unexpected(word: &str) -> String {
 /// Finds the line in a text.
 ///
 /// # Errors
-/// What is wrong with it, and what would be right.
+/// Message with the fault and the right form.
 pub fn find(text: &str) -> Result<Line, String> {
     let seen: String = text.chars().filter(|&c| c.is_whitespace() || !log::is_unseen(c)).map(plain).collect();
     let words: Vec<_> = seen.split_whitespace().collect();
@@ -83,7 +83,7 @@ pub fn find(text: &str) -> Result<Line, String> {
         begun.get_or_insert(&word[at..]);
         let mut whole = String::new();
         for part in [&word[at..]].iter().chain(words[number + 1..].iter().take(PARTS)) {
-            // As quoted-printable breaks lines.
+            // Quoted-printable breaks lines with `=`.
             whole += part.trim_end_matches('=');
             if let Ok(line) = line::parse(&whole) {
                 found.push(line);
@@ -100,13 +100,13 @@ pub fn find(text: &str) -> Result<Line, String> {
     }
 }
 
-/// Quotes, brackets and marks around a line are not of it.
+/// Replaces quotes, brackets and marks around a line by spaces.
 fn plain(c: char) -> char {
     let around = "'\"`<>()[]{}*|,;!.\u{ab}\u{bb}\u{2018}\u{2019}\u{201a}\u{201b}\u{201c}\u{201d}\u{201e}\u{201f}\u{2039}\u{203a}";
     if around.contains(c) { ' ' } else { c }
 }
 
-/// A line that has begun and is none.
+/// Message about an incomplete or changed line.
 fn broken(begun: &str, words: &[&str]) -> String {
     let odd = begun.chars().skip(line::BEGIN.len()).position(|c| !c.is_ascii_alphanumeric() && !"-_=".contains(c));
     if let Some(place) = odd {
@@ -123,11 +123,11 @@ fn broken(begun: &str, words: &[&str]) -> String {
         .map_or_else(|error| error, |_| format!("--peer {:?}: has been cut or changed; {RIGHT}", shown(begun)))
 }
 
-/// What has no line in it.
+/// Message about a text without a line.
 fn none(words: &[&str]) -> String {
     let all = words.join(" ");
     if words.len() == 1 && keys::parse("", all.as_bytes()).is_ok() {
-        // It may be a private one.
+        // The message does not show the key, which may be a private one.
         return format!("--peer: is a key, not a line; {RIGHT}");
     }
     if let Some(at) = all.find(line::OLDER) {
@@ -139,7 +139,7 @@ fn none(words: &[&str]) -> String {
     line::parse(&all).map_or_else(|error| error, |_| format!("--peer: {RIGHT}"))
 }
 
-/// The beginning of what may be long.
+/// Beginning of a text that may be long.
 pub fn shown(text: &str) -> String {
     let begin: String = text.chars().take(60).collect();
     if begin.len() < text.len() { begin + "..." } else { begin }

@@ -1,4 +1,4 @@
-//! The text of a tunnel's file: made whole, or completed where the user may have changed it.
+//! Text of a tunnel's file: a new one, or one that is completed after changes by the user.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -51,27 +51,27 @@ pub fn new_file(name: &str, given: &Parameters, line: &Line, peer: Option<&Line>
     text
 }
 
-/// Whether the socket of a path must hear IPv6, too: a name may have either address, and `[::]` hears both.
+/// Whether the socket of a path must receive IPv6. A name may have addresses of both families, and `[::]` receives both.
 pub fn needs_ipv6(endpoint: Option<&Endpoint>) -> bool {
     endpoint.is_some_and(|endpoint| endpoint.host.parse::<Ipv4Addr>().is_err())
 }
 
-/// The line that names a peer.
+/// Line of the peer's key in the file.
 fn peer_key(peer: &Line) -> String {
     format!("peer-public-key = \"{}\"", *keys::text(&peer.key))
 }
 
-/// The line of the tunnel identifier.
+/// Line of the tunnel identifier.
 pub fn tunnel_id(identifier: Identifier) -> String {
     format!("tunnel-id = \"{}\"", identifier::text(identifier))
 }
 
-/// The line of the slot that a peer has.
+/// Line of the peer's slot.
 fn peer_slot(peer: &Line) -> String {
     format!("peer-slot = {}", peer.slot)
 }
 
-/// Where a path has a peer.
+/// Remote address of a path to this peer.
 fn remote_of(peer: &Line) -> String {
     peer.endpoint.as_ref().map_or_else(|| "any".into(), Endpoint::to_string)
 }
@@ -80,12 +80,12 @@ fn remote(peer: &Line) -> String {
     format!("remote = \"{}\"", remote_of(peer))
 }
 
-/// Addresses with their prefix lengths, as a list has them in the file.
+/// Addresses with prefix lengths, as a list in the file.
 pub fn quoted_addresses(addresses: &[(IpAddr, u8)]) -> String {
     addresses.iter().map(|(ip, prefix)| format!("\"{ip}/{prefix}\"")).collect::<Vec<_>>().join(", ")
 }
 
-/// The text with the peer in it, if there is none or this one.
+/// Adds the peer to the text, which must have no peer or the same one.
 pub fn add_peer(text: &str, peer: &Line, ipv6: bool) -> Result<String, String> {
     let table = text.parse::<toml::Table>().map_err(|error| error.message().replace('\n', " "))?;
     let secure =
@@ -117,7 +117,7 @@ pub fn add_peer(text: &str, peer: &Line, ipv6: bool) -> Result<String, String> {
     let paths = table.get("path").and_then(toml::Value::as_array).map_or(&[][..], Vec::as_slice);
     let lacking = paths.iter().filter(|path| path.get("remote").is_none()).count();
     match (lacking, paths.len()) {
-        // Where the user has given it before there was a peer, it stays. A line that does not say where its end is contradicts none.
+        // A remote address that the user gave before the peer was known stays. A line without an endpoint contradicts none.
         (0, 1) if known_peer.is_some() && peer.endpoint.is_some() => check_remote(&paths[0], &remote_of(peer))?,
         (0, 1..) => {}
         (1, 1) => {
@@ -131,13 +131,13 @@ pub fn add_peer(text: &str, peer: &Line, ipv6: bool) -> Result<String, String> {
     Ok(new)
 }
 
-/// The tunnel identifier in `[secure]`.
+/// Tunnel identifier in `[secure]`.
 pub fn known_identifier(secure: &toml::Value) -> Result<Option<Identifier>, String> {
     let known = secure.get("tunnel-id").and_then(toml::Value::as_str);
     known.map(|text| identifier::parse("secure.tunnel-id", text)).transpose()
 }
 
-/// The text with the tunnel identifier of both ends; where the peer was known before, it is not exchanged.
+/// Adds the tunnel identifier of both ends to the text. If the peer was known before, a different identifier is an error.
 fn with_identifier(text: String, secure: &toml::Table, peer: &Line, is_complete: bool) -> Result<String, String> {
     let known = known_identifier(&toml::Value::Table(secure.clone()))?;
     let agreed = identifier::agreed(known.unwrap_or(identifier::NONE), peer.tunnel);
@@ -163,7 +163,7 @@ fn with_identifier(text: String, secure: &toml::Table, peer: &Line, is_complete:
     }
 }
 
-/// Whether a path leads to where the peer's line has it.
+/// Compares the remote address of a path with the one in the peer's line.
 fn check_remote(path: &toml::Value, said: &str) -> Result<(), String> {
     let Some(known) = path.get("remote").and_then(toml::Value::as_str) else { return Ok(()) };
     let same = match (known.parse::<SocketAddr>(), said.parse::<SocketAddr>()) {
@@ -178,7 +178,7 @@ fn check_remote(path: &toml::Value, said: &str) -> Result<(), String> {
     ))
 }
 
-/// The text with a `local` that hears IPv6, too, where it is as `ethudp init` has written it.
+/// Changes `local` so that it receives IPv6 as well, where it is as `ethudp init` wrote it.
 pub fn listen_on_both(text: &str) -> String {
     let line = |own: &str| match own.strip_prefix("local = \"0.0.0.0:") {
         Some(port) => format!("local = \"[::]:{port}"),
@@ -187,7 +187,7 @@ pub fn listen_on_both(text: &str) -> String {
     text.split_inclusive('\n').map(line).collect()
 }
 
-/// The text with a line behind a table's header.
+/// Inserts a line after the header of a table.
 pub fn insert_after(text: &str, header: &str, line: &str) -> Result<String, String> {
     let is_header = |words: &str| words.split('#').next().is_some_and(|words| words.trim() == header);
     let mut found = false;
