@@ -1,4 +1,4 @@
-//! What fuzzing reaches of `init`: the line of another end, and the files that follow from it.
+//! Fuzzing of `init`: the line of a peer, and the files that `init` makes of a line.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -11,7 +11,7 @@ use crate::cli::init::{inner, paste, text};
 use crate::service::directory;
 use crate::tunnel::{Remote, file, keys};
 
-/// The data as the text of a line; and as what a line with a right sum says.
+/// Parses the data as a line, and as the content of a line whose checksum is right.
 pub fn line(data: &[u8]) {
     let said = String::from_utf8_lossy(data);
     taken(&said);
@@ -20,7 +20,7 @@ pub fn line(data: &[u8]) {
     }
 }
 
-/// A file that is there, to which a peer is added: its lines stay, with at most four more, and to add the peer again changes nothing.
+/// Adds a peer to an existing file: all lines stay, at most four are added, and adding the peer again changes nothing.
 pub fn existing(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let key = keys::public(&[2; 32]);
@@ -32,7 +32,7 @@ pub fn existing(data: &[u8]) {
             let mut lines = new.lines();
             let stay = text.lines().all(|line| lines.any(|other| other == line));
             assert!(stay && new.lines().count() <= text.lines().count() + 4, "{new}");
-            // What was put into a string is found out when the whole file is read.
+            // A peer added inside a multi-line string is noticed only when the whole file is parsed.
             let found = new.parse::<toml::Table>().is_ok_and(|table| {
                 let has_key = table["secure"].get("peer-public-key").and_then(toml::Value::as_str)
                     == Some(keys::text(&key).as_str());
@@ -48,7 +48,7 @@ pub fn existing(data: &[u8]) {
     }
 }
 
-/// Reads a line. What is read is written again, and makes a tunnel with that peer, whether the file is made with it or completed.
+/// Parses a line. A parsed line survives a round trip and makes a tunnel with the peer, in a new and in an existing file.
 fn taken(text: &str) -> Option<Line> {
     if let Err(error) = paste::find(text) {
         assert!(error.len() < 1000, "{error}");
@@ -84,7 +84,7 @@ fn makes_a_tunnel(peer: &Line, private: &[u8; 32]) {
         networks: Vec::new(),
         unread: Vec::new(),
     };
-    // Where the other end's network is not private, this end's address must be given.
+    // If the peer's inner network is not private, the own address must be given.
     if peer.inner.iter().any(|&inner| !inner::is_private(inner)) && !peer.joins {
         given.addresses.push(inner::parse("10.8.0.2/24").unwrap());
     }
@@ -113,7 +113,7 @@ fn makes_a_tunnel(peer: &Line, private: &[u8; 32]) {
     }
 }
 
-/// Where the key is, as long as this lives.
+/// Directory with the private key, removed on drop.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -123,7 +123,7 @@ impl Directory {
             let number = NUMBER.fetch_add(1, Ordering::Relaxed);
             let path = std::env::temp_dir().join(format!("ethudp-fuzz-{}-{number}", std::process::id()));
             match fs::create_dir(&path) {
-                // Of a process before with the same number, which has crashed.
+                // Left by an earlier process with the same id that crashed.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
                 made => made.unwrap(),
             }

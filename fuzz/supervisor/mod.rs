@@ -1,7 +1,7 @@
-//! What the fuzz targets of the supervisor call: any text is a tunnel or an error of one line; whatever a worker says is taken
-//! or refused; whatever netlink says is understood or not.
+//! Fuzz targets of the supervisor. Any text is a tunnel or an error of one line. Messages of a worker and of netlink are accepted
+//! or rejected.
 
-#![allow(clippy::missing_panics_doc)] // To panic is what it is for.
+#![allow(clippy::missing_panics_doc)] // A panic is the result of a fuzz target.
 
 mod init;
 mod supervise;
@@ -15,11 +15,11 @@ use crate::cli::{Command, classic, convert};
 use crate::tunnel::{file, keys, vlan_map};
 use ethudp_status::ask::{self, Unknown};
 
-/// The text as classic arguments (a line each), as a VLAN map and as a file.
+/// Parses the text as classic arguments (one a line), as a VLAN map and as a file.
 pub fn text(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let arguments: Vec<_> = text.lines().map(OsString::from).collect();
-    // A map would be read from the disk; its text is tried below.
+    // `-map` would read a file. The text itself is parsed as a map below.
     if !arguments.iter().any(|argument| argument == "-map" || argument == "-m") {
         match classic::parse(&arguments, &mut Vec::new()) {
             Ok(Command::Run(tunnel, _)) => {
@@ -39,12 +39,12 @@ pub fn text(data: &[u8]) {
     }
 }
 
-/// The data as the line of another end.
+/// Parses the data as a peer's line of `init`.
 pub fn line(data: &[u8]) {
     init::line(data);
 }
 
-/// The data as what a control socket answers to `show`: a status of which nothing moves the terminal, or an error of one line.
+/// Parses the data as the reply of a control socket to `show`: a status without control characters, or an error of one line.
 pub fn answer(data: &[u8]) {
     let moves = |text: &str| text.contains(|letter: char| letter.is_control() && letter != '\n');
     match ask::understand(data, "name") {
@@ -58,20 +58,20 @@ pub fn answer(data: &[u8]) {
     }
 }
 
-/// The data as a file that `init --peer` finds.
+/// Takes the data as the existing file of `init --peer`.
 pub fn existing(data: &[u8]) {
     init::existing(data);
 }
 
-/// The data as a key's text; and as a private key and the peer's public one, whether they are taken for that, which is `None` where
-/// there are not so many bytes.
+/// Parses the data as the text of a key, and as a private key followed by the peer's public key. Returns whether the pair is
+/// accepted, `None` if the data is too short.
 pub fn keys(data: &[u8]) -> Option<bool> {
     let text = data.trim_ascii();
     match keys::parse("key", data) {
         Ok(key) => assert!(base64(text) == Some(*key) && keys::text(&key).as_bytes() == text),
         Err(error) => {
             assert!(base64(text).is_none() && !error.contains('\n'), "{error}");
-            // What may be a secret is not repeated.
+            // The error must not repeat text that may be a secret.
             let said = std::str::from_utf8(text).is_ok_and(|text| text.len() > 20 && error.contains(text));
             assert!(!said || text.contains(&b' '), "{error}");
         }
@@ -83,7 +83,7 @@ pub fn keys(data: &[u8]) -> Option<bool> {
     Some(parsed.is_ok() && keys::check_peer("peer", private, peer).is_ok())
 }
 
-/// 32 bytes in base64 (RFC 4648, section 4), in its one form.
+/// Decodes 32 bytes in canonical base64 (RFC 4648, section 4).
 fn base64(text: &[u8]) -> Option<[u8; 32]> {
     const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let (digits, b"=") = text.split_at_checked(43)? else { return None };
@@ -97,12 +97,12 @@ fn base64(text: &[u8]) -> Option<[u8; 32]> {
     bytes.try_into().ok().filter(|_| bits[256..] == [0, 0])
 }
 
-/// The data as a message of a worker, and what the supervisor makes of it.
+/// Takes the data as a message of a worker, as the supervisor does.
 pub fn report(data: &[u8]) {
     supervise::report(data);
 }
 
-/// The data as messages of rtnetlink(7).
+/// Parses the data as messages of rtnetlink(7).
 pub fn netlink(data: &[u8]) {
     for message in netlink::messages(data) {
         let _ = Link::parse(message.payload);
@@ -127,7 +127,7 @@ mod tests {
         }
     }
 
-    /// What the fuzzer begins with: messages of every kind, with small numbers and absurd ones.
+    /// Seeds of the fuzzer: messages of every kind, with small and with extreme numbers.
     fn reports() -> Vec<FromWorker> {
         const MAX: u64 = u64::MAX;
         let learned = Some(Address(([203, 0, 113, 1], 9).into()));
@@ -173,7 +173,7 @@ mod tests {
         ]
     }
 
-    /// Seeds of another version would let the fuzzer begin with noise. `ETHUDP_WRITE_SEEDS` writes them anew.
+    /// Fails if the seeds are of another version. `ETHUDP_WRITE_SEEDS` rewrites them.
     #[test]
     fn stored_reports_are_those_of_this_version() {
         let directory = format!("{}/fuzz/seeds/report", env!("CARGO_MANIFEST_DIR"));
@@ -194,7 +194,7 @@ mod tests {
         replay("line", super::line);
         replay("answer", super::answer);
         replay("existing", super::existing);
-        // What is taken here, the worker takes, and nothing else.
+        // The supervisor and the worker must accept the same keys.
         replay("keys", |data| assert_eq!(super::keys(data), ethudp_worker::fuzzing::pair(data)));
     }
 }

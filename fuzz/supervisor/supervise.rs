@@ -1,4 +1,4 @@
-//! What fuzzing reaches of the life of a tunnel: what comes from a worker, and from netlink.
+//! Fuzzing of a running tunnel: messages of a worker and of netlink.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -19,15 +19,15 @@ use crate::supervise::watch::{news, session, storm};
 use crate::tunnel::resolve::Resolved;
 use crate::tunnel::{Secure, Tunnel, Wire, file, keys};
 
-/// A tunnel with two paths, one of which learns its peer.
+/// Tunnel with two paths, of which the second learns its peer.
 const FILE: &str = "mode = \"tap\"\nwire = \"classic\"\n[[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"192.0.2.2:6000\"\n\
                     [[path]]\nlocal = \"192.0.2.1:6001\"\nremote = \"any\"\n";
 
-/// A packet of a worker, again and again a second apart, as the supervisor takes it.
-#[allow(clippy::missing_panics_doc)] // To panic is what it is for.
+/// Takes a packet of a worker repeatedly, once a second, as the supervisor does.
+#[allow(clippy::missing_panics_doc)] // A panic is the result of a fuzz target.
 pub fn report(packet: &[u8]) {
     let said = match ipc::from_packet::<FromWorker>(packet) {
-        // As if its paths had followed.
+        // Stands for a report whose paths have arrived as well.
         Ok(FromWorker::Report(Report::Tunnel(state, _))) => state,
         Ok(FromWorker::Report(Report::Path(_, path))) => State { paths: vec![path, path], ..State::default() },
         Ok(FromWorker::Dying(text)) => {
@@ -72,7 +72,7 @@ pub fn report(packet: &[u8]) {
     resume::carry_over(&mut state, resume::Lasting { peer: true, health: false });
 }
 
-/// What is shown of a state, by whatever wire.
+/// Checks what `show` prints of a state, for both wires.
 fn shown(mut tunnel: Tunnel, state: &State, trouble: Option<Trouble>) {
     let [ours, theirs] = [1, 2].map(|byte| keys::public(&[byte; 32]));
     let secure = Secure {
@@ -116,7 +116,7 @@ fn shown(mut tunnel: Tunnel, state: &State, trouble: Option<Trouble>) {
     }
 }
 
-/// Messages about interfaces.
+/// Parses messages about interfaces.
 pub fn interfaces(bytes: &[u8]) {
     news::news(bytes, 5, Some(&("br0".to_owned(), 9)));
 }

@@ -1,6 +1,6 @@
-//! What the fuzz targets and the replay of their seeds call: each takes any bytes and checks what must always hold.
+//! Fuzz targets of the worker, also called when seeds are replayed. Each takes any bytes and checks invariants.
 
-#![allow(clippy::missing_panics_doc)] // To panic is what they are for.
+#![allow(clippy::missing_panics_doc)] // A panic is the result of a fuzz target.
 
 mod received;
 mod secure;
@@ -25,8 +25,8 @@ use crate::frame::{ipv6, loops, mss, offload, udp, vlan};
 use crate::wire::classic::codec::{Codec, Scratch, kind};
 use crate::wire::classic::fragment::{self, Outcome, Reassembly, Splitter};
 
-/// Decoding: the first byte chooses cipher and compression, the rest is a datagram. What is opened is never empty or
-/// larger than a frame, and can be sealed and opened again.
+/// Decoding: the first byte selects cipher and compression, the rest is a datagram. An opened frame is never empty or longer than
+/// [`MAX_FRAME`], and sealing and opening it again yields the same frame.
 pub fn open(data: &[u8]) {
     const CIPHERS: [Cipher; 5] = [Cipher::None, Cipher::Xor, Cipher::Aes128, Cipher::Aes192, Cipher::Aes256];
     let Some((&choice, datagram)) = data.split_first() else { return };
@@ -47,7 +47,7 @@ pub fn open(data: &[u8]) {
     assert_eq!(batch.frame(0), frame);
 }
 
-/// Rules on one frame: its length never changes, the MSS is lowered once, a map and its reverse cancel out.
+/// Rules on one frame: the length never changes, a second MSS clamp changes nothing, a VLAN map and its inverse cancel out.
 pub fn frame(data: &[u8]) {
     let mut frame = data[..data.len().min(MAX_FRAME)].to_vec();
     let peers: [SocketAddr; 2] = [([10, 9, 0, 2], 2).into(), ([1_u16; 8], 1).into()];
@@ -63,8 +63,8 @@ pub fn frame(data: &[u8]) {
     assert_eq!(frame, clamped);
 }
 
-/// Reassembly of datagrams that follow each other, each behind two bytes of length and one of time: whatever is joined
-/// fits, and what we split is joined again.
+/// Reassembly of a series of datagrams, each preceded by two bytes of length and one of time. Joined datagrams fit, and datagrams
+/// split here are joined again.
 pub fn fragment(mut data: &[u8]) {
     let (mut table, mut now) = (Reassembly::default(), 0);
     while let [high, low, time, rest @ ..] = data {
@@ -93,8 +93,8 @@ pub fn fragment(mut data: &[u8]) {
     }
 }
 
-/// Offload: a header that the kernel would put in front, and a frame; and the same bytes as frames that follow each other, each
-/// behind two bytes of length. What is cut is joined to what it was, and what is joined is cut to what it was.
+/// Offload: a `virtio_net_hdr` and a frame; and the same bytes as a series of frames, each preceded by two bytes of length.
+/// Segmentation and coalescing are inverse to each other.
 pub fn offload(data: &[u8]) {
     if let Some((header, frame)) = data.split_first_chunk::<{ offload::LONG }>() {
         superframe(header, frame);
@@ -113,7 +113,7 @@ pub fn offload(data: &[u8]) {
     coalesce(&frames);
 }
 
-/// What is said of a frame is said again, its checksum completed, and when it is one, it is cut.
+/// Writes parsed facts back, completes the checksum, and segments the frame where it is a superframe.
 fn superframe(header: &[u8], frame: &[u8]) {
     let Ok(facts) = offload::parse(header, frame) else { return };
     assert_eq!(offload::parse(&offload::write(&facts), frame), Ok(facts));
@@ -134,13 +134,13 @@ fn superframe(header: &[u8], frame: &[u8]) {
     }
 }
 
-/// Coalesces frames, and returns which are sent as one. Each is sent once, in order within its flow, and what the kernel would
-/// cut a superframe into are the same frames; but for the identification, where it means nothing.
+/// Coalesces frames and returns the runs. Each frame is sent once and in order within its flow. Segmentation of a run yields the
+/// same frames, except for an IPv4 identification without meaning.
 pub fn coalesce(frames: &[Vec<u8>]) -> Vec<Vec<usize>> {
     coalesce_partial(frames, |_| None)
 }
 
-/// The same of frames of which some have a checksum that is still to be completed.
+/// As [`coalesce`], with frames whose checksum is still partial.
 pub fn coalesce_partial(frames: &[Vec<u8>], checksum: impl Fn(usize) -> Option<Checksum>) -> Vec<Vec<usize>> {
     let mut coalescer = Coalescer::new(true);
     coalescer.plan_partial(frames.len(), |index| &frames[index], &checksum);
@@ -180,7 +180,7 @@ pub fn coalesce_partial(frames: &[Vec<u8>], checksum: impl Fn(usize) -> Option<C
     runs
 }
 
-/// Whether two frames are the same to whoever receives them: IPv4 that may not be fragmented needs no identification.
+/// Whether two frames are equal to a receiver: the identification of IPv4 with DF is ignored.
 fn is_same(one: &[u8], other: &[u8]) -> bool {
     let without_id = |frame: &[u8]| {
         let mut frame = frame.to_vec();
@@ -196,7 +196,7 @@ fn is_same(one: &[u8], other: &[u8]) -> bool {
     one == other || without_id(one) == without_id(other)
 }
 
-/// Where packet, addresses and transport header of TCP or UDP are, and its protocol.
+/// Offset of the packet, range of the addresses, offset of the TCP or UDP header, and protocol.
 fn transport(frame: &[u8]) -> Option<(usize, Range<usize>, usize, u8)> {
     const OFFSET: u16 = 0x1fff;
     let (kind, at) = ethernet::payload(frame, 8, &[TPID_8021Q, TPID_8021AD])?;
@@ -215,13 +215,13 @@ fn transport(frame: &[u8]) -> Option<(usize, Range<usize>, usize, u8)> {
     right.then_some((at, addresses, at + behind, protocol))
 }
 
-/// Tags, protocol, addresses and ports.
+/// Flow of a frame: tags, protocol, addresses and ports.
 fn flow(frame: &[u8]) -> Option<Vec<u8>> {
     let (packet, addresses, at, protocol) = transport(frame)?;
     Some([&frame[12..packet], &[protocol], &frame[addresses], &frame[at..at + 4]].concat())
 }
 
-/// Makes the checksums of a frame right, so that something comes of it.
+/// Corrects the checksums of a frame, so that it can be coalesced.
 fn repair(frame: &mut [u8]) {
     let Some((packet, addresses, at, protocol)) = transport(frame) else { return };
     let field = at + if protocol == TCP { 16 } else { 6 };

@@ -1,4 +1,4 @@
-//! What the kernel says beside the bytes that it has received: the lengths of a run of datagrams, the tag of a frame.
+//! Metadata that the kernel reports with received bytes: the segment size of a run of datagrams, the VLAN tag of a frame.
 
 use privsep::ipc::{SharedPath, SharedPort};
 use privsep::sys::worker::mmsg::VlanTag;
@@ -9,8 +9,8 @@ use crate::frame::{HEADER, offload, vlan};
 use crate::port;
 use crate::underlay::inlet;
 
-/// Runs of datagrams (`UDP_GRO`), each of two bytes of length and two of the length of each of its datagrams. A run is kept with its
-/// bytes in their order, no datagram over the limit, or dropped and counted.
+/// Runs of datagrams (`UDP_GRO`): two bytes of length of each run, two of length of its datagrams. A run is kept whole and in
+/// order, with no datagram over the limit, or dropped and counted.
 pub fn runs(data: &[u8]) {
     let (mut batch, counters) = (Batch::for_runs(), SharedPath::default());
     let capacity = batch.capacity();
@@ -22,7 +22,7 @@ pub fn runs(data: &[u8]) {
     }
     let slots = Batch::for_runs().slots().count();
     for (index, &(length, each)) in runs.iter().enumerate().take(slots) {
-        // As the receiver says it: none where it is one datagram.
+        // The receiver reports the whole length for a single datagram.
         let each = if each == 0 { length } else { usize::from(each) };
         let (before, dropped) = (batch.len(), dropped(&counters));
         inlet::accept(&mut batch, index, (length, each), None, &counters);
@@ -38,7 +38,7 @@ pub fn runs(data: &[u8]) {
     }
 }
 
-/// Bytes of which no two runs of a length less than 256 are the same.
+/// Bytes in which no two runs shorter than 256 bytes are equal.
 fn pattern() -> impl Iterator<Item = u8> {
     (0..=255_u8).cycle()
 }
@@ -48,8 +48,8 @@ fn dropped(counters: &SharedPath) -> u64 {
     counted.rx_dropped_oversize + counted.rx_dropped_invalid
 }
 
-/// A packet as a packet socket gives it: a byte that says whether there is a tag and whether checksums may stay partial, four of the tag,
-/// the kernel's header, the frame. It is dropped and counted, or kept with the tag in its place.
+/// Packet of a packet socket: a byte of flags (tag present, partial checksums allowed), a tag of four bytes, the `virtio_net_hdr`,
+/// the frame. The packet is dropped and counted, or kept with the tag in its place.
 pub fn tagged(data: &[u8]) {
     let Some(([choice, a, b, c, d], packet)) = data.split_first_chunk() else { return };
     let tag = VlanTag { tpid: u16::from_be_bytes([*a, *b]), tci: u16::from_be_bytes([*c, *d]) };
@@ -72,7 +72,7 @@ pub fn tagged(data: &[u8]) {
         expected.splice(12..12, [tag.tpid.to_be_bytes(), tag.tci.to_be_bytes()].concat());
         assert_eq!(batch.frame(0).len(), frame.len() + vlan::TAG);
     }
-    // A checksum that is completed is the only change.
+    // Completing the checksum is the only change.
     if offload::parse(header, frame) == Ok(Facts::default()) {
         assert_eq!(batch.frame(0), expected);
     } else {

@@ -1,4 +1,4 @@
-//! What of the secure wire takes any bytes: messages, what is sealed in them, and keys.
+//! Fuzzing of the secure wire: messages, the content of datagrams, and keys.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -14,14 +14,14 @@ use crate::wire::secure::keys::{KEY, MACS, Pair, public};
 use crate::wire::secure::message::{self, Form, Initiation, Message};
 use crate::wire::secure::unpack::{Control, Lost, Unpacker};
 
-/// What an end knows of both, with a pre-shared key.
+/// Key pair of an end, with a pre-shared key.
 pub(super) fn pair_of(end: u8) -> Pair {
     let private = |end| [1 + end; KEY];
     let peer = PrivateKey::from_private_key(&X25519, &private(1 - end)).unwrap();
     Pair::new(&private(end), public(&peer).unwrap(), &[7; KEY], [8; 8]).unwrap()
 }
 
-/// The same bytes for the same seed.
+/// Deterministic random bytes from a seed.
 pub(super) fn random(seed: u64) -> Random {
     let mut state = seed;
     Box::new(move |to| {
@@ -32,8 +32,8 @@ pub(super) fn random(seed: u64) -> Random {
     })
 }
 
-/// A datagram: what is read of it is what the specification says, and is written again. Whoever has made it and can make the MACs,
-/// too, as only the peer can, gets no answer to it and brings nothing out of order.
+/// Parses a datagram: the result agrees with docs/WIRE.md, and is written again. An attacker who can make the MACs, as only the
+/// peer can, gets no response and does not disturb a handshake.
 pub fn message(data: &[u8]) {
     let parsed = message::parse(data);
     assert_eq!(parsed.as_ref().map(kind), specified(data), "{:02x?}", &data[..data.len().min(24)]);
@@ -62,7 +62,7 @@ pub fn message(data: &[u8]) {
     }
 }
 
-/// The first byte, or zero for another version or length.
+/// Kind of a message: the first byte, or zero for another version or length.
 fn kind(message: &Message) -> u8 {
     match message {
         Message::Initiation(_) => message::INITIATION,
@@ -74,7 +74,7 @@ fn kind(message: &Message) -> u8 {
     }
 }
 
-/// The same by the diagrams of docs/WIRE.md, in its numbers.
+/// As [`kind`], written after the diagrams of docs/WIRE.md, with literal numbers.
 fn specified(data: &[u8]) -> Option<u8> {
     let number = |at: usize| u32::from_be_bytes(data[at..at + 4].try_into().unwrap());
     let right = match (data.first()?, data.len()) {
@@ -92,7 +92,7 @@ fn specified(data: &[u8]) -> Option<u8> {
     right.then_some(data[0])
 }
 
-/// The responder of a handshake that nobody has begun.
+/// Checks that a responder rejects a made-up initiation.
 fn refused_initiation(data: &[u8]) {
     static PAIRS: OnceLock<[Pair; 2]> = OnceLock::new();
     let [them, us] = PAIRS.get_or_init(|| [0, 1].map(pair_of));
@@ -103,7 +103,7 @@ fn refused_initiation(data: &[u8]) {
     assert!(respond(us, &initiation, 3, 9, &mut random(1)).is_err());
 }
 
-/// An initiator that gets another response first takes its own none the less.
+/// Checks that an initiator accepts the right response after a wrong one.
 fn refused_response(data: &[u8]) {
     let Some(Message::Response(response)) = message::parse(data) else { unreachable!() };
     let [us, them] = [0, 1].map(pair_of);
@@ -119,7 +119,7 @@ fn refused_response(data: &[u8]) {
     }
 }
 
-/// The content of a datagram that was opened: whatever it says lies in it, and what is written of it is read again.
+/// Content of an opened datagram: all ranges lie within the datagram, and the parsed content is written again.
 pub fn content(data: &[u8]) {
     match content::parse(data) {
         Some(Content::Frame(frame)) => {
@@ -149,8 +149,8 @@ pub fn content(data: &[u8]) {
     }
 }
 
-/// Contents that follow each other, each behind two bytes of length, one of session and queue, and one of time, up to four of which
-/// have come at once: the frames that are found in them are those that a plain model finds, and so is what is lost.
+/// Series of contents, each preceded by two bytes of length, one of session and queue, and one of time. Up to four arrive at once.
+/// Frames and losses agree with a plain model.
 pub fn unpack(mut data: &[u8]) {
     const AT_ONCE: usize = 4;
     let (mut unpacker, mut model, mut now_us) = (Unpacker::default(), Model::default(), 0);
@@ -175,7 +175,7 @@ pub fn unpack(mut data: &[u8]) {
         batch.expand(|_, memory, datagram, found| {
             let Some(&(content, from, pause)) = each.next() else { unreachable!() };
             self::content(content);
-            // No two at the same moment: then the model would have to know which place one has.
+            // Two contents never arrive at the same time. Otherwise the model would need to know the slots of the reassembly.
             now_us += 1 + pause;
             let taken = unpacker.take(from, memory, datagram, now_us, found);
             assert_eq!(taken, model.take(from, content, now_us, &mut expected));
@@ -185,7 +185,7 @@ pub fn unpack(mut data: &[u8]) {
     }
 }
 
-/// Frames of which pieces have come, the oldest first, in memory that grows.
+/// Model of the reassembly: unfinished frames, the oldest first, in memory that grows.
 #[derive(Default)]
 struct Model {
     waiting: Vec<Pieces>,
@@ -263,8 +263,8 @@ impl Model {
     }
 }
 
-/// A private key and a peer's public one: whether the worker takes them; `None` where there are not so many bytes. What it takes
-/// makes MACs that are not for itself.
+/// Private key and public key of the peer. Returns whether the worker accepts the pair, `None` if the data is too short. MACs made
+/// with an accepted pair are not for this end itself.
 pub fn pair(data: &[u8]) -> Option<bool> {
     let (private, rest) = data.split_first_chunk::<KEY>()?;
     let peer = rest.first_chunk::<KEY>()?;

@@ -1,11 +1,11 @@
-//! Two sessions and whoever stands between them, who does what a script says. One end has a fixed peer, the other learns where it is,
-//! or has one that is fixed, too.
+//! Two sessions and an attacker between them, driven by a script. One end has a fixed peer. The other end learns its peer or also
+//! has a fixed one.
 //!
-//! 1. A frame that is delivered was sent by the other end, and is delivered once for each time that it was sent.
-//! 2. A datagram that was changed, cut, lengthened or made up brings about nothing: no frame, no answer, no other route.
-//! 3. The next deadline lies ahead once what was due is done.
-//! 4. Nothing is sent but to the peer's fixed address, or to one that something has come from.
-//! 5. Whatever was done: left alone for [`CALM`], both ends have a session and know where the other is, and frames pass.
+//! 1. A delivered frame was sent by the peer. It is delivered at most once for each time that it was sent.
+//! 2. A datagram that was changed, truncated, extended or made up has no effect: no frame, no response, no change of route.
+//! 3. The next deadline lies in the future once due actions are done.
+//! 4. Datagrams go only to the peer's fixed address, or to the source of a received datagram.
+//! 5. After [`CALM`] without interference both ends have a session and a route, and frames pass.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hasher};
@@ -25,17 +25,17 @@ use crate::wire::secure::{Sealer, Session, SessionConfig};
 use crate::wire::{Counters, Departure, Outbox};
 
 const SECOND: u64 = 1_000_000;
-/// Steps of a script, and seconds of it in which the network is left alone, at most: so long that a session is replaced some times.
+/// Most steps of a script, and most seconds without interference: enough for several rekeys.
 const STEPS: usize = 400;
 const ALONE: u64 = 900;
-/// Time after which all is well again: silence is noticed after five seconds, and two attempts may have been in vain.
+/// Time after which the tunnel has recovered: silence is noticed after five seconds, and two attempts may have failed.
 const CALM: u64 = 25 * SECOND;
-/// Bytes that two ends and this world may have allocated at a time; most of it is where pieces are made.
+/// Most bytes that both ends and the script may have allocated at a time, mainly for reassembly.
 pub const SESSION_BYTES: u64 = 12 << 20;
-/// Datagrams that are under way, and that are remembered.
+/// Most datagrams in flight, and most recorded datagrams.
 const KEPT: usize = 64;
 
-/// A datagram, and which end has sent it.
+/// Datagram, with the end that sent it.
 #[derive(Clone)]
 struct Datagram {
     from: usize,
@@ -44,7 +44,7 @@ struct Datagram {
     bytes: Vec<u8>,
 }
 
-/// The bytes of a script; zeros when it is over.
+/// Bytes of a script, followed by zeros.
 struct Script<'a>(&'a [u8]);
 
 impl<'a> Script<'a> {
@@ -63,12 +63,12 @@ impl<'a> Script<'a> {
     }
 }
 
-/// Where an end is by a path.
+/// Address of an end on a path.
 fn home(end: usize, path: usize) -> SocketAddr {
     ([192, 0, 2, if end == 0 { 1 } else { 2 }], if path == 0 { 6000 } else { 6001 }).into()
 }
 
-/// Where it seems to be.
+/// Address of an end behind a NAT.
 fn elsewhere(number: u8) -> SocketAddr {
     ([203, 0, 113, number], 7).into()
 }
@@ -84,7 +84,7 @@ struct End {
     counters: Counters,
     outbox: Outbox,
     batch: Batch,
-    /// What the supervisor knows.
+    /// State that the supervisor keeps.
     state: State,
     started: u64,
     starts: u64,
@@ -139,10 +139,10 @@ impl End {
         self.posted()
     }
 
-    /// What it answers; the frames are in the batch.
+    /// Takes a datagram and returns the answers. The frames are in the batch.
     fn receive(&mut self, path: usize, bytes: &[u8], source: SocketAddr, now: u64) -> Vec<Datagram> {
         let origin = match self.remotes[path] {
-            // A connected socket hears its peer alone.
+            // A connected socket receives only from its peer.
             Remote::Fixed(Address(peer)) if peer != source => return Vec::new(),
             Remote::Fixed(_) => None,
             Remote::Learned { .. } => Some(source.into()),
@@ -153,7 +153,7 @@ impl End {
         self.posted()
     }
 
-    /// Seals frames that wait together.
+    /// Seals frames as one batch.
     fn send(&mut self, frames: &[Vec<u8>]) -> Vec<Datagram> {
         let mut batch = Batch::with_slots(8);
         for frame in frames {
@@ -182,7 +182,7 @@ fn sent(from: usize, departure: &Departure, batch: &Batch) -> Vec<Datagram> {
     bytes.map(|bytes| Datagram { from, path, target, bytes }).collect()
 }
 
-#[allow(clippy::too_many_arguments)] // Each is of the script.
+#[allow(clippy::too_many_arguments)] // All are parameters of the script.
 fn session_of(
     which: usize,
     keys: u8,
@@ -201,7 +201,7 @@ fn session_of(
         delivers: true,
         exit_after: None,
         state,
-        // The clock of one end is behind. A session's own time begins when it does.
+        // The clock of one end is behind. The time of a session begins with the session.
         wall: Box::new(move |now_us| {
             Timestamp(1_000_000_000 * (1_000_000 - 1000 * (which as u64)) + 1000 * (now + now_us))
         }),
@@ -215,16 +215,16 @@ struct World {
     ends: [End; 2],
     under_way: VecDeque<Datagram>,
     recorded: Vec<Datagram>,
-    /// Datagrams that were sent.
+    /// Number of datagrams sent.
     sent: usize,
-    /// Addresses that something has come from.
+    /// Sources of all received datagrams.
     sources: BTreeSet<SocketAddr>,
-    /// How often each frame may still be delivered, by who has sent it; a hash stands for a frame.
+    /// How often each frame may still be delivered, by sender and hash of the frame.
     frames: [HashMap<u64, u64>; 2],
     number: u64,
 }
 
-/// A script for two sessions.
+/// Runs a script on two sessions.
 pub fn session(script: &[u8]) {
     let mut script = Script(script);
     let mut world = World::new(script.byte());
@@ -261,7 +261,7 @@ impl World {
             2 => drop(self.under_way.remove(script.index(under_way))),
             3 => self.send_again(script.index(under_way), None),
             4 => {
-                // From elsewhere, as behind a NAT that has moved.
+                // From another address, as after a NAT has changed its mapping.
                 let from = script.byte();
                 self.send_again(0, Some(elsewhere(from)));
                 self.under_way.pop_front();
@@ -270,7 +270,7 @@ impl World {
             6 => self.cut(script),
             7 => self.repeat(script),
             8 => {
-                // Both are stopped meanwhile.
+                // Both ends are suspended meanwhile.
                 self.now += 1 + u64::from(script.byte()) * 20_000;
             }
             9 => self.leave_alone(u64::from(script.byte() % 4) * SECOND / 2),
@@ -296,7 +296,7 @@ impl World {
         for datagram in sent {
             let Datagram { from, path, target, .. } = datagram;
             assert!(target == home(1 - from, path) || self.sources.contains(&target), "sent to {target}");
-            // Some of what is old is remembered for long.
+            // Keeps some old datagrams for a long time.
             self.sent += 1;
             if self.recorded.len() == KEPT {
                 self.recorded.swap_remove(self.sent.wrapping_mul(0x9e37_79b9) / 7 % KEPT);
@@ -309,7 +309,7 @@ impl World {
         }
     }
 
-    /// Has a datagram arrive at an end, whatever it is; says what the end answers.
+    /// Delivers a datagram to an end, and returns the answers.
     fn arrive(&mut self, at: usize, path: usize, bytes: &[u8], source: SocketAddr) -> Vec<Datagram> {
         self.sources.insert(source);
         let answers = self.ends[at].receive(path, bytes, source, self.now);
@@ -320,7 +320,7 @@ impl World {
         answers
     }
 
-    /// Has one arrive at the other end, as from its sender.
+    /// Delivers a datagram to the peer of its sender, from the sender's address.
     fn pass_on(&mut self, number: usize) {
         if let Some(Datagram { from, path, bytes, .. }) = self.under_way.remove(number) {
             let answers = self.arrive(1 - from, path, &bytes, home(from, path));
@@ -328,7 +328,7 @@ impl World {
         }
     }
 
-    /// A copy, perhaps from elsewhere.
+    /// Delivers a copy, possibly from another address.
     fn send_again(&mut self, number: usize, source: Option<SocketAddr>) {
         if let Some(Datagram { from, path, bytes, .. }) = self.under_way.get(number).cloned() {
             let answers = self.arrive(1 - from, path, &bytes, source.unwrap_or(home(from, path)));
@@ -336,7 +336,7 @@ impl World {
         }
     }
 
-    /// Something that nobody has sent has no effect.
+    /// Delivers a forged datagram, which must have no effect.
     fn arrive_in_vain(&mut self, at: usize, path: usize, bytes: &[u8]) {
         let route = self.ends[at].session.route().clone();
         let answers = self.arrive(at, path, bytes, home(1 - at, path));
@@ -367,7 +367,7 @@ impl World {
         }
     }
 
-    /// What was sent once comes again, to either end and from anywhere.
+    /// Replays a recorded datagram to either end, from any address.
     fn repeat(&mut self, script: &mut Script) {
         let (number, at, source) = (script.index(self.recorded.len()), script.index(2), script.byte());
         if let Some(Datagram { from, path, bytes, .. }) = self.recorded.get(number).cloned() {
@@ -381,7 +381,7 @@ impl World {
         }
     }
 
-    /// Nobody stands between, for some time.
+    /// Runs for some time without interference.
     fn leave_alone(&mut self, time: u64) {
         let time = time.min(ALONE * SECOND - self.alone);
         self.alone += time;
@@ -430,15 +430,15 @@ impl World {
         self.carry(sent);
     }
 
-    /// Any bytes.
+    /// Delivers arbitrary bytes.
     fn make_up(&mut self, script: &mut Script) {
         let (at, length) = (script.index(2), usize::from(script.byte()));
         let bytes = script.take(length);
         self.arrive_in_vain(at, 0, bytes);
     }
 
-    /// A message of a handshake with changes, by who can make the MACs: of an initiation nothing comes but an initiation where it is
-    /// stale, of a response no more than a session in which nothing opens.
+    /// Changes a handshake message and makes its MACs right, as only the peer can. A changed initiation causes at most a new
+    /// initiation, where it is stale. A changed response causes at most a session in which no datagram opens.
     fn forge(&mut self, script: &mut Script) {
         let (number, at, with) = (script.index(self.recorded.len()), script.byte(), script.byte().max(1));
         let Some(Datagram { from, path, mut bytes, .. }) = self.recorded.get(number).cloned() else { return };
@@ -456,11 +456,11 @@ impl World {
         self.carry(answers);
     }
 
-    /// Content that an end would not send, sealed by its session: one frame, a bundle, a ping, a pong, or none of these.
+    /// Seals content that an end would not send: one frame, a bundle, a ping, a pong, or none of these.
     fn say(&mut self, script: &mut Script) {
         let (which, queue, length) = (script.index(2), script.byte() % 4, usize::from(script.byte()));
         let mut bytes = script.take(length).to_vec();
-        // What becomes of pieces is a target of its own.
+        // Fragments have their own target.
         if bytes.first() == Some(&2) {
             bytes[0] = 7;
         }

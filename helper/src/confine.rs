@@ -1,5 +1,5 @@
-//! How the helper confines itself: once before it reads the plan, to what opening takes, and once more when all is open,
-//! to what serving takes. What is in neither table kills it; no program can be executed at any time.
+//! Confinement of the helper, in two steps: before it reads the plan, to the calls for opening; once all handles are open, to the
+//! calls for serving. Any other call kills the helper. It can never execute a program.
 
 use std::io;
 
@@ -7,38 +7,38 @@ use privsep::confine::seccomp::{self, Allowed, Arguments, allow};
 use privsep::confine::{self, Access};
 use privsep::ipc::Identity;
 
-/// All that it can open, ever: the device that makes a TAP, and where duplicate address detection is switched off.
+/// Only files that the helper can open: the device that makes a TAP, and the switches of duplicate address detection.
 const FILES: [&str; 2] = ["/dev/net/tun", "/proc/sys/net/ipv6/conf"];
 
-/// Memory of its own that it may have in bytes: many times what it needs.
+/// Limit of the helper's own memory in bytes, many times its need.
 pub const MEMORY: u64 = 8 << 20;
 
-/// Before the first byte is read.
+/// Confines the process before it reads the first byte.
 pub fn before_plan() -> io::Result<()> {
     confine::at_start()?;
     confine::landlock(&FILES.map(|file| (file, Access::Use)))?;
     seccomp::enforce(OPENING.iter().chain(SERVING))
 }
 
-/// What it may have of memory, and start, from now on.
+/// Limits memory, and allows no new thread or process.
 pub fn limit() -> io::Result<()> {
     confine::limit_resources(MEMORY)
 }
 
-/// Nothing of the plan is ever opened again, so no capability is kept.
+/// Drops all capabilities: the helper opens nothing of the plan again.
 pub fn give_up_privileges(become_user: Option<Identity>) -> io::Result<()> {
     if let Some(identity) = become_user {
         confine::drop_bounding_set()?;
         confine::become_user(identity)?;
     }
     confine::drop_capabilities()?;
-    // The change of identity has undone both.
+    // The change of identity has undone both settings.
     confine::not_dumpable()?;
     confine::die_with_parent()?;
     for_good()
 }
 
-/// When every handle is open and every privilege given up.
+/// Confines the process once every handle is open and every privilege is dropped.
 pub fn for_good() -> io::Result<()> {
     confine::landlock_all()?;
     limit()?;
@@ -62,7 +62,7 @@ const STORED: &[i32] = &[
     libc::TUNSETSNDBUF as i32,
     libc::TUNSETCARRIER as i32,
 ];
-/// Bounding and ambient set; who may look at this process; what ends it.
+/// Bounding and ambient set; dumpable flag; parent death signal.
 const PRIVILEGES: &[i32] = &[
     libc::PR_CAPBSET_READ,
     libc::PR_CAPBSET_DROP,
@@ -85,7 +85,7 @@ const IPV6: &[i32] = &[libc::IPV6_V6ONLY, libc::IPV6_MTU_DISCOVER, libc::IPV6_RE
 const UDP: &[i32] = &[libc::UDP_GRO];
 const PACKET: &[i32] = &[libc::PACKET_AUXDATA, libc::PACKET_VNET_HDR, libc::PACKET_ADD_MEMBERSHIP];
 
-/// From before the plan is read until everything is open.
+/// Calls allowed from the start until everything is open, in addition to [`SERVING`].
 pub const OPENING: &[Allowed] = &[
     allow("socket", libc::SYS_socket, Socket(libc::AF_INET, libc::SOCK_DGRAM, 0), "UDP sockets"),
     allow("socket", libc::SYS_socket, Socket(libc::AF_INET6, libc::SOCK_DGRAM, 0), "UDP sockets"),
@@ -143,7 +143,7 @@ pub const OPENING: &[Allowed] = &[
     allow("seccomp", libc::SYS_seccomp, Any, "confines itself for good"),
 ];
 
-/// From the beginning, and all that is left when everything is open.
+/// Calls allowed from the start to the end.
 pub const SERVING: &[Allowed] = &[
     allow("recvmsg", libc::SYS_recvmsg, Any, "requests from the supervisor"),
     allow("sendmsg", libc::SYS_sendmsg, Any, "answers to the supervisor; handles to a worker"),

@@ -1,7 +1,7 @@
 //! The privileged helper: opens every handle of a plan at once, gives up its privileges, and passes the handles on.
 //!
-//! It reads only from the supervisor: one plan, then requests to serve. It writes handles down the socket that
-//! comes with such a request and never reads a byte from the worker at the other end. Any violation of this ends it.
+//! The helper reads only from the supervisor: one plan, then requests to serve. It sends the handles down the socket that arrives
+//! with a request, and never reads from the worker at the other end. It ends on any violation.
 
 pub mod confine;
 mod open;
@@ -14,7 +14,7 @@ use privsep::PROTOCOL;
 use privsep::ipc::{self, Channel, FromHelper, Handle, Handles, Never, Plan, PortPlan, ToHelper};
 use privsep::sys::process;
 
-/// The whole program.
+/// Entry point of the program.
 pub fn run() -> ExitCode {
     match serve() {
         Ok(()) => ExitCode::SUCCESS,
@@ -52,7 +52,7 @@ fn serve() -> Result<(), ipc::Error> {
     Ok(())
 }
 
-/// The plan, and the TAP that comes with it where a run before this one has left one.
+/// Receives the plan, and the TAP of an earlier run where one was stored.
 fn receive_plan(supervisor: &Channel<FromHelper, ToHelper>) -> Result<Option<(Plan, Option<OwnedFd>)>, ipc::Error> {
     match supervisor.recv()? {
         None => Ok(None),
@@ -62,7 +62,7 @@ fn receive_plan(supervisor: &Channel<FromHelper, ToHelper>) -> Result<Option<(Pl
     }
 }
 
-/// Sends every handle down the worker's socket, one way. A worker that has died meanwhile is the supervisor's business.
+/// Sends every handle down the worker's socket, one way. The supervisor handles the death of a worker.
 fn hand_out(handles: &open::Handles, descriptors: Vec<OwnedFd>) -> Result<(), ipc::Error> {
     let port = (Handle::Port, handles.port.as_fd());
     let paths = (0..).zip(&handles.paths).map(|(number, path)| (Handle::Path(number), path.as_fd()));

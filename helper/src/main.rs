@@ -1,4 +1,4 @@
-//! The privileged helper: all of it is in the library.
+//! Executable of the privileged helper; the code is in the library.
 
 fn main() -> std::process::ExitCode {
     ethudp_helper::run()

@@ -1,4 +1,4 @@
-//! The few rtnetlink(7) requests that setting up an interface takes, or knowing what became of it.
+//! The rtnetlink(7) requests for interfaces: query, change, and parse notifications.
 
 use std::io;
 use std::net::IpAddr;
@@ -6,40 +6,40 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
 
-/// Length of a `struct nlmsghdr`: length, type, flags, sequence, port id.
+/// Length of a `struct nlmsghdr` in bytes: length, type, flags, sequence, port id.
 const HEADER: usize = 16;
-/// Length of a `struct ifinfomsg`: family, padding, type, index, flags, change mask.
+/// Length of a `struct ifinfomsg` in bytes: family, padding, type, index, flags, change mask.
 pub const IFINFO: usize = 16;
-/// Length of a `struct ifaddrmsg`: family, prefix length, flags, scope, index.
+/// Length of a `struct ifaddrmsg` in bytes: family, prefix length, flags, scope, index.
 const IFADDR: usize = 8;
-/// Times that a list is asked for which changes meanwhile.
+/// Tries to get a list that does not change meanwhile.
 const TRIES: usize = 5;
 
-/// What is needed to know of an interface.
+/// Properties of an interface.
 pub struct Link {
     /// Interface index.
     pub index: u32,
-    /// Its name.
+    /// Interface name.
     pub name: String,
     /// Kind of a virtual interface ("bridge"), empty for others.
     pub kind: String,
-    /// Whether it is an Ethernet interface. Loopback is not: it gives back every frame that is sent.
+    /// Whether it is an Ethernet interface. Loopback is not one: it returns every frame that is sent.
     pub ethernet: bool,
-    /// Its MAC address.
+    /// MAC address.
     pub address: Vec<u8>,
     /// MTU in bytes.
     pub mtu: u32,
-    /// Index of the bridge that it is in, 0 for none.
+    /// Index of its bridge, 0 for none.
     pub master: u32,
-    /// `IFF_UP` and its like (netdevice(7)).
+    /// Flags such as `IFF_UP` (netdevice(7)).
     pub flags: u32,
 }
 
 impl Link {
-    /// From the payload of an `RTM_NEWLINK`.
+    /// Parses the payload of an `RTM_NEWLINK`.
     ///
     /// # Errors
-    /// `InvalidData` when it is too short.
+    /// `InvalidData` if the payload is too short.
     pub fn parse(reply: &[u8]) -> io::Result<Self> {
         let (info, all) = reply.split_at_checked(IFINFO).ok_or(io::ErrorKind::InvalidData)?;
         let attribute = |wanted| attributes(all).find(|(name, _)| *name == wanted).map(|(_, value)| value);
@@ -60,7 +60,7 @@ impl Link {
     }
 }
 
-/// What is to change of an interface.
+/// Changes to an interface.
 #[derive(Default)]
 pub struct LinkChange {
     /// MTU in bytes.
@@ -69,7 +69,7 @@ pub struct LinkChange {
     pub address: Option<[u8; 6]>,
     /// Index of the bridge to join, 0 for none.
     pub master: Option<u32>,
-    /// Bring it up.
+    /// Whether to bring the interface up.
     pub up: bool,
 }
 
@@ -77,23 +77,23 @@ pub struct LinkChange {
 pub struct Netlink {
     socket: OwnedFd,
     buffer: Vec<u8>,
-    /// Number of the last request, which its replies have.
+    /// Sequence number of the last request, repeated in its replies.
     sequence: u32,
 }
 
 impl Netlink {
-    /// Opens the socket; queries need no capability, changes `CAP_NET_ADMIN`.
+    /// Opens the socket. Queries need no capability; changes need `CAP_NET_ADMIN`.
     pub fn open() -> io::Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC;
         let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
-        // A reply for one interface is a few kilobytes; 32 KiB is what libmnl advises for any.
+        // A reply about one interface has a few kilobytes; libmnl advises 32 KiB for any reply.
         Ok(Self { socket, buffer: vec![0; 32 << 10], sequence: 0 })
     }
 
     /// Looks up an interface by name.
     ///
     /// # Errors
-    /// `ENODEV` when there is none of that name.
+    /// `ENODEV` if no interface has this name.
     pub fn link(&mut self, name: &str) -> io::Result<Link> {
         let mut request = Request::new(libc::RTM_GETLINK, 0);
         request.extend(&[0; IFINFO]);
@@ -129,13 +129,13 @@ impl Netlink {
         self.transact(request, 0).map(drop)
     }
 
-    /// Gives an interface an address that is usable at once: duplicate address detection is left out.
+    /// Adds an address that is usable at once, without duplicate address detection.
     fn add_address(&mut self, index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
         let flags = libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_EXCL;
         self.address(Request::new(libc::RTM_NEWADDR, flags), index, address, prefix)
     }
 
-    /// Takes an address away from an interface.
+    /// Removes an address from an interface.
     fn remove_address(&mut self, index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
         self.address(Request::new(libc::RTM_DELADDR, libc::NLM_F_ACK), index, address, prefix)
     }
@@ -154,22 +154,22 @@ impl Netlink {
         self.transact(request, 0).map(drop)
     }
 
-    /// Permanent addresses of an interface with prefix length, less those that have a peer.
+    /// Returns the permanent addresses of an interface with prefix length, without those that have a peer.
     pub fn addresses(&mut self, index: u32) -> io::Result<Vec<(IpAddr, u8)>> {
         let mut request = Request::new(libc::RTM_GETADDR, libc::NLM_F_DUMP);
         request.extend(&[0; IFADDR]);
         self.dump(request, libc::RTM_NEWADDR, |payload| permanent_address(payload, index))
     }
 
-    /// Gives an interface these addresses and takes other permanent ones away, as a stored TAP may have.
+    /// Sets the permanent addresses of an interface: adds missing ones and removes others, which a stored TAP may have.
     ///
     /// # Errors
-    /// What failed, and with which address.
+    /// The failed operation, with its address.
     pub fn set_addresses(&mut self, index: u32, wanted: &[(IpAddr, u8)]) -> Result<(), String> {
         let list = |netlink: &mut Self| netlink.addresses(index).map_err(|e| format!("its addresses: {e}"));
         for (address, prefix) in list(self)?.into_iter().filter(|address| goes(address, wanted)) {
             match self.remove_address(index, address, prefix) {
-                // The kernel takes secondary addresses away with their primary one.
+                // The kernel removes secondary addresses together with their primary one.
                 Err(error) if error.raw_os_error() != Some(libc::EADDRNOTAVAIL) => {
                     return Err(format!("address {address}/{prefix}: {error}"));
                 }
@@ -183,7 +183,7 @@ impl Netlink {
         Ok(())
     }
 
-    /// Sends a request for a list, and keeps what `select` makes of the entries of type `of`.
+    /// Requests a list, and collects the results of `select` for the entries of type `of`.
     pub fn dump<T>(
         &mut self,
         mut request: Request,
@@ -199,14 +199,14 @@ impl Netlink {
         Err(io::ErrorKind::Interrupted.into())
     }
 
-    /// Sends a request and returns the payload of its reply of this type; an acknowledgement has none.
+    /// Sends a request and returns the payload of the reply of this type, which is empty for an acknowledgement.
     pub fn transact(&mut self, mut request: Request, of: u16) -> io::Result<Vec<u8>> {
         let mut payload = Vec::new();
         self.ask(&mut request, of, |reply| payload.extend(reply))?;
         Ok(payload)
     }
 
-    /// Sends a request and takes its replies, less those of an earlier one; whether they are of one moment.
+    /// Sends a request and takes its replies, skipping those of earlier requests. Returns whether the replies are consistent.
     fn ask(&mut self, request: &mut Request, of: u16, mut take: impl FnMut(&[u8])) -> io::Result<bool> {
         self.sequence = self.sequence.wrapping_add(1);
         send(self.socket.as_raw_fd(), request.finish(self.sequence), MsgFlags::empty())?;
@@ -231,17 +231,17 @@ impl Netlink {
     }
 }
 
-/// Whether an address that an interface has is to go, where these are wanted. The link-local one is the kernel's.
+/// Whether to remove an address that is not wanted. The link-local address belongs to the kernel and stays.
 fn goes(address: &(IpAddr, u8), wanted: &[(IpAddr, u8)]) -> bool {
     !wanted.contains(address) && !matches!(address.0, IpAddr::V6(ip) if ip.is_unicast_link_local())
 }
 
-/// A number at the beginning of `bytes`, 0 where they are too few.
+/// Number at the beginning of `bytes`, 0 if they are too few.
 fn number(bytes: &[u8]) -> u32 {
     bytes.first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes))
 }
 
-/// The address in an `RTM_NEWADDR`, if it is one of [`Netlink::addresses`].
+/// Address in an `RTM_NEWADDR`, if [`Netlink::addresses`] includes it.
 pub fn permanent_address(message: &[u8], of: u32) -> Option<(IpAddr, u8)> {
     let (info, all) = message.split_at_checked(IFADDR)?;
     let permanent = u32::from(info[2]) & libc::IFA_F_PERMANENT != 0;
@@ -258,7 +258,7 @@ pub fn permanent_address(message: &[u8], of: u32) -> Option<(IpAddr, u8)> {
 pub struct Request(Vec<u8>);
 
 impl Request {
-    /// An empty one of this type (`RTM_GETLINK`), with flags beside `NLM_F_REQUEST`.
+    /// An empty request of this type (`RTM_GETLINK`), with flags in addition to `NLM_F_REQUEST`.
     pub fn new(kind: u16, flags: i32) -> Self {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Flags are 16 bits wide.
         let flags = (flags | libc::NLM_F_REQUEST) as u16;
@@ -268,7 +268,7 @@ impl Request {
         Self(bytes)
     }
 
-    /// Appends a header of the type.
+    /// Appends the header that belongs to the type.
     pub fn extend(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
     }
@@ -290,7 +290,7 @@ impl Request {
     }
 }
 
-/// The parts of a message.
+/// Fields of a message.
 #[allow(missing_docs)]
 pub struct Message<'a> {
     pub kind: u16,
@@ -343,7 +343,7 @@ mod tests {
     const MULTI: u16 = 2;
     const INTERRUPTED: u16 = 2 | 16;
 
-    /// A socket whose other end answers each request with these: type, flags, and of how many requests before.
+    /// A socket whose other end answers each request with a script: type, flags, and age of the answered request in requests.
     fn scripted(script: Vec<Vec<(u16, u16, u32)>>) -> Netlink {
         let (own, kernel) = std::os::unix::net::UnixDatagram::pair().unwrap();
         std::thread::spawn(move || {

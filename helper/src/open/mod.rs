@@ -1,4 +1,4 @@
-//! Opens the handles of a plan. Every error is one line for the user that names the value and what would be right.
+//! Opens the handles of a plan. Every error is one line for the user, with the wrong value and the right one.
 
 mod packet;
 mod path;
@@ -9,25 +9,24 @@ use std::os::fd::OwnedFd;
 use nix::sys::socket::{setsockopt, sockopt};
 use privsep::ipc::{Plan, PortPlan};
 
-/// Requested size of socket buffers in bytes, which the kernel doubles for its bookkeeping: for bursts while the worker is not
-/// scheduled or is replaced, and no more, because under overload whatever gets through waits behind a full one. Measured in
-/// docs/decisions/0009-overload.md.
+/// Requested size of socket buffers in bytes; the kernel doubles it for its bookkeeping. It holds a burst while the worker is not
+/// scheduled or is replaced. A larger one only adds delay under overload. Measured in docs/decisions/0009-overload.md.
 const BUFFER: usize = 4 << 20;
 
-/// Open handles; kept for the life of the tunnel, so that no interface and no port goes away with a worker.
+/// Open handles, kept for the life of the tunnel, so that no interface or port disappears with a worker.
 pub struct Handles {
     /// TAP queue or packet socket.
     pub port: OwnedFd,
     /// Name of the local interface.
     pub interface: String,
-    /// Its index.
+    /// Index of the local interface.
     pub index: u32,
     /// One UDP socket for each path.
     pub paths: Vec<OwnedFd>,
 }
 
-/// Opens everything, in an order that leaves nothing behind when a later part fails: the kernel removes a new TAP interface
-/// with its last descriptor, and a stored one stays where it is kept.
+/// Opens everything, in an order that leaves nothing behind when a later part fails: the kernel removes a new TAP interface with
+/// its last descriptor, and a stored one stays stored.
 pub fn everything(plan: &Plan, stored: Option<(OwnedFd, String)>) -> Result<Handles, String> {
     let paths = plan.paths.iter().map(path::open).collect::<Result<_, _>>()?;
     let (port, interface, index) = match &plan.port {
@@ -41,9 +40,9 @@ pub fn everything(plan: &Plan, stored: Option<(OwnedFd, String)>) -> Result<Hand
     Ok(Handles { port, interface, index, paths })
 }
 
-/// Large buffers, past the system's limit where we may.
+/// Sets large buffers, beyond the system's limit if permitted.
 fn buffers(socket: &OwnedFd) {
-    // A smaller buffer is no reason to fail, so the result of the fallback is not looked at.
+    // A smaller buffer is no reason to fail, so the result of the fallback is ignored.
     if setsockopt(socket, sockopt::RcvBufForce, &BUFFER).is_err() {
         let _ = setsockopt(socket, sockopt::RcvBuf, &BUFFER);
     }
@@ -63,7 +62,7 @@ mod tests {
         PathPlan { local, remote: None, filter: Vec::new(), device: None, mark: None, runs: false }
     }
 
-    /// A plan whose port cannot be opened by anybody.
+    /// Plan whose port cannot be opened.
     fn without_port(paths: Vec<PathPlan>) -> Plan {
         let port = PortPlan::Raw { interface: "lo".into(), promiscuous: false };
         Plan { become_user: None, port, paths, stored: false, store: false }

@@ -9,14 +9,14 @@ use privsep::ipc::BpfInstruction;
 use privsep::netlink::Netlink;
 use privsep::sys::{option, packet};
 
-/// A mark that other frames are unlikely to have: a socket hears nothing of what it sends, but for superframes that the
-/// kernel has cut, of which it no longer knows who sent them. The mark is on each part.
+/// Random mark that other frames are unlikely to have. A packet socket does not receive the frames that it sends, except for
+/// superframes that the kernel has segmented. The segments lose their sender but keep the mark.
 fn own_mark() -> u32 {
     let random = RandomState::new().build_hasher().finish();
     u32::try_from(random >> 32).unwrap_or(u32::MAX) | 1 << 31
 }
 
-/// A program of classic BPF (`linux/filter.h`) that takes everything but outgoing frames with this mark.
+/// Classic BPF program (`linux/filter.h`) that accepts all frames but outgoing ones with this mark.
 fn all_but_own(mark: u32) -> [BpfInstruction; 6] {
     const LOAD: u16 = 0x20;
     const IS: u16 = 0x15;
@@ -34,7 +34,7 @@ fn all_but_own(mark: u32) -> [BpfInstruction; 6] {
     ]
 }
 
-/// A packet socket that hears all frames of an interface but those it sends.
+/// Opens a packet socket that receives all frames of an interface but those it sends.
 pub fn both_ways(interface: &str, promiscuous: bool) -> Result<(OwnedFd, String, u32), String> {
     let mark = own_mark();
     let opened = open(interface, promiscuous, &all_but_own(mark))?;
@@ -42,7 +42,7 @@ pub fn both_ways(interface: &str, promiscuous: bool) -> Result<(OwnedFd, String,
     Ok(opened)
 }
 
-/// A packet socket on an Ethernet interface. Bound last: a passed socket must not hear before all else is set.
+/// Opens a packet socket on an Ethernet interface. Binds last: the socket must not receive before all options are set.
 pub fn open(interface: &str, promiscuous: bool, filter: &[BpfInstruction]) -> Result<(OwnedFd, String, u32), String> {
     let mut netlink = Netlink::open().map_err(|e| format!("netlink socket: {e}"))?;
     let link = netlink.link(interface).map_err(|error| match error.raw_os_error() {
@@ -55,9 +55,9 @@ pub fn open(interface: &str, promiscuous: bool, filter: &[BpfInstruction]) -> Re
     let fail = |what: &str, error: io::Error| format!("interface {interface:?}: {what}: {error}");
     let socket = packet::open().map_err(|e| fail("packet socket", e))?;
     option::lock_filter(socket.as_fd(), filter).map_err(|e| fail("filter", e))?;
-    // The kernel takes VLAN tags out of frames, and then reports them.
+    // The kernel removes VLAN tags from frames and reports them as auxiliary data.
     option::set_int(socket.as_fd(), libc::SOL_PACKET, libc::PACKET_AUXDATA, 1).map_err(|e| fail("VLAN tags", e))?;
-    // Superframes come and go as one, and checksums may be left to others.
+    // Allows superframes and partial checksums in both directions.
     option::set_int(socket.as_fd(), libc::SOL_PACKET, libc::PACKET_VNET_HDR, 1).map_err(|e| fail("offload", e))?;
     super::buffers(&socket);
     if promiscuous {

@@ -13,7 +13,7 @@ use privsep::sys::option;
 /// `IP_PMTUDISC_OMIT` and `IPV6_PMTUDISC_OMIT` (linux/in.h, linux/in6.h).
 const PMTUDISC_OMIT: i32 = 5;
 
-/// A UDP socket, bound, and connected where the plan says so. Bound last: it must not hear before its filter is there.
+/// Opens a UDP socket and connects it to the plan's remote. The filter is set before the bind, so that it sees every datagram.
 pub fn open(plan: &PathPlan) -> Result<OwnedFd, String> {
     let Address(local) = plan.local;
     let family = if local.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
@@ -34,7 +34,7 @@ pub fn open(plan: &PathPlan) -> Result<OwnedFd, String> {
     }
     super::buffers(&udp);
     if plan.runs {
-        // Without it each datagram comes alone, as before.
+        // Without `UDP_GRO`, the kernel delivers each datagram alone.
         let _ = option::set_int(udp.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1);
     }
     option::lock_filter(udp.as_fd(), &plan.filter).map_err(|e| fail("filter", &e))?;
@@ -45,13 +45,13 @@ pub fn open(plan: &PathPlan) -> Result<OwnedFd, String> {
     Ok(udp)
 }
 
-/// Options of a path's socket, with level and value. On `[::]` it hears IPv4 as well as IPv6, so that both kinds are set.
+/// Options of a path's socket: level, name, value. A socket on `[::]` receives IPv4 as well as IPv6 and needs both kinds.
 fn ip_options(local: IpAddr) -> Vec<(i32, i32, i32)> {
     let (v4, v6, wildcard) = (libc::IPPROTO_IP, libc::IPPROTO_IPV6, local.is_unspecified());
     let both = local.is_ipv6() && wildcard;
     let mut options = Vec::new();
-    // No don't-fragment bit, and fragments only of datagrams that are longer than the MTU of the interface. Any host can lower the
-    // MTU of a cached route by an ICMP message.
+    // No don't-fragment bit; the kernel fragments only datagrams longer than the MTU of the interface. It must ignore the MTU of a
+    // cached route, which any host can lower with an ICMP message.
     if local.is_ipv6() {
         options.extend([(v6, libc::IPV6_V6ONLY, i32::from(!both)), (v6, libc::IPV6_MTU_DISCOVER, PMTUDISC_OMIT)]);
     }
@@ -59,7 +59,7 @@ fn ip_options(local: IpAddr) -> Vec<(i32, i32, i32)> {
         options.push((v4, libc::IP_MTU_DISCOVER, PMTUDISC_OMIT));
     }
     if wildcard {
-        // Answers leave from the address that was asked.
+        // Replies must leave from the address that the peer used.
         options.push(if both { (v6, libc::IPV6_RECVPKTINFO, 1) } else { (v4, libc::IP_PKTINFO, 1) });
     }
     options
@@ -140,7 +140,7 @@ mod tests {
         let udp = open(&plan("0.0.0.0:0", None)).unwrap();
         assert_eq!((int(&udp, v4, libc::IP_RECVERR), int(&udp, v4, libc::IP_PKTINFO)), (0, 1));
         let udp = open(&plan("[::]:0", None)).unwrap();
-        // It hears IPv4 as well.
+        // This socket receives IPv4 as well.
         assert_eq!((int(&udp, v6, libc::IPV6_V6ONLY), int(&udp, v4, libc::IP_MTU_DISCOVER)), (0, PMTUDISC_OMIT));
         assert_eq!((int(&udp, v6, libc::IPV6_RECVERR), int(&udp, v4, libc::IP_RECVERR)), (0, 0));
         assert_eq!((int(&udp, v6, libc::IPV6_MTU_DISCOVER), int(&udp, v6, libc::IPV6_RECVPKTINFO)), (PMTUDISC_OMIT, 1));

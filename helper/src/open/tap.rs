@@ -1,4 +1,4 @@
-//! Makes the TAP interface of a tunnel, or takes the stored one.
+//! Creates the TAP interface of a tunnel, or takes the stored one.
 
 use std::fs::File;
 use std::io;
@@ -13,11 +13,11 @@ use privsep::sys::tap;
 
 /// MTU of a new TAP interface in bytes (`ether_setup`).
 const DEFAULT_MTU: u32 = 1500;
-/// Greatest MTU in bytes whose frames a worker carries (docs/FILE.md).
+/// Greatest MTU in bytes that a worker supports (docs/FILE.md).
 const LARGEST_MTU: u32 = 9216;
 
-/// Creates a TAP interface with this MAC address, or takes the stored one as it is; gives it addresses and MTU, puts it into its
-/// bridge, brings it up.
+/// Creates a TAP interface with this MAC address, or keeps the stored one with its own. Sets addresses, MTU and bridge, and brings
+/// the interface up.
 pub fn open(
     stored: Option<(OwnedFd, String)>,
     name: &str,
@@ -28,7 +28,7 @@ pub fn open(
 ) -> Result<(OwnedFd, String, u32), String> {
     let mut netlink = Netlink::open().map_err(|e| format!("netlink socket: {e}"))?;
     let bridge = bridge.map(|name| find_bridge(&mut netlink, name)).transpose()?;
-    // The neighbours of a stored one know its MAC address.
+    // Neighbours know the MAC address of a stored TAP.
     let mac = mac.filter(|_| stored.is_none());
     let (tap, name) = stored.map_or_else(|| create_tap(name), Ok)?;
     tap::offload(tap.as_fd()).map_err(|e| format!("offload of interface {name:?}: {e}"))?;
@@ -37,8 +37,8 @@ pub fn open(
     let change = LinkChange { mtu: Some(mtu), address: mac, ..LinkChange::default() };
     netlink.change(link.index, &change).map_err(|e| format!("MTU {mtu} of interface {name:?}: {e}"))?;
     netlink.set_addresses(link.index, addresses).map_err(|e| format!("interface {name:?}: {e}"))?;
-    // The address that the kernel adds by itself need not be pending, either, and all stay when the interface is set down. Under
-    // a unit that protects the kernel's tunables this cannot be written, and without IPv6 it is not there.
+    // The kernel's own link-local address needs no duplicate address detection, and all addresses stay when the interface goes
+    // down. The write fails without IPv6, or under a unit that protects the kernel's tunables; the tunnel works without it.
     for (variable, value) in [("accept_dad", "0"), ("keep_addr_on_down", "1")] {
         let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/{variable}"), value);
     }
@@ -48,19 +48,19 @@ pub fn open(
     Ok((tap, name, link.index))
 }
 
-/// MTU of a TAP that now has this one, where none is given: a bridge has the least of its ports, and drops longer frames without
-/// a trace. A stored TAP may be what has lowered it, before a port with more has joined.
+/// MTU of a TAP without a configured one, given its present MTU. A bridge takes the lowest MTU of its ports, and drops longer
+/// frames silently. A stored TAP may itself have lowered the bridge's MTU before a port with a greater one joined.
 fn default_mtu(now: u32, bridge: Option<u32>) -> u32 {
     bridge.map_or(DEFAULT_MTU, |bridge| bridge.max(now).clamp(DEFAULT_MTU, LARGEST_MTU))
 }
 
-/// The bridge to join by its index, 0 for none; `None` where nothing changes. A stored TAP may be in one that it is to leave.
+/// Index of the bridge to join, 0 to leave a bridge, `None` for no change. A stored TAP may have to leave its bridge.
 fn new_master(now: u32, bridge: Option<u32>) -> Option<u32> {
     bridge.or((now != 0).then_some(0))
 }
 
-/// The stored queue and the name of its interface, if that is what the plan asks for. One that is only made otherwise, by another
-/// version, goes with its interface: the service manager may let it go later than the new one is made.
+/// The stored queue and its interface name, if they match the plan. A TAP with the right name but other settings, as from another
+/// version, is removed: the service manager may close its copy only after the new TAP is created.
 pub fn same_tap(plan: &PortPlan, tap: OwnedFd) -> Option<(OwnedFd, String)> {
     let PortPlan::Tap { name: wanted, .. } = plan else { return None };
     let queue = tap::identify(tap.as_fd()).ok()?;
@@ -70,19 +70,19 @@ pub fn same_tap(plan: &PortPlan, tap: OwnedFd) -> Option<(OwnedFd, String)> {
         return None;
     }
     if !queue.ours || !link.ethernet || tap::reset(tap.as_fd()).is_err() {
-        // What cannot be removed shows when the new one is made.
+        // If the removal fails, creating the new TAP reports the error.
         let _ = netlink.remove(link.index);
         return None;
     }
-    // A process that held it meanwhile may have changed this, and the worker must not block.
+    // A process that held the queue may have changed its flags, and the worker must not block.
     fcntl(&tap, FcntlArg::F_SETFL(OFlag::O_NONBLOCK | OFlag::O_RDWR)).ok()?;
     Some((tap, queue.name))
 }
 
-/// The interface whose queue this is. The queue itself knows its name and MAC address, but not its index; and by the time that
-/// a name is looked up, ours may have been moved to another namespace, and the one of that name here be another program's.
+/// Interface of a queue. A queue knows its name and MAC address but not its index. By the time a name is looked up, the TAP may
+/// have moved to another namespace, and another interface may have the name.
 fn link_of(netlink: &mut Netlink, queue: BorrowedFd<'_>) -> io::Result<Link> {
-    // Another program, as udev, may be giving it another address at this moment.
+    // Another program, such as udev, may be changing the MAC address at this moment.
     for _ in 0..5 {
         let queue = tap::identify(queue)?;
         let link = netlink.link(&queue.name)?;

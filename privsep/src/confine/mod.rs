@@ -1,4 +1,4 @@
-//! How a process gives up its powers. Each step is one-way.
+//! Steps by which a process gives up its privileges. Each step is one-way.
 
 pub mod seccomp;
 pub mod supervisor;
@@ -20,12 +20,12 @@ use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use crate::ipc::Identity;
 use crate::sys::process;
 
-/// An error of a step, by name.
+/// Error of a step, with the name of the step.
 fn step(name: &'static str) -> impl Fn(nix::Error) -> io::Error {
     move |error| io::Error::other(format!("{name}: {}", error.desc()))
 }
 
-/// Moves this process, and all it starts from now on, into a new network namespace without any interface that is up.
+/// Moves this process and its future children into a new network namespace without any interface that is up.
 ///
 /// # Errors
 /// `EPERM` without `CAP_SYS_ADMIN`.
@@ -45,8 +45,8 @@ pub fn become_user(identity: Identity) -> io::Result<()> {
     Ok(())
 }
 
-/// Empties the bounding set, if this process may: it takes `CAP_SETPCAP`, so it comes before [`become_user`]. Without
-/// it the set stays as the process was started with, and is of no use under `no_new_privs`.
+/// Empties the bounding set if this process may. The step needs `CAP_SETPCAP`, so it precedes [`become_user`]. Without the
+/// capability the inherited set stays, which is useless under `no_new_privs`.
 pub fn drop_bounding_set() -> io::Result<()> {
     if caps::has_cap(None, CapSet::Effective, caps::Capability::CAP_SETPCAP).map_err(io::Error::other)? {
         caps::clear(None, CapSet::Bounding).map_err(io::Error::other)?;
@@ -62,19 +62,19 @@ pub fn drop_capabilities() -> io::Result<()> {
     Ok(())
 }
 
-/// From now on no exec gains a privilege (prctl(2), `PR_SET_NO_NEW_PRIVS`).
+/// Keeps every later exec from gaining a privilege (prctl(2), `PR_SET_NO_NEW_PRIVS`).
 pub fn no_new_privileges() -> io::Result<()> {
     prctl::set_no_new_privs().map_err(step("no_new_privs"))
 }
 
-/// Takes this process out of the reach of others of its uid: ptrace, `/proc/PID/mem`, `/proc/PID/fd`, `pidfd_getfd`.
-/// An exec and a change of identity undo it.
+/// Keeps other processes of the same uid out: ptrace, `/proc/PID/mem`, `/proc/PID/fd`, `pidfd_getfd`. An exec or a change of
+/// identity undoes this.
 pub fn not_dumpable() -> io::Result<()> {
     prctl::set_dumpable(false).map_err(step("dumpable"))
 }
 
-/// What helper and worker do before they read anything. Some of it was set before the exec, which an SELinux domain
-/// transition undoes; the end of the parent before this shows by the end of its channel.
+/// First steps of helper and worker, before they read anything. Some settings were made before the exec and are undone by an
+/// SELinux domain transition. If the parent has already ended, the end of the channel shows it.
 pub fn at_start() -> io::Result<()> {
     process::default_signals();
     SigSet::all().thread_block().map_err(step("blocking signals"))?;
@@ -83,21 +83,21 @@ pub fn at_start() -> io::Result<()> {
     die_with_parent()
 }
 
-/// Has this process die with the one that started it. A change of identity undoes it.
+/// Makes this process die with its parent. A change of identity undoes this.
 pub fn die_with_parent() -> io::Result<()> {
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(step("parent death signal"))
 }
 
-/// What Landlock leaves of a file, or of those below a directory.
+/// Landlock rights on a file, or on the files below a directory.
 #[derive(Debug, Clone, Copy)]
 pub enum Access {
-    /// Read, write and configure it.
+    /// Read, write and configure the file.
     Use,
-    /// Read it.
+    /// Read the file.
     Read,
-    /// Read and execute it.
+    /// Read and execute the file.
     Execute,
-    /// Remove it.
+    /// Remove the file.
     Remove,
 }
 
@@ -112,8 +112,8 @@ impl Access {
     }
 }
 
-/// No file but `files` and those below them; no TCP port, no abstract Unix socket, no signal to a process outside
-/// (landlock(7)); for the calling thread and those that it starts. Returns the ABI in force, 0 on a kernel without Landlock.
+/// Denies the calling thread and those it starts all other files, TCP ports, abstract Unix sockets, and signals to processes
+/// outside (landlock(7)). `files` includes all below them. Returns the ABI in force, 0 on a kernel without Landlock.
 pub fn landlock<P: AsRef<Path>>(files: &[(P, Access)]) -> io::Result<u32> {
     let newest = ABI::V6;
     let rules = files.iter().flat_map(|(path, access)| path_beneath_rules([path], access.rights()));
@@ -123,7 +123,7 @@ pub fn landlock<P: AsRef<Path>>(files: &[(P, Access)]) -> io::Result<u32> {
         .and_then(|ruleset| ruleset.handle_access(AccessNet::from_all(newest)))
         .and_then(|ruleset| ruleset.scope(Scope::from_all(newest)))
         .and_then(Ruleset::create)
-        // A file that is not there need not be allowed.
+        // A file that does not exist needs no rule.
         .and_then(|ruleset| ruleset.add_rules(rules))
         .map_err(io::Error::other)?;
     let status = ruleset.restrict_self().map_err(io::Error::other)?;
@@ -133,20 +133,20 @@ pub fn landlock<P: AsRef<Path>>(files: &[(P, Access)]) -> io::Result<u32> {
     })
 }
 
-/// As [`landlock`], with no file left.
+/// As [`landlock`], with no file allowed.
 pub fn landlock_all() -> io::Result<u32> {
     landlock::<&Path>(&[])
 }
 
-/// Memory that was ever writable never becomes executable. False on a kernel that lacks it (before 6.3).
+/// Keeps memory that was ever writable from becoming executable. False on a kernel without the feature (before 6.3).
 pub fn deny_write_execute() -> bool {
     process::deny_write_execute().is_ok()
 }
 
-/// No further thread or process, no file growth, no core dump, at most `memory` bytes of private writable memory, and at most
-/// so many more of address space than are mapped already (getrlimit(2), `RLIMIT_DATA`, `RLIMIT_AS`): what grows like a stack,
-/// or is made read-only once it is full, counts only in the latter. To be called when all threads run: with no process
-/// allowed, none starts.
+/// Limits this process: no further thread or process, no file growth, no core dump, at most `memory` bytes of private writable
+/// memory, and as many bytes of address space beyond the present mappings (getrlimit(2), `RLIMIT_DATA`, `RLIMIT_AS`). Only
+/// `RLIMIT_AS` counts memory that grows like a stack or is made read-only once full. Call this when all threads run: no thread
+/// starts afterwards.
 pub fn limit_resources(memory: u64) -> io::Result<()> {
     let addresses = mapped()? + memory;
     for (resource, limit, name) in
@@ -166,10 +166,10 @@ pub fn limit_resources(memory: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Address space that is mapped, in bytes: the smallest limit under which there is room for one page more. The kernel tells it in
-/// /proc, but here no file can be opened any more.
+/// Mapped address space in bytes: the smallest limit that leaves room for one page. The kernel reports the size in /proc, but this
+/// process can no longer open files.
 fn mapped() -> io::Result<u64> {
-    /// More than any process of ours ever has.
+    /// More than any process of this program maps.
     const MOST: u64 = 1 << 40;
     let (_, hard) = getrlimit(Resource::RLIMIT_AS).map_err(step("RLIMIT_AS"))?;
     let (mut too_little, mut enough) = (0, hard.min(MOST));
@@ -185,21 +185,21 @@ fn mapped() -> io::Result<u64> {
     Ok(enough)
 }
 
-/// The smallest page there is, in bytes.
+/// Smallest page size in bytes.
 const PAGE: u64 = 4096;
 
-/// So many processes and threads, as the kernel counts them for each user: far more than all tunnels of one need, and an end
-/// to one that only makes others.
+/// Limit of processes and threads of a user. It is far above the need of all tunnels of a user, and stops a process that forks
+/// without end.
 const PROCESSES: u64 = 4096;
 
-/// Bounds how many processes and threads the user may have when this process starts another.
+/// Limits the processes and threads of the user when this process starts another.
 pub fn limit_processes() -> io::Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NPROC).map_err(step("RLIMIT_NPROC"))?;
     let limit = hard.min(PROCESSES);
     setrlimit(Resource::RLIMIT_NPROC, limit, limit).map_err(step("RLIMIT_NPROC"))
 }
 
-/// Whether `CAP_NET_ADMIN` and `CAP_NET_RAW` are in the ambient set, from which an executed program gets them.
+/// Whether `CAP_NET_ADMIN` and `CAP_NET_RAW` are in the ambient set, which an executed program inherits.
 pub fn has_ambient_network_capabilities() -> io::Result<bool> {
     let has = |capability| caps::has_cap(None, CapSet::Ambient, capability).map_err(io::Error::other);
     Ok(has(caps::Capability::CAP_NET_ADMIN)? && has(caps::Capability::CAP_NET_RAW)?)

@@ -1,4 +1,4 @@
-//! Seccomp allow-lists: every call that is not in a process's table kills the process.
+//! Seccomp allow-lists: any call outside a process's table kills the process.
 
 use std::collections::BTreeMap;
 use std::env::consts::ARCH;
@@ -8,62 +8,62 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
 
-/// One allowed system call.
+/// Allowed system call.
 #[derive(Debug, Clone, Copy)]
 pub struct Allowed {
     /// Name as in the kernel's tables.
     pub name: &'static str,
     /// Number on this architecture (`libc::SYS_*`).
     pub number: i64,
-    /// Which arguments are allowed.
+    /// Conditions on its arguments.
     pub arguments: Arguments,
-    /// Why the process needs it.
+    /// Reason why the process needs the call.
     pub reason: &'static str,
 }
 
-/// A line of a table.
+/// Entry of a table.
 pub const fn allow(name: &'static str, number: i64, arguments: Arguments, reason: &'static str) -> Allowed {
     Allowed { name, number, arguments, reason }
 }
 
-/// Conditions on the arguments of an allowed call. Arguments are counted from 0 and compared as 32 bits, like the kernel
-/// does with these.
+/// Conditions on the arguments of an allowed call. Arguments are numbered from 0, and compared as 32 bits, as the kernel uses
+/// these.
 #[derive(Debug, Clone, Copy)]
 pub enum Arguments {
-    /// Any: the kernel then answers from its bitmap, without running the filter.
+    /// Any arguments. The kernel answers such a call from its bitmap, without running the filter.
     Any,
     /// Argument `.0` is one of `.1`.
     OneOf(u8, &'static [i32]),
     /// Argument `.0` is `.1`, and argument `.2` is `.3`.
     Both(u8, i32, u8, i32),
-    /// A socket of this family, type (whatever its flags) and protocol (arguments 0, 1 and 2).
+    /// Socket of this family, type (with any flags) and protocol (arguments 0, 1 and 2).
     Socket(i32, i32, i32),
-    /// Level and name (arguments 1 and 2) are those of one of these socket options.
+    /// Level and name (arguments 1 and 2) of one of these socket options.
     SocketOption(i32, &'static [i32]),
-    /// The protection (argument 2) of a mapping has not both `PROT_WRITE` and `PROT_EXEC`.
+    /// Protection (argument 2) of a mapping without `PROT_WRITE` or without `PROT_EXEC`.
     WriteOrExecute,
-    /// Argument 0 is a process id, not a group of them, and argument 1 is SIGKILL.
+    /// Argument 0 is the id of one process, not of a group, and argument 1 is SIGKILL.
     KillOne,
-    /// A mapping is what an allocator asks for, to the bit: protection (argument 2) to read and write, flags (argument 3)
-    /// private and anonymous. All others can be filled without counting as data (setrlimit(2), `RLIMIT_DATA`).
+    /// Mapping as an allocator makes it, to the bit: protection (argument 2) read and write, flags (argument 3) private and
+    /// anonymous. Other mappings can be filled without counting as data (setrlimit(2), `RLIMIT_DATA`).
     PlainMemory,
-    /// Argument `.0`, flags, has none but `.1`.
+    /// Argument `.0` has no flags other than `.1`.
     OnlyFlags(u8, &'static [i32]),
-    /// The flags of clone(2), argument 0, ask for no namespace.
+    /// Flags of clone(2), argument 0, that make no namespace.
     NoNamespace,
-    /// Argument 0 is this process's own id, and argument 2 is SIGABRT: the process cannot fake a death by another signal.
+    /// Argument 0 is this process's own id, and argument 2 is SIGABRT. The process cannot fake a death by another signal.
     AbortItself,
 }
 
-/// Compiles `table` and puts it in force on every thread of this process; anything else kills the process.
+/// Compiles `table` and enforces it on every thread of this process. Any other call kills the process.
 ///
 /// # Errors
-/// When the kernel has no seccomp filter, or `no_new_privs` is not set.
+/// Fails if the kernel has no seccomp filter, or if `no_new_privs` is not set.
 pub fn enforce<'a>(table: impl IntoIterator<Item = &'a Allowed>) -> io::Result<()> {
     apply(table, SeccompAction::KillProcess)
 }
 
-/// As [`enforce`], but anything else fails with `ENOSYS`, as on a kernel that lacks it.
+/// As [`enforce`], but any other call fails with `ENOSYS`, as on a kernel without it.
 pub fn restrict<'a>(table: impl IntoIterator<Item = &'a Allowed>) -> io::Result<()> {
     apply(table, SeccompAction::Errno(libc::ENOSYS.cast_unsigned()))
 }
@@ -83,10 +83,10 @@ fn compile<'a>(table: impl IntoIterator<Item = &'a Allowed>, otherwise: SeccompA
     filter.and_then(TryInto::try_into).map_err(io::Error::other)
 }
 
-/// The bits of socket(2)'s second argument that are the type; the others are flags (`SOCK_TYPE_MASK`, `linux/net.h`).
+/// Type bits in the second argument of socket(2). The other bits are flags (`SOCK_TYPE_MASK`, `linux/net.h`).
 const TYPE: u64 = 0xf;
 
-/// Every flag of clone(2) that makes a namespace.
+/// All flags of clone(2) that make a namespace.
 const NAMESPACES: i32 = libc::CLONE_NEWNS
     | libc::CLONE_NEWCGROUP
     | libc::CLONE_NEWUTS
@@ -95,7 +95,7 @@ const NAMESPACES: i32 = libc::CLONE_NEWNS
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNET;
 
-/// The rules of one call: any one of them allows it, none at all allows everything.
+/// Rules of one call. The call is allowed if one rule matches, or if there is no rule.
 fn chain(arguments: Arguments) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
     let equal = |index, value: i32| {
         SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, u64::from(value.cast_unsigned()))
@@ -107,7 +107,7 @@ fn chain(arguments: Arguments) -> Result<Vec<SeccompRule>, seccompiler::BackendE
         let clear = SeccompCmpOp::MaskedEq(u64::from(bits.cast_unsigned()));
         SeccompCondition::new(index, SeccompCmpArgLen::Qword, clear, 0)
     };
-    // As the kernel's signed number, which must be positive.
+    // The id as the kernel's signed number, which must be positive.
     let process = |op, limit: u32| SeccompCondition::new(0, SeccompCmpArgLen::Dword, op, u64::from(limit));
     let one = |conditions| Ok(vec![SeccompRule::new(conditions)?]);
     match arguments {
@@ -132,7 +132,7 @@ fn chain(arguments: Arguments) -> Result<Vec<SeccompRule>, seccompiler::BackendE
             exactly(2, libc::PROT_READ | libc::PROT_WRITE)?,
             exactly(3, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS)?,
         ]),
-        // Either of two rules.
+        // A filter ANDs the conditions of a rule and ORs the rules.
         Arguments::WriteOrExecute => Ok(vec![
             SeccompRule::new(vec![without(2, libc::PROT_WRITE)?])?,
             SeccompRule::new(vec![without(2, libc::PROT_EXEC)?])?,
@@ -173,7 +173,7 @@ mod tests {
         assert!(program.unwrap().len() > 10);
     }
 
-    /// What the test below runs in a process of its own; does nothing in an ordinary run.
+    /// Body of the test below, run in a child process. Does nothing in an ordinary run.
     #[test]
     fn in_a_child() {
         let Some(what) = std::env::var_os("SECCOMP_CHILD") else { return };
@@ -188,7 +188,7 @@ mod tests {
         }
     }
 
-    /// How a process of its own ends that does this behind a filter.
+    /// Signal that ends a child process which makes this call behind a filter.
     fn ends(what: &str) -> Option<i32> {
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());
         child.args(["--exact", "confine::seccomp::tests::in_a_child"]).env("SECCOMP_CHILD", what);

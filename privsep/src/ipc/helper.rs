@@ -1,4 +1,4 @@
-//! What supervisor and helper say to each other, and the helper to a worker.
+//! Messages between supervisor and helper, and from the helper to a worker.
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Message;
 
-/// Most paths of a tunnel, whatever its wire: the memory of workers is made for as many. A configuration may allow fewer.
+/// Most paths of a tunnel on any wire; the memory of a worker has room for as many. A configuration may allow fewer.
 pub const MAX_PATHS: usize = 8;
 
-/// A socket address. Unlike the standard library's own encoding, this one keeps the scope of a link-local address.
+/// Socket address. Unlike the standard library's encoding, this one keeps the scope of a link-local address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "(IpAddr, u16, u32)", into = "(IpAddr, u16, u32)")]
 pub struct Address(pub SocketAddr);
@@ -39,18 +39,18 @@ pub struct Identity {
     pub gid: u32,
 }
 
-/// The exact list of handles that a tunnel will ever need. Sent once, frozen from then on.
+/// Complete list of the handles of a tunnel. Sent once and never changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// Whom to become after opening; `None` when the start was without root already.
+    /// User to become after opening; `None` if the program was started without root.
     pub become_user: Option<Identity>,
     /// The local side.
     pub port: PortPlan,
     /// The remote side, the preferred path first; 1 to [`MAX_PATHS`].
     pub paths: Vec<PathPlan>,
-    /// The plan comes with the queue of a TAP that a run before this one has made.
+    /// Whether the plan comes with the TAP queue of an earlier run.
     pub stored: bool,
-    /// The supervisor gets a copy of the TAP's queue, for the service manager to keep.
+    /// Whether the supervisor gets a copy of the TAP's queue, for the service manager to store.
     pub store: bool,
 }
 
@@ -65,23 +65,23 @@ pub enum PortPlan {
         addresses: Vec<(IpAddr, u8)>,
         /// The bridge that the interface joins.
         bridge: Option<String>,
-        /// Interface MTU in bytes; `None` takes that of the bridge, at least 1500, and without one the kernel's 1500.
+        /// Interface MTU in bytes. `None` takes the bridge's MTU, but at least 1500; without a bridge it takes the kernel's 1500.
         interface_mtu: Option<u32>,
-        /// MAC address of an interface that is made anew; `None` leaves it to the kernel.
+        /// MAC address of a new interface; `None` leaves the choice to the kernel.
         mac: Option<[u8; 6]>,
     },
-    /// A packet socket on an interface that exists.
+    /// A packet socket on an existing interface.
     Raw {
         /// Interface name.
         interface: String,
-        /// Whether frames for other stations are also taken.
+        /// Whether frames for other stations are received as well.
         promiscuous: bool,
     },
-    /// A packet socket that only reads what a filter selects.
+    /// A packet socket that only receives the frames that a filter selects.
     Mirror {
         /// Interface name.
         interface: String,
-        /// Classic BPF program; empty lets everything pass.
+        /// Classic BPF program; an empty one passes every frame.
         filter: Vec<BpfInstruction>,
     },
 }
@@ -106,13 +106,13 @@ pub struct PathPlan {
     pub local: Address,
     /// Connected to this address; `None` for a wildcard address, and for a peer whose address is learned.
     pub remote: Option<Address>,
-    /// Classic BPF program for what is heard; empty lets everything pass.
+    /// Classic BPF program for received datagrams; an empty one passes every datagram.
     pub filter: Vec<BpfInstruction>,
     /// `SO_BINDTODEVICE`.
     pub device: Option<String>,
     /// `SO_MARK`.
     pub mark: Option<u32>,
-    /// Datagrams come in runs (`UDP_GRO`).
+    /// Whether datagrams arrive in runs (`UDP_GRO`).
     pub runs: bool,
 }
 
@@ -121,7 +121,7 @@ pub struct PathPlan {
 pub enum ToHelper {
     /// First message: [`crate::PROTOCOL`] of the supervisor and the plan.
     Plan(u32, Plan),
-    /// Send the handles down the socket that comes with this message, and close the socket.
+    /// Send the handles down the attached socket, then close the socket.
     Serve,
 }
 
@@ -146,13 +146,12 @@ pub enum FromHelper {
         interface: String,
         /// Its index.
         index: u32,
-        /// The queue of the TAP comes with this.
+        /// Whether the queue of the TAP is attached.
         store: bool,
     },
-    /// The TAP that came with the plan is not the one that it asks for. Every other holder must close it, or no other of its
-    /// name can be made.
+    /// The stored TAP does not match the plan. Every other holder must close it before a new TAP can take its name.
     LetGo,
-    /// A handle could not be opened; the helper ends. One line for the user.
+    /// A handle could not be opened, and the helper ends. One line for the user.
     Failed(String),
 }
 
@@ -173,7 +172,7 @@ pub enum Handle {
     Path(u8),
 }
 
-/// Helper to worker, on its descriptor 4: what each descriptor is that comes with it, in their order.
+/// Helper to worker, on its descriptor 4: the kinds of the attached descriptors, in order.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Handles(pub Vec<Handle>);
 
@@ -185,7 +184,7 @@ impl Message for Handles {
     }
 }
 
-/// The direction that is not used: nothing can be received.
+/// The unused direction of a channel: it has no messages.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Never {}
 

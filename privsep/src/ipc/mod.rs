@@ -1,8 +1,8 @@
 //! Channels between the processes: `SOCK_SEQPACKET` socket pairs, one message a packet, encoded by postcard.
 //!
-//! Each direction has one enum. A message has a size limit and carries a number of descriptors that is fixed by its
-//! kind. Truncation, an undecodable packet or another number of descriptors is an error that the receiver treats as
-//! fatal for the sender; end of file is the orderly shutdown.
+//! Each direction has one enum. A message has a size limit, and its kind fixes the number of descriptors. A truncated packet, an
+//! undecodable one or another number of descriptors is an error; the receiver treats it as fatal for the sender. End of file is the
+//! orderly shutdown.
 
 mod helper;
 mod worker;
@@ -21,21 +21,21 @@ pub use worker::*;
 
 use crate::sys::scm;
 
-/// One direction's messages.
+/// Messages of one direction.
 pub trait Message: Serialize + DeserializeOwned {
     /// Largest encoded size in bytes.
     const MAX: usize;
 
-    /// How many descriptors travel with this message.
+    /// Number of descriptors that travel with this message.
     fn descriptors(&self) -> usize {
         0
     }
 }
 
-/// Why a message was not sent or received.
+/// Error of sending or receiving a message.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// The socket failed; `WouldBlock` where a peer that does not read has filled it.
+    /// The socket failed; `WouldBlock` if a peer that does not read has filled it.
     #[error(transparent)]
     Io(#[from] io::Error),
     /// The peer broke the rules of the channel.
@@ -50,14 +50,14 @@ pub struct Channel<Tx, Rx> {
     kinds: PhantomData<fn(Tx) -> Rx>,
 }
 
-/// The message that a packet is.
+/// Decodes the message in a packet.
 pub fn from_packet<Rx: Message>(packet: &[u8]) -> Result<Rx, Error> {
     let (message, rest) =
         postcard::take_from_bytes::<Rx>(packet).map_err(|_| Error::Violation("message cannot be decoded"))?;
     if rest.is_empty() { Ok(message) } else { Err(Error::Violation("bytes behind the message")) }
 }
 
-/// A connected pair of `SOCK_SEQPACKET` sockets, close-on-exec.
+/// Returns a connected pair of `SOCK_SEQPACKET` sockets, close-on-exec.
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?)
 }
@@ -82,7 +82,7 @@ impl<Tx: Message, Rx: Message> Channel<Tx, Rx> {
         if descriptors.len() != message.descriptors() {
             return Err(Error::Violation("wrong number of descriptors for this kind of message"));
         }
-        // Allocated at full size, so that no growing leaves an unwiped copy of a key behind.
+        // Allocated at full size: a buffer that grows would leave unwiped copies of a key.
         let mut buffer = Zeroizing::new(vec![0_u8; Tx::MAX]);
         let encoded = postcard::to_slice(message, &mut buffer)
             .map_err(|_| Error::Violation("message is larger than its limit"))?;
@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn too_many_descriptors_are_a_violation_and_none_stays_open() {
         let (a, b) = channels();
-        // The pipe reports its end only when every copy of its other side is closed.
+        // The pipe reports its end only when every copy of the write end is closed.
         let (reader, writer) = nix::unistd::pipe().unwrap();
         let bytes = postcard::to_allocvec(&Note::WithDescriptor).unwrap();
         for count in [2, 17, 200] {

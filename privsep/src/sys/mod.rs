@@ -1,4 +1,4 @@
-//! System calls that no safe wrapper covers. Every `unsafe` block of what is shipped is in this folder.
+//! System calls without a safe wrapper. All `unsafe` code of the shipped programs is in this folder.
 
 pub mod option;
 pub mod packet;
@@ -10,7 +10,7 @@ pub mod worker;
 
 use std::io;
 
-/// The result of a libc call that reports failure as -1.
+/// Result of a libc call that reports failure as -1.
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

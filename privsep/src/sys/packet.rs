@@ -10,7 +10,7 @@ use super::option::set;
 #[allow(clippy::cast_possible_truncation)]
 const ETH_P_ALL: u16 = libc::ETH_P_ALL as u16;
 
-/// Opens a packet socket with protocol 0: it hears nothing until [`bind`].
+/// Opens a packet socket with protocol 0: it receives nothing until [`bind`].
 pub fn open() -> io::Result<OwnedFd> {
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: no pointer is passed.
@@ -19,7 +19,7 @@ pub fn open() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Has the interface take frames for other stations, for as long as this socket is open.
+/// Makes the interface receive frames for other stations while this socket is open.
 pub fn promiscuous(socket: BorrowedFd<'_>, index: u32) -> io::Result<()> {
     #[allow(clippy::cast_possible_truncation)]
     let request = libc::packet_mreq {
@@ -31,7 +31,7 @@ pub fn promiscuous(socket: BorrowedFd<'_>, index: u32) -> io::Result<()> {
     set(socket, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &request)
 }
 
-/// Binds the socket to one interface and all protocols; from now on it hears.
+/// Binds the socket to one interface and all protocols. It then receives frames.
 pub fn bind(socket: BorrowedFd<'_>, index: u32) -> io::Result<()> {
     // SAFETY: a sockaddr_ll is plain old data; all zero is a valid value.
     let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
@@ -46,7 +46,7 @@ pub fn bind(socket: BorrowedFd<'_>, index: u32) -> io::Result<()> {
     check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) }).map(drop)
 }
 
-/// Frames that the kernel had to drop because the socket's queue was full, since the last call.
+/// Returns and clears the number of frames that the kernel dropped because the socket's queue was full.
 pub fn take_drops(socket: BorrowedFd<'_>) -> io::Result<u32> {
     let mut statistics = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
     let mut length = libc::socklen_t::try_from(size_of_val(&statistics)).map_err(io::Error::other)?;

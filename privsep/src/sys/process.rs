@@ -14,10 +14,10 @@ pub const SUPERVISOR_FD: RawFd = 3;
 /// Descriptor on which a worker receives its handles.
 pub const HANDLES_FD: RawFd = 4;
 
-/// Takes over a descriptor that this process was started with.
+/// Takes over a descriptor that this process inherited.
 ///
 /// # Errors
-/// `EBADF` when it is not open: the program was not started by the supervisor.
+/// `EBADF` if the descriptor is not open, because the supervisor did not start this program.
 pub fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
     if ![SUPERVISOR_FD, HANDLES_FD].contains(&fd) {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -28,10 +28,10 @@ pub fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) })
 }
 
-/// Splits off the process that goes on in the background; `Some` in the parent, `None` in the child.
+/// Forks the process that continues in the background; `Some` in the parent, `None` in the child.
 ///
 /// # Errors
-/// As fork(2). Must be called while the process has one thread; refused otherwise.
+/// As fork(2). Fails unless the process has exactly one thread.
 pub fn fork_background() -> io::Result<Option<Pid>> {
     if !std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1) {
         return Err(io::Error::other("fork with several threads, or without /proc to count them"));
@@ -41,8 +41,8 @@ pub fn fork_background() -> io::Result<Option<Pid>> {
     Ok((pid != 0).then(|| Pid::from_raw(pid)))
 }
 
-/// Takes over the first `count` descriptors above the standard streams (`sd_listen_fds(3)`) and closes all others that
-/// the parent has left open; `None` for one that is not open. Only for the first lines of `main`.
+/// Takes over the first `count` descriptors above the standard streams (`sd_listen_fds(3)`) and closes all higher ones. The result
+/// has `None` for a descriptor that is not open. Only for the first lines of `main`.
 pub fn take_inherited(count: u16) -> io::Result<Vec<Option<OwnedFd>>> {
     let first_other = 3 + libc::c_uint::from(count);
     // SAFETY: called first in main, when nothing of this program owns a descriptor above the standard streams.
@@ -58,10 +58,10 @@ pub fn take_inherited(count: u16) -> io::Result<Vec<Option<OwnedFd>>> {
     Ok((3..3 + RawFd::from(count)).map(take).collect())
 }
 
-/// Memory-deny-write-execute (prctl(2), `PR_SET_MDWE`, Linux 6.3): no mapping gains execute permission any more.
+/// Sets memory-deny-write-execute (prctl(2), `PR_SET_MDWE`, Linux 6.3): no mapping can gain execute permission.
 ///
 /// # Errors
-/// `EINVAL` on a kernel that lacks it.
+/// `EINVAL` on a kernel without it.
 pub fn deny_write_execute() -> io::Result<()> {
     const PR_SET_MDWE: c_int = 65;
     const PR_MDWE_REFUSE_EXEC_GAIN: libc::c_ulong = 1;
@@ -69,7 +69,7 @@ pub fn deny_write_execute() -> io::Result<()> {
     check(unsafe { libc::prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0_u64, 0_u64, 0_u64) }).map(drop)
 }
 
-/// Whether so many bytes more can be mapped, as an allocator would.
+/// Whether as many more bytes can be mapped, as an allocator would map them.
 pub fn has_room(bytes: u64) -> bool {
     let Ok(length) = usize::try_from(bytes) else { return false };
     let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
@@ -80,7 +80,7 @@ pub fn has_room(bytes: u64) -> bool {
     }
 }
 
-/// Resets the signals that the parent has ignored, except SIGPIPE, which Rust's own start ignores.
+/// Resets the signals that the parent ignored, except SIGPIPE, which Rust's runtime ignores.
 pub fn default_signals() {
     for signal in 1..=libc::SIGRTMAX() {
         // SAFETY: a plain struct of numbers, for which zeros are valid.

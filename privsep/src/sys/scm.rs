@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 
-/// Sends `bytes` as one packet, with copies of `descriptors`. A peer that has gone is `BrokenPipe`, never a signal.
+/// Sends `bytes` as one packet with copies of `descriptors`. A closed peer gives `BrokenPipe`, never a signal.
 pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>], flags: MsgFlags) -> io::Result<()> {
     let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&raw)];
@@ -20,19 +20,19 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>]
     }
 }
 
-/// Receives one packet: its length in `buffer` and its descriptors, close-on-exec. Length 0 is end of file.
+/// Receives one packet. Returns its length in `buffer` and its descriptors, close-on-exec. Length 0 is end of file.
 ///
 /// # Errors
 /// `InvalidData` if the packet was longer than `buffer`; its descriptors are closed.
 pub fn recv(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
-    // Room for all that the kernel can pass in one packet (SCM_MAX_FD): descriptors that did not fit would be open, and
-    // their numbers would be unknown, so that they could not be closed.
+    // Room for all descriptors of one packet (SCM_MAX_FD). Descriptors beyond the room would be open under unknown numbers, and
+    // could not be closed.
     let mut control = nix::cmsg_space!([RawFd; 253]);
     let mut slices = [IoSliceMut::new(buffer)];
     let packet = loop {
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;
         match recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut control), flags) {
-            // A peer that ended with messages unread: said once, before what it has sent (net/unix/af_unix.c).
+            // The peer ended with unread messages: reported once, before the data that it sent (net/unix/af_unix.c).
             Err(Errno::EINTR | Errno::ECONNRESET) => {}
             result => break result?,
         }

@@ -7,11 +7,11 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use super::check;
 
-/// What every TAP of ours is like: in front of each frame there is what the kernel says of it, a `virtio_net_hdr`.
+/// Flags of every TAP of this program: a `virtio_net_hdr` precedes each frame.
 const FLAGS: i32 = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
-/// What we take and the kernel need not do: checksums, and cutting superframes of TCP.
+/// Offloads that the worker handles instead of the kernel: checksums, and segmentation of TCP superframes.
 const OFFLOAD: libc::c_uint = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
-/// Likewise of UDP; Linux 6.2 and later.
+/// The same for UDP; Linux 6.2 and later.
 const UDP_OFFLOAD: libc::c_uint = libc::TUN_F_USO4 | libc::TUN_F_USO6;
 
 /// Turns an open `/dev/net/tun` into a new TAP interface and returns its name.
@@ -39,10 +39,10 @@ pub fn create(device: File, name: &str) -> io::Result<(OwnedFd, String)> {
     Ok((device.into(), name_in(&request)))
 }
 
-/// Has the kernel give superframes, and leave checksums to us, as far as it can.
+/// Makes the kernel deliver superframes and partial checksums, as far as it can.
 ///
 /// # Errors
-/// `EINVAL` from a kernel that cannot even do that for TCP.
+/// `EINVAL` if the kernel supports not even TCP offload.
 pub fn offload(queue: BorrowedFd<'_>) -> io::Result<()> {
     let set = |what: libc::c_uint| {
         // SAFETY: the descriptor is open, and the argument of this request is a number.
@@ -51,17 +51,17 @@ pub fn offload(queue: BorrowedFd<'_>) -> io::Result<()> {
     set(OFFLOAD | UDP_OFFLOAD).or_else(|_| set(OFFLOAD))
 }
 
-/// Sets back what a queue and its interface remember and [`identify`] does not tell, as a process before this one may have left it.
+/// Resets the settings of a queue and its interface that [`identify`] does not report. An earlier process may have changed them.
 ///
 /// # Errors
-/// `EINVAL` from a kernel that lacks one of them.
+/// `EINVAL` if the kernel lacks one of them.
 pub fn reset(queue: BorrowedFd<'_>) -> io::Result<()> {
     for (request, value) in [
-        // Length of a virtio_net_hdr without a number of buffers, in the byte order of this machine.
+        // Length of a virtio_net_hdr without the number of buffers, in native byte order.
         (libc::TUNSETVNETHDRSZ, 10),
         (libc::TUNSETVNETLE, 0),
         (libc::TUNSETVNETBE, 0),
-        // No filter of MAC addresses (an empty struct tun_filter), nor any of BPF.
+        // No filter of MAC addresses (an empty struct tun_filter), and no BPF program.
         (libc::TUNSETTXFILTER, 0),
         (libc::TUNDETACHFILTER, 0),
         (libc::TUNSETFILTEREBPF, -1),
@@ -71,7 +71,7 @@ pub fn reset(queue: BorrowedFd<'_>) -> io::Result<()> {
     ] {
         // SAFETY: the descriptor is open, and each of these reads at most an int through its argument, or does not look at it.
         let result = check(unsafe { libc::ioctl(queue.as_raw_fd(), request, &raw const value) });
-        // Few kernels know it, and only there it can have been set.
+        // Few kernels support TUNSETVNETBE, and the others cannot have it set.
         if request != libc::TUNSETVNETBE {
             result?;
         }
@@ -83,16 +83,16 @@ pub fn reset(queue: BorrowedFd<'_>) -> io::Result<()> {
 pub struct Queue {
     /// Name of its interface.
     pub name: String,
-    /// MAC address of that.
+    /// MAC address of its interface.
     pub address: [u8; 6],
-    /// Whether it is as [`create`] makes them.
+    /// Whether its flags are those of [`create`].
     pub ours: bool,
 }
 
-/// The interface of a queue, perhaps of a process before this one.
+/// Identifies the interface of a queue, which an earlier process may have created.
 ///
 /// # Errors
-/// `ENOTTY` or `EBADFD` if the descriptor is no queue or its interface is gone.
+/// `ENOTTY` or `EBADFD` if the descriptor is not a queue, or its interface is gone.
 pub fn identify(queue: BorrowedFd<'_>) -> io::Result<Queue> {
     // SAFETY: an ifreq is plain old data; all zero is a valid value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };

@@ -1,4 +1,4 @@
-//! What only the supervisor's own processes call; nothing of it is in the helper.
+//! Steps of the supervisor's own processes; not part of the helper.
 
 use std::io;
 
@@ -8,13 +8,13 @@ use nix::sys::prctl;
 use super::{become_user, step};
 use crate::ipc::Identity;
 
-/// Whether this process may become another user: root in a container may not.
+/// Whether this process may become another user. Root in a container may lack the capabilities.
 pub fn may_become_user() -> io::Result<bool> {
     let has = |capability| caps::has_cap(None, CapSet::Effective, capability).map_err(io::Error::other);
     Ok(has(Capability::CAP_SETUID)? && has(Capability::CAP_SETGID)?)
 }
 
-/// Becomes `identity`, if given, and keeps `CAP_NET_RAW` alone, in no set that an exec would pass on.
+/// Becomes `identity`, if given, and keeps only `CAP_NET_RAW`, in no set that an exec inherits.
 pub fn keep_net_raw(identity: Option<Identity>) -> io::Result<()> {
     if let Some(identity) = identity {
         prctl::set_keepcaps(true).map_err(step("keepcaps"))?;
@@ -23,7 +23,7 @@ pub fn keep_net_raw(identity: Option<Identity>) -> io::Result<()> {
     let one = CapsHashSet::from([Capability::CAP_NET_RAW]);
     caps::clear(None, CapSet::Ambient).map_err(io::Error::other)?;
     caps::clear(None, CapSet::Inheritable).map_err(io::Error::other)?;
-    // What is effective must be permitted at any time.
+    // The effective set must stay a subset of the permitted set.
     caps::set(None, CapSet::Effective, &one).map_err(io::Error::other)?;
     caps::set(None, CapSet::Permitted, &one).map_err(io::Error::other)
 }

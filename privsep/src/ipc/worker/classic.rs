@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Secret;
 use super::settings::header;
 
-/// Which cipher the classic wire uses.
+/// Cipher of the classic wire.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Cipher {
     /// Clear text.
@@ -30,15 +30,14 @@ pub struct Classic {
     pub cipher: Cipher,
     /// Whether datagrams are LZ4 blocks with a trailer.
     pub compress: bool,
-    /// Datagrams that are larger than this less IPv4's and UDP's headers leave as two fragments; `None` neither splits nor joins.
+    /// MTU above which a datagram, with IPv4 and UDP headers, leaves as two fragments. `None` neither splits nor joins.
     pub fragment_mtu: Option<u16>,
-    /// Whether PING and password are sent unasked.
+    /// Whether PING and password are sent without a request.
     pub keepalive: bool,
 }
 
 impl Classic {
-    /// Longest datagram in bytes that leaves whole where datagrams are split. The format takes IPv4's headers for granted,
-    /// whatever the underlay is.
+    /// Longest datagram in bytes that leaves unsplit, if datagrams are split. The format assumes IPv4 headers on any underlay.
     pub fn whole(&self) -> Option<u16> {
         self.fragment_mtu.map(|mtu| mtu.saturating_sub(header::IPV4 + header::UDP))
     }
@@ -48,7 +47,7 @@ impl Classic {
         !self.compress && self.fragment_mtu.is_none()
     }
 
-    /// The longest frame in bytes that is sealed into `payload` bytes whatever is in it.
+    /// Longest frame in bytes that always fits into `payload` bytes once sealed.
     pub fn largest_frame(&self, payload: u32) -> u32 {
         const BLOCK: u32 = 16;
         let sealed = match self.cipher {
@@ -58,7 +57,7 @@ impl Classic {
                 (payload / BLOCK * BLOCK).saturating_sub(1)
             }
         };
-        // The trailer.
+        // The trailer of LZ4.
         sealed.saturating_sub(u32::from(self.compress))
     }
 }
@@ -66,9 +65,9 @@ impl Classic {
 /// Secrets of the classic wire.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClassicSecrets {
-    /// Key as the user gave it, before padding or cutting; empty for [`Cipher::None`].
+    /// Key as configured, before padding or truncation; empty for [`Cipher::None`].
     pub key: Secret,
-    /// Password; empty without one.
+    /// Password; empty if none is configured.
     pub password: Secret,
 }
 
@@ -88,7 +87,7 @@ mod tests {
         for (cipher, compress, frame) in [
             (Cipher::None, false, 1472),
             (Cipher::Xor, true, 1471),
-            // 92 blocks, of which padding takes one byte at least.
+            // 92 blocks, of which padding takes at least one byte.
             (Cipher::Aes128, false, 1471),
             (Cipher::Aes256, true, 1470),
         ] {

@@ -1,22 +1,22 @@
-//! Time that goes on while the machine sleeps, by which worker and supervisor count ticks: what ends after a time has ended by then, as
-//! a session and its keys have.
+//! Clock that continues while the machine is suspended. Worker and supervisor count ticks by it, so that sessions, keys and
+//! timeouts expire during suspension.
 
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
-/// A moment of `CLOCK_BOOTTIME` (`clock_gettime(2)`), unlike `Instant`'s, whose clock stands still meanwhile.
+/// A moment of `CLOCK_BOOTTIME` (`clock_gettime(2)`). The clock of `Instant` stops during suspension.
 #[derive(Debug, Clone, Copy)]
 pub struct Moment(Duration);
 
 impl Moment {
-    /// This one.
+    /// Returns the present moment.
     pub fn now() -> Self {
-        // Linux has this clock since 2.6.39, and fails for one that it has not.
+        // Linux has this clock since 2.6.39; the call fails only for an unknown clock.
         Self(clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from))
     }
 
-    /// Time since then.
+    /// Time since this moment.
     pub fn elapsed(self) -> Duration {
         Self::now().0.saturating_sub(self.0)
     }
@@ -28,10 +28,10 @@ mod tests {
 
     use super::*;
 
-    /// How much of the time the machine has slept, as a process in a time namespace sees it (`time_namespaces(7)`).
+    /// Simulated duration of suspension in seconds, as a time namespace adds it (`time_namespaces(7)`).
     const SLEPT: u64 = 100_000;
 
-    /// What the test below runs in a process of its own; does nothing in an ordinary run.
+    /// Body of the test below, run in a child process. Does nothing in an ordinary run.
     #[test]
     fn in_a_child() {
         if std::env::var_os("CLOCK_CHILD").is_some() {

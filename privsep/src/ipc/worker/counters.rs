@@ -1,11 +1,11 @@
-//! Counts. Each is one line here: the number that travels and is shown, the atomic twin that threads add to, what resets it, and its
-//! description in `docs/STATUS.md` and in the text of `ethudp show` follow from that.
+//! Counters. Each is one line here. The number that travels and is shown, its atomic twin, its reset, and its description in
+//! `docs/STATUS.md` and in `ethudp show` follow from the line.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde::{Deserialize, Serialize};
 
-/// Which counts are set back.
+/// Counters that a reset covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Counts {
     /// Frames, datagrams and bytes.
@@ -14,72 +14,72 @@ pub enum Counts {
     Pings,
 }
 
-/// One count that threads share. They add to it at most a few times a batch.
+/// Counter that threads share. They add to it at most a few times a batch.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds to it.
+    /// Adds to the counter.
     pub fn add(&self, count: u64) {
         if count > 0 {
             self.0.fetch_add(count, Relaxed);
         }
     }
 
-    /// What has been counted.
+    /// Present value.
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
 }
 
-/// What a count says of a tunnel.
+/// Meaning of a counter for a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Work done.
     Work,
-    /// Frames or datagrams that were dropped, or that an error has cost.
+    /// Frames or datagrams that were dropped, or lost by an error.
     Drop,
-    /// A part of other counts that explains them.
+    /// Part of other counters, which it explains.
     Part,
 }
 
-/// Description of a count. The documentation, the text of `ethudp show` and its sums follow from it.
+/// Description of a counter. The documentation, the text of `ethudp show` and its sums follow from it.
 #[derive(Debug, Clone, Copy)]
 pub struct Description {
     /// Name of the field.
     pub name: &'static str,
     /// Reset that covers the count.
     pub reset: Option<Counts>,
-    /// What it says of a tunnel.
+    /// Kind of the counter.
     pub kind: Kind,
-    /// What is counted.
+    /// Counted events.
     pub meaning: &'static str,
 }
 
-/// A struct of numbers and, where threads share them, its atomic twin. A line is the name, the reset that covers it (`Traffic`, `Pings`,
-/// or `-` for none), the [`Kind`], and what is counted.
+/// Defines a struct of numbers and, if threads share them, its atomic twin. A line has the name, the reset that covers the counter
+/// (`Traffic`, `Pings`, or `-` for none), the [`Kind`], and the counted events.
 macro_rules! counters {
     ($(#[$doc:meta])* $plain:ident, $shared:ident { $($field:ident: $reset:tt $kind:ident $meaning:literal,)* }) => {
         counters! { $(#[$doc])* $plain { $($field: $reset $kind $meaning,)* } }
 
         $(#[$doc])*
-        /// As threads count it.
+        /// Shared between threads.
         #[derive(Debug, Default)]
         #[allow(missing_docs)]
         pub struct $shared { $(pub $field: Counter,)* }
 
         impl $shared {
-            /// Goes on from where an earlier worker had come to.
+            /// Continues from the values of an earlier worker.
             pub fn new(start: &$plain) -> Self {
                 Self { $($field: Counter(AtomicU64::new(start.$field)),)* }
             }
 
-            /// The numbers of this moment.
+            /// Present values.
             pub fn snapshot(&self) -> $plain {
                 $plain { $($field: self.$field.get(),)* }
             }
 
-            /// Sets back what this reset covers.
+            /// Clears the counters that this reset covers.
             pub fn reset(&self, counts: Counts) {
                 $(if counters!(reset $reset) == Some(counts) { self.$field.0.store(0, Relaxed); })*
             }
@@ -92,7 +92,7 @@ macro_rules! counters {
         pub struct $plain { $(#[doc = $meaning] pub $field: u64,)* }
 
         impl $plain {
-            /// All counts in the order of their fields.
+            /// Descriptions of all counters, in the order of the fields.
             pub const ALL: &[Description] = &[$(Description {
                 name: stringify!($field),
                 reset: counters!(reset $reset),
@@ -100,12 +100,12 @@ macro_rules! counters {
                 meaning: $meaning,
             }),*];
 
-            /// All counts, described.
+            /// All counters with their descriptions.
             pub fn described(&self) -> impl Iterator<Item = (&'static Description, u64)> + use<> {
                 Self::ALL.iter().zip([$(self.$field),*])
             }
 
-            /// Sets back what this reset covers.
+            /// Clears the counters that this reset covers.
             pub fn reset(&mut self, counts: Counts) {
                 $(if counters!(reset $reset) == Some(counts) { self.$field = 0; })*
             }
@@ -126,7 +126,7 @@ counters! {
 }
 
 counters! {
-    /// Counts of the local side; rx is what was taken from it, tx what was given to it.
+    /// Counters of the local side; rx counts frames taken from it, tx frames given to it.
     PortCounters, SharedPort {
         rx_frames: Traffic Work "frames taken",
         rx_bytes: Traffic Work "bytes of frames taken",
@@ -151,7 +151,7 @@ counters! {
 }
 
 counters! {
-    /// Counts of one path in datagrams and bytes of UDP payload.
+    /// Counters of one path, in datagrams and bytes of UDP payload.
     PathCounters, SharedPath {
         tx_datagrams: Traffic Work "datagrams sent",
         tx_bytes: Traffic Work "bytes of datagrams sent",
@@ -180,7 +180,7 @@ counters! {
 }
 
 counters! {
-    /// Counts of the secure wire. What belongs to no session has no path of its own.
+    /// Counters of the secure wire that belong to no path.
     SecureCounters {
         handshakes: - Work "sessions made",
         rekeys: - Work "sessions that replaced another",

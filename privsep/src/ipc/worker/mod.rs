@@ -1,7 +1,7 @@
 //! Messages between supervisor and worker.
 //!
-//! By lifetime: [`Settings`] and [`Secrets`] are the same for every worker of a tunnel, [`State`] is what the previous worker
-//! reported last, and an order such as to drain is for one worker.
+//! Lifetimes: [`Settings`] and [`Secrets`] are the same for every worker of a tunnel. [`State`] is the last report of the previous
+//! worker. An order, such as the one to drain, is for one worker.
 
 mod classic;
 mod clock;
@@ -30,66 +30,66 @@ pub enum ToWorker {
     Start {
         /// [`crate::PROTOCOL`] of the supervisor.
         protocol: u32,
-        /// What is the same for every worker of the tunnel.
+        /// Settings, the same for every worker of the tunnel.
         settings: Box<Settings>,
-        /// Where the worker before this one had come to.
+        /// State from which the worker continues.
         state: Box<State>,
-        /// What waits already has waited too long, and is not delivered any more.
+        /// Whether frames and datagrams that already wait are too old, and are dropped.
         drain: bool,
     },
     /// Second message.
     Secrets(Secrets),
-    /// Have a [`FromWorker::Report`] now, besides the one of each tick.
+    /// Asks for a [`FromWorker::Report`] now, in addition to the one of each tick.
     Report,
-    /// Set counts back to zero.
+    /// Clears counters.
     Reset(Counts),
 }
 
 impl Message for ToWorker {
-    /// A pair for each VLAN id, 6 bytes at most, or a key and a password.
+    /// Room for a pair for each VLAN id, at most 6 bytes each, or for a key and a password.
     const MAX: usize = 4096 * 6 + 8192;
 }
 
-/// What confinement a worker has reached; what the kernel lacks is reported, not fatal.
+/// Confinement that a worker has reached. A feature that the kernel lacks is reported and not fatal.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confinement {
     /// Landlock ABI in force; 0 without Landlock.
     pub landlock_abi: u32,
     /// Memory-deny-write-execute.
     pub mdwe: bool,
-    /// The seccomp allow-list; always true for a worker that is confined.
+    /// The seccomp allow-list; always true for a confined worker.
     pub seccomp: bool,
 }
 
-/// A report comes in pieces: of the tunnel, then of each path in their order.
-#[allow(clippy::large_enum_variant)] // Taken apart one at a time.
+/// Piece of a report: first the tunnel, then each path in order.
+#[allow(clippy::large_enum_variant)] // One exists at a time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Report {
-    /// Everything but its paths, and how many of them follow.
+    /// Everything except the paths, and the number of paths that follow.
     Tunnel(State, u8),
-    /// A path, by its number.
+    /// A path, with its number.
     Path(u8, PathReport),
 }
 
-/// Puts the pieces of a report together.
+/// Assembles the pieces of a report.
 #[derive(Debug, Default)]
 pub struct Reports {
-    /// What has come, and how many paths are to come in all.
+    /// State so far, and the number of paths of the whole report.
     begun: Option<(State, u8)>,
 }
 
 impl Reports {
-    /// The pieces of a state.
+    /// Splits a state into pieces.
     pub fn pieces(mut state: State) -> impl Iterator<Item = Report> {
         let paths = std::mem::take(&mut state.paths);
         let tunnel = Report::Tunnel(state, u8::try_from(paths.len()).unwrap_or(u8::MAX));
         std::iter::once(tunnel).chain((0..u8::MAX).zip(paths).map(|(number, path)| Report::Path(number, path)))
     }
 
-    /// Takes a piece and returns the state when it is whole.
+    /// Takes a piece. Returns the state once it is complete.
     ///
     /// # Errors
-    /// When the piece is not the one that follows.
+    /// Fails if the piece is out of order.
     pub fn take(&mut self, piece: Report) -> Result<Option<State>, super::Error> {
         let (state, paths) = match (self.begun.take(), piece) {
             (None, Report::Tunnel(state, paths)) if state.paths.is_empty() => (state, paths),
@@ -107,27 +107,27 @@ impl Reports {
     }
 }
 
-/// Messages of a worker besides its reports, from the report of one tick to that of the next, beyond which it counts as hostile.
+/// Most messages of a worker between two tick reports, in addition to its reports. A worker that sends more is hostile.
 pub const MAX_UNASKED: u32 = 20;
 
-/// Worker to supervisor. The supervisor takes all of it as hostile.
-#[allow(clippy::large_enum_variant)] // As above.
+/// Worker to supervisor. The supervisor treats every message as hostile input.
+#[allow(clippy::large_enum_variant)] // One exists at a time.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum FromWorker {
-    /// Confined, and all loops run.
+    /// The worker is confined, and all its loops run.
     Confined(Confinement),
-    /// Counters and health: once in each tick, and when asked for. This is the sign of life, too: every loop has passed since the tick
-    /// or the question, or had nothing to do at the tick.
+    /// Counters and health: once in each tick, and on request. A report is also the sign of life: since the tick or the request
+    /// every loop has run, or had nothing to do at the tick.
     Report(Report),
-    /// Health of a path has changed.
+    /// The health of a path has changed.
     Health(u8, PathHealth),
     /// Frames now leave by this path.
     Active(u8),
     /// The address of a path has been learned, or has moved.
     Learned(u8, Address),
-    /// The ticks that the worker was to run are over.
+    /// The worker has run for its number of ticks.
     Finished,
-    /// Last words: place and message of a panic or a fatal error.
+    /// Last words: location and message of a panic or a fatal error.
     Dying(String),
 }
 

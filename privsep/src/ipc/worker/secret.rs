@@ -12,12 +12,12 @@ use super::{ClassicSecrets, SecureSecrets};
 pub struct Secret(Vec<u8>);
 
 impl Secret {
-    /// Takes over `bytes`; the caller's vector is the secret now, no copy is left.
+    /// Takes over `bytes` without a copy: the caller's vector becomes the secret.
     pub fn new(bytes: Vec<u8>) -> Self {
         Self(bytes)
     }
 
-    /// The key itself.
+    /// The bytes of the key.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }

@@ -10,53 +10,53 @@ use super::{Counts, Secret, SecureCounters};
 /// Settings of the secure wire.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Secure {
-    /// X25519 public key of the peer, which has been checked.
+    /// X25519 public key of the peer, already checked.
     pub peer_key: [u8; 32],
     /// Tunnel identifier, the same at both ends; zeros without one.
     pub tunnel: [u8; 8],
-    /// Receiver index of initiations to the peer; zero where none is known.
+    /// Receiver index of initiations to the peer; zero if none is known.
     pub peer_index: u32,
-    /// Longest datagram in bytes of UDP payload that leaves whole by every path; from 1232 to [`Secure::LONGEST`].
+    /// Longest datagram in bytes of UDP payload that fits every path without fragmentation; from 1232 to [`Secure::LONGEST`].
     pub datagram: u16,
-    /// Seconds from one ping to the next; 1 or more.
+    /// Interval between pings in seconds, at least 1.
     pub ping_interval: u8,
 }
 
 impl Secure {
-    /// Bytes that a frame grows by: header and tag of the datagram, and what says that it holds a frame.
+    /// Bytes added to a frame: header and tag of the datagram, and the header of the content.
     pub const OVERHEAD: u16 = 36;
-    /// Datagram in bytes of the longest frame.
+    /// Length in bytes of the datagram with the longest frame.
     #[allow(clippy::cast_possible_truncation)] // 9270.
     pub const LONGEST: u16 = MAX_FRAME as u16 + Self::OVERHEAD;
 
-    /// The longest frame in bytes that is sealed into `payload` bytes.
+    /// Longest frame in bytes that fits into `payload` bytes once sealed.
     pub fn largest_frame(payload: u32) -> u32 {
         payload.saturating_sub(Self::OVERHEAD.into())
     }
 }
 
-/// A moment, as an initiation carries it: nanoseconds since the beginning of 1970.
+/// Timestamp of an initiation: nanoseconds since the beginning of 1970.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Timestamp(pub u64);
 
 impl Timestamp {
-    /// Later than any clock shows: in the year 2262.
+    /// Later than the time of any clock: in the year 2262.
     pub const MAX: Self = Self(i64::MAX as u64);
 
-    /// What the wall clock shows.
+    /// Time of the wall clock.
     pub fn now() -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)).bounded()
     }
 
-    /// The same, at most [`Timestamp::MAX`].
+    /// The timestamp, at most [`Timestamp::MAX`].
     #[must_use]
     pub fn bounded(self) -> Self {
         self.min(Self::MAX)
     }
 }
 
-/// Which cipher seals the data of a session.
+/// Cipher that seals the data of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SessionCipher {
     /// AES-256-GCM.
@@ -70,36 +70,36 @@ pub enum SessionCipher {
 pub struct SessionReport {
     /// Its cipher.
     pub cipher: SessionCipher,
-    /// Milliseconds since its keys were made.
+    /// Age of its keys in milliseconds.
     pub age_ms: u64,
-    /// Whether this end has begun it.
+    /// Whether this end initiated it.
     pub began_here: bool,
 }
 
-/// What keeps a session from coming about, as far as the protocol lets one know (docs/WIRE.md, "What an end can say").
+/// Reason why no session is established, as far as the protocol shows it (docs/WIRE.md, "What an end can say").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Trouble {
-    /// `mac0` is wrong and `mac1` right: the sender knows this end's key, and is not the peer of this tunnel.
+    /// `mac0` is wrong and `mac1` right: the sender knows this end's public key and is not the peer of this tunnel.
     OtherPeerKey,
-    /// Both are wrong, from the peer's address: the peer's file has another key for this end.
+    /// Both MACs are wrong, and the source is the peer's address: the peer's file has another key for this end.
     OurKeyUnknown,
     /// `mac0` is right and `mac2` wrong: the pre-shared keys differ.
     Psk,
     /// The peer's clock is behind what it was.
     Clock {
-        /// By so many milliseconds.
+        /// Difference in milliseconds.
         behind_ms: u64,
     },
-    /// More initiations with right MACs than a peer makes: an attacker has a private key.
+    /// More initiations with right MACs arrive than a peer makes: an attacker has a private key.
     StolenKey,
-    /// A response to an attempt that is over.
+    /// A response to an expired attempt.
     Late {
-        /// So many milliseconds after the attempt began.
+        /// Milliseconds from the start of the attempt to the response.
         after_ms: u64,
     },
-    /// The peer speaks this version.
+    /// The peer uses this version of the protocol.
     Version(u8),
-    /// The peer speaks a draft of this version.
+    /// The peer uses a draft of this version.
     Draft,
 }
 
@@ -112,23 +112,23 @@ pub struct SecureSecrets {
     pub psk: Secret,
 }
 
-/// State of the secure wire that survives a worker, and what is shown of a session.
+/// State of the secure wire that survives a worker, and the status of its session.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecureState {
-    /// Greatest timestamp of an initiation whose session was confirmed.
+    /// Greatest timestamp of an initiation that led to a confirmed session.
     pub heard: Timestamp,
-    /// Greatest timestamp that was sent.
+    /// Greatest timestamp sent.
     pub sent: Timestamp,
-    /// The current session; a new worker has none, whatever this says.
+    /// Current session. A new worker starts without one.
     pub session: Option<SessionReport>,
-    /// What keeps the next one from coming about.
+    /// Reason why no new session is established.
     pub trouble: Option<Trouble>,
-    /// Counts, which go on.
+    /// Counters, which continue over workers.
     pub counts: SecureCounters,
 }
 
 impl SecureState {
-    /// Sets counts back to zero.
+    /// Clears counters.
     pub fn reset(&mut self, counts: Counts) {
         self.counts.reset(counts);
     }

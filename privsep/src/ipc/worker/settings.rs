@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use super::{Classic, Secure};
 use crate::ipc::Address;
 
-/// Largest inner Ethernet frame in bytes, without its checksum; a longer one is dropped, never cut. `EthUDP`'s limit.
+/// Largest inner Ethernet frame in bytes, without its checksum: the limit of `EthUDP`. A longer frame is dropped, never truncated.
 pub const MAX_FRAME: usize = 9234;
 
-/// Which kind of handle the local side is.
+/// Kind of the local side's handle.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PortKind {
     /// A TAP interface.
@@ -18,38 +18,38 @@ pub enum PortKind {
     Tap,
     /// A packet socket.
     Raw,
-    /// A packet socket that is only read.
+    /// A packet socket that only receives.
     Mirror {
-        /// Only the payload of UDP datagrams is sent.
+        /// Whether only the payload of UDP datagrams is sent.
         udp: bool,
     },
 }
 
-/// What a tunnel is to its workers.
+/// Settings of a tunnel for its workers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// Kind of the local handle.
     pub port: PortKind,
-    /// How frames become datagrams.
+    /// Wire format.
     pub wire: Wire,
-    /// Whom each path talks to; as many as there are handles of paths.
+    /// Remote of each path; as many as path handles.
     pub remotes: Vec<Remote>,
-    /// What each path is bound to; as many.
+    /// Local address of each path; as many as remotes.
     pub locals: Vec<Address>,
-    /// What is done to frames.
+    /// Processing of frames.
     pub rules: Rules,
     /// Ticks after which the worker ends.
     pub exit_after: Option<u64>,
-    /// What is announced when there is a session; `None` on the classic wire, and where the local side has no addresses.
+    /// Announcement after a new session; `None` on the classic wire, and if the local side has no addresses.
     pub announcement: Option<Announcement>,
 }
 
-/// How frames become datagrams.
+/// Wire format: encodes frames as datagrams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Wire {
-    /// `EthUDP`'s format.
+    /// Format of `EthUDP`.
     Classic(Classic),
-    /// The one of docs/WIRE.md.
+    /// Format of docs/WIRE.md.
     Secure(Secure),
 }
 
@@ -60,7 +60,7 @@ impl Default for Wire {
 }
 
 impl Wire {
-    /// Longest datagram in bytes that leaves whole by every path, where the wire has one.
+    /// Longest datagram in bytes that fits every path without fragmentation, if the wire has a limit.
     pub fn longest(&self) -> Option<u16> {
         match self {
             Self::Classic(_) => None,
@@ -77,18 +77,18 @@ impl Wire {
     }
 }
 
-/// What the peer's network is told of a TAP's addresses when there is a session.
+/// Announcement of a TAP's addresses to the peer's network, after a new session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announcement {
     /// MAC address of the TAP.
     pub mac: [u8; 6],
-    /// Its addresses.
+    /// Addresses of the TAP.
     pub addresses: Vec<IpAddr>,
-    /// This host forwards IPv6 from the TAP.
+    /// Whether this host forwards IPv6 from the TAP.
     pub router: bool,
 }
 
-/// Headers in bytes between an underlay's MTU and a datagram's payload.
+/// Lengths in bytes of the headers between an underlay's MTU and a datagram's payload.
 pub mod header {
     use std::net::IpAddr;
 
@@ -99,18 +99,18 @@ pub mod header {
     /// UDP (RFC 768).
     pub const UDP: u16 = 8;
 
-    /// IP and UDP for datagrams between addresses of this family.
+    /// IP and UDP headers of datagrams between addresses of this family.
     pub fn datagram(family: IpAddr) -> u16 {
         UDP + if family.is_ipv6() { IPV6 } else { IPV4 }
     }
 }
 
-/// Whom a path talks to.
+/// Remote of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Remote {
-    /// Datagrams go to this address, and the kernel drops those of others: the socket is connected, or has a filter.
+    /// Fixed address. The kernel drops datagrams of other senders: the socket is connected or has a filter.
     Fixed(Address),
-    /// The address is learned, within these limits.
+    /// Address learned from datagrams, within these limits.
     Learned {
         /// Only this address.
         address: Option<IpAddr>,
@@ -119,17 +119,17 @@ pub enum Remote {
     },
 }
 
-/// What is done to frames on their way.
+/// Processing of frames between the local side and the paths.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rules {
-    /// Frames are taken from the port and sent.
+    /// Whether frames are taken from the port and sent.
     pub send: bool,
-    /// Frames that are received are given to the port.
+    /// Whether received frames are given to the port.
     pub receive: bool,
-    /// Our own tunnel's datagrams are not sent into it.
+    /// Whether datagrams of this tunnel are kept out of it.
     pub loop_check: bool,
-    /// Upper limit of the MSS in TCP SYNs over IPv4, and over IPv6.
+    /// Upper limits of the MSS in TCP SYNs over IPv4 and over IPv6.
     pub mss: Option<(u16, u16)>,
-    /// Local and remote VLAN id.
+    /// Pairs of local and remote VLAN id.
     pub vlan_map: Vec<(u16, u16)>,
 }

@@ -1,4 +1,4 @@
-//! State of a tunnel: what a worker reports, and what its successor starts with.
+//! State of a tunnel: reported by a worker, and passed to the next one.
 
 use std::net::IpAddr;
 
@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 use super::{ClassicState, Counts, PathCounters, PortCounters, SealCounters, SecureState, Settings, Wire};
 use crate::ipc::Address;
 
-/// State that survives a worker. `src/supervise/children/resume.rs` says why each field may.
+/// State that survives a worker. `src/supervise/children/resume.rs` gives the reason for each field.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     /// Ticks passed, about one a second.
     pub tick: u64,
-    /// Number of the path that frames leave by.
+    /// Number of the active path, by which frames leave.
     pub active: u8,
     /// The local side.
     pub port: PortCounters,
@@ -49,13 +49,13 @@ impl State {
         Self { wire, paths: vec![PathReport::default(); settings.remotes.len()], ..Self::default() }
     }
 
-    /// Whether two states have the same wire and as many paths.
+    /// Whether both states have the same wire and as many paths.
     pub fn is_shaped_like(&self, other: &Self) -> bool {
         let wire = |state: &Self| std::mem::discriminant(&state.wire);
         wire(self) == wire(other) && self.paths.len() == other.paths.len()
     }
 
-    /// State of the classic wire, if the tunnel has that wire.
+    /// State of the classic wire, if the tunnel uses it.
     pub fn classic(&self) -> Option<&ClassicState> {
         match &self.wire {
             WireState::Classic(classic) => Some(classic),
@@ -63,7 +63,7 @@ impl State {
         }
     }
 
-    /// State of the secure wire, if the tunnel has that wire.
+    /// State of the secure wire, if the tunnel uses it.
     pub fn secure(&self) -> Option<&SecureState> {
         match &self.wire {
             WireState::Classic(_) => None,
@@ -71,7 +71,7 @@ impl State {
         }
     }
 
-    /// Sets counts back to zero.
+    /// Clears counters.
     pub fn reset(&mut self, counts: Counts) {
         self.port.reset(counts);
         self.seal.reset(counts);
@@ -90,27 +90,27 @@ pub enum PathHealth {
     Connecting,
     /// The peer answers.
     Up,
-    /// The peer has answered once, and no longer does.
+    /// The peer has answered before, and does not answer now.
     Down,
 }
 
-/// What a worker says of one path.
+/// Report of a worker on one path.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PathReport {
     /// Health at the last tick.
     pub health: PathHealth,
     /// The learned address.
     pub learned: Option<Address>,
-    /// Our address that the peer asks, where the kernel's choice is another.
+    /// Local address that the peer uses, if the kernel would choose another.
     pub local: Option<IpAddr>,
-    /// Tick in which the last PONG came.
+    /// Tick of the last PONG.
     pub last_pong: u64,
     /// Microseconds from the last PING to the last PONG; 0 before the first.
     pub rtt_us: u64,
-    /// Milliseconds since the last datagram came to this worker.
+    /// Milliseconds since this worker received the last datagram.
     pub last_rx_ms: Option<u64>,
-    /// Whether the longest datagrams do not arrive at the peer, while small ones do; `None` while this worker does not know.
+    /// Whether the path drops the longest datagrams and passes small ones; `None` while this worker does not know.
     pub drops_longest: Option<bool>,
-    /// Counts.
+    /// Counters.
     pub counters: PathCounters,
 }

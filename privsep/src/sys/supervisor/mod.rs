@@ -1,4 +1,4 @@
-//! What only the supervisor calls; nothing of it is in the helper.
+//! System calls of the supervisor only; not part of the helper.
 
 pub mod pcap;
 pub mod start;

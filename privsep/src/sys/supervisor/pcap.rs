@@ -1,5 +1,5 @@
-//! libpcap's compiler of filters (pcap(3PCAP)), for the process that compiles them. Loaded, because it brings a dozen libraries of the
-//! distribution with it.
+//! Filter compiler of libpcap (pcap(3PCAP)), for the process that compiles filters. It is loaded at run time because libpcap
+//! depends on a dozen libraries of the distribution.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::io;
@@ -9,16 +9,16 @@ use std::ptr::NonNull;
 use crate::ipc::BpfInstruction;
 use crate::sys::option;
 
-/// What it is called: by itself, and by Debian.
+/// Names of the library: upstream's and Debian's.
 const NAMES: [&CStr; 2] = [c"libpcap.so.1", c"libpcap.so.0.8"];
 /// `DLT_EN10MB` of pcap/dlt.h.
 const ETHERNET: c_int = 1;
-/// More of a frame than there can be.
+/// Longer than any frame.
 const SNAPLEN: c_int = 65_535;
 /// `PCAP_ERRBUF_SIZE` of pcap/pcap.h.
 const ERROR_SIZE: usize = 256;
 
-/// `pcap_t`, which is libpcap's alone.
+/// Opaque `pcap_t`.
 #[repr(C)]
 struct Opaque([u8; 0]);
 
@@ -46,7 +46,7 @@ type FreeCode = unsafe extern "C" fn(*mut Program);
 type FileNo = unsafe extern "C" fn(*mut Opaque) -> c_int;
 type Close = unsafe extern "C" fn(*mut Opaque);
 
-/// The library, which stays loaded.
+/// The loaded library. It is never unloaded.
 pub struct Libpcap {
     open_live: OpenLive,
     open_dead: OpenDead,
@@ -57,17 +57,17 @@ pub struct Libpcap {
     close: Close,
 }
 
-/// A handle on which filters can be compiled.
+/// A handle that compiles filters.
 pub struct Capture<'a> {
     library: &'a Libpcap,
     pcap: NonNull<Opaque>,
 }
 
 impl Libpcap {
-    /// Loads it.
+    /// Loads the library.
     ///
     /// # Errors
-    /// What the loader says.
+    /// Message of the loader.
     pub fn load() -> Result<Self, String> {
         // SAFETY: the names end with NUL; libpcap's constructors need nothing of us.
         let open = |name: &&CStr| NonNull::new(unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW) });
@@ -86,10 +86,10 @@ impl Libpcap {
         }
     }
 
-    /// On an interface, so that it knows what the kernel does with VLAN tags there; takes `CAP_NET_RAW`.
+    /// Opens a handle on an interface. Filters then match VLAN tags as the kernel presents them there. Needs `CAP_NET_RAW`.
     ///
     /// # Errors
-    /// What libpcap says.
+    /// Message of libpcap.
     pub fn live(&self, interface: &str) -> Result<Capture<'_>, String> {
         let interface = CString::new(interface).map_err(|_| "has a NUL in its name")?;
         let mut error: [c_char; ERROR_SIZE] = [0; ERROR_SIZE];
@@ -100,10 +100,10 @@ impl Libpcap {
         NonNull::new(pcap).map(|pcap| Capture { library: self, pcap }).ok_or_else(text)
     }
 
-    /// On no interface, for Ethernet.
+    /// Opens a handle for Ethernet without an interface.
     ///
     /// # Errors
-    /// There is no memory.
+    /// Fails if there is no memory.
     pub fn dead(&self) -> Result<Capture<'_>, String> {
         // SAFETY: two numbers.
         let pcap = NonNull::new(unsafe { (self.open_dead)(ETHERNET, SNAPLEN) });
@@ -112,10 +112,10 @@ impl Libpcap {
 }
 
 impl Capture<'_> {
-    /// Has a live handle hear nothing from now on.
+    /// Makes a live handle receive no more frames.
     ///
     /// # Errors
-    /// The kernel's.
+    /// Error of the kernel.
     pub fn hear_nothing(&self) -> io::Result<()> {
         /// `BPF_RET | BPF_K` with 0: no byte of any frame (`linux/bpf_common.h`).
         const NOTHING: BpfInstruction = BpfInstruction { code: 0x06, jt: 0, jf: 0, k: 0 };
@@ -124,10 +124,10 @@ impl Capture<'_> {
         option::lock_filter(socket, &[NOTHING])
     }
 
-    /// Compiles a filter, pcap-filter(7).
+    /// Compiles a filter (pcap-filter(7)).
     ///
     /// # Errors
-    /// What is wrong with it, in libpcap's words.
+    /// Message of libpcap about the filter.
     pub fn compile(&self, filter: &str) -> Result<Vec<BpfInstruction>, String> {
         const OPTIMIZE: c_int = 1;
         const NO_NETMASK: u32 = 0;
@@ -158,13 +158,13 @@ impl Drop for Capture<'_> {
     }
 }
 
-/// A function of the library.
+/// Looks up a function of the library.
 fn function(library: NonNull<c_void>, name: &CStr) -> Result<NonNull<c_void>, String> {
     // SAFETY: the library is loaded, and stays so; the name ends with NUL.
     NonNull::new(unsafe { libc::dlsym(library.as_ptr(), name.as_ptr()) }).ok_or_else(loader_error)
 }
 
-/// What the loader has said last.
+/// Last message of the loader.
 fn loader_error() -> String {
     // SAFETY: the text, if there is one, ends with NUL and is this thread's until it calls the loader again.
     let text = unsafe { libc::dlerror().as_ref().map(|text| CStr::from_ptr(text)) };

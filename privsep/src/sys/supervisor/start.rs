@@ -1,4 +1,4 @@
-//! Starting the other executables, and the environment that this one was started with.
+//! Start of the other executables, and cleaning of the inherited environment.
 
 use std::ffi::{CStr, c_char, c_int};
 use std::fs::File;
@@ -11,16 +11,16 @@ use nix::unistd::Pid;
 use super::super::check;
 use super::super::process::{HANDLES_FD, SUPERVISOR_FD};
 
-/// Where the child keeps the executable until `execveat` has used it.
+/// Descriptor of the executable in the child until `execveat`.
 const EXECUTABLE_FD: RawFd = 5;
 /// Exit status of a child that could not execute.
 pub const EXEC_FAILED: c_int = 127;
 
-/// Starts `executable` by fork and `execveat`, so that what runs is the file that was opened, whatever its path holds now.
+/// Starts `executable` by fork and `execveat`. The child runs the opened file, even if its path names another file now.
 ///
-/// The child has `supervisor` as descriptor 3, `handles` as descriptor 4 if given, standard streams on `/dev/null`
-/// so that it holds nothing of our parent, no other descriptor, an empty environment, `name` as its only argument,
-/// all signals blocked, and dies by SIGKILL with the calling thread.
+/// The child has `supervisor` as descriptor 3, `handles` as descriptor 4 if given, and no other descriptor. Its standard streams
+/// are `/dev/null`, so that it keeps nothing of this program's parent. Its environment is empty, `name` is its only argument, and
+/// all signals are blocked. It dies by SIGKILL with the calling thread.
 pub fn spawn(
     executable: BorrowedFd<'_>,
     name: &CStr,
@@ -28,7 +28,7 @@ pub fn spawn(
     handles: Option<BorrowedFd<'_>>,
 ) -> io::Result<Pid> {
     let null = File::options().read(true).write(true).open("/dev/null")?;
-    // Copies above the numbers that the child will overwrite.
+    // Copies above the descriptor numbers that the child overwrites.
     let high = |fd: BorrowedFd<'_>| -> io::Result<OwnedFd> {
         // SAFETY: F_DUPFD_CLOEXEC takes a plain number.
         let copy = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 10) })?;
@@ -60,7 +60,7 @@ pub fn spawn(
     }
 }
 
-/// What the child does between fork and exec; returns only on failure. No allocation, no lock.
+/// Prepares the child between fork and exec. Returns only on failure. Allocates nothing and takes no lock.
 fn child(moves: &[(RawFd, RawFd, bool)], name: &CStr, parent: u32) {
     let arguments: [*const c_char; 2] = [name.as_ptr(), ptr::null()];
     let environment: [*const c_char; 1] = [ptr::null()];
@@ -89,8 +89,8 @@ fn child(moves: &[(RawFd, RawFd, bool)], name: &CStr, parent: u32) {
     }
 }
 
-/// Forgets every environment variable but `kept`, also where the kernel has put them (`/proc/PID/environ`). Only for the
-/// first lines of `main`.
+/// Removes every environment variable but `kept`, and overwrites them in the memory that the kernel shows as `/proc/PID/environ`.
+/// Only for the first lines of `main`.
 pub fn keep_environment(kept: &[&str]) {
     unsafe extern "C" {
         static mut environ: *mut *mut c_char;

@@ -1,10 +1,10 @@
-//! Socket addresses as the kernel has them (ip(7), ipv6(7)).
+//! Conversion of socket addresses to and from the kernel's structures (ip(7), ipv6(7)).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use libc::{in_addr, in6_addr, sa_family_t, sockaddr_in, sockaddr_in6, sockaddr_storage, socklen_t};
 
-/// No address.
+/// Empty address.
 // SAFETY: a sockaddr_storage is plain old data; all zero is a valid value.
 pub const EMPTY: sockaddr_storage = unsafe { std::mem::zeroed() };
 /// Size of a `sockaddr_storage`.
@@ -14,17 +14,17 @@ pub const LENGTH: socklen_t = size_of::<sockaddr_storage>() as socklen_t;
 /// `INADDR_ANY`.
 pub const ANY: in_addr = in_addr { s_addr: 0 };
 
-/// An IPv4 address as the kernel has it.
+/// Converts an IPv4 address to the kernel's structure.
 pub fn in_addr(address: Ipv4Addr) -> in_addr {
     in_addr { s_addr: u32::from_ne_bytes(address.octets()) }
 }
 
-/// The address that the kernel means.
+/// Converts an IPv4 address from the kernel's structure.
 pub fn ipv4(address: in_addr) -> Ipv4Addr {
     address.s_addr.to_ne_bytes().into()
 }
 
-/// An IPv6 address as the kernel has it, or a mapped one (RFC 4291, 2.5.5.2).
+/// Converts an address to the kernel's IPv6 structure; an IPv4 address becomes a mapped one (RFC 4291, 2.5.5.2).
 pub fn in6_addr(address: IpAddr) -> in6_addr {
     let address = match address {
         IpAddr::V4(address) => address.to_ipv6_mapped(),
@@ -33,7 +33,7 @@ pub fn in6_addr(address: IpAddr) -> in6_addr {
     in6_addr { s6_addr: address.octets() }
 }
 
-/// The address by which a socket of IPv6 knows this one.
+/// Address as an IPv6 socket takes it: IPv4 becomes a mapped address.
 pub fn for_v6(address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V4(address) => (address.ip().to_ipv6_mapped(), address.port()).into(),
@@ -41,7 +41,7 @@ pub fn for_v6(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Writes an address and returns its length.
+/// Writes an address and returns its length in bytes.
 #[allow(clippy::cast_possible_truncation)] // Families and sizes are small.
 pub fn encode(address: SocketAddr, storage: &mut sockaddr_storage) -> socklen_t {
     *storage = EMPTY;
@@ -66,7 +66,7 @@ pub fn encode(address: SocketAddr, storage: &mut sockaddr_storage) -> socklen_t 
     }
 }
 
-/// Reads an address, of IPv4 where it is a mapped one; `None` for any other family.
+/// Reads an address; a mapped one becomes IPv4. `None` for any other family.
 pub fn decode(storage: &sockaddr_storage) -> Option<SocketAddr> {
     match i32::from(storage.ss_family) {
         libc::AF_INET => {

@@ -1,10 +1,10 @@
-//! The C library's allocator, and what is done to memory that it gets back.
+//! Settings of the C library's allocator, and wiping of freed memory.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::arch::asm;
 
-/// Has all threads of this process share one heap, where the C library would give each its own with 64 MiB of addresses
-/// reserved. To be called before there is a second one; their rivalry costs those nothing who allocate nothing.
+/// Makes all threads of this process share one heap. The C library would give each thread its own, with 64 MiB of reserved
+/// addresses. Call this before a second thread starts. Threads that allocate nothing do not contend for the heap.
 pub fn one_for_all() {
     // SAFETY: two plain numbers; the only thread of this process is here, not in the allocator.
     #[cfg(target_env = "gnu")]
@@ -13,12 +13,11 @@ pub fn one_for_all() {
     }
 }
 
-/// The system's allocator, for a program in which no block keeps what was in it when it is free. What C code allocates by itself is
-/// not seen here; aws-lc wipes what it frees.
+/// System allocator that wipes every freed block. It does not see allocations of C code; aws-lc wipes its own.
 pub struct WipingAllocator<A = System>(A);
 
 impl WipingAllocator {
-    /// That of the system.
+    /// Wraps the system allocator.
     pub const fn new() -> Self {
         Self(System)
     }
@@ -30,11 +29,11 @@ impl Default for WipingAllocator {
     }
 }
 
-// SAFETY: each call is passed on as it is, and what holds for the other allocator holds for this one. `realloc` is the trait's own:
-// it allocates, copies, and gives the old block back, which wipes it.
+// SAFETY: each call is passed on unchanged, so the guarantees of the inner allocator hold here. `realloc` is the trait's own: it
+// allocates, copies, and frees the old block, which wipes it.
 unsafe impl<A: GlobalAlloc> GlobalAlloc for WipingAllocator<A> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promises are those that it asks for.
+        // SAFETY: the caller's guarantees are those of the inner allocator.
         unsafe { self.0.alloc(layout) }
     }
 
@@ -44,8 +43,8 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for WipingAllocator<A> {
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: the caller gives up a block of this size that was allocated here, so nobody else reads or writes it. The empty
-        // instruction may read memory for all that the compiler knows, so the zeros are there before the block is free.
+        // SAFETY: the caller gives up a block of this size that was allocated here, so no other code reads or writes it. The
+        // compiler must assume that the empty instruction reads memory, so the zeros are written before the block is freed.
         unsafe {
             block.write_bytes(0, layout.size());
             asm!("/* {0} */", in(reg) block, options(nostack, preserves_flags));
@@ -60,7 +59,7 @@ mod tests {
 
     use super::*;
 
-    /// Looks at what it gets back.
+    /// Checks the blocks that it gets back.
     #[derive(Default)]
     struct Looking {
         freed: Cell<usize>,

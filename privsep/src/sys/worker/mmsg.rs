@@ -1,4 +1,4 @@
-//! Batches of datagrams and frames: `recvmmsg` and `sendmmsg` with headers that are allocated once.
+//! Batches of datagrams and frames: `recvmmsg` and `sendmmsg` with headers allocated once.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -9,13 +9,13 @@ use libc::{c_void, iovec, mmsghdr, msghdr, sockaddr_storage};
 
 use super::address;
 
-/// Room for control messages, aligned as a `cmsghdr`: `tpacket_auxdata` with its 20 bytes; or a size, and an address of 20 bytes.
+/// Room for control messages, aligned as a `cmsghdr`: `tpacket_auxdata` (20 bytes), or a segment size and an address (20 bytes).
 type Control = [u64; 8];
-/// What every kernel cuts one message into at most (`UDP_MAX_SEGMENTS`; newer ones twice as many).
+/// Most segments that every kernel cuts one message into (`UDP_MAX_SEGMENTS`; newer kernels allow twice as many).
 pub const MAX_SEGMENTS: usize = 64;
-/// Packets in one call at most.
+/// Most packets in one call.
 pub const MAX_BATCH: usize = 64;
-/// Pieces of one message at most (`UIO_MAXIOV`).
+/// Most pieces of one message (`UIO_MAXIOV`).
 const MAX_PIECES: usize = 1024;
 
 const EMPTY: mmsghdr = mmsghdr {
@@ -31,7 +31,7 @@ const EMPTY: mmsghdr = mmsghdr {
     msg_len: 0,
 };
 
-/// A VLAN tag that the kernel has taken out of a frame (`struct tpacket_auxdata`).
+/// VLAN tag that the kernel has removed from a frame (`struct tpacket_auxdata`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VlanTag {
     /// Tag protocol identifier: 0x8100 (802.1Q) or 0x88a8 (802.1ad).
@@ -40,18 +40,18 @@ pub struct VlanTag {
     pub tci: u16,
 }
 
-/// Where datagrams go.
+/// Destination of datagrams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Destination {
     /// Address and port of the receiver.
     pub to: SocketAddr,
-    /// Source address; `None` lets the kernel choose. The socket must have a wildcard address.
+    /// Source address; `None` lets the kernel choose. Only for a socket with a wildcard address.
     pub from: Option<IpAddr>,
-    /// The socket is one of IPv6, which names IPv4 addresses as mapped ones.
+    /// Whether the socket is an IPv6 socket, which takes IPv4 addresses as mapped ones.
     pub v6: bool,
 }
 
-/// Message headers and I/O vectors. The pointers in them are set anew in every call and not used after it.
+/// Message headers and I/O vectors. Their pointers are set in every call and not used after it.
 struct Headers {
     messages: Box<[mmsghdr]>,
     slices: Box<[iovec]>,
@@ -62,15 +62,15 @@ struct Headers {
 unsafe impl Send for Headers {}
 
 impl Headers {
-    /// `control` is 0 where there are no control messages.
+    /// `control` is 0 if no control messages are used.
     fn new(batch: usize, pieces: usize, control: usize) -> Self {
         let slice = iovec { iov_base: ptr::null_mut(), iov_len: 0 };
         let (messages, slices) = (vec![EMPTY; batch].into(), vec![slice; pieces].into());
         Self { messages, slices, control: vec![Control::default(); control].into() }
     }
 
-    /// Points the first headers to the memory of one packet each, one or more pieces of it, and returns how many there are: no
-    /// more than fit.
+    /// Points the headers to the memory of one packet each, of one or more pieces. Returns the number of packets, at most as many
+    /// as fit.
     fn fill(&mut self, packets: impl Iterator<Item = impl Iterator<Item = (*mut c_void, usize)>>) -> libc::c_uint {
         let (mut count, mut used) = (0, 0);
         'packets: for (header, packet) in self.messages.iter_mut().zip(packets) {
@@ -85,13 +85,13 @@ impl Headers {
             header.msg_hdr.msg_iovlen = used - first;
             count += 1;
         }
-        // From one pointer to all of them, and when nobody writes them any more: each is good for what it points to.
+        // All vectors are written before any pointer to them is taken. Each pointer derives from one pointer to all of them.
         let mut next = self.slices.as_mut_ptr();
         for header in &mut self.messages[..count] {
             header.msg_hdr.msg_iov = next;
             next = next.wrapping_add(header.msg_hdr.msg_iovlen);
         }
-        // As many as there are headers at most.
+        // At most as many as headers.
         libc::c_uint::try_from(count).unwrap_or(0)
     }
 }
@@ -99,33 +99,33 @@ impl Headers {
 /// Receives batches.
 pub struct Receiver {
     headers: Headers,
-    /// Empty when no source addresses are wanted.
+    /// Empty if source addresses are not recorded.
     sources: Box<[sockaddr_storage]>,
 }
 
 impl Receiver {
-    /// For up to `batch` packets a call of which only the bytes count.
+    /// For up to `batch` packets a call, without control messages.
     pub fn new(batch: usize) -> Self {
         Self { headers: Headers::new(batch, batch, 0), sources: Box::default() }
     }
 
-    /// As [`Receiver::new`], with a control message for each: on a packet socket with `PACKET_AUXDATA` for
-    /// [`Receiver::vlan_tag`], on a UDP socket with `UDP_GRO` for [`Receiver::segment`].
+    /// As [`Receiver::new`], with a control message for each packet: for [`Receiver::vlan_tag`] on a packet socket with
+    /// `PACKET_AUXDATA`, for [`Receiver::segment`] on a UDP socket with `UDP_GRO`.
     pub fn with_control(batch: usize) -> Self {
         Self { headers: Headers::new(batch, batch, batch), sources: Box::default() }
     }
 
-    /// Also asks for [`Receiver::source`], on a UDP socket that is not connected; where that tells on which address datagrams come
-    /// (`IP_PKTINFO`, `IPV6_RECVPKTINFO`), for [`Receiver::local`].
+    /// Also records [`Receiver::source`], on a UDP socket that is not connected, and [`Receiver::local`] if the socket reports
+    /// local addresses (`IP_PKTINFO`, `IPV6_RECVPKTINFO`).
     #[must_use]
     pub fn with_sources(self) -> Self {
         Self { sources: vec![address::EMPTY; self.headers.messages.len()].into(), ..self }
     }
 
-    /// Receives what is waiting, one packet into each buffer, without blocking, and returns how many came.
+    /// Receives queued packets without blocking, one into each buffer. Returns the number of packets.
     ///
     /// # Errors
-    /// `WouldBlock` when nothing waits; what recvmmsg(2) says otherwise (a connected UDP socket reports ICMP errors so).
+    /// `WouldBlock` if the queue is empty; otherwise the error of recvmmsg(2). A connected UDP socket reports ICMP errors this way.
     pub fn receive<'a>(
         &mut self,
         socket: BorrowedFd<'_>,
@@ -134,11 +134,11 @@ impl Receiver {
         self.take(socket, buffers, 0)
     }
 
-    /// As [`Receiver::receive`], from the socket's error queue (`MSG_ERRQUEUE`, recv(2)), which shares its memory with what
-    /// is received.
+    /// As [`Receiver::receive`], from the socket's error queue (`MSG_ERRQUEUE`, recv(2)). The error queue shares its memory limit
+    /// with received datagrams.
     ///
     /// # Errors
-    /// `WouldBlock` when it is empty.
+    /// `WouldBlock` if the queue is empty.
     pub fn receive_errors<'a>(
         &mut self,
         socket: BorrowedFd<'_>,
@@ -172,17 +172,17 @@ impl Receiver {
         usize::try_from(received).map_err(|_| io::Error::last_os_error())
     }
 
-    /// Length of packet `index` of the last batch as it was sent: more than its buffer's when it did not fit.
+    /// Length of packet `index` of the last batch as sent. It exceeds the buffer's length if the packet was truncated.
     pub fn length(&self, index: usize) -> usize {
         self.headers.messages[index].msg_len as usize
     }
 
-    /// Where packet `index` of the last batch came from; `None` without [`Receiver::with_sources`].
+    /// Source address of packet `index` of the last batch; `None` without [`Receiver::with_sources`].
     pub fn source(&self, index: usize) -> Option<SocketAddr> {
         address::decode(self.sources.get(index)?)
     }
 
-    /// The tag that the kernel took out of packet `index` of the last batch.
+    /// VLAN tag that the kernel removed from packet `index` of the last batch.
     pub fn vlan_tag(&self, index: usize) -> Option<VlanTag> {
         const TPID_8021Q: u16 = 0x8100;
         let data: libc::tpacket_auxdata = self.control(index, libc::SOL_PACKET, libc::PACKET_AUXDATA)?;
@@ -192,15 +192,15 @@ impl Receiver {
         (valid || data.tp_vlan_tci != 0).then_some(VlanTag { tpid, tci: data.tp_vlan_tci })
     }
 
-    /// How long the datagrams are that the kernel has put into packet `index` of the last batch, all but the last of them
-    /// (udp(7), `UDP_GRO`); `None` when it is one.
+    /// Length in bytes of all but the last datagram that the kernel has merged into packet `index` of the last batch (udp(7),
+    /// `UDP_GRO`); `None` for a single datagram.
     pub fn segment(&self, index: usize) -> Option<usize> {
         let size: libc::c_int = self.control(index, libc::SOL_UDP, libc::UDP_GRO)?;
         usize::try_from(size).ok().filter(|&size| size > 0)
     }
 
-    /// Our address that packet `index` of the last batch was sent to, where the socket tells. One that was sent to an IPv4 address
-    /// has one, also on a socket of IPv6.
+    /// Local address to which packet `index` of the last batch was sent, if the socket reports it. Also set for an IPv4 packet on
+    /// an IPv6 socket.
     pub fn local(&self, index: usize) -> Option<IpAddr> {
         if let Some(info) = self.control::<libc::in_pktinfo>(index, libc::IPPROTO_IP, libc::IP_PKTINFO) {
             return Some(address::ipv4(info.ipi_spec_dst).into());
@@ -209,9 +209,9 @@ impl Receiver {
         Some(IpAddr::from(info.ipi6_addr.s6_addr).to_canonical())
     }
 
-    /// The control message of this kind that came with packet `index`.
+    /// Control message of this kind that came with packet `index`.
     fn control<T: Plain>(&self, index: usize, level: libc::c_int, kind: libc::c_int) -> Option<T> {
-        #[allow(clippy::cast_possible_truncation)] // Some bytes.
+        #[allow(clippy::cast_possible_truncation)] // A few bytes.
         const fn length_of<T>() -> usize {
             // SAFETY: CMSG_LEN only computes.
             unsafe { libc::CMSG_LEN(size_of::<T>() as libc::c_uint) as usize }
@@ -238,7 +238,7 @@ impl Receiver {
     }
 }
 
-/// Numbers alone, for which any bytes are a value.
+/// Types of plain numbers, for which any bytes are a value.
 trait Plain {}
 impl Plain for libc::tpacket_auxdata {}
 impl Plain for libc::c_int {}
@@ -252,18 +252,18 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// For up to `batch` packets a call, of up to `pieces` in all.
+    /// For up to `batch` packets a call, with up to `pieces` pieces in all.
     pub fn new(batch: usize, pieces: usize) -> Self {
         Self { headers: Headers::new(batch, pieces, batch), target: Box::new(address::EMPTY) }
     }
 
-    /// Sends packets to a destination, or without one to where the socket is connected or bound, without blocking, and returns how
-    /// many were taken. A packet is what its pieces are one after the other; with a size it leaves as datagrams of that size,
-    /// [`MAX_SEGMENTS`] at most, of which the last may be shorter (udp(7), `UDP_SEGMENT`).
+    /// Sends packets without blocking, and returns how many the kernel took. Without a destination they go to the connected or
+    /// bound address. A packet is the concatenation of its pieces. With a segment size it leaves as datagrams of that size, at most
+    /// [`MAX_SEGMENTS`]; the last one may be shorter (udp(7), `UDP_SEGMENT`).
     ///
     /// # Errors
-    /// What sendmmsg(2) says of the *first* packet, `WouldBlock` when the socket's queue is full; an error of a later
-    /// packet shows in the next call.
+    /// Error of sendmmsg(2) for the *first* packet; `WouldBlock` if the socket's queue is full. An error of a later packet shows in
+    /// the next call.
     pub fn send<'a, P: Iterator<Item = &'a [u8]>>(
         &mut self,
         socket: BorrowedFd<'_>,
@@ -316,8 +316,8 @@ impl Sender {
     }
 }
 
-/// Writes a control message of this level and kind behind those that end at `end`, and returns where it ends itself.
-#[allow(clippy::cast_possible_truncation)] // Some bytes.
+/// Appends a control message of this level and kind at `end`, and returns its own end.
+#[allow(clippy::cast_possible_truncation)] // A few bytes.
 fn append<T: Copy>(control: &mut Control, end: usize, kind: (libc::c_int, libc::c_int), value: T) -> usize {
     let size = size_of::<T>() as libc::c_uint;
     // SAFETY: CMSG_SPACE only computes.
@@ -375,7 +375,7 @@ mod tests {
         send(&one, &[&[7; 250]], Some(100)).unwrap();
         send(&one, &[b"alone"], None).unwrap();
         let (mut receiver, mut memory) = (Receiver::with_control(4).with_sources(), [[0; 1000]; 4]);
-        // The loopback interface passes on what is sent as one.
+        // The loopback interface delivers the segments as one packet.
         let count = receiver.receive(other.as_fd(), memory.iter_mut().map(|buffer| &mut buffer[..])).unwrap();
         let came: Vec<_> = (0..count).map(|index| (receiver.length(index), receiver.segment(index))).collect();
         assert_eq!(came, [(250, Some(100)), (5, None)]);
@@ -383,7 +383,7 @@ mod tests {
         assert_eq!(receiver.vlan_tag(0), None);
     }
 
-    /// A socket with a wildcard address that tells which of its addresses a datagram was sent to.
+    /// A socket with a wildcard address that reports the local address of each datagram.
     fn wildcard(address: &str) -> (UdpSocket, Receiver) {
         let socket = UdpSocket::bind(address).unwrap();
         let (level, name) = if address.starts_with('[') {
@@ -414,7 +414,7 @@ mod tests {
             let destination = Destination { to: source, from: Some(asked), v6: bound.starts_with('[') };
             let run = (std::iter::once(&b"ananswer"[..]), Some(4));
             assert_eq!(Sender::new(1, 1).send(socket.as_fd(), std::iter::once(run), Some(destination)).unwrap(), 1);
-            // The client hears this address alone.
+            // The client receives only from this address.
             let mut buffer = [0; 10];
             for _ in 0..2 {
                 assert_eq!(client.recv(&mut buffer).unwrap(), 4, "{bound}");

@@ -1,4 +1,4 @@
-//! What only workers call; nothing of it is in the helper.
+//! System calls of workers only; not part of the helper.
 
 mod address;
 pub mod heap;

@@ -1,4 +1,4 @@
-//! Reads socket options, for those who look at what the helper has set.
+//! Reads socket options, for code that checks the helper's settings.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
