@@ -1,20 +1,20 @@
-//! Counters of a tunnel that both loops share.
+//! Counters of a tunnel, shared by both loops.
 
 use privsep::ipc::{SharedPath, SharedPort, SharedSeal, State};
 
-/// Where a machine counts.
+/// Counters of sessions and sealers.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// The local side.
     pub port: SharedPort,
-    /// What sealing did to the size of frames.
+    /// Changes of frame sizes by sealing.
     pub seal: SharedSeal,
     /// Each path.
     pub paths: Vec<SharedPath>,
 }
 
 impl Counters {
-    /// Goes on from where an earlier worker had come to.
+    /// Continues from the counters of an earlier worker.
     pub fn new(state: &State, paths: usize) -> Self {
         let path =
             |number: usize| state.paths.get(number).map(|path| SharedPath::new(&path.counters)).unwrap_or_default();

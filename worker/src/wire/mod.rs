@@ -1,9 +1,9 @@
-//! Wire formats: how frames become datagrams and back, and what keeps a tunnel alive. State machines without I/O, clock or
-//! lock: batches with their origin go in, and the time in microseconds since the worker's start; datagrams with their
-//! destination and frames come out. A machine says when it is due next.
+//! Wire formats: they encode frames as datagrams and keep a tunnel alive. They are state machines without I/O, clocks or locks.
+//! Input is a batch with its origin, and the time in microseconds since the worker's start. Output is datagrams with destinations,
+//! frames, and the time of the next deadline.
 //!
-//! A [`Session`] receives and knows the peer; one loop has it. A [`Sealer`] sends; each loop that takes frames from the local
-//! side has one of its own. What a sealer must know of the session is its [`Route`], a copy that is replaced when it changes.
+//! A [`Session`] receives and knows the peer; the inward loop owns it. A [`Sealer`] sends; each loop that takes frames from the
+//! local side owns one. A sealer knows the session only by its [`Route`], a copy that is replaced after a change.
 
 pub mod classic;
 pub mod counters;
@@ -22,7 +22,7 @@ pub use counters::Counters;
 pub use outbox::Outbox;
 pub use route::{Departure, Route};
 
-/// Makes the machines of a tunnel.
+/// Makes the session and the sealer of a tunnel.
 ///
 /// # Errors
 /// As [`secure::machines`], and when the secrets belong to another wire.
@@ -52,7 +52,7 @@ pub fn machines(settings: &Settings, secrets: &Secrets, state: &State) -> io::Re
 ///
 /// [`is_over`](Self::is_over) ends the worker. For the supervisor, [`report`](Self::report) returns the state from which a next
 /// session goes on, and [`reset`](Self::reset) clears counts. Traffic is counted in [`Counters`], which the loops share.
-#[allow(clippy::large_enum_variant)] // There is one in a process.
+#[allow(clippy::large_enum_variant)] // One exists in a process.
 pub enum Session {
     /// Session of `EthUDP`'s wire.
     Classic(classic::Session),
@@ -63,15 +63,15 @@ pub enum Session {
 /// Sealer of a tunnel: makes frames datagrams. Each loop that takes frames from the local side owns one.
 ///
 /// A sealer knows the peer only by its [`Route`], a copy of the session's. The loop calls [`set_route`](Self::set_route) when the
-/// session has published another, also when no frame comes: the sealer keeps the key of the session in its route.
-/// [`route`](Self::route) returns the copy.
+/// session has published another, even if no frame arrives: the route holds the key of the session. [`route`](Self::route) returns
+/// the copy.
 ///
 /// [`seal`](Self::seal) takes a batch of frames and returns datagrams and [`Departure`]s. The datagrams are in the same batch, or in
 /// memory of the sealer where frames leave in pieces; both stay borrowed until they are sent. A departure names a path, a target
 /// and a range of the datagrams. The loop sends every departure; there may be none.
 ///
 /// [`carries_facts`](Self::carries_facts) and [`has_session`](Self::has_session) tell the loop which frames it may give.
-#[allow(clippy::large_enum_variant)] // There are as many as loops.
+#[allow(clippy::large_enum_variant)] // As many exist as loops.
 pub enum Sealer {
     /// Sealer of `EthUDP`'s wire.
     Classic(classic::Sealer),
@@ -96,7 +96,7 @@ impl Session {
         }
     }
 
-    /// When something is due next, in microseconds.
+    /// Time of the next deadline, in microseconds.
     pub fn due_us(&self) -> u64 {
         match self {
             Self::Classic(session) => session.due_us(),
@@ -104,7 +104,7 @@ impl Session {
         }
     }
 
-    /// Whether its last tick is over.
+    /// Whether the last tick is over.
     pub fn is_over(&self) -> bool {
         match self {
             Self::Classic(session) => session.is_over(),
@@ -112,7 +112,7 @@ impl Session {
         }
     }
 
-    /// Where frames go now.
+    /// Current route.
     pub fn route(&self) -> &Route {
         match self {
             Self::Classic(session) => session.route(),
@@ -128,10 +128,10 @@ impl Session {
         }
     }
 
-    /// Sets the session's own counts back to zero.
+    /// Clears the session's own counters.
     pub fn reset(&mut self, counts: Counts) {
         match self {
-            // All is in [`Counters`].
+            // All its counters are in [`Counters`].
             Self::Classic(_) => {}
             Self::Secure(session) => session.reset(counts),
         }
@@ -139,8 +139,8 @@ impl Session {
 }
 
 impl Sealer {
-    /// Makes the frames of the batch datagrams, in place where that is possible. Returns the datagrams, and by which paths they
-    /// leave; no departure where the peer's address is unknown.
+    /// Seals the frames of the batch, in place if possible. Returns datagrams and departures; there is no departure if the peer's
+    /// address is unknown.
     pub fn seal<'a>(&'a mut self, frames: &'a mut Batch, counters: &Counters) -> (&'a Batch, &'a [Departure]) {
         match self {
             Self::Classic(sealer) => sealer.seal(frames, counters),
@@ -148,7 +148,7 @@ impl Sealer {
         }
     }
 
-    /// Where frames go from now on.
+    /// Sets the route of later frames.
     pub fn set_route(&mut self, route: &Route) {
         match self {
             Self::Classic(sealer) => sealer.set_route(route),
@@ -156,7 +156,7 @@ impl Sealer {
         }
     }
 
-    /// Where frames go.
+    /// Current route.
     pub fn route(&self) -> &Route {
         match self {
             Self::Classic(sealer) => sealer.route(),
@@ -169,7 +169,7 @@ impl Sealer {
         self.route().sending.is_some()
     }
 
-    /// Whether a frame's checksum can travel as it is, still to be completed.
+    /// Whether a frame may travel with a partial checksum.
     pub fn carries_facts(&self) -> bool {
         matches!(self, Self::Secure(_))
     }

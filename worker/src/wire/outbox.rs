@@ -1,18 +1,18 @@
-//! What a session has to send besides frames.
+//! Outbox: datagrams of a session other than frames.
 
 use super::route::Departure;
 use crate::batch::{BATCH, Batch};
 use crate::endpoint::Target;
 
-/// Bytes that a datagram of a session may have: a probe as long as the longest datagram.
+/// Most bytes of a session's datagram: a probe as long as the longest datagram.
 const CAPACITY: usize = privsep::ipc::Secure::LONGEST as usize;
-/// Room for as many of those in all; most are much shorter.
+/// Number of datagrams of that length for which there is memory; most datagrams are much shorter.
 const LONGEST: usize = 3 * privsep::ipc::MAX_PATHS;
-/// Room for what is due on all paths, which is never added to anything else, and for 64 answers more. A peer asks once a second;
-/// who puts more PINGs into one batch gets fewer answers.
+/// Most datagrams: those due on all paths, which start with an empty outbox, and 64 answers. A peer pings once a second; a sender
+/// of more PINGs in one batch gets fewer answers.
 const DATAGRAMS: usize = BATCH + 4 * privsep::ipc::MAX_PATHS;
 
-/// Datagrams with their destination. It is emptied after each call of a session; what does not fit is dropped.
+/// Datagrams with their destinations. Emptied after each call of a session; datagrams without room are dropped.
 pub struct Outbox {
     batch: Batch,
     to: Vec<(usize, Target)>,
@@ -25,7 +25,7 @@ impl Default for Outbox {
 }
 
 impl Outbox {
-    /// Adds a datagram of at most 9270 bytes; false when it has no room.
+    /// Adds a datagram of at most 9270 bytes. False if there is no room.
     pub fn push(&mut self, path: usize, target: Target, write: impl FnOnce(&mut [u8]) -> usize) -> bool {
         let Some(slot) = self.batch.next_slot(0) else { return false };
         let length = write(slot);
@@ -34,7 +34,7 @@ impl Outbox {
         true
     }
 
-    /// Adds a copy of a datagram; false when it has no room, or its target is unknown.
+    /// Adds a copy of a datagram. False if there is no room, or if the target is unknown.
     pub fn post(&mut self, path: usize, target: Target, datagram: &[u8]) -> bool {
         target != Target::Unknown
             && self.push(path, target, |to| {
@@ -43,7 +43,7 @@ impl Outbox {
             })
     }
 
-    /// Whether there is nothing to send.
+    /// Whether the outbox is empty.
     pub fn is_empty(&self) -> bool {
         self.to.is_empty()
     }
@@ -57,12 +57,12 @@ impl Outbox {
         })
     }
 
-    /// The datagrams.
+    /// Datagrams in the outbox.
     pub fn batch(&self) -> &Batch {
         &self.batch
     }
 
-    /// Forgets all.
+    /// Empties the outbox.
     pub fn clear(&mut self) {
         self.batch.clear();
         self.to.clear();

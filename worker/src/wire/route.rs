@@ -1,4 +1,4 @@
-//! Route: what a session tells its sealers; and departures: what a sealer tells its loop.
+//! Route: destination of frames, from the session to its sealers. Departure: datagrams to send, from a sealer to its loop.
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::secure::crypt::Sending;
 use crate::endpoint::Target;
 
-/// Egress of a path: where its datagrams go, and how long they may be.
+/// Egress of a path: destination, and length limit of datagrams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Egress {
     /// Destination.
@@ -23,19 +23,19 @@ pub struct Route {
     pub active: usize,
     /// Egress of each path; never empty.
     pub egress: Vec<Egress>,
-    /// What seals frames, where a session does; the same only as itself.
+    /// Key that seals frames, if the wire has sessions. Equal only to itself.
     pub sending: Option<Arc<Sending>>,
 }
 
 impl Route {
-    /// Path and egress of the frames that leave now.
+    /// Path and egress of frames that leave now.
     pub fn now(&self) -> (usize, Egress) {
         let active = self.active.min(self.egress.len().saturating_sub(1));
         let none = Egress { target: Target::Unknown, datagram: 0 };
         (active, self.egress.get(active).copied().unwrap_or(none))
     }
 
-    /// Addresses of all peers that are known.
+    /// Addresses of all known peers.
     pub fn peers(&self) -> impl Iterator<Item = SocketAddr> {
         self.egress.iter().filter_map(|egress| egress.target.address())
     }

@@ -1,4 +1,4 @@
-//! A datagram of the classic wire: a frame or one of three control words; compressed, then encrypted.
+//! Codec of the classic wire. A datagram is a frame or one of three control words, first compressed, then encrypted.
 
 use aes::{Aes128Dec, Aes128Enc, Aes192Dec, Aes192Enc, Aes256Dec, Aes256Enc};
 use privsep::ipc::{Cipher, SealCounters};
@@ -7,30 +7,30 @@ use zeroize::{Zeroize, Zeroizing};
 use super::{cbc, lz4};
 use crate::batch::{Batch, MAX_FRAME};
 
-/// Longest datagram in bytes that is opened: AES pads the longest frame to 9248.
+/// Length in bytes of the longest datagram that is opened: AES pads the longest frame to 9248.
 pub const LONGEST: usize = MAX_FRAME / 16 * 16 + 16;
 
 /// Asks the peer for a [`PONG`].
 pub const PING: &[u8] = b"PING:PING:";
 /// Answers a [`PING`].
 pub const PONG: &[u8] = b"PONG:PONG:";
-/// Begins a password message.
+/// Begins a message with the password.
 pub const PASSWORD: &[u8] = b"PASSWORD:";
 
-/// What a decoded datagram is. A control word is recognised by its first bytes, whatever follows.
+/// Kind of a decoded datagram. A control word is recognised by its first bytes; the rest does not matter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// [`PING`].
     Ping,
     /// [`PONG`].
     Pong,
-    /// [`PASSWORD`]; swallowed where the remote is fixed.
+    /// [`PASSWORD`]; ignored if the remote is fixed.
     Password,
     /// An Ethernet frame.
     Frame,
 }
 
-/// Tells what a decoded datagram is.
+/// Returns the kind of a decoded datagram.
 pub fn kind(decoded: &[u8]) -> Kind {
     match decoded {
         _ if decoded.starts_with(PING) => Kind::Ping,
@@ -46,13 +46,13 @@ pub struct Codec {
     compress: bool,
 }
 
-/// Memory that a thread needs to seal and open, allocated once.
+/// Memory of one thread for sealing and opening, allocated once.
 #[derive(Default)]
 pub struct Scratch(lz4::Scratch);
 
 enum Inner {
     None,
-    /// The key, repeated to the length of the largest datagram.
+    /// The key, repeated to the length of the longest datagram.
     Xor(Zeroizing<Vec<u8>>),
     Aes128(Box<cbc::Key<Aes128Enc, Aes128Dec>>),
     Aes192(Box<cbc::Key<Aes192Enc, Aes192Dec>>),
@@ -60,7 +60,7 @@ enum Inner {
 }
 
 impl Codec {
-    /// `key` is used as it is for xor, and cut or padded with zeros to the cipher's length for AES.
+    /// Xor uses `key` unchanged. AES truncates it or pads it with zeros to the cipher's key length.
     pub fn new(cipher: Cipher, key: &[u8], compress: bool) -> Self {
         let cipher = match cipher {
             Cipher::Xor if !key.is_empty() => {
@@ -74,8 +74,7 @@ impl Codec {
         Self { cipher, compress }
     }
 
-    /// Makes every frame of the batch, of at most [`MAX_FRAME`] bytes, a datagram, in place; returns what that did to
-    /// their size.
+    /// Seals every frame of the batch in place; a frame has at most [`MAX_FRAME`] bytes. Returns the changes of size.
     pub fn seal(&self, batch: &mut Batch, scratch: &mut Scratch) -> SealCounters {
         let mut sizes = SealCounters { bytes: batch.bytes(), ..SealCounters::default() };
         if self.compress {
@@ -102,7 +101,7 @@ impl Codec {
         sizes
     }
 
-    /// The datagram of one control message, which with a constant IV is always the same.
+    /// Seals a control message. Because the IV is constant, a message always gives the same datagram.
     pub fn seal_message(&self, message: &[u8]) -> Zeroizing<Vec<u8>> {
         let mut batch = Batch::with_slots(1);
         batch.append_copy(message);
@@ -112,8 +111,8 @@ impl Codec {
         datagram
     }
 
-    /// Decodes the datagram in `buffer[..length]` in place and returns the length of what it held; `None` for what is not
-    /// valid, empty, or larger than any frame. What lies behind the datagram is overwritten when it inflates.
+    /// Opens the datagram in `buffer[..length]` in place and returns the length of the content. `None` if the datagram is invalid,
+    /// empty, or longer than any frame. Decompression may overwrite the bytes after the datagram.
     pub fn open(&self, buffer: &mut [u8], length: usize, scratch: &mut Scratch) -> Option<usize> {
         let datagram = &mut buffer[..length];
         let length = match &self.cipher {
@@ -132,7 +131,7 @@ impl Codec {
     }
 }
 
-/// XORs `bytes` with as much of the repeated key.
+/// XORs `bytes` with the repeated key.
 fn xor(bytes: &mut [u8], key: &[u8]) {
     bytes.iter_mut().zip(key).for_each(|(byte, key)| *byte ^= key);
 }

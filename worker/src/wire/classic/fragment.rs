@@ -1,25 +1,25 @@
-//! Fragments of the classic wire (`-mtu`): a datagram that is too large leaves as exactly two.
+//! Fragments of the classic wire (`-mtu`): a datagram that is too long leaves as exactly two fragments.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
-/// What begins a fragment; a big-endian sequence number follows.
+/// First bytes of a fragment; a big-endian sequence number follows.
 const MARK: &[u8; 6] = b"UDPFRG";
-/// Length of mark and sequence number in bytes.
+/// Length in bytes of mark and sequence number.
 pub const HEADER: usize = 8;
-/// Bytes in a first fragment, and at most in a second.
+/// Payload bytes of a first fragment, and most payload bytes of a second.
 pub const PIECE: usize = 1000;
-/// Datagrams from this length on cannot be sent as two.
+/// Datagrams of this length or more do not fit into two fragments.
 pub const TOO_LONG: usize = 2 * PIECE;
-/// Pairs that wait for their other half at a time.
+/// Number of fragments that can wait for their other half.
 const WAITING: usize = 512;
-/// Milliseconds after which a fragment no longer waits. The original counts whole seconds of wall clock: less than one
-/// always joins there, two never do.
+/// Age in milliseconds at which a waiting fragment expires. The original counts whole seconds of wall clock: it always joins
+/// fragments less than one second apart, and never those two seconds apart.
 const AGE_MS: u64 = 1500;
 
-/// A datagram, or one of the two that it becomes.
+/// A datagram, or one of its two fragments.
 pub struct Piece<'a> {
-    /// Number of a fragment, even for the first; `None` of what leaves whole.
+    /// Sequence number, even for the first fragment; `None` for a whole datagram.
     sequence: Option<u16>,
     bytes: &'a [u8],
 }
@@ -39,7 +39,7 @@ pub fn write(piece: &Piece<'_>, to: &mut [u8]) -> usize {
     length
 }
 
-/// Splits datagrams. Its copies count in one row of numbers, as all paths and threads of the original do.
+/// Splits datagrams. Clones share one sequence of numbers, as all paths and threads of the original do.
 #[derive(Clone)]
 pub struct Splitter {
     /// Number of the next first fragment, always even.
@@ -47,7 +47,7 @@ pub struct Splitter {
 }
 
 impl Splitter {
-    /// Goes on from the number of the next fragment.
+    /// Continues from this sequence number.
     pub fn new(sequence: u16) -> Self {
         Self { sequence: Arc::new(AtomicU16::new(sequence & !1)) }
     }
@@ -57,8 +57,8 @@ impl Splitter {
         self.sequence.load(Relaxed)
     }
 
-    /// Gives `push` the datagram, or both its pieces where it is longer than `whole` bytes; false when it is too long for two, or
-    /// `push` has had no room.
+    /// Passes the datagram to `push`, or both fragments if it is longer than `whole` bytes. False if it is too long for two
+    /// fragments, or if `push` had no room.
     pub fn split(&self, datagram: &[u8], whole: usize, mut push: impl FnMut(Piece<'_>) -> bool) -> bool {
         if datagram.len() <= whole {
             return push(Piece { sequence: None, bytes: datagram });
@@ -72,30 +72,30 @@ impl Splitter {
     }
 }
 
-/// Fragments that wait for their other half: a fixed number, whatever the network sends.
+/// Fragments that wait for their other half, in a fixed number of slots.
 pub struct Reassembly {
     waiting: Box<[Waiting]>,
 }
 
 #[derive(Clone)]
 struct Waiting {
-    /// Its sequence number; `None` when the place is free.
+    /// Sequence number; `None` if the slot is free.
     sequence: Option<u16>,
     since_ms: u64,
     length: usize,
     bytes: [u8; PIECE],
 }
 
-/// What a datagram is to the reassembly.
+/// Result of a datagram's reassembly.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// No fragment, to be used as it is.
+    /// Not a fragment; the datagram is used unchanged.
     Whole,
-    /// With the one that waited it makes a datagram of this length, which now stands in the buffer.
+    /// The fragment and its waiting half form a datagram of this length, now in the buffer.
     Joined(usize),
-    /// Stored until the other half comes.
+    /// The fragment is stored until its other half arrives.
     Waits,
-    /// Not a valid fragment.
+    /// The fragment is invalid.
     Invalid,
 }
 
@@ -107,7 +107,7 @@ impl Default for Reassembly {
 }
 
 impl Reassembly {
-    /// Takes the datagram in `buffer[..length]`, which came at `now_ms`; `buffer` has room for [`TOO_LONG`] bytes.
+    /// Takes the datagram in `buffer[..length]`, received at `now_ms`. `buffer` has room for [`TOO_LONG`] bytes.
     pub fn take(&mut self, buffer: &mut [u8], length: usize, now_ms: u64) -> Outcome {
         if !buffer[..length].starts_with(MARK) {
             return Outcome::Whole;
@@ -141,7 +141,7 @@ impl Reassembly {
 mod tests {
     use super::*;
 
-    /// Both fragments of a datagram, the first of this number.
+    /// Both fragments of a datagram; the first one has this sequence number.
     fn halves(datagram: &[u8], sequence: u16) -> [Vec<u8>; 2] {
         let mut pieces = Vec::new();
         assert!(Splitter::new(sequence).split(datagram, 1472, |piece| {

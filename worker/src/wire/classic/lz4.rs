@@ -1,15 +1,15 @@
-//! LZ4 of the classic wire: a raw block and one trailer byte that tells whether it is one.
+//! LZ4 of the classic wire: raw block or stored bytes, and a trailer byte that tells which.
 
 use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size};
 
 use crate::batch::MAX_FRAME;
 
-/// Trailer of what is stored as it is.
+/// Trailer of stored bytes.
 const STORED: u8 = 0xaa;
-/// Trailer of a block.
+/// Trailer of an LZ4 block.
 const BLOCK: u8 = 0xff;
 
-/// Memory for one thread's compression, allocated once.
+/// Memory of one thread for compression, allocated once.
 pub struct Scratch {
     table: CompressTable,
     buffer: Box<[u8]>,
@@ -23,8 +23,8 @@ impl Default for Scratch {
 }
 
 impl Scratch {
-    /// Compresses `frame[..length]` in place, where `frame` has one byte more, and returns the length with trailer. What
-    /// does not get shorter is stored.
+    /// Compresses `frame[..length]` in place and returns the length with the trailer. `frame` has one more byte. A frame that does
+    /// not get shorter is stored.
     pub fn compress(&mut self, frame: &mut [u8], length: usize) -> usize {
         let block = compress_into_with_table(&frame[..length], &mut self.buffer, &mut self.table);
         match block {
@@ -40,8 +40,8 @@ impl Scratch {
         }
     }
 
-    /// Takes trailer and compression away in place; `buffer` may be longer than the `length` bytes received, and must be
-    /// for a block that grows. `None` for what is neither form, malformed, or larger than any frame.
+    /// Removes trailer and compression in place and returns the length. `buffer` has the received `length` bytes, and room for a
+    /// block that grows. `None` if the trailer is unknown, the block malformed, or the result longer than any frame.
     pub fn decompress(&mut self, buffer: &mut [u8], length: usize) -> Option<usize> {
         let (trailer, body) = buffer[..length].split_last()?;
         match *trailer {

@@ -1,8 +1,8 @@
-//! The classic wire: `EthUDP`'s, byte for byte. One datagram is one frame, or one of three control words; a PING every tick,
-//! a path that is left when no PONG comes, a peer that may be learned. It has no authentication of any kind.
+//! Classic wire, compatible with `EthUDP` byte for byte. One datagram is one frame or one of three control words. A PING leaves
+//! every tick; a path without PONGs is left; the peer's address may be learned. Nothing is authenticated.
 //!
-//! [`codec`] is the form of a datagram (with [`lz4`] and [`cbc`]), [`fragment`] that of one which is too long, [`password`] tells
-//! who is the peer, [`paths`](super::paths) which path is used; [`Session`] and [`Sealer`] put it together.
+//! [`codec`] is the format of a datagram (with [`lz4`] and [`cbc`]), and [`fragment`] that of fragments. [`password`] identifies
+//! the peer, [`paths`](super::paths) chooses the path. [`Session`] and [`Sealer`] combine them.
 
 mod cbc;
 pub mod codec;
@@ -21,7 +21,7 @@ use fragment::Splitter;
 pub use sealer::Sealer;
 pub use session::Session;
 
-/// Makes both machines of a tunnel.
+/// Makes the session and the sealer of a tunnel.
 pub fn machines(settings: &Settings, classic: &Classic, secrets: &ClassicSecrets, state: &State) -> (Session, Sealer) {
     let codec = Arc::new(Codec::new(classic.cipher, secrets.key.expose(), classic.compress));
     let fragment = state.classic().map_or(0, |state| state.fragment);

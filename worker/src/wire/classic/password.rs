@@ -1,4 +1,4 @@
-//! The password of the classic wire: who may teach us the address of a peer behind NAT.
+//! Password of the classic wire: decides which sender's address is learned.
 
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
@@ -7,32 +7,31 @@ use super::codec::{Kind, PASSWORD, kind};
 use crate::endpoint::Endpoint;
 use crate::wire::paths::remote::Remote;
 
-/// The whole message that has the right password: word, password, NUL.
+/// Complete password message: control word, password, NUL.
 pub struct Password(Zeroizing<Vec<u8>>);
 
 impl Password {
-    /// `None` for an empty password, which is none.
+    /// `None` for an empty password, which means that none is configured.
     pub fn new(password: &[u8]) -> Option<Self> {
         let message = || Zeroizing::new([PASSWORD, password, &[0]].concat());
         (!password.is_empty()).then(|| Self(message()))
     }
 
-    /// The message that tells a peer our password.
+    /// Message that authenticates this end to the peer.
     pub fn message(&self) -> &[u8] {
         &self.0
     }
 
-    /// Whether a message has the right password, NUL included; what follows does not matter. The time it takes tells
-    /// nothing but the length.
+    /// Whether a message begins with the right password, NUL included. The comparison reveals only the length by its timing.
     fn matches(&self, message: &[u8]) -> bool {
         message.get(..self.0.len()).is_some_and(|begin| begin.ct_eq(&self.0).into())
     }
 }
 
-/// Whether a decoded datagram from `source` is to be looked at any further; learns the source where it may be learned.
+/// Whether to process a decoded datagram from `source`. Learns the source if permitted.
 ///
-/// A fixed remote is the kernel's business. A learned one without a password is whoever sent last, within the limits; with
-/// a password it is who sent that last, and everybody else is foreign.
+/// The kernel filters the senders of a fixed remote. A learned remote without a password is the last sender within the limits. With
+/// a password it is the last sender of the right password, and other sources are foreign.
 pub fn admits(remote: &mut Remote, password: Option<&Password>, source: Option<Endpoint>, decoded: &[u8]) -> bool {
     let (Remote::Learned(learned), Some(source)) = (remote, source) else { return true };
     match password {

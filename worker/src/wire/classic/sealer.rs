@@ -1,4 +1,4 @@
-//! What sends frames on the classic wire.
+//! Sealer of the classic wire.
 
 use std::sync::Arc;
 
@@ -9,19 +9,19 @@ use crate::endpoint::Target;
 use crate::wire::counters::Counters;
 use crate::wire::route::{Departure, Egress, Route};
 
-/// One loop's.
+/// Sealer of one loop.
 pub struct Sealer {
     codec: Arc<Codec>,
     scratch: Scratch,
     splitter: Option<Splitter>,
-    /// Where fragments are made: two for each datagram of a batch.
+    /// Memory for fragments: two for each datagram of a batch.
     pieces: Option<Batch>,
     route: Route,
     departures: Vec<Departure>,
 }
 
 impl Sealer {
-    /// One that begins with this route.
+    /// Makes a sealer with this first route.
     pub fn new(codec: Arc<Codec>, splitter: Option<Splitter>, route: Route) -> Self {
         let pieces = splitter
             .as_ref()
@@ -66,7 +66,7 @@ impl Sealer {
         self.route.clone_from(route);
     }
 
-    /// Where frames go.
+    /// Current route.
     pub fn route(&self) -> &Route {
         &self.route
     }

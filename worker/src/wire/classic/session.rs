@@ -1,4 +1,4 @@
-//! What receives on the classic wire, keeps it alive and knows the peer.
+//! Session of the classic wire: receives, sends keepalives and knows the peer.
 
 use std::sync::Arc;
 
@@ -20,15 +20,15 @@ use crate::wire::paths::{Path, Paths};
 use crate::wire::route::{Egress, Route};
 use crate::wire::ticks::Ticks;
 
-/// A tunnel's.
+/// Session of a tunnel.
 pub struct Session {
     codec: Arc<Codec>,
     scratch: Scratch,
     splitter: Option<Splitter>,
-    /// What a peer whose address is learned must know.
+    /// Password that a peer with a learned address must send.
     password: Option<Password>,
     messages: Messages,
-    /// Whether PING and password are sent unasked.
+    /// Whether PING and password are sent without a request.
     keepalive: bool,
     /// Whether frames are given to the local side.
     delivers: bool,
@@ -43,16 +43,16 @@ struct Messages {
     password: Option<Zeroizing<Vec<u8>>>,
 }
 
-/// What this wire keeps for each path.
+/// State of this wire for each path.
 struct Extra {
-    /// Source that was admitted last.
+    /// Last admitted source.
     admitted: Option<Endpoint>,
     reassembly: Option<Reassembly>,
     ping_sent_us: u64,
 }
 
 impl Session {
-    /// One that goes on from a state.
+    /// Continues from the state of an earlier worker.
     pub fn new(
         settings: &Settings,
         classic: &Classic,
@@ -94,7 +94,7 @@ impl Session {
             path.received_us = Some(now_us);
         }
         let (codec, scratch, password) = (&self.codec, &mut self.scratch, self.password.as_ref());
-        // What leaves by the kernel's choice of our address is not answered.
+        // The peer does not answer datagrams whose source address the kernel chose.
         let unanswered = !path.estimate.serves(self.ticks.now());
         let (mut implausible, mut short, mut unwritten) = (0, 0, 0);
         batch.filter_map(|source, buffer, length| {
@@ -108,7 +108,7 @@ impl Session {
             if unanswered && let (Remote::Fixed(_), Some(source)) = (&path.remote, source) {
                 path.remote.is_at(source);
             }
-            // Whoever was admitted last need not be looked at again, unless he tells a password.
+            // The last admitted source is not checked again, unless it sends a password.
             if source.is_none() || source != path.wire.admitted || kind == Kind::Password {
                 if !password::admits(&mut path.remote, password, source, decoded) {
                     counts.rx_dropped_foreign.add(1);
@@ -116,10 +116,10 @@ impl Session {
                 }
                 path.wire.admitted = source;
             }
-            // Counted and no more: what comes is given away as it comes.
+            // Counted only: implausible frames are still delivered.
             implausible += u64::from(match kind {
                 Kind::Frame => !is_plausible(decoded),
-                // The trailer of a peer that compresses, while we do not.
+                // Extra byte of a peer that compresses while this end does not.
                 Kind::Ping | Kind::Pong => length == PING.len() + 1,
                 Kind::Password => false,
             });
@@ -147,7 +147,7 @@ impl Session {
         self.paths.update_route();
     }
 
-    /// See [`crate::wire::Session::on_time`]: one pass of the keepalive, in the original's order.
+    /// See [`crate::wire::Session::on_time`]. One pass of the keepalive, in the order of the original.
     pub fn on_time(&mut self, now_us: u64, counters: &Counters, out: &mut Outbox) {
         if !self.ticks.begin(now_us) {
             return;
@@ -161,7 +161,7 @@ impl Session {
         self.paths.update_route();
     }
 
-    /// Who has a fixed address is told our password; who is behind NAT must tell us his.
+    /// Sends the password to peers with fixed addresses. A peer behind NAT must send its own password.
     fn say_password(&mut self, counters: &Counters, out: &mut Outbox) {
         let Some(secret) = &self.messages.password else { return };
         for (number, (path, counts)) in self.paths.all.iter().zip(&counters.paths).enumerate() {
@@ -182,24 +182,24 @@ impl Session {
         }
     }
 
-    /// When the next tick is due.
+    /// Time of the next tick, in microseconds.
     pub fn due_us(&self) -> u64 {
         self.ticks.due_us()
     }
 
-    /// Whether its last tick is over.
+    /// Whether the last tick is over.
     pub fn is_over(&self) -> bool {
         self.ticks.is_over()
     }
 
-    /// Where frames go now.
+    /// Current route.
     pub fn route(&self) -> &Route {
         self.paths.route()
     }
 
     /// See [`crate::wire::Session::report`].
     pub fn report(&mut self, now_us: u64) -> State {
-        // An answer that has come since the tick counts: nobody sees a round trip on a path that connects.
+        // Counts a PONG since the last tick as well: no report shows a round trip time on a path that is still connecting.
         self.paths.judge(self.ticks.now());
         State {
             tick: self.ticks.now(),
@@ -211,10 +211,10 @@ impl Session {
     }
 }
 
-/// A datagram that is none of this wire.
+/// Error: the datagram does not belong to this wire.
 struct Invalid;
 
-/// Joins and decodes the datagram in `buffer[..length]` in place; `None` when it waits for its other half.
+/// Reassembles and decodes the datagram in `buffer[..length]` in place. `None` if it waits for its other half.
 fn decode(
     reassembly: Option<&mut Reassembly>,
     codec: &Codec,
@@ -232,7 +232,7 @@ fn decode(
     codec.open(buffer, length, scratch).map(Some).ok_or(Invalid)
 }
 
-/// Puts a control message into the outbox, in pieces where it is long; false where it does not leave.
+/// Adds a control message to the outbox, as fragments if it is long. False if it does not leave.
 fn say(
     splitter: Option<&Splitter>,
     path: usize,

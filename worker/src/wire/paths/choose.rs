@@ -25,11 +25,11 @@ mod tests {
     #[test]
     fn the_active_path() {
         for (paths, now, before, expected) in [
-            (&[Connecting, Up][..], 5, 0, 0), // the first has its time
+            (&[Connecting, Up][..], 5, 0, 0), // the first path gets its time
             (&[Connecting, Up], 6, 0, 1),
             (&[Down, Up], 9, 0, 1),
             (&[Up, Up], 9, 1, 0),     // return
-            (&[Down, Down], 9, 0, 0), // never to a path that does not answer
+            (&[Down, Down], 9, 0, 0), // never switch to a path that does not answer
             (&[Down, Connecting], 9, 0, 0),
             (&[Down, Down], 9, 1, 1),
             (&[Down], 9, 0, 0),

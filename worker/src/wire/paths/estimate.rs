@@ -1,5 +1,5 @@
-//! Estimate of a path from pings and their answers. A ping leaves each interval, in ticks of about a second; a pong sets the tick of
-//! the last answer.
+//! Estimate of a path from pings and pongs. A ping leaves each interval, in ticks of about a second. A pong sets the tick of the
+//! last answer.
 
 use privsep::ipc::{PathHealth, PathReport};
 
@@ -7,9 +7,9 @@ use privsep::ipc::{PathHealth, PathReport};
 pub const DOWN_AFTER: u64 = 5;
 /// An answer younger than this many ticks brings a path up.
 const UP_WITHIN: u64 = 4;
-/// Intervals since the last pong in which the kernel's choice of our address serves.
+/// Intervals since the last pong during which the kernel may choose the local address.
 pub const SERVES: u64 = 2;
-/// Intervals since the last pong in which the peer counts as one that answers.
+/// Intervals since the last pong during which the peer counts as answering.
 const ANSWERS: u64 = 5;
 
 /// Estimate of one path.
@@ -17,24 +17,24 @@ pub struct Estimate {
     health: PathHealth,
     /// Tick in which the last pong came; 0 before the first.
     last_pong: u64,
-    /// From a ping to its pong; 0 before the first.
+    /// Round trip time in microseconds; 0 before the first pong.
     rtt_us: u64,
     /// Ticks from one ping to the next.
     interval: u64,
 }
 
 impl Estimate {
-    /// Goes on from the report of an earlier worker. A ping leaves every `interval` ticks.
+    /// Continues from the report of an earlier worker. A ping leaves every `interval` ticks.
     pub fn new(report: &PathReport, interval: u64) -> Self {
         Self { health: report.health, last_pong: report.last_pong, rtt_us: report.rtt_us, interval }
     }
 
-    /// Takes note of a pong at this tick, to a ping that left so many microseconds before.
+    /// Records a pong at this tick, and the round trip time in microseconds.
     pub fn answered(&mut self, tick: u64, rtt_us: u64) {
         (self.last_pong, self.rtt_us) = (tick, rtt_us.max(1));
     }
 
-    /// Judges the health at tick `now`.
+    /// Updates the health at tick `now`.
     pub fn judge(&mut self, now: u64) {
         self.health = match self.health {
             PathHealth::Connecting | PathHealth::Down if self.last_pong > 0 && now < self.last_pong + UP_WITHIN => {
@@ -45,22 +45,22 @@ impl Estimate {
         };
     }
 
-    /// Health when it was judged last.
+    /// Last computed health.
     pub fn health(&self) -> PathHealth {
         self.health
     }
 
-    /// Whether the last pong is so recent that the kernel's choice of our address serves.
+    /// Whether the last pong is recent enough for the kernel to choose the local address.
     pub fn serves(&self, tick: u64) -> bool {
         tick <= self.last_pong.saturating_add(SERVES * self.interval)
     }
 
-    /// Whether the peer answers.
+    /// Whether the peer is answering.
     pub fn answers(&self, tick: u64) -> bool {
         self.last_pong > 0 && tick <= self.last_pong + ANSWERS * self.interval
     }
 
-    /// Ticks from one ping to the next.
+    /// Ping interval in ticks.
     pub fn interval(&self) -> u64 {
         self.interval
     }
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
     use PathHealth::{Connecting, Down, Up};
 
-    /// Health at tick `now` of a path that had this health, and whose last pong came in tick `last_pong`.
+    /// Health at tick `now` of a path with this health, whose last pong arrived in tick `last_pong`.
     fn next(health: PathHealth, now: u64, last_pong: u64, interval: u64) -> PathHealth {
         let mut estimate = Estimate { health, last_pong, rtt_us: 0, interval };
         estimate.judge(now);

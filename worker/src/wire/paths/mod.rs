@@ -1,8 +1,8 @@
-//! Paths of a tunnel, for every wire: where the peer is by each, whether it answers, and by which path frames leave. Pure: ticks
-//! and times come in as values.
+//! Paths of a tunnel, for every wire: the peer's address on each path, whether the peer answers, and the path that frames leave by.
+//! Pure code: ticks and times are arguments.
 //!
-//! [`remote`] is the address of the peer, fixed or learned; [`estimate`] tells from pings and their answers whether a path is up;
-//! [`choose`] takes the path that frames leave by. [`Path`] joins them for one path, and [`Paths`] for a session.
+//! [`remote`] is the address of the peer, fixed or learned. [`estimate`] tells from pings and pongs whether a path is up.
+//! [`choose`] selects the path that frames leave by. [`Path`] combines them for one path, [`Paths`] for a session.
 
 pub mod choose;
 pub mod estimate;
@@ -15,7 +15,7 @@ use super::route::Route;
 use crate::endpoint::Target;
 pub use path::Path;
 
-/// Paths of a session, the preferred one first, and the route that follows from them. `W` is what a wire keeps for each path.
+/// Paths of a session, the preferred one first, and their route. `W` is the state of the wire for each path.
 pub struct Paths<W> {
     /// The paths.
     pub all: Vec<Path<W>>,
@@ -23,21 +23,21 @@ pub struct Paths<W> {
 }
 
 impl<W> Paths<W> {
-    /// Paths of which frames leave by number `active` at first.
+    /// Makes paths, of which number `active` is the first active one.
     pub fn new(all: Vec<Path<W>>, active: usize) -> Self {
         let active = active.min(all.len().saturating_sub(1));
         let egress = all.iter().map(Path::egress).collect();
         Self { all, route: Route { active, egress, sending: None } }
     }
 
-    /// Judges the health of every path at this tick, and chooses the path that frames leave by.
+    /// Updates the health of every path at this tick, and chooses the active path.
     pub fn judge(&mut self, tick: u64) {
         self.all.iter_mut().for_each(|path| path.estimate.judge(tick));
         let health: fn(&Path<W>) -> PathHealth = |path| path.estimate.health();
         self.route.active = choose::active(self.all.iter().map(health), tick, self.route.active);
     }
 
-    /// Takes the egress of every path over into the route.
+    /// Copies the egress of every path into the route.
     pub fn update_route(&mut self) {
         self.route.egress.iter_mut().zip(&self.all).for_each(|(egress, path)| *egress = path.egress());
     }
@@ -52,12 +52,12 @@ impl<W> Paths<W> {
         &mut self.route
     }
 
-    /// Whether the peer answers by any path.
+    /// Whether the peer is answering on any path.
     pub fn answer(&self, tick: u64) -> bool {
         self.all.iter().any(|path| path.estimate.answers(tick))
     }
 
-    /// Whether the address of the peer is known by any path.
+    /// Whether the peer's address is known on any path.
     pub fn lead_somewhere(&self) -> bool {
         self.all.iter().any(|path| path.remote.target() != Target::Unknown)
     }
@@ -67,7 +67,7 @@ impl<W> Paths<W> {
         u8::try_from(self.route.active).unwrap_or(u8::MAX)
     }
 
-    /// Reports of all paths, each with what `add` puts into it.
+    /// Reports of all paths; `add` completes each one.
     pub fn reports(&self, now_us: u64, add: impl Fn(&W, &mut PathReport)) -> Vec<PathReport> {
         let report = |path: &Path<W>| {
             let mut report = path.report(now_us);

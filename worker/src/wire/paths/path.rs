@@ -8,25 +8,25 @@ use crate::endpoint::{Endpoint, Target};
 use crate::wire::route::Egress;
 use crate::wire::ticks::TICK_US;
 
-/// Ping intervals without a datagram of the peer after which our address that it asked is forgotten.
+/// Ping intervals without a datagram of the peer after which the local address is forgotten.
 pub const QUIET: u64 = 3;
 
-/// One path. `W` is what the wire keeps for it.
+/// One path. `W` is the state of the wire for the path.
 pub struct Path<W> {
     /// Address of the peer.
     pub remote: Remote,
-    /// Whether the peer answers.
+    /// Estimate from pings and pongs.
     pub estimate: Estimate,
-    /// When the last datagram of the peer came.
+    /// Time of the peer's last datagram, in microseconds.
     pub received_us: Option<u64>,
     /// Longest datagram in bytes that leaves by the path.
     pub datagram: usize,
-    /// State that only the wire knows.
+    /// State of the wire.
     pub wire: W,
 }
 
 impl<W> Path<W> {
-    /// Goes on from the report of an earlier worker. A ping leaves every `interval` ticks.
+    /// Continues from the report of an earlier worker. A ping leaves every `interval` ticks.
     pub fn new(remote: &privsep::ipc::Remote, report: &PathReport, interval: u64, datagram: usize, wire: W) -> Self {
         Self {
             remote: Remote::new(remote, report.learned, report.local),
@@ -37,12 +37,12 @@ impl<W> Path<W> {
         }
     }
 
-    /// Where datagrams of this path go, and how long they may be.
+    /// Destination and longest datagram of this path.
     pub fn egress(&self) -> Egress {
         Egress { target: self.remote.target(), datagram: self.datagram }
     }
 
-    /// Target of an answer to a datagram from this source; `None` where no answer may leave.
+    /// Target of an answer to a datagram from this source; `None` if no answer may leave.
     pub fn answer_to(&self, source: Option<Endpoint>) -> Option<Target> {
         match &self.remote {
             Remote::Fixed(place) => {
@@ -53,8 +53,8 @@ impl<W> Path<W> {
         }
     }
 
-    /// Whether this source is where the peer is. A fixed peer may ask any address of ours, as long as it answers what leaves by the
-    /// kernel's choice.
+    /// Whether this source is the current place of the peer. A fixed peer may use any local address, as long as it answers
+    /// datagrams whose source address the kernel chose.
     pub fn is_from_peer(&self, source: Option<Endpoint>, tick: u64) -> bool {
         match &self.remote {
             Remote::Fixed(place) => source.is_none_or(|source| {
@@ -65,7 +65,7 @@ impl<W> Path<W> {
         }
     }
 
-    /// Forgets our address that a fixed peer asked, when the peer has been quiet; and the address of a learned peer that is gone.
+    /// Forgets the local address if a fixed peer has been silent, and the address of a learned peer that is gone.
     pub fn on_tick(&mut self, now_us: u64, is_gone: bool) {
         if now_us >= self.received_us.unwrap_or(0) + QUIET * self.estimate.interval() * TICK_US {
             self.remote.is_quiet();
@@ -75,7 +75,7 @@ impl<W> Path<W> {
         }
     }
 
-    /// Report of what is the same for every wire.
+    /// Report of the fields that every wire has.
     pub fn report(&self, now_us: u64) -> PathReport {
         let mut report = PathReport {
             learned: self.remote.learned(),

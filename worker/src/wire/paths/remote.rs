@@ -1,4 +1,4 @@
-//! Remote of a path: a fixed address, or one that is learned from datagrams that arrive (a peer behind NAT).
+//! Remote of a path: a fixed address, or one that is learned from received datagrams (a peer behind NAT).
 
 use std::net::IpAddr;
 
@@ -6,15 +6,15 @@ use privsep::ipc::Address;
 
 use crate::endpoint::{Endpoint, Target};
 
-/// The remote of a path.
+/// Remote of a path.
 pub enum Remote {
-    /// The kernel drops datagrams of others.
+    /// Fixed address; the kernel drops datagrams of other senders.
     Fixed(Endpoint),
-    /// Learned within limits.
+    /// Address learned within limits.
     Learned(Learned),
 }
 
-/// An address that is learned.
+/// Learned address.
 pub struct Learned {
     /// Only this address is learned.
     pub address: Option<IpAddr>,
@@ -24,13 +24,14 @@ pub struct Learned {
 }
 
 impl Remote {
-    /// From what the supervisor says, and what an earlier worker had learned: the peer's address, and ours that it asked.
+    /// Takes the remote of the supervisor, and the addresses that an earlier worker had learned: the peer's, and the local one that
+    /// the peer used.
     pub fn new(remote: &privsep::ipc::Remote, learned: Option<Address>, local: Option<IpAddr>) -> Self {
         match *remote {
             privsep::ipc::Remote::Fixed(Address(remote)) => Self::Fixed(Endpoint { remote, local }),
             privsep::ipc::Remote::Learned { address, port } => {
                 let mut remote = Learned { address, port, current: None };
-                // It comes from an earlier worker, so it is held to the limits like any other.
+                // The report of an earlier worker is not trusted, so the limits apply.
                 if let Some(Address(learned)) = learned {
                     remote.learn(Endpoint { remote: learned, local });
                 }
@@ -39,12 +40,12 @@ impl Remote {
         }
     }
 
-    /// Whether it is learned.
+    /// Whether the address is learned.
     pub fn is_learned(&self) -> bool {
         matches!(self, Self::Learned(_))
     }
 
-    /// Where to send now.
+    /// Current target.
     pub fn target(&self) -> Target {
         match self {
             Self::Fixed(place) => Target::Fixed(*place),
@@ -52,7 +53,7 @@ impl Remote {
         }
     }
 
-    /// The address that has been learned.
+    /// Learned address of the peer.
     pub fn learned(&self) -> Option<Address> {
         match self {
             Self::Fixed(_) => None,
@@ -60,7 +61,7 @@ impl Remote {
         }
     }
 
-    /// Our address that the peer asks, where that is known.
+    /// Local address that the peer uses, if known.
     pub fn local(&self) -> Option<IpAddr> {
         match self {
             Self::Fixed(place) => place.local,
@@ -68,7 +69,7 @@ impl Remote {
         }
     }
 
-    /// The peer is at this place, if that is within the limits.
+    /// Records that the peer is at this place, if the limits allow it.
     pub fn is_at(&mut self, source: Endpoint) {
         match self {
             Self::Fixed(place) => place.local = source.local,
@@ -78,14 +79,14 @@ impl Remote {
         }
     }
 
-    /// Nothing of the peer has come for long: a fixed one may hear another address of ours, such as the kernel's choice.
+    /// Reacts to a silent peer: a fixed peer may answer another local address, such as the kernel's choice.
     pub fn is_quiet(&mut self) {
         if let Self::Fixed(place) = self {
             place.local = None;
         }
     }
 
-    /// Nothing of the peer has come for so long that a learned address may be another host's.
+    /// Reacts to a peer that has been silent for so long that a learned address may belong to another host.
     pub fn is_gone(&mut self) {
         if let Self::Learned(learned) = self {
             learned.current = None;
@@ -94,7 +95,7 @@ impl Remote {
 }
 
 impl Learned {
-    /// The learned place.
+    /// Learned place.
     pub fn get(&self) -> Option<Endpoint> {
         self.current
     }
@@ -105,7 +106,7 @@ impl Learned {
         self.address.is_none_or(|address| address == source.ip()) && self.port.is_none_or(|port| port == source.port())
     }
 
-    /// Learns `source`, the last one wins; false when it is outside the limits.
+    /// Learns `source`, replacing an earlier one. False if the source is outside the limits.
     pub fn learn(&mut self, source: Endpoint) -> bool {
         let right = self.admits(source);
         if right {

@@ -1,4 +1,4 @@
-//! What is sealed in a datagram: a frame, a bundle of them, a piece of one, a ping or a pong, a probe or its answer. Ranges are in
+//! Content of a datagram of data: a frame, a bundle of frames, a fragment, a ping or a pong, a probe or its answer. Ranges are in
 //! bytes of the content.
 
 use std::ops::Range;
@@ -8,21 +8,21 @@ use crate::frame;
 use crate::frame::offload::superframe::Checksum;
 use crate::frame::offload::travels;
 
-/// Bytes in front of a frame.
+/// Bytes before a frame.
 pub const FRAME_HEADER: usize = 4;
-/// Bytes in front of the frames of a bundle.
+/// Bytes before the frames of a bundle.
 pub const BUNDLE_HEADER: usize = 4;
-/// Bytes in front of each frame of a bundle, its own header included.
+/// Bytes before each frame of a bundle, the frame's own header included.
 pub const ITEM_HEADER: usize = 2 + FRAME_HEADER;
-/// Bytes in front of a piece.
+/// Bytes before a fragment.
 pub const FRAGMENT_HEADER: usize = 12;
-/// Pieces of a frame.
+/// Number of fragments of a frame.
 pub const PIECES: std::ops::RangeInclusive<usize> = 2..=16;
-/// Least length of all pieces but the last.
+/// Shortest fragment in bytes, except for the last one.
 pub const PIECE: usize = 64;
 /// Longest content of kind 0.
 pub const WHOLE: usize = FRAME_HEADER + MAX_FRAME;
-/// Length of the shortest probe, and of the answer to one.
+/// Length of the shortest probe, and of the answer to a probe.
 pub const PROBED: usize = 12;
 /// Length of a ping or a pong.
 pub const PINGED: usize = 20;
@@ -35,72 +35,72 @@ const PONG: u8 = 4;
 const PROBE: u8 = 5;
 const ARRIVED: u8 = 7;
 
-/// A content that is well formed.
+/// Well-formed content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content<'a> {
     /// One frame.
     Frame(Frame),
-    /// Several small ones.
+    /// Several small frames.
     Bundle(Bundle<'a>),
-    /// A piece of one.
+    /// A fragment of a frame.
     Fragment(Fragment),
-    /// With its token.
+    /// Ping with its token.
     Ping([u8; 8]),
-    /// With the token of the ping.
+    /// Pong with the token of the ping.
     Pong([u8; 8]),
-    /// With its token, the size of the datagram, and padding, which says nothing.
+    /// Probe with its token, the size of the datagram, and padding without meaning.
     Probe([u8; 8], u16),
-    /// With token and size of the probe.
+    /// Answer with token and size of the probe.
     Arrived([u8; 8], u16),
-    /// Of a kind that is not known: it says nothing.
+    /// Content of an unknown kind, which is ignored.
     Unknown,
 }
 
-/// How many datagrams of data have passed by a path, as the sender of a ping or pong counts, modulo 2^32.
+/// Number of data datagrams on a path, as counted by the sender of a ping or pong, modulo 2^32.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DatagramCounts {
-    /// It has opened.
+    /// Opened by that sender.
     pub opened: u32,
-    /// It has sent.
+    /// Sent by that sender.
     pub sent: u32,
 }
 
-/// A frame, and what is still to be done to it.
+/// A frame, and its checksum if that is partial.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// Its bytes.
+    /// Range of the frame's bytes.
     pub range: Range<usize>,
-    /// The checksum that is to be completed.
+    /// Checksum still to be completed.
     pub checksum: Option<Checksum>,
 }
 
-/// Frames that are well formed.
+/// Well-formed frames.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bundle<'a>(&'a [u8]);
 
-/// A piece of a content of kind 0.
+/// Fragment of a content of kind 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fragment {
-    /// Which it is, from zero.
+    /// Number of the fragment, from zero.
     pub number: usize,
-    /// Length of all pieces but the last.
+    /// Length in bytes of all fragments but the last.
     pub each: usize,
-    /// Length of what they are pieces of.
+    /// Length in bytes of the whole content.
     pub whole: usize,
-    /// Which frame it is of.
+    /// Identification of the frame.
     pub identification: u32,
-    /// Its bytes.
+    /// Range of the fragment's bytes.
     pub range: Range<usize>,
 }
 
 impl Fragment {
-    /// How many pieces there are.
+    /// Number of fragments of the content.
     pub fn count(&self) -> usize {
         self.whole.div_ceil(self.each)
     }
 }
 
-/// Reads a content; `None` for one that breaks the rules of its kind.
+/// Parses a content; `None` if it breaks the rules of its kind.
 pub fn parse(content: &[u8]) -> Option<Content<'_>> {
     match content {
         [FRAME, ..] => frame(content).map(Content::Frame),
@@ -128,12 +128,12 @@ pub fn parse(content: &[u8]) -> Option<Content<'_>> {
     }
 }
 
-/// The token of a ping or a pong. What its sender has counted is not used yet.
+/// Token of a ping or a pong. The counts of its sender are not used yet.
 fn pinged(rest: &[u8]) -> Option<[u8; 8]> {
     rest.first_chunk::<{ PINGED - 4 }>().and_then(|rest| rest.first_chunk()).copied()
 }
 
-/// Reads a content of kind 0.
+/// Parses a content of kind 0.
 pub fn frame(content: &[u8]) -> Option<Frame> {
     let ([FRAME, offset, start @ ..], bytes) = content.split_first_chunk::<FRAME_HEADER>()? else { return None };
     if !(frame::HEADER..=MAX_FRAME).contains(&bytes.len()) {
@@ -169,7 +169,7 @@ fn fragment(content: &[u8]) -> Option<Fragment> {
 }
 
 impl Bundle<'_> {
-    /// The frames in it, in order.
+    /// Frames of the bundle, in order.
     pub fn frames(&self) -> impl Iterator<Item = Frame> {
         let mut at = BUNDLE_HEADER;
         std::iter::from_fn(move || {
@@ -179,7 +179,7 @@ impl Bundle<'_> {
         })
     }
 
-    /// The frame whose length is at `at`.
+    /// Frame whose length field is at `at`.
     fn item(&self, at: usize) -> Option<Frame> {
         let (length, rest) = self.0.get(at..)?.split_first_chunk()?;
         let found = frame(rest.get(..u16::from_be_bytes(*length).into())?)?;
@@ -188,37 +188,37 @@ impl Bundle<'_> {
     }
 }
 
-/// What stands in front of a frame. The checksum is one that [`travels`].
+/// Header of a frame. The checksum is one that [`travels`].
 pub fn frame_header(checksum: Option<Checksum>) -> [u8; FRAME_HEADER] {
     let Some(Checksum { start, offset }) = checksum else { return [FRAME, 0, 0, 0] };
     let [high, low] = start.to_be_bytes();
     [FRAME, offset.to_be_bytes()[1], high, low]
 }
 
-/// What stands in front of a bundle.
+/// Header of a bundle.
 pub fn bundle_header() -> [u8; BUNDLE_HEADER] {
     [BUNDLE, 0, 0, 0]
 }
 
-/// What stands in front of a frame of `length` bytes in a bundle.
+/// Header of a frame of `length` bytes in a bundle.
 pub fn item_header(length: usize, checksum: Option<Checksum>) -> [u8; ITEM_HEADER] {
     let [high, low] = short(length + FRAME_HEADER);
     let [kind, offset, start, end] = frame_header(checksum);
     [high, low, kind, offset, start, end]
 }
 
-/// What stands in front of a piece.
+/// Header of a fragment.
 pub fn fragment_header(number: usize, each: usize, whole: usize, identification: u32) -> [u8; FRAGMENT_HEADER] {
     let ([e0, e1], [w0, w1], [i0, i1, i2, i3]) = (short(each), short(whole), identification.to_be_bytes());
     [FRAGMENT, short(number)[1], e0, e1, w0, w1, 0, 0, i0, i1, i2, i3]
 }
 
-/// A ping.
+/// Content of a ping.
 pub fn ping(token: [u8; 8], passed: DatagramCounts) -> [u8; PINGED] {
     with_passed(PING, token, passed)
 }
 
-/// A pong.
+/// Content of a pong.
 pub fn pong(token: [u8; 8], passed: DatagramCounts) -> [u8; PINGED] {
     with_passed(PONG, token, passed)
 }
@@ -232,12 +232,12 @@ fn with_passed(kind: u8, token: [u8; 8], passed: DatagramCounts) -> [u8; PINGED]
     content
 }
 
-/// A probe in a datagram of `size` bytes, without its padding.
+/// Content of a probe in a datagram of `size` bytes, without its padding.
 pub fn probe(token: [u8; 8], size: u16) -> [u8; PROBED] {
     with_size(PROBE, token, size)
 }
 
-/// The answer to a probe.
+/// Content of the answer to a probe.
 pub fn arrived(token: [u8; 8], size: u16) -> [u8; PROBED] {
     with_size(ARRIVED, token, size)
 }
@@ -250,7 +250,7 @@ fn with_size(kind: u8, token: [u8; 8], size: u16) -> [u8; PROBED] {
     content
 }
 
-/// A length that is known to fit.
+/// Encodes a length that is known to fit.
 fn short(length: usize) -> [u8; 2] {
     u16::try_from(length).unwrap_or(u16::MAX).to_be_bytes()
 }
@@ -266,7 +266,7 @@ mod tests {
         Some(Checksum { start, offset })
     }
 
-    /// Bytes that begin so, and are that many.
+    /// Bytes of this length with this beginning.
     fn bytes(begin: &[u8], length: usize) -> Vec<u8> {
         let mut bytes = begin.to_vec();
         bytes.resize(length, 7);
@@ -344,7 +344,7 @@ mod tests {
         let Some(Content::Bundle(bundle)) = parse(&content) else { panic!() };
         let expected = [Frame { range: 10..70, checksum: checksum(34, 16) }, Frame { range: 76..90, checksum: None }];
         assert!(bundle.frames().eq(expected));
-        // Cut, longer, of one frame or none, or with any lie in a length or a zero.
+        // Truncated, extended, a bundle of fewer than two frames, or any wrong length or nonzero reserved byte.
         assert!((0..content.len()).all(|length| parse(&content[..length]).is_none()));
         assert_eq!(parse(&[&content[..], &[0]].concat()), None);
         assert_eq!(parse(&[&bundle_header()[..], &first].concat()), None);
@@ -353,11 +353,11 @@ mod tests {
             for bit in 0..8 {
                 let mut other = content.clone();
                 other[at] ^= 1 << bit;
-                // Of another kind it is a frame, a ping, a probe, or of a kind that is not known.
+                // With another kind the bytes are a frame, a ping, a probe, or of an unknown kind.
                 assert_eq!(parse(&other).is_some(), at == 0, "byte {at}");
             }
         }
-        // No bundle or fragment in one.
+        // A bundle contains neither a bundle nor a fragment.
         let mut other = content.clone();
         other[6] = 1;
         assert_eq!(parse(&other), None);
@@ -381,7 +381,7 @@ mod tests {
             (1, 1000, 2000, 1000, true),
             (2, 1000, 2000, 0, false),
             (1, 1000, 1001, 1, true),
-            (0, 1000, 1000, 1000, false), // one piece
+            (0, 1000, 1000, 1000, false), // one fragment
             (0, 64, 1024, 64, true),
             (15, 64, 1024, 64, true),
             (16, 64, 1025, 1, false), // seventeen

@@ -1,4 +1,4 @@
-//! What seals and opens the datagrams of a session: the header, the nonce, the tag and the replay window.
+//! Sealing and opening of a session's datagrams: the header, the nonce, the tag and the replay window.
 
 use std::fmt;
 use std::ops::Range;
@@ -9,21 +9,21 @@ use ring::aead::{AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, No
 use super::window::Window;
 use super::{CipherKind, Keys};
 
-/// First byte of a datagram of data.
+/// First byte of a data datagram.
 pub const DATA: u8 = 5;
 /// Length of the header in bytes.
 pub const HEADER: usize = 16;
 /// Length of the tag in bytes.
 pub const TAG: usize = 16;
-/// Queues of a session, each with counters of its own.
+/// Queues of a session, each with its own counter.
 pub const QUEUES: usize = 4;
-/// Datagrams of a queue after which a session is to be replaced.
+/// Datagrams of a queue after which the session must be replaced.
 pub const REKEY: u64 = 1 << 29;
-/// Datagrams of a queue after which it sends no more.
+/// Datagrams of a queue after which the queue stops sending.
 pub const STOP: u64 = 1 << 30;
 
-/// Seals what this end sends by one session. Shared by all that send: each queue counts for itself, whoever uses it, so that no
-/// nonce comes twice as long as there is one of these for a key.
+/// Seals the datagrams that this end sends in one session. All senders share it, and each queue has its own counter. No nonce
+/// repeats as long as a key has only one `Sending`.
 pub struct Sending {
     their_index: u32,
     key: LessSafeKey,
@@ -39,7 +39,7 @@ impl fmt::Debug for Sending {
     }
 }
 
-/// It is the same only as itself: keys are not compared.
+/// Equal only to itself: keys are not compared.
 impl PartialEq for Sending {
     fn eq(&self, other: &Self) -> bool {
         std::ptr::eq(self, other)
@@ -48,12 +48,12 @@ impl PartialEq for Sending {
 
 impl Eq for Sending {}
 
-/// A queue has sent as many datagrams as it may.
+/// Error: a queue has sent as many datagrams as it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spent;
 
 impl Sending {
-    /// Made once for these keys: another one would count from zero again.
+    /// Makes the only `Sending` of these keys: a second one would count from zero again.
     pub fn new(keys: &Keys) -> Self {
         let used = [const { AtomicU64::new(0) }; QUEUES];
         Self { their_index: keys.their_index, key: key(keys.cipher, &keys.sending), used }
@@ -61,24 +61,24 @@ impl Sending {
 
     /// Datagrams that a queue has sent.
     ///
-    /// # Panics
+    /// Panics if the queue does not exist.
     /// When there is no such queue.
     pub fn used(&self, queue: u8) -> u64 {
         self.used[usize::from(queue)].load(Relaxed)
     }
 
-    /// Whether a queue has sent so many that the session is to be replaced.
+    /// Whether a queue has sent so many datagrams that the session must be replaced.
     pub fn is_worn(&self) -> bool {
         self.used.iter().any(|used| used.load(Relaxed) >= REKEY)
     }
 
-    /// Makes `datagram` one, in place: it has its content behind [`HEADER`] bytes and before [`TAG`] bytes of any value.
+    /// Seals `datagram` in place. The content lies between [`HEADER`] bytes and [`TAG`] bytes of any value.
     ///
     /// # Errors
-    /// When the queue may send no more; the datagram is then as it was.
+    /// Fails if the queue may send no more. The datagram is then unchanged.
     ///
     /// # Panics
-    /// When there is no such queue, or no room for header and tag.
+    /// Panics if the queue does not exist, or if header and tag do not fit.
     pub fn seal(&self, queue: u8, datagram: &mut [u8]) -> Result<(), Spent> {
         let used = &self.used[usize::from(queue)];
         if used.load(Relaxed) >= STOP {
@@ -90,33 +90,33 @@ impl Sending {
         header[..4].copy_from_slice(&[DATA, queue, 0, 0]);
         header[4..8].copy_from_slice(&self.their_index.to_be_bytes());
         header[8..].copy_from_slice(&counter.to_be_bytes());
-        // Fails for what is longer than 2^36 bytes.
+        // Fails only for more than 2^36 bytes.
         let made = self.key.seal_in_place_separate_tag(nonce(queue, counter), Aad::from(&*header), content);
         tag.copy_from_slice(made.map_err(|_| Spent)?.as_ref());
         Ok(())
     }
 }
 
-/// Why a datagram was not opened.
+/// Reason why a datagram was not opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dropped {
-    /// It is none of this session, by its length or its header.
+    /// Length or header do not belong to this session.
     Malformed,
-    /// Its counter has been seen, or is too old.
+    /// The counter was seen before, or is too old.
     Replay,
-    /// Its tag is wrong.
+    /// The tag is wrong.
     Forged,
 }
 
-/// Opens what the other end sends by one session.
+/// Opens the datagrams that the peer sends in one session.
 pub struct Opening {
     our_index: u32,
-    /// In the heap, which is wiped: ring does not wipe its keys, and what moves leaves copies.
+    /// On the heap, where freed memory is wiped: ring does not wipe its keys, and a moved value leaves copies.
     key: Box<LessSafeKey>,
     windows: Box<[Window; QUEUES]>,
 }
 
-/// The receiver index of a datagram of data.
+/// Receiver index of a data datagram.
 pub fn receiver(datagram: &[u8]) -> Option<u32> {
     match datagram {
         [DATA, _, _, _, a, b, c, d, ..] => Some(u32::from_be_bytes([*a, *b, *c, *d])),
@@ -125,20 +125,20 @@ pub fn receiver(datagram: &[u8]) -> Option<u32> {
 }
 
 impl Opening {
-    /// With windows that are empty.
+    /// Makes it with empty replay windows.
     pub fn new(keys: &Keys) -> Self {
         let (our_index, key) = (keys.our_index, Box::new(key(keys.cipher, &keys.receiving)));
         Self { our_index, key, windows: Box::default() }
     }
 
-    /// Opens the datagram in `buffer[..length]` in place and returns where in it the content is. What is not opened but looked
-    /// like it has no value any more.
+    /// Opens the datagram in `buffer[..length]` in place and returns the range of the content. A datagram that fails authentication
+    /// has its bytes overwritten.
     ///
     /// # Errors
-    /// What is to be dropped.
+    /// Reason to drop the datagram.
     ///
     /// # Panics
-    /// When `buffer` is shorter.
+    /// Panics if `buffer` is shorter than `length`.
     pub fn open(&mut self, buffer: &mut [u8], length: usize) -> Result<Range<usize>, Dropped> {
         let (header, rest) = buffer[..length].split_first_chunk_mut::<HEADER>().ok_or(Dropped::Malformed)?;
         let [DATA, queue, 0, 0, index @ .., _, _, _, _, _, _, _, _] = &*header else { return Err(Dropped::Malformed) };
@@ -158,7 +158,7 @@ impl Opening {
     }
 }
 
-/// The queue as 4 bytes and the counter.
+/// Nonce: the queue as 4 bytes, then the counter.
 fn nonce(queue: u8, counter: u64) -> Nonce {
     let mut nonce = [0; 12];
     nonce[3] = queue;
@@ -171,7 +171,7 @@ fn key(cipher: CipherKind, bytes: &[u8; 32]) -> LessSafeKey {
         CipherKind::ChaCha20Poly1305 => &CHACHA20_POLY1305,
         CipherKind::Aes256Gcm => &AES_256_GCM,
     };
-    // Both take keys of 32 bytes, and nothing else can be wrong with one.
+    // Both ciphers take keys of 32 bytes, and no other property of a key can be wrong.
     LessSafeKey::new(UnboundKey::new(algorithm, bytes).expect("a key of the cipher's length"))
 }
 
@@ -185,7 +185,7 @@ pub(crate) mod tests {
 
     pub const CIPHERS: [CipherKind; 2] = [CipherKind::ChaCha20Poly1305, CipherKind::Aes256Gcm];
 
-    /// What one end sends by, and the other opens with.
+    /// Sender of one end, and the opener of its peer.
     pub fn pair(cipher: CipherKind) -> (Sending, Opening) {
         let ours =
             Keys { sending: [1; 32], receiving: [2; 32], cipher, our_index: 0x0102_0304, their_index: 0xa0b0_c0d0 };
@@ -199,12 +199,12 @@ pub(crate) mod tests {
         (Sending::new(&ours), Opening::new(&theirs))
     }
 
-    /// As if a queue had sent so many datagrams.
+    /// Sets the counter of a queue.
     pub fn spend(sending: &Sending, queue: u8, used: u64) {
         sending.used[usize::from(queue)].store(used, Relaxed);
     }
 
-    /// A datagram with this content.
+    /// Seals a content as a datagram.
     pub fn sealed(sending: &Sending, queue: u8, content: &[u8]) -> Vec<u8> {
         let mut datagram = [&[0xee; HEADER][..], content, &[0xee; TAG]].concat();
         sending.seal(queue, &mut datagram).unwrap();
@@ -218,8 +218,8 @@ pub(crate) mod tests {
         Ok(buffer[range].to_vec())
     }
 
-    /// The header by the diagram, and what is sealed by another library: tag and key stream of a datagram are those of the cipher
-    /// with this nonce and these authenticated bytes, and no others.
+    /// Builds the header after the diagram and seals with another library. Tag and key stream must match the cipher with this nonce
+    /// and these authenticated bytes.
     #[test]
     fn a_datagram_is_byte_for_byte_as_specified() {
         for cipher in CIPHERS {
@@ -264,7 +264,7 @@ pub(crate) mod tests {
             for bit in 0..datagram.len() * 8 {
                 let mut changed = datagram.clone();
                 changed[bit / 8] ^= 1 << (bit % 8);
-                // The queue can be another that there is, the counter any.
+                // The changed queue may be a valid one, the changed counter any value.
                 let expected = match bit / 8 {
                     0 | 2..=7 => Dropped::Malformed,
                     1 if changed[1] > 3 => Dropped::Malformed,
@@ -315,7 +315,7 @@ pub(crate) mod tests {
         assert_eq!(open(&mut opening, &sealed(&sending, 0, b"other")), Ok(b"other".to_vec()));
     }
 
-    /// Not a test: `cargo test --release -p ethudp-worker -- --ignored --nocapture how_fast`.
+    /// Benchmark, not a test: `cargo test --release -p ethudp-worker -- --ignored --nocapture how_fast`.
     #[test]
     #[ignore = "measures, and wants a release build"]
     fn how_fast_datagrams_are_sealed_and_opened() {

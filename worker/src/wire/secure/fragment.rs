@@ -1,54 +1,54 @@
-//! Frames that are too long for a path leave in pieces, and are put together again.
+//! Splits frames that are too long for a path into fragments, and reassembles them.
 
 use super::content::{FRAGMENT_HEADER, Fragment, PIECES, WHOLE, fragment_header};
 
-/// Frames that are put together at a time.
+/// Most frames under reassembly.
 const WAITING: usize = 16;
-/// Microseconds after which a frame that is not whole is dropped.
+/// Age in microseconds at which an incomplete frame is dropped.
 const AGE_US: u64 = 1_000_000;
 
-/// How a content of `whole` bytes is cut into pieces of `most` bytes at most: the length of all but the last, as even as can be, so
-/// that as many datagrams as possible are of one size. `None` when these would be too many.
+/// Length of all fragments but the last, for a content of `whole` bytes and at most `most` bytes a fragment. Fragments are as even
+/// as possible, so that most datagrams have the same size. `None` if there would be too many or only one.
 pub fn piece(whole: usize, most: usize) -> Option<usize> {
     let count = whole.div_ceil(most.max(1));
     PIECES.contains(&count).then(|| whole.div_ceil(count))
 }
 
-/// The pieces of a content, each as its header and its part.
+/// Fragments of a content, each as a header and a part of the content.
 pub fn split(content: &[u8], each: usize, identification: u32) -> impl Iterator<Item = ([u8; FRAGMENT_HEADER], &[u8])> {
     let pieces = content.chunks(each).enumerate();
     pieces.map(move |(number, part)| (fragment_header(number, each, content.len(), identification), part))
 }
 
-/// What tells the frames of a receiver apart: index of the session, queue, identification.
+/// Key of a frame under reassembly: index of the session, queue, identification.
 type Key = (u32, u8, u32);
 
-/// Pieces that wait for the others: the memory for all is allocated at once, whatever the network sends.
+/// Fragments that wait for others, in memory that is allocated at once and never grows.
 pub struct Reassembly {
     waiting: Box<[Waiting]>,
-    /// Frames that were dropped since [`Reassembly::expire`], because the others of their pieces have not come.
+    /// Incomplete frames dropped since the last [`Reassembly::expire`].
     lost: u64,
 }
 
 struct Waiting {
-    /// `None` when the place is free.
+    /// `None` if the slot is free.
     key: Option<Key>,
     since_us: u64,
     each: usize,
     whole: usize,
-    /// A bit for each piece that has come.
+    /// One bit for each received fragment.
     came: u16,
     bytes: Box<[u8]>,
 }
 
-/// What has become of a piece.
+/// Result of taking a fragment.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome<'a> {
-    /// It was the last, and this the content.
+    /// It was the last one; this is the whole content.
     Whole(&'a [u8]),
-    /// It waits for others.
+    /// Other fragments are missing.
     Waits,
-    /// It came already, or does not fit those that came before, which are then dropped, too.
+    /// It is a duplicate, or contradicts earlier fragments, which are then dropped.
     Wrong,
 }
 
@@ -61,12 +61,12 @@ impl Default for Reassembly {
 }
 
 impl Reassembly {
-    /// Takes a piece that came at `now_us`, of a session and by a queue of it.
+    /// Takes a fragment received at `now_us` in a queue of a session.
     pub fn take(&mut self, (session, queue): (u32, u8), fragment: &Fragment, piece: &[u8], now_us: u64) -> Outcome<'_> {
         let key = (session, queue, fragment.identification);
         self.drop_old(now_us);
         let known = self.waiting.iter().position(|waiting| waiting.key == Some(key));
-        // Free places are before all that are in use.
+        // Free slots sort before used ones.
         let oldest =
             || self.waiting.iter().enumerate().min_by_key(|(_, waiting)| waiting.key.map(|_| waiting.since_us));
         let Some(at) = known.or_else(|| oldest().map(|(at, _)| at)) else { return Outcome::Wrong };
@@ -93,8 +93,7 @@ impl Reassembly {
         Outcome::Waits
     }
 
-    /// Drops what has waited too long. Returns how many frames have been lost since it was asked last, those among them that made
-    /// room for others.
+    /// Drops expired frames. Returns the number of frames lost since the last call, including those that made room for others.
     pub fn expire(&mut self, now_us: u64) -> u64 {
         self.drop_old(now_us);
         std::mem::take(&mut self.lost)
@@ -192,7 +191,7 @@ mod tests {
         for (now_us, pieces) in (0..).zip(&all) {
             assert_eq!(take(&mut table, (1, 0), &pieces[0], now_us), Outcome::Waits);
         }
-        // The first two are gone; what comes of them is a new frame, in the place of the oldest again.
+        // The first two are gone. Their remaining fragments start a new frame in the slot of the oldest.
         for (number, pieces) in all.iter().enumerate().rev() {
             let outcome = take(&mut table, (1, 0), &pieces[1], 20);
             assert_eq!(outcome, if number >= 2 { Outcome::Whole(&content) } else { Outcome::Waits }, "{number}");
@@ -206,11 +205,11 @@ mod tests {
         for number in 0..18 {
             assert_eq!(take(&mut table, (1, 0), &pieces(&content, 200, number)[0], 7), Outcome::Waits);
         }
-        // Two made room; of the others one becomes whole.
+        // Two frames made room for others; one of the rest becomes whole.
         assert_eq!(table.expire(8), 2);
         assert_eq!(take(&mut table, (1, 0), &pieces(&content, 200, 17)[1], 8), Outcome::Whole(&content));
         assert_eq!((table.expire(7 + AGE_US), table.expire(8 + AGE_US), table.expire(9 + AGE_US)), (0, 15, 0));
-        // Nor is it forgotten when the next piece finds it.
+        // The loss is counted even if the next fragment finds the expired frame.
         assert_eq!(take(&mut table, (1, 0), &pieces(&content, 200, 1)[0], 10), Outcome::Waits);
         assert_eq!(take(&mut table, (1, 0), &pieces(&content, 200, 2)[0], 2 * AGE_US), Outcome::Waits);
         assert_eq!(table.expire(2 * AGE_US), 1);

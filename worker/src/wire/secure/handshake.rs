@@ -1,4 +1,4 @@
-//! A handshake: what each end makes of the other's messages, and the keys that it comes to.
+//! Handshake: processing of both ends' messages, and derivation of the session keys.
 
 use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::kem::{Ciphertext, DecapsulationKey, EncapsulationKey, ML_KEM_768};
@@ -15,33 +15,33 @@ use super::message::{
 use super::noise::{self, TAG};
 use super::{CipherKind, Keys, Timestamp};
 
-/// Where random bytes come from. ML-KEM draws its own, from the library.
+/// Source of random bytes. ML-KEM uses the library's own.
 pub type Random = Box<dyn FnMut(&mut [u8]) + Send>;
 
-/// Before the tunnel identifier and the first bytes of the initiation in Noise's prologue.
+/// Beginning of Noise's prologue, before the tunnel identifier and the header of the initiation.
 const PROLOGUE: &[u8] = b"ethudp secure wire";
-/// What this version can do besides: nothing yet.
+/// Features of this version: none yet.
 const OUR_FEATURES: [u8; FEATURES] = [0; FEATURES];
 
-/// Why a handshake does not go on.
+/// Reason why a handshake does not continue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
-    /// What Noise has sealed does not open.
+    /// A part sealed by Noise does not open.
     Sealed,
-    /// The initiator's static key is not that of the peer.
+    /// The initiator's static key is not the peer's.
     Stranger,
-    /// A cipher or a form that was not asked for.
+    /// The cipher or form was not offered.
     NotOffered,
-    /// A KEM key that is none.
+    /// The KEM key is invalid.
     Kem,
-    /// The library fails.
+    /// The library failed.
     Library,
 }
 
-/// What an initiator has sent, and waits for the answer to.
+/// Initiator that waits for the response to its initiation.
 pub struct Initiator {
     noise: Box<HandshakeState>,
-    /// Of the KEM: the secret key, and the public one; until it is answered.
+    /// Secret and public key of the KEM, until the response arrives.
     kem: Option<(DecapsulationKey, Vec<u8>)>,
     form: Form,
     offer: u8,
@@ -49,15 +49,15 @@ pub struct Initiator {
     bytes: Vec<u8>,
 }
 
-/// What a response leads to.
+/// Result of a response.
 pub enum Answered {
-    /// The keys.
+    /// The keys of the session.
     Keys(Keys),
-    /// In the short form a KEM key.
+    /// In the short form, the KEM key to send.
     Kem(Box<KemInitiator>),
 }
 
-/// What an initiator of the short form has sent behind the response.
+/// Initiator of the short form that waits for the KEM ciphertext.
 pub struct KemInitiator {
     kem: DecapsulationKey,
     kem_public: Vec<u8>,
@@ -65,19 +65,19 @@ pub struct KemInitiator {
     bytes: Vec<u8>,
 }
 
-/// What a responder is left with.
+/// Result of a responder.
 pub enum Responded {
-    /// The keys.
+    /// The keys of the session.
     Keys(Keys),
-    /// In the short form it waits for a KEM key.
+    /// In the short form, a responder that waits for the KEM key.
     Kem(Box<KemResponder>),
 }
 
-/// What a responder of the short form waits with.
+/// Responder of the short form that waits for the KEM key.
 pub struct KemResponder(Bare);
 
 impl Initiator {
-    /// Makes an initiation, from this end's index to the peer's for initiations.
+    /// Makes an initiation. The indices are this end's for the session, and the peer's for initiations.
     ///
     /// # Errors
     /// When the library fails.
@@ -95,10 +95,10 @@ impl Initiator {
         Self::with_kem(pair, message::begin_initiation(form, offer, our_index, their_index, timestamp), kem, random)
     }
 
-    /// The same with a key pair of the KEM, and with the header in `bytes`, as [`message::begin_initiation`] makes it.
+    /// As [`Initiator::new`], with this key pair of the KEM and the header in `bytes`, from [`message::begin_initiation`].
     ///
     /// # Errors
-    /// When the library fails, or the header is none.
+    /// When the library fails, or the header is invalid.
     pub fn with_kem(
         pair: &Pair,
         mut bytes: Vec<u8>,
@@ -116,20 +116,20 @@ impl Initiator {
         Ok(Self { noise, kem: Some(kem), form, offer, our_index: sender, bytes })
     }
 
-    /// The initiation.
+    /// Bytes of the initiation.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The index by which answers come.
+    /// Receiver index of the answers.
     pub fn our_index(&self) -> u32 {
         self.our_index
     }
 
-    /// Takes the response, whose MACs are right.
+    /// Takes a response whose MACs are right.
     ///
     /// # Errors
-    /// Why it is none. Where that is not [`Refused::NotOffered`], the initiator is to be forgotten.
+    /// Reason to drop the response. After any error but [`Refused::NotOffered`] the caller must forget the initiator.
     pub fn take(&mut self, response: &Response) -> Result<Answered, Refused> {
         if response.form != self.form || !offer::has(self.offer, response.cipher) {
             return Err(Refused::NotOffered);
@@ -138,7 +138,7 @@ impl Initiator {
         let length = self.noise.read_message(response.noise(), &mut payload).map_err(|_| Refused::Sealed)?;
         let agreed = Agreed { cipher: response.cipher, initiator: self.our_index, responder: response.sender };
         let bare = Bare::new(&mut self.noise, agreed)?;
-        // It answers once.
+        // Each initiation takes one response.
         let (kem, kem_public) = self.kem.take().ok_or(Refused::Sealed)?;
         if self.form == Form::Long {
             let ciphertext = without_features(&payload, length)?;
@@ -150,25 +150,25 @@ impl Initiator {
 }
 
 impl KemInitiator {
-    /// The KEM key.
+    /// Bytes of the KEM key message.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Takes the ciphertext.
+    /// Takes the KEM ciphertext.
     ///
     /// # Errors
-    /// Why it is none.
+    /// Reason to drop the message.
     pub fn take(&self, answer: &Kem) -> Result<Keys, Refused> {
         let ciphertext = self.bare.open(answer)?;
         self.bare.decapsulate(&self.kem, &self.kem_public, &ciphertext)
     }
 }
 
-/// Answers an initiation whose MACs are right, with an offer of this end's own. Returns the response, too.
+/// Answers an initiation whose MACs are right, with this end's offer of ciphers. Returns the response and the next step.
 ///
 /// # Errors
-/// Why there is no answer.
+/// Reason to drop the initiation.
 pub fn respond(
     pair: &Pair,
     initiation: &Initiation,
@@ -180,7 +180,7 @@ pub fn respond(
     let mut payload = [0; PUBLIC + FEATURES];
     let length = noise.read_message(initiation.noise(), &mut payload).map_err(|_| Refused::Sealed)?;
     let key = without_features(&payload, length)?;
-    // Noise takes any.
+    // Noise accepts any static key.
     let theirs = noise.get_remote_static().ok_or(Refused::Stranger)?;
     if !bool::from(theirs.ct_eq(&pair.peer)) {
         return Err(Refused::Stranger);
@@ -206,10 +206,10 @@ pub fn respond(
 }
 
 impl KemResponder {
-    /// Takes the KEM key and answers it.
+    /// Takes the KEM key and returns its answer and the keys.
     ///
     /// # Errors
-    /// Why it is none.
+    /// Reason to drop the message.
     pub fn take(&self, message: &Kem) -> Result<(Vec<u8>, Keys), Refused> {
         let key = self.0.open(message)?;
         let (ciphertext, secret) = encapsulate(&key)?;
@@ -218,7 +218,7 @@ impl KemResponder {
     }
 }
 
-/// What a payload of so many bytes has before the features, of which none is known.
+/// Payload of this length without the features, of which none is known.
 fn without_features(payload: &[u8], length: usize) -> Result<&[u8], Refused> {
     length.checked_sub(FEATURES).and_then(|length| payload.get(..length)).ok_or(Refused::Sealed)
 }
@@ -230,7 +230,7 @@ fn begin(pair: &Pair, initiation: &[u8], random: &mut Random, initiator: bool) -
     noise::begin(pair, &prologue, ephemeral, initiator).map_err(|_| Refused::Library)
 }
 
-/// Ciphertext and secret for a KEM key. The library makes the check of FIPS 203 (7.2).
+/// Ciphertext and secret for a KEM key. The library checks the key (FIPS 203, 7.2).
 fn encapsulate(key: &[u8]) -> Result<(Vec<u8>, Zeroizing<[u8; KEY]>), Refused> {
     let key = EncapsulationKey::new(&ML_KEM_768, key).map_err(|_| Refused::Kem)?;
     let (ciphertext, secret) = key.encapsulate().map_err(|_| Refused::Kem)?;
@@ -238,14 +238,14 @@ fn encapsulate(key: &[u8]) -> Result<(Vec<u8>, Zeroizing<[u8; KEY]>), Refused> {
     Ok((ciphertext.as_ref().to_vec(), secret))
 }
 
-/// What the keys are bound to.
+/// Parameters that the keys are bound to.
 #[derive(Debug, Clone, Copy)]
 pub struct Agreed {
     /// The cipher.
     pub cipher: CipherKind,
-    /// The initiator's index.
+    /// Index of the initiator.
     pub initiator: u32,
-    /// The responder's.
+    /// Index of the responder.
     pub responder: u32,
 }
 
@@ -259,11 +259,11 @@ impl Agreed {
     }
 }
 
-/// What Noise has come to, to which the KEM is still to be added.
+/// Result of Noise, before the secret of the KEM is added.
 pub struct Bare {
-    /// Its transcript hash.
+    /// Transcript hash of Noise.
     hash: [u8; KEY],
-    /// Its raw split, k1 and k2.
+    /// Raw split of Noise, k1 and k2.
     split: Zeroizing<[u8; 2 * KEY]>,
     agreed: Agreed,
 }
@@ -286,12 +286,12 @@ impl Bare {
         Ok(Self { hash, split, agreed })
     }
 
-    /// From its parts.
+    /// Makes it from its parts.
     pub fn from_parts(hash: [u8; KEY], split: [u8; 2 * KEY], agreed: Agreed) -> Self {
         Self { hash, split: Zeroizing::new(split), agreed }
     }
 
-    /// The keys, by the secret `m` of a KEM with this public key and ciphertext.
+    /// Derives the keys from the secret `m` of a KEM with this public key and ciphertext.
     ///
     /// # Errors
     /// When the library fails.
@@ -322,7 +322,7 @@ impl Bare {
         self.keys(public, ciphertext, &secret, true)
     }
 
-    /// The key of message 3 or 4, which seals nothing else.
+    /// Key of message 3 or 4. It seals only that message.
     fn kem_key(&self, kind: u8) -> Result<LessSafeKey, Refused> {
         let bare = hkdf::Salt::new(hkdf::HKDF_SHA256, &self.hash).extract(&*self.split);
         let info: &[u8] = if kind == KEM_KEY { b"ethudp kem 1 initiator" } else { b"ethudp kem 1 responder" };
@@ -330,7 +330,7 @@ impl Bare {
         Ok(LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, &*key).map_err(|_| Refused::Library)?))
     }
 
-    /// Message 3 or 4.
+    /// Seals message 3 or 4.
     ///
     /// # Errors
     /// When the library fails.

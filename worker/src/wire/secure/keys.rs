@@ -1,4 +1,4 @@
-//! The keys that an end has from its file: its own, the peer's, the pre-shared one, and what follows from them.
+//! Keys of an end from its file: its own key, the peer's key, the pre-shared key, and keys derived from them.
 
 use std::hash::Hasher;
 #[expect(deprecated, reason = "as a hasher for tables; it is SipHash-2-4 with a key, which is what is wanted")]
@@ -12,34 +12,34 @@ use zeroize::Zeroizing;
 
 /// Bytes of a key.
 pub const KEY: usize = 32;
-/// Tells the tunnels apart that use one pair of keys; zeros where there is no identifier.
+/// Identifier that separates tunnels with the same pair of keys; zeros without one.
 pub type Tunnel = [u8; 8];
-/// Bytes at the beginning of a handshake message that `mac0` covers.
+/// Bytes at the start of a handshake message that `mac0` covers.
 pub const HEAD: usize = 32;
-/// Bytes of `mac0`, and of `mac1` behind it.
+/// Bytes of `mac0`, and of `mac1`, which follows.
 const SHORT_MAC: usize = 8;
-/// Bytes of `mac2`, which is the last.
+/// Bytes of `mac2`, the last one.
 pub const MAC: usize = 16;
-/// Bytes of all three.
+/// Bytes of all three MACs.
 pub const MACS: usize = 2 * SHORT_MAC + MAC;
 
-/// 2^255 - 19 (RFC 7748), least byte first.
+/// 2^255 - 19 (RFC 7748), little-endian.
 const PRIME: [u8; KEY] = {
     let mut prime = [0xff; KEY];
     (prime[0], prime[31]) = (0xed, 0x7f);
     prime
 };
 
-/// Why a pair of keys is refused.
+/// Reason why a pair of keys is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BadKey {
-    /// The private key is none: the library refuses it.
+    /// The library refuses the private key.
     Private,
-    /// The peer's public key is that of this end.
+    /// The peer's public key is this end's own.
     Own,
-    /// The peer's key is not the one encoding of its point: 2^255 - 19 or more.
+    /// The peer's key is not the canonical encoding of its point: 2^255 - 19 or more.
     NotCanonical,
-    /// Their exchange is all zero, whatever the private key is.
+    /// The shared secret is all zero with any private key.
     ZeroExchange,
 }
 
@@ -54,17 +54,17 @@ impl std::fmt::Display for BadKey {
     }
 }
 
-/// X25519; `None` where the exchange is all zero (RFC 7748, 6.1).
+/// X25519 key exchange; `None` if the shared secret is all zero (RFC 7748, 6.1).
 pub fn exchange(private: &PrivateKey, public: &[u8]) -> Option<Zeroizing<[u8; KEY]>> {
     agree(private, UnparsedPublicKey::new(&X25519, public), (), |secret| {
         let secret: [u8; KEY] = secret.try_into().map_err(|_| ())?;
-        // The library refuses it, too.
+        // Checked here as well as in the library.
         if bool::from(secret.ct_eq(&[0; KEY])) { Err(()) } else { Ok(Zeroizing::new(secret)) }
     })
     .ok()
 }
 
-/// The public key of a private one.
+/// Public key of a private key.
 pub fn public(private: &PrivateKey) -> Option<[u8; KEY]> {
     private.compute_public_key().ok()?.as_ref().try_into().ok()
 }
@@ -74,17 +74,17 @@ fn is_canonical(key: &[u8; KEY]) -> bool {
     key.iter().rev().lt(PRIME.iter().rev())
 }
 
-/// All that is known of both ends before anything is sent.
+/// Keys of both ends, known before any message is sent.
 pub struct Pair {
     /// This end's private key.
     pub(super) private: Zeroizing<[u8; KEY]>,
     /// This end's public key.
     pub public: [u8; KEY],
-    /// The peer's.
+    /// The peer's public key.
     pub peer: [u8; KEY],
-    /// The pre-shared one.
+    /// Pre-shared key.
     pub(super) psk: Zeroizing<[u8; KEY]>,
-    /// The tunnel's.
+    /// Identifier of the tunnel.
     pub(super) tunnel: Tunnel,
     to_us: MacKeys,
     to_them: MacKeys,
@@ -116,7 +116,8 @@ impl MacKeys {
         }
     }
 
-    /// MAC `number`, 0 to 2, of a message that has room for it. It covers what stands before, `mac0` the head alone.
+    /// Computes MAC `number`, 0 to 2, of a message that has room for it. `mac0` covers the head; the others cover everything before
+    /// them.
     fn mac(&self, number: usize, message: &[u8]) -> [u8; MAC] {
         let before = &message[..message.len() - MACS + place(number).start];
         let mut mac = [0; MAC];
@@ -138,12 +139,12 @@ impl MacKeys {
     }
 }
 
-/// Where a MAC lies in the last bytes of a message.
+/// Position of a MAC in the last bytes of a message.
 fn place(number: usize) -> Range<usize> {
     [0..SHORT_MAC, SHORT_MAC..2 * SHORT_MAC, 2 * SHORT_MAC..MACS][number].clone()
 }
 
-/// SipHash-2-4, in the order of bytes of its authors.
+/// SipHash-2-4, in the byte order of its authors.
 fn siphash(key: &[u64; 2], bytes: &[u8]) -> [u8; SHORT_MAC] {
     #[expect(deprecated, reason = "see above")]
     let mut hasher = SipHasher::new_with_keys(key[0], key[1]);
@@ -152,10 +153,10 @@ fn siphash(key: &[u64; 2], bytes: &[u8]) -> [u8; SHORT_MAC] {
 }
 
 impl Pair {
-    /// From what the file says; a `psk` of zeros is none.
+    /// Takes the keys of the file; a `psk` of zeros means none.
     ///
     /// # Errors
-    /// Which key is none that can be used.
+    /// Reason why a key is unusable.
     pub fn new(private: &[u8; KEY], peer: [u8; KEY], psk: &[u8; KEY], tunnel: Tunnel) -> Result<Self, BadKey> {
         let key = PrivateKey::from_private_key(&X25519, private).map_err(|_| BadKey::Private)?;
         let public = public(&key).ok_or(BadKey::Private)?;
@@ -173,7 +174,7 @@ impl Pair {
     /// Writes the MACs into the last 32 bytes of a message to the peer.
     ///
     /// # Panics
-    /// When it has fewer than 64.
+    /// Panics if the message has fewer than 64 bytes.
     pub fn put_macs(&self, message: &mut [u8]) {
         let at = message.len() - MACS;
         for number in 0..3 {
@@ -182,13 +183,13 @@ impl Pair {
         }
     }
 
-    /// Whether `mac0` of a message to this end is right: one of both ends made its first 32 bytes. This costs as little for a long
-    /// message as for a short one.
+    /// Whether `mac0` of a message to this end is right: one of both ends made its first 32 bytes. The check costs the same for any
+    /// length.
     pub fn has_head_of_the_pair(&self, message: &[u8]) -> bool {
         self.to_us.is_right(0, message)
     }
 
-    /// Whether `mac2` of a message to this end is right: one of both ends made all of it.
+    /// Whether `mac2` of a message to this end is right: one of both ends made the whole message.
     pub fn is_of_the_pair(&self, message: &[u8]) -> bool {
         self.to_us.is_right(2, message)
     }
@@ -198,7 +199,7 @@ impl Pair {
         self.to_us.is_right(1, message)
     }
 
-    /// Whether this end gives way when both begin at once.
+    /// Whether this end gives way when both ends begin at once.
     pub fn gives_way(&self) -> bool {
         self.public < self.peer
     }
@@ -223,7 +224,7 @@ mod tests {
         assert_eq!(bad(top), Some(BadKey::NotCanonical));
         let mut one_less = PRIME;
         one_less[0] -= 1;
-        // RFC 7748's curve has these points of small order that are canonical: 0, 1, p - 1 and two of order 8.
+        // Canonical points of small order on RFC 7748's curve: 0, 1, p - 1 and two of order 8.
         let mut one = [0; KEY];
         one[0] = 1;
         let order_8 = [
@@ -256,7 +257,7 @@ mod tests {
         let mut message = [9; 100];
         us.put_macs(&mut message);
         assert_eq!(right(&them, &message), [true; 3]);
-        // Reflected, it is nothing.
+        // A reflected message passes no check.
         assert_eq!(right(&us, &message), [false; 3]);
         for byte in 0..100 {
             let mut changed = message;
@@ -266,7 +267,7 @@ mod tests {
         }
         stranger.put_macs(&mut message);
         assert_eq!(right(&them, &message), [false, true, false]);
-        // Of another tunnel nothing is computed; of another pre-shared key it can be said.
+        // Another tunnel identifier fails `mac0`. Another pre-shared key fails only `mac2`.
         for (psk, tunnel, expected) in
             [([0; KEY], [1; 8], [false, true, false]), ([1; KEY], [0; 8], [true, true, false])]
         {

@@ -1,64 +1,64 @@
-//! The messages as bytes: what each looks like, and nothing of what it means. Lengths and zeros are exact.
+//! Format of the messages, without their meaning. Lengths and zeros are exact.
 
 use super::Timestamp;
 
 use super::CipherKind;
 use super::keys::{HEAD, MAC, MACS};
 
-/// This version.
+/// Version of the protocol.
 pub const VERSION: u8 = 1;
-/// First bytes.
+/// First byte of an initiation.
 pub const INITIATION: u8 = 1;
-/// Of a response.
+/// First byte of a response.
 pub const RESPONSE: u8 = 2;
-/// Of a KEM key.
+/// First byte of a KEM key.
 pub const KEM_KEY: u8 = 3;
-/// Of a KEM ciphertext.
+/// First byte of a KEM ciphertext.
 pub const KEM_CIPHERTEXT: u8 = 4;
-/// Of data.
+/// First byte of data.
 pub const DATA: u8 = 5;
 
-/// Bytes before Noise's in an initiation; what the prologue has of it.
+/// Bytes before Noise's part in an initiation, which the prologue includes.
 pub const INITIATION_HEADER: usize = 20;
-/// Bytes before Noise's in a response.
+/// Bytes before Noise's part in a response.
 pub const RESPONSE_HEADER: usize = 12;
-/// Bytes before what is sealed in messages 3 and 4.
+/// Bytes before the sealed part of messages 3 and 4.
 pub const KEM_HEADER: usize = 8;
-/// Header and tag of a datagram without content.
+/// Length of a datagram without content: header and tag.
 pub const DATA_LEAST: usize = 32;
 /// Queues of a sender.
 pub const QUEUES: u8 = 4;
 
-/// Bytes of an ML-KEM-768 public key (FIPS 203).
+/// Length in bytes of an ML-KEM-768 public key (FIPS 203).
 pub const PUBLIC: usize = 1184;
-/// Bytes of its ciphertext.
+/// Length in bytes of an ML-KEM-768 ciphertext.
 pub const CIPHERTEXT: usize = 1088;
 const TAG: usize = 16;
-/// Bytes of the features at the end of a sealed payload.
+/// Length in bytes of the features at the end of a sealed payload.
 pub const FEATURES: usize = 4;
-/// Noise's ephemeral key, and its sealed static one.
+/// Lengths in bytes of Noise's ephemeral key, and of its sealed static key.
 const EPHEMERAL: usize = 32;
 const STATIC: usize = 48;
 
-/// Whether the KEM travels inside.
+/// Form of a handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// It does.
+    /// The KEM travels inside messages 1 and 2.
     Long = 0,
-    /// It follows, in messages of its own.
+    /// The KEM follows in messages 3 and 4.
     Short = 1,
 }
 
-/// Which ciphers an end has, as bits.
+/// Ciphers of an end, as bits.
 pub mod offer {
     use super::CipherKind;
 
-    /// ChaCha20-Poly1305, which every end has.
+    /// ChaCha20-Poly1305, supported by every end.
     pub const CHACHA: u8 = 1;
     /// AES-256-GCM.
     pub const AES: u8 = 2;
 
-    /// Which cipher it is where both ends have what is in `both`.
+    /// Best cipher in the common offer `both`.
     pub fn best(both: u8) -> CipherKind {
         if both & AES != 0 { CipherKind::Aes256Gcm } else { CipherKind::ChaCha20Poly1305 }
     }
@@ -70,42 +70,42 @@ pub mod offer {
 }
 
 impl Form {
-    /// Bytes of an initiation.
+    /// Length of an initiation in bytes.
     pub fn initiation(self) -> usize {
         let key = if self == Self::Long { PUBLIC } else { 0 };
         INITIATION_HEADER + EPHEMERAL + STATIC + key + FEATURES + TAG + MACS
     }
 
-    /// Bytes of a response.
+    /// Length of a response in bytes.
     pub fn response(self) -> usize {
         let ciphertext = if self == Self::Long { CIPHERTEXT } else { 0 };
         RESPONSE_HEADER + EPHEMERAL + ciphertext + FEATURES + TAG + MACS
     }
 }
 
-/// A message that looks like one.
+/// A message of valid format.
 #[derive(Debug, Clone, Copy)]
 pub enum Message<'a> {
-    /// The first of a handshake.
+    /// Message 1, the first of a handshake.
     Initiation(Initiation<'a>),
-    /// Its answer.
+    /// Message 2, its answer.
     Response(Response<'a>),
-    /// The third, of the short form.
+    /// Message 3, in the short form.
     KemKey(Kem<'a>),
-    /// The fourth, of the short form.
+    /// Message 4, in the short form.
     KemCiphertext(Kem<'a>),
-    /// Data for a session.
+    /// Data for the session with this index.
     Data(u32),
-    /// Message 1 or 2 of another version, or of this one with another length; it has room for the MACs.
+    /// Message 1 or 2 of this other version, or of the same version with another length. It has room for the MACs.
     Other(u8),
 }
 
 /// Message 1.
 #[derive(Debug, Clone, Copy)]
 pub struct Initiation<'a> {
-    /// All of it.
+    /// The whole message.
     pub bytes: &'a [u8],
-    /// Its form.
+    /// Form of the handshake.
     pub form: Form,
     /// Ciphers of the sender.
     pub offer: u8,
@@ -116,12 +116,12 @@ pub struct Initiation<'a> {
 }
 
 impl Initiation<'_> {
-    /// What Noise has written.
+    /// Noise's part.
     pub fn noise(&self) -> &[u8] {
         &self.bytes[INITIATION_HEADER..self.bytes.len() - MACS]
     }
 
-    /// By which it is told from others.
+    /// Last MAC, which identifies the message.
     pub fn mac2(&self) -> [u8; MAC] {
         last(self.bytes)
     }
@@ -130,11 +130,11 @@ impl Initiation<'_> {
 /// Message 2.
 #[derive(Debug, Clone, Copy)]
 pub struct Response<'a> {
-    /// All of it.
+    /// The whole message.
     pub bytes: &'a [u8],
-    /// Its form.
+    /// Form of the handshake.
     pub form: Form,
-    /// What was chosen.
+    /// Chosen cipher.
     pub cipher: CipherKind,
     /// Index of the sender.
     pub sender: u32,
@@ -143,7 +143,7 @@ pub struct Response<'a> {
 }
 
 impl Response<'_> {
-    /// What Noise has written.
+    /// Noise's part.
     pub fn noise(&self) -> &[u8] {
         &self.bytes[RESPONSE_HEADER..self.bytes.len() - MACS]
     }
@@ -152,20 +152,20 @@ impl Response<'_> {
 /// Message 3 or 4.
 #[derive(Debug, Clone, Copy)]
 pub struct Kem<'a> {
-    /// All of it.
+    /// The whole message.
     pub bytes: &'a [u8],
     /// Index of the receiver.
     pub receiver: u32,
 }
 
 impl Kem<'_> {
-    /// By which it is told from others.
+    /// Tag, which identifies the message.
     pub fn tag(&self) -> [u8; MAC] {
         last(self.bytes)
     }
 }
 
-/// The last bytes, where there is a MAC or a tag.
+/// Last bytes, with the last MAC or the tag.
 fn last(bytes: &[u8]) -> [u8; MAC] {
     bytes.last_chunk().copied().unwrap_or_default()
 }
@@ -174,7 +174,7 @@ fn number(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes)
 }
 
-/// What a datagram is; `None` when it is nothing.
+/// Parses a datagram; `None` if it is no message.
 pub fn parse(bytes: &[u8]) -> Option<Message<'_>> {
     let (&kind, &version) = (bytes.first()?, bytes.get(1)?);
     match kind {
@@ -199,7 +199,7 @@ pub fn parse(bytes: &[u8]) -> Option<Message<'_>> {
     }
 }
 
-/// Lengths of message 1 or 2.
+/// Valid lengths of message 1 or 2.
 fn lengths(kind: u8) -> [usize; 2] {
     [Form::Long, Form::Short].map(|form| if kind == INITIATION { form.initiation() } else { form.response() })
 }
@@ -223,7 +223,7 @@ fn response(bytes: &[u8]) -> Option<Response<'_>> {
     (bytes[3] == 0 && sender != 0).then_some(Response { bytes, form, cipher, sender, receiver })
 }
 
-/// An initiation without Noise's part and MACs: from the index `sender`, to the index `receiver`, zero where none is known.
+/// Initiation without Noise's part and MACs. The receiver index is zero if none is known.
 pub fn begin_initiation(form: Form, offer: u8, sender: u32, receiver: u32, timestamp: Timestamp) -> Vec<u8> {
     let mut bytes = vec![0; form.initiation()];
     bytes[..4].copy_from_slice(&[INITIATION, VERSION, form as u8, offer]);
@@ -233,7 +233,7 @@ pub fn begin_initiation(form: Form, offer: u8, sender: u32, receiver: u32, times
     bytes
 }
 
-/// A response without Noise's part and MACs.
+/// Response without Noise's part and MACs.
 pub fn begin_response(form: Form, cipher: CipherKind, sender: u32, receiver: u32) -> Vec<u8> {
     let mut bytes = vec![0; form.response()];
     bytes[..4].copy_from_slice(&[RESPONSE, VERSION, cipher as u8, 0]);
@@ -267,7 +267,7 @@ mod tests {
         );
     }
 
-    /// One of each kind that looks right, and which of its first bytes may have any value.
+    /// One valid message of each kind, and the positions among its first bytes that may have any value.
     fn right() -> Vec<(Vec<u8>, &'static [usize])> {
         let mut data = vec![0; 40];
         data[0] = DATA;
@@ -289,13 +289,13 @@ mod tests {
             let kind = bytes[0];
             let is_known = |bytes: &[u8]| parse(bytes).is_some_and(|message| !matches!(message, Message::Other(_)));
             assert!(is_known(&bytes), "{kind}");
-            // A response says by its length which form it has.
+            // The length of a response determines its form.
             let is_one = |length| kind == DATA && length >= DATA_LEAST || kind == RESPONSE && length == 96;
             for length in (0..bytes.len()).filter(|&length| !is_one(length)) {
                 assert!(!is_known(&bytes[..length]), "{kind}, {length} bytes");
             }
             assert_eq!(is_known(&[&bytes[..], &[0]].concat()), kind == DATA);
-            // The first four bytes say what it is: no other value of one of them is this message.
+            // The first four bytes determine the kind: with another value in one of them it is another message.
             for at in (0..4).filter(|at| !any.contains(at)) {
                 for value in (0..=255).filter(|&value| value != bytes[at] && (at > 0 || !(1..=5).contains(&value))) {
                     let mut changed = bytes.clone();
@@ -310,7 +310,7 @@ mod tests {
         }
     }
 
-    /// "A type 1 or 2 with another version and at least 64 bytes is dropped.", and so is one of version 1 with another length.
+    /// "A type 1 or 2 with another version and at least 64 bytes is dropped." The same applies to version 1 with another length.
     #[test]
     fn another_version_or_length_needs_room_for_the_macs() {
         for (kind, version) in (0..=255).flat_map(|kind| [0, 1, 2, 255].map(|version| (kind, version))) {
@@ -335,7 +335,7 @@ mod tests {
         let Some(Message::Initiation(initiation)) = parse(&bytes) else { panic!() };
         let Initiation { sender, timestamp, offer, form, .. } = initiation;
         assert_eq!((sender, timestamp, offer, form), (5, NOW, 3, Form::Short));
-        // The receiver's index lies where a response has it.
+        // The receiver index is at the position where a response has it.
         assert_eq!(bytes[8..12], begin_response(Form::Short, CipherKind::Aes256Gcm, 9, 6)[8..12]);
     }
 }
