@@ -1,9 +1,9 @@
-//! Ticks of a session, about one a second. A session is over after a last one.
+//! Ticks of a session, about one a second. A session is over after its last tick.
 
 /// Length of a tick in microseconds.
 pub const TICK_US: u64 = 1_000_000;
 
-/// Number of the current tick, and when the next one is due.
+/// Number of the current tick, and time of the next one.
 pub struct Ticks {
     now: u64,
     next_us: u64,
@@ -11,12 +11,12 @@ pub struct Ticks {
 }
 
 impl Ticks {
-    /// Goes on after tick `now`; tick `last` is the last one.
+    /// Continues after tick `now`. `last` is the number of the last tick.
     pub fn new(now: u64, last: Option<u64>) -> Self {
         Self { now, next_us: 0, last }
     }
 
-    /// Begins the next tick if it is due; false also after the last one. Ticks that a stopped process missed are not made up for.
+    /// Begins the next tick if it is due. False also after the last one. Ticks missed by a stopped process are not repeated.
     pub fn begin(&mut self, now_us: u64) -> bool {
         if now_us < self.next_us || self.is_over() {
             return false;
@@ -37,7 +37,7 @@ impl Ticks {
         self.last.is_some_and(|last| self.now > last)
     }
 
-    /// When the next tick is due, in microseconds.
+    /// Time of the next tick, in microseconds.
     pub fn due_us(&self) -> u64 {
         if self.is_over() { u64::MAX } else { self.next_us }
     }

@@ -1,8 +1,8 @@
-//! The secure wire, which is specified in `docs/WIRE.md`: a handshake of X25519 and ML-KEM, datagrams sealed by an AEAD, and
-//! sessions that are made anew every two minutes.
+//! Secure wire, specified in `docs/WIRE.md`: a handshake of X25519 and ML-KEM, datagrams sealed by an AEAD, and sessions that are
+//! replaced every two minutes.
 //!
-//! [`keys`] holds the keys that both ends know before, [`message`] the form of a datagram. [`handshake`], with [`noise`], makes the
-//! keys of a session from two datagrams in the long form, from four in the short form.
+//! [`keys`] holds the keys that both ends know beforehand, and [`message`] the format of datagrams. [`handshake`], with [`noise`],
+//! derives the keys of a session from two datagrams in the long form, from four in the short form.
 
 pub mod content;
 pub mod crypt;
@@ -28,7 +28,7 @@ pub use crypt::{Dropped, Opening, Sending};
 pub use sealer::Sealer;
 pub use unpack::Unpacker;
 
-/// What seals the datagrams of a session.
+/// Cipher that seals the datagrams of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroize)]
 #[repr(u8)]
 pub enum CipherKind {
@@ -38,28 +38,28 @@ pub enum CipherKind {
     Aes256Gcm = 1,
 }
 
-/// What a handshake has come to, as one end sees it.
+/// Result of a handshake at one end.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub struct Keys {
-    /// Seals what this end sends.
+    /// Key that seals datagrams of this end.
     pub sending: [u8; 32],
-    /// Opens what the other end sends.
+    /// Key that opens datagrams of the peer.
     pub receiving: [u8; 32],
-    /// The cipher of both.
+    /// Cipher of both directions.
     pub cipher: CipherKind,
-    /// Number that datagrams to this end carry.
+    /// Receiver index of datagrams to this end.
     pub our_index: u32,
-    /// Number that datagrams to the other end carry.
+    /// Receiver index of datagrams to the peer.
     pub their_index: u32,
 }
 
-/// Makes both machines of a tunnel.
+/// Makes the session and the sealer of a tunnel.
 ///
 /// # Errors
-/// When a key is none that can be used, or the kernel gives no random bytes.
+/// Fails if a key is unusable, or if the kernel gives no random bytes.
 ///
 /// # Panics
-/// Later, when the kernel gives no random bytes any more.
+/// The session panics later if the kernel stops giving random bytes.
 pub fn machines(
     settings: &Settings,
     secure: &Secure,
@@ -79,7 +79,7 @@ pub fn machines(
     };
     let pair =
         keys::Pair::new(&private, secure.peer_key, &psk, secure.tunnel).map_err(|error| wrong(&error.to_string()))?;
-    // ML-KEM draws by itself. The first draw makes calls that a confined worker may not.
+    // ML-KEM uses the library's random generator. Its first use makes system calls that a confined worker may not make.
     aws_lc_rs::rand::fill(&mut [0; 1]).map_err(|_| wrong("no random bytes"))?;
     let session = Session::new(SessionConfig {
         pair,
@@ -96,7 +96,7 @@ pub fn machines(
     Ok((session, sealer))
 }
 
-/// The ciphers that this processor is fast with.
+/// Ciphers that are fast on this processor.
 fn offer() -> u8 {
     #[cfg(target_arch = "x86_64")]
     let has_aes = std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("pclmulqdq");

@@ -1,4 +1,4 @@
-//! Noise's primitives for snow: X25519 and ChaCha20-Poly1305 from aws-lc, BLAKE2s, and an ephemeral key that was drawn before.
+//! Noise's primitives for snow: X25519 and ChaCha20-Poly1305 from aws-lc, BLAKE2s, and a predrawn ephemeral key.
 
 use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::agreement::{PrivateKey, X25519};
@@ -11,15 +11,15 @@ use zeroize::Zeroizing;
 
 use super::keys::{KEY, Pair, exchange, public};
 
-/// The protocol's name, which is hashed into it.
+/// Name of the Noise protocol, which is part of the hash.
 pub const NAME: &str = "Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s";
 /// Bytes of a tag.
 pub const TAG: usize = 16;
 
-/// One end of a handshake with this prologue and ephemeral private key.
+/// Starts one end of a handshake with this prologue and ephemeral private key.
 ///
 /// # Errors
-/// Where a key is none.
+/// Fails if a key is invalid.
 pub fn begin(
     pair: &Pair,
     prologue: &[u8],
@@ -35,11 +35,11 @@ pub fn begin(
     state.map(Box::new)
 }
 
-/// What has these primitives and no others.
+/// Resolver of exactly these primitives.
 pub struct Resolver(Zeroizing<[u8; KEY]>);
 
 impl Resolver {
-    /// With this ephemeral key.
+    /// Takes the ephemeral key.
     pub fn new(ephemeral: Zeroizing<[u8; KEY]>) -> Self {
         Self(ephemeral)
     }
@@ -63,7 +63,7 @@ impl CryptoResolver for Resolver {
     }
 }
 
-/// The ephemeral key, which is given out once.
+/// Random source that returns the ephemeral key once.
 struct Drawn(Option<Zeroizing<[u8; KEY]>>);
 
 impl Random for Drawn {
@@ -103,7 +103,7 @@ impl Dh for Curve {
     }
 
     fn set(&mut self, private: &[u8]) {
-        // Of one that is none nothing follows: each exchange fails.
+        // After an invalid key every exchange fails.
         let _ = self.try_set(private);
     }
 
@@ -118,7 +118,7 @@ impl Dh for Curve {
     }
 
     fn privkey(&self) -> &[u8] {
-        // Nobody asks.
+        // Never called.
         &[]
     }
 
@@ -133,7 +133,7 @@ impl Dh for Curve {
 #[derive(Default)]
 struct ChaChaPoly(Option<LessSafeKey>);
 
-/// Noise's nonce: four zero bytes and the number, least byte first.
+/// Noise's nonce: four zero bytes and the number, little-endian.
 fn nonce(number: u64) -> Nonce {
     let mut nonce = [0; 12];
     nonce[4..].copy_from_slice(&number.to_le_bytes());

@@ -1,4 +1,4 @@
-//! What sends frames on the secure wire.
+//! Sealer of the secure wire.
 
 use super::content::{self, FRAGMENT_HEADER, FRAME_HEADER, ITEM_HEADER};
 use super::crypt::{HEADER, Sending, TAG};
@@ -8,24 +8,24 @@ use crate::endpoint::Target;
 use crate::wire::counters::Counters;
 use crate::wire::route::{Departure, Egress, Route};
 
-/// The queue of the loop that takes frames.
+/// Queue of the loop that takes frames.
 const QUEUE: u8 = 0;
-/// Frames of up to this many bytes wait for no other, but share a datagram with those that are there: acknowledgements, names,
-/// voices. Of longer ones too few fit to be worth the copy.
+/// Most bytes of a frame that shares a datagram with others that are already queued, such as acknowledgements, DNS and voice; no
+/// frame is delayed. Too few longer frames fit to be worth the copy.
 const SMALL: usize = 512;
 
-/// One loop's.
+/// Sealer of one loop.
 pub struct Sealer {
-    /// Where pieces are made.
+    /// Memory for fragments.
     pieces: Batch,
-    /// Number of the next frame that leaves in pieces.
+    /// Identification of the next fragmented frame.
     identification: u32,
     route: Route,
     departures: Vec<Departure>,
 }
 
 impl Sealer {
-    /// One that begins with this route.
+    /// Makes a sealer with this first route.
     pub fn new(route: Route) -> Self {
         let datagram = route.longest();
         let piece = datagram.saturating_sub(HEADER + FRAGMENT_HEADER + TAG).max(1);
@@ -34,7 +34,7 @@ impl Sealer {
         Self { pieces, identification: 0, route, departures: Vec::with_capacity(1) }
     }
 
-    /// See [`crate::wire::Sealer::seal`]. Each queue's counter is in what seals, so that it goes on whatever the route does.
+    /// See [`crate::wire::Sealer::seal`]. The counters of the queues are in [`Sending`], so they continue when the route changes.
     pub fn seal<'a>(&'a mut self, frames: &'a mut Batch, counters: &Counters) -> (&'a Batch, &'a [Departure]) {
         let (path, Egress { target, datagram }) = self.route.now();
         self.departures.clear();
@@ -65,13 +65,14 @@ impl Sealer {
         self.route.clone_from(route);
     }
 
-    /// Where frames go.
+    /// Current route.
     pub fn route(&self) -> &Route {
         &self.route
     }
 }
 
-/// Makes frames contents, in place: small ones that follow each other bundles of up to `most` bytes, all others one of their own.
+/// Turns frames into contents, in place. Consecutive small frames become bundles of up to `most` bytes; every other frame is one
+/// content.
 fn wrap(frames: &mut Batch, most: usize) {
     let mut index = 0;
     while index < frames.len() {
@@ -96,8 +97,8 @@ fn wrap(frames: &mut Batch, most: usize) {
     }
 }
 
-/// Copies contents to `pieces`, those of more than `most` bytes in pieces, each with room for its header and its tag; returns how
-/// many cannot be cut.
+/// Copies contents to `pieces`, those longer than `most` bytes as fragments, each with room for header and tag. Returns the number
+/// of contents that cannot be fragmented.
 fn cut(contents: &Batch, pieces: &mut Batch, most: usize, identification: &mut u32) -> u64 {
     pieces.clear();
     let mut lost = 0;
@@ -123,8 +124,8 @@ fn cut(contents: &Batch, pieces: &mut Batch, most: usize, identification: &mut u
     lost
 }
 
-/// Makes all contents of a batch datagrams, in place; returns how many frames or pieces are not to be sent, since the session has
-/// sent enough.
+/// Seals all contents of a batch as datagrams, in place. Returns the number of contents not sealed because the session has sent as
+/// many as it may.
 fn seal_all(sending: &Sending, contents: &mut Batch) -> u64 {
     for index in 0..contents.len() {
         contents.grow_front(index, HEADER);
@@ -150,10 +151,10 @@ mod tests {
     use crate::batch::MAX_FRAME;
     use crate::frame::offload::superframe::{Checksum, Facts};
 
-    /// A frame, and its checksum that is to be completed.
+    /// Frame, and its partial checksum.
     type Frame = (Vec<u8>, Option<Checksum>);
 
-    /// A sealer for datagrams of this size, and what opens them.
+    /// A sealer for datagrams of this size, and the opener of its peer.
     fn ends(datagram: usize) -> (Sealer, Opening) {
         let (sending, opening) = pair(CIPHERS[1]);
         let target = Target::Fixed(std::net::SocketAddr::from(([192, 0, 2, 1], 6000)).into());
@@ -183,7 +184,7 @@ mod tests {
         datagrams.frames(0).map(<[u8]>::to_vec).collect()
     }
 
-    /// What the far end has of datagrams that come as one run, or each for itself; and how much is lost.
+    /// Frames that the peer opens from datagrams, received as one run or each alone; and the number of losses.
     fn opened(opening: &mut Opening, datagrams: &[Vec<u8>], run: bool) -> (Vec<Frame>, usize) {
         let (mut batch, mut unpacker, mut lost) = (Batch::for_datagrams(true), Unpacker::default(), 0);
         if run {
@@ -286,7 +287,7 @@ mod tests {
         assert_eq!(counters.paths[0].tx_dropped_unlearned.get(), 4);
     }
 
-    /// A nonce that comes twice gives the key away: whatever routes come and go, counters go on.
+    /// A repeated nonce reveals the key, so counters must continue over every change of route.
     #[test]
     fn a_session_that_comes_back_goes_on_counting() {
         let (mut sealer, _) = ends(1472);

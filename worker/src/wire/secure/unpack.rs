@@ -1,4 +1,4 @@
-//! What is done with the content of a datagram that was opened: frames go to the batch, pieces are put together.
+//! Unpacks the content of opened datagrams: frames go to the batch, fragments are reassembled.
 
 use std::ops::Range;
 
@@ -6,40 +6,39 @@ use super::content::{self, Content, Frame};
 use super::fragment::{Outcome, Reassembly};
 use crate::batch::Collector;
 
-/// What is for the session.
+/// Content for the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Control {
-    /// To be answered with this token.
+    /// Ping to be answered with this token.
     Ping([u8; 8]),
-    /// The answer to a ping with this token.
+    /// Answer to the ping with this token.
     Pong([u8; 8]),
-    /// To be answered with this token and size, if that is the datagram's.
+    /// Probe to be answered with this token and size, if the datagram has that size.
     Probe([u8; 8], u16),
-    /// The answer to a probe with this token and size.
+    /// Answer to the probe with this token and size.
     Arrived([u8; 8], u16),
 }
 
-/// Why something is lost.
+/// Reason why content is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lost {
-    /// It is no content.
+    /// The content is malformed.
     Wrong,
     /// The batch has no room for all frames.
     NoRoom,
 }
 
-/// One receiver's: pieces that wait, in memory that is allocated once.
+/// Unpacker of one receiver, with reassembly memory that is allocated once.
 #[derive(Default)]
 pub struct Unpacker {
     reassembly: Reassembly,
 }
 
 impl Unpacker {
-    /// Takes the content at `content` of the memory that [`crate::batch::Batch::expand`] gives, opened by this session and from this
-    /// queue of it.
+    /// Takes the content at range `content` of the memory of [`crate::batch::Batch::expand`], opened by this session and queue.
     ///
     /// # Errors
-    /// What is lost, which is to be counted.
+    /// Reason of the loss, which the caller counts.
     pub fn take(
         &mut self,
         from: (u32, u8),

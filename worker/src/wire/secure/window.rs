@@ -1,16 +1,16 @@
-//! Which counters have been seen: the last 8192 of them, in the manner of RFC 6479, so that nothing is shifted.
+//! Replay window: the last 8192 counters of a queue, after RFC 6479, without shifting.
 
-/// Counters that a window has: the greatest that was seen, and those just below it.
+/// Counters in a window: the greatest one seen, and those just below it.
 pub const WINDOW: u64 = 8192;
-/// Words of bits: one more than they fill, because the greatest counter need not end one.
+/// Words of the bitmap: one more than the counters fill, because the greatest counter need not end a word.
 const WORDS: usize = 8192 / 64 + 1;
 
-/// One queue's.
+/// Replay window of one queue: 8192 counters.
 #[derive(Clone)]
 pub struct Window {
-    /// The greatest counter that was taken; zero before the first.
+    /// Greatest counter taken; zero before the first.
     greatest: u64,
-    /// Of each counter in the window, whether it was taken.
+    /// One bit for each counter in the window, set once taken.
     bits: [u64; WORDS],
 }
 
@@ -21,16 +21,16 @@ impl Default for Window {
 }
 
 impl Window {
-    /// Whether a counter is neither older than the window nor taken.
+    /// Whether a counter is within the window or above it, and not yet taken.
     pub fn is_fresh(&self, counter: u64) -> bool {
         let (word, bit) = place(counter);
         counter > self.greatest || self.greatest - counter < WINDOW && self.bits[word] & bit == 0
     }
 
-    /// Takes a fresh counter, whose tag was right.
+    /// Takes a fresh counter, after its tag was verified.
     pub fn take(&mut self, counter: u64) {
         let (last, new) = (self.greatest / 64, counter / 64);
-        // The words behind that of the greatest so far hold what is a round older.
+        // The words above the greatest counter's hold bits of a round ago.
         for word in last + 1..=new.min(last.saturating_add(WORDS as u64)) {
             self.bits[index(word)] = 0;
         }
@@ -40,12 +40,12 @@ impl Window {
     }
 }
 
-/// Where the bit of a counter is.
+/// Word and bit of a counter.
 fn place(counter: u64) -> (usize, u64) {
     (index(counter / 64), 1 << (counter % 64))
 }
 
-/// Where a word is, of all words that were ever used.
+/// Position of a word in the ring.
 fn index(word: u64) -> usize {
     usize::try_from(word % WORDS as u64).unwrap_or(0)
 }
@@ -58,7 +58,7 @@ mod tests {
 
     use super::*;
 
-    /// The same with a set of all that was taken.
+    /// Model: a set of all taken counters.
     #[derive(Default)]
     struct Naive(BTreeSet<u64>);
 
@@ -69,7 +69,7 @@ mod tests {
         }
     }
 
-    /// Steps of every kind from the greatest so far.
+    /// Steps of every kind from the greatest counter so far.
     fn steps() -> impl Strategy<Value = i64> {
         prop_oneof![
             4 => -70..70_i64,
@@ -90,7 +90,7 @@ mod tests {
                 let counter = if number == 0 { from } else { greatest.saturating_add_signed(step) };
                 let fresh = naive.is_fresh(counter);
                 prop_assert_eq!(window.is_fresh(counter), fresh, "{} with {} the greatest", counter, greatest);
-                // Looked at only, as of one that is forged, it changes nothing.
+                // Only checked, as for a forged datagram: the window must not change.
                 if fresh && step % 3 != 0 {
                     window.take(counter);
                     naive.0.insert(counter);

@@ -1,4 +1,4 @@
-//! What a session makes of the messages of a handshake.
+//! Processing of received handshake messages.
 
 use privsep::ipc::{Timestamp, Trouble};
 
@@ -10,10 +10,10 @@ use crate::wire::outbox::Outbox;
 use crate::wire::secure::handshake::{Answered, Refused, Responded, respond};
 use crate::wire::secure::message::{self, Form, Initiation, Kem, Message, Response};
 
-/// By how many nanoseconds the timestamp of an initiation is less than that of one that waits, where it is stale and not late.
+/// Least difference in nanoseconds by which an initiation is older than a waiting one and counts as stale, not late.
 const STALE: u64 = 10_000_000_000;
 
-/// An initiation that counts and is not computed yet.
+/// Initiation that is valid so far and not yet processed by Noise.
 pub struct PendingInitiation {
     from: Arrival,
     timestamp: Timestamp,
@@ -26,9 +26,9 @@ impl Session {
             Message::KemKey(kem) => self.kem_key(from, kem, out),
             Message::KemCiphertext(kem) => self.kem_ciphertext(from, kem),
             Message::Other(message::VERSION) => self.draft(from, bytes),
-            // All others have MACs. The first is over the head alone: a stranger's message costs no pass over the rest.
+            // All other kinds have MACs. `mac0` covers only the head, so a stranger's message costs no pass over the rest.
             _ if !self.pair.has_head_of_the_pair(bytes) => self.of_a_stranger(from, bytes),
-            // The numbers in the head are the peer's, and say whether the rest is looked at.
+            // The head is the peer's. Its numbers decide whether the rest is checked.
             Message::Initiation(initiation) => self.initiation(from, initiation, out),
             Message::Response(response) => self.response(from, response),
             Message::Other(version) => self.other_version(*version, bytes),
@@ -36,8 +36,8 @@ impl Session {
         }
     }
 
-    /// Whether all of a message is the peer's, whose head is. An observer may send the head with another rest: that takes no place,
-    /// and leaves what was sent to be answered by the peer.
+    /// Whether a message with the peer's head is the peer's as a whole. An attacker may send the head with another rest. That takes
+    /// no slot, and the peer's response is still accepted.
     fn is_whole(&mut self, bytes: &[u8]) -> bool {
         let is_whole = self.pair.is_of_the_pair(bytes);
         if !is_whole {
@@ -47,7 +47,7 @@ impl Session {
         is_whole
     }
 
-    /// A message of this version with another length.
+    /// Handles a message of this version with another length.
     fn draft(&mut self, from: Arrival, bytes: &[u8]) {
         self.counts.dropped_messages += 1;
         let may_be_peer = self.paths.all[from.path].is_from_peer(from.source, self.ticks.now());
@@ -63,14 +63,14 @@ impl Session {
         }
     }
 
-    /// A trouble is one as long as there is no session.
+    /// Records a trouble, unless a session exists.
     fn say_trouble(&mut self, trouble: Trouble) {
         if self.slots.current.is_none() {
             self.trouble = Some(trouble);
         }
     }
 
-    /// A message whose `mac0` is wrong.
+    /// Handles a message whose `mac0` is wrong.
     fn of_a_stranger(&mut self, from: Arrival, bytes: &[u8]) {
         self.counts.auth_failures += 1;
         if !self.strangers.allows(from.now_us) {
@@ -93,7 +93,7 @@ impl Session {
             }
             return;
         }
-        // The peer's own is newer than all that was recorded.
+        // The peer's own initiation is newer than all recorded ones.
         let newest = waits.map(|waiting| waiting.timestamp).max(self.pending.as_ref().map(|pending| pending.timestamp));
         let is_heard = initiation.timestamp <= self.heard;
         if is_heard || newest.is_some_and(|newest| initiation.timestamp <= newest) {
@@ -114,9 +114,9 @@ impl Session {
         self.answer_pending(from.now_us, out);
     }
 
-    /// Answers an initiation that is refused because of its timestamp by one of this end's own: a response needs no clock.
+    /// Replies to an initiation with a stale timestamp by an own initiation: a response to that needs no clock.
     fn reply_to_stale(&mut self, from: Arrival, initiation: &Initiation, out: &mut Outbox) {
-        // What is opened may have been held back: only a pong is new.
+        // Opened datagrams may have been delayed by an attacker. Only a pong is fresh.
         let is_young = |current: &Established| from.now_us < current.born_us + SILENT * self.interval * SECOND;
         let works =
             self.slots.current.as_ref().is_some_and(|current| is_young(current) || self.paths.answer(self.ticks.now()));
@@ -131,7 +131,7 @@ impl Session {
         if self.attempts.is_over() {
             self.attempt(from.now_us);
         }
-        // Not more than has come: it may be repeated from anywhere.
+        // The reply must not be longer than the initiation, which may be replayed from any address.
         if let Some(bytes) = self.attempts.initiation().filter(|bytes| bytes.len() <= initiation.bytes.len())
             && self.replies.allows(from.now_us)
         {
@@ -139,7 +139,7 @@ impl Session {
         }
     }
 
-    /// Answers the initiation that is pending, if there is room. It is newer than any that was answered or confirmed meanwhile.
+    /// Responds to the pending initiation, if the limit allows it. It is newer than any initiation answered or confirmed meanwhile.
     pub(super) fn answer_pending(&mut self, now_us: u64, out: &mut Outbox) {
         let Some(pending) = self.pending.take_if(|_| self.initiations.allows(now_us)) else { return };
         if let Some(Message::Initiation(initiation)) = message::parse(&pending.bytes) {
@@ -170,7 +170,7 @@ impl Session {
         self.answer(from, |waiting| Some(&waiting.response), out);
     }
 
-    /// Answers, to where the message came from.
+    /// Sends an answer to the source of the message.
     fn answer(&self, from: Arrival, choose: impl FnOnce(&Waiting) -> Option<&[u8]>, out: &mut Outbox) {
         if let Some(answer) = self.slots.waiting.as_ref().and_then(choose) {
             out.post(from.path, from.target, answer);
@@ -180,7 +180,7 @@ impl Session {
     fn response(&mut self, from: Arrival, response: &Response) {
         let Some(AttemptStage::Initiation(_)) = self.attempts.find(response.receiver).map(|attempt| &attempt.stage)
         else {
-            // To what was forgotten, or was answered already.
+            // The response to a forgotten or already answered initiation.
             self.counts.dropped_messages += 1;
             if let Some(after_us) = self.attempts.is_late_by(response.receiver, from.now_us) {
                 self.say_trouble(Trouble::Late { after_ms: after_us / 1000 });
@@ -197,7 +197,8 @@ impl Session {
             Ok(Answered::Kem(kem)) => attempt.go_on(AttemptStage::KemKey(kem, response.receiver), &from),
             Err(Refused::NotOffered) => self.counts.dropped_messages += 1,
             Err(_) => {
-                // What was sent is answered, if not well: a repetition of the answer is to find nothing to be computed.
+                // The initiation was answered, but with a bad response. Forget it, so that a repetition of the response costs no
+                // computation.
                 attempt.forget();
                 self.counts.auth_failures += 1;
             }
@@ -240,7 +241,7 @@ impl Session {
     }
 }
 
-/// By how many milliseconds one moment is before another, or one where it is the same.
+/// Milliseconds by which one timestamp is before another, at least 1.
 fn behind_ms(moment: Timestamp, other: Timestamp) -> u64 {
     (other.0.saturating_sub(moment.0) / 1_000_000).max(1)
 }

@@ -1,4 +1,4 @@
-//! An end's own attempts at a session, one after the other until there is one.
+//! Attempts of this end to establish a session, one after the other until one succeeds.
 
 use std::collections::VecDeque;
 
@@ -7,53 +7,54 @@ use crate::endpoint::Target;
 use crate::wire::secure::handshake::{Initiator, KemInitiator};
 use crate::wire::secure::message::Form;
 
-/// How long one lasts, but the first two of a series; from the thirteenth on it is as many ping intervals, up to the longest.
+/// Duration of an attempt in microseconds, except for the first two of a series. From the thirteenth on it is multiplied by the
+/// ping interval in seconds, up to `LONGEST`.
 const LENGTH: u64 = 5 * SECOND;
 const LONGEST: u64 = 60 * SECOND;
-/// Attempts that are over of which it is known when they began: an answer may take as long.
+/// Ended attempts whose start is remembered: a response may arrive that late.
 const BEFORE: usize = 8;
 
-/// When a message that is not answered leaves once more, in microseconds after it left before.
+/// Pauses before an unanswered message is sent again, in microseconds.
 const AGAIN: [u64; 4] = [250 * MILLISECOND, 500 * MILLISECOND, 1000 * MILLISECOND, 2000 * MILLISECOND];
 
-/// What was sent last.
+/// Last message that was sent.
 pub enum AttemptStage {
-    /// The initiation.
+    /// Initiation.
     Initiation(Box<Initiator>),
-    /// The KEM key, and this end's index.
+    /// KEM key, and this end's index.
     KemKey(Box<KemInitiator>, u32),
-    /// Nothing that could be answered any more: the next attempt is waited for.
+    /// None that can still be answered: the next attempt follows when it is due.
     Forgotten,
 }
 
-/// The attempts, of which there is one at a time.
+/// Attempts of this end, at most one at a time.
 pub struct Attempts {
     now: Option<Attempt>,
-    /// Index of the attempts before, and when each began, the newest last.
+    /// Index and start of earlier attempts, the newest last.
     before: VecDeque<(u32, u64)>,
-    /// Attempts since there was a new session.
+    /// Number of attempts since the last new session.
     number: u64,
-    /// The form of the first of them, from which on both take turns.
+    /// Form of the first attempt. Later ones alternate.
     first: Form,
-    /// Whether all others are of the short form, because a stale initiation of it has come.
+    /// Whether all later attempts use the short form, because a stale initiation in the short form arrived.
     stays_short: bool,
-    /// Whether one of them gave way to the other end's.
+    /// Whether one of them gave way to an attempt of the peer.
     gave_way: bool,
-    /// Ticks of a ping interval.
+    /// Ping interval in ticks.
     interval: u64,
 }
 
-/// By which path, and where to.
+/// Path and target of a message.
 pub type Way = (usize, Target);
 
-/// One of them.
+/// One attempt.
 pub struct Attempt {
     pub stage: AttemptStage,
-    /// Where its response came from: its KEM key goes there, and to where the peer is.
+    /// Source of its response. The KEM key goes there, and to the peer's addresses.
     to: Option<Way>,
     began_us: u64,
     ends_us: u64,
-    /// How often the message has left, and when it does again.
+    /// Number of times that the message was sent, and time of the next one.
     left: usize,
     next_us: u64,
 }
@@ -63,18 +64,18 @@ impl Attempt {
         Self { stage, to: None, began_us: now_us, ends_us, left: 0, next_us: now_us }
     }
 
-    /// Goes on with another message, at once.
+    /// Continues with the next message, which is due at once.
     pub fn go_on(&mut self, stage: AttemptStage, from: &Arrival) {
         (self.stage, self.left, self.next_us) = (stage, 0, from.now_us);
         self.to = Some((from.path, from.target));
     }
 
-    /// Forgets what was sent.
+    /// Forgets the message that was sent.
     pub fn forget(&mut self) {
         (self.stage, self.next_us) = (AttemptStage::Forgotten, u64::MAX);
     }
 
-    /// This end's index in it.
+    /// This end's index in the attempt.
     fn index(&self) -> Option<u32> {
         match &self.stage {
             AttemptStage::Initiation(initiator) => Some(initiator.our_index()),
@@ -93,17 +94,17 @@ impl Attempt {
 }
 
 impl Attempts {
-    /// None yet; a ping leaves every `interval` ticks.
+    /// Makes the state before the first attempt. A ping leaves every `interval` ticks.
     pub fn new(first: Form, interval: u64) -> Self {
         Self { now: None, before: VecDeque::new(), number: 0, first, stays_short: false, gave_way: false, interval }
     }
 
-    /// Whether one goes on, or the next one is due because the last one has come to nothing.
+    /// Whether an attempt is in progress, or has failed and the next one is due.
     pub fn is_under_way(&self) -> bool {
         self.number > 0
     }
 
-    /// Ends the one whose time is over.
+    /// Ends an expired attempt.
     pub fn expire(&mut self, now_us: u64) {
         if let Some(ended) = self.now.take_if(|attempt| now_us >= attempt.ends_us) {
             if self.before.len() == BEFORE {
@@ -113,12 +114,12 @@ impl Attempts {
         }
     }
 
-    /// Whether the next one may begin.
+    /// Whether the next attempt may begin.
     pub fn is_over(&self) -> bool {
         self.now.is_none()
     }
 
-    /// The form of the next one.
+    /// Form of the next attempt.
     pub fn form(&self) -> Form {
         match self.first {
             _ if self.stays_short => Form::Short,
@@ -128,12 +129,12 @@ impl Attempts {
         }
     }
 
-    /// A stale initiation of the short form has come, which is answered by no longer one: the others are of it.
+    /// Makes all later attempts short: the reply to a stale initiation of the short form must not be longer than that initiation.
     pub fn stay_short(&mut self) {
         self.stays_short = true;
     }
 
-    /// Begins the next one, which lasts a little longer by chance, from 0 to 255.
+    /// Begins the next attempt. `chance`, from 0 to 255, extends it by up to a tenth.
     pub fn begin(&mut self, stage: AttemptStage, chance: u8, now_us: u64) {
         let length = match self.number {
             ..2 => 2 * SECOND,
@@ -145,13 +146,13 @@ impl Attempts {
         self.now = Some(Attempt::new(stage, now_us, ends_us));
     }
 
-    /// There is a new session, by a handshake of this form: the next series begins with it.
+    /// Ends the series after a new session by a handshake of this form, with which the next series begins.
     pub fn end(&mut self, form: Form) {
         *self = Self::new(form, self.interval);
     }
 
-    /// Forgets what was sent because the other end has begun, too: once, or who repeats what that has sent could keep this end from
-    /// it for good. The next one begins when it is due.
+    /// Forgets the message that was sent, because the peer has begun as well. This happens once a series: otherwise an attacker
+    /// could repeat the peer's initiations and keep this end from succeeding for good. The next attempt begins when it is due.
     pub fn give_way(&mut self) {
         let Some(attempt) = self.now.as_mut().filter(|attempt| !matches!(attempt.stage, AttemptStage::Forgotten))
         else {
@@ -162,23 +163,23 @@ impl Attempts {
         }
     }
 
-    /// The one with this index.
+    /// Attempt with this index.
     pub fn find(&mut self, index: u32) -> Option<&mut Attempt> {
         self.now.as_mut().filter(|attempt| attempt.index() == Some(index))
     }
 
-    /// This end's index in it.
+    /// This end's index in the current attempt.
     pub fn index(&self) -> Option<u32> {
         self.now.as_ref().and_then(Attempt::index)
     }
 
-    /// How long ago an attempt that is over, with this index, began.
+    /// Time in microseconds since an ended attempt with this index began.
     pub fn is_late_by(&self, index: u32, now_us: u64) -> Option<u64> {
         let before = self.before.iter().find(|before| before.0 == index);
         before.map(|(_, began_us)| now_us.saturating_sub(*began_us))
     }
 
-    /// The message that is to leave now, if one is, and where to besides the peer's addresses.
+    /// Message to send now, if one is due, and its target in addition to the peer's addresses.
     pub fn message(&mut self, now_us: u64) -> Option<(&[u8], Option<Way>)> {
         let attempt = self.now.as_mut().filter(|attempt| now_us >= attempt.next_us)?;
         attempt.next_us = AGAIN.get(attempt.left).map_or(u64::MAX, |pause| now_us + pause);
@@ -187,7 +188,7 @@ impl Attempts {
         attempt.bytes().map(|bytes| (bytes, to))
     }
 
-    /// The initiation that waits for its response.
+    /// Initiation that waits for its response.
     pub fn initiation(&self) -> Option<&[u8]> {
         self.now
             .as_ref()
@@ -195,7 +196,7 @@ impl Attempts {
             .and_then(Attempt::bytes)
     }
 
-    /// When something is due: a message, or the end of this one.
+    /// Time of the next message or of the end of the attempt, in microseconds.
     pub fn due_us(&self) -> u64 {
         self.now.as_ref().map_or(u64::MAX, |attempt| attempt.next_us.min(attempt.ends_us))
     }

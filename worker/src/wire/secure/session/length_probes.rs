@@ -1,50 +1,50 @@
-//! Whether a path carries the longest datagrams that leave by it: some ways drop them in silence, and pass the small ones.
+//! Probes whether a path carries its longest datagrams: some networks drop them silently and pass small ones.
 
-/// Ping intervals from one round of probes to the next, in which it is answered, or is not.
+/// Ping intervals between rounds of probes. A probe must be answered within its round.
 const ROUND: u64 = 4;
-/// The same after a round that was answered whole.
+/// Ping intervals to the next round after one that was fully answered.
 const GOOD: u64 = 30;
-/// Rounds in a row after which a path counts as one that drops the longest: as many are not lost by chance.
+/// Consecutive failed rounds after which a path counts as dropping the longest datagrams. Random loss rarely fails as many.
 const LOST: u8 = 4;
 
-/// The probes of one path. A round is a small one and one of full length; only where the small one was answered does it count
-/// whether the other was, so that neither a path that is down nor a peer that answers no probe says anything.
+/// Probes of one path. A round is a small probe and a full one. The full probe counts only if the small one was answered, so that a
+/// path that is down or a peer that ignores probes gives no result.
 #[derive(Debug)]
 pub struct LengthProbes {
-    /// Ticks of a ping interval.
+    /// Ping interval in ticks.
     interval: u64,
-    /// When the next round is due; the first one is a round after the first tick with a session.
+    /// Tick of the next round. The first one is a round after the first tick with a session.
     next_tick: Option<u64>,
     small: Probe,
     full: Probe,
-    /// Rounds in a row of which the small one alone was answered.
+    /// Consecutive rounds in which only the small probe was answered.
     lost: u8,
-    /// One of full length has been answered.
+    /// Whether a full probe was ever answered.
     arrived: bool,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
 enum Probe {
-    /// None has left.
+    /// Not sent.
     #[default]
     None,
-    /// With this token, and as a datagram of this length.
+    /// Sent with this token, in a datagram of this length.
     Sent([u8; 8], u16),
     Answered,
 }
 
 impl LengthProbes {
-    /// Nothing is known yet. A ping leaves every `interval` ticks.
+    /// Makes the state before the first probe. A ping leaves every `interval` ticks.
     pub fn new(interval: u64) -> Self {
         Self { interval, next_tick: None, small: Probe::None, full: Probe::None, lost: 0, arrived: false }
     }
 
-    /// There is a new session: its first round is a round after the next tick.
+    /// Reacts to a new session: its first round is a round after the next tick.
     pub fn begin(&mut self) {
         (self.next_tick, self.small, self.full) = (None, Probe::None, Probe::None);
     }
 
-    /// Whether a round is due in this tick; the one before it is over then.
+    /// Whether a round is due in this tick. Also evaluates the round before.
     pub fn is_due(&mut self, tick: u64) -> bool {
         let due = self.next_tick.is_some_and(|next| tick >= next);
         if !due && self.next_tick.is_some() {
@@ -57,12 +57,12 @@ impl LengthProbes {
         due
     }
 
-    /// Takes note of probes that have left, each a token and the length of its datagram.
+    /// Records sent probes: token and length of the datagram.
     pub fn sent(&mut self, small: ([u8; 8], u16), full: ([u8; 8], u16)) {
         (self.small, self.full) = (Probe::Sent(small.0, small.1), Probe::Sent(full.0, full.1));
     }
 
-    /// Takes an answer; whether it is one.
+    /// Takes an answer. Returns whether it matches a probe.
     pub fn answered(&mut self, token: [u8; 8], length: u16) -> bool {
         if self.full == Probe::Sent(token, length) {
             (self.full, self.lost, self.arrived) = (Probe::Answered, 0, true);
@@ -72,13 +72,13 @@ impl LengthProbes {
             return false;
         }
         if self.small == self.full {
-            // Both are answered.
+            // Both probes of the round are answered.
             self.next_tick = self.next_tick.map(|next| next + (GOOD - ROUND) * self.interval);
         }
         true
     }
 
-    /// Whether the longest datagrams do not arrive, while small ones do; `None` while that is not known.
+    /// Whether the path drops the longest datagrams and passes small ones; `None` while this is unknown.
     pub fn drops_the_longest(&self) -> Option<bool> {
         let lost = self.lost >= LOST;
         (lost || self.arrived).then_some(lost)
@@ -89,7 +89,7 @@ impl LengthProbes {
 mod tests {
     use super::*;
 
-    /// Rounds of which the probes are answered, or not; what is known after each.
+    /// Runs rounds whose probes are answered or not. Returns the result after each round.
     fn rounds(answers: &[(bool, bool)]) -> Vec<Option<bool>> {
         let (mut carries, mut token, mut tick) = (LengthProbes::new(1), 0, 1000);
         assert!(!carries.is_due(tick));
@@ -115,9 +115,9 @@ mod tests {
         assert_eq!(rounds(&[small, small, small, small, small, both]), [None, None, None, None, drops, carries]);
         let known = [None, None, carries, carries, carries, carries, carries];
         assert_eq!(rounds(&[small, small, both, small, small, small, small]), known);
-        // A path that is down, or a peer that does not know probes.
+        // A path that is down, or a peer that ignores probes.
         assert_eq!(rounds(&[none; 20]), [None; 20]);
-        // Silence in between neither counts nor ends it.
+        // Rounds without any answer in between neither count nor reset the count.
         assert_eq!(
             rounds(&[small, none, small, small, none, small, none, none]),
             [None, None, None, None, None, None, drops, drops]

@@ -1,4 +1,4 @@
-//! How often something is done, however often others ask for it.
+//! Rate limits for work that others can cause.
 
 use super::SECOND;
 
@@ -15,7 +15,7 @@ impl<const MOST: usize> Default for Recent<MOST> {
 }
 
 impl<const MOST: usize> Recent<MOST> {
-    /// Whether fewer than `MOST` have been let through in the last second; then one more is.
+    /// Whether fewer than `MOST` were allowed in the last second. If so, counts one more.
     pub fn allows(&mut self, now_us: u64) -> bool {
         let Some(oldest) = self.times.get_mut(self.next) else { return false };
         if oldest.is_some_and(|time| now_us < time + SECOND) {
@@ -27,22 +27,23 @@ impl<const MOST: usize> Recent<MOST> {
     }
 }
 
-/// `RATE` times a second, and as many at once where there were none before: whoever waits for the next does not wait for a second.
+/// `RATE` times a second, spaced evenly, with a burst of as many after a pause. The next one is allowed after `1 / RATE` seconds
+/// instead of a whole second.
 #[derive(Default)]
 pub struct Paced<const RATE: u64> {
-    /// When as many as that can come at once.
+    /// Time in microseconds from which a whole burst is allowed.
     full_us: u64,
 }
 
 impl<const RATE: u64> Paced<RATE> {
     const EACH: u64 = SECOND / RATE;
 
-    /// When one more is let through.
+    /// Time in microseconds from which the next one is allowed.
     pub fn next_us(&self) -> u64 {
         self.full_us.saturating_sub((RATE - 1) * Self::EACH)
     }
 
-    /// Whether one is let through.
+    /// Whether one is allowed now. If so, counts it.
     pub fn allows(&mut self, now_us: u64) -> bool {
         let allows = now_us >= self.next_us();
         if allows {
@@ -56,7 +57,7 @@ impl<const RATE: u64> Paced<RATE> {
 mod tests {
     use super::*;
 
-    /// When something was let through that is asked for each millisecond.
+    /// Milliseconds at which requests are allowed, with one request each millisecond.
     fn times(mut allows: impl FnMut(u64) -> bool, milliseconds: std::ops::Range<u64>) -> Vec<u64> {
         milliseconds.filter(|millisecond| allows(millisecond * 1000)).collect()
     }
@@ -77,7 +78,7 @@ mod tests {
         assert_eq!(paced.next_us(), 57_000);
         let expected: Vec<_> = (0..20).map(|number| 57 + 50 * number).collect();
         assert_eq!(times(|now_us| paced.allows(now_us), 8..1050), expected);
-        // Where none came, there is room again: after a second for all.
+        // After a second without requests a whole burst is allowed.
         assert_eq!((0..100).filter(|_| paced.allows(1_507_000)).count(), 10);
         assert_eq!((0..100).filter(|_| paced.allows(9_000_000)).count(), 20);
     }

@@ -1,5 +1,5 @@
-//! What receives on the secure wire, makes sessions and keeps them, and knows where the peer is. `docs/WIRE.md`, from
-//! "Handshake" on, says what it does.
+//! Session of the secure wire: receives, makes and keeps sessions, and knows the peer's addresses. The behaviour is specified in
+//! `docs/WIRE.md`, from "Handshake" on.
 
 mod answer;
 mod attempt;
@@ -41,83 +41,83 @@ use slots::{Established, Slot, Slots};
 
 const SECOND: u64 = 1_000_000;
 const MILLISECOND: u64 = 1000;
-/// Ping intervals without anything opened after which an end makes an attempt.
+/// Ping intervals without an opened datagram after which an end attempts a new session.
 const SILENT: u64 = 5;
-/// Time without anything opened after which a learned address of the peer may be another host's.
+/// Time in microseconds without an opened datagram after which a learned address may belong to another host.
 const GONE: u64 = 180 * SECOND;
-/// What the clock is rounded down to, in nanoseconds: an observer learns no more of it than from the time of arrival.
+/// Granularity of the timestamp in nanoseconds: an observer learns no more of the clock than from the time of arrival.
 const ROUNDED: u64 = 1 << 20;
-/// Queue that says where the peer is, by which pings, pongs and probes travel.
+/// Queue that carries pings, pongs and probes, and whose datagrams locate the peer.
 const QUEUE: u8 = 0;
 
-/// The wall clock, as it stands when the worker's own shows so many microseconds. It is asked each time: it may be set right meanwhile.
+/// Wall clock, as a function of the worker's clock in microseconds. It is read each time, because it may be corrected meanwhile.
 pub type Wall = Box<dyn Fn(u64) -> Timestamp + Send>;
 
-/// What a session is told.
+/// Configuration of a session.
 pub struct SessionConfig<'a> {
     /// Keys of both ends.
     pub pair: Pair,
     /// Settings of the wire.
     pub secure: &'a Secure,
-    /// Ciphers of this end, as [`message::offer`] has them.
+    /// Ciphers of this end, as in [`message::offer`].
     pub offer: u8,
-    /// Whom each path talks to.
+    /// Remote of each path.
     pub remotes: &'a [Remote],
     /// Whether frames are given to the local side.
     pub delivers: bool,
-    /// Tick after which it is over.
+    /// Tick after which the session is over.
     pub exit_after: Option<u64>,
-    /// Where the worker before had come to.
+    /// State of the previous worker.
     pub state: &'a State,
-    /// What the time is, for others.
+    /// Wall clock, for timestamps.
     pub wall: Wall,
-    /// Where random bytes come from.
+    /// Source of random bytes.
     pub random: Random,
 }
 
-/// A tunnel's.
+/// Session of a tunnel.
 pub struct Session {
     pair: Pair,
     offer: u8,
-    /// The peer's index for initiations; zero where none is known.
+    /// Receiver index of initiations to the peer; zero if none is known.
     peer_index: u32,
-    /// Ticks from one ping to the next.
+    /// Ping interval in ticks.
     interval: u64,
     random: Random,
     wall: Wall,
-    /// Greatest timestamp of an initiation whose session was confirmed, and of one that was sent.
+    /// Greatest timestamps: of an initiation that led to a confirmed session, and of one that was sent.
     heard: Timestamp,
     sent: Timestamp,
     attempts: Attempts,
     slots: Slots,
-    /// When something was opened last, by any session, or there was a new one.
+    /// Time of the last opened datagram of any session, or of the last new session.
     opened_us: u64,
-    /// Pings of a new session.
+    /// Pings that confirm a new session.
     burst: Option<Burst>,
     unpacker: Unpacker,
     paths: Paths<Link>,
     pings: Outstanding,
-    /// Initiations that are computed, and the one that is next.
+    /// Limit of processed initiations, and the initiation that waits for it.
     initiations: Paced<20>,
     pending: Option<PendingInitiation>,
-    /// Initiations that are answered: a peer makes no more.
+    /// Limit of answered initiations, above the rate of a peer. More of them mean a stolen key.
     calls: Recent<5>,
-    /// Answers that are sent again.
+    /// Limit of repeated answers.
     repeated: Recent<10>,
-    /// Stale initiations whose `mac2` is looked at, and answers to them.
+    /// Limits of checks of `mac2` in stale initiations, and of replies to them.
     stale: Paced<1000>,
     replies: Recent<10>,
-    /// Messages of which it is looked at what is wrong.
+    /// Limit of diagnosed messages.
     strangers: Recent<10>,
     trouble: Option<Trouble>,
     counts: SecureCounters,
-    /// A probe as long as the longest datagram, while it is made.
+    /// Buffer for a probe of the longest length.
     probe: Box<[u8]>,
     delivers: bool,
     ticks: Ticks,
 }
 
-/// Where a datagram has come from: path and address, where the socket tells; where an answer goes; and when it came.
+/// Arrival of a datagram: path, source address if the socket reports it, target of an answer, and time.
 #[derive(Clone, Copy)]
 struct Arrival {
     path: usize,
@@ -127,7 +127,7 @@ struct Arrival {
 }
 
 impl Session {
-    /// One that goes on from a state.
+    /// Continues from the state of an earlier worker.
     pub fn new(config: SessionConfig) -> Self {
         let SessionConfig { pair, secure, offer, remotes, delivers, exit_after, state, wall, random } = config;
         let (datagram, interval) = (usize::from(secure.datagram), u64::from(secure.ping_interval.max(1)));
@@ -175,7 +175,7 @@ impl Session {
         }
         batch.expand(|source, memory, datagram, found| {
             let Some(target) = self.paths.all[path].answer_to(source) else {
-                // From where the peer never is, whatever it says.
+                // The sender is outside the limits of the peer's address. The content does not matter.
                 counts.rx_dropped_foreign.add(1);
                 return;
             };
@@ -188,7 +188,7 @@ impl Session {
         self.publish();
     }
 
-    /// Takes a datagram, which is there in the memory; frames are then found in it.
+    /// Takes a datagram at a range of the memory, and collects its frames.
     fn take(
         &mut self,
         from: Arrival,
@@ -214,7 +214,7 @@ impl Session {
         }
     }
 
-    /// Opens a datagram: its queue, and where in it the content is.
+    /// Opens a datagram. Returns its queue, and the range of its content.
     fn open(
         &mut self,
         from: Arrival,
@@ -224,7 +224,7 @@ impl Session {
         out: &mut Outbox,
     ) -> Option<(u8, Range<usize>)> {
         let Some((which, slot)) = self.slots.find(index) else {
-            // Of a session that is over, or of the worker before.
+            // The session is over, or belongs to an earlier worker.
             counts.rx_dropped_invalid.add(1);
             return None;
         };
@@ -256,7 +256,8 @@ impl Session {
         Some((queue, content))
     }
 
-    /// The session that waits is confirmed. By that the peer is nowhere yet: who repeats its initiation may be faster, too.
+    /// Makes the waiting session current. This does not locate the peer: an attacker can forward its datagram faster than the
+    /// peer's path.
     fn confirm(&mut self, now_us: u64) {
         let Some(waiting) = self.slots.waiting.take() else { return };
         let slots::WaitingStage::Datagram(established, kem) = waiting.stage else { return };
@@ -275,7 +276,7 @@ impl Session {
         self.paths.all.iter_mut().for_each(|path| path.wire.length_probes.begin());
     }
 
-    /// A session that this end has begun has keys.
+    /// Makes the session current that this end has initiated.
     fn begin_current(&mut self, keys: &super::Keys, form: Form, from: &Arrival) {
         let established = Established::new(keys, true, self.pair.gives_way(), from.now_us);
         self.make_current(established, form, from.now_us);
@@ -319,19 +320,19 @@ impl Session {
         self.publish();
     }
 
-    /// Whether an attempt is to be made.
+    /// Whether to make an attempt.
     fn wants_a_session(&self, now_us: u64) -> bool {
         let worn = |current: &Established| current.is_worn(now_us) || now_us >= self.silent_us();
         let wanted = self.attempts.is_under_way() || self.slots.current.as_ref().is_none_or(worn);
         wanted && self.paths.lead_somewhere()
     }
 
-    /// When the peer counts as silent, if nothing is opened until then.
+    /// Time at which the peer counts as silent if nothing is opened before.
     fn silent_us(&self) -> u64 {
         self.opened_us + SILENT * self.interval * SECOND
     }
 
-    /// Makes an attempt.
+    /// Begins an attempt.
     fn attempt(&mut self, now_us: u64) {
         let form = self.attempts.form();
         let clock = (self.wall)(now_us).0 / ROUNDED * ROUNDED;
@@ -345,7 +346,7 @@ impl Session {
         self.attempts.begin(stage, chance[0], now_us);
     }
 
-    /// An index that is not zero, and that this end does not have in use.
+    /// A random index that is not zero and not in use at this end.
     fn new_index(&mut self) -> u32 {
         loop {
             let mut index = [0; 4];
@@ -357,7 +358,7 @@ impl Session {
         }
     }
 
-    /// When something is due next.
+    /// Time of the next deadline, in microseconds.
     pub fn due_us(&self) -> u64 {
         if self.is_over() {
             return u64::MAX;
@@ -366,7 +367,7 @@ impl Session {
         let burst = self.burst.as_ref().map_or(u64::MAX, |burst| burst.at_us);
         let attempt = self.attempts.due_us();
         let pending = self.pending.as_ref().map_or(u64::MAX, |_| self.initiations.next_us());
-        // An attempt that goes on, or that nobody can be sent, is no reason to wake for another.
+        // No wakeup while an attempt is in progress, or while no address of the peer is known.
         let wanted = if attempt == u64::MAX && self.paths.lead_somewhere() {
             let silent = if self.slots.current.is_some() { self.silent_us() } else { 0 };
             silent.min(replaced)
@@ -376,17 +377,17 @@ impl Session {
         [self.ticks.due_us(), ends, burst, attempt, pending, wanted].into_iter().fold(u64::MAX, u64::min)
     }
 
-    /// Whether its last tick is over.
+    /// Whether the last tick is over.
     pub fn is_over(&self) -> bool {
         self.ticks.is_over()
     }
 
-    /// Where frames go now.
+    /// Current route.
     pub fn route(&self) -> &Route {
         self.paths.route()
     }
 
-    /// Takes over where the peer is, and what seals.
+    /// Copies the peer's addresses and the current key into the route.
     fn publish(&mut self) {
         self.paths.update_route();
         let route = self.paths.route_mut();
@@ -398,7 +399,7 @@ impl Session {
 
     /// See [`crate::wire::Session::report`].
     pub fn report(&mut self, now_us: u64) -> State {
-        // An answer that has come since the tick counts.
+        // Counts a pong since the last tick as well.
         self.paths.judge(self.ticks.now());
         State {
             tick: self.ticks.now(),
@@ -411,7 +412,7 @@ impl Session {
         }
     }
 
-    /// Sets counts back to zero.
+    /// Clears counters.
     pub fn reset(&mut self, counts: Counts) {
         self.counts.reset(counts);
     }

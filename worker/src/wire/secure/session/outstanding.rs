@@ -1,4 +1,4 @@
-//! What the secure wire keeps for each path, and the pings that may still be answered.
+//! Outstanding pings, and the secure wire's state of each path.
 
 use std::collections::VecDeque;
 
@@ -10,30 +10,31 @@ use super::limits::Recent;
 use crate::endpoint::{Endpoint, Target};
 use crate::wire::paths::Paths;
 
-/// Pings that may be answered: by each path those of five seconds, which are one and ten to new addresses each second, and of a new
-/// session six, and as many to where its handshake ended. Who causes those to new addresses does not push out those to the peer.
+/// Most outstanding pings. In five seconds each path sends one a second to the peer and ten a second to new addresses. For a new
+/// session it sends six to the peer, and six to the source of the last handshake message. Pings to new addresses thus never
+/// displace pings to the peer.
 const PINGS: usize = MAX_PATHS * (5 * (1 + 10) + 2 * 6);
-/// Time in which a ping is answered, or is not.
+/// Time in microseconds within which a pong counts.
 const ANSWERED: u64 = 5 * SECOND;
 
-/// What this wire keeps for each path.
+/// State of a path on this wire.
 pub struct Link {
-    /// Pings to addresses that are new.
+    /// Limit of pings to new addresses.
     pub probes: Recent<10>,
     /// Whether the path carries the longest datagrams.
     pub length_probes: LengthProbes,
-    /// Datagrams of data that came by the path and were opened, modulo 2^32.
+    /// Data datagrams received on the path and opened, modulo 2^32.
     pub opened: u32,
 }
 
 impl Link {
-    /// Nothing has come yet. A ping leaves every `interval` ticks.
+    /// Makes the state of a path before the first datagram. A ping leaves every `interval` ticks.
     pub fn new(interval: u64) -> Self {
         Self { probes: Recent::default(), length_probes: LengthProbes::new(interval), opened: 0 }
     }
 }
 
-/// A ping that has left.
+/// A ping that was sent.
 struct Ping {
     token: [u8; 8],
     path: usize,
@@ -41,7 +42,7 @@ struct Ping {
     sent_us: u64,
 }
 
-/// Pings that have left and may still be answered.
+/// Pings that were sent and may still be answered.
 pub struct Outstanding(VecDeque<Ping>);
 
 impl Default for Outstanding {
@@ -51,7 +52,7 @@ impl Default for Outstanding {
 }
 
 impl Outstanding {
-    /// Takes note of a ping.
+    /// Records a ping.
     pub fn pinged(&mut self, token: [u8; 8], path: usize, target: Target, now_us: u64) {
         if self.0.len() == PINGS {
             self.0.pop_front();
@@ -59,7 +60,8 @@ impl Outstanding {
         self.0.push_back(Ping { token, path, to: target, sent_us: now_us });
     }
 
-    /// Takes a pong: if it comes from where its ping went, and in time, the path answers and the peer is there. Whether it does.
+    /// Takes a pong. If it arrives in time and from the ping's target, the path answers and the peer is there. Returns whether it
+    /// does.
     pub fn ponged(
         &mut self,
         paths: &mut Paths<Link>,
@@ -82,8 +84,8 @@ impl Outstanding {
         let Some(at) = self.0.iter().position(answers) else { return false };
         let (Some(ping), Some(path)) = (self.0.remove(at), paths.all.get_mut(number)) else { return false };
         path.estimate.answered(tick, now_us.saturating_sub(ping.sent_us));
-        // To the place it has come from: where the ping's source address was gone, that is another one of ours. Of a fixed peer the
-        // kernel's choice stays the kernel's.
+        // The peer is where the pong came from. If the ping's source address no longer existed, that is another local address. If
+        // the kernel chooses the source address towards a fixed peer, it continues to choose.
         if let Some(source) = source.filter(|_| !matches!(ping.to, Target::Fixed(Endpoint { local: None, .. }))) {
             path.remote.is_at(source);
         }
@@ -102,7 +104,7 @@ mod tests {
     use crate::wire::paths::estimate::SERVES;
     use crate::wire::paths::path::QUIET;
 
-    /// Paths, and pings that have left by them.
+    /// Paths, and pings sent on them.
     struct Pinged {
         paths: Paths<Link>,
         pings: Outstanding,
@@ -148,17 +150,17 @@ mod tests {
             assert!(!wrong.ponged(token, path, source, 9, now_us), "{token:?} {path} {source:?} {now_us}");
             assert!(wrong.paths.all.iter().all(|path| path.report(0).last_pong == 0));
             assert!(!wrong.paths.all.iter().any(|path| path.remote.target() == Target::Learned(there)));
-            // The right one still counts.
+            // The right pong still counts.
             assert_eq!(wrong.ponged([7; 8], 0, Some(there), 9, now_us), now_us < 6_000_000);
         }
-        // Another of our addresses is where the peer is heard from now on.
+        // The peer's place then includes another local address.
         let mut moved = asked(0, Target::Learned(there));
         assert!(moved.ponged(token, 0, Some(other_local), 9, 1_000_001));
         assert_eq!(moved.paths.all[0].remote.target(), Target::Learned(other_local));
         assert!(
             moved.paths.all[0].is_from_peer(Some(other_local), 9) && !moved.paths.all[0].is_from_peer(Some(there), 9)
         );
-        // Where the peer is fixed, it is not told from where.
+        // The source address of a fixed peer is not reported.
         assert!(asked(2, fixed).ponged(token, 2, None, 9, 1_000_000));
         assert!(!new().ponged(token, 0, Some(there), 9, 0));
     }
@@ -170,7 +172,7 @@ mod tests {
         let path = new(&PathReport::default());
         let [any, asked, other] =
             [None, Some([192, 0, 2, 9].into()), Some([192, 0, 2, 8].into())].map(|local| Endpoint { remote, local });
-        // At the start the kernel's choice has its time, but for answers.
+        // At the start the kernel chooses the local address, except for answers.
         assert!(path.is_from_peer(Some(asked), SERVES) && !path.is_from_peer(Some(asked), SERVES + 1));
         assert_eq!(
             (path.answer_to(Some(asked)), path.remote.target()),
@@ -185,7 +187,7 @@ mod tests {
         }
         let path = &mut pinged.paths.all[0];
         assert!(path.is_from_peer(Some(other), 9) && !path.is_from_peer(Some(asked), 1));
-        // The next worker begins with it, and it is forgotten when nothing of the peer comes.
+        // The next worker starts with the local address, and forgets it if the peer is silent.
         let mut path = new(&path.report(0));
         let quiet_us = QUIET * SECOND;
         path.on_tick(quiet_us - 1, false);

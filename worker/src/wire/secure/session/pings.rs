@@ -1,4 +1,4 @@
-//! What a session asks its peer, and answers: pings, pongs, probes. All of it travels on queue 0.
+//! Pings, pongs and probes of a session, all on queue 0.
 
 use privsep::ipc::SharedPath;
 
@@ -11,20 +11,20 @@ use crate::wire::secure::content::{self, DatagramCounts, PINGED, PROBED};
 use crate::wire::secure::crypt::{HEADER, TAG};
 use crate::wire::secure::unpack::Control;
 
-/// When the pings of a new session leave, after the one before: until the peer's session that waits has ended.
+/// Pauses between the pings of a new session in milliseconds. The last ping leaves after the peer's waiting session has ended.
 const BURST: [u64; 7] = [100, 200, 400, 800, 1600, 3200, 3200];
 
-/// The pings that confirm a new session.
+/// Pings that confirm a new session.
 pub struct Burst {
-    /// How many have left, and when the next one does.
+    /// Number of pings sent, and time of the next one.
     pub left: usize,
     pub at_us: u64,
-    /// By which path and where to one goes besides, where the last message of the handshake came from elsewhere.
+    /// Additional target, if the last message of the handshake came from an address other than the peer's.
     pub to: Option<(usize, Target)>,
 }
 
 impl Session {
-    /// Takes a ping, a pong, a probe or the answer to one, that came in a datagram of `length` bytes.
+    /// Takes a ping, a pong, a probe or an answer to a probe, from a datagram of `length` bytes.
     pub(super) fn control(
         &mut self,
         from: Arrival,
@@ -55,7 +55,7 @@ impl Session {
         }
     }
 
-    /// Asks whether the peer is where a datagram of its has come from, if that is new.
+    /// Pings the source of a peer's datagram, if that address is new.
     pub(super) fn look_for_peer(&mut self, from: Arrival, counts: &SharedPath, out: &mut Outbox) {
         let path = &mut self.paths.all[from.path];
         if !path.is_from_peer(from.source, self.ticks.now())
@@ -76,7 +76,7 @@ impl Session {
         }
     }
 
-    /// A ping by each path.
+    /// Sends a ping on each path.
     pub(super) fn ping_all(&mut self, now_us: u64, counters: &Counters, out: &mut Outbox) {
         for (path, counts) in counters.paths.iter().enumerate().take(self.paths.all.len()) {
             let target = self.paths.all[path].remote.target();
@@ -86,7 +86,7 @@ impl Session {
         }
     }
 
-    /// A round of probes by each path for which one is due.
+    /// Sends a round of probes on each path where one is due.
     pub(super) fn probe_all(&mut self, out: &mut Outbox) {
         for number in 0..self.paths.all.len() {
             let path = &mut self.paths.all[number];
@@ -109,14 +109,14 @@ impl Session {
         }
     }
 
-    /// What has passed by a path.
+    /// Counts of data datagrams on a path.
     fn passed(&self, path: usize, counts: &SharedPath) -> DatagramCounts {
         #[allow(clippy::cast_possible_truncation)] // Modulo 2^32.
         let sent = counts.tx_datagrams.get() as u32;
         DatagramCounts { opened: self.paths.all[path].wire.opened, sent }
     }
 
-    /// Sends a probe as long as the longest datagram; false where it does not leave.
+    /// Sends a probe as long as the longest datagram. False if it does not leave.
     fn say_full(&mut self, path: usize, target: Target, probe: &[u8; PROBED], out: &mut Outbox) -> bool {
         let Some(current) = &self.slots.current else { return false };
         let Some(full) = self.probe.get_mut(..self.paths.all[path].datagram) else { return false };
@@ -126,7 +126,7 @@ impl Session {
         current.sending.seal(QUEUE, full).is_ok() && out.post(path, target, full)
     }
 
-    /// Sends content, of a ping's length at most, by the current session; false where it does not leave.
+    /// Sends content, at most as long as a ping, in the current session. False if it does not leave.
     fn say(&self, path: usize, target: Target, content: &[u8], out: &mut Outbox) -> bool {
         let Some(current) = &self.slots.current else { return false };
         let mut datagram = [0; HEADER + PINGED + TAG];

@@ -1,4 +1,4 @@
-//! The sessions of an end: by which it sends, which waits, and by which it still receives.
+//! Sessions of an end: the current one for sending, the waiting one, and those kept for receiving.
 
 use std::sync::Arc;
 
@@ -8,18 +8,19 @@ use crate::wire::secure::keys::MAC;
 use crate::wire::secure::message::Initiation;
 use crate::wire::secure::{CipherKind, Keys, Opening, Sending, Timestamp};
 
-/// Age at which a session is replaced by who began it; and by the other end, later where that has the smaller key: after a crossing
-/// each end may take the other for who began, and they must not cross again.
+/// Age in microseconds at which the initiator replaces a session, and at which the responder does, later with the smaller key.
+/// After crossing initiations each end may take the other for the initiator. The different ages keep them from crossing again.
 const REPLACED: u64 = 120 * SECOND;
 const REPLACED_BY_OTHER: [u64; 2] = [130 * SECOND, 135 * SECOND];
-/// Age at which it ends.
+/// Age in microseconds at which a session ends.
 const OLD: u64 = 180 * SECOND;
-/// Time for which a session waits, and ping intervals in seconds after which one that is going and opens nothing ends.
+/// Time in microseconds for which a session waits. Multiplied by the ping interval in seconds, the time after which a replaced
+/// session ends if it opens nothing.
 const IDLE: u64 = 10 * SECOND;
-/// Sessions that are going, at most.
+/// Most replaced sessions.
 const GOING: usize = 2;
 
-/// A session that has keys.
+/// Session with keys.
 pub struct Established {
     pub opening: Opening,
     pub sending: Arc<Sending>,
@@ -27,11 +28,11 @@ pub struct Established {
     pub our_index: u32,
     pub began_here: bool,
     pub born_us: u64,
-    /// When this end makes an attempt to replace it.
+    /// Time at which this end attempts to replace the session.
     replaced_us: u64,
-    /// When something was opened last, or it began to be what it is.
+    /// Time of the last opened datagram, or of the last change of slot.
     pub opened_us: u64,
-    /// Whether something has been opened.
+    /// Whether a datagram was opened.
     pub has_opened: bool,
 }
 
@@ -51,40 +52,40 @@ impl Established {
         }
     }
 
-    /// Takes note of a datagram that was opened.
+    /// Records an opened datagram.
     pub fn opened(&mut self, now_us: u64) {
         (self.opened_us, self.has_opened) = (now_us, true);
     }
 
-    /// When it ends, of those that are going, where a ping leaves every `interval` ticks: after a crossing the peer sends by it, and may
-    /// have nothing to send but pings.
+    /// End of a replaced session, if a ping leaves every `interval` ticks. After a crossing the peer sends in this session, and may
+    /// have only pings to send.
     fn gone_us(&self, interval: u64) -> u64 {
         (self.born_us + OLD).min(self.opened_us + IDLE * interval)
     }
 
-    /// Whether this end is to replace it.
+    /// Whether this end must replace the session.
     pub fn is_worn(&self, now_us: u64) -> bool {
         now_us >= self.replaced_us || self.sending.is_worn()
     }
 }
 
-/// A session that was answered, and is not confirmed.
+/// Session that was answered and is not confirmed.
 pub struct Waiting {
     pub our_index: u32,
     since_us: u64,
-    /// Of its initiation.
+    /// Timestamp of its initiation.
     pub timestamp: Timestamp,
     pub mac2: [u8; MAC],
     pub response: Vec<u8>,
     pub stage: WaitingStage,
 }
 
-/// What a session waits for.
-#[allow(clippy::large_enum_variant)] // There is one.
+/// Next message that a waiting session expects.
+#[allow(clippy::large_enum_variant)] // One exists at a time.
 pub enum WaitingStage {
-    /// A KEM key.
+    /// KEM key.
     KemKey(Box<KemResponder>),
-    /// A datagram; in the short form with the tag of the KEM key, and its answer.
+    /// First datagram; in the short form with the tag of the KEM key, and the answer to it.
     Datagram(Established, Option<([u8; MAC], Vec<u8>)>),
 }
 
@@ -107,12 +108,12 @@ impl Waiting {
         self.timestamp == initiation.timestamp && self.mac2 == initiation.mac2()
     }
 
-    /// The last message of the handshake has been sent: the time for which it waits begins.
+    /// Records that the last message of the handshake was sent. The waiting time starts again.
     pub fn keys_came(&mut self, stage: WaitingStage, now_us: u64) {
         (self.stage, self.since_us) = (stage, now_us);
     }
 
-    /// The answer to the KEM key.
+    /// Answer to the KEM key.
     pub fn ciphertext(&self) -> Option<&[u8]> {
         match &self.stage {
             WaitingStage::Datagram(_, Some((_, answer))) => Some(answer),
@@ -121,7 +122,7 @@ impl Waiting {
     }
 }
 
-/// Slot of them.
+/// Slot of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Slot {
     Current,
@@ -129,18 +130,18 @@ pub enum Slot {
     Going,
 }
 
-/// All of them.
+/// All sessions of an end.
 #[derive(Default)]
 pub struct Slots {
     pub current: Option<Established>,
     pub waiting: Option<Waiting>,
-    /// The newest last. Where messages have crossed, the other end sends by one that is going here, when a new one comes: so there are
-    /// two.
+    /// Replaced sessions, the newest last. Two are kept: after crossing initiations the peer may send in a session that is replaced
+    /// here when a new one begins.
     pub going: Vec<Established>,
 }
 
 impl Slots {
-    /// The one that datagrams with this index are for.
+    /// Session with this index.
     pub fn find(&mut self, index: u32) -> Option<(Slot, &mut Established)> {
         let waiting = self.waiting.as_mut().and_then(|waiting| match &mut waiting.stage {
             WaitingStage::Datagram(established, _) => Some(established),
@@ -158,7 +159,7 @@ impl Slots {
         both.chain(self.waiting.iter().map(|waiting| waiting.our_index)).any(|used| used == index)
     }
 
-    /// Makes a session the current one; whether it replaces another.
+    /// Makes a session the current one. Returns whether it replaces another.
     pub fn make_current(&mut self, mut established: Established, now_us: u64) -> bool {
         established.opened_us = now_us;
         let Some(mut before) = self.current.replace(established) else { return false };
@@ -170,14 +171,14 @@ impl Slots {
         true
     }
 
-    /// Ends those whose time is over, where a ping leaves every `interval` ticks.
+    /// Removes expired sessions, if a ping leaves every `interval` ticks.
     pub fn expire(&mut self, now_us: u64, interval: u64) {
         self.current.take_if(|slot| now_us >= slot.born_us + OLD);
         self.waiting.take_if(|waiting| now_us >= waiting.since_us + IDLE);
         self.going.retain(|slot| now_us < slot.gone_us(interval));
     }
 
-    /// When something is due for one of them: its end, or that it is replaced.
+    /// Next end of a session, and the time to replace the current one.
     pub fn due_us(&self, interval: u64) -> [u64; 2] {
         let (current, replaced) =
             self.current.as_ref().map_or((u64::MAX, u64::MAX), |slot| (slot.born_us + OLD, slot.replaced_us));
