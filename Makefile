@@ -179,7 +179,7 @@ KILLS ?= 1000
 check-kills:
 	$(CARGO) build --workspace --locked
 	ETHUDP_KILLS=$(KILLS) $(CARGO) test --locked --test promises $(if $(SUDO),$(AS_ROOT)) -- \
-	    --nocapture kills::a_stream_survives_worker_after_worker
+	    --nocapture kills::stream_survives_worker_kills
 
 # Seconds of each measurement.
 FLOOD ?= 5

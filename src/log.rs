@@ -222,7 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_names_its_tunnel_and_for_the_journal_its_priority() {
+    fn log_line_names_tunnel_and_priority() {
         let name = "site-a".to_owned();
         assert_eq!(line(Level::Warning, "odd", None, false), "ethudp: warning: odd\n");
         assert_eq!(line(Level::Warning, "odd", Some(&name), false), "ethudp: site-a: warning: odd\n");
@@ -232,13 +232,13 @@ mod tests {
     }
 
     #[test]
-    fn a_message_shows_what_a_terminal_would_obey() {
+    fn control_characters_are_escaped() {
         assert_eq!(visible("a\u{1b}[2J\n\u{202e}b\u{200b}é"), "a\\u{1b}[2J\\u{a}\\u{202e}b\\u{200b}é");
         assert!(matches!(visible("plain"), Cow::Borrowed("plain")));
     }
 
     #[test]
-    fn the_journal_is_known_by_device_and_inode() {
+    fn journal_is_recognised_by_inode() {
         let metadata = fs::metadata("/dev/null").unwrap();
         let stream = format!("{}:{}", metadata.dev(), metadata.ino());
         assert!(is_journal(&stream, &metadata));

@@ -91,7 +91,7 @@ fn reach(mut reached: Vec<Source>, mut others: Vec<Source>) -> (Vec<Source>, Vec
 }
 
 #[test]
-fn the_helper_and_all_that_it_reaches_can_be_read_in_an_hour() {
+fn helper_code_is_bounded() {
     let helper = sources("helper/src");
     let own: usize = helper.iter().map(Source::lines).sum();
     let (reached, rest) = reach(helper, sources("privsep/src"));
@@ -128,7 +128,7 @@ fn read(program: &str, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn the_programs_are_linked_with_few_libraries() {
+fn programs_link_few_libraries() {
     let expected = ["libc.so.6", "libgcc_s.so.1", "libm.so.6", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"];
     for program in ["ethudp", "ethudp-helper", "ethudp-worker"] {
         let dynamic = read(program, &["readelf", "--dynamic"]);
@@ -142,7 +142,7 @@ fn the_programs_are_linked_with_few_libraries() {
 }
 
 #[test]
-fn the_helper_is_built_from_few_crates() {
+fn helper_uses_few_crates() {
     let crates = crates("ethudp-helper");
     println!("crates: {}", crates.iter().cloned().collect::<Vec<_>>().join(" "));
     for foreign in ["ethudp", "ethudp-worker", "clap", "toml", "serde_json", "syslog", "aes", "lz4_flex"] {
@@ -236,7 +236,7 @@ fn calls(file: &str, name: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_worker_may_call_what_its_table_says_because_the_supervisors_has_it_too() {
+fn worker_table_is_subset_of_supervisors() {
     let inherited = [calls("src/service/confine.rs", "ALLOWED"), calls("src/service/confine.rs", "OLD")].concat();
     for call in calls("worker/src/confine.rs", "ALLOWED") {
         assert!(inherited.contains(&call), "{call}");
@@ -251,7 +251,7 @@ fn a_worker_may_call_what_its_table_says_because_the_supervisors_has_it_too() {
 }
 
 #[test]
-fn the_tables_of_system_calls_are_those_of_the_code() {
+fn documented_system_calls_match_code() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let page = root.join("docs/ARCHITECTURE.md");
     let text = fs::read_to_string(&page).unwrap();
@@ -294,7 +294,7 @@ fn module(name: &str) -> Option<PathBuf> {
 }
 
 #[test]
-fn every_test_that_the_documents_name_in_full_is_there() {
+fn documented_tests_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let (mut named, mut units) = (0, 0);
     for page in ["AUDIT.md", "THREATS.md", "ARCHITECTURE.md"] {
@@ -316,7 +316,7 @@ fn every_test_that_the_documents_name_in_full_is_there() {
 }
 
 #[test]
-fn the_crates_of_helper_and_worker_are_those_that_the_auditor_is_told_of() {
+fn documented_crates_are_complete() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let text = fs::read_to_string(root.join("docs/AUDIT.md")).unwrap();
     let mut told = BTreeSet::new();

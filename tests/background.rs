@@ -30,7 +30,7 @@ fn supervisor(scratch: &Scratch, name: &str) -> Option<Supervisor> {
 }
 
 #[test]
-fn it_returns_when_ready_and_ends_by_a_signal() {
+fn background_start_returns_when_ready() {
     let sites = Sites::new();
     let scratch = Scratch::new();
     let arguments = "-n a -i -dev eu0 -k top-secret 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24";
@@ -52,7 +52,7 @@ fn it_returns_when_ready_and_ends_by_a_signal() {
 }
 
 #[test]
-fn nothing_of_whoever_started_it_stays_open() {
+fn inherited_descriptors_are_closed() {
     let sites = Sites::new();
     let scratch = Scratch::new();
     let (mut reader, writer) = std::io::pipe().unwrap();
@@ -70,7 +70,7 @@ fn nothing_of_whoever_started_it_stays_open() {
 }
 
 #[test]
-fn after_its_ticks_the_worker_is_replaced_at_once() {
+fn worker_is_replaced_after_its_ticks() {
     let sites = Sites::new();
     let scratch = Scratch::new();
     let arguments = "-x 2 -n a -i -dev eu0 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24";
@@ -91,7 +91,7 @@ fn after_its_ticks_the_worker_is_replaced_at_once() {
 }
 
 #[test]
-fn the_default_key_and_xor_are_warned_of_once() {
+fn default_key_and_xor_warn_once() {
     let sites = Sites::new();
     let a = Running::classic(&sites.a, "a", "-enc xor -i 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24");
     a.replace_worker();
@@ -101,7 +101,7 @@ fn the_default_key_and_xor_are_warned_of_once() {
 }
 
 #[test]
-fn a_failure_is_printed_and_the_status_says_so() {
+fn failed_start_has_message_and_status() {
     let sites = Sites::new();
     let scratch = Scratch::new();
     let arguments = "-e 192.0.2.1 6000 192.0.2.2 6000 eth9";
@@ -112,7 +112,7 @@ fn a_failure_is_printed_and_the_status_says_so() {
 }
 
 #[test]
-fn a_log_that_nobody_reads_stops_nothing() {
+fn unread_log_blocks_nothing() {
     let sites = Sites::new();
     let scratch = Scratch::new();
     let (_reader, writer) = std::io::pipe().unwrap();

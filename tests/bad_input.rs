@@ -98,7 +98,7 @@ fn other_failures_have_status_1() {
 }
 
 #[test]
-fn what_no_retry_mends_has_status_78() {
+fn permanent_failures_have_status_78() {
     let sites = Sites::new();
     sites.a.ip("link add dummy type veth peer name other");
     sites.a.ip("link set dummy up");
@@ -134,7 +134,7 @@ fn what_no_retry_mends_has_status_78() {
 }
 
 #[test]
-fn a_command_line_is_converted_with_the_programs_name_but_never_over_a_file() {
+fn convert_overwrites_no_file() {
     let sites = Sites::new();
     let scratch = Scratch::new();
     let convert = |words: &str| {
@@ -155,7 +155,7 @@ fn a_command_line_is_converted_with_the_programs_name_but_never_over_a_file() {
 }
 
 #[test]
-fn help_and_version_are_the_same_by_whatever_word() {
+fn help_and_version_have_synonyms() {
     let (sites, scratch) = (Sites::new(), Scratch::new());
     let run = |word: &str| {
         let run = Background::run(&sites.a, &scratch, &[], &[word]);
@@ -188,7 +188,7 @@ fn run_behind(site: &Namespace, scratch: &Scratch, script: &str, arguments: &str
 }
 
 #[test]
-fn without_the_tun_device_that_is_said() {
+fn missing_tun_device_is_named() {
     let sites = Sites::new();
     let arguments = "-d -i 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24";
     let (status, text) = run_behind(&sites.a, &Scratch::new(), "mount -t tmpfs none /dev/net", arguments);
@@ -197,7 +197,7 @@ fn without_the_tun_device_that_is_said() {
 }
 
 #[test]
-fn without_an_answer_of_the_resolver_that_is_said_after_ten_seconds() {
+fn silent_resolver_fails_after_ten_seconds() {
     let sites = Sites::new();
     let scratch = Scratch::new();
     // A name server that hears and does not answer.
@@ -213,7 +213,7 @@ fn without_an_answer_of_the_resolver_that_is_said_after_ten_seconds() {
 }
 
 #[test]
-fn a_tunnel_of_that_name_already_running_is_an_error_and_does_not_disturb_it() {
+fn duplicate_tunnel_name_is_refused() {
     let sites = Sites::new();
     let running = Running::classic(&sites.a, "a", "-i -dev eu0 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24");
     let arguments = "-d -n a -i -dev eu1 192.0.2.1 6001 192.0.2.2 6001 10.8.1.1 24";
@@ -224,7 +224,7 @@ fn a_tunnel_of_that_name_already_running_is_an_error_and_does_not_disturb_it() {
 }
 
 #[test]
-fn keys_that_others_can_read_are_refused() {
+fn readable_keys_are_refused() {
     let sites = Sites::new();
     let scratch = Scratch::new();
     let file = scratch.write(
@@ -252,7 +252,7 @@ fn keys_that_others_can_read_are_refused() {
 }
 
 #[test]
-fn a_runtime_directory_that_cannot_be_used_is_named() {
+fn unusable_runtime_directory_is_named() {
     let sites = Sites::new();
     let scratch = Scratch::new();
     let run = |directory: &str, arguments: &str| {

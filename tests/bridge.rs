@@ -23,7 +23,7 @@ fn bridged_of(sites: &Sites, mtu: u32) -> (Namespace, Namespace) {
 }
 
 #[test]
-fn two_bridged_lans_are_one_segment_also_after_a_worker_restart() {
+fn bridged_lans_survive_worker_restart() {
     let sites = Sites::new();
     let (lan_a, lan_b) = bridged(&sites);
     lan_a.ip("addr add 10.9.0.1/24 dev eth0");
@@ -46,7 +46,7 @@ fn two_bridged_lans_are_one_segment_also_after_a_worker_restart() {
 }
 
 #[test]
-fn the_file_format_does_the_same() {
+fn bridge_file_works_like_command_line() {
     let sites = Sites::new();
     let (lan_a, lan_b) = bridged(&sites);
     let file = |here, there| {
@@ -66,7 +66,7 @@ const PORT: &str = "mode = \"bridge\"\n[tap]\nname = \"eu0\"\nbridge = \"br0\"\n
 const LOW: &str = "mode = \"bridge\"\n[tap]\nname = \"eu0\"\nbridge = \"br0\"\nmtu = 1400\n";
 
 #[test]
-fn by_default_a_bridge_carries_its_lans_frames() {
+fn default_bridge_carries_lan_frames() {
     for mtu in [1500, 9000] {
         let sites = Sites::new();
         let (lan_a, lan_b) = bridged_of(&sites, mtu);
@@ -87,7 +87,7 @@ fn by_default_a_bridge_carries_its_lans_frames() {
 }
 
 #[test]
-fn a_tap_that_limits_its_bridge_is_shown() {
+fn bridge_limited_by_tap_is_shown() {
     let sites = Sites::new();
     let _lans = bridged(&sites);
     let a = End { port: LOW, ..End::A }.start(&sites, "a");

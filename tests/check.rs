@@ -28,7 +28,7 @@ fn check_with(key: &str, files: &[(&str, &str)]) -> (Option<i32>, String) {
 }
 
 #[test]
-fn every_file_is_checked_and_one_that_is_wrong_fails_all() {
+fn check_reports_every_file() {
     let bad = TAP.replace("10.8.0.1/24", "10.8.0.1");
     let (status, text) = check(&[("a.toml", TAP), ("bad.toml", &bad), ("c.toml", TAP)]);
     assert_eq!(status, Some(78), "{text}");
@@ -39,7 +39,7 @@ fn every_file_is_checked_and_one_that_is_wrong_fails_all() {
 }
 
 #[test]
-fn what_would_only_show_at_the_start_is_found() {
+fn check_finds_start_failures() {
     let slave = format!("{TAP}[[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"192.0.2.2:6001\"\n");
     for (content, words) in [
         (slave, "line 9: path 192.0.2.1:6000: two paths have this local address"),
@@ -53,7 +53,7 @@ fn what_would_only_show_at_the_start_is_found() {
 }
 
 #[test]
-fn who_lacks_libpcap_is_told_so_if_there_is_a_filter() {
+fn missing_libpcap_is_reported() {
     let scratch = Scratch::new();
     let (none, real) = (scratch.write("none", "no library\n", 0o644), libpcap());
     let check = |content: &str| {
@@ -72,7 +72,7 @@ fn who_lacks_libpcap_is_told_so_if_there_is_a_filter() {
 }
 
 #[test]
-fn what_is_likely_not_meant_is_warned_of() {
+fn check_warns_of_likely_mistakes() {
     let aes = |key: &str| format!("{TAP}[classic]\ncipher = \"aes-128\"\nkey-file = \"{key}\"\n");
     for (content, words) in [
         (TAP.replace("192.0.2.2:6000", "any"), "path 192.0.2.1:6000: whoever sends a datagram to it is the peer"),
@@ -86,7 +86,7 @@ fn what_is_likely_not_meant_is_warned_of() {
 
 /// A tool validates a copy, of another name and in another place than the file will have.
 #[test]
-fn a_copy_is_checked_as_its_target() {
+fn check_as_checks_a_copy() {
     let (sites, scratch) = (Sites::new(), Scratch::new());
     let aes = format!("{TAP}[classic]\ncipher = \"aes-128\"\nkey-file = \"site.key\"\n");
     for (directory, key) in [("etc", true), ("tool", false)] {
@@ -211,7 +211,7 @@ fn check_fails_where_up_does() {
 
 /// The same at the start of a tunnel, when all else has gone well.
 #[test]
-fn a_start_warns_as_check_does() {
+fn start_warns_as_check_does() {
     let sites = Sites::new();
     let a = Running::classic(&sites.a, "a", "-i -dev eu0 192.0.2.1 6000 0.0.0.0 0 10.8.0.1 24");
     for words in
@@ -228,7 +228,7 @@ fn example(name: &str) -> String {
 }
 
 #[test]
-fn the_examples_are_files_of_tunnels_once_they_have_keys() {
+fn examples_are_valid_files() {
     let (status, text) = check(&[("a.toml", &example("classic.toml"))]);
     assert!(status == Some(0) && text.contains("mode tap, wire classic: ok\n"), "{text}");
     let secure = example("example.toml");
@@ -248,7 +248,7 @@ fn the_examples_are_files_of_tunnels_once_they_have_keys() {
 }
 
 #[test]
-fn a_wrong_type_names_the_right_one() {
+fn wrong_type_names_right_type() {
     let list = ["[tap]\naddress = [\"10.8.0.1/24\"]", "[[path]]\n"];
     let twice = TAP.replace("\"10.8.0.1/24\"", "\"10.8.0.1/24\", \"10.8.0.1/25\"");
     for (content, words) in [
@@ -276,7 +276,7 @@ fn a_wrong_type_names_the_right_one() {
 }
 
 #[test]
-fn an_unknown_key_names_the_right_one_or_its_table() {
+fn unknown_key_suggests_another() {
     let tap = |line: &str| TAP.replace("[tap]\n", &format!("[tap]\n{line}\n"));
     let top = |line: &str| format!("{line}\n{TAP}");
     for (content, words) in [
@@ -303,7 +303,7 @@ fn an_unknown_key_names_the_right_one_or_its_table() {
 }
 
 #[test]
-fn a_secure_vlan_map_has_ids_of_vlans() {
+fn secure_vlan_map_is_bounded() {
     let key = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=\n";
     let file = |map: &str| {
         format!(
@@ -320,7 +320,7 @@ fn a_secure_vlan_map_has_ids_of_vlans() {
 }
 
 #[test]
-fn a_private_key_as_the_peers_is_burnt() {
+fn private_key_as_peer_key_is_burnt() {
     let key = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=";
     let text = format!(
         "mode = \"tap\"\n[secure]\nprivate-key-file = \"a.key\"\npeer-public-key = {key:?}\n\
@@ -335,7 +335,7 @@ fn a_private_key_as_the_peers_is_burnt() {
 }
 
 #[test]
-fn two_tunnels_of_one_key_pair_need_different_identifiers() {
+fn shared_key_pair_needs_tunnel_id() {
     let (sites, scratch) = (Sites::new(), Scratch::new());
     scratch.write("a.key", "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=\n", 0o600);
     let text = |id: &str, port: u16| {
@@ -389,7 +389,7 @@ fn two_tunnels_of_one_key_pair_need_different_identifiers() {
 
 /// A copy that nothing starts must not keep the tunnel from its next start.
 #[test]
-fn a_copy_of_a_file_is_warned_of_and_a_second_tunnel_refused() {
+fn duplicate_tunnel_file_is_refused() {
     let (sites, scratch) = (Sites::new(), Scratch::new());
     scratch.write("a.key", "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=\n", 0o600);
     let text = |port: u16| {

@@ -35,7 +35,7 @@ fn threads(pid: nix::unistd::Pid) -> Vec<String> {
 }
 
 #[test]
-fn no_process_has_root_or_a_capability_and_the_worker_is_confined() {
+fn no_process_keeps_privileges() {
     let sites = Sites::new();
     let a = Running::classic(&sites.a, "a", "-i 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24");
     let user = nix::unistd::User::from_name("ethudp").unwrap().unwrap().uid.to_string();
@@ -68,7 +68,7 @@ fn no_process_has_root_or_a_capability_and_the_worker_is_confined() {
 }
 
 #[test]
-fn the_worker_has_an_empty_network_and_no_descriptor_but_its_handles() {
+fn worker_has_only_its_handles() {
     let sites = Sites::new();
     let a = Running::classic(&sites.a, "a", "-i 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24");
     let network = |process| fs::read_link(format!("/proc/{}/ns/net", a.pid(process))).unwrap();
@@ -92,7 +92,7 @@ fn the_worker_has_an_empty_network_and_no_descriptor_but_its_handles() {
 }
 
 #[test]
-fn helper_and_worker_can_start_nothing_write_no_file_and_dump_no_core() {
+fn helper_and_worker_limits_are_zero() {
     let sites = Sites::new();
     let a = Running::classic(&sites.a, "a", "-i 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24");
     for process in ["helper", "worker"] {
@@ -105,7 +105,7 @@ fn helper_and_worker_can_start_nothing_write_no_file_and_dump_no_core() {
 }
 
 #[test]
-fn helper_and_worker_can_map_so_much_more_than_they_have_and_what_they_have_is_little() {
+fn helper_and_worker_memory_is_limited() {
     let sites = Sites::new();
     let a = Running::classic(&sites.a, "a", "-i 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24");
     // What each may have of its own, and what it has at most, in MiB.
@@ -129,7 +129,7 @@ fn helper_and_worker_can_map_so_much_more_than_they_have_and_what_they_have_is_l
 }
 
 #[test]
-fn the_supervisor_can_start_so_many_processes_and_no_more() {
+fn supervisor_process_count_is_limited() {
     let sites = Sites::new();
     let a = Running::classic(&sites.a, "a", "-i 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24");
     let limits = fs::read_to_string(format!("/proc/{}/limits", a.pid("supervisor"))).unwrap();
@@ -139,7 +139,7 @@ fn the_supervisor_can_start_so_many_processes_and_no_more() {
 }
 
 #[test]
-fn another_user_can_be_named() {
+fn user_option_is_honoured() {
     let sites = Sites::new();
     let a = Running::classic(&sites.a, "a", "--user nobody -i 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24");
     let user = nix::unistd::User::from_name("nobody").unwrap().unwrap().uid.to_string();
@@ -151,7 +151,7 @@ fn another_user_can_be_named() {
 
 /// docs/decisions/0018-seed.md
 #[test]
-fn no_worker_waits_for_the_jitter_of_a_processor() {
+fn worker_start_needs_no_jitter_entropy() {
     let worker = fs::read(std::path::Path::new(crate::lab::ETHUDP).with_file_name("ethudp-worker")).unwrap();
     let has = |name: &[u8]| worker.windows(name.len()).any(|window| window == name);
     assert!(has(b"CRYPTO_sysrand"), "the names of functions are not in it, and cannot be looked for");

@@ -25,7 +25,7 @@ fn settle(end: &Running, count: u64) {
 }
 
 #[test]
-fn every_length_is_survived() {
+fn every_datagram_length_is_survived() {
     // So large that no datagram is fragmented on the way.
     let sites = Sites::with_mtu(65535);
     for options in ["", "-k 0123456789abcdef"] {
@@ -56,7 +56,7 @@ fn every_length_is_survived() {
 }
 
 #[test]
-fn truncated_ciphertext_is_dropped_and_the_next_frame_passes() {
+fn truncated_ciphertext_is_dropped() {
     let sites = Sites::new();
     let (end, peer) = end(&sites, "-enc xor -k x");
     drop(end);
@@ -92,7 +92,7 @@ fn sealed_frame(sites: &Sites, peer: &UdpSocket) -> Vec<u8> {
 }
 
 #[test]
-fn only_the_peer_is_listened_to() {
+fn strangers_are_ignored() {
     let sites = Sites::new();
     let (end, peer) = end(&sites, "");
     let others = |site: &Namespace, address: &'static str| site.inside(|| UdpSocket::bind(address).unwrap());
@@ -129,7 +129,7 @@ fn unreachable(code: u8) -> Vec<u8> {
 }
 
 #[test]
-fn forged_icmp_messages_do_not_slow_the_tunnel_down() {
+fn forged_icmp_slows_nothing() {
     let sites = Sites::new();
     let (end, peer) = end(&sites, "");
     let (underlay, mut wire) = (Wire::new(&sites.b, "wan"), Wire::new(&sites.a, "eu0"));

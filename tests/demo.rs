@@ -38,7 +38,7 @@ fn inside(namespace: &Path) -> usize {
 }
 
 #[test]
-fn it_shows_two_sites_a_kill_that_nobody_notices_and_processes_without_powers() {
+fn demo_shows_sites_kill_and_processes() {
     let output = start().wait_with_output().unwrap();
     let (text, error) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{text}{error}");
@@ -56,7 +56,7 @@ fn it_shows_two_sites_a_kill_that_nobody_notices_and_processes_without_powers() 
 }
 
 #[test]
-fn interrupted_it_leaves_no_process_and_no_mount() {
+fn interrupted_demo_cleans_up() {
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGKILL] {
         let mut demo = start();
         let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines();
@@ -82,7 +82,7 @@ fn interrupted_it_leaves_no_process_and_no_mount() {
 }
 
 #[test]
-fn a_failure_is_told_and_leaves_nothing_either() {
+fn failed_demo_cleans_up() {
     let scratch = crate::lab::Scratch::new();
     for name in ["ethudp", "ethudp-helper"] {
         crate::lab::copy_built(name, scratch.path());

@@ -26,7 +26,7 @@ fn wait_active(ends: [&Running; 2], path: usize) {
 }
 
 #[test]
-fn traffic_goes_over_to_the_slave_and_returns_also_after_a_new_worker() {
+fn failover_to_slave_and_back() {
     let sites = Sites::new();
     let (a, b) = tunnel(&sites);
     a.wait_state("up", LIMIT);

@@ -28,7 +28,7 @@ fn refused(sites: &Sites, scratch: &Scratch, status: i32, words: &str) {
 }
 
 #[test]
-fn a_fifo_in_the_place_of_a_file_is_named_and_not_waited_for() {
+fn fifo_as_file_is_refused() {
     let sites = Sites::new();
     let scratch = Scratch::new();
     let fifo = |name: &str| mkfifo(&scratch.path().join(name), Mode::from_bits_truncate(0o666)).unwrap();
@@ -47,7 +47,7 @@ fn a_fifo_in_the_place_of_a_file_is_named_and_not_waited_for() {
 }
 
 #[test]
-fn a_command_is_not_run_from_a_file_that_somebody_else_could_have_written() {
+fn command_needs_trusted_file() {
     let sites = Sites::new();
     let scratch = Scratch::new();
     let witness = scratch.path().join("witness");
@@ -75,7 +75,7 @@ fn a_command_is_not_run_from_a_file_that_somebody_else_could_have_written() {
 }
 
 #[test]
-fn a_key_that_another_group_can_read_is_refused() {
+fn group_readable_key_is_refused() {
     let sites = Sites::new();
     let scratch = Scratch::new();
     let key = scratch.write("x.key", "0123456789abcdef\n", 0o640);
@@ -106,7 +106,7 @@ fn run(sites: &Sites, scratch: &Scratch, arguments: &[&str]) -> Background {
 }
 
 #[test]
-fn a_directory_that_others_can_write_gets_no_file() {
+fn writable_directory_gets_no_file() {
     let (sites, scratch) = (Sites::new(), Scratch::new());
     let directory = scratch.path().join("d");
     fs::create_dir(&directory).unwrap();
@@ -134,7 +134,7 @@ fn a_directory_that_others_can_write_gets_no_file() {
 }
 
 #[test]
-fn init_follows_no_link_to_a_foreign_directory() {
+fn init_follows_no_foreign_link() {
     let (sites, scratch) = (Sites::new(), Scratch::new());
     let (directory, other) = (scratch.path().join("d"), scratch.path().join("other"));
     for (path, end) in [(&directory, 1), (&other, 2)] {
@@ -154,7 +154,7 @@ fn init_follows_no_link_to_a_foreign_directory() {
 }
 
 #[test]
-fn no_runtime_directory_where_others_can_exchange_it() {
+fn exchangeable_runtime_directory_is_refused() {
     let (sites, scratch) = (Sites::new(), Scratch::new());
     let file = scratch.write("a.toml", TAP, 0o644);
     let made = scratch.path().join("run");
@@ -168,7 +168,7 @@ fn no_runtime_directory_where_others_can_exchange_it() {
 
 /// Every file that a command opens as root, in whose place there is something that is read without end, or never.
 #[test]
-fn no_command_reads_what_is_no_file() {
+fn commands_read_regular_files_only() {
     let (sites, scratch) = (Sites::new(), Scratch::new());
     let directory = scratch.path().join("d");
     fs::create_dir(&directory).unwrap();
@@ -235,7 +235,7 @@ fn no_command_reads_what_is_no_file() {
 }
 
 #[test]
-fn a_file_that_is_no_map_is_not_printed() {
+fn invalid_map_is_not_printed() {
     let (sites, scratch) = (Sites::new(), Scratch::new());
     let shadow = scratch.write("shadow", "root:$6$salt$hash:19000:0:99999:7:::\n", 0o600);
     let text = format!("{TAP}[rules]\nvlan-map-file = {shadow:?}\n");
@@ -250,7 +250,7 @@ fn a_file_that_is_no_map_is_not_printed() {
 }
 
 #[test]
-fn no_message_has_what_a_terminal_obeys() {
+fn messages_have_no_control_characters() {
     let (sites, scratch) = (Sites::new(), Scratch::new());
     let odd = "\u{1b}[2J\u{202e}\u{200b}x";
     let texts = [
@@ -291,7 +291,7 @@ fn no_message_has_what_a_terminal_obeys() {
 }
 
 #[test]
-fn convert_leaves_all_secrets_or_none() {
+fn convert_is_atomic() {
     let (sites, scratch) = (Sites::new(), Scratch::new());
     scratch.close();
     scratch.write("port-6000.password", "another", 0o600);
@@ -307,7 +307,7 @@ fn convert_leaves_all_secrets_or_none() {
 
 /// An end of a line is LF, or CR LF as an editor of another system writes it.
 #[test]
-fn a_classic_secret_loses_one_line_ending() {
+fn classic_secret_loses_one_newline() {
     let (sites, scratch) = (Sites::new(), Scratch::new());
     let text = format!("{TAP}[classic]\ncipher = \"aes-128\"\nkey-file = \"x.key\"\n");
     let file = scratch.write("a.toml", &text, 0o644);

@@ -50,7 +50,7 @@ fn compiler(parent: Pid) -> Pid {
 }
 
 #[test]
-fn check_and_up_refuse_what_the_kernel_refuses() {
+fn check_and_up_refuse_kernel_limits() {
     let sites = Sites::new();
     let _lans = sites.lans(1500);
     let loops = "ip6 protochain 6";
@@ -80,7 +80,7 @@ fn port_names_need_no_resolver() {
 }
 
 #[test]
-fn a_filter_is_bounded_in_length_memory_and_time() {
+fn filter_compilation_is_bounded() {
     let sites = Sites::new();
     for (count, words) in [(8000, "65536 are the most"), (2000, "needs more than 64 MiB of memory to compile")] {
         let (status, text) = check(&sites, &hosts(count));
@@ -100,7 +100,7 @@ fn a_filter_is_bounded_in_length_memory_and_time() {
 }
 
 #[test]
-fn the_compiler_is_confined_and_ends_with_its_tunnel() {
+fn compiler_ends_with_its_tunnel() {
     let sites = Sites::new();
     let _lans = sites.lans(1500);
     let scratch = Scratch::new();
@@ -139,7 +139,7 @@ fn the_compiler_is_confined_and_ends_with_its_tunnel() {
 }
 
 #[test]
-fn a_start_that_compiles_shows_that_it_goes_on() {
+fn compiling_start_extends_timeout() {
     let sites = Sites::new();
     let _lans = sites.lans(1500);
     let manager = Manager::new();
@@ -172,7 +172,7 @@ fn without_landlock() {
 }
 
 #[test]
-fn the_compiler_is_confined_in_full_where_the_file_requires_it() {
+fn required_confinement_covers_compiler() {
     let sites = Sites::new();
     let _lans = sites.lans(1500);
     for (require, words) in [
@@ -194,7 +194,7 @@ fn the_compiler_is_confined_in_full_where_the_file_requires_it() {
 }
 
 #[test]
-fn check_needs_no_power_to_become_another_user() {
+fn check_needs_no_setuid() {
     let sites = Sites::new();
     let scratch = Scratch::new();
     let file = scratch.write("m.toml", &mirror("udp port 514"), 0o644);
@@ -206,7 +206,7 @@ fn check_needs_no_power_to_become_another_user() {
 
 /// libpcap, and what the distribution has linked it with, would run with all that a process has.
 #[test]
-fn libpcap_is_loaded_by_the_compiler_alone() {
+fn only_compiler_loads_libpcap() {
     let sites = Sites::new();
     let _lans = sites.lans(1500);
     let tunnel = Running::classic(&sites.a, "m", "-t 192.0.2.1 6000 192.0.2.2 6000 lan udp");
@@ -293,7 +293,7 @@ int pcap_compile(void *handle, void *program, const char *filter, int optimize, 
 "#;
 
 #[test]
-fn an_exploited_libpcap_gets_at_nothing() {
+fn exploited_libpcap_reaches_nothing() {
     let sites = Sites::new();
     let _lans = sites.lans(1500);
     let scratch = Scratch::new();

@@ -23,7 +23,7 @@ fn mask(end: &Running, process: &str, name: &str) -> u64 {
 }
 
 #[test]
-fn signals_that_are_ignored_or_blocked_are_taken_back_and_a_crash_stays_one() {
+fn inherited_signal_state_is_reset() {
     let sites = Sites::new();
     let signals = ["env", "--ignore-signal", "--block-signal"];
     let a = Running::start(&sites.a, Scratch::new(), "a", &signals, &ALONE);
@@ -43,7 +43,7 @@ fn signals_that_are_ignored_or_blocked_are_taken_back_and_a_crash_stays_one() {
 }
 
 #[test]
-fn the_environment_and_core_dumps_are_none_of_the_supervisors() {
+fn environment_and_core_limit_are_reset() {
     let sites = Sites::new();
     let a = Running::start(&sites.a, Scratch::new(), "a", &ENVIRONMENT, &ALONE);
     for process in ["supervisor", "helper", "worker"] {
@@ -59,7 +59,7 @@ fn the_environment_and_core_dumps_are_none_of_the_supervisors() {
 
 /// To look at each of so many took seconds.
 #[test]
-fn more_descriptors_than_are_ever_handed_over_are_refused() {
+fn excess_inherited_descriptors_are_refused() {
     let sites = Sites::new();
     let scratch = Scratch::new();
     let script = "shift; export LISTEN_PID=$$ LISTEN_FDS=2000000000; exec \"$@\"";

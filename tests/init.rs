@@ -71,7 +71,7 @@ fn fingerprint(text: &str) -> &str {
 }
 
 #[test]
-fn two_sites_are_ready_by_one_line_each_way() {
+fn init_joins_two_sites() {
     let (a, b) = (Scratch::new(), Scratch::new());
     let (status, of_a, said) = init(&a, "t --address 10.8.0.1/24 --endpoint 198.51.100.7");
     assert_eq!(status, Some(0), "{said}");
@@ -101,7 +101,7 @@ fn two_sites_are_ready_by_one_line_each_way() {
 }
 
 #[test]
-fn two_sites_that_have_both_begun_complete_each_other_in_either_order() {
+fn init_joins_sites_begun_separately() {
     for (first, second) in [(0, 1), (1, 0)] {
         let sites = [Scratch::new(), Scratch::new()];
         let lines = [
@@ -122,7 +122,7 @@ fn two_sites_that_have_both_begun_complete_each_other_in_either_order() {
 }
 
 #[test]
-fn addresses_that_do_not_fit_the_other_ends_are_refused_or_named() {
+fn mismatching_addresses_are_refused() {
     let (a, b, c) = (Scratch::new(), Scratch::new(), Scratch::new());
     let of_a = line(&a, "t --address 10.8.0.1/24 --endpoint 198.51.100.7");
     fails(&b, &format!("t --peer {of_a} --address 10.8.0.1/24"), 2, "--address 10.8.0.1: is the other end's");
@@ -140,7 +140,7 @@ fn addresses_that_do_not_fit_the_other_ends_are_refused_or_named() {
 }
 
 #[test]
-fn nothing_that_is_there_is_overwritten() {
+fn init_overwrites_nothing() {
     let (a, b, c) = (Scratch::new(), Scratch::new(), Scratch::new());
     let of_a = line(&a, "t --address 10.8.0.1/24 --endpoint 198.51.100.7");
     let (of_b, of_c) = (line(&b, &format!("t --peer {of_a}")), line(&c, &format!("t --peer {of_a}")));
@@ -175,7 +175,7 @@ fn nothing_that_is_there_is_overwritten() {
 }
 
 #[test]
-fn what_the_user_has_changed_in_a_file_stays_when_it_is_completed() {
+fn init_keeps_user_changes() {
     let (a, b) = (Scratch::new(), Scratch::new());
     let of_a = line(&a, "t --address 10.8.0.1/24 --endpoint 198.51.100.7");
     let file = a.path().join("t.toml");
@@ -195,7 +195,7 @@ fn what_the_user_has_changed_in_a_file_stays_when_it_is_completed() {
 }
 
 #[test]
-fn an_address_that_is_taken_from_the_other_end_is_said_and_is_private() {
+fn derived_address_is_private_and_logged() {
     let (a, b) = (Scratch::new(), Scratch::new());
     let of_a = line(&a, "t --address 198.51.100.1/25 --endpoint 192.0.2.1");
     fails(&b, &format!("t --peer {of_a}"), 2, "--address is missing: the other end has 198.51.100.1/25, of a network");
@@ -213,7 +213,7 @@ fn an_address_that_is_taken_from_the_other_end_is_said_and_is_private() {
 
 /// What was left out is given later, with the key that is there.
 #[test]
-fn an_end_gets_its_endpoint_and_address_later() {
+fn init_adds_endpoint_and_address_later() {
     let (a, b) = (Scratch::new(), Scratch::new());
     let (_, of_a, said) = init(&a, "t");
     let line_of_a = of_a.trim_end();
@@ -263,14 +263,14 @@ fn an_end_gets_its_endpoint_and_address_later() {
 }
 
 #[test]
-fn what_is_to_be_done_next_names_the_directory() {
+fn next_step_names_directory() {
     let a = Scratch::new();
     let (_, _, said) = init(&a, "t --address 10.8.0.1/24 --endpoint 192.0.2.1");
     assert!(said.contains(&format!(": ethudp init t --peer LINE --dir {}\n", a.path().display())), "{said}");
 }
 
 #[test]
-fn what_cannot_become_a_tunnel_is_said() {
+fn impossible_init_is_explained() {
     let (a, b) = (Scratch::new(), Scratch::new());
     let of_a = line(&a, "t --bridge br0 --endpoint 198.51.100.7");
     let nowhere = line(&Scratch::new(), "t --address 10.8.0.1/24");
@@ -316,7 +316,7 @@ fn what_cannot_become_a_tunnel_is_said() {
 }
 
 #[test]
-fn a_tap_of_the_secure_wire_has_the_mtu_that_fits() {
+fn secure_tap_has_fitting_mtu() {
     let (sites, a, b) = (Sites::new(), Scratch::new(), Scratch::new());
     let of_a = line(&a, "t --address 10.8.0.1/24 --endpoint 192.0.2.1");
     line(&b, &format!("t --peer {of_a}"));
@@ -332,7 +332,7 @@ fn a_tap_of_the_secure_wire_has_the_mtu_that_fits() {
 }
 
 #[test]
-fn a_name_that_the_unit_cannot_bear_is_refused() {
+fn name_unfit_for_unit_is_refused() {
     let site = Scratch::new();
     for name in ["a.b", "münchen", "x@y", "x;reboot", "$(x)", "_a", ".a", "a/b", &"x".repeat(25), &"x".repeat(65)] {
         fails(&site, name, 2, "must have 1 to 24 letters, digits, '-' and '_', and begin with a letter or a digit");
@@ -344,7 +344,7 @@ fn a_name_that_the_unit_cannot_bear_is_refused() {
 }
 
 #[test]
-fn a_line_is_taken_as_people_paste_it() {
+fn pasted_line_is_accepted() {
     let a = Scratch::new();
     let (_, of_a, said) = init(&a, "t --address 10.8.0.1/24 --endpoint 198.51.100.7");
     let of_a = of_a.trim_end();
@@ -372,7 +372,7 @@ fn a_line_is_taken_as_people_paste_it() {
 
 /// The line is found; what is no part of a command is not passed over.
 #[test]
-fn a_whole_command_is_taken_without_quotes() {
+fn pasted_command_is_accepted() {
     let a = Scratch::new();
     let (_, of_a, said) = init(&a, "other --address 10.8.0.1/24 --endpoint 198.51.100.7");
     let of_a = of_a.trim_end();
@@ -406,7 +406,7 @@ fn a_whole_command_is_taken_without_quotes() {
 }
 
 #[test]
-fn all_addresses_are_in_the_line() {
+fn line_has_all_addresses() {
     let (a, b) = (Scratch::new(), Scratch::new());
     let of_a = line(&a, "t --address 10.8.0.1/24 --address fd00:8::1/64 --endpoint 198.51.100.7");
     line(&b, &format!("t --peer {of_a}"));
@@ -419,7 +419,7 @@ fn all_addresses_are_in_the_line() {
 }
 
 #[test]
-fn a_second_tunnel_has_own_port_and_interface() {
+fn second_tunnel_has_own_port() {
     let a = Scratch::new();
     let port = |name: &str| {
         let local = read(&a, &format!("{name}.toml"))["path"][0]["local"].as_str().unwrap().to_owned();
@@ -443,7 +443,7 @@ fn a_second_tunnel_has_own_port_and_interface() {
 }
 
 #[test]
-fn a_name_as_endpoint_is_heard_by_both_families() {
+fn name_endpoint_listens_on_both_families() {
     let ipv6 = Path::new("/proc/net/if_inet6").exists();
     let both = if ipv6 { "[::]:6000" } else { "0.0.0.0:6000" };
     let local = |site: &Scratch, name: &str| read(site, name)["path"][0]["local"].as_str().unwrap().to_owned();

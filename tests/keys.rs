@@ -25,7 +25,7 @@ fn is_key(output: &Output) -> bool {
 }
 
 #[test]
-fn public_keys_are_those_of_rfc_7748() {
+fn public_keys_match_rfc_7748() {
     // Section 6.1, in base64.
     for (private, public) in [
         ("dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=", "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo="),
@@ -39,7 +39,7 @@ fn public_keys_are_those_of_rfc_7748() {
 }
 
 #[test]
-fn new_keys_are_new_and_a_private_one_has_a_public_one() {
+fn new_keys_differ() {
     let (first, second, psk) = (run("genkey", b""), run("genkey", b""), run("genpsk", b""));
     assert!([&first, &second, &psk].iter().all(|output| is_key(output)), "{first:?} {psk:?}");
     assert!(first.stdout != second.stdout && first.stdout != psk.stdout);
@@ -52,7 +52,7 @@ fn new_keys_are_new_and_a_private_one_has_a_public_one() {
 }
 
 #[test]
-fn what_is_no_key_is_refused_and_not_repeated() {
+fn invalid_key_is_not_echoed() {
     for (input, words) in [
         ("", "standard input: is empty; must be 32 bytes in base64"),
         ("short\n", "standard input: has 5 characters"),
@@ -70,7 +70,7 @@ fn what_is_no_key_is_refused_and_not_repeated() {
 const NOBODYS: u32 = 65534;
 
 #[test]
-fn a_file_that_others_can_read_is_warned_of() {
+fn readable_output_file_is_warned() {
     let scratch = Scratch::new();
     for (word, mode, group, warned) in [
         ("genkey", 0o644, 0, "has mode 0644; must be at most 0640 (`chmod 600`), or made after `umask 077`"),

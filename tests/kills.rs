@@ -168,7 +168,7 @@ fn under_traffic(sites: &Sites) -> ([End<'_>; 2], Stream) {
 }
 
 #[test]
-fn a_stream_survives_worker_after_worker() {
+fn stream_survives_worker_kills() {
     let sites = Sites::new();
     let (mut ends, stream) = under_traffic(&sites);
     let (mut arrived, mut before) = (Vec::new(), None);
@@ -189,7 +189,7 @@ fn a_stream_survives_worker_after_worker() {
 }
 
 #[test]
-fn a_crash_is_noticed_at_once_and_named() {
+fn crash_is_named_at_once() {
     let sites = Sites::new();
     let (mut ends, stream) = under_traffic(&sites);
     for end in &mut ends {

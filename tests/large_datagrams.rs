@@ -9,7 +9,7 @@ use crate::secure::End;
 const LIMIT: Duration = Duration::from_secs(60);
 
 #[test]
-fn a_path_that_drops_large_datagrams_is_said() {
+fn lost_large_datagrams_are_reported() {
     let sites = Sites::new();
     // From A to B: the way drops more than 1400 bytes, and tells nothing.
     sites.b.run("nft", "add table ip way");

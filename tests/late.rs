@@ -31,7 +31,7 @@ fn text<'a>(status: &'a Value, pointer: &str) -> &'a str {
 }
 
 #[test]
-fn a_missing_device_or_name_leaves_the_other_paths() {
+fn missing_device_or_name_spares_other_paths() {
     let sites = Sites::new();
     let _b = other(&sites);
     let paths =
@@ -60,7 +60,7 @@ fn a_missing_device_or_name_leaves_the_other_paths() {
 }
 
 #[test]
-fn a_missing_address_or_route_leaves_the_other_paths() {
+fn missing_address_spares_other_paths() {
     let sites = Sites::new();
     let _b = other(&sites);
     sites.a.ip("route add blackhole 203.0.113.2");
@@ -91,7 +91,7 @@ fn a_missing_address_or_route_leaves_the_other_paths() {
 }
 
 #[test]
-fn a_late_address_is_used_after_a_restart() {
+fn late_address_is_used_after_restart() {
     let sites = Sites::new();
     let _b = other(&sites);
     let manager = Manager::new();
@@ -107,7 +107,7 @@ fn a_late_address_is_used_after_a_restart() {
 }
 
 #[test]
-fn a_tunnel_without_any_path_starts_and_says_why() {
+fn tunnel_starts_without_paths() {
     let sites = Sites::new();
     let wires = ["", "[[path]]\nlocal = \"192.0.2.1:6001\"\nremote = \"192.0.2.2:6000\"\ndevice = \"wwan1\"\n"];
     for more in wires {
@@ -130,7 +130,7 @@ fn a_tunnel_without_any_path_starts_and_says_why() {
 }
 
 #[test]
-fn without_a_manager_a_tunnel_needs_a_path() {
+fn unmanaged_tunnel_needs_a_path() {
     let sites = Sites::new();
     let device = path("192.0.2.1:6000", "192.0.2.2:6000", "device = \"wwan0\"");
     let address = path("192.0.2.99:6000", "192.0.2.2:6000", "");
@@ -145,7 +145,7 @@ fn without_a_manager_a_tunnel_needs_a_path() {
 }
 
 #[test]
-fn without_a_manager_a_name_is_asked_for_until_it_resolves() {
+fn unmanaged_tunnel_retries_names() {
     let sites = Sites::new();
     let _b = other(&sites);
     let scratch = Scratch::new();
@@ -168,7 +168,7 @@ fn without_a_manager_a_name_is_asked_for_until_it_resolves() {
 }
 
 #[test]
-fn the_classic_command_line_still_refuses_what_is_missing() {
+fn classic_start_needs_every_path() {
     let sites = Sites::new();
     for (arguments, words) in [
         ("192.0.2.99 6000 192.0.2.2 6000", "not an address of this host"),
@@ -189,7 +189,7 @@ fn second_network(sites: &Sites) {
 }
 
 #[test]
-fn a_new_device_is_opened_by_a_restart() {
+fn new_device_triggers_restart() {
     let sites = Sites::new();
     let _b = other(&sites);
     let manager = Manager::new();
@@ -218,7 +218,7 @@ fn a_new_device_is_opened_by_a_restart() {
 }
 
 #[test]
-fn starts_for_another_reason_delay_no_device() {
+fn unrelated_starts_delay_no_device() {
     let sites = Sites::new();
     let mut manager = Manager::new();
     manager.starts = Some("starts-2-failure-7-path");
@@ -237,7 +237,7 @@ fn starts_for_another_reason_delay_no_device() {
 }
 
 #[test]
-fn a_device_is_left_alone_where_repair_is_never() {
+fn repair_never_ignores_devices() {
     let sites = Sites::new();
     let paths =
         [path("192.0.2.1:6000", "192.0.2.2:6000", ""), path("0.0.0.0:6003", "198.51.100.2:6000", "device = \"dev1\"")];
@@ -251,7 +251,7 @@ fn a_device_is_left_alone_where_repair_is_never() {
 }
 
 #[test]
-fn an_unresolved_name_holds_no_start_up_where_repair_is_never() {
+fn repair_never_starts_despite_names() {
     let sites = Sites::new();
     let name = path("192.0.2.1:6003", "none.invalid:6000", "");
     let never = |paths: &str| format!("repair = \"never\"\n{}", file(1, paths));
@@ -272,7 +272,7 @@ fn an_unresolved_name_holds_no_start_up_where_repair_is_never() {
 }
 
 #[test]
-fn an_unresolved_name_is_retried_by_restarts() {
+fn unresolved_name_triggers_restarts() {
     let sites = Sites::new();
     let _b = other(&sites);
     let mut manager = Manager::new();
@@ -299,7 +299,7 @@ fn an_unresolved_name_is_retried_by_restarts() {
 }
 
 #[test]
-fn a_moved_name_is_resolved_by_a_restart() {
+fn moved_name_triggers_restart() {
     let sites = Sites::new();
     let b = other(&sites);
     let mut manager = Manager::new();

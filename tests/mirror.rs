@@ -83,7 +83,7 @@ fn datagram(port: u16, vlan: Option<u16>, claimed: u16, payload: &[u8]) -> Vec<u
 }
 
 #[test]
-fn the_filter_selects_also_behind_vlan_tags_and_in_both_directions() {
+fn filter_sees_vlan_and_both_directions() {
     let sites = Sites::new();
     let (lan, _) = sites.lans(1500);
     let collector = collector(&sites);
@@ -111,7 +111,7 @@ fn the_filter_selects_also_behind_vlan_tags_and_in_both_directions() {
 }
 
 #[test]
-fn real_traffic_is_selected_as_libpcap_selects_it() {
+fn filter_selects_as_libpcap_does() {
     let sites = Sites::new();
     let (lan, _) = sites.lans(1500);
     let collector = collector(&sites);
@@ -155,7 +155,7 @@ fn tagged(frame: &[u8]) -> bool {
 }
 
 #[test]
-fn payloads_of_real_datagrams_arrive_as_they_were() {
+fn mirrored_payloads_are_unchanged() {
     let sites = Sites::new();
     let (lan, _) = sites.lans(1500);
     let wires = [(Wire::new(&lan, "eth0"), Side::Lan), (Wire::new(&sites.a, "lan"), Side::Host)];
@@ -169,7 +169,7 @@ fn payloads_of_real_datagrams_arrive_as_they_were() {
 }
 
 #[test]
-fn the_loop_check_holds_back_only_datagrams_of_the_peer_also_in_fragments() {
+fn loop_check_stops_peer_datagrams_only() {
     let sites = Sites::new();
     let (lan, _) = sites.lans(1500);
     let wires = [(Wire::new(&lan, "eth0"), Side::Lan), (Wire::new(&sites.a, "lan"), Side::Host)];
@@ -210,7 +210,7 @@ fn ip_end(frame: &[u8], tag: usize) -> usize {
 }
 
 #[test]
-fn nothing_is_ever_given_back() {
+fn mirror_sends_nothing_back() {
     let sites = Sites::new();
     let (lan, _) = sites.lans(1500);
     let collector = collector(&sites);
@@ -237,7 +237,7 @@ fn uncounted(byte: u8) -> Vec<u8> {
 
 /// Many that come at once are not put together: an interface that cuts them again would count, and order them by flow.
 #[test]
-fn a_receiving_end_gives_frames_as_they_came() {
+fn receiving_end_writes_frames_unchanged() {
     for end in ["-e", "-e -k key -enc aes-128"] {
         let sites = Sites::new();
         let (lan_a, lan_b) = sites.lans(1500);
@@ -264,7 +264,7 @@ fn a_receiving_end_gives_frames_as_they_came() {
 }
 
 #[test]
-fn payloads_never_have_more_than_was_captured() {
+fn payloads_end_with_the_capture() {
     let sites = Sites::new();
     let (lan, _) = sites.lans(1500);
     let collector = collector(&sites);
@@ -287,7 +287,7 @@ fn payloads_never_have_more_than_was_captured() {
 }
 
 #[test]
-fn an_end_that_writes_no_frames_counts_them() {
+fn unwritten_frames_are_counted() {
     let sites = Sites::new();
     let (lan_a, _lan_b) = sites.lans(1500);
     let path = |here, there| format!("[[path]]\nlocal = \"192.0.2.{here}:6000\"\nremote = \"192.0.2.{there}:6000\"\n");

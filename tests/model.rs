@@ -21,7 +21,7 @@ fn said(output: &Output) -> String {
 }
 
 #[test]
-fn a_result_that_differs_fails_the_model() {
+fn differing_result_fails_model() {
     let scratch = Scratch::new();
     let proverif = scratch.write("proverif", ALL_TRUE, 0o755);
     let proverif = proverif.to_str().unwrap();
@@ -47,7 +47,7 @@ fn a_result_that_differs_fails_the_model() {
 }
 
 #[test]
-fn the_long_check_includes_the_model() {
+fn long_check_includes_model() {
     let makefile = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Makefile")).unwrap();
     let recipe = makefile.split("\ncheck-long:\n").nth(1).unwrap().split("\n\n").next().unwrap();
     assert!(recipe.split_whitespace().any(|part| part == "check-model"), "{recipe}");

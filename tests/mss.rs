@@ -43,7 +43,7 @@ fn fragments_of_tcp(underlay: [&str; 2], local: [&str; 2], classic: &str, rules:
 }
 
 #[test]
-fn nothing_is_fragmented() {
+fn mss_clamp_avoids_fragments() {
     let (v4, v6) = (["192.0.2.1", "192.0.2.2"], ["[2001:db8::1]", "[2001:db8::2]"]);
     let aes = "cipher = \"aes-128\"\nkey-file = \"key\"";
     for (remote, local, classic) in

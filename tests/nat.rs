@@ -38,7 +38,7 @@ fn received(peer: &UdpSocket) -> Option<Vec<u8>> {
 }
 
 #[test]
-fn without_a_password_the_last_sender_is_the_peer_also_for_the_next_worker() {
+fn without_password_last_sender_is_peer() {
     let sites = Sites::new();
     let (end, mut wire) = end(&sites, "");
     assert_eq!(end.status()["paths"][0]["remote"], "any");
@@ -57,7 +57,7 @@ fn without_a_password_the_last_sender_is_the_peer_also_for_the_next_worker() {
 }
 
 #[test]
-fn with_a_password_only_who_tells_it_is_the_peer() {
+fn password_authenticates_learned_peer() {
     let sites = Sites::new();
     let (end, mut wire) = end(&sites, "-p secret");
     let (friend, stranger) = (peer(&sites, 7001), peer(&sites, 7002));
@@ -78,7 +78,7 @@ fn with_a_password_only_who_tells_it_is_the_peer() {
 }
 
 #[test]
-fn with_a_password_no_address_outlives_its_worker_and_the_peer_tells_it_again() {
+fn new_worker_needs_password_again() {
     let sites = Sites::new();
     let (end, wire) = end(&sites, "-p secret");
     let peer = peer(&sites, 7001);
@@ -105,7 +105,7 @@ fn kill_worker(worker: Pid) {
 }
 
 #[test]
-fn two_of_our_ends_find_each_other_with_a_password_and_after_a_move() {
+fn peers_find_each_other_after_move() {
     let sites = Sites::new();
     let (_end, _wire) = end(&sites, "-k key -p secret");
     for port in [7001, 7002] {

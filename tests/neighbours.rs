@@ -20,7 +20,7 @@ fn sites() -> Sites {
 }
 
 #[test]
-fn a_mac_address_stays_over_a_start() {
+fn mac_survives_restart() {
     let sites = sites();
     // Both have the same name.
     let (a, b) = (A.start_at(&sites.a, "site"), B.start_at(&sites.b, "site"));
@@ -47,7 +47,7 @@ fn a_mac_address_stays_over_a_start() {
 }
 
 #[test]
-fn addresses_are_announced_when_there_is_a_session() {
+fn session_announces_addresses() {
     let sites = sites();
     let _b = B.start(&sites, "b");
     // What is left of one before.
@@ -70,7 +70,7 @@ fn addresses_are_announced_when_there_is_a_session() {
 }
 
 #[test]
-fn a_bridge_does_not_take_a_taps_address() {
+fn bridge_keeps_its_mac() {
     let sites = sites();
     let (_lan, _other) = sites.lans(1500);
     sites.a.ip("link add br0 type bridge");

@@ -53,7 +53,7 @@ fn datagrams_pass(from: &Namespace, to: &Namespace, address: &str) {
 }
 
 #[test]
-fn a_tap_gives_and_takes_superframes_with_every_cipher() {
+fn tap_offload_works_with_every_cipher() {
     let sites = Sites::new();
     let kinds = ["", "-enc aes-128 -k key", "-enc aes-256 -k key -lz4 1", "-mtu 1200 -enc xor -k key"];
     for (number, options) in kinds.into_iter().enumerate() {
@@ -90,7 +90,7 @@ const OFFLOADS: [(&str, &str); 4] = [
 ];
 
 #[test]
-fn raw_mode_bears_whatever_the_interfaces_do_and_hears_nothing_of_its_own() {
+fn raw_mode_works_with_all_offloads() {
     for (host, end) in OFFLOADS {
         let sites = Sites::with_mtu(1600);
         let lans = sites.lans(1500);
@@ -132,7 +132,7 @@ fn is_whole_tcp(frame: &[u8]) -> bool {
 }
 
 #[test]
-fn a_mirror_shows_frames_as_they_would_be_on_the_wire() {
+fn mirror_shows_frames_as_on_the_wire() {
     let sites = Sites::new();
     let lans = sites.lans(1500);
     lans.0.ip("addr add 10.9.0.1/24 dev eth0");
@@ -153,7 +153,7 @@ fn a_mirror_shows_frames_as_they_would_be_on_the_wire() {
 }
 
 #[test]
-fn what_cannot_be_cut_is_said_once_with_what_helps() {
+fn unsplittable_superframe_is_reported_once() {
     let sites = Sites::with_mtu(1600);
     let lans = sites.lans(1500);
     for (number, lan) in [(1, &lans.0), (2, &lans.1)] {
@@ -199,7 +199,7 @@ fn packet(macs: [&[u8]; 2], protocol: u8, content: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn the_checksum_of_sctp_is_completed_as_its_own() {
+fn sctp_checksum_is_completed() {
     let sites = Sites::new();
     let lans = sites.lans(1500);
     let start =
@@ -214,7 +214,7 @@ fn the_checksum_of_sctp_is_completed_as_its_own() {
 }
 
 #[test]
-fn a_run_of_as_many_datagrams_as_the_kernel_allows_is_taken() {
+fn longest_gro_run_is_received() {
     let sites = Sites::new();
     let end = Running::classic(&sites.a, "a", "-i -dev eu0 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24");
     let peer = sites.b.inside(|| UdpSocket::bind("192.0.2.2:6000").unwrap());
@@ -253,7 +253,7 @@ fn other_tap(site: &Namespace, name: &str) -> File {
 }
 
 #[test]
-fn a_stored_tap_of_another_kind_is_replaced_in_the_same_start() {
+fn unfit_stored_tap_is_replaced() {
     let sites = Sites::new();
     let manager = crate::service::Manager::new();
     let other = other_tap(&sites.a, "eu0");

@@ -32,7 +32,7 @@ fn forwarded(end: &Running, frames: &str, send: impl Fn(&[u8])) -> u64 {
 }
 
 #[test]
-fn what_waits_from_the_network_is_bounded() {
+fn network_backlog_is_bounded() {
     let sites = Sites::new();
     let peer = sites.a.inside(|| UdpSocket::bind("192.0.2.1:6000").unwrap());
     peer.connect("192.0.2.2:6000").unwrap();
@@ -42,7 +42,7 @@ fn what_waits_from_the_network_is_bounded() {
 }
 
 #[test]
-fn what_waits_from_the_interface_is_bounded() {
+fn interface_backlog_is_bounded() {
     let sites = Sites::new();
     let (lan, _) = sites.lans(1500);
     let a = Running::classic(&sites.a, "a", "-e 192.0.2.1 6000 192.0.2.2 6000 lan");

@@ -28,7 +28,7 @@ fn wait_remote(end: &Running, remote: &str) {
 }
 
 #[test]
-fn another_own_address_does_not_end_the_tunnel() {
+fn tunnel_survives_new_local_address() {
     for (local, remote, old, new, learned) in [
         (V4, "192.0.2.2:6000", "192.0.2.1/24", "192.0.2.9/24", "192.0.2.9:6000"),
         (V6, "[2001:db8::2]:6000", "2001:db8::1/64", "2001:db8::9/64", "[2001:db8::9]:6000"),
@@ -46,7 +46,7 @@ fn another_own_address_does_not_end_the_tunnel() {
 }
 
 #[test]
-fn a_moved_default_route_does_not_end_the_tunnel() {
+fn tunnel_survives_moved_default_route() {
     let sites = Sites::new();
     join((&sites.a, "wan2"), (&sites.b, "wan2"), 1500);
     sites.a.ip("addr add 198.51.100.1/24 dev wan2");
@@ -61,7 +61,7 @@ fn a_moved_default_route_does_not_end_the_tunnel() {
 }
 
 #[test]
-fn a_replaced_interface_does_not_end_the_tunnel() {
+fn tunnel_survives_replaced_interface() {
     let sites = Sites::new();
     let (a, _b) = both(&sites, V4, "192.0.2.2:6000", V4);
     sites.a.ip("link del wan");
@@ -73,7 +73,7 @@ fn a_replaced_interface_does_not_end_the_tunnel() {
 }
 
 #[test]
-fn a_given_local_address_may_go_and_come_back() {
+fn fixed_local_address_may_return() {
     let sites = Sites::new();
     let (a, _b) = both(&sites, "192.0.2.1:6000", "192.0.2.2:6000", V4);
     sites.a.ip("addr del 192.0.2.1/24 dev wan");
@@ -88,7 +88,7 @@ fn a_given_local_address_may_go_and_come_back() {
 }
 
 #[test]
-fn answers_leave_from_the_address_that_was_asked() {
+fn answers_leave_from_the_asked_address() {
     for (server, remote) in
         [(V4, "192.0.2.22:6000"), (V4, "198.51.100.22:6000"), (V6, "192.0.2.22:6000"), (V6, "[2001:db8::22]:6000")]
     {
@@ -128,7 +128,7 @@ fn asks_the_second(sites: &Sites, local: &'static str, second: &'static str) -> 
 }
 
 #[test]
-fn a_fixed_peer_is_answered_from_the_address_that_it_asks_and_by_the_next_worker() {
+fn fixed_peer_gets_answer_from_asked_address() {
     for (server, remote, local, second) in [
         (V4, "192.0.2.1:6000", "192.0.2.1:6000", "192.0.2.22/24"),
         (V4, "any", "192.0.2.1:6000", "192.0.2.22/24"),
@@ -152,7 +152,7 @@ fn a_fixed_peer_is_answered_from_the_address_that_it_asks_and_by_the_next_worker
 }
 
 #[test]
-fn the_classic_wire_answers_a_fixed_peer_from_the_address_that_it_asks() {
+fn classic_fixed_peer_gets_same_source() {
     let sites = Sites::new();
     sites.b.ip("addr add 192.0.2.22/24 dev wan");
     let b = Running::classic(&sites.b, "b", "-i -dev eu0 0.0.0.0 6000 192.0.2.1 6000 10.8.0.2 24");
@@ -163,7 +163,7 @@ fn the_classic_wire_answers_a_fixed_peer_from_the_address_that_it_asks() {
 }
 
 #[test]
-fn the_classic_wire_answers_from_the_asked_address() {
+fn classic_answers_from_asked_address() {
     let sites = Sites::new();
     sites.b.ip("addr add 192.0.2.22/24 dev wan");
     let _b = Running::classic(&sites.b, "b", "-i -dev eu0 0.0.0.0 6000 0.0.0.0 0 10.8.0.2 24");
@@ -172,7 +172,7 @@ fn the_classic_wire_answers_from_the_asked_address() {
 }
 
 #[test]
-fn the_ipv6_wildcard_hears_both_families() {
+fn ipv6_wildcard_receives_both_families() {
     let sites = Sites::new();
     let b = End { local: V6, remote: "any", ..End::B }.start(&sites, "b");
     for (local, remote, learned) in
@@ -185,7 +185,7 @@ fn the_ipv6_wildcard_hears_both_families() {
 }
 
 #[test]
-fn two_wildcards_with_one_port_clash_in_clear_words() {
+fn wildcard_port_clash_is_explained() {
     let site = Namespace::new();
     let _other = End { local: V4, remote: "any", ..End::A }.start_at(&site, "a");
     let scratch = Scratch::new();
@@ -200,7 +200,7 @@ fn two_wildcards_with_one_port_clash_in_clear_words() {
 }
 
 #[test]
-fn the_kernel_drops_strangers_before_a_wildcard_end() {
+fn kernel_drops_strangers_at_wildcard() {
     // Port 6000, and what the kernel has dropped in the last column.
     fn dropped(udp: &str) -> Option<u64> {
         udp.lines().find(|line| line.contains(":1770 "))?.split_whitespace().last()?.parse().ok()

@@ -42,7 +42,7 @@ fn verdict(lines: &[String]) -> String {
 }
 
 #[test]
-fn what_was_not_run_is_in_the_last_line() {
+fn last_line_lists_skipped_parts() {
     let (lines, status) = parts(&["tests", "attacks", "green"]);
     assert_eq!(status, Some(0), "{lines:?}");
     let not_run = "2 module tests (they need another machine), test alone (ignored), 2 attacks (an old kernel), \
@@ -56,7 +56,7 @@ fn what_was_not_run_is_in_the_last_line() {
 }
 
 #[test]
-fn a_part_that_fails_is_the_last_and_its_status_is_kept() {
+fn failed_part_is_last_with_its_status() {
     let (lines, status) = parts(&["attacks", "wrong", "green", "tests"]);
     assert_eq!(status, Some(2), "what make ends with");
     let not_run = "2 attacks (an old kernel), attack third (a new kernel), linter (it is not here), green tests";

@@ -34,7 +34,7 @@ impl Lab {
 }
 
 #[test]
-fn vlan_tags_arrive_as_they_were() {
+fn vlan_tags_arrive_unchanged() {
     let lab = Lab::new();
     let _tunnel = lab.tunnel("-k key");
     let (near, mut far) = (Wire::new(&lab.lan_a, "eth0"), Wire::new(&lab.lan_b, "eth0"));
@@ -55,7 +55,7 @@ fn vlan_tags_arrive_as_they_were() {
 }
 
 #[test]
-fn real_traffic_arrives_as_it_was_compressed_and_encrypted() {
+fn real_traffic_arrives_unchanged() {
     let lab = Lab::new();
     let _tunnel = lab.tunnel("-lz4 9 -enc aes-256 -k key");
     let (near, mut far) = (Wire::new(&lab.lan_a, "eth0"), Wire::new(&lab.lan_b, "eth0"));
@@ -68,7 +68,7 @@ fn real_traffic_arrives_as_it_was_compressed_and_encrypted() {
 }
 
 #[test]
-fn a_frame_over_the_limit_is_dropped_and_never_cut() {
+fn oversize_frame_is_dropped_whole() {
     let lab = Lab::new();
     let (a, _b) = lab.tunnel("-k key");
     let (near, mut far) = (Wire::new(&lab.lan_a, "eth0"), Wire::new(&lab.lan_b, "eth0"));
@@ -102,7 +102,7 @@ fn count_both_ways(near: &mut Wire, far: &mut Wire) {
 }
 
 #[test]
-fn the_tunnel_never_hears_itself_also_after_a_worker_restart() {
+fn tunnel_ignores_its_own_frames() {
     let lab = Lab::new();
     let (a, b) = lab.tunnel("");
     let (mut near, mut far) = (Wire::new(&lab.lan_a, "eth0"), Wire::new(&lab.lan_b, "eth0"));
@@ -117,7 +117,7 @@ fn the_tunnel_never_hears_itself_also_after_a_worker_restart() {
 }
 
 #[test]
-fn frames_that_the_host_itself_sends_on_the_interface_are_carried() {
+fn frames_sent_by_host_are_carried() {
     let lab = Lab::new();
     let _tunnel = lab.tunnel("");
     let (host, mut far) = (Wire::new(&lab.sites.a, "lan"), Wire::new(&lab.lan_b, "eth0"));
@@ -126,7 +126,7 @@ fn frames_that_the_host_itself_sends_on_the_interface_are_carried() {
 }
 
 #[test]
-fn frames_for_other_stations_are_taken_unless_told_otherwise() {
+fn promiscuous_mode_is_optional() {
     let lab = Lab::new();
     let promiscuity = |site: &Namespace| site.ip("-d link show lan").contains("promiscuity 1");
     let (a, b) = lab.tunnel("");
@@ -138,7 +138,7 @@ fn frames_for_other_stations_are_taken_unless_told_otherwise() {
 }
 
 #[test]
-fn it_works_without_root_given_two_ambient_capabilities() {
+fn two_ambient_capabilities_suffice() {
     let lab = Lab::new();
     let capabilities = "+net_admin,+net_raw";
     let prefix = [
@@ -163,7 +163,7 @@ fn it_works_without_root_given_two_ambient_capabilities() {
 }
 
 #[test]
-fn when_its_interface_is_removed_a_tunnel_ends_and_says_so() {
+fn removed_interface_ends_tunnel() {
     let lab = Lab::new();
     let (a, _b) = lab.tunnel("");
     lab.sites.a.ip("link del lan");

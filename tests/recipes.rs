@@ -77,7 +77,7 @@ impl Three {
 }
 
 #[test]
-fn a_third_site_reaches_both_others() {
+fn third_site_reaches_both_others() {
     let three = Three::new();
     assert_udp(&three.a.lan, &three.b.lan, "10.9.0.3");
     assert_udp(&three.b.lan, &three.hub.lan, "10.9.0.1");
@@ -86,10 +86,10 @@ fn a_third_site_reaches_both_others() {
 }
 
 #[test]
-fn a_bridge_passes_beside_docker_by_one_rule() {
+fn bridge_works_beside_docker() {
     for program in ["iptables", "sysctl"] {
         if Command::new(program).arg("--version").output().is_err() {
-            return not_run("recipes::a_bridge_passes_beside_docker_by_one_rule", &format!("{program} is not here"));
+            return not_run("recipes::bridge_works_beside_docker", &format!("{program} is not here"));
         }
     }
     let three = Three::new();
@@ -97,7 +97,7 @@ fn a_bridge_passes_beside_docker_by_one_rule() {
     assert_udp(&three.a.lan, &three.b.lan, "10.9.0.3");
     let switch = "/proc/sys/net/bridge/bridge-nf-call-iptables";
     if hub.inside(|| std::fs::write(switch, "1")).is_err() {
-        return not_run("recipes::a_bridge_passes_beside_docker_by_one_rule", "br_netfilter is not here");
+        return not_run("recipes::bridge_works_beside_docker", "br_netfilter is not here");
     }
     // As Docker does at its start.
     for rule in ["-P FORWARD DROP", "-N DOCKER-USER", "-A FORWARD -j DOCKER-USER"] {

@@ -24,7 +24,7 @@ fn tunnel(sites: &Sites) -> (Running, Running) {
 }
 
 #[test]
-fn a_killed_worker_is_replaced_with_the_same_interface_port_and_counters() {
+fn replacement_keeps_interface_and_counters() {
     let sites = Sites::new();
     let (a, b) = tunnel(&sites);
     a.wait_state("up", LIMIT);
@@ -67,7 +67,7 @@ fn forwarding(end: &Running) -> usize {
 }
 
 #[test]
-fn a_worker_of_which_one_thread_is_frozen_is_replaced() {
+fn worker_with_frozen_thread_is_replaced() {
     let sites = Sites::new();
     let (a, _b) = tunnel(&sites);
     let sender = sites.a.inside(bound);
@@ -86,7 +86,7 @@ fn a_worker_of_which_one_thread_is_frozen_is_replaced() {
 }
 
 #[test]
-fn after_a_pause_of_the_whole_service_nobody_is_killed() {
+fn paused_service_kills_no_worker() {
     let sites = Sites::new();
     let (a, _b) = tunnel(&sites);
     let worker = a.pid("worker");
@@ -105,7 +105,7 @@ fn after_a_pause_of_the_whole_service_nobody_is_killed() {
 }
 
 #[test]
-fn a_stopped_and_continued_worker_goes_on() {
+fn stopped_worker_continues() {
     let sites = Sites::new();
     let (a, _b) = tunnel(&sites);
     let worker = a.pid("worker");
@@ -117,7 +117,7 @@ fn a_stopped_and_continued_worker_goes_on() {
 }
 
 #[test]
-fn without_its_helper_a_tunnel_forwards_until_it_needs_a_new_worker() {
+fn tunnel_forwards_without_helper() {
     let sites = Sites::new();
     let (a, _b) = tunnel(&sites);
     kill(a.pid("helper"), Signal::SIGKILL).unwrap();
@@ -131,7 +131,7 @@ fn without_its_helper_a_tunnel_forwards_until_it_needs_a_new_worker() {
 }
 
 #[test]
-fn a_frozen_worker_is_replaced_and_what_waited_for_it_is_not_delivered_late() {
+fn stale_frames_are_not_delivered() {
     let sites = Sites::new();
     let (a, _b) = tunnel(&sites);
     let (receiver, sender) = (sites.b.inside(bound), sites.a.inside(bound));
@@ -151,7 +151,7 @@ fn a_frozen_worker_is_replaced_and_what_waited_for_it_is_not_delivered_late() {
 }
 
 #[test]
-fn workers_that_are_killed_before_they_forward_are_replaced() {
+fn worker_killed_at_start_is_replaced() {
     let sites = Sites::new();
     let (a, _b) = tunnel(&sites);
     let (supervisor, helper) = (a.pid("supervisor"), a.pid("helper"));
@@ -166,7 +166,7 @@ fn workers_that_are_killed_before_they_forward_are_replaced() {
 }
 
 #[test]
-fn a_worker_that_cannot_be_started_is_tried_again() {
+fn failed_worker_start_is_retried() {
     let sites = Sites::new();
     let (a, _b) = tunnel(&sites);
     // As its own user, who may have processes of other tunnels: none more, or some more.
@@ -194,7 +194,7 @@ fn copy(program: &str, to: &Path) {
 }
 
 #[test]
-fn a_first_worker_that_cannot_confine_itself_is_an_error() {
+fn unconfined_first_worker_is_an_error() {
     let (sites, scratch) = (Sites::new(), Scratch::new());
     let mut command = ethudp(&scratch, OWN, &ALONE);
     copy(FALSE, &scratch.path().join("ethudp-worker"));
@@ -204,7 +204,7 @@ fn a_first_worker_that_cannot_confine_itself_is_an_error() {
 }
 
 #[test]
-fn an_executable_that_is_replaced_is_not_run_before_the_next_start() {
+fn replaced_executable_waits_for_start() {
     let sites = Sites::new();
     let a = Running::start(&sites.a, Scratch::new(), "a", OWN, &ALONE);
     let [other, worker] = ["other", "ethudp-worker"].map(|name| a.scratch.path().join(name));
@@ -215,7 +215,7 @@ fn an_executable_that_is_replaced_is_not_run_before_the_next_start() {
 }
 
 #[test]
-fn ten_workers_in_a_row_that_cannot_confine_themselves_end_the_tunnel() {
+fn ten_unconfined_workers_end_tunnel() {
     let sites = Sites::new();
     let a = Running::start(&sites.a, Scratch::new(), "a", OWN, &ALONE);
     let (supervisor, worker) = (a.pid("supervisor"), a.pid("worker"));

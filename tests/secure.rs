@@ -75,7 +75,7 @@ fn wait_trouble(end: &Running, trouble: &str) {
 }
 
 #[test]
-fn traffic_passes_and_it_is_said_what_protects_it() {
+fn traffic_passes_and_protection_is_logged() {
     let sites = Sites::new();
     let (a, b) = both(&sites);
     assert_udp(&sites.a, &sites.b, "10.8.0.2");
@@ -106,7 +106,7 @@ fn traffic_passes_and_it_is_said_what_protects_it() {
 }
 
 #[test]
-fn statistics_say_what_the_session_is() {
+fn statistics_describe_session() {
     let sites = Sites::new();
     let (a, b) = both(&sites);
     for end in [&a, &b] {
@@ -122,7 +122,7 @@ fn statistics_say_what_the_session_is() {
 }
 
 #[test]
-fn a_new_worker_has_a_new_session_at_once() {
+fn new_worker_gets_session_at_once() {
     let sites = Sites::new();
     let (a, b) = both(&sites);
     for end in [&a, &b, &a] {
@@ -137,7 +137,7 @@ fn a_new_worker_has_a_new_session_at_once() {
 }
 
 #[test]
-fn who_is_learned_is_found_again_by_the_next_worker() {
+fn next_worker_finds_learned_peer() {
     let sites = Sites::new();
     let a = End { remote: "any", ..End::A }.start(&sites, "a");
     assert_eq!(a.status()["state"], "connecting");
@@ -153,7 +153,7 @@ fn who_is_learned_is_found_again_by_the_next_worker() {
 
 /// The TAP carries no path, though the peer may come in by any interface: else its MTU would shrink with every restart.
 #[test]
-fn a_restart_leaves_the_interface_its_mtu() {
+fn restart_keeps_interface_mtu() {
     let sites = Sites::new();
     let (scratch, manager) = (Scratch::new(), Manager::new());
     let key = scratch.write("end.key", KEYS[0].0, 0o600);
@@ -181,7 +181,7 @@ fn a_restart_leaves_the_interface_its_mtu() {
 }
 
 #[test]
-fn a_pre_shared_key_must_be_the_same() {
+fn pre_shared_keys_must_match() {
     let sites = Sites::new();
     let (a, b) = (End { psk: Some(2), ..End::A }.start(&sites, "a"), End { psk: Some(2), ..End::B }.start(&sites, "b"));
     assert_udp(&sites.a, &sites.b, "10.8.0.2");
@@ -195,7 +195,7 @@ fn a_pre_shared_key_must_be_the_same() {
 }
 
 #[test]
-fn a_key_that_is_not_the_peers_is_told_from_one_that_is_not_ours() {
+fn wrong_own_and_peer_keys_differ() {
     let sites = Sites::new();
     // The file of `a` has another key for `b`; that of `b` is right.
     let (a, b) = (End { theirs: 2, ..End::A }.start(&sites, "a"), End::B.start(&sites, "b"));
@@ -206,7 +206,7 @@ fn a_key_that_is_not_the_peers_is_told_from_one_that_is_not_ours() {
 
 /// The identifier, the slot and the interval of the file are the worker's.
 #[test]
-fn a_tunnel_identifier_must_be_the_same() {
+fn tunnel_identifiers_must_match() {
     const SECURE: &str = "tunnel-id = \"00010203040506ff\"\npeer-slot = 4095\nping-interval-s = 2\n";
     let sites = Sites::new();
     let (a, b) =

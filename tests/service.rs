@@ -164,7 +164,7 @@ pub fn file(tap: &str) -> String {
 }
 
 #[test]
-fn the_interface_outlives_a_restart_and_is_as_the_file_says() {
+fn interface_survives_restart() {
     let sites = Sites::new();
     let _b = Running::classic(&sites.b, "b", "-i 192.0.2.2 6000 192.0.2.1 6000 10.8.0.2 24");
     sites.a.quiet(false);
@@ -220,7 +220,7 @@ fn the_interface_outlives_a_restart_and_is_as_the_file_says() {
 }
 
 #[test]
-fn a_stored_tap_has_its_settings_set_again() {
+fn stored_tap_settings_are_restored() {
     let sites = Sites::new();
     let manager = Manager::new();
     let tap = file("address = [\"10.8.0.1/24\"]");
@@ -254,7 +254,7 @@ fn a_stored_tap_has_its_settings_set_again() {
 }
 
 #[test]
-fn what_is_stored_and_not_the_tap_of_the_file_is_let_go() {
+fn foreign_stored_tap_is_released() {
     let sites = Sites::new();
     let manager = Manager::new();
     let (service, stored, _) = manager.start(&sites.a, &file(""), None);
@@ -286,7 +286,7 @@ fn what_is_stored_and_not_the_tap_of_the_file_is_let_go() {
 }
 
 #[test]
-fn the_manager_is_told_the_state_in_words_and_that_we_live() {
+fn manager_gets_state_and_watchdog() {
     let sites = Sites::new();
     let manager = Manager::new();
     let (service, _, said) = manager.start(&sites.a, &file("address = [\"10.8.0.1/24\"]"), None);
@@ -311,7 +311,7 @@ fn the_manager_is_told_the_state_in_words_and_that_we_live() {
 }
 
 #[test]
-fn each_line_of_the_journal_has_its_priority_and_names_its_tunnel() {
+fn journal_lines_have_priority_and_tunnel() {
     let sites = Sites::new();
     let manager = Manager { journal: true, ..Manager::new() };
     let (service, _, _) = manager.start(&sites.a, &file("address = [\"10.8.0.1/24\"]"), None);
@@ -324,7 +324,7 @@ fn each_line_of_the_journal_has_its_priority_and_names_its_tunnel() {
 }
 
 #[test]
-fn a_helper_that_is_lost_is_repaired_by_a_new_start_when_the_file_says() {
+fn lost_helper_triggers_restart() {
     let sites = Sites::new();
     let manager = Manager::new();
     let helper = || Pid::from_raw(i32::try_from(manager.status()["pids"]["helper"].as_i64().unwrap()).unwrap());
@@ -346,7 +346,7 @@ fn a_helper_that_is_lost_is_repaired_by_a_new_start_when_the_file_says() {
 }
 
 #[test]
-fn a_lost_helper_hides_no_other_trouble() {
+fn lost_helper_hides_no_trouble() {
     let sites = Sites::new();
     let manager = Manager::new();
     sites.a.ip("link add br0 type bridge");
@@ -377,7 +377,7 @@ fn a_lost_helper_hides_no_other_trouble() {
 }
 
 #[test]
-fn what_cannot_be_had_is_fatal_where_confinement_is_required() {
+fn required_confinement_is_fatal() {
     let sites = Sites::new();
     let text = format!("require-confinement = true\n{}", file(""));
     // Root without CAP_SYS_ADMIN, as in many a container.

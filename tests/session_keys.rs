@@ -143,7 +143,7 @@ fn start(private: [u8; 32], psk: [u8; 32]) -> (Sites, Running, Peer) {
 }
 
 #[test]
-fn they_are_in_the_worker_alone_and_gone_when_the_session_is() {
+fn session_keys_stay_in_worker() {
     let tunnels = [offer::CHACHA, offer::CHACHA | offer::AES].map(|offer| {
         let (sites, a, peer) = start(random(), random());
         let first = peer.session(offer);
@@ -171,7 +171,7 @@ fn they_are_in_the_worker_alone_and_gone_when_the_session_is() {
 }
 
 #[test]
-fn the_private_key_is_in_supervisor_and_worker_and_not_in_the_helper() {
+fn helper_never_has_private_key() {
     let (private, psk) = (random(), random());
     let (_sites, a, peer) = start(private, psk);
     peer.session(offer::CHACHA);
@@ -185,7 +185,7 @@ fn the_private_key_is_in_supervisor_and_worker_and_not_in_the_helper() {
 }
 
 #[test]
-fn a_worker_has_its_keys_once_however_many_handshakes_it_has_made() {
+fn handshakes_copy_no_keys() {
     let (private, psk) = (random(), random());
     let (_sites, a, peer) = start(private, psk);
     for _ in 0..4 {

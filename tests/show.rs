@@ -24,7 +24,7 @@ fn serve(socket: PathBuf, answer: impl Fn(UnixStream) + Send + 'static) {
 }
 
 #[test]
-fn sockets_that_lie_are_silent_slow_or_foreign_are_named_and_cost_the_others_nothing() {
+fn bad_status_sockets_are_named() {
     let sites = Sites::new();
     let a = Running::classic(&sites.a, "a", TAP);
     let honest = serde_json::to_string(&a.status()).unwrap();
@@ -84,7 +84,7 @@ fn sockets_that_lie_are_silent_slow_or_foreign_are_named_and_cost_the_others_not
 
 /// As under the unit, where each tunnel has a directory of its own, and beside them those that root has started.
 #[test]
-fn tunnels_are_found_one_level_below_and_none_starts_whose_name_runs_there() {
+fn tunnels_in_subdirectories_are_found() {
     let sites = Sites::new();
     let root = Scratch::new();
     std::fs::set_permissions(root.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -138,7 +138,7 @@ fn tunnels_are_found_one_level_below_and_none_starts_whose_name_runs_there() {
 
 /// Without a /run/ethudp of tmpfiles.d, with any umask.
 #[test]
-fn root_makes_the_usual_directories_and_leaves_no_socket() {
+fn root_makes_runtime_directories() {
     let sites = Sites::new();
     let script = format!(
         "mount -t tmpfs none /run && umask 077 && {{ {ETHUDP} -d -n a {TAP} & }} && for i in $(seq 100); do \
@@ -159,7 +159,7 @@ fn root_makes_the_usual_directories_and_leaves_no_socket() {
 }
 
 #[test]
-fn a_supervisor_that_has_been_stopped_does_not_answer_and_that_is_said() {
+fn stopped_supervisor_is_reported() {
     let sites = Sites::new();
     let a = Running::classic(&sites.a, "a", TAP);
     let supervisor = a.pid("supervisor");
@@ -173,7 +173,7 @@ fn a_supervisor_that_has_been_stopped_does_not_answer_and_that_is_said() {
 
 /// Twelve clients that connect and close without end once stalled the supervisor for 19 s.
 #[test]
-fn a_storm_of_requests_keeps_the_supervisor_from_nothing() {
+fn request_storm_delays_nothing() {
     let sites = Sites::new();
     let a = Running::classic(&sites.a, "a", TAP);
     let (socket, worker) = (a.scratch.path().join("a.sock"), a.pid("worker"));
@@ -208,7 +208,7 @@ const STORM: &str = "import socket,sys,threading\ndef go(takes):\n while True:\n
 
 /// More than half of these failed once, and said that the answer cannot be read.
 #[test]
-fn root_is_answered_under_a_storm_of_another_user() {
+fn root_is_answered_under_storm() {
     let sites = Sites::new();
     let a = Running::classic(&sites.a, "a", TAP);
     let mut storms: Vec<_> = (0..2)
@@ -231,7 +231,7 @@ fn root_is_answered_under_a_storm_of_another_user() {
 }
 
 #[test]
-fn what_closes_without_an_answer_is_busy() {
+fn closed_connection_means_busy() {
     let sites = Sites::new();
     let scratch = Scratch::new();
     serve(scratch.path().join("busy.sock"), drop);
@@ -241,7 +241,7 @@ fn what_closes_without_an_answer_is_busy() {
 }
 
 #[test]
-fn a_stopped_tunnel_shows_its_unit() {
+fn stopped_tunnel_shows_its_unit() {
     const SYSTEMCTL: &str = "/usr/bin/systemctl";
     if !std::path::Path::new(SYSTEMCTL).exists() {
         crate::lab::not_run("show of a stopped unit", "no systemctl here");
@@ -276,7 +276,7 @@ fn a_stopped_tunnel_shows_its_unit() {
 }
 
 #[test]
-fn help_and_refusals_of_show_are_about_show() {
+fn show_help_is_about_show() {
     let sites = Sites::new();
     let scratch = Scratch::new();
     let run = |arguments: &[&str]| Background::run(&sites.a, &scratch, &[], arguments).output;

@@ -11,7 +11,7 @@ const TAP: &str = "-i -dev eu0 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24";
 const PEER: &str = "-i -dev eu0 192.0.2.2 6000 192.0.2.1 6000 10.8.0.2 24";
 
 #[test]
-fn hup_prints_statistics_in_the_originals_fields_and_usr1_resets_them() {
+fn hup_prints_and_usr1_resets_counters() {
     let sites = Sites::new();
     let (a, _b) = (Running::classic(&sites.a, "a", TAP), Running::classic(&sites.b, "b", PEER));
     a.wait_state("up", LIMIT);
@@ -38,7 +38,7 @@ fn hup_prints_statistics_in_the_originals_fields_and_usr1_resets_them() {
 }
 
 #[test]
-fn the_command_runs_once_with_everything_open_and_its_failure_is_only_reported() {
+fn command_runs_once_when_ready() {
     let sites = Sites::new();
     let scratch = crate::lab::Scratch::new();
     let file = scratch.path().join("ran");
@@ -56,7 +56,7 @@ fn the_command_runs_once_with_everything_open_and_its_failure_is_only_reported()
 }
 
 #[test]
-fn after_its_seconds_a_tunnel_in_the_foreground_ends_with_success() {
+fn foreground_tunnel_ends_after_seconds() {
     let sites = Sites::new();
     let a = Running::classic(&sites.a, "a", &format!("-x 2 {TAP}"));
     wait_for("end", LIMIT, || a.try_status().is_none().then_some(()));

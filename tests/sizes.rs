@@ -55,7 +55,7 @@ fn bridged() -> [Vec<Vec<u8>>; 2] {
 }
 
 #[test]
-fn all_that_a_bridge_forwards_arrives_but_what_the_kernel_lets_no_packet_socket_send() {
+fn bridge_carries_full_size_frames() {
     let reference = bridged();
     for way in &reference {
         assert!(way.iter().eq(frames().iter().filter(|frame| frame.len() <= 1518)), "the bridge: {} frames", way.len());
@@ -93,7 +93,7 @@ fn all_that_a_bridge_forwards_arrives_but_what_the_kernel_lets_no_packet_socket_
 }
 
 #[test]
-fn the_secure_wire_carries_what_the_interfaces_carry() {
+fn secure_wire_carries_full_size_frames() {
     const LIMIT: Duration = Duration::from_secs(10);
     let port = "mode = \"raw\"\n[raw]\ninterface = \"lan\"\n";
     let sites = Sites::new();

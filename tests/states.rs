@@ -26,7 +26,7 @@ fn lines(running: &Running, words: &str) -> usize {
 }
 
 #[test]
-fn a_key_cipher_compression_or_password_that_differs_is_a_state_with_its_sentence() {
+fn mismatch_is_a_state() {
     let sites = Sites::new();
     let aes = |key: &str| format!("-enc aes-128 -k {key}");
     let pairs = [
@@ -80,7 +80,7 @@ fn a_key_cipher_compression_or_password_that_differs_is_a_state_with_its_sentenc
 }
 
 #[test]
-fn a_local_side_that_is_down_is_a_state_and_comes_back() {
+fn interface_down_is_a_state() {
     let sites = Sites::new();
     let (a, _b) = pair(&sites, 6000, "", "");
     a.wait_state("up", LIMIT);
@@ -117,7 +117,7 @@ fn wait_local(end: &Running, reason: &str) {
 }
 
 #[test]
-fn an_address_that_was_flushed_shows() {
+fn flushed_address_is_shown() {
     let sites = Sites::new();
     let a = addressed(&sites);
     for (address, flush) in
@@ -133,7 +133,7 @@ fn an_address_that_was_flushed_shows() {
 }
 
 #[test]
-fn addresses_stay_when_the_interface_is_set_down() {
+fn addresses_stay_when_set_down() {
     let sites = Sites::new();
     let a = addressed(&sites);
     sites.a.ip("link set eu0 down");
@@ -145,7 +145,7 @@ fn addresses_stay_when_the_interface_is_set_down() {
 }
 
 #[test]
-fn a_renamed_interface_is_shown_by_its_name() {
+fn renamed_interface_is_shown() {
     let sites = Sites::new();
     let a = addressed(&sites);
     sites.a.ip("link set eu0 down");
@@ -158,7 +158,7 @@ fn a_renamed_interface_is_shown_by_its_name() {
 }
 
 #[test]
-fn a_renamed_bridge_is_not_a_removed_one() {
+fn renamed_bridge_is_not_removed() {
     let sites = Sites::new();
     sites.a.ip("link add br0 type bridge");
     sites.a.ip("link set br0 up");
@@ -172,7 +172,7 @@ fn a_renamed_bridge_is_not_a_removed_one() {
 }
 
 #[test]
-fn a_cable_that_is_pulled_is_seen() {
+fn pulled_cable_is_a_state() {
     let sites = Sites::new();
     let (lan, _other) = sites.lans(1500);
     let a = Running::classic(&sites.a, "a", "-e 192.0.2.1 6000 192.0.2.2 6000 lan");
@@ -186,7 +186,7 @@ fn a_cable_that_is_pulled_is_seen() {
 }
 
 #[test]
-fn a_bridge_that_is_removed_is_seen_and_so_is_its_return() {
+fn removed_bridge_is_a_state() {
     let sites = Sites::new();
     let make = || {
         sites.a.ip("link add br0 type bridge");
@@ -214,7 +214,7 @@ fn a_bridge_that_is_removed_is_seen_and_so_is_its_return() {
 }
 
 #[test]
-fn no_path_connects_beside_a_round_trip_that_was_measured() {
+fn measured_path_is_not_connecting() {
     let sites = Sites::new();
     let (a, b) = pair(&sites, 6000, "", "");
     wait_for("up", LIMIT, || {
@@ -230,7 +230,7 @@ fn no_path_connects_beside_a_round_trip_that_was_measured() {
 }
 
 #[test]
-fn who_is_not_up_after_ten_seconds_says_what_is_known() {
+fn down_tunnel_says_why() {
     let sites = Sites::new();
     let a = end(&sites.a, "a", 6001, "", "192.0.2.1 6001 192.0.2.2 6001");
     let pair = pair(&sites, 6003, "", "");
@@ -244,7 +244,7 @@ fn who_is_not_up_after_ten_seconds_says_what_is_known() {
 }
 
 #[test]
-fn show_tells_how_a_tunnel_is_by_its_exit_status_too() {
+fn show_exit_status_tells_state() {
     let sites = Sites::new();
     let a = end(&sites.a, "a", 6000, "-enc aes-128 -k one", "192.0.2.1 6000 192.0.2.2 6000");
     let show = |arguments: &[&str]| Background::run(&sites.a, &a.scratch, &[], arguments);

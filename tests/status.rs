@@ -11,7 +11,7 @@ const TAP: &str = "-i -dev eu0 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24";
 const PEER: &str = "-i -dev eu0 192.0.2.2 6000 192.0.2.1 6000 10.8.0.2 24";
 
 #[test]
-fn the_status_has_the_fields_of_its_contract() {
+fn status_has_documented_fields() {
     let sites = Sites::new();
     let a = Running::classic(&sites.a, "a", TAP);
     let show = |arguments: &[&str]| Background::run(&sites.a, &a.scratch, &[], arguments);
@@ -60,7 +60,7 @@ fn the_status_has_the_fields_of_its_contract() {
 }
 
 #[test]
-fn who_may_not_ask_is_told_so_and_not_that_no_tunnel_runs() {
+fn denied_show_says_so() {
     let sites = Sites::new();
     let a = Running::classic(&sites.a, "a", TAP);
     let other_user = ["--reuid=nobody", "--regid=nogroup", "--clear-groups"];
@@ -76,7 +76,7 @@ fn who_may_not_ask_is_told_so_and_not_that_no_tunnel_runs() {
 
 /// The group may ask for the status; that of the keys may not, and no key that the first could read is taken.
 #[test]
-fn who_may_ask_for_the_status_may_not_read_keys() {
+fn status_group_cannot_read_keys() {
     let Some(group) = nix::unistd::Group::from_name("ethudp-status").unwrap() else {
         panic!("no group ethudp-status here: run tests/install-deps");
     };
@@ -103,7 +103,7 @@ fn who_may_ask_for_the_status_may_not_read_keys() {
 }
 
 #[test]
-fn the_status_is_as_new_as_the_question() {
+fn status_is_current() {
     let sites = Sites::new();
     let (a, _b) = (Running::classic(&sites.a, "a", TAP), Running::classic(&sites.b, "b", PEER));
     let before = a.count("/port/rx_frames");
@@ -112,7 +112,7 @@ fn the_status_is_as_new_as_the_question() {
 }
 
 #[test]
-fn a_path_that_comes_up_or_goes_down_is_logged_once() {
+fn path_changes_are_logged_once() {
     let sites = Sites::new();
     let a = Running::classic(&sites.a, "a", TAP);
     let b = Running::classic(&sites.b, "b", PEER);
@@ -130,7 +130,7 @@ fn a_path_that_comes_up_or_goes_down_is_logged_once() {
 }
 
 #[test]
-fn quiet_leaves_out_what_goes_well_and_verbose_adds_what_a_search_for_a_fault_needs() {
+fn quiet_and_verbose_set_log_level() {
     let sites = Sites::new();
     let run = |options: &str| {
         let a = Running::classic(&sites.a, "a", &format!("{options} {TAP}"));
@@ -147,7 +147,7 @@ fn quiet_leaves_out_what_goes_well_and_verbose_adds_what_a_search_for_a_fault_ne
 }
 
 #[test]
-fn a_good_file_is_checked_without_privilege_and_no_tunnel_is_no_error() {
+fn check_and_show_need_no_privilege() {
     let sites = Sites::new();
     let scratch = Scratch::new();
     let content = "mode = \"raw\"\nwire = \"classic\"\n[raw]\ninterface = \"lan\"\n\
@@ -163,7 +163,7 @@ fn a_good_file_is_checked_without_privilege_and_no_tunnel_is_no_error() {
 }
 
 #[test]
-fn a_file_with_a_name_that_does_not_resolve_stays_connecting_and_ends_by_a_signal() {
+fn unresolved_name_stays_connecting() {
     let sites = Sites::new();
     let content = "mode = \"tap\"\nwire = \"classic\"\n\
                    [[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"no-such-name.invalid:6000\"\n";

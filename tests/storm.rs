@@ -9,7 +9,7 @@ use crate::lab::{Running, Sites, Wire, wait_for};
 const LIMIT: Duration = crate::lab::PATIENCE;
 
 #[test]
-fn a_tunnel_that_carries_its_own_datagrams_says_so_once_and_shows_it() {
+fn carried_own_datagrams_are_reported() {
     let sites = Sites::new();
     // A socket that is no tunnel: it receives only PINGs.
     let _peer = sites.b.inside(|| UdpSocket::bind("192.0.2.2:6000").unwrap());
@@ -23,7 +23,7 @@ fn a_tunnel_that_carries_its_own_datagrams_says_so_once_and_shows_it() {
 }
 
 #[test]
-fn a_loop_check_leaves_no_storm_and_a_quiet_tunnel_has_none() {
+fn loop_check_prevents_storm() {
     let sites = Sites::new();
     let _peer = sites.b.inside(|| UdpSocket::bind("192.0.2.2:6000").unwrap());
     let a = Running::classic(&sites.a, "a", "-e -loopcheck 192.0.2.1 6000 192.0.2.2 6000 wan");

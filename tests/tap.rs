@@ -26,7 +26,7 @@ fn traffic_passes_with_every_cipher() {
 }
 
 #[test]
-fn the_underlay_may_be_ipv6() {
+fn underlay_may_be_ipv6() {
     let sites = Sites::new();
     let (a, b) = tunnel(&sites, "-k key", "2001:db8::1", "2001:db8::2");
     assert_udp(&sites.b, &sites.a, "10.8.0.1");
@@ -35,7 +35,7 @@ fn the_underlay_may_be_ipv6() {
 }
 
 #[test]
-fn no_datagram_forbids_fragmentation() {
+fn datagrams_allow_fragmentation() {
     let sites = Sites::new();
     let (_a, _b) = tunnel(&sites, "", "192.0.2.1", "192.0.2.2");
     let mut underlay = crate::lab::Wire::new(&sites.b, "wan");
@@ -44,7 +44,7 @@ fn no_datagram_forbids_fragmentation() {
 }
 
 #[test]
-fn names_are_resolved_at_the_start() {
+fn names_are_resolved_at_start() {
     let sites = Sites::new();
     // The one name that every host has.
     let arguments = "-i -dev eu0 localhost 6000 localhost 6001 10.8.0.1 24";
@@ -83,7 +83,7 @@ fn addresses_are_usable_at_readiness() {
 }
 
 #[test]
-fn a_tunnel_that_ends_leaves_nothing() {
+fn ended_tunnel_leaves_nothing() {
     let sites = Sites::new();
     let before = sites.a.interfaces();
     let (a, _b) = tunnel(&sites, "", "192.0.2.1", "192.0.2.2");
@@ -99,7 +99,7 @@ fn a_tunnel_that_ends_leaves_nothing() {
 }
 
 #[test]
-fn when_its_interface_is_removed_a_tunnel_ends_and_says_so() {
+fn removed_interface_ends_tunnel() {
     let sites = Sites::new();
     let (a, _b) = tunnel(&sites, "", "192.0.2.1", "192.0.2.2");
     sites.a.ip("link del eu0");
@@ -109,7 +109,7 @@ fn when_its_interface_is_removed_a_tunnel_ends_and_says_so() {
 }
 
 #[test]
-fn killing_the_supervisor_ends_everything_and_the_name_is_free_again() {
+fn killed_supervisor_ends_everything() {
     let sites = Sites::new();
     let (a, _b) = tunnel(&sites, "", "192.0.2.1", "192.0.2.2");
     let (helper, worker) = (a.pid("helper"), a.pid("worker"));

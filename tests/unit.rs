@@ -15,7 +15,7 @@ fn setting(name: &str) -> String {
 }
 
 #[test]
-fn it_does_not_start_again_what_another_start_cannot_mend() {
+fn unit_does_not_retry_permanent_failures() {
     let prevented = setting("RestartPreventExitStatus");
     let prevented: Vec<i32> = prevented.split(' ').map(|status| status.parse().unwrap()).collect();
     for arguments in [&["up", "/nowhere/none.toml"][..], &["up", "--wrong"]] {
@@ -28,7 +28,7 @@ fn it_does_not_start_again_what_another_start_cannot_mend() {
 
 /// systemd would take what stands before the @ for the name of the user, the same for all.
 #[test]
-fn each_tunnel_has_a_user_and_a_directory_of_its_own() {
+fn each_tunnel_has_own_user() {
     for (name, value) in [
         ("DynamicUser", "yes"),
         ("User", "ethudp_%i"),
@@ -41,7 +41,7 @@ fn each_tunnel_has_a_user_and_a_directory_of_its_own() {
 }
 
 #[test]
-fn it_limits_what_a_worker_could_waste() {
+fn unit_limits_resources() {
     for name in ["StartLimitBurst", "TasksMax", "CPUWeight"] {
         assert!(setting(name).parse::<u32>().unwrap() > 0, "{name}");
     }

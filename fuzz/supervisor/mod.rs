@@ -175,7 +175,7 @@ mod tests {
 
     /// Fails if the seeds are of another version. `ETHUDP_WRITE_SEEDS` rewrites them.
     #[test]
-    fn stored_reports_are_those_of_this_version() {
+    fn stored_reports_are_current() {
         let directory = format!("{}/fuzz/seeds/report", env!("CARGO_MANIFEST_DIR"));
         for (number, message) in reports().iter().enumerate() {
             let (path, packet) = (format!("{directory}/{number:02}"), postcard::to_allocvec(message).unwrap());

@@ -327,7 +327,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_loopback_interface_is_found_and_an_unknown_one_is_not() {
+    fn loopback_interface_is_found() {
         let mut netlink = Netlink::open().unwrap();
         let link = netlink.link("lo").unwrap();
         assert_eq!((link.index, link.kind.as_str(), link.ethernet, link.mtu, link.master), (1, "", false, 65536, 0));
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_to_an_earlier_request_are_left_out() {
+    fn stale_netlink_replies_are_skipped() {
         let entry = (LINK, MULTI, 0);
         let mut netlink = scripted(vec![
             vec![(LINK, MULTI, 1), (DONE, MULTI, 1), entry, entry, (DONE, MULTI, 0)],
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_changes_meanwhile_is_asked_for_again() {
+    fn interrupted_dump_is_repeated() {
         let torn = vec![(LINK, INTERRUPTED, 0), (DONE, MULTI, 0)];
         let whole = vec![(LINK, MULTI, 0), (LINK, MULTI, 0), (DONE, MULTI, 0)];
         assert_eq!(list(&mut scripted(vec![torn.clone(), torn.clone(), whole])).unwrap(), 2);
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_go_that_are_not_planned_but_for_the_kernels_own() {
+    fn unplanned_addresses_are_removed() {
         let address = |text: &str, prefix| (text.parse::<IpAddr>().unwrap(), prefix);
         let wanted = [address("10.8.0.1", 24), address("fd00::1", 64)];
         for (present, expected) in [

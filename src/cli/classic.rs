@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn the_three_modes() {
+    fn classic_modes_parse() {
         let raw = run("-e -nopromisc 192.0.2.1 6000 192.0.2.2 6001 eth1").unwrap();
         assert!(matches!(&raw.port, Port::Raw { interface, promiscuous: false } if interface == "eth1"));
         let remote = Endpoint { host: "192.0.2.2".into(), port: 6001 };
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_the_value_and_what_would_be_right() {
+    fn errors_name_value_and_remedy() {
         for (line, words) in [
             ("-e -frob 1.2.3.4 1 1.2.3.5 1 eth1", "\"-frob\": unknown"),
             ("-e -enc", "operand is missing"),

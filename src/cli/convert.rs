@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_file_cannot_say() {
+    fn inexpressible_options_are_refused() {
         for (line, words) in [
             ("-e 192.0.2.1 6000 192.0.2.2 6000 .x", "tunnel name \".x\""),
             ("-e 192.0.2.1 6000 any 6001 eth1", "remote \"any:6001\""),
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_describes_the_same_tunnel() {
+    fn converted_file_describes_same_tunnel() {
         let directory = std::env::temp_dir().join(format!("ethudp-convert-{}", std::process::id()));
         for line in [
             "-e -nopromisc 192.0.2.1 6000 192.0.2.2 6001 eth1",

@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn each_unit_state_has_cause_and_advice() {
+    fn each_unit_state_has_advice() {
         let failed = say("failed", "failed", "exit-code", "78");
         let begin = "does not run: ethudp@a is failed since Tue 2026-12-01 01:20:00 UTC: its configuration is wrong";
         assert!(failed.starts_with(begin) && failed.contains("`ethudp check a`"), "{failed}");
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_unit_has_no_state() {
+    fn missing_unit_has_no_state() {
         assert_eq!(of_unit("a", "LoadState=not-found\nActiveState=inactive\n"), None);
         assert_eq!(of_unit("a", ""), None);
         let text = of_unit("a", "LoadState=loaded\nActiveState=\u{1b}[2J\nResult=\u{9b}x\n").unwrap();

@@ -260,14 +260,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tunnel_is_looked_for_beside_the_place_of_its_own() {
+    fn tunnels_are_found_in_sibling_directories() {
         for (own, root) in [("/run/ethudp", "/run/ethudp"), ("/run/ethudp/a", "/run/ethudp"), ("/tmp/x", "/tmp/x")] {
             assert_eq!(root_of(Path::new(own), "a"), Path::new(root), "{own}");
         }
     }
 
     #[test]
-    fn a_directory_that_is_made_is_for_user_and_group_only() {
+    fn created_directory_is_private() {
         let directory = std::env::temp_dir().join(format!("ethudp-runtime-{}", std::process::id()));
         create(&directory, None).unwrap();
         let mode = fs::metadata(&directory).unwrap().mode() & 0o777;

@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn starts_are_kept_by_their_cause() {
+    fn starts_are_stored_by_cause() {
         let starts = Starts::default().and(Cause::Name).and(Cause::Device).and(Cause::Name);
         assert_eq!(starts.name().unwrap(), "starts-1-device-2-name");
         assert_eq!(Starts::from_name("starts-1-device-2-name"), Some(starts));
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn descriptors_are_counted_within_bounds() {
+    fn descriptor_count_is_bounded() {
         let names = |pid, count, all| names(pid, count, all, 7);
         let none = Ok((Vec::new(), 0));
         assert_eq!(names(None, Some("3"), None), none);

@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replaced_file_keeps_owner_and_mode() {
+    fn replaced_file_keeps_owner_and_mode() {
         with_directory("replaced", |path, directory| {
             directory.create("a", &[b"one", b"\n"], 0o640).unwrap();
             assert_eq!(directory.create("a", &[b"two"], 0o600).unwrap_err().kind(), ErrorKind::AlreadyExists);
@@ -264,7 +264,7 @@ mod tests {
 
     /// The state of the directory at this moment is what a killed process would leave.
     #[test]
-    fn a_file_has_no_name_until_it_is_whole() {
+    fn file_is_named_when_complete() {
         with_directory("unnamed", |path, directory| {
             let new = directory.new_file().unwrap().fill(&[b"secret"], 0o600, None).unwrap();
             assert!(names(path).is_empty(), "{:?}", names(path));
@@ -275,7 +275,7 @@ mod tests {
 
     /// An attacker who can write to the directory replaces each file that appears in it by a link to another file.
     #[test]
-    fn a_race_of_links_changes_no_other_file() {
+    fn link_race_changes_no_other_file() {
         let (least, limit) = (50, Duration::from_secs(30));
         with_directory("victim", |elsewhere, _| {
             let victim = elsewhere.join("secret");

@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn networks_overlap_where_one_holds_the_other() {
+    fn nested_networks_overlap() {
         let network = |text: &str| {
             let (ip, prefix) = text.split_once('/').unwrap();
             (ip.parse().unwrap(), prefix.parse().unwrap())
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_has_zeros_behind_its_prefix() {
+    fn network_text_clears_host_bits() {
         for (address, prefix, network) in [
             ("192.168.77.41", 25, "192.168.77.0/25"),
             ("10.8.0.1", 0, "0.0.0.0/0"),
@@ -190,13 +190,13 @@ mod tests {
     }
 
     #[test]
-    fn the_loopback_network_is_known() {
+    fn loopback_network_is_listed() {
         let known = all().unwrap().known;
         assert!(known.iter().all(|known| known.network.1 > 0));
     }
 
     #[test]
-    fn a_route_of_another_table_is_not_looked_at() {
+    fn other_routing_tables_are_ignored() {
         let message = |table: u8, kind: u8| {
             [&[2, 24, 0, 0, table, 0, 0, kind, 0, 0, 0, 0][..], &[8, 0, 1, 0, 10, 8, 0, 0]].concat()
         };

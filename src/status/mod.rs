@@ -17,7 +17,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_version_says_more_or_less_can_be_read() {
+    fn other_versions_of_status_are_readable() {
         let mut value = serde_json::to_value(status()).unwrap();
         let fields = value.as_object_mut().unwrap();
         fields.insert("of_tomorrow".into(), 7.into());
@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_says_what_is_not_there_and_how_a_mirror_is() {
+    fn text_names_absent_parts() {
         let tap = text("tap", "", None, 0);
         assert!(tap.contains("worker -, 0 worker restarts\n  worker      not started\n"), "{tap}");
         assert!(tap.contains("192.0.2.2:6000: connecting, active"), "{tap}");
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_says_what_it_is_made_of_and_whom_it_is_with() {
+    fn session_names_peer_and_cipher() {
         let tunnel = crate::tunnel::example::secure("");
         let text = before_start(&tunnel, None).text();
         for words in [

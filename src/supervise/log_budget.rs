@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_of_an_hour_says_little_and_all_the_rest_is_counted() {
+    fn log_flood_is_bounded_and_counted() {
         let start = Instant::now();
         let mut budget = LogBudget::new(start);
         let (mut said, mut counted) = (0_u64, 0);
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_changes_now_and_then_is_never_left_out() {
+    fn rare_changes_are_always_logged() {
         let start = Instant::now();
         let mut budget = LogBudget::new(start);
         assert!((0..500).all(|n| budget.may_say(start + Duration::from_secs(n * 6))));

@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_no_socket_holds_arrives_whole() {
+    fn long_answer_arrives_whole() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let mut requests = Requests::default();
         requests.push(ours, 0, Instant::now());
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn who_takes_nothing_is_given_up_and_so_is_who_has_gone() {
+    fn stalled_client_is_dropped() {
         let now = Instant::now();
         let (mut requests, mut kept) = (Requests::default(), Vec::new());
         for number in 0..2 * REQUESTS {
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn no_user_takes_the_places_of_others() {
+    fn client_slots_are_per_user() {
         let now = Instant::now();
         let (mut requests, mut kept) = (Requests::default(), Vec::new());
         let mut push = |requests: &mut Requests, user| {

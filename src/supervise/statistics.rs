@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_recipe_explains_these_lines() {
+    fn recipe_explains_statistics() {
         let page = include_str!("../../docs/RECIPES.md")
             .replace("version: 0.1.0", concat!("version: ", env!("CARGO_PKG_VERSION")));
         let counters = PathCounters {
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn every_path_has_its_lines() {
+    fn every_path_has_lines() {
         let state = State { active: 2, paths: vec![PathReport::default(); 4], ..State::default() };
         let address = |port: u16| (format!("192.0.2.1:{port}"), format!("198.51.100.7:{port}"));
         let lines = lines(&state, &[1, 2, 3, 4].map(address));
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn of_the_secure_wire_all_counts_are_said_and_of_the_classic_one_nothing() {
+    fn secure_counters_are_listed() {
         let counts = SecureCounters {
             handshakes: 11,
             rekeys: 12,

@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_meant_as_an_address_is_no_name() {
+    fn malformed_address_is_no_name() {
         for good in
             ["192.0.2.1", "fd00::1", "fe80::1%eth0", "::ffff:192.0.2.1", "peer.example", "1a", "4.example", "any"]
         {

@@ -116,7 +116,7 @@ mod tests {
     const TAP: &str = "mode = \"tap\"\n[tap]\naddress = [\"10.8.0.1/24\", \"fd00::1/64\"]";
 
     #[test]
-    fn a_peer_that_anybody_can_become_is_warned_of() {
+    fn unauthenticated_peer_is_warned() {
         let mut open = tunnel(TAP, &[(HERE, "any")]);
         assert!(warns(&open, "path 192.0.2.1:6000: whoever sends a datagram to it is the peer"));
         classic(&mut open).cipher = Cipher::Aes128;
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mirror_with_a_password_is_warned_of() {
+    fn mirror_with_password_is_warned() {
         const MIRROR: &str = "mode = \"mirror\"\n[mirror]\ninterface = \"eth1\"";
         for (remote, expected) in [("192.0.2.2:6000", true), ("any", false)] {
             let mut mirror = tunnel(MIRROR, &[(HERE, remote)]);
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tunnel_whose_network_holds_its_own_peer_is_warned_of() {
+    fn peer_inside_tunnel_network_is_warned() {
         for (local, remote, inside) in [
             (HERE, "192.0.2.2:6000", false),
             (HERE, "10.8.0.2:6000", true),
@@ -159,14 +159,14 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_a_bridge_makes_useless_is_warned_of() {
+    fn address_on_bridge_port_is_warned() {
         let bridge = TAP.replace("mode = \"tap\"", "mode = \"bridge\"").replace("[tap]", "[tap]\nbridge = \"br0\"");
         assert!(warns(&tunnel(&bridge, &[(HERE, "192.0.2.2:6000")]), "ip addr add 10.8.0.1/24 dev br0"));
         assert!(!warns(&tunnel(TAP, &[(HERE, "192.0.2.2:6000")]), "ip addr"));
     }
 
     #[test]
-    fn an_mtu_that_lowers_the_bridges_is_warned_of() {
+    fn mtu_below_bridge_is_warned() {
         for (mtu, words) in [("mtu = 1400", true), ("mtu = 1500", false), ("", false)] {
             let bridge = format!("mode = \"bridge\"\n[tap]\nbridge = \"br0\"\n{mtu}");
             assert_eq!(warns(&tunnel(&bridge, &[(HERE, "192.0.2.2:6000")]), "drops longer frames"), words, "{mtu}");
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_the_wrong_length_and_no_direction_are_warned_of() {
+    fn key_length_and_no_direction_are_warned() {
         let mut aes = tunnel(TAP, &[(HERE, "192.0.2.2:6000")]);
         classic(&mut aes).cipher = Cipher::Aes128;
         for (key, words) in [
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_to_themselves_or_from_one_address_are_refused() {
+    fn self_and_duplicate_paths_are_refused() {
         let mut paths = tunnel(TAP, &[(HERE, "192.0.2.2:6000"), ("192.0.2.1:6001", "192.0.2.2:6000")]);
         assert_eq!(refuse(&paths), Ok(()));
         paths.paths[1].local.port = 6000;

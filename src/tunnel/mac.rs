@@ -43,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mac_address_stays_with_key_and_name() {
+    fn mac_depends_on_key_and_name() {
         let mac = |name: &str, key: u8| {
             let mut tunnel = example::secure("");
             name.clone_into(&mut tunnel.name);
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tap_does_not_change_its_bridges_address() {
+    fn tap_keeps_bridge_mac() {
         let bridged = example::secure("[tap]\nname = \"eu0\"");
         let Port::Tap { name, .. } = bridged.port else { panic!() };
         let port = Port::Tap { name, addresses: Vec::new(), interface_mtu: None, bridge: Some("br0".into()) };
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn keyless_ends_have_different_addresses() {
+    fn keyless_ends_differ_in_mac() {
         let ends = [classic("192.0.2.1:6000", "192.0.2.2:6000"), classic("192.0.2.2:6000", "192.0.2.1:6000")];
         assert!(ends.iter().all(|end| of(end, None).is_none()));
         assert_eq!(of(&ends[0], Some("one")), of(&ends[0], Some("one")));

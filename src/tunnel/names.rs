@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_the_kernel_or_the_file_system_would_not_take() {
+    fn invalid_names_are_refused() {
         for bad in ["", "sixteen-byte-nam", "a/b", "a b", "a:b", "tap%d", ".", ".."] {
             assert!(interface("interface", bad).is_err(), "{bad:?}");
         }
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn the_unit_bears_only_plain_names() {
+    fn unit_takes_plain_names_only() {
         for good in ["a", "Site-a_1", "1", &"x".repeat(LONGEST)] {
             assert_eq!(unit(good), Ok(()), "{good}");
         }

@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_admits_the_peer_alone() {
+    fn kernel_admits_only_the_peer() {
         for (local, peer, here, strangers) in [
             ("0.0.0.0:0", "127.0.0.2:0", "127.0.0.1", ["127.0.0.3:0", "127.0.0.2:0"]),
             ("[::]:0", "127.0.0.2:0", "127.0.0.1", ["127.0.0.3:0", "[::1]:0"]),
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn the_address_counts_as_well_as_the_port() {
+    fn filter_checks_address_and_port() {
         let [socket, peer] = ["0.0.0.0:0", "127.0.0.2:0"].map(|address| UdpSocket::bind(address).unwrap());
         let peer_at = peer.local_addr().unwrap();
         let alike = UdpSocket::bind(("127.0.0.3", peer_at.port())).unwrap();

@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_from_the_ipv6_wildcard_takes_either_family() {
+    fn ipv6_wildcard_takes_both_families() {
         let resolve = |local: &str, remote: &str| {
             let text = format!(
                 "mode = \"tap\"\nwire = \"classic\"\n[[path]]\nlocal = \"{local}:6000\"\nremote = \"{remote}:6000\"\n"

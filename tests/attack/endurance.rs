@@ -13,7 +13,7 @@ const CRASHES: usize = 60;
 
 /// Three crashes at once are answered ever later, and one after a second takes that back: so it is over soonest.
 #[test]
-fn sixty_crashes_end_the_tunnel_with_a_status_of_its_own() {
+fn sixty_crashes_end_the_tunnel() {
     let lab = Lab::tap();
     let [supervisor, helper, _] = lab.lasting();
     let order = lab.a.scratch.path().join("attack");
@@ -43,7 +43,7 @@ fn sixty_crashes_end_the_tunnel_with_a_status_of_its_own() {
 /// Lines about paths, of the two workers that talk and the one before, and one line about the rest. Ten lines must have come
 /// back before that, each of which takes six seconds.
 #[test]
-fn what_workers_say_without_end_is_said_by_the_log_within_its_budget() {
+fn worker_messages_obey_log_budget() {
     let lab = Lab::tap();
     let [supervisor, helper, _] = lab.lasting();
     let start = Instant::now();

@@ -131,7 +131,7 @@ fn plan_as(uid: u32, gid: u32) -> ToHelper {
 const SERVE: &[u8] = &[1, 0];
 
 #[test]
-fn whatever_breaks_the_rules_ends_the_helper_and_nothing_is_left() {
+fn protocol_violation_ends_helper() {
     type Case = (&'static str, fn() -> Victim, fn(&Victim));
     const FRESH: fn() -> Victim = Victim::start;
     const OPENED: fn() -> Victim = Victim::opened;
@@ -199,7 +199,7 @@ fn assert_nothing_left(name: &str) {
 }
 
 #[test]
-fn the_end_of_the_supervisor_is_the_end_of_the_helper_and_no_failure() {
+fn helper_ends_with_supervisor() {
     let namespace = Namespace::new();
     for start in [Victim::start, Victim::opened] {
         namespace.inside(|| {
@@ -214,7 +214,7 @@ fn the_end_of_the_supervisor_is_the_end_of_the_helper_and_no_failure() {
 }
 
 #[test]
-fn a_flood_of_requests_is_served_within_bounds() {
+fn request_flood_is_bounded() {
     const REQUESTS: usize = 2000;
     let namespace = Namespace::new();
     namespace.inside(|| {
@@ -249,7 +249,7 @@ fn handles(victim: &Victim) -> Vec<OwnedFd> {
 }
 
 #[test]
-fn nothing_that_a_worker_writes_is_ever_read() {
+fn helper_reads_nothing_from_worker() {
     let namespace = Namespace::new();
     namespace.inside(|| {
         let victim = Victim::opened();
@@ -297,7 +297,7 @@ fn stop_behind_the_making_of_the_tap(victim: &Victim) {
 }
 
 #[test]
-fn an_interface_that_somebody_moves_or_replaces_meanwhile_is_left_alone() {
+fn replaced_interface_is_left_alone() {
     const REPLACED: &str = "is not the one that was made; has it been moved or replaced meanwhile?";
     type Case = (&'static str, fn(&Namespace, &Namespace), Option<&'static str>);
     let cases: [Case; 4] = [
@@ -343,7 +343,7 @@ fn assert_untouched(here: &Namespace) {
 }
 
 #[test]
-fn a_stored_queue_is_let_go_when_the_interface_of_its_name_is_another() {
+fn foreign_stored_queue_is_released() {
     let (here, there) = (Namespace::new(), Namespace::new());
     here.inside(|| {
         let device = File::options().read(true).write(true).open("/dev/net/tun").unwrap();

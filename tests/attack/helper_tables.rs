@@ -28,7 +28,7 @@ fn is(outcome: Outcome, status: ExitStatus) -> bool {
 }
 
 #[test]
-fn whatever_a_helper_tries_that_it_need_not_do_is_denied() {
+fn helper_is_denied_unneeded_calls() {
     let landlock = landlock_abi();
     let known = |outcome| match outcome {
         Outcome::Refused => landlock > 0,
@@ -58,7 +58,7 @@ fn whatever_a_helper_tries_that_it_need_not_do_is_denied() {
 }
 
 #[test]
-fn a_helper_fills_no_more_memory_than_it_may_have() {
+fn helper_memory_is_bounded() {
     for (name, _) in WAYS {
         let output = Command::new(built("stub-helper")).args(["limited", name]).output().unwrap();
         let (status, said) = (output.status, String::from_utf8_lossy(&output.stderr));

@@ -23,7 +23,7 @@ fn as_tunnel_user(program: impl AsRef<OsStr>) -> Command {
 }
 
 #[test]
-fn a_process_of_the_same_user_gets_at_nothing() {
+fn same_user_process_reaches_nothing() {
     let sites = Sites::new();
     let (a, _b) = (Running::classic(&sites.a, "a", TAP), Running::classic(&sites.b, "b", PEER));
     let program = a.scratch.path().join("neighbour");
@@ -73,7 +73,7 @@ fn as_user(user: u32, program: impl AsRef<OsStr>) -> Command {
 }
 
 #[test]
-fn a_process_of_another_tunnels_user_gets_at_nothing_and_ends_nothing() {
+fn other_tunnel_user_reaches_nothing() {
     let sites = Sites::new();
     let _lans = sites.lans(1400);
     let start = |site, name, user: u32, [here, there]: [u8; 2]| {

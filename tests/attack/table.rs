@@ -70,7 +70,7 @@ fn signaled(end: WaitStatus, signal: Signal) -> bool {
 }
 
 #[test]
-fn the_worker_needs_every_line_of_its_table_and_no_other() {
+fn worker_needs_each_table_line() {
     let needed: Vec<_> = ALLOWED.iter().filter(|allowed| !allowed.reason.starts_with("portable")).collect();
     let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let fail = |text: String| failures.lock().unwrap().push(text);
@@ -106,7 +106,7 @@ fn the_worker_needs_every_line_of_its_table_and_no_other() {
 }
 
 #[test]
-fn a_damaged_heap_ends_the_worker() {
+fn heap_corruption_ends_worker() {
     let scenario = Scenario {
         name: "damage",
         run: wait,

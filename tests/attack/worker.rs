@@ -21,7 +21,7 @@ const WAITING: u64 = 1 << 20;
 const MEMORY: u64 = 40_000;
 
 #[test]
-fn whatever_a_confined_worker_tries_is_denied_and_the_tunnel_goes_on() {
+fn hostile_worker_is_contained() {
     let raw = attacks().filter(|attack| attack.needs == Needs::Raw);
     let apart = [Needs::Raw, Needs::Ipv6, Needs::Endurance, Needs::Haste];
     let others: Vec<_> = attacks().filter(|attack| !apart.contains(&attack.needs)).collect();
@@ -38,7 +38,7 @@ fn whatever_a_confined_worker_tries_is_denied_and_the_tunnel_goes_on() {
 /// What is held back stays in the socket, with the address it is for: of the next datagram of a later worker on all kinds of UDP
 /// sockets, and of all on a connected one of IPv4, which the test above has.
 #[test]
-fn on_no_kind_of_udp_socket_is_anything_held_back_for_a_later_worker() {
+fn worker_leaves_no_data_in_sockets() {
     let held_back = |needs| {
         let found = attacks().filter(move |attack| attack.needs == needs && attack.name.contains("with-more-to-come"));
         found.collect::<Vec<_>>()
@@ -160,7 +160,7 @@ fn all(lab: &Lab, attacks: &[&Attack]) {
 }
 
 #[test]
-fn a_worker_that_does_not_read_stops_nobody() {
+fn unread_channel_blocks_nothing() {
     let lab = Lab::tap();
     let (lasting, before) = (lab.lasting(), lab.next_worker(&[]));
     let supervisor = lab.a.pid("supervisor");

@@ -18,7 +18,7 @@ fn init_in(host: &Namespace, site: &Scratch, arguments: &str) -> (Option<i32>, S
 
 /// A line must not lead this host's own networks into the tunnel.
 #[test]
-fn a_network_in_use_is_not_taken() {
+fn used_network_is_not_taken() {
     let host = Namespace::new();
     host.ip("link add lan type veth peer name other");
     host.ip("addr add 192.168.77.1/24 dev lan");
@@ -63,7 +63,7 @@ fn a_network_in_use_is_not_taken() {
 
 /// A tunnel that does not run has no address at an interface yet.
 #[test]
-fn a_network_of_another_tunnel_is_not_taken() {
+fn other_tunnels_network_is_not_taken() {
     let (a, b) = (Scratch::new(), Scratch::new());
     line(&b, "other --address 10.8.0.9/16 --endpoint 192.0.2.9");
     let of_a = line(&a, "t --address 10.8.0.1/24 --endpoint 198.51.100.7");
@@ -80,7 +80,7 @@ fn a_network_of_another_tunnel_is_not_taken() {
 
 /// A line is for one tunnel: two with one key would be one to the other end.
 #[test]
-fn a_line_that_another_file_has_is_refused() {
+fn line_of_another_file_is_refused() {
     let (a, b) = (Scratch::new(), Scratch::new());
     let of_a = line(&a, "t --address 10.8.0.1/24 --endpoint 198.51.100.7");
     line(&b, "u --address 10.9.0.2/24");
@@ -100,7 +100,7 @@ fn a_line_that_another_file_has_is_refused() {
 }
 
 #[test]
-fn a_start_says_whose_network_it_takes_over() {
+fn start_warns_of_overlapping_network() {
     let (sites, scratch) = (Sites::new(), Scratch::new());
     let own = |address: &str| {
         format!(
@@ -122,7 +122,7 @@ fn a_start_says_whose_network_it_takes_over() {
 
 /// A router of the Internet has more routes than are read at each start.
 #[test]
-fn routes_that_were_not_read_are_said() {
+fn unread_routes_are_reported() {
     let (host, site) = (Namespace::new(), Scratch::new());
     host.ip("link add lan type veth peer name other");
     host.ip("link set lan up");
@@ -143,7 +143,7 @@ fn routes_that_were_not_read_are_said() {
 }
 
 #[test]
-fn a_file_of_another_tunnel_that_cannot_be_read_is_said() {
+fn unreadable_tunnel_file_is_reported() {
     let site = Scratch::new();
     fs::create_dir(site.path().join("a.toml")).unwrap();
     site.write("b.toml", "is no TOML", 0o644);
@@ -155,7 +155,7 @@ fn a_file_of_another_tunnel_that_cannot_be_read_is_said() {
 }
 
 #[test]
-fn a_bridge_that_is_none_is_refused() {
+fn false_bridge_is_refused() {
     let (host, site) = (Namespace::new(), Scratch::new());
     host.ip("link add lan type veth peer name other");
     host.ip("link add br0 type bridge");
@@ -168,7 +168,7 @@ fn a_bridge_that_is_none_is_refused() {
 
 /// Its network would be joined with the other end's, and the tunnel's own datagrams are among its frames.
 #[test]
-fn an_interface_that_carries_the_tunnel_is_warned_of() {
+fn uplink_as_interface_is_warned() {
     let host = Namespace::new();
     for (name, address) in [("wan", "198.51.100.1/24"), ("lan", "192.168.77.1/24")] {
         host.ip(&format!("link add {name} type veth peer name {name}-peer"));

@@ -41,7 +41,7 @@ fn agree(a: &Scratch, b: &Scratch) {
 }
 
 #[test]
-fn the_identifier_of_the_first_end_is_that_of_both() {
+fn first_ends_identifier_is_shared() {
     let (a, b) = (Scratch::new(), Scratch::new());
     let of_a = line(&a, "t --address 10.8.0.1/24 --endpoint 198.51.100.7");
     let drawn = identifier(&a);
@@ -55,7 +55,7 @@ fn the_identifier_of_the_first_end_is_that_of_both() {
 }
 
 #[test]
-fn ends_that_have_both_drawn_take_the_smaller_identifier() {
+fn smaller_identifier_wins() {
     for (first, second) in [(0, 1), (1, 0)] {
         let sites = [Scratch::new(), Scratch::new()];
         let lines = [
@@ -80,7 +80,7 @@ fn ends_that_have_both_drawn_take_the_smaller_identifier() {
 }
 
 #[test]
-fn a_line_of_an_older_release_is_refused() {
+fn old_line_is_refused() {
     for arguments in [format!("t --peer {OLDER}"), format!("t --peer ethudp init t --peer {OLDER}")] {
         let words =
             "was printed by an older ethudp; install the same release at the other end, run `ethudp init` there again";
@@ -89,7 +89,7 @@ fn a_line_of_an_older_release_is_refused() {
 }
 
 #[test]
-fn a_file_of_an_older_release_gets_an_identifier() {
+fn old_file_gets_identifier() {
     // Which begins again.
     let (a, b) = (older(""), Scratch::new());
     let of_a = line(&a, "t");
@@ -116,7 +116,7 @@ fn a_file_of_an_older_release_gets_an_identifier() {
 
 /// The other end was made by an older release as well, and is not complete: it begins again.
 #[test]
-fn a_complete_file_of_an_older_release_takes_the_identifier_of_the_line() {
+fn complete_old_file_takes_lines_identifier() {
     let b = Scratch::new();
     let of_b = line(&b, "t --address 10.8.0.2/24");
     let key = read_key(&b);
@@ -136,7 +136,7 @@ fn read_key(site: &Scratch) -> String {
 }
 
 #[test]
-fn an_identifier_that_was_written_by_hand_stays() {
+fn handwritten_identifier_stays() {
     let (a, b) = (Scratch::new(), Scratch::new());
     let of_a = line(&a, "t --address 10.8.0.1/24 --endpoint 198.51.100.7");
     let of_b = line(&b, &format!("t --peer {of_a}"));
@@ -161,7 +161,7 @@ fn an_identifier_that_was_written_by_hand_stays() {
 }
 
 #[test]
-fn the_slot_of_the_peer_is_taken_from_its_line() {
+fn peer_slot_comes_from_line() {
     let (a, b) = (Scratch::new(), Scratch::new());
     line(&a, &format!("t --peer {WITH_SLOT}"));
     line(&b, "t --address 10.8.0.2/24");

@@ -38,13 +38,13 @@ fn a_peer_behind_nat_moves(ours: Ours) {
 
 #[test]
 #[ignore = "they need the original, which ETHUDP_REFERENCE and ETHUDP_REFERENCE_RELEASE name"]
-fn a_peer_behind_nat_moves_and_we_learn_it() {
+fn original_behind_nat_is_learned() {
     a_peer_behind_nat_moves(Ours::A);
 }
 
 #[test]
 #[ignore = "they need the original, which ETHUDP_REFERENCE and ETHUDP_REFERENCE_RELEASE name"]
-fn we_move_behind_nat_and_are_learned() {
+fn original_learns_us_behind_nat() {
     a_peer_behind_nat_moves(Ours::B);
 }
 
@@ -76,13 +76,13 @@ fn a_wrong_password(ours: Ours) {
 
 #[test]
 #[ignore = "they need the original, which ETHUDP_REFERENCE and ETHUDP_REFERENCE_RELEASE name"]
-fn a_wrong_password_does_not_open_our_end() {
+fn originals_wrong_password_is_refused() {
     a_wrong_password(Ours::A);
 }
 
 #[test]
 #[ignore = "they need the original, which ETHUDP_REFERENCE and ETHUDP_REFERENCE_RELEASE name"]
-fn our_wrong_password_does_not_open_the_original() {
+fn our_wrong_password_is_refused() {
     a_wrong_password(Ours::B);
 }
 
@@ -128,12 +128,12 @@ fn a_cut_path(ours: Ours) {
 
 #[test]
 #[ignore = "they need the original, which ETHUDP_REFERENCE and ETHUDP_REFERENCE_RELEASE name"]
-fn a_cut_path_with_our_end_at_a() {
+fn failover_with_our_end_at_a() {
     a_cut_path(Ours::A);
 }
 
 #[test]
 #[ignore = "they need the original, which ETHUDP_REFERENCE and ETHUDP_REFERENCE_RELEASE name"]
-fn a_cut_path_with_our_end_at_b() {
+fn failover_with_our_end_at_b() {
     a_cut_path(Ours::B);
 }

@@ -10,7 +10,7 @@ const KEY: &str = "-k 0123456789abcdefghijklmnopqrstuv";
 
 #[test]
 #[ignore = "they need the original, which ETHUDP_REFERENCE and ETHUDP_REFERENCE_RELEASE name"]
-fn a_mismatch_names_the_other_aes_256() {
+fn mismatch_names_other_aes_256() {
     with_each_original(|lab| {
         let (right, wrong) =
             if lab.program.released { ("aes-256-ethudp-2023", "aes-256") } else { ("aes-256", "aes-256-ethudp-2023") };
@@ -62,6 +62,6 @@ fn our_mirror_reaches_the_original() {
 
 #[test]
 #[ignore = "they need the original, which ETHUDP_REFERENCE and ETHUDP_REFERENCE_RELEASE name"]
-fn the_mirror_of_the_original_reaches_us() {
+fn originals_mirror_reaches_us() {
     a_mirror(Ours::B);
 }

@@ -19,7 +19,7 @@ fn spoiled(bytes: &[u8]) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
 }
 
 #[test]
-fn no_datagram_with_a_flipped_bit_or_of_another_length_is_taken() {
+fn changed_datagram_is_dropped() {
     let middle = Middle::new();
     let (a, b) = middle.both();
     let mut wires = [middle.wire(A), middle.wire(B)];
@@ -48,7 +48,7 @@ fn no_datagram_with_a_flipped_bit_or_of_another_length_is_taken() {
 }
 
 #[test]
-fn no_message_of_a_handshake_with_a_flipped_bit_or_of_another_length_is_taken() {
+fn changed_handshake_message_is_dropped() {
     let middle = Middle::new();
     let (sent, spoiled_ones) = channel();
     let mut done = [false; 2];
@@ -79,7 +79,7 @@ fn no_message_of_a_handshake_with_a_flipped_bit_or_of_another_length_is_taken() 
 }
 
 #[test]
-fn what_comes_back_to_its_sender_is_dropped() {
+fn reflected_datagram_is_dropped() {
     let middle = Middle::new();
     middle.set(Box::new(|relay, from, bytes| {
         relay.send(from, bytes);

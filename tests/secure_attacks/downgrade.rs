@@ -40,7 +40,7 @@ fn cipher(end: &crate::lab::Running) -> Option<String> {
 }
 
 #[test]
-fn nobody_on_the_way_has_the_ends_take_the_weaker_cipher() {
+fn attacker_cannot_force_weaker_cipher() {
     let middle = Middle::new();
     let (a, b) = middle.both();
     let Some(cipher) = cipher(&a) else { return };
@@ -64,7 +64,7 @@ fn nobody_on_the_way_has_the_ends_take_the_weaker_cipher() {
 
 /// Who has stolen the private key of B can make the MACs anew. The offer is in what Noise has hashed, and the choice in the keys.
 #[test]
-fn who_has_stolen_a_key_does_not_have_them_take_it_either() {
+fn stolen_key_cannot_force_weaker_cipher() {
     let middle = Middle::new();
     let (a, b) = middle.both();
     let Some(cipher) = cipher(&a) else { return };
@@ -93,7 +93,7 @@ fn who_has_stolen_a_key_does_not_have_them_take_it_either() {
 /// The short form carries no KEM. Who suppresses the long one gains nothing but time: no data leaves before the KEM's messages have
 /// passed.
 #[test]
-fn without_the_long_form_nothing_is_sent_before_the_kem_has_been_made() {
+fn short_form_sends_nothing_before_kem() {
     let middle = Middle::new();
     // Nothing long, and not the first three of the KEM's keys either.
     let mut kem_keys = 0;
@@ -129,7 +129,7 @@ fn without_the_long_form_nothing_is_sent_before_the_kem_has_been_made() {
 
 /// Of another version nothing is taken, and it is said to be one only to who has the MACs of the pair.
 #[test]
-fn another_version_is_refused_and_changes_nothing_of_what_there_is() {
+fn other_version_is_refused_without_effect() {
     let middle = Middle::new();
     let (a, b) = middle.both();
     let of_b = Victim::new(&b);

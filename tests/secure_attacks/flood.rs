@@ -231,12 +231,12 @@ fn a_stream_goes_on_under_a_flood(is_thief: bool) {
 }
 
 #[test]
-fn a_stream_goes_on_under_a_flood_of_a_stranger() {
+fn stream_survives_strangers_flood() {
     a_stream_goes_on_under_a_flood(false);
 }
 
 #[test]
-fn a_stream_goes_on_under_a_flood_of_who_has_stolen_the_key() {
+fn stream_survives_key_thiefs_flood() {
     a_stream_goes_on_under_a_flood(true);
 }
 
@@ -251,7 +251,7 @@ fn used(process: Pid) -> u64 {
 
 /// Measured in turn, three times each; the least counts.
 #[test]
-fn a_strangers_initiation_costs_what_garbage_costs() {
+fn strangers_initiation_costs_as_garbage() {
     let sites = Sites::new();
     let host = intruder(&sites);
     let b = End { remote: "any", ..End::B }.start(&sites, "b");

@@ -17,7 +17,7 @@ fn where_the_peer_is(end: &crate::lab::Running) -> String {
 }
 
 #[test]
-fn what_is_repeated_or_invented_from_elsewhere_is_not_answered() {
+fn forged_source_gets_no_answer() {
     let middle = Middle::new();
     let (a, b) = middle.both();
     let mut wire = middle.wire(B);
@@ -73,7 +73,7 @@ fn what_is_repeated_or_invented_from_elsewhere_is_not_answered() {
 /// An attacker on the path can make the peer's datagrams arrive from another address. They are authentic, so they are accepted. Frames go
 /// to that address only after a pong from there.
 #[test]
-fn what_the_peer_sends_is_taken_from_anywhere_and_no_frame_goes_there_before_it_answers() {
+fn moved_peer_must_answer_before_frames() {
     let middle = Middle::new();
     let (_a, b) = middle.both();
     let mut wires = [middle.wire(A), middle.wire(B)];
@@ -124,7 +124,7 @@ fn what_the_peer_sends_is_taken_from_anywhere_and_no_frame_goes_there_before_it_
 }
 
 #[test]
-fn where_the_file_limits_the_addresses_another_is_not_listened_to() {
+fn excluded_address_is_ignored() {
     let middle = Middle::new();
     let b = middle.start_as(&End { remote: "198.51.100.9:0", ..End::B }, B);
     let a = middle.start(A);

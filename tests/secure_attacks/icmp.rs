@@ -192,35 +192,35 @@ const LOCALS: [Option<&str>; 3] = [None, Some("0.0.0.0"), Some("::")];
 const LOCALS_V6: [Option<&str>; 2] = [None, Some("::")];
 
 #[test]
-fn a_forged_icmp_message_cuts_no_datagram() {
+fn forged_icmp_cuts_no_datagram() {
     for local in LOCALS {
         a_forged_message_cuts_no_datagram("secure", local, V4);
     }
 }
 
 #[test]
-fn a_forged_icmpv6_message_cuts_no_datagram() {
+fn forged_icmpv6_cuts_no_datagram() {
     for local in LOCALS_V6 {
         a_forged_message_cuts_no_datagram("secure", local, V6);
     }
 }
 
 #[test]
-fn a_forged_icmp_message_cuts_no_classic_datagram() {
+fn forged_icmp_cuts_no_classic_datagram() {
     for local in LOCALS {
         a_forged_message_cuts_no_datagram("classic", local, V4);
     }
 }
 
 #[test]
-fn a_flood_of_forged_icmp_messages_loses_nothing() {
+fn forged_icmp_flood_loses_nothing() {
     for local in LOCALS {
         a_flood_of_forged_messages_loses_nothing(local, V4);
     }
 }
 
 #[test]
-fn a_flood_of_forged_icmpv6_messages_loses_nothing() {
+fn forged_icmpv6_flood_loses_nothing() {
     for local in LOCALS_V6 {
         a_flood_of_forged_messages_loses_nothing(local, V6);
     }

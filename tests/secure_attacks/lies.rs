@@ -154,7 +154,7 @@ fn lies() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn authentic_content_that_is_none_is_dropped_and_the_session_stays() {
+fn invalid_content_leaves_session() {
     let sites = Sites::new();
     let (b, mut peer, mut wire) = both(&sites);
     let of_b = Victim::new(&b);
@@ -206,7 +206,7 @@ fn wait_last(wire: &mut Wire, last: &[u8]) {
 }
 
 #[test]
-fn pieces_of_frames_that_are_never_whole_take_no_more_memory_and_no_frame_with_them() {
+fn fragment_memory_is_bounded() {
     const LONG: usize = 9234;
     let sites = Sites::new();
     let (b, mut peer, mut wire) = both(&sites);
@@ -261,7 +261,7 @@ fn pieces_of_frames_that_are_never_whole_take_no_more_memory_and_no_frame_with_t
 
 /// Without keys, pieces are nothing but datagrams that do not open.
 #[test]
-fn who_has_no_keys_has_nothing_put_together() {
+fn unauthenticated_fragments_are_dropped() {
     let sites = Sites::new();
     let (b, peer, mut wire) = both(&sites);
     let of_b = Victim::new(&b);

@@ -36,7 +36,7 @@ fn stop(process: Pid) {
 }
 
 #[test]
-fn of_a_frame_its_length_is_seen_and_of_a_bundle_the_sum() {
+fn observer_sees_only_lengths() {
     let middle = Middle::new();
     let (a, _b) = middle.both();
     let (sender, mut wire) = (middle.wire(A), middle.wire(B));
@@ -65,7 +65,7 @@ fn of_a_frame_its_length_is_seen_and_of_a_bundle_the_sum() {
 }
 
 #[test]
-fn neither_a_frame_nor_a_key_nor_that_something_is_said_twice_is_seen() {
+fn observer_sees_no_content() {
     let middle = Middle::new();
     let (a, b) = middle.both();
     let mut wires = [middle.wire(A), middle.wire(B)];

@@ -23,7 +23,7 @@ fn wait_handshakes(end: &Running, least: u64) {
 }
 
 #[test]
-fn whatever_was_recorded_is_dropped_also_after_a_restart_and_in_a_later_session() {
+fn replayed_datagrams_are_dropped() {
     let middle = Middle::new();
     let (a, b) = middle.both();
     let mut wires = [middle.wire(A), middle.wire(B)];
@@ -75,7 +75,7 @@ fn whatever_was_recorded_is_dropped_also_after_a_restart_and_in_a_later_session(
 
 /// Neither worker is replaced: after five seconds of silence both ends make a new session, as they do after two minutes.
 #[test]
-fn data_of_a_session_is_dropped_after_a_rekey_whether_it_came_or_not() {
+fn old_session_data_is_dropped() {
     let middle = Middle::new();
     let (a, b) = middle.both();
     let mut wires = [middle.wire(A), middle.wire(B)];
@@ -135,7 +135,7 @@ fn data_of_a_session_is_dropped_after_a_rekey_whether_it_came_or_not() {
 }
 
 #[test]
-fn an_initiation_that_was_held_back_does_not_count_behind_a_later_one() {
+fn delayed_initiation_is_ignored() {
     let middle = Middle::new();
     let b = middle.start(B);
     middle.set(cut());
@@ -174,7 +174,7 @@ fn an_initiation_that_was_held_back_does_not_count_behind_a_later_one() {
 
 /// The end that an initiation is for may not have been there when it was sent: then it counts, once, and makes no session.
 #[test]
-fn an_initiation_that_nobody_has_heard_is_answered_and_leads_to_nothing() {
+fn unheard_initiation_makes_no_session() {
     let middle = Middle::new();
     middle.set(cut());
     let a = middle.start(A);

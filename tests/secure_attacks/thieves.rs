@@ -34,7 +34,7 @@ fn intrude(middle: &Middle, end: &End) -> Running {
 }
 
 #[test]
-fn who_has_another_key_than_the_peer_gets_no_session_and_disturbs_none() {
+fn wrong_key_gets_no_session() {
     let middle = Middle::new();
     let (a, b) = middle.both();
     let of_b = Victim::new(&b);
@@ -50,7 +50,7 @@ fn who_has_another_key_than_the_peer_gets_no_session_and_disturbs_none() {
 }
 
 #[test]
-fn a_stolen_key_without_the_pre_shared_one_begins_no_handshake() {
+fn stolen_key_needs_pre_shared_key() {
     let middle = Middle::new();
     let b = middle.start_as(&End { remote: "any", psk: Some(2), ..End::B }, B);
     let a = middle.start_as(&End { remote: "192.0.2.9:6000", psk: Some(2), ..End::A }, A);
@@ -79,7 +79,7 @@ fn a_stolen_key_without_the_pre_shared_one_begins_no_handshake() {
 /// Key-compromise impersonation, as Noise defines it: with B's private key an attacker gets his initiation in A's name answered by
 /// B, and no more: no session follows, and his timestamp does not outlast his attempt.
 #[test]
-fn who_has_stolen_the_key_of_an_end_cannot_pose_as_its_peer() {
+fn stolen_key_cannot_impersonate_peer() {
     let middle = Middle::new();
     let (a, b) = middle.both();
     let of_b = Victim::new(&b);
@@ -123,7 +123,7 @@ fn who_has_stolen_the_key_of_an_end_cannot_pose_as_its_peer() {
 
 /// And as the one that answers: with B's key he makes the MACs of a response to B, which is tried once, and does not open.
 #[test]
-fn who_has_stolen_the_key_of_an_end_cannot_answer_it_as_its_peer() {
+fn stolen_key_cannot_answer_as_peer() {
     let middle = Middle::new();
     let (a, b) = middle.both();
     middle.set(cut());

@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_waits_for_the_other_loop_where_that_has_something_to_do() {
+    fn report_waits_for_busy_loop() {
         let (ours, theirs) = ipc::pair().unwrap();
         let (ours, theirs) = (SupervisorChannel::new(ours), Channel::<ToWorker, FromWorker>::new(theirs));
         let Rig { inward, mut outward, port, .. } = Rig::plain(1);
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn however_often_it_is_asked_it_says_no_more_than_is_borne() {
+    fn reported_changes_are_bounded() {
         let (ours, theirs) = ipc::pair().unwrap();
         let (ours, theirs) = (SupervisorChannel::new(ours), Channel::<ToWorker, FromWorker>::new(theirs));
         let Rig { inward, .. } = Rig::plain(2);

@@ -52,7 +52,7 @@ fn assert_keys(keys: &Keys, session: &Value) {
 }
 
 #[test]
-fn both_forms_are_byte_for_byte_as_specified() {
+fn handshakes_match_vectors() {
     let v = vectors();
     let [ours, theirs] = pairs(&v);
     for (form, name) in [(Form::Long, "long"), (Form::Short, "short")] {
@@ -81,7 +81,7 @@ fn both_forms_are_byte_for_byte_as_specified() {
 }
 
 #[test]
-fn keys_and_datagrams_are_byte_for_byte_as_specified() {
+fn keys_and_datagrams_match_vectors() {
     let v = vectors();
     let kem = &v["kem"];
     let (public, ciphertext) = (unhex(&kem["public"]), unhex(&kem["ciphertext"]));
@@ -117,7 +117,7 @@ fn keys_and_datagrams_are_byte_for_byte_as_specified() {
 
 /// What a peer of another author, who had the specification alone, and this program have sent each other, in both forms and roles.
 #[test]
-fn sessions_with_a_peer_of_another_author_are_as_specified() {
+fn independent_peer_sessions_match() {
     let all: Value = serde_json::from_str(include_str!("../../tests/vectors/secure-peer.json")).unwrap();
     for v in all.as_array().unwrap() {
         let (peer, program) = (&v["peer"], &v["program"]);

@@ -86,7 +86,7 @@ const WIRE: &[&str] =
     &["plain", "enc-xor", "enc-aes-128", "enc-aes-192", "enc-aes-256", "limits", "underlay6", "mode-e", "mode-b"];
 
 #[test]
-fn recorded_frames_are_sealed_as_the_original_does() {
+fn recorded_frames_seal_as_original() {
     for case in cases(WIRE, "tx") {
         if case.input.iter().all(Value::is_string) {
             assert_eq!(seal(&codec(&case.codec), &bytes(&case.input)), bytes(&case.output), "{}", case.id);
@@ -95,7 +95,7 @@ fn recorded_frames_are_sealed_as_the_original_does() {
 }
 
 #[test]
-fn recorded_datagrams_are_opened_as_the_original_does() {
+fn recorded_datagrams_open_as_original() {
     for case in cases(&[WIRE, &["rx-invalid"]].concat(), "rx") {
         if case.input.iter().all(Value::is_string) {
             let codec = codec(&case.codec);
@@ -110,7 +110,7 @@ fn recorded_datagrams_are_opened_as_the_original_does() {
 }
 
 #[test]
-fn recorded_pings_are_recognised_and_the_recorded_pongs_are_ours() {
+fn recorded_pings_and_pongs_match() {
     let mut pings = 0;
     for case in cases(&["control"], "control") {
         let codec = codec(&case.codec);
@@ -126,7 +126,7 @@ fn recorded_pings_are_recognised_and_the_recorded_pongs_are_ours() {
 }
 
 #[test]
-fn control_words_are_recognised_by_their_first_bytes_only() {
+fn control_words_match_by_prefix() {
     for (decoded, expected) in [
         (&b"PING:PING:"[..], Kind::Ping),
         (b"PING:PING:\0more", Kind::Ping),
@@ -142,7 +142,7 @@ fn control_words_are_recognised_by_their_first_bytes_only() {
 }
 
 #[test]
-fn what_is_empty_or_over_the_limit_is_not_opened() {
+fn empty_or_oversize_is_not_opened() {
     for (name, cipher) in CIPHERS {
         let codec = Codec::new(cipher, b"0123456789abcdef", false);
         assert_eq!(open(&codec, &[]), None, "{name}: empty");
@@ -212,7 +212,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_batch_of_any_lengths_is_sealed_frame_by_frame(
+    fn mixed_batch_seals_as_single_frames(
         frames in vec(vec(any::<u8>(), 0..700), 0..=BATCH), key: [u8; 32]
     ) {
         for (size, cipher) in AES {
@@ -223,7 +223,7 @@ proptest! {
     }
 
     #[test]
-    fn a_full_batch_of_one_length_is_sealed_frame_by_frame(length in 0_usize..200, count in 0..=BATCH, key: [u8; 32]) {
+    fn full_batch_seals_as_single_frames(length in 0_usize..200, count in 0..=BATCH, key: [u8; 32]) {
         let frames: Vec<_> = (0..count).map(|number| vec![u8::try_from(number).unwrap(); length]).collect();
         for (size, cipher) in AES {
             let codec = Codec::new(cipher, &key[..size], false);
@@ -233,7 +233,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_opened_is_what_it_is_by_definition(
+    fn opening_matches_definition(
         frame in vec(any::<u8>(), 1..3000), padding in vec(any::<u8>(), 16), wrong in 0..4_usize, key: [u8; 32]
     ) {
         for (size, cipher) in AES {
@@ -252,7 +252,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_sealed_can_be_opened(frame in vec(any::<u8>(), 1..MAX_FRAME), key in vec(any::<u8>(), 1..40)) {
+    fn classic_frames_round_trip(frame in vec(any::<u8>(), 1..MAX_FRAME), key in vec(any::<u8>(), 1..40)) {
         for (_, cipher) in CIPHERS {
             let codec = Codec::new(cipher, &key, false);
             let sealed = seal(&codec, std::slice::from_ref(&frame));
@@ -261,7 +261,7 @@ proptest! {
     }
 
     #[test]
-    fn garbage_of_any_length_is_no_panic(datagram in vec(any::<u8>(), 0..9400), key in vec(any::<u8>(), 0..40)) {
+    fn garbage_causes_no_panic(datagram in vec(any::<u8>(), 0..9400), key in vec(any::<u8>(), 0..40)) {
         for (_, cipher) in CIPHERS {
             let codec = Codec::new(cipher, &key, false);
             if let Some(decoded) = open(&codec, &datagram) {

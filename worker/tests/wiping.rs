@@ -95,7 +95,7 @@ fn bytes(seed: u64) -> [u8; KEY] {
 }
 
 #[test]
-fn the_keys_of_a_session_are_gone_with_it() {
+fn session_keys_are_wiped() {
     apart(|local| {
         for cipher in [CipherKind::ChaCha20Poly1305, CipherKind::Aes256Gcm] {
             let keys = [Masked::new(&bytes(1)), Masked::new(&bytes(2))];
@@ -165,7 +165,7 @@ fn talk(ends: &mut [Box<Session>; 2], until_us: u64) {
 }
 
 #[test]
-fn what_a_handshake_has_drawn_is_gone_after_it_and_the_keys_of_the_file_with_the_session() {
+fn handshake_secrets_are_wiped() {
     let (handshakes, ephemerals, kept, left) = apart(|local| {
         let drawn = Drawn::default();
         let mut ends = [session(0, &drawn), session(1, &drawn)];

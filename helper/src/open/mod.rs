@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_come_first_in_their_order_so_that_nothing_is_made_for_one_that_cannot_be() {
+    fn paths_open_before_the_port() {
         let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let here = taken.local_addr().unwrap();
         let device = PathPlan { device: Some("no-such-device".into()), ..plan("127.0.0.1:0") };

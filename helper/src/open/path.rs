@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_bound_and_connected_as_planned_and_may_be_fragmented() {
+    fn path_is_bound_and_connected() {
         let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         for (remote, connected) in [(Some(peer), Ok(peer)), (None, Err(Some(libc::ENOTCONN)))] {
             let udp = open(&plan("127.0.0.1:0", remote)).unwrap();
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wildcard_path_tells_the_asked_address() {
+    fn wildcard_path_reports_local_address() {
         let (v4, v6) = (libc::IPPROTO_IP, libc::IPPROTO_IPV6);
         let udp = open(&plan("0.0.0.0:0", None)).unwrap();
         assert_eq!((int(&udp, v4, libc::IP_RECVERR), int(&udp, v4, libc::IP_PKTINFO)), (0, 1));
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_is_there_for_good() {
+    fn socket_filter_is_locked() {
         let nothing = privsep::ipc::BpfInstruction { code: 0x06, jt: 0, jf: 0, k: 0 };
         let udp = open(&PathPlan { filter: vec![nothing], ..plan("0.0.0.0:0", None) }).unwrap();
         assert_eq!(int(&udp, libc::SOL_SOCKET, libc::SO_LOCK_FILTER), 1);
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_says_is_told_with_the_value_and_what_would_be_right() {
+    fn open_errors_name_value_and_remedy() {
         let (v4, v6): (SocketAddr, SocketAddr) = ("192.0.2.1:80".parse().unwrap(), "[fd00::1]:80".parse().unwrap());
         for (text, words) in [
             (

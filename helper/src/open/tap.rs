@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stored_tap_leaves_a_bridge_that_is_not_planned_and_a_new_one_stays_without() {
+    fn stored_tap_leaves_unplanned_bridge() {
         for (now, bridge, change) in [(0, None, None), (7, None, Some(0)), (0, Some(9), Some(9)), (7, Some(9), Some(9))]
         {
             assert_eq!(new_master(now, bridge), change, "{now} to {bridge:?}");
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tap_has_the_mtu_of_its_bridge() {
+    fn tap_takes_mtu_of_its_bridge() {
         for (now, bridge, mtu) in [
             (1400, None, 1500),
             (1500, Some(1500), 1500),
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_tap_or_not_asked_for_is_not_taken_as_the_stored_one() {
+    fn foreign_stored_tap_is_refused() {
         let (one, other) = std::os::unix::net::UnixDatagram::pair().unwrap();
         let tap = PortPlan::Tap { name: None, addresses: Vec::new(), bridge: None, interface_mtu: None, mac: None };
         assert!(same_tap(&tap, one.into()).is_none());

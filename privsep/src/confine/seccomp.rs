@@ -196,12 +196,12 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_is_not_in_the_table_kills_the_process() {
+    fn unlisted_call_kills_process() {
         assert_eq!(ends("open"), Some(libc::SIGSYS));
     }
 
     #[test]
-    fn a_process_ends_itself_by_an_abort_and_by_no_other_signal() {
+    fn process_may_signal_itself_by_abort_only() {
         assert_eq!(ends("SIGABRT"), Some(libc::SIGABRT));
         for other in ["SIGTERM", "SIGKILL", "SIGHUP"] {
             assert_eq!(ends(other), Some(libc::SIGSYS), "{other}");

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn last_words_arrive_from_a_peer_that_left_messages_unread() {
+    fn last_words_arrive_despite_unread_messages() {
         let (a, b) = channels();
         b.send(&Note::Text("unread".into()), &[]).unwrap();
         a.send(&Note::Text("last words".into()), &[]).unwrap();
@@ -164,13 +164,13 @@ mod tests {
     }
 
     #[test]
-    fn too_long_is_refused_by_the_sender() {
+    fn sender_refuses_long_messages() {
         let (a, _b) = channels();
         assert!(matches!(a.send(&Note::Text("x".repeat(65)), &[]), Err(Error::Violation(_))));
     }
 
     #[test]
-    fn violations_are_seen_by_the_receiver() {
+    fn receiver_detects_violations() {
         let (a, b) = channels();
         let text = postcard::to_allocvec(&Note::Text("x".into())).unwrap();
         let packets: [(Vec<u8>, usize); 5] = [
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_descriptors_are_a_violation_and_none_stays_open() {
+    fn excess_descriptors_are_closed() {
         let (a, b) = channels();
         // The pipe reports its end only when every copy of the write end is closed.
         let (reader, writer) = nix::unistd::pipe().unwrap();
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_does_not_block_try_send() {
+    fn try_send_does_not_block() {
         let (a, _b) = channels();
         let full = (0..100_000).find_map(|_| a.try_send(&Note::Text("x".into())).err());
         assert!(matches!(full, Some(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock));

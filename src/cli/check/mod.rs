@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tool_may_call_a_copy_what_it_likes() {
+    fn copies_keep_the_tunnel_name() {
         for (file, name) in [
             ("/etc/ethudp/site.toml", "site"),
             ("/etc/ethudp/site.toml20241201-7-x3f", "site"),

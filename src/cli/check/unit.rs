@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_of_which_no_user_can_be_made_gets_another() {
+    fn invalid_user_name_suggests_another() {
         assert_eq!(no_user("Site-a_1"), None);
         assert_eq!(no_user(&"x".repeat(24)), None);
         for (name, user) in [("site.a", "`User=ethudp_site_a`"), (&"x".repeat(25), &format!("_{}`", "x".repeat(24)))] {
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_in_a_file_that_is_not_roots_is_refused_by_the_unit() {
+    fn command_needs_file_owned_by_root() {
         let file = std::env::temp_dir().join(format!("ethudp-unit-{}.toml", std::process::id()));
         let tap =
             "mode = \"tap\"\nwire = \"classic\"\n[[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"192.0.2.2:6000\"\n";
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_drop_in_provides_is_not_asked_for() {
+    fn drop_ins_satisfy_requirements() {
         let lines = |text: &str, secret: &str| {
             lacking("a", "key-file", secret, Path::new("/etc/ethudp"), &DropIns(parse(text)))
         };

@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_port_in_use_is_not_taken() {
+    fn used_port_is_not_chosen() {
         let mut host = Host::default();
         let added = host.add(
             Path::new("a.toml"),

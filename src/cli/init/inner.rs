@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_other_end_gets_an_address_beside_ours() {
+    fn peer_gets_neighbouring_address() {
         for (own, other) in [
             ("10.8.0.1/24", Some("10.8.0.2/24")),
             ("10.8.0.254/24", Some("10.8.0.253/24")),
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_that_the_other_end_names_is_taken_unasked_only_if_it_is_private() {
+    fn only_private_networks_are_taken_over() {
         for (network, private) in [
             ("10.8.0.1/24", true),
             ("10.0.0.1/8", true),
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_no_interface_can_have_is_refused() {
+    fn invalid_interface_addresses_are_refused() {
         for (text, words) in [
             ("10.8.0.1", "must be ADDRESS/PREFIX"),
             ("10.8.0.300/24", "\"10.8.0.300\" is no IP address"),
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn two_addresses_reach_each_other_only_where_both_networks_have_them() {
+    fn addresses_share_both_networks() {
         for (one, other, both) in [
             ("10.8.0.1/24", "10.8.0.2/24", true),
             ("10.8.0.1/24", "10.8.1.2/24", false),

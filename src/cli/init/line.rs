@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_read_as_it_was_written_and_a_shell_sees_one_word() {
+    fn line_round_trips_as_one_shell_word() {
         for inner in [None, Some("10.8.0.1"), Some("fd00::1")] {
             for endpoint in [None, Some("198.51.100.7:6000"), Some("[2001:db8::1]:1"), Some("site-a.example:65535")] {
                 let (line, text) = (line(inner, endpoint), line(inner, endpoint).to_string());
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_was_cut_or_changed_is_seen() {
+    fn damaged_line_is_detected() {
         let text = line(Some("10.8.0.1"), Some("198.51.100.7:6000")).to_string();
         for length in 0..text.len() {
             assert!(parse(&text[..length]).is_err(), "{length}");
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_end_can_say_is_refused_however_right_its_sum() {
+    fn impossible_line_is_refused() {
         let good = line(Some("10.8.0.1"), Some("a:1"));
         let form = Base64UrlUnpadded::decode_vec(&good.to_string()[BEGIN.len()..]).unwrap();
         let form = &form[..form.len() - CHECKSUM];
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_an_older_release_is_refused_and_known_in_a_file() {
+    fn old_line_is_refused_but_read_from_file() {
         // Line of key [7; 32], address 10.8.0.1/24 and endpoint 198.51.100.7:6000.
         let good = line(Some("10.8.0.1"), Some("198.51.100.7:6000"));
         let form = Base64UrlUnpadded::decode_vec(&good.to_string()[BEGIN.len()..]).unwrap();
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_has_room_for_several_addresses() {
+    fn line_holds_several_addresses() {
         let mut line = line(Some("10.8.0.1"), Some("198.51.100.7:6000"));
         for number in 1..ADDRESSES {
             line.inner.push((format!("fd00::{number}").parse().unwrap(), 64));
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_that_is_every_host_is_refused() {
+    fn loopback_endpoint_is_refused() {
         for host in ["localhost", "LocalHost.", "a.localhost", "127.0.0.1", "127.1.2.3", "[::1]", "ip6-localhost"] {
             assert!(endpoint(&format!("{host}:6000")).unwrap_err().contains("is every host itself"), "{host}");
         }
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_that_a_file_would_take_for_any_is_refused() {
+    fn wildcard_endpoint_is_refused() {
         for nowhere in ["0.0.0.0:6000", "[::]:6000", "any:6000"] {
             assert!(endpoint(nowhere).unwrap_err().contains("is nowhere"), "{nowhere}");
         }

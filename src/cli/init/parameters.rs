@@ -271,7 +271,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unknown_networks_in_use_refuse_a_new_one() {
+    fn unknown_networks_refuse_a_new_one() {
         let options = |address: &[&str]| Options {
             address: address.iter().map(|&text| text.to_owned()).collect(),
             ..Options::default()
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_without_a_port_has_that_of_the_tunnel() {
+    fn endpoint_defaults_to_tunnel_port() {
         for (text, whole) in [
             ("198.51.100.7", Ok("198.51.100.7:6001")),
             ("2001:db8::1", Ok("[2001:db8::1]:6001")),

@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_found_in_what_was_pasted() {
+    fn line_is_found_in_pasted_text() {
         let line = example();
         let (begin, end) = line.split_at(60);
         let expected = line::parse(&line);
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_an_older_release_is_told_however_it_was_pasted() {
+    fn pasted_old_line_is_recognised() {
         let older = example().replace(line::BEGIN, line::OLDER);
         for text in [older.clone(), format!("ethudp init site --peer {older}"), format!("> \"{older}\"")] {
             let error = find(&text).unwrap_err();
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_line_is_named() {
+    fn line_errors_are_named() {
         let line = example();
         let other = Line { joins: true, inner: Vec::new(), ..line::parse(&line).unwrap() }.to_string();
         for (text, words) in [

@@ -208,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_put_behind_a_header_however_it_is_written() {
+    fn line_is_inserted_after_header() {
         for (text, new) in [
             ("a = 1\n[secure]\nb = 2\n", "a = 1\n[secure]\nx\nb = 2\n"),
             (" [secure] # ours\n", " [secure] # ours\nx\n"),

@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kill_counts_once() {
+    fn oom_kill_counts_once() {
         let path = std::env::temp_dir().join(format!("ethudp-memory-{}", std::process::id()));
         let write = |kills: u64| fs::write(&path, format!("low 0\nmax 9\noom 3\noom_kill {kills}\noom_group_kill 0\n"));
         write(2).unwrap();

@@ -87,7 +87,7 @@ mod tests {
     const UNCONFINED_DEATH: Death = Death { forwarded: None, crash: false };
 
     #[test]
-    fn early_deaths_are_answered_ever_later_and_a_settled_one_at_once() {
+    fn restart_delay_grows_with_early_deaths() {
         let (mut history, now) = (History::new(), Instant::now());
         for ms in [50, 100, 200, 400, 800, 1600, 3200, 5000, 5000] {
             assert_eq!(history.note(now, EARLY), Verdict::Replace(Duration::from_millis(ms)));
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn ten_unconfined_in_a_row_are_hopeless() {
+    fn ten_unconfined_workers_end_the_tunnel() {
         let (mut history, now) = (History::new(), Instant::now());
         for _ in 0..9 {
             assert!(matches!(history.note(now, UNCONFINED_DEATH), Verdict::Replace(_)));
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn sixty_crashes_in_ten_minutes_are_an_attack_and_in_twenty_are_not() {
+    fn sixty_fast_crashes_are_an_attack() {
         for (seconds, end) in [(10, true), (20, false)] {
             let (mut history, start) = (History::new(), Instant::now());
             let crash = Death { crash: true, ..SETTLED_DEATH };

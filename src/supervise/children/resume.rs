@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_does_not_go_back_in_time_nor_beyond_its_paths_and_ticks() {
+    fn report_counts_only_grow() {
         let before = State { tick: 60, ..State::default() };
         let state = accept(&before, lies(2), &paths(&[ANY, ANY]), Timestamp::MAX);
         assert_eq!((state.tick, state.active), (60, 1));
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn timestamps_only_grow_and_what_was_sent_is_not_of_the_future() {
+    fn timestamps_only_grow() {
         let with = |heard, sent| {
             let wire = WireState::Secure(SecureState { heard, sent, ..SecureState::default() });
             State { wire, ..State::default() }
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn no_session_outlives_its_worker_and_its_timestamps_do() {
+    fn only_timestamps_outlive_a_worker() {
         let session = SessionReport { cipher: SessionCipher::Aes256Gcm, age_ms: u64::MAX, began_here: true };
         let (sent, trouble) = (Timestamp(7), Some(Trouble::Psk));
         for end in [carry_over, begin_anew] {
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_a_datagram_can_have_come_from_is_learned_within_the_paths_limits() {
+    fn impossible_source_is_not_learned() {
         let local = socket("192.0.2.1:6000");
         let limits =
             |address: Option<&str>, port| Remote::Learned { address: address.map(|a| a.parse().unwrap()), port };
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_wildcard_socket_was_asked_by_an_address_of_its_family() {
+    fn only_wildcard_sockets_have_local_address() {
         for (local, asked, may) in [
             ("0.0.0.0:1", "192.0.2.9", true),
             ("[::]:1", "192.0.2.9", true),
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn with_a_password_no_address_outlives_its_worker_and_without_one_it_does() {
+    fn password_drops_learned_address() {
         for kept in [false, true] {
             for end in [carry_over, begin_anew] {
                 let mut state = accept(&State::default(), lies(1), &paths(&[ANY]), Timestamp::MAX);
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mirror_always_begins_with_its_first_path() {
+    fn mirror_starts_on_first_path() {
         let mut state = accept(&State::default(), lies(2), &paths(&[ANY, ANY]), Timestamp::MAX);
         carry_over(&mut state, Lasting { peer: true, health: false });
         assert_eq!(state.active, 0);
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_fragment_is_far_from_the_last_and_even() {
+    fn next_fragment_id_is_even_and_far() {
         for fragment in [0, 1, 0x7fff, u16::MAX] {
             let mut state = State { wire: WireState::Classic(ClassicState { fragment }), ..State::default() };
             carry_over(&mut state, Lasting { peer: true, health: true });

@@ -276,7 +276,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn questions_that_the_report_of_a_tick_has_answered_are_no_leave_for_any_number_of_reports() {
+    fn report_requests_are_bounded() {
         #[allow(clippy::zombie_processes)] // The handle of ours waits for it.
         let child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let ((ours, theirs), now) = (ipc::pair().unwrap(), Instant::now());
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_that_is_not_known_to_be_somebody_elses_doing_is_a_crash() {
+    fn unexplained_exit_is_a_crash() {
         let pid = Pid::from_raw(7);
         let signal = |signal| Ok(WaitStatus::Signaled(pid, signal, false));
         for (end, forwarded, crash) in [

@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_that_was_here_is_missed_when_it_goes() {
+    fn removed_local_address_is_noticed() {
         let path = |local: &str| {
             let remote = Remote::Learned { address: None, port: None };
             Resolved { local: local.parse().unwrap(), remote, underlay_mtu: None }

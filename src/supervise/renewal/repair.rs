@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_is_due_when_the_file_says() {
+    fn restart_follows_repair_option() {
         let now = Instant::now();
         // 23:00 UTC.
         let clock = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 / DAY * DAY + 23 * 3600);
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn starts_that_do_not_help_become_rare() {
+    fn useless_starts_become_rare() {
         let (now, clock) = (Instant::now(), SystemTime::UNIX_EPOCH);
         let wait = |need: Need, count| {
             let mut schedule = Schedule::new(now, Repair::AtOnce, true, starts(need.cause(), count));
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_need_that_waits_long_keeps_no_other_from_its_start() {
+    fn waiting_need_delays_no_other() {
         let (now, clock) = (Instant::now(), SystemTime::UNIX_EPOCH);
         for (second, other, due) in [
             (40_000, Need::Bridge, (2, Need::Bridge)),
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn starts_for_another_reason_make_nothing_wait() {
+    fn unrelated_starts_delay_nothing() {
         let (now, clock) = (Instant::now(), SystemTime::UNIX_EPOCH);
         let wait = |need: Need, starts| {
             let mut schedule = Schedule::new(now, Repair::AtOnce, true, starts);
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn starts_are_forgotten_after_ten_minutes_without_their_cause() {
+    fn starts_are_forgotten_after_ten_minutes() {
         let (now, clock) = (Instant::now(), SystemTime::UNIX_EPOCH);
         let before = starts(Cause::Name, 3).and(Cause::Failure).and(Cause::Device);
         let mut schedule = Schedule::new(now, Repair::AtOnce, true, before);

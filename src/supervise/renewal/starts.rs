@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn starts_that_are_forgotten_stay_so() {
+    fn forgotten_starts_stay_forgotten() {
         let signals = SignalFd::new(&SigSet::empty()).unwrap();
         let names = Starts::default().and(Cause::Name).and(Cause::Name);
         let said = |forgotten: bool, result: Result<(), Error>| {

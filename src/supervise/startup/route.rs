@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_tells_its_mtu_and_every_interface() {
+    fn route_reports_mtu_and_interfaces() {
         let (one, two) = (3_u32.to_ne_bytes(), 7_u32.to_ne_bytes());
         let metrics = attribute(libc::RTA_METRICS, &attribute(METRIC_MTU, &1400_u32.to_ne_bytes()));
         let single = [vec![0; RTMSG], attribute(libc::RTA_OIF, &one), metrics].concat();
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn the_way_to_this_host_is_the_loopback_interface() {
+    fn route_to_own_host_is_loopback() {
         let mut netlink = Netlink::open().unwrap();
         let way = Way { to: [127, 0, 0, 1].into(), from: None, device: None, mark: None };
         assert_eq!(mtu(&mut netlink, way).unwrap(), 65536);

@@ -216,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mss_leaves_room_for_every_header() {
+    fn mss_leaves_room_for_headers() {
         let path = |local: &str, underlay_mtu| {
             let remote = Remote::Learned { address: None, port: None };
             Resolved { local: local.parse().unwrap(), remote, underlay_mtu }
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn the_datagram_and_the_mtu_of_the_secure_wire_fit_through_every_path() {
+    fn secure_sizes_fit_every_path() {
         let path = |local: &str, underlay_mtu| {
             let remote = Remote::Learned { address: None, port: None };
             Resolved { local: local.parse().unwrap(), remote, underlay_mtu }
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn the_secure_wire_says_what_leaves_in_one_datagram() {
+    fn secure_wire_reports_largest_frame() {
         let line = |own| unsplit(&example::secure(""), 1472, own);
         let fits =
             "datagrams have up to 1472 bytes: frames of an MTU of up to 1422 leave in one, longer ones in pieces";
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tap_that_does_not_fit_is_told_what_fits() {
+    fn oversize_tap_mtu_names_fitting_mtu() {
         let local = "192.0.2.1:6000".parse().unwrap();
         let remote = Remote::Learned { address: None, port: None };
         let with = |text: &str| {

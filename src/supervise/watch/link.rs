@@ -285,7 +285,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_interface_is_found_by_its_index() {
+    fn interface_is_found_by_index() {
         let mut netlink = Netlink::open().unwrap();
         assert_eq!(link_at(&mut netlink, 1).unwrap().name, "lo");
         assert!(ports(&mut netlink, 1).unwrap().is_empty());
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_cannot_be_watched() {
+    fn absent_interface_is_not_watched() {
         let lo = LinkWatch::new(1, &[], None, false);
         assert!(lo.is_ok_and(|mut watch| watch.take() == Fate::Same && watch.link().name == "lo"));
         let none = LinkWatch::new(u32::MAX >> 1, &[], None, false);

@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_makes_no_sense_is_found_within_seconds_and_said_once() {
+    fn mismatch_is_reported_once() {
         for health in [Connecting, Down] {
             let mut path = Path::new(health);
             assert_eq!(path.noise(4), []);
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_few_forged_datagrams_are_none_however_fast_they_come() {
+    fn few_forged_datagrams_are_no_mismatch() {
         let mut path = Path::new(Down);
         assert_eq!(path.second(100_000, |c| c.rx_dropped_invalid += 100_000), Change::None);
         for _ in 0..100 {
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_whose_peer_answers_is_never_in_doubt() {
+    fn answering_peer_is_no_mismatch() {
         let mut path = Path::new(Up);
         for _ in 0..100 {
             assert_eq!(path.second(1000, |c| c.rx_dropped_invalid += 999), Change::None);
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_of_a_private_type_among_pings_that_make_sense_are_none() {
+    fn private_ethertypes_are_no_mismatch() {
         let mut path = Path::new(Connecting);
         for _ in 0..100 {
             assert_eq!(
@@ -201,14 +201,14 @@ mod tests {
     }
 
     #[test]
-    fn a_password_that_differs_is_told_from_a_key() {
+    fn wrong_password_differs_from_wrong_key() {
         let mut path = Path::new(Connecting);
         let changes: Vec<_> = (0..9).map(|_| path.second(2, |c| c.rx_dropped_foreign += 2)).collect();
         assert_eq!(changes[4], Change::Begins(Mismatch::Password, true), "{changes:?}");
     }
 
     #[test]
-    fn it_ends_when_nothing_comes_and_is_not_said_again_at_once() {
+    fn mismatch_ends_in_silence() {
         let mut path = Path::new(Connecting);
         path.noise(6);
         let quiet = |path: &mut Path| (0..60).map(|_| path.second(0, |_| ())).filter(|c| *c != Change::None).collect();

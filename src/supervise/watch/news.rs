@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn only_our_interface_and_bridge_count() {
+    fn only_own_interface_and_bridge_count() {
         const DELLINK: u16 = libc::RTM_DELLINK;
         let br0 = ("br0".to_owned(), 9);
         let (plain, port) = (|bytes: &[u8]| news(bytes, 5, None), |bytes: &[u8]| news(bytes, 5, Some(&br0)));
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_passes_only_messages_that_may_concern_the_tunnel() {
+    fn kernel_filters_netlink_messages() {
         const LINK: u16 = libc::RTM_NEWLINK;
         let kind = |kind: &[u8]| attribute(libc::IFLA_LINKINFO, &attribute(libc::IFLA_INFO_KIND, kind));
         let link = |index, attributes: &[Vec<u8>]| [message(LINK, 0, index), attributes.concat()].concat();

@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_come_after_ten_seconds_a_minute_and_then_hourly_until_it_is_up() {
+    fn down_tunnel_is_logged_ever_rarer() {
         let start = Instant::now();
         let lines = |up_at: u64| {
             let mut schedule = Schedule::new(start);
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_is_said() {
+    fn reasons_for_down_are_named() {
         let report = |counters| PathReport { counters, ..PathReport::default() };
         let received = PathCounters { rx_datagrams: 12, ..PathCounters::default() };
         let sentence = |mismatch: Mismatch| mismatch.with(Cipher::Aes256, true);

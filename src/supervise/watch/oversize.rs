@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_too_long_is_said_once_for_each_side() {
+    fn oversize_is_reported_once_per_side() {
         let (mut sizes, mut state) =
             (Oversize::default(), State { paths: vec![PathReport::default()], ..State::default() });
         assert!(sizes.note(&state, "lan").is_empty());

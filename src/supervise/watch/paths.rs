@@ -146,7 +146,7 @@ mod tests {
 
     /// The next worker has measured nothing yet, which is no news.
     #[test]
-    fn only_what_was_measured_says_that_long_datagrams_arrive_again() {
+    fn only_probes_clear_lost_long_datagrams() {
         let text = "mode = \"tap\"\nwire = \"classic\"\n[[path]]\nlocal = \"0.0.0.0:1\"\nremote = \"192.0.2.2:1\"\n";
         let tunnel = crate::tunnel::file::from_text(text, "a", std::path::Path::new("")).unwrap();
         let remote = Remote::Fixed(Address(([192, 0, 2, 2], 1).into()));

@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_session_is_said_once_with_the_fingerprint() {
+    fn first_session_logs_fingerprint_once() {
         let said = lines([SecureState::default(), session(), SecureState::default(), session(), session()]);
         assert!(
             matches!(&said[..], [(1, Line::Good(text))] if text.contains("aes-256-gcm") && text.ends_with(": 12345"))
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trouble_is_said_once_and_that_it_is_over() {
+    fn trouble_is_logged_once_with_its_end() {
         let clock = |second: u64| trouble(Trouble::Clock { behind_ms: second * 1000 });
         let said = lines([session()].into_iter().chain((0..2000_u64).map(clock)).chain([session(), session()]));
         let [(0, Line::Good(_)), (4, Line::Bad(bad)), (2001, Line::Good(good))] = &said[..] else { panic!("{said:?}") };
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn one_forged_datagram_now_and_then_says_nothing_nor_do_any_many_in_turn() {
+    fn rare_forged_datagrams_are_not_logged() {
         let now_and_then =
             (0..1000).map(|n| if n % 3 == 0 { trouble(Trouble::OtherPeerKey) } else { SecureState::default() });
         assert_eq!(lines(now_and_then), []);

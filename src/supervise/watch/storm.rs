@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interval_is_judged_by_its_rate_of_broadcasts_or_any_own_datagram() {
+    fn broadcast_rate_or_own_datagram_is_storm() {
         let counted = |rx_broadcast, rx_own| PortCounters { rx_broadcast, rx_own, ..PortCounters::default() };
         let nothing = counted(0, 0);
         for (port, interval, expected) in [
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_storm_is_said_once_and_a_gust_is_not() {
+    fn storm_is_logged_once() {
         assert_eq!(said(&[(20_000, 0); 100]), [2]);
         assert_eq!(said(&[(0, 5); 100]), [2]);
         assert_eq!(said(&[(20_000, 0); 2]), [0; 0]);
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_over_is_forgotten_and_said_again_only_later() {
+    fn ended_storm_is_not_repeated_at_once() {
         let once = [[(20_000, 0); 5].as_slice(), &[(9_000, 0); 20]].concat();
         assert_eq!(said(&once.repeat(10)), [2]);
         assert_eq!(said(&once.repeat(30)).len(), 2);

@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn documented_keys_are_those_of_the_parser() {
+    fn documented_keys_match_parser() {
         const HEAD: &str = "\n| key | meaning | values | default |\n|---|---|---|---|\n";
         let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/FILE.md");
         let text = std::fs::read_to_string(&page).unwrap();
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn types_hold_all_values_within_bounds() {
+    fn types_hold_bounded_values() {
         for table in TABLES {
             for key in table.keys {
                 let (Values::Integer(bounds) | Values::IntegerOr(bounds, _)) = &key.values else { continue };

@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wrong_value_names_key_and_right_value() {
+    fn wrong_value_names_key_and_remedy() {
         for (text, words) in [
             ("tap.mtu = \"x\"", "line 1: tap.mtu = \"x\": must be a number without quotes, 68 to 9216"),
             ("tap.mtu = -1", "line 1: tap.mtu = -1: must be 68 to 9216"),

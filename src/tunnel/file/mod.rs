@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tunnel_of_the_secure_wire_and_what_is_wrong_with_one_is_named() {
+    fn secure_tunnel_parses() {
         let (own, peer, zeros) = (keys::text(&[1; 32]), keys::text(&keys::public(&[2; 32])), "A".repeat(43) + "=");
         let (own_public, high) = (keys::text(&keys::public(&[1; 32])), keys::text(&[0xff; 32]));
         let files = [
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tap_tunnel() {
+    fn tap_tunnel_parses() {
         let tunnel = read(TAP).unwrap();
         let Port::Tap { name, addresses, interface_mtu, bridge } = tunnel.port else { panic!() };
         assert_eq!((name.as_deref(), addresses.len(), interface_mtu, bridge), (Some("eu0"), 2, Some(1400), None));
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_or_not_supported_is_named() {
+    fn unsupported_values_are_named() {
         for (change, words) in [
             (("mode = \"tap\"\n", ""), "mode is missing"),
             (("\"tap\"", "\"tun\""), "mode = \"tun\""),

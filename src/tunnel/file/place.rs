@@ -128,7 +128,7 @@ mod tests {
     const PATHS: &str = "[[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"192.0.2.2:6000\"\n";
 
     #[test]
-    fn an_error_has_the_line_of_its_value() {
+    fn errors_have_line_numbers() {
         for (text, words) in [
             // The value 0 is also in the addresses of the first path.
             (format!("{HEAD}{PATHS}[[path]]\nlocal = \"192.0.2.1:0\"\n"), "line 7: port of path.local \"0\""),

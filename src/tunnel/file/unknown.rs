@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn changes_between_words_are_counted() {
+    fn edit_distance_is_counted() {
         for (one, other, count) in [("mtu", "mtu", 0), ("mtuu", "mtu", 1), ("", "mtu", 3), ("adres", "address", 2)] {
             assert_eq!((changes(one, other), changes(other, one)), (count, count), "{one} {other}");
         }

@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_ends_agree_on_the_same_identifier() {
+    fn both_ends_agree_on_identifier() {
         let (less, greater) = ([0, 0xff, 0, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0, 0, 0]);
         for (one, other, both) in
             [(less, greater, less), (NONE, greater, greater), (less, less, less), (NONE, NONE, NONE)]
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn an_identifier_has_sixteen_digits() {
+    fn identifier_has_sixteen_digits() {
         let id = [0, 1, 2, 3, 4, 5, 6, 0xff];
         assert_eq!(text(id), "00010203040506ff");
         for same in ["00010203040506ff", "00010203040506FF"] {

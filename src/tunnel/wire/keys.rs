@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn public_keys_are_those_of_rfc_7748() {
+    fn public_keys_match_rfc_7748() {
         // Section 6.1.
         for (private, expected) in [
             (
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn text_has_one_form() {
+    fn key_text_is_canonical() {
         let key = new_private().unwrap();
         let written = text(&key);
         assert_eq!(written.len(), TEXT);
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_no_peer_can_have_are_refused() {
+    fn invalid_peer_keys_are_refused() {
         let private = new_private().unwrap();
         let own = public(&private);
         assert!(check_peer("peer", &private, &own).unwrap_err().contains("this end's own public key"));
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_has_one_fingerprint_at_both_ends_and_no_other_pair_has_it() {
+    fn fingerprint_is_unique_to_a_pair() {
         let [a, b, c] = [1, 2, 3].map(|byte| public(&[byte; 32]));
         assert_eq!(fingerprint(&a, &b), fingerprint(&b, &a));
         assert_ne!(fingerprint(&a, &b), fingerprint(&a, &c));

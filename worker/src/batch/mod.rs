@@ -417,7 +417,7 @@ mod tests {
     use crate::frame::offload::superframe::{Checksum, Segments, Superframe};
 
     #[test]
-    fn a_datagram_can_be_several_frames_or_none_and_one_of_pieces_takes_their_place() {
+    fn expand_yields_any_number_of_frames() {
         let mut batch = Batch::with_room(3, 100);
         for (slot, byte) in batch.slots().zip(1..=2) {
             slot[..100].fill(byte);
@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_become_one_in_place_each_behind_its_header() {
+    fn frames_are_joined_in_place() {
         for packed in [false, true] {
             let mut batch = Batch::for_runs();
             for byte in 1..=4 {
@@ -467,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_grow_in_place_and_can_be_dropped() {
+    fn frames_grow_in_place() {
         let mut batch = Batch::default();
         for (slot, byte) in batch.slots().zip(1..=3) {
             slot[..20].fill(byte);
@@ -486,13 +486,13 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_holds_more_than_the_largest_datagram() {
+    fn slot_exceeds_largest_datagram() {
         const { assert!(CAPACITY > MAX_DATAGRAM && MAX_DATAGRAM >= MAX_FRAME) };
         assert_eq!(Batch::default().slots().count(), BATCH);
     }
 
     #[test]
-    fn many_frames_in_one_slot_do_not_grow_into_each_other() {
+    fn packed_frames_do_not_overlap() {
         let mut batch = Batch::with_room(2, 1000);
         let slot = batch.slots().next().unwrap();
         slot[..30].fill(1);
@@ -517,7 +517,7 @@ mod tests {
     }
 
     #[test]
-    fn where_a_frame_comes_from_and_what_is_known_of_it_stays_with_it() {
+    fn origin_and_facts_stay_with_frame() {
         let mut batch = Batch::default();
         let superframe = Superframe { kind: Segments::Tcp4, header: 54, segment: 1448 };
         for index in 0..2_u16 {
@@ -537,7 +537,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_datagram_is_a_frame_too() {
+    fn empty_datagram_is_a_frame() {
         let mut batch = Batch::default();
         batch.push_run(0, 0, 0, None);
         assert_eq!((batch.len(), batch.bytes()), (1, 0));

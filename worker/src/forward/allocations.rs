@@ -24,7 +24,7 @@ fn packet(sequence: usize) -> Vec<u8> {
 }
 
 #[test]
-fn neither_direction_allocates_once_it_runs() {
+fn classic_forwarding_allocates_nothing() {
     let ciphers = [Cipher::None, Cipher::Xor, Cipher::Aes128, Cipher::Aes256];
     for (cipher, compress) in ciphers.into_iter().flat_map(|cipher| [(cipher, false), (cipher, true)]) {
         let wire = Wire::Classic(Classic { cipher, compress, keepalive: true, ..Classic::default() });
@@ -110,7 +110,7 @@ fn tiny_frames() -> Vec<u8> {
 
 /// More than any batch that has come before; also the first time.
 #[test]
-fn datagrams_of_very_many_frames_allocate_nothing() {
+fn large_bundles_allocate_nothing() {
     let [mut near, mut far] = [end(1, 2), end(2, 1)];
     shake_hands(&mut near, &mut far);
     let sending = near.inward.session.route().sending.clone().unwrap();
@@ -132,7 +132,7 @@ fn datagrams_of_very_many_frames_allocate_nothing() {
 
 /// As many frames as a batch can have, and one that it has not.
 #[test]
-fn a_batch_has_memory_for_all_frames() {
+fn batch_has_memory_for_all_frames() {
     let mut batch = Batch::for_datagrams(true);
     let mut outgoing = Outgoing::new(false);
     let mut kept = 0;
@@ -151,7 +151,7 @@ fn a_batch_has_memory_for_all_frames() {
 }
 
 #[test]
-fn neither_direction_of_the_secure_wire_allocates_once_it_runs() {
+fn secure_forwarding_allocates_nothing() {
     let [mut near, mut far] = [end(1, 2), end(2, 1)];
     shake_hands(&mut near, &mut far);
     for round in 0..3 {

@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_go_to_the_port_and_answers_back_by_the_path_that_was_asked() {
+    fn answers_leave_by_the_receiving_path() {
         let Rig { port, paths, mut inward, .. } = Rig::plain(2);
         assert!(!inward.turn(0));
         paths[1].send(b"PING:PING:").unwrap();
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_due_is_done_once_and_then_a_tick_later() {
+    fn timer_fires_once_per_tick() {
         let Rig { paths, mut inward, .. } = Rig::plain(1);
         let pings = || std::iter::from_fn(|| paths[0].recv(&mut [0; 20]).ok()).count();
         for (now_us, due, due_us) in
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_gives_nothing_but_errors_rests_and_the_others_go_on() {
+    fn failing_path_rests_alone() {
         let Rig { port, paths, mut inward, .. } = Rig::new(2, both(), false, Some(0));
         assert!(inward.on_time(0));
         let errors = |inward: &Inward| inward.shared.counters.paths[0].rx_errors.get();
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn while_the_port_is_full_only_it_is_waited_for_and_what_waits_goes_first() {
+    fn full_port_is_served_first() {
         let (Rig { port, paths, mut inward, .. }, before) = stuck(100);
         paths[0].send(&frame(4)).unwrap();
         let (main, sink) = (inward.shared.main.as_fd().as_raw_fd(), inward.sink.as_fd().as_raw_fd());
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_port_has_had_no_room_for_too_long_is_dropped_and_counted() {
+    fn stuck_port_drops_and_counts() {
         let (Rig { port, paths, mut inward, .. }, before) = stuck(100);
         // Room for one of three, late: that begins no new wait.
         port.recv(&mut [0; 10]).unwrap();
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_stays_full_keeps_no_path_from_being_read() {
+    fn full_port_blocks_no_path() {
         let (Rig { port, paths, mut inward, .. }, before) = stuck(100);
         let errors = |inward: &Inward| inward.shared.counters.port.tx_errors.get();
         let full_us = 100 + FULL_US;
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn the_other_loop_is_told_and_woken_when_frames_go_elsewhere_and_only_then() {
+    fn route_change_wakes_other_loop() {
         let Rig { paths, mut inward, .. } = Rig::plain(2);
         let (mut seen, mut told) = (0, Vec::new());
         for tick in 0..8 {
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waited_for_a_worker_before_is_counted_and_goes_nowhere() {
+    fn stale_backlog_is_dropped_and_counted() {
         let Rig { port, paths, mut inward, .. } = Rig::plain(2);
         for path in [0, 1, 1] {
             paths[path].send(&frame(1)).unwrap();

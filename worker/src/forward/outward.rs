@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_leave_by_the_path_that_was_told_last() {
+    fn frames_follow_latest_route() {
         let Rig { port, paths, mut outward, .. } = Rig::plain(2);
         let first = outward.sealer.route().clone();
         let second = Route { active: 1, ..first.clone() };
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn the_announcement_leaves_once_when_there_is_a_session() {
+    fn announcement_leaves_once() {
         let Rig { paths, outward, .. } = Rig::plain(1);
         let (bare, (sending, _)) = (outward.sealer.route().clone(), pair(CIPHERS[0]));
         let Outward { shared, source, .. } = outward;
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn what_sealed_is_forgotten_when_the_route_changes_and_no_frame_comes() {
+    fn old_keys_are_dropped_when_idle() {
         let Rig { outward, .. } = Rig::plain(1);
         let (sending, _) = pair(CIPHERS[0]);
         let bare = outward.sealer.route().clone();
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_does_not_end_where_a_superframe_does_but_where_it_is_full() {
+    fn messages_are_filled_across_superframes() {
         let Rig { port, paths, mut outward, .. } = Rig::plain(1);
         let superframe = |number: usize| header(1, 50).chain(segment(number * 2000, 2000)).collect::<Vec<_>>();
         for number in 0..4 {
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn who_only_receives_reads_the_port_and_neither_counts_nor_sends() {
+    fn receive_only_port_is_drained() {
         let Rig { port, paths, mut outward, .. } = Rig::new(1, Rules { send: false, ..both() }, false, None);
         port.send(&local(1)).unwrap();
         outward.turn();
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_whether_it_passes_is_told_while_it_sleeps() {
+    fn sleeping_loop_answers_pass_request() {
         let Rig { mut outward, .. } = Rig::plain(1);
         ask(&outward);
         outward.turn();
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn it_passes_between_the_parts_of_a_large_superframe_and_lets_it_go_where_that_is_told() {
+    fn large_superframe_does_not_delay_passes() {
         let Rig { port, paths, mut outward, .. } = Rig::plain(2);
         port.send(&superframe(520)).unwrap();
         outward.shared.asked.store(true, Relaxed);
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn where_the_wire_can_say_so_no_checksum_is_computed_and_segments_keep_one_size() {
+    fn secure_wire_keeps_partial_checksums() {
         let Rig { paths, outward, .. } = Rig::plain(1);
         let (sending, mut opening) = pair(CIPHERS[0]);
         let route = Route { sending: Some(Arc::new(sending)), ..outward.sealer.route().clone() };
@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_fails_rests_and_is_not_polled_before_it_is_asked_again() {
+    fn failing_port_rests() {
         let Rig { mut outward, .. } = Rig::new(1, both(), true, None);
         let errors = |outward: &Outward| outward.shared.counters.port.rx_errors.get();
         let start = Instant::now();
@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_stays_full_is_waited_for_and_then_what_is_left_is_dropped_and_counted() {
+    fn full_path_drops_after_wait() {
         let Rig { port, paths, mut outward, .. } = Rig::plain(1);
         let before = fill(outward.shared.sockets[0].as_fd());
         port.send(&local(1)).unwrap();
@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_has_room_again_gets_the_rest_in_order() {
+    fn freed_path_gets_rest_in_order() {
         let Rig { port, paths, mut outward, .. } = Rig::plain(1);
         let before = fill(outward.shared.sockets[0].as_fd());
         for byte in 1..=3 {
@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_room_on_a_path_that_is_no_longer_used() {
+    fn unused_path_is_not_waited_for() {
         let took = || {
             let Rig { port, paths, mut outward, .. } = Rig::plain(2);
             let before = fill(outward.shared.sockets[0].as_fd());
@@ -505,7 +505,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waited_for_a_worker_before_is_counted_and_goes_nowhere() {
+    fn stale_backlog_is_dropped_and_counted() {
         let Rig { port, paths, mut outward, .. } = Rig::plain(1);
         port.send(&local(1)).unwrap();
         port.send(&local(2)).unwrap();

@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_change_is_seen_and_nothing_else() {
+    fn each_change_is_seen_once() {
         let published = Published::new(7);
         let (mut seen, mut looked) = (0, Vec::new());
         let mut look = |seen: &mut u64| published.look(seen, |&value| looked.push(value));
@@ -65,7 +65,7 @@ mod tests {
 
     /// Else who looks in between would take the value before for this version, and miss the change for good.
     #[test]
-    fn a_version_is_told_when_its_value_is_there_and_not_before() {
+    fn version_follows_its_value() {
         let mut found = 0;
         VERSION.set(&Version(0));
         VERSION.look(&mut 7, |seen| found = seen.0);

@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mss_is_lowered_both_ways_but_not_in_a_tunnel_of_one_direction() {
+    fn mss_is_lowered_in_both_directions() {
         for (send, receive, lowered) in [(true, true, true), (true, false, false), (false, true, false)] {
             let rules = Rules::new(&privsep::ipc::Rules { send, receive, mss: Some(LIMITS), ..both() }, false);
             let (frame, at) = syn(7);
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vlan_is_mapped_one_way_out_and_back_in() {
+    fn vlan_map_is_reversed_inward() {
         let rules = Rules::new(&privsep::ipc::Rules { vlan_map: vec![(7, 9), (9, 11)], ..both() }, false);
         let vlan = |batch: &Batch| (0..batch.len()).map(|index| batch.frame(index)[15]).collect::<Vec<_>>();
         let mut frames = batch(&[&syn(7).0, &syn(9).0, &syn(8).0]);
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn datagrams_of_the_tunnel_are_dropped_by_the_check_and_counted_without_it() {
+    fn own_datagrams_are_dropped_or_counted() {
         let peers = [SocketAddr::from(([192, 0, 2, 2], 60))];
         // To the peer and its port, to another of its ports, to somebody else.
         let (own, beside, other) = (datagram(2, 60), datagram(2, 61), datagram(3, 60));
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_superframe_counts_as_the_packets_that_it_is() {
+    fn superframe_counts_as_its_packets() {
         let peers = [SocketAddr::from(([192, 0, 2, 2], 60))];
         let (own, broadcast) = (datagram(2, 60), [&[0xff; 6][..], &[1; 54]].concat());
         for loop_check in [true, false] {
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn of_datagrams_only_the_payload_is_sent_where_that_is_asked_and_all_else_is_dropped() {
+    fn mirror_udp_sends_payload_only() {
         let rules = Rules::new(&both(), true);
         let mut frames = batch(&[&syn(7).0, &datagram(2, 60), &[1; 60]]);
         rules.outward(&mut frames, &[], &SharedPort::default());

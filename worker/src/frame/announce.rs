@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv4_address_is_announced_by_arp() {
+    fn ipv4_address_is_announced_by_arp() {
         let expected = [
             0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02, 0, 0x5e, 0x10, 0, 1, 0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 1, 0x02,
             0, 0x5e, 0x10, 0, 1, 10, 8, 0, 1, 0, 0, 0, 0, 0, 0, 10, 8, 0, 1,
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_address_is_advertised_to_all_nodes() {
+    fn ipv6_address_is_advertised() {
         for (router, flags) in [(false, 0x20), (true, 0xa0)] {
             let frame = only("fd00::1", router);
             let (ethernet, ip) = frame.split_at(14);

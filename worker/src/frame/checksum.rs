@@ -95,14 +95,14 @@ mod tests {
     }
 
     #[test]
-    fn the_example_of_rfc_1071() {
+    fn checksum_matches_rfc_1071() {
         let sum = Sum::of(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]);
         assert_eq!((sum.folded(), sum.checksum()), ([0xdd, 0xf2], [0x22, 0x0d]));
     }
 
     proptest::proptest! {
         #[test]
-        fn any_length_from_any_address(bytes in proptest::collection::vec(0..=255_u8, 0..400), from in 0..40_usize, ones: bool) {
+        fn checksum_takes_any_alignment(bytes in proptest::collection::vec(0..=255_u8, 0..400), from in 0..40_usize, ones: bool) {
             let bytes = if ones { vec![0xff; bytes.len()] } else { bytes };
             let bytes = &bytes[from.min(bytes.len())..];
             assert_eq!(Sum::of(bytes).folded(), slow(bytes));
@@ -112,7 +112,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_taken_away_is_gone(one: u16, other: u64, number: u32) {
+        fn subtracted_words_are_gone(one: u16, other: u64, number: u32) {
             let (one, other) = (Sum::word(one), Sum::of(&other.to_ne_bytes()));
             let back = one.plus(other).minus(other);
             // Both zeros are the same number.
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn zero_is_none_only_where_it_means_that() {
+    fn zero_checksum_is_avoided_for_udp() {
         let sum = Sum::of(&[0xff, 0xff]);
         assert!(sum.is_right());
         assert_eq!((sum.checksum(), sum.nonzero_checksum()), ([0, 0], [0xff, 0xff]));

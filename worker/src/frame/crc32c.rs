@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_examples_of_rfc_3720() {
+    fn crc32c_matches_rfc_3720() {
         let counting: Vec<u8> = (0..32).collect();
         for (bytes, crc) in [
             (&[0; 32][..], [0xaa, 0x36, 0x91, 0x8a]),

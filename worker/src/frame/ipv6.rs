@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn extension_headers_are_walked_over() {
+    fn extension_headers_are_skipped() {
         assert_eq!(found(17, b""), Some((17, 40, true)));
         assert_eq!(found(60, b"\x11\0\0\0\0\0\0\0udp"), Some((17, 48, true)));
         assert_eq!(found(0, b"\x2c\0\0\0\0\0\0\0\x06\0\0\x01\0\0\0\0tcp"), Some((6, 56, true)), "a first fragment");
@@ -90,12 +90,12 @@ mod tests {
     }
 
     #[test]
-    fn a_later_fragment_has_a_protocol_but_not_its_header() {
+    fn later_fragment_has_no_header() {
         assert_eq!(found(44, b"\x11\0\0\x08\0\0\0\0data"), Some((17, 48, false)));
     }
 
     #[test]
-    fn what_does_not_end_in_the_packet_is_nothing() {
+    fn truncated_headers_yield_nothing() {
         assert_eq!(found(60, b"\x11\x01\0\0\0\0\0\0short"), None);
         assert_eq!(found(44, b"\x11\0\0"), None);
         assert_eq!(found(60, &b"\x3c\0\0\0\0\0\0\0".repeat(20)), None, "without end");

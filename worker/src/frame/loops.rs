@@ -43,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn a_datagram_of_the_tunnel_has_also_its_port() {
+    fn own_datagram_needs_address_and_port() {
         let with = |ports: [u16; 2]| {
             let mut frame = ipv4(UDP, [9; 4], [1, 2, 3, 4]);
             let udp = [ports[0].to_be_bytes(), ports[1].to_be_bytes(), [0, 8]].concat();
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fragment_is_of_its_datagram() {
+    fn fragment_belongs_to_its_datagram() {
         let fragment = |offset| {
             let mut frame = [&[0; 12], b"\x86\xdd\x60\0\0\0\0\x10\x2c\x40".as_slice(), &[1; 16], &[2; 16]].concat();
             frame.extend_from_slice(&[UDP, 0, 0, offset, 0, 0, 0, 7, 0, 1, 0, 2, 0, 8, 0, 0]);
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_frame_is_none() {
+    fn short_frame_is_no_datagram() {
         let frame = ipv4(UDP, [9; 4], [1, 2, 3, 4]);
         for length in 0..34 {
             assert!(!is_own(&frame[..length], &[at("1.2.3.4")]), "{length}");

@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn the_checksum_is_right_wherever_the_option_stands_and_however_long_the_segment_is() {
+    fn clamped_segment_has_right_checksum() {
         for options in
             [&[2, 4, 5, 180][..], &[1, 2, 4, 5, 180, 1, 1, 1], &[1, 1, 2, 4, 5, 180, 0, 0], &[3, 3, 7, 2, 4, 5, 180, 1]]
         {
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_checksum_that_is_still_to_be_completed_stays_the_sum_of_the_pseudo_header() {
+    fn clamp_keeps_partial_checksum() {
         let frame = syn(&ipv4_header(&[], 28), 26..34, &[1, 2, 4, 5, 180, 0, 0, 0], b"");
         for (start, offset, whole) in [(34, 16, false), (54, 6, true)] {
             let (mut partial, mut complete) = (frame.clone(), frame.clone());
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn ipv6_extension_headers_are_walked_over() {
+    fn ipv6_extension_headers_are_skipped() {
         for (extensions, lowered) in [
             (&[][..], true),
             (&[[0, 6], [60, TCP]][..], true), // hop-by-hop, destination options
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn options_end_where_they_say_or_where_they_make_no_sense() {
+    fn malformed_tcp_options_end_the_search() {
         let header = ipv4_header(&[], 28);
         for options in [
             [0, 2, 4, 5, 180, 0, 0, 0],
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_cut_anywhere_is_left_alone() {
+    fn truncated_frame_is_left_alone() {
         let whole = syn(&ipv4_header(&[0x81, 0, 0, 7], 24), 30..38, &[2, 4, 5, 180], b"");
         for length in 0..whole.len() {
             let mut cut = whole[..length].to_vec();

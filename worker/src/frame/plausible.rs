@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_key_makes_is_no_frame() {
+    fn wrong_key_yields_no_frame() {
         let (mut whole, mut noise) = (0, 0);
         for key in 0..200_u8 {
             for (cipher, other) in
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_real_programs_sent_is_plausible() {
+    fn captured_traffic_is_plausible() {
         let captures = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/captures");
         let mut frames = 0;
         for file in std::fs::read_dir(captures).unwrap().map(|entry| entry.unwrap().path()) {

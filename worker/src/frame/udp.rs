@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_is_believed_only_when_it_is_smaller() {
+    fn udp_length_may_only_shrink() {
         for (claimed, expected) in [(8, &b""[..]), (11, b"abc"), (14, b"abcdef"), (15, b"abcdef"), (65535, b"abcdef")] {
             let frame = frame(claimed, b"abcdef");
             assert_eq!(&frame[inner(&frame).unwrap()], expected, "{claimed}");
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_frame_gives_what_is_there_or_nothing() {
+    fn truncated_frame_yields_rest_or_nothing() {
         let whole = frame(14, b"abcdef");
         for length in 0..whole.len() {
             let range = inner(&whole[..length]);

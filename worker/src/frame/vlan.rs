@@ -49,14 +49,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_restored_tag_stands_behind_the_addresses() {
+    fn restored_tag_follows_addresses() {
         let mut frame = *b"....ddddddssssssTTpayload";
         restore(&mut frame, VlanTag { tpid: 0x88a8, tci: 0xe063 });
         assert_eq!(&frame, b"ddddddssssss\x88\xa8\xe0\x63TTpayload");
     }
 
     #[test]
-    fn only_the_outer_id_is_mapped_and_all_other_bits_stay() {
+    fn only_outer_vlan_id_is_mapped() {
         let map = Map::new([(100, 200), (7, 4000)].into_iter());
         for (before, after) in [
             (&b"\x81\x00\x00\x64"[..], &b"\x81\x00\x00\xc8"[..]),

@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_time_until_something_is_due_is_never_negative_nor_short() {
+    fn timeout_is_never_short() {
         let clock = Clock::start();
         assert_eq!((clock.until(0), clock.until(u64::MAX)), (Some(Duration::ZERO), None));
         let due = clock.now_us() + 2000;

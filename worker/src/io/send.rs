@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pending_error_does_not_split_a_run() {
+    fn pending_error_splits_no_run() {
         let ours = UdpSocket::bind("127.0.0.1:0").unwrap();
         let peer = UdpSocket::bind("127.0.0.2:0").unwrap().local_addr().unwrap();
         ours.connect(peer).unwrap();
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_address_that_is_gone_is_given_up_after_an_outage() {
+    fn lost_source_address_is_given_up() {
         let ours = UdpSocket::bind("0.0.0.0:0").unwrap();
         let there = UdpSocket::bind("127.0.0.1:0").unwrap();
         let (mut sender, mut runs, mut batch) = (Sender::new(8, 8), Runs::new(), Batch::with_slots(8));
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lasting_error_costs_few_calls() {
+    fn lasting_error_costs_few_calls() {
         let closed = std::fs::File::open("/dev/null").unwrap();
         let (mut sender, mut runs, mut batch) = (Sender::new(8, 8), Runs::new(), Batch::with_slots(8));
         for _ in 0..3 {
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_packets_leave_together_with_one_that_is_shorter() {
+    fn equal_packets_share_a_message() {
         let mut batch = Batch::with_slots(200);
         let lengths: Vec<usize> = [100, 100, 50, 50, 60, 0, 0, 7].into_iter().chain([1400; 80]).collect();
         for &length in &lengths {

@@ -40,7 +40,7 @@ mod tests {
     use crate::io::wait;
 
     #[test]
-    fn a_waker_ends_a_wait_once_and_is_not_forgotten_before_it() {
+    fn waker_ends_one_wait() {
         let waker = Waker::new().unwrap();
         waker.wake();
         waker.wake();

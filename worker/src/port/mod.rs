@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_checksum_that_is_whole_stays_so_until_the_frame_is_cut() {
+    fn complete_checksum_is_kept_until_split() {
         let pseudo = crate::frame::checksum::Sum::of(&[192, 0, 2, 1, 192, 0, 2, 2, 0, 6, 1, 64]).folded();
         let partial = cut(Some(Checksum { start: 34, offset: 16 }), pseudo);
         assert_eq!(partial.len(), 3);
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_superframe_of_very_many_packets_is_dropped_and_counted() {
+    fn excessive_superframe_is_dropped() {
         for (payload, segment, dropped) in
             [(PACKETS, 1, 0), (PACKETS + 1, 1, 1), (65_495, 1, 1), (65_483, 36, 0), (65_495, 31, 1), (65_495, 32, 0)]
         {

@@ -153,7 +153,7 @@ pub mod tests {
     }
 
     #[test]
-    fn a_checksum_that_is_to_be_completed_is_told_of_a_frame_as_of_a_superframe() {
+    fn partial_checksum_is_passed_on() {
         let checksum = Some(crate::frame::offload::superframe::Checksum { start: 34, offset: 16 });
         let facts = Facts { checksum, ..Facts::default() };
         let mut batch = Batch::default();
@@ -179,7 +179,7 @@ pub mod tests {
     }
 
     #[test]
-    fn a_mirror_sends_frames_one_by_one() {
+    fn mirror_sends_single_frames() {
         let mut batch = Batch::default();
         for frame in [segment(0, 100), vec![9; 60], segment(100, 100), segment(200, 50)] {
             batch.append_copy(&frame);
@@ -191,7 +191,7 @@ pub mod tests {
     }
 
     #[test]
-    fn frames_of_a_flow_are_one_and_when_that_is_refused_they_are_themselves() {
+    fn refused_superframe_is_sent_as_frames() {
         let mut batch = Batch::default();
         for frame in [vec![9; 60], segment(0, 100), vec![7; 60], segment(100, 100), segment(200, 50)] {
             batch.append_copy(&frame);

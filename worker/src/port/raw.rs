@@ -216,7 +216,7 @@ mod tests {
     const TAGGED: VlanTag = VlanTag { tpid: 0x88a8, tci: 0xe063 };
 
     #[test]
-    fn a_frame_with_its_tag_is_held_to_the_limit_and_one_without_a_header_is_none() {
+    fn tagged_frame_obeys_limit() {
         for (length, tag, oversize, short) in [
             (MAX_FRAME, None, 0, 0),
             (MAX_FRAME + 1, None, 1, 0),
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_in_a_superframe_is_told_by_a_frame_that_went_alone_its_tag_not_counted() {
+    fn refused_size_is_judged_without_tag() {
         let tagged = |mut frame: Vec<u8>| {
             frame.splice(12..12, *b"\x81\x00\x00\x07");
             frame
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_can_be_sent_a_superframe_is_all_of_its_frames() {
+    fn dropped_superframe_counts_its_frames() {
         let (ours, theirs) = UnixDatagram::pair().unwrap();
         drop(theirs);
         let (mut sink, mut batch, counters) =
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn unsayable_frames_are_dropped() {
+    fn frames_beyond_offload_are_dropped() {
         // What reads a stream socket that is not connected gets the error that such a frame gives.
         let (family, kind) = (nix::sys::socket::AddressFamily::Unix, nix::sys::socket::SockType::Stream);
         let socket = nix::sys::socket::socket(family, kind, nix::sys::socket::SockFlag::empty(), None).unwrap();
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_superframe_over_64_kib_is_cut() {
+    fn superframe_over_64_kib_is_split() {
         const PAYLOAD: usize = 130_000;
         for (jumbo, tag, v6) in
             [(true, None, true), (true, Some(TAGGED), true), (false, None, true), (false, None, false)]
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn each_tag_goes_into_its_own_frame_also_behind_one_that_was_dropped() {
+    fn each_tag_goes_into_its_frame() {
         let (mut batch, counters) = (Batch::with_slots(3), SharedPort::default());
         for (slot, byte) in batch.slots().zip(1..) {
             slot[SHORT..SHORT + 12].fill(byte);
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_one_batch_and_a_handle_that_fails_is_no_empty_one() {
+    fn failed_read_is_no_empty_batch() {
         let (ours, theirs) = UnixDatagram::pair().unwrap();
         let (mut source, mut batch, counters) =
             (Source::new(Arc::new(ours.into()), false), Batch::default(), SharedPort::default());

@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_come_in_their_order_without_those_that_are_too_long_or_make_no_sense() {
+    fn invalid_frames_are_dropped_in_order() {
         let (handle, theirs) = pair();
         let mut source = Source::new(handle, false);
         let (mut batch, counters) = (Batch::for_superframes(), SharedPort::default());
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_checksum_that_is_left_to_us_is_completed() {
+    fn partial_checksum_is_completed() {
         let (handle, theirs) = pair();
         let (mut source, mut batch) = (Source::new(handle, false), Batch::for_superframes());
         let frame = [&[0; 14][..], &[0x12, 0x34, 0, 0, 0x56, 0x78]].concat();
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_told_from_nothing_and_counted() {
+    fn read_errors_are_counted() {
         let no_reader = File::options().write(true).open("/dev/null").unwrap();
         let mut source = Source::new(Arc::new(no_reader.into()), false);
         let (mut batch, counters) = (Batch::default(), SharedPort::default());
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn superframes_of_udp_pause_only_where_the_kernel_knows_none_and_are_tried_again() {
+    fn refused_udp_superframes_are_retried() {
         let (handle, theirs) = pair();
         // Cannot be written to at all, which is said in the same word; and one that is, whose reader has gone.
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::empty()).unwrap();
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn each_frame_is_a_write_and_none_waits_for_one_that_is_refused() {
+    fn refused_frame_delays_no_other() {
         let (handle, theirs) = pair();
         let (mut sink, mut batch, counters) = (Sink::new(handle, false), Batch::default(), SharedPort::default());
         for (byte, length) in [(1, 60), (2, 14), (3, 100)] {

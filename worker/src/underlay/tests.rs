@@ -23,7 +23,7 @@ fn inlet(handle: impl Into<OwnedFd>) -> Inlet {
 }
 
 #[test]
-fn datagrams_over_the_limit_are_dropped_and_what_is_counted_is_what_is_left() {
+fn oversize_datagrams_are_dropped() {
     let (ours, theirs) = UnixDatagram::pair().unwrap();
     let (mut inlet, mut batch, counters) = (inlet(ours), Batch::default(), SharedPath::default());
     assert_eq!(inlet.receive(&counters, &mut batch), Received::Nothing);
@@ -39,7 +39,7 @@ fn datagrams_over_the_limit_are_dropped_and_what_is_counted_is_what_is_left() {
 }
 
 #[test]
-fn a_run_is_as_many_datagrams_as_a_kernel_makes_one_of_or_is_dropped() {
+fn run_length_is_bounded() {
     for (length, each, taken, oversize, invalid) in [
         (RUN, 1, RUN, 0, 0),
         (RUN + 1, 1, 0, 0, RUN + 1),
@@ -56,7 +56,7 @@ fn a_run_is_as_many_datagrams_as_a_kernel_makes_one_of_or_is_dropped() {
 }
 
 #[test]
-fn only_an_error_that_does_not_go_away_is_one_of_the_socket() {
+fn only_lasting_errors_are_the_sockets() {
     let (ours, theirs) = UnixDatagram::pair().unwrap();
     let (broken, ours) = (Arc::new(socket(std::fs::File::open("/dev/null").unwrap())), Arc::new(socket(ours)));
     let (mut inlet, mut batch, counters) =
@@ -83,7 +83,7 @@ fn only_an_error_that_does_not_go_away_is_one_of_the_socket() {
 }
 
 #[test]
-fn a_datagram_that_is_too_long_is_passed_over_and_a_full_socket_ends_the_sending() {
+fn oversize_datagram_is_skipped() {
     let (ours, theirs) = UnixDatagram::pair().unwrap();
     option::set_int(ours.as_fd(), libc::SOL_SOCKET, libc::SO_SNDBUF, 4096).unwrap();
     let (mut outlet, mut batch, counters) = (Outlet::default(), Batch::default(), SharedPath::default());
@@ -128,7 +128,7 @@ fn receive(inlet: &mut Inlet, counters: &SharedPath) -> Batch {
 }
 
 #[test]
-fn a_wildcard_socket_drops_and_counts_strangers() {
+fn wildcard_socket_counts_strangers() {
     let [peer, stranger] = ["127.0.0.2:0", "127.0.0.3:0"].map(|address| UdpSocket::bind(address).unwrap());
     for local in ["0.0.0.0:0", "[::]:0"] {
         let remote = Remote::Fixed(Address(peer.local_addr().unwrap()));
@@ -153,7 +153,7 @@ fn a_wildcard_socket_drops_and_counts_strangers() {
 }
 
 #[test]
-fn an_absent_peer_stalls_no_wildcard_socket() {
+fn absent_peer_stalls_no_socket() {
     let gone = UdpSocket::bind("127.0.0.2:0").unwrap().local_addr().unwrap();
     let ((socket, _), counters) = (wildcard("0.0.0.0:0", &Remote::Fixed(Address(gone))), SharedPath::default());
     let (mut inlet, mut outlet, mut batch) = (Inlet::new(Arc::new(socket)), Outlet::default(), Batch::default());

@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn datagrams_of_one_way_are_one_departure() {
+    fn equal_destinations_share_a_departure() {
         let mut outbox = Outbox::default();
         let address = Target::Fixed(std::net::SocketAddr::from(([192, 0, 2, 1], 1)).into());
         for (path, target) in [(0, Target::Unknown), (0, address), (0, address), (1, address)] {

@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn missed_ticks_are_not_made_up_for() {
+    fn missed_ticks_are_skipped() {
         let mut ticks = Ticks::new(7, None);
         let begun = [0, 1, TICK_US, 5 * TICK_US, 5 * TICK_US + 1, 6 * TICK_US].map(|now_us| ticks.begin(now_us));
         assert_eq!(begun, [true, false, true, true, false, true]);
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn no_tick_begins_after_the_last_one() {
+    fn last_tick_ends_the_run() {
         let mut ticks = Ticks::new(0, Some(1));
         assert!(ticks.begin(0) && !ticks.is_over() && !ticks.begin(TICK_US) && ticks.is_over());
         assert_eq!((ticks.now(), ticks.due_us()), (2, u64::MAX));

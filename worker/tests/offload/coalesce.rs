@@ -33,7 +33,7 @@ fn kinds() -> impl Iterator<Item = Flow> {
 
 proptest! {
     #[test]
-    fn a_superframe_that_was_cut_is_made_again(
+    fn split_superframe_is_restored(
         flow in flows(), id: u16, sequence: u32, push: bool, byte: u8,
         count in 2..40_usize, size in 1..1500_usize, last in 1..=1500_usize,
     ) {
@@ -58,7 +58,7 @@ proptest! {
 
     /// The same where each still needs its checksum; and where one of them does and the others do not, those stay apart.
     #[test]
-    fn a_superframe_that_was_cut_with_partial_checksums_is_made_again(
+    fn partial_superframe_is_restored(
         flow in flows(), id: u16, sequence: u32, push: bool, other: Index,
         count in 2..40_usize, size in 1..1500_usize, last in 1..=1500_usize,
     ) {
@@ -104,7 +104,7 @@ proptest! {
 
     /// A pseudo header's sum that is wrong, or a checksum elsewhere, is not made right by being joined.
     #[test]
-    fn a_partial_checksum_that_is_wrong_is_not_joined(v6: bool, udp: bool, wrong in 1..=u16::MAX, at in 0..2_usize) {
+    fn wrong_partial_checksum_is_not_joined(v6: bool, udp: bool, wrong in 1..=u16::MAX, at in 0..2_usize) {
         let flow = Flow::new(v6, udp);
         let told = facts(&flow, 100);
         let checksum = told.checksum.unwrap();
@@ -126,7 +126,7 @@ proptest! {
 
     /// Streams of several flows in one batch, in any order, with frames of any length and flags between them.
     #[test]
-    fn flows_that_are_mixed(
+    fn mixed_flows_are_joined_apart(
         kinds in vec(any::<(bool, bool, bool)>(), 1..12),
         frames in vec((any::<Index>(), 0..4_usize, flags()), 0..64),
         noise in vec((any::<Index>(), any::<Index>(), any::<u8>()), 0..6),
@@ -188,7 +188,7 @@ fn repair(flow: &Flow, frame: &mut [u8]) {
 
 /// Every bit of the second frame's headers and payload, changed with the checksums made right again.
 #[test]
-fn what_a_receiver_could_tell_apart_is_not_joined() {
+fn distinguishable_frames_are_not_joined() {
     for mut flow in kinds() {
         for (tags, options) in [(&[][..], &[][..]), (&[0x81, 0, 0, 7], &[1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2])] {
             (flow.tags, flow.options) = (tags.to_vec(), options.to_vec());
@@ -215,7 +215,7 @@ fn what_a_receiver_could_tell_apart_is_not_joined() {
 
 /// Every bit of both frames, changed on the way: were they joined, the checksum would be right again.
 #[test]
-fn a_wrong_checksum_stays_wrong() {
+fn wrong_checksum_stays_wrong() {
     for flow in kinds() {
         let frames = flow.cut(5, 9, ACK, &[3; 60], 30);
         for frame in 0..2 {
@@ -230,7 +230,7 @@ fn a_wrong_checksum_stays_wrong() {
 }
 
 #[test]
-fn frames_that_are_no_use_in_a_superframe_are_sent_as_they_are() {
+fn unfit_frames_are_sent_alone() {
     let tcp = Flow::new(false, false);
     for flags in (0..=255).filter(|flags| flags & !PSH != ACK) {
         assert!(!both(&[tcp.frame(1, 1, flags, &[1; 9]), tcp.frame(2, 10, flags, &[1; 9])]), "{flags:02x}");
@@ -260,7 +260,7 @@ fn frames_that_are_no_use_in_a_superframe_are_sent_as_they_are() {
 }
 
 #[test]
-fn an_identification_grows_by_one_or_stays_where_it_means_nothing() {
+fn ipv4_identification_is_kept() {
     for (fragment, ids, expected) in [
         (0x4000, [65_535, 0, 1], vec![vec![0, 1, 2]]),
         (0x4000, [7, 7, 7], vec![vec![0, 1, 2]]),
@@ -300,7 +300,7 @@ fn flows_do_not_end_each_other() {
 }
 
 #[test]
-fn what_is_of_the_flow_or_might_be_ends_its_run() {
+fn ambiguous_frame_ends_run() {
     let flow = Flow::new(false, false);
     let [first, second] = [0, 1].map(|at: u16| flow.frame(at, u32::from(at) * 10, ACK, &[1; 10]));
     let (udp, tagged) = (Flow::new(false, true), Flow { tags: vec![0x81, 0, 0, 1], ..flow.clone() });
@@ -325,7 +325,7 @@ fn what_is_of_the_flow_or_might_be_ends_its_run() {
 }
 
 #[test]
-fn more_flows_than_are_kept_end_the_oldest() {
+fn excess_flow_ends_oldest() {
     let flows: Vec<_> = (0..9).map(|host| Flow { host, ..Flow::new(true, true) }).collect();
     let twice = |flows: &[Flow]| -> Vec<Vec<u8>> {
         [flows, flows].concat().iter().map(|flow| flow.frame(0, 0, 0, &[1; 10])).collect()
@@ -335,7 +335,7 @@ fn more_flows_than_are_kept_end_the_oldest() {
 }
 
 #[test]
-fn a_superframe_is_not_longer_than_a_packet() {
+fn superframe_fits_a_packet() {
     for flow in kinds() {
         let frames = flow.cut(1, 1, ACK, &vec![5; 64_000], 1000);
         let more = flow.frame(65, 64_001, ACK, &[5; 1000]);
@@ -351,7 +351,7 @@ fn a_superframe_is_not_longer_than_a_packet() {
 }
 
 #[test]
-fn udp_is_left_alone_where_the_kernel_takes_none() {
+fn udp_is_joined_only_if_supported() {
     let frames =
         [Flow::new(false, true).cut(1, 1, 0, &[1; 20], 10), Flow::new(false, false).cut(1, 1, ACK, &[1; 20], 10)]
             .concat();
@@ -362,7 +362,7 @@ fn udp_is_left_alone_where_the_kernel_takes_none() {
 
 /// A plan of fewer frames than the one before has nothing of it.
 #[test]
-fn memory_that_is_used_again_holds_no_old_plan() {
+fn reused_memory_has_no_old_plan() {
     let frames = Flow::new(false, false).cut(1, 1, ACK, &[1; 100], 10);
     let mut coalescer = Coalescer::new(true);
     for count in [10, 1, 3, 0, 2] {
@@ -375,7 +375,7 @@ fn memory_that_is_used_again_holds_no_old_plan() {
 }
 
 #[test]
-fn what_real_programs_sent_is_itself_again() {
+fn captured_traffic_is_restored() {
     let captures = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/captures");
     let (mut all, mut joined) = (0, 0);
     for file in std::fs::read_dir(captures).unwrap().map(|entry| entry.unwrap().path()) {
@@ -400,7 +400,7 @@ fn what_real_programs_sent_is_itself_again() {
 /// Superframes that a kernel gave (Linux 6.18, `IFF_VNET_HDR`), the header in front, in the byte order of that machine.
 #[test]
 #[cfg(target_endian = "little")]
-fn what_the_kernel_gave_is_made_again() {
+fn kernel_superframes_are_restored() {
     let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/seeds/offload");
     let mut superframes = 0;
     for file in std::fs::read_dir(seeds).unwrap().map(|entry| entry.unwrap().path()) {

@@ -69,7 +69,7 @@ pub fn flows() -> impl Strategy<Value = Flow> {
 
 proptest! {
     #[test]
-    fn frames_are_those_of_the_reference(
+    fn segments_match_reference(
         flow in flows(), id: u16, sequence: u32, flags: u8, segment in 1..3000_u16, payload in vec(any::<u8>(), 0..9000),
     ) {
         let segment = segment.max(u16::try_from(payload.len() / 100).unwrap());
@@ -79,7 +79,7 @@ proptest! {
     }
 
     #[test]
-    fn one_that_an_interface_has_put_together_needs_no_partial_checksum(
+    fn gro_superframe_needs_no_partial_checksum(
         flow in flows(), id: u16, checksum: [u8; 2], payload in vec(any::<u8>(), 1..9000),
     ) {
         let mut frame = flow.superframe(id, 2, 0x10, &payload);
@@ -95,7 +95,7 @@ proptest! {
     }
 
     #[test]
-    fn a_superframe_cut_short_or_changed_does_no_harm(flow in flows(), at: Index, to: u8, length: Index) {
+    fn damaged_superframe_is_harmless(flow in flows(), at: Index, to: u8, length: Index) {
         let mut frame = flow.superframe(1, 2, 0x10, &[5; 4000]);
         let at = at.index(flow.layout().2);
         frame[at] = to;
@@ -110,7 +110,7 @@ proptest! {
 }
 
 #[test]
-fn the_largest_superframe_is_cut() {
+fn largest_superframe_is_split() {
     for (v6, udp) in [(false, false), (false, true), (true, false), (true, true)] {
         let flow = Flow::new(v6, udp);
         let payload: Vec<u8> = (0..65_400_u32).map(|number| number.to_be_bytes()[3]).collect();
@@ -123,7 +123,7 @@ fn the_largest_superframe_is_cut() {
 
 /// In UDP zero says that there is no checksum, so the other zero stands for it; in TCP it is one like any other.
 #[test]
-fn a_checksum_of_zero_is_written_as_the_protocol_wants_it() {
+fn zero_checksum_follows_protocol() {
     for (v6, udp, zero) in
         [(false, true, [0xff; 2]), (true, true, [0xff; 2]), (false, false, [0; 2]), (true, false, [0; 2])]
     {
@@ -146,7 +146,7 @@ fn a_checksum_of_zero_is_written_as_the_protocol_wants_it() {
 
 /// The kernel writes an IPv4 length of zero when the packet is longer than that field can say.
 #[test]
-fn an_ipv4_length_of_zero_is_that_of_the_frame() {
+fn zero_ipv4_length_means_frame_length() {
     let flow = Flow::new(false, false);
     let mut frame = flow.superframe(1, 2, 0x10, &[1; 3000]);
     frame[16..18].fill(0);
@@ -154,7 +154,7 @@ fn an_ipv4_length_of_zero_is_that_of_the_frame() {
 }
 
 #[test]
-fn what_is_not_understood_is_refused() {
+fn unknown_superframe_is_refused() {
     let (tcp4, tcp6, udp) = (Flow::new(false, false), Flow::new(true, false), Flow::new(false, true));
     let check = |flow: &Flow, change: &dyn Fn(&mut Vec<u8>, &mut Facts), refused: Refused| {
         let (mut frame, mut facts) = (flow.superframe(1, 2, 0x10, &[1; 3000]), facts(flow, 1000));
@@ -190,7 +190,7 @@ fn what_is_not_understood_is_refused() {
 }
 
 #[test]
-fn segments_that_make_no_packet_are_refused() {
+fn impossible_segments_are_refused() {
     let flow = Flow::new(false, false);
     let mut frame = flow.superframe(1, 2, 0x10, &vec![1; 60_000]);
     frame[16..18].fill(0);

@@ -280,7 +280,7 @@ fn number(name: &str) -> Option<u64> {
 }
 
 #[test]
-fn whatever_the_network_does_the_promises_hold() {
+fn classic_promises_hold_on_any_network() {
     for_seeds(|seed| {
         let mut world = Classic::new(seed);
         world.live();

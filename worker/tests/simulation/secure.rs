@@ -474,7 +474,7 @@ impl Secure {
 }
 
 #[test]
-fn whatever_the_network_does_the_secure_wire_holds() {
+fn secure_promises_hold_on_any_network() {
     for_seeds(|seed| {
         let mut world = Secure::new(seed);
         world.live();

@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_largest_frame_leaves_room_for_padding_and_trailer() {
+    fn largest_frame_leaves_room_for_padding() {
         for (cipher, compress, frame) in [
             (Cipher::None, false, 1472),
             (Cipher::Xor, true, 1471),

@@ -41,7 +41,7 @@ mod tests {
     }
 
     #[test]
-    fn time_asleep_counts() {
+    fn clock_counts_suspend_time() {
         let mut child = Command::new("unshare");
         child.args(["--time", "--fork", "--boottime", &SLEPT.to_string()]).arg(std::env::current_exe().unwrap());
         let child = child.args(["--exact", "ipc::worker::clock::tests::in_a_child"]).env("CLOCK_CHILD", "");

@@ -200,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reset_covers_what_the_list_says_in_both_forms() {
+    fn reset_covers_listed_counters() {
         let all = PathCounters { tx_bytes: 1, tx_errors: 2, pings_sent: 3, ..PathCounters::default() };
         for (counts, left) in [(Counts::Traffic, (0, 2, 3)), (Counts::Pings, (1, 2, 0))] {
             let (mut plain, shared) = (all, SharedPath::new(&all));
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_threads_add_goes_on_from_the_start() {
+    fn shared_counters_continue_from_start() {
         let shared = SharedPort::new(&PortCounters { rx_frames: 7, ..PortCounters::default() });
         shared.rx_frames.add(2);
         shared.tx_errors.add(0);

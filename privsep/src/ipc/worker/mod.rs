@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_of_any_number_of_paths_is_whole_again_and_each_piece_fits() {
+    fn report_pieces_fit_and_reassemble() {
         for paths in [0, 1, 2, 200] {
             let mut reports = Reports::default();
             let mut whole = None;
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_out_of_their_order_are_refused() {
+    fn unordered_report_pieces_are_refused() {
         let pieces: Vec<_> = Reports::pieces(state(2)).collect();
         for order in [&[1][..], &[0, 0], &[0, 2], &[0, 1, 1], &[0, 1, 0]] {
             let mut reports = Reports::default();

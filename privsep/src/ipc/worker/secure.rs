@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_overhead_is_that_of_the_specification() {
+    fn overhead_matches_specification() {
         assert_eq!((Secure::LONGEST, Secure::largest_frame(1472), Secure::largest_frame(7)), (9270, 1436, 0));
     }
 }

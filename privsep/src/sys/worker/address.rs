@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_go_there_and_back() {
+    fn socket_addresses_round_trip() {
         for text in ["192.0.2.1:6000", "[2001:db8::1]:65535", "[fe80::1%3]:1"] {
             let (address, mut storage) = (text.parse().unwrap(), EMPTY);
             assert!(encode(address, &mut storage) <= LENGTH);

@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_is_zero_when_it_is_free_whether_it_was_given_back_or_grew_or_shrank() {
+    fn freed_blocks_are_wiped() {
         let wiping = WipingAllocator(Looking::default());
         for size in [1, 7, 8, 32, 100, 4096, 300_000] {
             let layout = Layout::from_size_align(size, 8).unwrap();

@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_are_one_packet_and_a_size_makes_it_many() {
+    fn segment_size_splits_a_message() {
         let (one, other) = pair();
         assert_eq!(send(&one, &[b"ab", b"", b"cde"], None).unwrap(), 1);
         assert_eq!(send(&one, &[b"abc", b"defg", b"h"], Some(3)).unwrap(), 1);
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_has_put_together_tells_its_size() {
+    fn received_run_reports_segment_size() {
         let (one, other) = pair();
         option::set_int(other.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1).unwrap();
         send(&one, &[&[7; 250]], Some(100)).unwrap();
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_leave_from_the_address_that_was_asked() {
+    fn answers_leave_from_the_asked_address() {
         for (bound, client, asked) in [
             ("0.0.0.0:0", "127.0.0.5:0", "127.0.0.9"),
             ("[::]:0", "127.0.0.5:0", "127.0.0.9"),
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_into_one_call_is_left_for_the_next() {
+    fn excess_messages_wait_for_next_call() {
         let (one, _other) = pair();
         let mut sender = Sender::new(4, 5);
         let packets = [2, 2, 2].map(|count| (std::iter::repeat_n(&b"x"[..], count), None));

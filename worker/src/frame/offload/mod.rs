@@ -114,7 +114,7 @@ mod tests {
     const FRAME: [u8; 200] = [0; 200];
 
     #[test]
-    fn what_the_kernel_says_becomes_facts_and_the_header_again() {
+    fn vnet_header_round_trips() {
         let checksum = |start, offset| Some(Checksum { start, offset });
         let of = |kind, header, segment| Some(Superframe { kind, header, segment });
         for (bytes, checksum, superframe) in [
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused() {
+    fn invalid_vnet_header_is_refused() {
         let checksum = |start, offset| Refused::Checksum(Checksum { start, offset }, 200);
         for (flags, kind, numbers, refused) in [
             (4, 0, [0; 4], Refused::Flags(4)),
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_checksum_is_completed_in_place() {
+    fn checksum_is_completed_in_place() {
         for (rest, expected) in [(&[1, 2, 3][..], [0xe9, 0xc9]), (&[0xed, 0xcb, 0, 0], [0xff, 0xff])] {
             let mut frame = [&[9; 14][..], &[0, 0, 0x12, 0x34], rest].concat();
             // 0x1234 stands where the sum goes: it is that of a pseudo header.

@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_leaves_whole_and_what_needs_three_pieces_not_at_all() {
+    fn frames_split_into_two_at_most() {
         let splitter = Splitter::new(3);
         for (length, pieces) in [(0, 1), (1472, 1), (1473, 2), (1999, 2), (2000, 0)] {
             let mut count = 0;
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn two_pieces_are_joined_in_any_order_and_only_while_they_are_young() {
+    fn fragments_join_in_any_order() {
         let datagram: Vec<u8> = (0..1700_u16).map(|at| (at % 251) as u8).collect();
         let [first, second] = halves(&datagram, 65534);
         for (one, other) in [(&first, &second), (&second, &first)] {
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_and_nonsense_is_seen() {
+    fn classic_reassembly_memory_is_bounded() {
         let mut table = Reassembly::default();
         let [first, _] = halves(&[7; 1500], 0);
         for sequence in (0..=65534_u16).step_by(2) {

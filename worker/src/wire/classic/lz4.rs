@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_shrink_is_stored() {
+    fn incompressible_frame_is_stored() {
         let noise: Vec<u8> = (0..500_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         for (plain, trailer) in [(&[7; 9000][..], BLOCK), (&noise, STORED), (b"PING:PING:", STORED), (b"", STORED)] {
             assert_eq!(roundtrip(plain), (trailer, plain.to_vec()));
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn what_inflates_beyond_any_frame_or_is_no_block_is_refused() {
+    fn invalid_lz4_block_is_refused() {
         let mut scratch = Scratch::default();
         for (inflated, fits) in [(MAX_FRAME, true), (MAX_FRAME + 1, false), (60_000, false)] {
             let block = lz4_flex::block::compress(&vec![7; inflated]);

@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_whole_password_with_its_nul_is_right() {
+    fn password_is_compared_whole() {
         let password = Password::new(b"secret").unwrap();
         assert_eq!(password.message(), b"PASSWORD:secret\0");
         for (message, right) in [

@@ -80,7 +80,7 @@ mod tests {
     use crate::endpoint::Endpoint;
 
     #[test]
-    fn there_is_room_for_both_fragments_of_as_many_packets_as_are_sent_at_a_time() {
+    fn fragment_batch_has_room() {
         let address = Endpoint::from(std::net::SocketAddr::from(([192, 0, 2, 1], 6000)));
         let route =
             Route { active: 0, egress: vec![Egress { target: Target::Fixed(address), datagram: 1200 }], sending: None };

@@ -23,7 +23,7 @@ mod tests {
     use PathHealth::{Connecting, Down, Up};
 
     #[test]
-    fn the_active_path() {
+    fn active_path_is_chosen() {
         for (paths, now, before, expected) in [
             (&[Connecting, Up][..], 5, 0, 0), // the first path gets its time
             (&[Connecting, Up], 6, 0, 1),

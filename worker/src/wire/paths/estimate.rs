@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_down_after_five_intervals() {
+    fn path_is_down_after_five_intervals() {
         for (now, expected) in [(51, Up), (52, Down)] {
             assert_eq!(next(Up, now, 1, 10), expected, "{now}");
         }

@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_the_limits_allow_is_learned_and_the_last_wins() {
+    fn learned_address_obeys_limits() {
         let (a, b, c): (SocketAddr, SocketAddr, SocketAddr) =
             ("10.9.0.2:6000".parse().unwrap(), "10.9.0.2:6001".parse().unwrap(), "10.9.0.3:6000".parse().unwrap());
         for (address, port, learned) in [

@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_is_as_long_as_one_can_be_and_its_checksum_lies_in_it() {
+    fn frame_content_is_checked() {
         let whole = |length: usize, checksum| Some(Content::Frame(Frame { range: 4..length, checksum }));
         for (content, expected) in [
             (bytes(&[0, 0, 0, 0], 18), whole(18, None)),
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ping_is_as_specified_and_may_have_more() {
+    fn ping_may_have_padding() {
         let (token, passed) = ([1, 2, 3, 4, 5, 6, 7, 8], DatagramCounts { opened: 0x0a0b_0c0d, sent: 0xffff_fffe });
         for (content, kind) in [(ping(token, passed), 3), (pong(token, passed), 4)] {
             let expected = [kind, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 255, 255, 255, 254];
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_has_any_padding_and_its_answer_its_size() {
+    fn probe_answer_names_its_size() {
         let token = [1, 2, 3, 4, 5, 6, 7, 8];
         for padding in [0, 1, 1428, 9226] {
             assert_eq!(parse(&bytes(&probe(token, 1472), PROBED + padding)), Some(Content::Probe(token, 1472)));
@@ -327,7 +327,7 @@ mod tests {
 
     /// "A content of an unknown kind is ignored."
     #[test]
-    fn an_unknown_kind_says_nothing() {
+    fn unknown_content_is_ignored() {
         for kind in (0..=255).filter(|kind| ![0, 1, 2, 3, 4, 5, 7].contains(kind)) {
             for length in [1, 2, 12, 100] {
                 assert_eq!(parse(&bytes(&[kind], length)), Some(Content::Unknown), "{kind}");
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bundle_is_two_frames_or_more_and_nothing_left_over() {
+    fn bundle_has_two_frames_or_more() {
         let item = |length: usize, checksum| bytes(&item_header(length, checksum), 6 + length);
         let (first, second) = (item(60, checksum(34, 16)), item(14, None));
         assert_eq!(first[..6], [0, 64, 0, 16, 0, 34]);
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_has_the_length_that_it_says() {
+    fn fragment_length_is_exact() {
         let piece =
             |number, each, whole, length: usize| bytes(&fragment_header(number, each, whole, 0x0102_0304), 12 + length);
         let content = piece(1, 1000, 1518, 518);
@@ -405,7 +405,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_read_lies_in_what_was_given(mut content in proptest::collection::vec(any::<u8>(), 0..300), kind in 0..6_u8) {
+        fn parsed_ranges_are_in_bounds(mut content in proptest::collection::vec(any::<u8>(), 0..300), kind in 0..6_u8) {
             if let Some(first) = content.first_mut() {
                 *first = kind;
             }
@@ -413,7 +413,7 @@ mod tests {
         }
 
         #[test]
-        fn a_bundle_of_any_frames_is_read_again(lengths in proptest::collection::vec(14..200_usize, 2..20)) {
+        fn bundle_round_trips(lengths in proptest::collection::vec(14..200_usize, 2..20)) {
             let mut content = bundle_header().to_vec();
             for &length in &lengths {
                 content.extend(item_header(length, None));

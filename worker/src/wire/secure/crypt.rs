@@ -221,7 +221,7 @@ pub(crate) mod tests {
     /// Builds the header after the diagram and seals with another library. Tag and key stream must match the cipher with this nonce
     /// and these authenticated bytes.
     #[test]
-    fn a_datagram_is_byte_for_byte_as_specified() {
+    fn datagram_matches_specification() {
         for cipher in CIPHERS {
             let (sending, _) = pair(cipher);
             for (queue, counter) in [(0_u8, 0_u64), (0, 1), (3, 0), (0, 2)] {
@@ -244,7 +244,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_was_sealed_is_opened_once() {
+    fn datagram_opens_once() {
         for cipher in CIPHERS {
             let (sending, mut opening) = pair(cipher);
             let all: Vec<_> =
@@ -257,7 +257,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn any_bit_that_was_changed_and_any_other_length_is_seen_and_moves_nothing() {
+    fn changed_datagram_has_no_effect() {
         for cipher in CIPHERS {
             let (sending, mut opening) = pair(cipher);
             let datagram = sealed(&sending, 1, b"some content");
@@ -282,7 +282,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn neither_the_other_direction_nor_the_other_cipher_opens() {
+    fn wrong_direction_or_cipher_fails() {
         let (sending, _) = pair(CIPHERS[0]);
         let datagram = sealed(&sending, 0, b"content");
         let mut mirrored = datagram.clone();
@@ -299,7 +299,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_queue_wears_out_and_then_stops_for_itself() {
+    fn exhausted_queue_stops_alone() {
         let (sending, mut opening) = pair(CIPHERS[0]);
         assert_eq!((REKEY, STOP), (1 << 29, 1 << 30));
         spend(&sending, 2, REKEY - 1);
@@ -318,7 +318,7 @@ pub(crate) mod tests {
     /// Benchmark, not a test: `cargo test --release -p ethudp-worker -- --ignored --nocapture how_fast`.
     #[test]
     #[ignore = "measures, and wants a release build"]
-    fn how_fast_datagrams_are_sealed_and_opened() {
+    fn seal_and_open_speed() {
         for cipher in CIPHERS {
             for size in [64, 1400, 9000] {
                 let (sending, mut opening) = pair(cipher);

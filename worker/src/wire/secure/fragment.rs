@@ -128,7 +128,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_frame_is_put_together_again_in_any_order(
+        fn fragments_reassemble_in_any_order(
             length in 200..=WHOLE, most in 64..1500_usize, order in Just((0..16_usize).collect::<Vec<_>>()).prop_shuffle(),
         ) {
             let content: Vec<u8> = (0..length).map(|at| (at % 251).to_le_bytes()[0]).collect();
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_that_needs_more_than_sixteen_pieces_is_not_cut() {
+    fn frame_splits_into_sixteen_at_most() {
         assert_eq!(piece(1600, 100), Some(100));
         assert_eq!(piece(1601, 100), None);
         assert_eq!(piece(100, 100), None);
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn only_pieces_of_one_session_queue_and_number_are_joined_while_they_are_young() {
+    fn unrelated_fragments_do_not_join() {
         for (from, identification, later, joined) in [
             ((1, 0), 9, 0, true),
             ((1, 0), 9, AGE_US, true),
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lie_drops_its_frame_and_a_repetition_only_itself() {
+    fn duplicate_fragment_is_dropped_alone() {
         let (content, mut table) = (vec![3; 300], Reassembly::default());
         let all = pieces(&content, 100, 9);
         assert_eq!(take(&mut table, (1, 0), &all[0], 0), Outcome::Waits);
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_makes_room_for_one_that_is_too_many() {
+    fn oldest_frame_makes_room() {
         let (content, mut table) = (vec![3; 300], Reassembly::default());
         let all: Vec<_> = (0..18).map(|number| pieces(&content, 200, number)).collect();
         for (now_us, pieces) in (0..).zip(&all) {
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_become_whole_is_counted_once() {
+    fn incomplete_frame_counts_once() {
         let (content, mut table) = (vec![3; 300], Reassembly::default());
         for number in 0..18 {
             assert_eq!(take(&mut table, (1, 0), &pieces(&content, 200, number)[0], 7), Outcome::Waits);

@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_refused_that_is_own_or_not_canonical_or_of_small_order() {
+    fn weak_peer_keys_are_refused() {
         let private = [7; KEY];
         let bad = |peer| Pair::new(&private, peer, &[0; KEY], [0; 8]).err();
         assert_eq!(bad(public_of(private)), Some(BadKey::Own));
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn macs_are_right_at_the_other_end_alone() {
+    fn macs_verify_at_peer_only() {
         let (ours, theirs, strangers) = ([1; KEY], [2; KEY], [3; KEY]);
         let pair = |private: &[u8; KEY], peer| Pair::new(private, public_of(peer), &[0; KEY], [0; 8]).unwrap();
         let (us, them, stranger) = (pair(&ours, theirs), pair(&theirs, ours), pair(&strangers, theirs));
@@ -282,7 +282,7 @@ mod tests {
 
     /// The example in appendix A of the authors' paper.
     #[test]
-    fn siphash_is_that_of_its_authors() {
+    fn siphash_matches_reference() {
         let bytes: Vec<u8> = (0..15).collect();
         let key = [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908];
         assert_eq!(siphash(&key, &bytes), 0xa129_ca61_49be_45e5_u64.to_le_bytes());

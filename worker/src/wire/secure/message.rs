@@ -258,7 +258,7 @@ mod tests {
     const NOW: Timestamp = Timestamp(1_700_000_000_999_999_999);
 
     #[test]
-    fn lengths_are_those_of_the_specification() {
+    fn message_lengths_match_specification() {
         assert_eq!([Form::Long, Form::Short].map(Form::initiation), [1336, 152]);
         assert_eq!([Form::Long, Form::Short].map(Form::response), [1184, 96]);
         assert_eq!(
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn length_and_each_zero_are_exact() {
+    fn reserved_bytes_are_zero() {
         for (bytes, any) in right() {
             let kind = bytes[0];
             let is_known = |bytes: &[u8]| parse(bytes).is_some_and(|message| !matches!(message, Message::Other(_)));
@@ -312,7 +312,7 @@ mod tests {
 
     /// "A type 1 or 2 with another version and at least 64 bytes is dropped." The same applies to version 1 with another length.
     #[test]
-    fn another_version_or_length_needs_room_for_the_macs() {
+    fn other_version_needs_room_for_macs() {
         for (kind, version) in (0..=255).flat_map(|kind| [0, 1, 2, 255].map(|version| (kind, version))) {
             for length in [2, 63, 64, 65, 92, 148, 1180, 1332, 1500] {
                 let mut bytes = vec![0xff; length];
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_of_zero_and_a_time_beyond_the_last_are_refused() {
+    fn invalid_index_or_time_is_refused() {
         let begin = |sender, timestamp| begin_initiation(Form::Short, 3, sender, 6, timestamp);
         assert!(parse(&begin(0, NOW)).is_none());
         assert!(parse(&begin(1, Timestamp(1 << 63))).is_none());

@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_is_sealed_in_place_with_its_checksum_to_be_completed() {
+    fn frame_is_sealed_in_place() {
         let (mut sealer, mut opening) = ends(1472);
         let mut frames = batch(&[frame(1400, 3), frame(600, 4)]);
         let checksum = Some(Checksum { start: 34, offset: 16 });
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn small_frames_that_follow_each_other_share_a_datagram_and_others_do_not() {
+    fn small_frames_are_bundled() {
         for (lengths, alone, datagram, expected) in [
             (&[60, 60, 60][..], None, 1472, &[36 + 3 * 66][..]),
             (&[60], None, 1472, &[36 + 60]),
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_that_is_too_long_leaves_in_even_pieces_in_its_order() {
+    fn long_frame_is_split_evenly() {
         let (mut sealer, mut opening) = ends(1472);
         let frames = [frame(60, 1), frame(1514, 2), frame(1437, 3), frame(1436, 4), frame(MAX_FRAME, 5)];
         let datagrams = sealed(&mut sealer, batch(&frames));
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_of_pieces_is_put_together_where_they_were() {
+    fn fragment_run_reassembles_in_place() {
         let (mut sealer, mut opening) = ends(1472);
         let frames: Vec<_> = (0..20).map(|byte| frame(1514, byte)).collect();
         let datagrams = sealed(&mut sealer, batch(&frames));
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_leave_is_dropped_and_counted() {
+    fn unsendable_frame_is_counted() {
         let (mut sealer, _) = ends(600);
         let counters = counters();
         let mut frames = batch(&[frame(MAX_FRAME, 1), frame(60, 2)]);
@@ -289,7 +289,7 @@ mod tests {
 
     /// A repeated nonce reveals the key, so counters must continue over every change of route.
     #[test]
-    fn a_session_that_comes_back_goes_on_counting() {
+    fn returning_session_keeps_counters() {
         let (mut sealer, _) = ends(1472);
         let first = sealer.route().clone();
         let second = ends(1472).0.route().clone();
@@ -304,7 +304,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn any_frames_come_out_as_they_went_in(
+        fn frames_round_trip(
             lengths in proptest::collection::vec(prop_oneof![14..100_usize, 14..1600_usize, 14..MAX_FRAME], 1..24), datagram in 800..2000_usize,
         ) {
             let (mut sealer, mut opening) = ends(datagram);
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn neither_sealing_nor_opening_allocates_once_it_runs() {
+    fn seal_and_open_allocate_nothing() {
         let (mut sealer, mut opening) = ends(1472);
         let (counters, mut unpacker, mut received) = (counters(), Unpacker::default(), Batch::for_datagrams(true));
         let mut frames = batch(&[]);

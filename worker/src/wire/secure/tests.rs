@@ -69,7 +69,7 @@ fn opens(sender: &Keys, receiver: &Keys) -> Result<(), Dropped> {
 }
 
 #[test]
-fn both_ends_come_to_the_same_keys_in_either_form_and_with_the_better_cipher_of_both() {
+fn both_ends_derive_same_keys() {
     let (a, b) = (pair(1, 2, 5), pair(2, 1, 5));
     for form in FORMS {
         for (offers, cipher) in [
@@ -91,7 +91,7 @@ fn both_ends_come_to_the_same_keys_in_either_form_and_with_the_better_cipher_of_
 }
 
 #[test]
-fn a_handshake_does_not_come_about_with_another_key_or_pre_shared_key() {
+fn wrong_keys_fail_handshake() {
     let a = pair(1, 2, 5);
     for form in FORMS {
         // The responder's file names another peer; a stranger has no right mac2, and if he had one he would be refused.
@@ -111,7 +111,7 @@ fn a_handshake_does_not_come_about_with_another_key_or_pre_shared_key() {
 }
 
 #[test]
-fn no_bit_of_a_message_can_be_changed_even_by_who_can_make_the_macs() {
+fn changed_handshake_fails_despite_macs() {
     let (a, b) = (pair(1, 2, 5), pair(2, 1, 5));
     for form in FORMS {
         let mut initiator = begin(&a, form);
@@ -168,7 +168,7 @@ fn no_bit_of_a_message_can_be_changed_even_by_who_can_make_the_macs() {
 }
 
 #[test]
-fn a_downgrade_by_who_can_make_the_macs_leads_to_no_common_keys() {
+fn downgrade_yields_no_common_keys() {
     let (a, b) = (pair(1, 2, 5), pair(2, 1, 5));
     let mut initiator = begin(&a, Form::Long);
     // The offer is in the prologue.
@@ -192,7 +192,7 @@ fn a_downgrade_by_who_can_make_the_macs_leads_to_no_common_keys() {
 
 /// KCI, as Noise defines it: who has the responder's private key can begin as the peer, and does not come to the keys.
 #[test]
-fn who_has_stolen_a_private_key_is_answered_as_the_peer_and_lacks_the_keys() {
+fn stolen_private_key_lacks_session_keys() {
     use snow::resolvers::CryptoResolver;
     use snow::types::{Cipher, Dh, Hash, Random as Draws};
 
@@ -305,7 +305,7 @@ fn put_macs_by_definition(
 
 /// "Who has only the X25519 secrets lacks m; who has only broken ML-KEM lacks k1 and k2."
 #[test]
-fn keys_need_every_secret_and_are_bound_to_all_that_was_said() {
+fn session_keys_bind_whole_transcript() {
     let agreed = Agreed { cipher: CipherKind::Aes256Gcm, initiator: 1, responder: 2 };
     let keys = |hash, split, agreed, public: &[u8], ciphertext: &[u8], m, initiator| {
         Bare::from_parts(hash, split, agreed).keys(public, ciphertext, &m, initiator).unwrap()
@@ -340,7 +340,7 @@ fn keys_need_every_secret_and_are_bound_to_all_that_was_said() {
 
 /// FIPS 203, 7.2: a coefficient of the key that is not reduced.
 #[test]
-fn a_kem_key_that_is_none_is_refused() {
+fn invalid_kem_key_is_refused() {
     use aws_lc_rs::kem::{EncapsulationKey, ML_KEM_768};
     let mut key = [0; message::PUBLIC];
     let refused = |key: &[u8]| EncapsulationKey::new(&ML_KEM_768, key).map_or(true, |key| key.encapsulate().is_err());

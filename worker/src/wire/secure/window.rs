@@ -83,7 +83,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(300))]
         #[test]
-        fn it_is_a_set_of_the_last_counters(from in prop_oneof![Just(0_u64), any::<u64>()], steps in proptest::collection::vec(steps(), 1..400)) {
+        fn window_remembers_last_counters(from in prop_oneof![Just(0_u64), any::<u64>()], steps in proptest::collection::vec(steps(), 1..400)) {
             let (mut window, mut naive) = (Window::default(), Naive::default());
             let mut greatest = 0_u64;
             for (number, step) in steps.into_iter().enumerate() {
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn its_edges_are_exact() {
+    fn window_edges_are_exact() {
         let mut window = Window::default();
         assert!(window.is_fresh(0));
         window.take(0);

@@ -251,7 +251,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn how_far_a_clock_is_behind_is_said_for_any_two_times_that_can_be_named() {
+    fn clock_lag_is_bounded() {
         let late = Timestamp::MAX;
         assert_eq!(behind_ms(Timestamp::default(), late), late.0 / 1_000_000);
         assert_eq!([behind_ms(late, late), behind_ms(late, Timestamp::default())], [1, 1]);

@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn only_small_probes_mean_dropped_long_ones() {
+    fn small_probes_show_lost_long_ones() {
         let (both, small, none) = ((true, true), (true, false), (false, false));
         let (drops, carries) = (Some(true), Some(false));
         assert_eq!(rounds(&[small, small, small, small, small, both]), [None, None, None, None, drops, carries]);
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_session_begins_a_round_and_loses_none() {
+    fn new_session_keeps_probe_round() {
         let mut carries = LengthProbes::new(1);
         assert!(!carries.is_due(1) && carries.is_due(1 + ROUND));
         carries.sent(([1; 8], 44), ([2; 8], 1472));

@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_so_many_are_let_through_in_any_second() {
+    fn rate_holds_in_any_second() {
         let mut recent = Recent::<10>::default();
         let mut let_through = times(|now_us| recent.allows(now_us), 0..1005);
         assert_eq!(let_through, (0..10).chain(1000..1005).collect::<Vec<_>>());
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn so_many_are_let_through_at_once_and_then_one_at_a_time() {
+    fn burst_then_single_events_pass() {
         let mut paced = Paced::<20>::default();
         assert_eq!((0..100).filter(|_| paced.allows(7000)).count(), 20);
         assert_eq!(paced.next_us(), 57_000);

@@ -118,7 +118,7 @@ mod tests {
 
     /// "It counts once, within 5 s, and by the path and from the address that the ping went to."
     #[test]
-    fn a_pong_counts_once_and_in_time_and_from_where_its_ping_went() {
+    fn pong_counts_once() {
         let [there, elsewhere] = [1, 2].map(|last| SocketAddr::from(([192, 0, 2, last], 6000)));
         let learned = Remote::Learned { address: None, port: None };
         let paths = [learned, learned, Remote::Fixed(Address(there))];
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fixed_peer_is_answered_from_where_it_asks_while_nothing_else_serves() {
+    fn fixed_peer_falls_back_to_asked_address() {
         let remote = SocketAddr::from(([192, 0, 2, 1], 6000));
         let new = |report: &PathReport| Path::new(&Remote::Fixed(Address(remote)), report, 1, 1472, Link::new(1));
         let path = new(&PathReport::default());

@@ -4,7 +4,7 @@ use super::*;
 
 /// "Where the file limits the addresses, a datagram from another one is dropped and counted."
 #[test]
-fn from_an_address_that_the_file_excludes_nothing_is_taken_whatever_it_is() {
+fn excluded_source_is_ignored() {
     let elsewhere = SocketAddr::from(([192, 0, 2, 1], 6001));
     for (address, port, other) in [(Some(home(1).ip()), None, home(9)), (None, Some(6000), elsewhere)] {
         let mut first = end(1, 2, 0, false, SecureState::default(), 1000);
@@ -39,7 +39,7 @@ fn from_an_address_that_the_file_excludes_nothing_is_taken_whatever_it_is() {
 /// "Whatever is opened, by any session, from another address is answered by a ping to that address, at most ten times a second for
 /// each path; so is the data that confirms a session."
 #[test]
-fn a_new_address_is_asked_by_whatever_is_opened_ten_times_a_second_for_each_path() {
+fn new_address_pings_are_rate_limited() {
     let learned = [LEARNED; 2];
     let (mut first, mut second) = (both().0, Kind::new(2, 1, &learned).end());
     let response = only(second.receive(&only(first.on_time(0)), home(1), 0));
@@ -80,7 +80,7 @@ fn a_new_address_is_asked_by_whatever_is_opened_ten_times_a_second_for_each_path
 
 /// What strangers cause does not push out the pings that the peer is to answer.
 #[test]
-fn a_pong_counts_whatever_new_addresses_are_asked_meanwhile() {
+fn pong_counts_despite_new_addresses() {
     let learned = [LEARNED; privsep::ipc::MAX_PATHS];
     let (mut first, mut second) = (both().0, Kind::new(2, 1, &learned).end());
     exchange([&mut first, &mut second], 0);

@@ -5,7 +5,7 @@ use super::*;
 /// "At once and after 250, 500, 1000 and 2000 ms more, until it is answered or the attempt is over." "An attempt lasts 2 s, from the
 /// third of a series on 5 s; each up to a tenth more at random."
 #[test]
-fn an_attempt_leaves_at_its_times_and_forms_take_turns() {
+fn attempts_alternate_forms() {
     let mut first = both().0;
     let (mut times, mut now_us) = (Vec::new(), 0);
     while now_us < 30_000_000 {
@@ -40,7 +40,7 @@ fn an_attempt_leaves_at_its_times_and_forms_take_turns() {
 /// "The first has the form that succeeded last in this worker; else the short one where an underlay's MTU is too small, or is not
 /// known; else the long one."
 #[test]
-fn attempts_begin_with_the_form_that_succeeded_last() {
+fn attempts_begin_with_last_good_form() {
     let (long, short) = (1336, 152);
     let next = |end: &mut End, now_us| only(end.on_time(now_us)).len();
     let [mut narrow, mut wide] =
@@ -75,7 +75,7 @@ fn attempts_begin_with_the_form_that_succeeded_last() {
 /// "The end with the smaller public key forgets what it has sent in an attempt of its own, once between two sessions that are
 /// confirmed, and goes on when the next attempt is due."
 #[test]
-fn the_end_with_the_smaller_key_gives_way_once_between_two_sessions() {
+fn smaller_key_yields_once() {
     let fixed = |ours, theirs| end(ours, theirs, 0, false, SecureState::default(), 1000);
     for (ours, theirs, smaller) in [(1, 2, true), (2, 1, false)] {
         let (mut first, mut second) = (fixed(ours, theirs), fixed(theirs, ours));
@@ -103,7 +103,7 @@ fn the_end_with_the_smaller_key_gives_way_once_between_two_sessions() {
 
 /// "The sender's clock, rounded down to a multiple of 2^20 (about 1 ms), or its last timestamp plus one, whichever is greater."
 #[test]
-fn a_timestamp_is_the_clocks_or_just_behind_the_last_one() {
+fn timestamps_follow_the_clock() {
     let fixed = [Remote::Fixed(Address(home(2)))];
     let made = |secure, wall| Kind { secure, wall, ..Kind::new(1, 2, &fixed) }.end();
     let timestamp = |end: &mut End, now_us| {

@@ -18,7 +18,7 @@ fn counts(end: &End) -> [u64; 3] {
 }
 
 #[test]
-fn a_repeated_head_with_another_rest_takes_no_place() {
+fn spliced_head_takes_no_slot() {
     let (mut first, mut second) = both();
     let initiation = only(first.on_time(0));
     let changed = with_another_rest(&initiation);

@@ -10,7 +10,7 @@ fn of_interval(ping_interval: u8, remote: Remote) -> (End, End) {
 
 /// "Messages may cross so that the ends send by two sessions. Each opens the other's, until the next rekey."
 #[test]
-fn a_crossing_loses_no_frame_of_an_idle_tunnel() {
+fn crossing_loses_no_frame() {
     for interval in [1, 9, 10, 60] {
         let (mut a, mut b) = of_interval(interval, Remote::Fixed(Address(home(1))));
         let [by_a, by_b] = [&mut a, &mut b].map(|end| only(end.on_time(0)));
@@ -48,7 +48,7 @@ fn a_crossing_loses_no_frame_of_an_idle_tunnel() {
 
 /// "A ping ... at once and after 100, 200, 400, 800 ... ms more, until something has been opened by this session."
 #[test]
-fn a_session_whose_first_pings_are_lost_is_confirmed_within_seconds() {
+fn lost_first_pings_are_repeated() {
     for interval in [1, 10, 60] {
         let (mut a, mut b) = of_interval(interval, LEARNED);
         run([&mut a, &mut b], 0, 4 * SECOND, |from, now_us, datagram| {
@@ -60,7 +60,7 @@ fn a_session_whose_first_pings_are_lost_is_confirmed_within_seconds() {
 
 /// Wrong `mac2`s under a head that was seen do not use up the answers to stale initiations.
 #[test]
-fn a_wrong_rest_keeps_no_answer_from_the_peer() {
+fn forged_rest_blocks_no_answer() {
     let (mut first, mut second) = both();
     exchange([&mut first, &mut second], 0);
     second.on_time(200 * SECOND);
@@ -82,7 +82,7 @@ fn a_wrong_rest_keeps_no_answer_from_the_peer() {
 
 /// "From the third of a series on 5 s, from the thirteenth on five ping intervals, 60 s at most; each up to a tenth more at random."
 #[test]
-fn attempts_last_longer_the_longer_the_ping_interval_is() {
+fn attempt_time_grows_with_interval() {
     for (interval, late) in [(1, 5), (6, 30), (60, 60)] {
         let mut first = of_interval(interval, LEARNED).0;
         let (mut begun, mut last, mut now_us) = (Vec::new(), None, 0);
@@ -104,7 +104,7 @@ fn attempts_last_longer_the_longer_the_ping_interval_is() {
 
 /// "The first round is four ping intervals after each new current session; the next one 30 intervals after one answered whole, else four."
 #[test]
-fn probes_leave_by_the_ping_interval() {
+fn probes_follow_ping_interval() {
     for (passes, next) in [(true, 60), (false, 8)] {
         let (mut first, mut second) = of_interval(2, LEARNED);
         let mut long = Vec::new();

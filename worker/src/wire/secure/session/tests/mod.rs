@@ -209,7 +209,7 @@ fn to_kem_key(first: &mut End, second: &mut End, mut now_us: u64) -> (Vec<u8>, u
 }
 
 #[test]
-fn a_session_is_confirmed_by_the_first_datagram_and_the_peer_is_where_a_pong_comes_from() {
+fn first_datagram_confirms_session() {
     let (mut first, mut second) = both();
     let initiation = only(first.on_time(0));
     assert!(second.on_time(0).is_empty(), "sent to nobody");
@@ -241,7 +241,7 @@ fn a_session_is_confirmed_by_the_first_datagram_and_the_peer_is_where_a_pong_com
 }
 
 #[test]
-fn a_frame_that_does_not_become_whole_is_counted() {
+fn incomplete_frame_is_counted() {
     let (mut first, mut second) = both();
     let initiation = only(first.on_time(0));
     let response = only(second.receive(&initiation, home(1), 0));
@@ -262,7 +262,7 @@ fn a_frame_that_does_not_become_whole_is_counted() {
 }
 
 #[test]
-fn an_initiation_that_is_repeated_later_makes_no_session_and_the_clock_is_said() {
+fn replayed_initiation_makes_no_session() {
     let (mut first, mut second) = both();
     let initiation = only(first.on_time(0));
     let response = only(second.receive(&initiation, home(1), 0));
@@ -285,7 +285,7 @@ fn an_initiation_that_is_repeated_later_makes_no_session_and_the_clock_is_said()
 }
 
 #[test]
-fn no_message_with_a_flipped_bit_or_cut_or_reflected_is_answered_or_changes_anything() {
+fn invalid_message_has_no_effect() {
     let (mut first, mut second) = both();
     let initiation = only(first.on_time(0));
     for at in 0..initiation.len() {
@@ -317,7 +317,7 @@ fn no_message_with_a_flipped_bit_or_cut_or_reflected_is_answered_or_changes_anyt
 
 /// "20 a second are computed. Beyond that the one with the greatest timestamp is kept, and computed when there is room, 50 ms later."
 #[test]
-fn of_initiations_beyond_twenty_a_second_the_newest_is_answered_when_there_is_room() {
+fn newest_excess_initiation_is_answered() {
     let mut second = both().1;
     assert!(second.on_time(0).is_empty());
     let initiation = |seconds| only(end(1, 2, 0, false, SecureState::default(), seconds).on_time(0));
@@ -347,7 +347,7 @@ fn of_initiations_beyond_twenty_a_second_the_newest_is_answered_when_there_is_ro
 
 /// "A responder that gets again what it has answered last sends the same answer, ten times a second at most."
 #[test]
-fn no_more_than_ten_answers_a_second_are_sent_again() {
+fn repeated_answers_are_rate_limited() {
     let (mut first, mut second) = both();
     let repeat = |second: &mut End, message: &[u8], answer: &[u8], from_us: u64| {
         let dropped = |second: &End| {

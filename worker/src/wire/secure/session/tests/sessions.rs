@@ -31,7 +31,7 @@ fn begin(
 
 /// "The current session is 120 s old and was begun here; or is 130 s old, 135 s at the end with the smaller key."
 #[test]
-fn a_session_is_replaced_by_who_began_it_or_else_by_the_other_end() {
+fn initiator_rekeys_first() {
     for (ours, theirs, other) in [(1, 2, 130), (2, 1, 135)] {
         let mut ends = established(ours, theirs);
         assert_eq!(ends.1.session.pair.gives_way(), other == 135);
@@ -48,7 +48,7 @@ fn a_session_is_replaced_by_who_began_it_or_else_by_the_other_end() {
 
 /// "This end has sent 2^29 datagrams by a queue": either of both ends.
 #[test]
-fn a_session_is_replaced_by_who_has_sent_enough_by_it() {
+fn sender_rekeys_after_volume() {
     for which in [0, 1] {
         let mut ends = established(1, 2);
         let end = if which == 0 { &ends.0 } else { &ends.1 };
@@ -64,7 +64,7 @@ fn a_session_is_replaced_by_who_has_sent_enough_by_it() {
 
 /// "One is, and nothing was opened by any for 5 s."
 #[test]
-fn an_end_that_hears_nothing_begins_after_five_seconds() {
+fn silence_triggers_handshake() {
     let mut ends = established(1, 2);
     // The pings of the tenth second are the last.
     let began = begin(&mut ends, 1, 20 * SECOND, |_, now_us, _| now_us <= 10 * SECOND);
@@ -74,7 +74,7 @@ fn an_end_that_hears_nothing_begins_after_five_seconds() {
 
 /// "A session waits for 10 s; or is going and has opened nothing for ten ping intervals; or is 180 s old."
 #[test]
-fn each_session_ends_at_its_time() {
+fn sessions_expire() {
     // The current one.
     let mut ends = established(1, 2);
     begin(&mut ends, 1, 180 * SECOND - 1, |_, _, is_initiation| !is_initiation);
@@ -109,7 +109,7 @@ fn each_session_ends_at_its_time() {
 
 /// "Two that are going": "of three that are going the oldest ends."
 #[test]
-fn of_three_sessions_that_are_going_the_oldest_ends() {
+fn oldest_of_three_sessions_ends() {
     let (mut first, mut second) = established(1, 2);
     let mut frames = Vec::new();
     for generation in 1..=3 {
@@ -154,7 +154,7 @@ fn pings(heard_us: Option<u64>) -> Vec<(u64, usize)> {
 /// "A ping by each path at once and after 100, 200, 400, 800, 1600 ms more, until something has been opened by this session"; and "each end
 /// sends a ping by each path, each second."
 #[test]
-fn a_new_session_is_asked_more_often_until_something_was_opened_by_it() {
+fn unconfirmed_session_pings_faster() {
     let by_both = |times: &[u64]| times.iter().flat_map(|&time| [(time, 0), (time, 1)]).collect::<Vec<_>>();
     assert_eq!(pings(None), by_both(&[0, 100, 300, 700, 1000, 1500, 2000, 3000, 3100, 4000]));
     assert_eq!(pings(Some(200_000)), by_both(&[0, 100, 1000, 2000, 3000, 4000]));

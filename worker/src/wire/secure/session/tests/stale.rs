@@ -19,7 +19,7 @@ fn forgotten(until_us: u64) -> End {
 /// "An end that refuses an initiation only because of its timestamp answers with an initiation of its own, to the address that the stale
 /// one came from."
 #[test]
-fn a_peer_of_1970_that_has_moved_comes_up() {
+fn moved_peer_with_reset_clock_connects() {
     // Its new address: what it begins does not count, and the other end does not know where it is.
     let moved = home(7);
     for silent_us in [10 * SECOND, 200 * SECOND] {
@@ -46,7 +46,7 @@ fn a_peer_of_1970_that_has_moved_comes_up() {
 
 /// "Both false timestamps of a taken-over worker heal in the same way."
 #[test]
-fn a_worker_that_has_lied_about_what_was_heard_keeps_no_session_away() {
+fn false_timestamp_blocks_no_session() {
     for lies in [1, 2] {
         let lied = |ours| SecureState {
             heard: if ours == lies { Timestamp::MAX } else { Timestamp(0) },
@@ -61,7 +61,7 @@ fn a_worker_that_has_lied_about_what_was_heard_keeps_no_session_away() {
 
 /// "The answer is the initiation of the attempt under way, where that is not longer than the stale one"; "ten times a second at most".
 #[test]
-fn an_answer_to_a_stale_initiation_is_not_longer_and_bounded() {
+fn stale_answer_is_bounded() {
     let mut second = forgotten(200 * SECOND);
     let mut first = started_again(0);
     let long = only(first.on_time(0));
@@ -94,7 +94,7 @@ fn an_answer_to_a_stale_initiation_is_not_longer_and_bounded() {
 /// "Only when it has no session, or its session is five ping intervals old and no pong has counted for as long; only when `mac2` is
 /// right."
 #[test]
-fn a_stale_initiation_is_not_answered_beside_a_session_that_works() {
+fn stale_initiation_is_ignored_in_session() {
     let (mut first, mut second) = both();
     run([&mut first, &mut second], 0, 20 * SECOND, |_, _, _| true);
     let stale = only(started_again(0).on_time(0));
@@ -109,7 +109,7 @@ fn a_stale_initiation_is_not_answered_beside_a_session_that_works() {
 
 /// "Nothing was opened by any session for 180 s: a learned address of the peer is forgotten."
 #[test]
-fn a_learned_address_is_forgotten_when_the_peer_is_gone() {
+fn silent_peer_loses_learned_address() {
     let (mut first, mut second) = both();
     run([&mut first, &mut second], 0, 20 * SECOND, |_, _, _| true);
     assert_eq!(second.session.route().now().1.target, at(home(1)));
@@ -131,7 +131,7 @@ fn a_learned_address_is_forgotten_when_the_peer_is_gone() {
 
 /// "A response to an attempt that is over does not count", and the end says so.
 #[test]
-fn an_answer_that_comes_too_late_is_said() {
+fn late_answer_is_reported() {
     let (mut first, mut second) = both();
     let initiation = only(first.on_time(0));
     let response = only(second.receive(&initiation, home(1), 0));
@@ -142,7 +142,7 @@ fn an_answer_that_comes_too_late_is_said() {
 
 /// "More than five initiations a second with right MACs and new timestamps."
 #[test]
-fn initiations_of_a_thief_are_said() {
+fn thiefs_initiations_are_reported() {
     let mut second = both().1;
     let initiation = |seconds| only(end(1, 2, 0, false, SecureState::default(), seconds).on_time(0));
     for number in 0..6 {
@@ -154,7 +154,7 @@ fn initiations_of_a_thief_are_said() {
 
 /// "Only queue 0 says where a peer is."
 #[test]
-fn other_queues_do_not_say_where_the_peer_is() {
+fn other_queues_move_no_peer() {
     let (mut first, mut second) = both();
     run([&mut first, &mut second], 0, SECOND, |_, _, _| true);
     for (queue, asks) in [(1, 0), (3, 0), (0, 1)] {
@@ -175,7 +175,7 @@ fn other_queues_do_not_say_where_the_peer_is() {
 
 /// "A receiver answers a probe only where its size is the length of the datagram."
 #[test]
-fn a_probe_of_another_size_is_not_answered() {
+fn probe_of_wrong_size_is_ignored() {
     let (mut first, mut second) = both();
     run([&mut first, &mut second], 0, SECOND, |_, _, _| true);
     for (size, answers) in [(144, 1), (143, 0), (0, 0)] {
@@ -188,7 +188,7 @@ fn a_probe_of_another_size_is_not_answered() {
 
 /// "Once in each ping interval"; "a path is down after five intervals without a pong."
 #[test]
-fn the_ping_interval_is_that_of_the_file() {
+fn ping_interval_follows_file() {
     let mut first = Kind { ping_interval: 10, ..Kind::new(1, 2, &[fixed()]) }.end();
     let mut second = Kind { ping_interval: 10, ..Kind::new(2, 1, &[LEARNED]) }.end();
     let mut sent = [0, 0];

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn each_trouble_is_told_from_the_others() {
+fn troubles_are_distinguished() {
     let (mut first, mut second) = both();
     let initiation = only(first.on_time(0));
     // This end's file names another peer.
@@ -53,7 +53,7 @@ fn each_trouble_is_told_from_the_others() {
 
 /// "Only while there is no current session and until there is one."
 #[test]
-fn trouble_is_said_only_while_there_is_no_session() {
+fn session_clears_trouble() {
     let (mut first, mut second) = both();
     let initiation = only(first.on_time(0));
     exchange([&mut first, &mut second], 0);
@@ -100,7 +100,7 @@ fn trouble_is_said_only_while_there_is_no_session() {
 
 /// "Only where it is wrong is mac1 looked at, to be able to say why, ten times a second at most."
 #[test]
-fn it_is_looked_at_ten_times_a_second_what_is_wrong_with_a_message() {
+fn trouble_checks_are_rate_limited() {
     let mut second = both().1;
     let initiation_of = |ours, theirs| only(end(ours, theirs, 0, false, SecureState::default(), 1000).on_time(0));
     let (neither, of_a_stranger) = (initiation_of(3, 4), initiation_of(3, 2));
