@@ -23,7 +23,7 @@ pub enum Error {
     #[error("{0}")]
     Failure(String),
     /// All messages were already printed, by the process in the background or by the command; the exit status.
-    #[error("not started")]
+    #[error("already reported")]
     Reported(u8),
 }
 

@@ -33,10 +33,10 @@ pub fn run() -> ExitCode {
     let stored = descriptor_store::take();
     log::open_stderr();
     if let Err(error) = started {
-        log::warning(&format!("signals or limits of whoever started us: {error}"));
+        log::warning(&format!("cannot reset inherited signals or limits: {error}"));
     }
     let stored = stored.unwrap_or_else(|error| {
-        log::warning(&format!("descriptors that the service manager has kept: {error}; not used"));
+        log::warning(&format!("descriptors of the service manager not used: {error}"));
         descriptor_store::StoredDescriptors::default()
     });
     let result = cli::parse().and_then(|command| match command {

@@ -95,7 +95,7 @@ fn default_key_and_xor_warn_once() {
     let sites = Sites::new();
     let a = Running::classic(&sites.a, "a", "-enc xor -i 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24");
     a.replace_worker();
-    for words in ["key is EthUDP's default \"123456\"", "xor is no encryption"] {
+    for words in ["key is EthUDP's default \"123456\"", "xor is not encryption"] {
         assert_eq!(a.log().matches(words).count(), 1, "{}", a.log());
     }
 }

@@ -17,7 +17,7 @@ fn fails(site: &Namespace, arguments: &[&str], prefix: &[&str], status: i32, wor
     let (output, context) = (&run.output, format!("{arguments:?}: {}", run.output));
     assert_eq!(run.status.code(), Some(status), "{context}");
     // Advice about a key on the command line may come first.
-    let lines: Vec<_> = output.lines().filter(|line| !line.contains("warning: a secret was given")).collect();
+    let lines: Vec<_> = output.lines().filter(|line| !line.contains("warning: secret on the command line")).collect();
     assert!(lines.len() == 1 && lines[0].starts_with("ethudp: ") && lines[0].contains(words), "{context}");
     assert!(run.took < allowed(SECOND), "took {:?}: {context}", run.took);
     assert_eq!(site.interfaces(), before, "{context}");
@@ -32,15 +32,15 @@ fn usage_errors_have_status_2() {
         ("", "no command given"),
         ("frob", "unrecognized subcommand 'frob'"),
         ("up", "<NAME|FILE>"),
-        ("convert -B", "option -B: not supported; run `make bench-micro`"),
+        ("convert -B", "option -B: not supported; to measure this machine run `make bench-micro`"),
         ("show --frob", "--frob"),
-        ("pubkey a.key", "unexpected argument a.key: pubkey reads standard input: ethudp pubkey <a.key"),
-        ("genkey a.key", "genkey writes to standard output: ethudp genkey >a.key"),
-        ("help frob", "help \"frob\": no such command"),
-        ("check --as a a.toml b.toml", "--as a: names one tunnel; give one file with it"),
+        ("pubkey a.key", "unexpected argument a.key: pubkey reads standard input; use `ethudp pubkey <a.key`"),
+        ("genkey a.key", "genkey writes to standard output; use `ethudp genkey >a.key`"),
+        ("help frob", "help \"frob\": unknown command"),
+        ("check --as a a.toml b.toml", "--as a: needs exactly one file; check other files without --as"),
         ("show a/b", "\"a/b\""),
         ("-i -enc rot13 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24", "\"rot13\": unknown cipher; must be xor"),
-        ("-e 192.0.2.1 6000 192.0.2.2 6000 lan -k", "option \"-k\": stands behind the operands"),
+        ("-e 192.0.2.1 6000 192.0.2.2 6000 lan -k", "option \"-k\" after the operands: move it"),
         ("-e 192.0.2.1 6000 192.0.2.2 6000 lan 192.0.2.1 6000 192.0.2.2 6001", "two paths have this local address"),
     ] {
         for mode in ["-d", ""] {
@@ -63,12 +63,12 @@ fn other_failures_have_status_1() {
     let tap = "192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24";
     for (line, words) in [
         ("-b 192.0.2.1 6000 192.0.2.2 6000 br9".into(), "bridge \"br9\": no such interface; create it"),
-        ("-b 192.0.2.1 6000 192.0.2.2 6000 wan".into(), "bridge \"wan\": this interface is not a bridge"),
-        ("-i 192.0.2.1 6001 192.0.2.2 6000 10.8.0.1 24".into(), "`ss -ulpn 'sport = :6001'` shows by whom"),
+        ("-b 192.0.2.1 6000 192.0.2.2 6000 wan".into(), "bridge \"wan\": not a bridge"),
+        ("-i 192.0.2.1 6001 192.0.2.2 6000 10.8.0.1 24".into(), "`ss -ulpn 'sport = :6001'` shows the process"),
         ("-i 192.0.2.1 6000 198.51.100.1 6000 10.8.0.1 24".into(), "remote address 198.51.100.1:6000: no route"),
-        ("-i 192.0.2.1 6000 2001:db8::2 6000 10.8.0.1 24".into(), "both must be of one family"),
+        ("-i 192.0.2.1 6000 2001:db8::2 6000 10.8.0.1 24".into(), "use addresses of one family"),
         ("-i 192.0.2.1 6000 no-such-name.invalid 6000 10.8.0.1 24".into(), "remote name \"no-such-name.invalid\""),
-        (format!("-i -dev wan {tap}"), "interface \"wan\": exists already"),
+        (format!("-i -dev wan {tap}"), "interface \"wan\": already exists"),
         (format!("--user no-such-user -i {tap}"), "user \"no-such-user\": does not exist; create it with `useradd"),
         (format!("--user root -i {tap}"), "must be an unprivileged user"),
         ("show none".into(), "tunnel \"none\": does not run"),
@@ -90,9 +90,10 @@ fn other_failures_have_status_1() {
                  [classic]\ncipher = \"aes-128\"\nkey-file = \"a.key\"\n";
     let file = scratch.write("a.toml", keyed, 0o644);
     let file = file.to_str().unwrap();
-    let by_unit = ", or the unit with `sudo systemctl start ethudp@site`";
+    let by_unit = " or `sudo systemctl start ethudp@site`";
     for (tunnel, unit) in [(file, ""), ("site", by_unit)] {
-        let words = format!("lacks CAP_NET_ADMIN and CAP_NET_RAW; start it with `sudo ethudp up {tunnel}`{unit}");
+        let words =
+            format!("lacks CAP_NET_ADMIN and CAP_NET_RAW; start the tunnel with `sudo ethudp up {tunnel}`{unit}");
         fails(&sites.a, &["up", tunnel], &other_user, 1, &words);
     }
 }
@@ -104,7 +105,7 @@ fn permanent_failures_have_status_78() {
     sites.a.ip("link set dummy up");
     for (line, words) in [
         ("up none.toml", "file none.toml"),
-        ("up none", "file /etc/ethudp/none.toml: No such file or directory (os error 2); must be the file of a"),
+        ("up none", "file /etc/ethudp/none.toml: No such file or directory (os error 2); give a file name"),
         ("up ./.toml", "file ./.toml"),
         ("-t 192.0.2.1 6000 192.0.2.2 6000 dummy udp porg 9", "filter \"udp porg 9\": "),
     ] {
@@ -150,7 +151,7 @@ fn convert_overwrites_no_file() {
     assert!(convert(&directory).status.success());
     let again = convert(&directory);
     assert_eq!(again.status.code(), Some(1));
-    let words = "port-6000.key: File exists (os error 17); remove it or choose another directory\n";
+    let words = "port-6000.key: File exists (os error 17); remove it or choose another --dir\n";
     assert!(again.output.ends_with(words) && again.output.lines().count() == 1, "{}", again.output);
 }
 
@@ -193,7 +194,7 @@ fn missing_tun_device_is_named() {
     let arguments = "-d -i 192.0.2.1 6000 192.0.2.2 6000 10.8.0.1 24";
     let (status, text) = run_behind(&sites.a, &Scratch::new(), "mount -t tmpfs none /dev/net", arguments);
     assert_eq!((status, text.lines().count()), (Some(1), 1), "{text}");
-    assert!(text.contains("/dev/net/tun: not there; load the kernel module with `modprobe tun`"), "{text}");
+    assert!(text.contains("/dev/net/tun: does not exist; load the kernel module with `modprobe tun`"), "{text}");
 }
 
 #[test]
@@ -219,7 +220,7 @@ fn duplicate_tunnel_name_is_refused() {
     let arguments = "-d -n a -i -dev eu1 192.0.2.1 6001 192.0.2.2 6001 10.8.1.1 24";
     let run = Background::run(&sites.a, &running.scratch, &[], &arguments.split(' ').collect::<Vec<_>>());
     assert_eq!(run.status.code(), Some(1));
-    assert!(run.output.contains("tunnel \"a\": runs already"), "{}", run.output);
+    assert!(run.output.contains("tunnel \"a\": already running"), "{}", run.output);
     assert_eq!(running.status()["name"], "a");
 }
 
@@ -270,5 +271,5 @@ fn unusable_runtime_directory_is_named() {
     let missing = scratch.path().join("not-there/ethudp");
     let (status, text) = run(missing.to_str().unwrap(), tap);
     assert!(status == Some(1) && text.contains("not-there/ethudp: No such file"), "{text}");
-    assert!(text.contains("`systemd-tmpfiles --create` makes /run/ethudp"), "{text}");
+    assert!(text.contains("create /run/ethudp with `systemd-tmpfiles --create`"), "{text}");
 }

@@ -65,7 +65,7 @@ fn missing_libpcap_is_reported() {
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     };
     let (status, text) = check(MIRROR);
-    let words = "m.toml: libpcap, which compiles the filter of a mirror, cannot be loaded: ";
+    let words = "m.toml: libpcap, which compiles mirror.filter, cannot be loaded: ";
     assert!(status == Some(78) && text.contains(words) && text.contains("install `libpcap0.8`"), "{text}");
     let (status, text) = check(&MIRROR.replace("filter = \"udp port 514\"\n", ""));
     assert!(status == Some(0) && !text.contains("libpcap"), "{text}");
@@ -75,8 +75,8 @@ fn missing_libpcap_is_reported() {
 fn check_warns_of_likely_mistakes() {
     let aes = |key: &str| format!("{TAP}[classic]\ncipher = \"aes-128\"\nkey-file = \"{key}\"\n");
     for (content, words) in [
-        (TAP.replace("192.0.2.2:6000", "any"), "path 192.0.2.1:6000: whoever sends a datagram to it is the peer"),
-        (aes("a.key"), "a.key: the user of ethudp@a cannot read it; a drop-in with `LoadCredential=a.key:/"),
+        (TAP.replace("192.0.2.2:6000", "any"), "path 192.0.2.1:6000: any sender of a datagram becomes the peer"),
+        (aes("a.key"), "a.key: not readable for the user of ethudp@a: add a drop-in with `LoadCredential=a.key:/"),
     ] {
         let (status, text) = check(&[("a.toml", &content)]);
         assert!(status == Some(0) && text.contains(words), "{text}");
@@ -137,14 +137,20 @@ fn check_fails_where_the_unit_would() {
             "site",
             aes("site.key"),
             78,
-            "site.key: the user of ethudp@site cannot read it; the drop-in ethudp-cred",
+            "site.key: not readable for the user of ethudp@site: add the drop-in ethudp-cred",
         ),
-        ("copy", "--as site /etc/ethudp/copy.toml", aes("site.key"), 78, "the user of ethudp@site cannot read it"),
+        (
+            "copy",
+            "--as site /etc/ethudp/copy.toml",
+            aes("site.key"),
+            78,
+            "site.key: not readable for the user of ethudp@site",
+        ),
         ("site", "site", TAP.into(), 0, "mode tap, wire classic: ok"),
         ("site", "/etc/ethudp/../ethudp/site.toml", TAP.into(), 0, "mode tap, wire classic: ok"),
-        (&long, &long, TAP.into(), 78, "must have 1 to 24 letters, digits, '-' and '_'"),
+        (&long, &long, TAP.into(), 78, "must be 1 to 24 letters, digits, '-' and '_'"),
         ("copy", "--as a.b /etc/ethudp/copy.toml", TAP.into(), 78, "a drop-in with `User=ethudp_a_b`"),
-        ("site", "site", map, 78, "map: the unit's user cannot read it"),
+        ("site", "site", map, 78, "map: not readable for the unit's user"),
         // Keys of /etc/ethudp are those of its files alone.
         (
             "site",
@@ -153,8 +159,15 @@ fn check_fails_where_the_unit_would() {
             78,
             "key file /mnt/site.key: No such file or directory (os error 2)",
         ),
-        ("site", "/mnt/copy.toml", aes("site.key"), 78, "; /etc/ethudp has it: `ethudp check --as copy FILE` checks"),
-        ("site", "--as site /mnt/copy.toml", aes("site.key"), 78, "hands it over"),
+        (
+            "site",
+            "/mnt/copy.toml",
+            aes("site.key"),
+            78,
+            "; the same file is correct in /etc/ethudp: `ethudp check --as \
+          copy FILE` checks",
+        ),
+        ("site", "--as site /mnt/copy.toml", aes("site.key"), 78, "site.key: not readable for the user of ethudp@site"),
     ] {
         let source = scratch.write("source.toml", &text, 0o644);
         let etc = scratch.path().join("etc");
@@ -185,14 +198,14 @@ fn check_fails_where_up_does() {
             "a b.toml",
             TAP,
             0o644,
-            "must have 1 to 64 bytes, no '/' and no space, and not begin with '.' or '-'; the unit takes 1 to 24 letters",
+            "must be 1 to 64 bytes without '/' and space, and not begin with '.' or '-'; the unit takes 1 to 24 letters",
         ),
-        (".a.toml", TAP, 0o644, "tunnel name \".a\": must have 1 to 64 bytes"),
+        (".a.toml", TAP, 0o644, "tunnel name \".a\": must be 1 to 64 bytes"),
         (
             "a.toml",
             &run,
             0o666,
-            "a.toml: has mode 0666; must be writable for its owner only (`chmod go-w`), as it has `run`",
+            "a.toml: has mode 0666; must be writable for its owner only (`chmod go-w`), because it contains `run`",
         ),
     ] {
         let file = scratch.write(name, content, mode);
@@ -214,9 +227,10 @@ fn check_fails_where_up_does() {
 fn start_warns_as_check_does() {
     let sites = Sites::new();
     let a = Running::classic(&sites.a, "a", "-i -dev eu0 192.0.2.1 6000 0.0.0.0 0 10.8.0.1 24");
-    for words in
-        ["path 192.0.2.1:6000: whoever sends a datagram to it is the peer", "wire classic: nothing is encrypted and"]
-    {
+    for words in [
+        "path 192.0.2.1:6000: any sender of a datagram becomes the peer",
+        "wire classic: frames are not encrypted, and",
+    ] {
         assert!(a.log().contains(&format!("ethudp: a: warning: {words}")), "{}", a.log());
     }
 }
@@ -265,10 +279,10 @@ fn wrong_type_names_right_type() {
         (format!("{TAP}[rules]\nvlan-map = {{ 10 = 4096 }}\n"), "10 = 4096: both must be VLAN ids, 0 to 4095"),
         (
             TAP.replace("192.0.2.1:6000", "any:6000"),
-            "local \"any:6000\": \"any\" is for remote; for any address of this host write \"0.0.0.0:6000\"",
+            "local \"any:6000\": \"any\" is valid only for remote; for any address of this host use \"0.0.0.0:6000\"",
         ),
-        (TAP.replace("/24", "/0"), "tap.address \"10.8.0.1/0\": is in a network of all addresses"),
-        (twice, "tap.address \"10.8.0.1/25\": stands there twice"),
+        (TAP.replace("/24", "/0"), "tap.address \"10.8.0.1/0\": prefix length 0 routes all traffic"),
+        (twice, "tap.address \"10.8.0.1/25\": listed twice"),
     ] {
         let (status, text) = check(&[("a.toml", &content)]);
         assert!(status == Some(78) && text.contains(words) && text.lines().count() == 1, "{words}: {text}");
@@ -283,13 +297,13 @@ fn unknown_key_suggests_another() {
         (tap("mtuu = 1400"), "line 4: unknown key `mtuu` in [tap]; did you mean `mtu`?"),
         (tap("MTU = 1400"), "line 4: unknown key `MTU` in [tap]; did you mean `mtu`?"),
         (tap("adress = []"), "line 4: unknown key `adress` in [tap]; did you mean `address`?"),
-        (tap("mss = 1400"), "line 4: unknown key `mss` in [tap]; it belongs into [rules]"),
-        (tap("interface = \"a\""), "line 4: unknown key `interface` in [tap]; it belongs into [raw] or [mirror]"),
-        (tap("run = \"a\""), "line 4: unknown key `run` in [tap]; it belongs before the first table"),
+        (tap("mss = 1400"), "line 4: unknown key `mss` in [tap]; move it to [rules]"),
+        (tap("interface = \"a\""), "line 4: unknown key `interface` in [tap]; move it to [raw] or [mirror]"),
+        (tap("run = \"a\""), "line 4: unknown key `run` in [tap]; move it before the first table"),
         (tap("psk_file = \"a\""), "line 4: unknown key `psk_file` in [tap]; did you mean `psk-file` in [secure]?"),
-        (format!("{TAP}mtu = 1400\n"), "line 8: unknown key `mtu` in [[path]]; it belongs into [tap]"),
-        (top("mss = 1400"), "line 1: unknown key `mss`; it belongs into [rules]"),
-        (top("address = []"), "line 1: unknown key `address`; it belongs into [tap]"),
+        (format!("{TAP}mtu = 1400\n"), "line 8: unknown key `mtu` in [[path]]; move it to [tap]"),
+        (top("mss = 1400"), "line 1: unknown key `mss`; move it to [rules]"),
+        (top("address = []"), "line 1: unknown key `address`; move it to [tap]"),
         (top("[rule]"), "line 1: unknown table `rule`; did you mean `rules`?"),
         (top("frobnicate = 1"), "line 1: unknown key `frobnicate`; must be one of `mode`, `wire`, "),
         (
@@ -328,7 +342,7 @@ fn private_key_as_peer_key_is_burnt() {
     );
     let (status, said) = check_with(&format!("{key}\n"), &[("a.toml", &text)]);
     assert!(
-        status == Some(78) && said.contains("is this end's own private key") && said.contains("It is burnt"),
+        status == Some(78) && said.contains("contains this end's private key") && said.contains("no longer secret"),
         "{said}"
     );
     assert!(!said.contains(key), "{said}");
@@ -356,7 +370,7 @@ fn shared_key_pair_needs_tunnel_id() {
         for arguments in [&["check", file][..], &["check", "--dir", scratch.path().to_str().unwrap(), file]] {
             let run = run(arguments);
             let words =
-                "b.toml: give that file a name that does not end in .toml if it is a copy; two tunnels of one key pair";
+                "b.toml. If that file is a copy, rename it so that it does not end in .toml. For a second tunnel";
             assert!(run.status.code() == Some(78) && run.output.contains(words), "{arguments:?} {}", run.output);
         }
     };
@@ -373,7 +387,7 @@ fn shared_key_pair_needs_tunnel_id() {
     let copy = scratch.write("copy", &text("", 6001), 0o644);
     let arguments = ["check", "--as", "b", "--dir", scratch.path().to_str().unwrap(), copy.to_str().unwrap()];
     let output = run(&arguments).output;
-    assert!(output.contains("/a.toml: give that file a name"), "{output}");
+    assert!(output.contains("/a.toml. If that file is a copy, rename it"), "{output}");
     // The same key in another file.
     scratch.write("b.key", "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=", 0o600);
     fs::write(&b, text("", 6001).replace("a.key", "b.key")).unwrap();
@@ -405,10 +419,10 @@ fn duplicate_tunnel_file_is_refused() {
     });
     let running = Running::start(&sites.a, scratch, "a", &[], &["up", &a]);
     assert!(
-        running.log().contains("a-old.toml: give that file a name that does not end in .toml"),
+        running.log().contains("a-old.toml. If that file is a copy, rename it so that it does not end in .toml"),
         "{}",
         running.log()
     );
     let second = Background::run(&sites.b, &running.scratch, &[], &["up", &b]);
-    assert!(second.status.code() == Some(78) && second.output.contains("That one runs"), "{}", second.output);
+    assert!(second.status.code() == Some(78) && second.output.contains("That tunnel is running"), "{}", second.output);
 }

@@ -33,14 +33,14 @@ fn fifo_as_file_is_refused() {
     let scratch = Scratch::new();
     let fifo = |name: &str| mkfifo(&scratch.path().join(name), Mode::from_bits_truncate(0o666)).unwrap();
     fifo("a.toml");
-    refused(&sites, &scratch, 78, "a.toml: is not a file");
+    refused(&sites, &scratch, 78, "a.toml: not a regular file");
     std::fs::remove_file(scratch.path().join("a.toml")).unwrap();
     fifo("x.key");
     scratch.write("a.toml", &format!("{TAP}[classic]\ncipher = \"aes-128\"\nkey-file = \"x.key\"\n"), 0o644);
-    refused(&sites, &scratch, 78, "x.key: is not a file");
+    refused(&sites, &scratch, 78, "x.key: not a regular file");
     fifo("map");
     scratch.write("a.toml", &format!("{TAP}[rules]\nvlan-map-file = \"map\"\n"), 0o644);
-    refused(&sites, &scratch, 78, "map: is not a file");
+    refused(&sites, &scratch, 78, "map: not a regular file");
     fifo(".lock");
     scratch.write("a.toml", TAP, 0o644);
     refused(&sites, &scratch, 1, ".lock: ");
@@ -57,7 +57,7 @@ fn command_needs_trusted_file() {
         &sites,
         &scratch,
         78,
-        "a.toml: has mode 0664; must be writable for its owner only (`chmod go-w`), as it has `run`",
+        "a.toml: has mode 0664; must be writable for its owner only (`chmod go-w`), because it contains `run`",
     );
     std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
     chown(&file, Some(NOBODY), None).unwrap();
@@ -85,7 +85,7 @@ fn group_readable_key_is_refused() {
         &sites,
         &scratch,
         78,
-        "x.key: can be read by group 65534; must be group root or ethudp (`chgrp`), or mode 0600",
+        "x.key: is readable for group 65534; must have group root or ethudp (`chgrp`), or mode 0600",
     );
     // The group that the tunnels share may.
     assert!(Command::new("chgrp").arg("ethudp").arg(&key).status().unwrap().success());
@@ -115,10 +115,10 @@ fn writable_directory_gets_no_file() {
     let (init, dir) = (vec!["init", "t", "--dir", d], vec!["--dir", d]);
     let convert: Vec<_> = convert.split(' ').take(1).chain(dir).chain(convert.split(' ').skip(1)).collect();
     for (mode, owner, words) in [
-        (0o775, 0, "has mode 0775, so others can exchange the files in it; must be writable for its owner only"),
+        (0o775, 0, "has mode 0775, so other users can replace its files; must be writable for its owner only"),
         // Who may make a file there can put one in the way, though not remove one.
         (0o1777, 0, "has mode 1777"),
-        (0o755, NOBODY, "belongs to user 65534, who can exchange the files in it; must belong to root"),
+        (0o755, NOBODY, "belongs to user 65534, who can replace its files; must belong to root"),
     ] {
         chown(&directory, Some(owner), None).unwrap();
         fs::set_permissions(&directory, PermissionsExt::from_mode(mode)).unwrap();
@@ -130,7 +130,10 @@ fn writable_directory_gets_no_file() {
     }
     let file = scratch.write("a.toml", TAP, 0o644);
     let text = run(&sites, &scratch, &["check", file.to_str().unwrap()]).output;
-    assert!(text.contains("warning: ") && text.contains("has mode 0777, so others can exchange"), "{text}");
+    assert!(
+        text.contains("warning: ") && text.contains("has mode 0777, so other users can replace its files"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -162,7 +165,10 @@ fn exchangeable_runtime_directory_is_refused() {
     command.env("RUNTIME_DIRECTORY", &made).stderr(std::process::Stdio::piped());
     let output = sites.a.spawn(&mut command).wait_with_output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.code() == Some(1) && text.contains("has mode 0777, so others can exchange"), "{text}");
+    assert!(
+        output.status.code() == Some(1) && text.contains("has mode 0777, so other users can replace its files"),
+        "{text}"
+    );
     assert!(!made.exists());
 }
 
@@ -205,7 +211,7 @@ fn commands_read_regular_files_only() {
             for arguments in [&["check", file.to_str().unwrap()][..], &["up", file.to_str().unwrap()], &init] {
                 let run = run(&sites, &scratch, arguments);
                 let is_init = arguments[0] == "init";
-                let said = run.output.contains("is not a file") || is_init && run.status.code() == Some(1);
+                let said = run.output.contains("not a regular file") || is_init && run.status.code() == Some(1);
                 assert!(said && !run.status.success(), "{name} {arguments:?}: {}", run.output);
             }
             fs::remove_file(own(name)).unwrap();
@@ -314,6 +320,6 @@ fn classic_secret_loses_one_newline() {
     for (key, length) in [("short", 5), ("short\n", 5), ("short\r\n", 5), ("short\r\r\n", 6), ("short\n\n", 6)] {
         scratch.write("x.key", key, 0o600);
         let run = run(&sites, &scratch, &["check", file.to_str().unwrap()]);
-        assert!(run.output.contains(&format!("the key has {length} bytes")), "{key:?}: {}", run.output);
+        assert!(run.output.contains(&format!("key has {length} bytes")), "{key:?}: {}", run.output);
     }
 }

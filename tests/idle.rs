@@ -75,9 +75,9 @@ fn other_interfaces_wake_nothing() {
     for (change, tunnel, line) in [
         ("addr del 10.8.0.1/24 dev eu0", &tap, "address 10.8.0.1/24 is missing"),
         ("link set eu0 down", &tap, "\"eu0\" is down"),
-        ("link set eu1 nomaster", &port, "\"eu1\" is not in bridge \"br0\" any more"),
-        ("link del br0", &port, "bridge \"br0\" has been removed"),
-        ("link add br0 type bridge", &port, "local side: interface \"eu1\" is not in bridge"),
+        ("link set eu1 nomaster", &port, "\"eu1\" left bridge \"br0\""),
+        ("link del br0", &port, "bridge \"br0\" is gone"),
+        ("link add br0 type bridge", &port, "local side: interface \"eu1\" left bridge"),
     ] {
         let said = || tunnel.log().matches(line).count();
         let before = said();

@@ -67,7 +67,7 @@ fn checks(site: &Scratch) {
 
 /// The fingerprint in what a run says.
 fn fingerprint(text: &str) -> &str {
-    text.split("this fingerprint: ").nth(1).unwrap_or_else(|| panic!("{text}")).lines().next().unwrap()
+    text.split("the same fingerprint: ").nth(1).unwrap_or_else(|| panic!("{text}")).lines().next().unwrap()
 }
 
 #[test]
@@ -125,17 +125,17 @@ fn init_joins_sites_begun_separately() {
 fn mismatching_addresses_are_refused() {
     let (a, b, c) = (Scratch::new(), Scratch::new(), Scratch::new());
     let of_a = line(&a, "t --address 10.8.0.1/24 --endpoint 198.51.100.7");
-    fails(&b, &format!("t --peer {of_a} --address 10.8.0.1/24"), 2, "--address 10.8.0.1: is the other end's");
+    fails(&b, &format!("t --peer {of_a} --address 10.8.0.1/24"), 2, "--address 10.8.0.1: address of the other end");
     fails(&b, &format!("t --peer {of_a} --address 10.8.0.0/24"), 2, "is the address of the network itself");
     let (status, _, said) = init(&b, &format!("t --peer {of_a} --address 10.9.0.3/24"));
-    assert!(status == Some(0) && said.contains("no address in the network of the other end's 10.8.0.1/24"), "{said}");
+    assert!(status == Some(0) && said.contains("no address in the network of the other end, 10.8.0.1/24"), "{said}");
     let (status, _, said) = init(&Scratch::new(), &format!("u --peer {of_a} --bridge br0"));
-    assert!(status == Some(0) && said.contains("the other end is a single host, with 10.8.0.1/24"), "{said}");
+    assert!(status == Some(0) && said.contains("the other end is a single host with 10.8.0.1/24"), "{said}");
     // Both have begun, with one address.
     let of_c = line(&c, "t --address 10.8.0.1/24 --endpoint 192.0.2.9");
-    fails(&a, &format!("t --peer {of_c}"), 1, "tap.address: 10.8.0.1 is the other end's, too");
+    fails(&a, &format!("t --peer {of_c}"), 1, "tap.address: both ends have 10.8.0.1");
     // Of what is wrong the option comes before the file in its way.
-    fails(&a, "t --address 10.8.0.300/24", 2, "\"10.8.0.300\" is no IP address");
+    fails(&a, "t --address 10.8.0.300/24", 2, "\"10.8.0.300\" is not an IP address");
     fails(&a, "t --port 0", 2, "--port \"0\": must be a number");
 }
 
@@ -148,15 +148,15 @@ fn init_overwrites_nothing() {
         &a,
         "t",
         1,
-        "t.toml: is there already, with the line for the other end in a comment; --peer LINE completes it",
+        "t.toml: already exists; the line for the other end is in its first comment. Complete it with --peer LINE",
     );
-    fails(&a, &format!("t --peer {of_a}"), 1, "--peer is this end's own line");
-    fails(&a, &format!("t --peer {of_b} --port 7"), 2, "only --peer, --endpoint, --address and --dir can");
+    fails(&a, &format!("t --peer {of_a}"), 1, "--peer: this end's own line");
+    fails(&a, &format!("t --peer {of_b} --port 7"), 2, "only --peer, --endpoint, --address and --dir are possible");
     line(&a, &format!("t --peer {of_b}"));
-    fails(&a, &format!("t --peer {of_c}"), 1, "is another peer than that of --peer");
+    fails(&a, &format!("t --peer {of_c}"), 1, "remove peer-public-key from the file to change the peer");
     // A key alone, or another file in the way.
     fs::rename(a.path().join("t.toml"), a.path().join("u.toml")).unwrap();
-    fails(&a, "t", 1, "t.key: File exists (os error 17); it is never overwritten");
+    fails(&a, "t", 1, "t.key: File exists (os error 17); `init` never overwrites files");
     fs::rename(a.path().join("u.toml"), a.path().join("t.toml")).unwrap();
     std::os::unix::fs::symlink("nowhere", a.path().join("v.key")).unwrap();
     fails(&a, "v", 1, "v.key: File exists");
@@ -166,12 +166,7 @@ fn init_overwrites_nothing() {
     line(&d, &format!("t --peer {of_a}"));
     let file = d.path().join("t.toml");
     fs::write(&file, fs::read_to_string(&file).unwrap().replace("\"198.51.100.7:6000", "\"198.51.100.8:6000")).unwrap();
-    fails(
-        &d,
-        &format!("t --peer {of_a}"),
-        1,
-        "remote = \"198.51.100.8:6000\": the line of --peer has the other end at \"198.51.100.7:6000\"",
-    );
+    fails(&d, &format!("t --peer {of_a}"), 1, "remote = \"198.51.100.8:6000\": --peer has \"198.51.100.7:6000\"");
 }
 
 #[test]
@@ -198,7 +193,13 @@ fn init_keeps_user_changes() {
 fn derived_address_is_private_and_logged() {
     let (a, b) = (Scratch::new(), Scratch::new());
     let of_a = line(&a, "t --address 198.51.100.1/25 --endpoint 192.0.2.1");
-    fails(&b, &format!("t --peer {of_a}"), 2, "--address is missing: the other end has 198.51.100.1/25, of a network");
+    fails(
+        &b,
+        &format!("t --peer {of_a}"),
+        2,
+        "--address is missing: the other end has 198.51.100.1/25, which is not a \
+                        private network",
+    );
     line(&b, &format!("t --peer {of_a} --address 198.51.100.2/25"));
     // Of a network of one address there is none beside it.
     let alone = line(&a, "v --address 198.51.100.1/32 --endpoint 192.0.2.1");
@@ -206,7 +207,10 @@ fn derived_address_is_private_and_logged() {
     let of_a = line(&a, "u --address 10.8.0.1/24 --endpoint 192.0.2.1");
     let (_, _, said) = init(&b, &format!("u --peer {of_a}"));
     assert!(
-        said.contains("u.toml: its TAP interface has 10.8.0.2/24, beside the other end's; tap.address in it"),
+        said.contains(
+            "u.toml: the TAP interface gets 10.8.0.2/24, next to the other end's address; change it with \
+                       tap.address"
+        ),
         "{said}"
     );
 }
@@ -220,11 +224,11 @@ fn init_adds_endpoint_and_address_later() {
     assert!(said.contains(&format!("at the other end: ethudp init t --peer {of_a}")), "{said}");
     assert!(
         said.contains(
-            "this end has no --endpoint, so the other end needs one: give it there, or here to the same NAME"
+            "this end has no --endpoint: set --endpoint at the other end, or run `ethudp init` here again with the same NAME"
         )
     );
-    assert!(said.contains("t.toml: its TAP interface has no address; give it one by --address"), "{said}");
-    let words = "or let the other end say where it is: there `ethudp init NAME --endpoint HOST[:PORT]`";
+    assert!(said.contains("t.toml: the TAP interface has no address: run `ethudp init` again"), "{said}");
+    let words = "or run `ethudp init NAME --endpoint HOST[:PORT]` at the other end";
     fails(&b, &format!("t --peer {line_of_a}"), 2, words);
     let key = fs::read(a.path().join("t.key")).unwrap();
     for option in ["--port 7", "--bridge br0", "--interface eth1"] {
@@ -232,18 +236,18 @@ fn init_adds_endpoint_and_address_later() {
             &a,
             &format!("t --endpoint 192.0.2.1 {option}"),
             2,
-            "only --peer, --endpoint, --address and --dir can be given",
+            "only --peer, --endpoint, --address and --dir are possible",
         );
     }
-    fails(&a, "t --endpoint 10.8.0.1 --address 10.8.0.1/24", 2, "is the tunnel's own address");
+    fails(&a, "t --endpoint 10.8.0.1 --address 10.8.0.1/24", 2, "address inside the tunnel");
     let (status, of_a, said) = init(&a, "t --endpoint site-a.example --address 10.8.0.1/24");
     let of_a = of_a.trim_end();
     assert!(status == Some(0) && said.contains("t.toml\n") && !said.contains("no address"), "{said}");
     assert!(said.contains(&format!("at the other end: ethudp init t --peer {of_a}\n")), "{said}");
     assert_ne!(of_a, line_of_a);
     assert_eq!(fs::read(a.path().join("t.key")).unwrap(), key);
-    fails(&a, "t --endpoint 192.0.2.2", 2, "--endpoint: its line has site-a.example:6000 already");
-    fails(&a, "t --address 10.8.0.2/24", 2, "--address: its TAP interface has 10.8.0.1/24 already; change tap.address");
+    fails(&a, "t --endpoint 192.0.2.2", 2, "--endpoint: already set to site-a.example:6000");
+    fails(&a, "t --address 10.8.0.2/24", 2, "--address: already set to 10.8.0.1/24; change tap.address");
     let of_b = line(&b, &format!("t --peer {of_a}"));
     line(&a, &format!("t --peer {of_b}"));
     checks(&a);
@@ -251,11 +255,11 @@ fn init_adds_endpoint_and_address_later() {
     let both = if Path::new("/proc/net/if_inet6").exists() { "[::]:6000" } else { "0.0.0.0:6000" };
     assert_eq!(read(&a, "t.toml")["path"][0]["local"].as_str(), Some(both));
     assert_eq!(read(&b, "t.toml")["tap"]["address"][0].as_str(), Some("10.8.0.2/24"));
-    fails(&a, "t --endpoint 192.0.2.2", 2, "t.toml: is complete; change it by hand");
+    fails(&a, "t --endpoint 192.0.2.2", 2, "t.toml: already complete; change it by hand");
     // Both have begun without: one of them says it with the other end's line.
     let (c, d) = (Scratch::new(), Scratch::new());
     let (of_c, of_d) = (line(&c, "t --address 10.8.0.1/24"), line(&d, "t --address 10.8.0.2/24"));
-    fails(&c, &format!("t --peer {of_d}"), 1, "neither end has said where it is: give --endpoint HOST[:PORT] here");
+    fails(&c, &format!("t --peer {of_d}"), 1, "--endpoint is missing at both ends: add --endpoint HOST[:PORT] here");
     let of_c = [line(&c, &format!("t --peer {of_d} --endpoint 192.0.2.1")), of_c];
     assert_ne!(of_c[0], of_c[1]);
     line(&d, &format!("t --peer {}", of_c[0]));
@@ -277,34 +281,39 @@ fn impossible_init_is_explained() {
     let cut = &of_a[..of_a.len() - 3];
     for (arguments, status, words) in [
         (".t".into(), 2, "tunnel name \".t\""),
-        ("t --peer ethudp2:abc".into(), 2, "has been cut or changed; must be the whole line"),
-        (format!("t --peer {cut}"), 2, "has been cut or changed"),
-        (format!("t --peer {of_a}"), 2, "--bridge, --interface or --address is missing: the other end joins a network"),
-        (format!("t --peer {nowhere}"), 2, "--endpoint is missing: the other end has none"),
+        ("t --peer ethudp2:abc".into(), 2, "cut or changed (wrong checksum); must be the whole line"),
+        (format!("t --peer {cut}"), 2, "cut or changed"),
+        (
+            format!("t --peer {of_a}"),
+            2,
+            "--bridge, --interface or --address is missing: the other end forwards a bridge \
+                  or an interface",
+        ),
+        (format!("t --peer {nowhere}"), 2, "--endpoint is missing: one end must have a known address"),
         ("t --address 10.8.0.1".into(), 2, "--address \"10.8.0.1\": must be ADDRESS/PREFIX"),
         ("t --address 10.8.0.1/24 --bridge br0".into(), 2, "cannot be used with"),
         ("t --port 0".into(), 2, "--port \"0\": must be a number from 1 to 65535"),
-        ("t --endpoint 1.2.3.4.5".into(), 2, "is no IPv4 address"),
-        ("t --endpoint localhost".into(), 2, "--endpoint \"localhost\": is every host itself"),
-        ("t --endpoint [::1]:6000".into(), 2, "is every host itself"),
-        ("t --endpoint 0.0.0.0".into(), 2, "is nowhere"),
-        ("t --endpoint 10.8.0.1 --address 10.8.0.1/24".into(), 2, "--endpoint 10.8.0.1: is the tunnel's own address"),
-        ("t --address 10.8.0.1/0".into(), 2, "is in a network of all addresses"),
-        ("t --address fd00::1/0".into(), 2, "is in a network of all addresses"),
-        ("t --address 10.8.0.1/24 --address 10.8.0.1/25".into(), 2, "--address 10.8.0.1: is given twice"),
+        ("t --endpoint 1.2.3.4.5".into(), 2, "not an IPv4 address"),
+        ("t --endpoint localhost".into(), 2, "--endpoint \"localhost\": loopback address"),
+        ("t --endpoint [::1]:6000".into(), 2, "loopback address"),
+        ("t --endpoint 0.0.0.0".into(), 2, "unspecified address"),
+        ("t --endpoint 10.8.0.1 --address 10.8.0.1/24".into(), 2, "--endpoint 10.8.0.1: address inside the tunnel"),
+        ("t --address 10.8.0.1/0".into(), 2, "prefix length 0 routes all traffic"),
+        ("t --address fd00::1/0".into(), 2, "prefix length 0 routes all traffic"),
+        ("t --address 10.8.0.1/24 --address 10.8.0.1/25".into(), 2, "--address 10.8.0.1: given twice"),
         (format!("t {of_a}"), 2, "did you mean `ethudp init NAME --peer LINE`?"),
         (of_a.clone(), 2, "did you mean `ethudp init NAME --peer LINE`?"),
         ("t frob".into(), 2, "unexpected argument \"frob\""),
         ("t --frob".into(), 2, "unexpected argument '--frob'"),
-        ("t --peer hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=".into(), 2, "--peer: is a key, not a line"),
-        (format!("t --peer {}", of_a.to_uppercase()), 2, "was changed to upper case"),
-        ("t --bridge an-interface-name".into(), 2, "--bridge \"an-interface-name\": has 17 bytes"),
+        ("t --peer hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=".into(), 2, "--peer: a key, not a line"),
+        (format!("t --peer {}", of_a.to_uppercase()), 2, ": changed to upper case"),
+        ("t --bridge an-interface-name".into(), 2, "--bridge \"an-interface-name\": 17 bytes; must be"),
     ] {
         fails(&b, &arguments, status, words);
     }
     let (status, _, error) = init(&b, "u --endpoint 198.51.100.8");
     assert!(
-        status == Some(0) && error.contains("u.toml: its TAP interface has no address; give it one by --address"),
+        status == Some(0) && error.contains("u.toml: the TAP interface has no address: run `ethudp init` again"),
         "{error}"
     );
     let (_, _, error) = init(&b, "v --bridge br0");
@@ -312,7 +321,7 @@ fn impossible_init_is_explained() {
     let mut command = ethudp(&b, &[], &["init", "t", "--dir", "/nonexistent"]);
     let output = command.output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.code() == Some(1) && text.contains("the directory must be there"), "{text}");
+    assert!(output.status.code() == Some(1) && text.contains("create the directory with `install"), "{text}");
 }
 
 #[test]
@@ -335,12 +344,12 @@ fn secure_tap_has_fitting_mtu() {
 fn name_unfit_for_unit_is_refused() {
     let site = Scratch::new();
     for name in ["a.b", "münchen", "x@y", "x;reboot", "$(x)", "_a", ".a", "a/b", &"x".repeat(25), &"x".repeat(65)] {
-        fails(&site, name, 2, "must have 1 to 24 letters, digits, '-' and '_', and begin with a letter or a digit");
+        fails(&site, name, 2, "must be 1 to 24 letters, digits, '-' and '_', and begin with a letter or a digit");
     }
     // The file's name is as good.
     line(&site, "site.toml --address 10.8.0.1/24 --endpoint 192.0.2.1");
     assert!(site.path().join("site.toml").exists() && site.path().join("site.key").exists());
-    fails(&site, "site.toml", 1, "site.toml: is there already");
+    fails(&site, "site.toml", 1, "site.toml: already exists");
 }
 
 #[test]
@@ -386,7 +395,7 @@ fn pasted_command_is_accepted() {
             let b = Scratch::new();
             let (status, _, error) = init(&b, &format!("{before} {pasted}"));
             assert_eq!(status, Some(0), "{before} {pasted}: {error}");
-            assert!(error.contains("a whole command was pasted; its line is taken, for tunnel \"t\" here"), "{error}");
+            assert!(error.contains("--peer: contains a whole command; using its line for tunnel \"t\""), "{error}");
             assert_eq!(read(&b, "t.toml")["path"][0]["remote"].as_str(), Some("198.51.100.7:6000"));
         }
     }
@@ -394,12 +403,12 @@ fn pasted_command_is_accepted() {
     for (arguments, words) in [
         (
             command.clone(),
-            "a whole command was pasted behind `ethudp init`: give it alone, `ethudp init other --peer LINE`",
+            "`ethudp init` is followed by a whole command: run the command alone, `ethudp init other --peer LINE`",
         ),
         (format!("t frob {command}"), "unexpected argument \"frob\""),
         (format!("t {command} frob"), "unexpected argument \"frob\""),
-        (format!("t --peer {of_a} --peer {of_c}"), "--peer: has two different lines in it"),
-        ("t --peer ethudp init other --peer x".into(), "--peer \"ethudpxinitother\": is no such line"),
+        (format!("t --peer {of_a} --peer {of_c}"), "--peer: contains two different lines"),
+        ("t --peer ethudp init other --peer x".into(), "--peer \"ethudpxinitother\": not a line of `ethudp init`"),
     ] {
         fails(&Scratch::new(), &arguments, 2, words);
     }
@@ -415,7 +424,7 @@ fn line_has_all_addresses() {
     checks(&b);
     let many: String = (1..=9).fold(String::new(), |all, number| all + &format!(" --address 10.8.{number}.1/24"));
     let (status, _, said) = init(&a, &format!("u{many} --endpoint 198.51.100.7"));
-    assert!(status == Some(0) && said.contains("10.8.9.1/24: not in the line for the other end"), "{said}");
+    assert!(status == Some(0) && said.contains("10.8.9.1/24: left out of the line for the other end"), "{said}");
 }
 
 #[test]
@@ -428,14 +437,17 @@ fn second_tunnel_has_own_port() {
     let tap = |name: &str| read(&a, &format!("{name}.toml"))["tap"]["name"].as_str().unwrap().to_owned();
     line(&a, "one --address 10.8.0.1/24 --endpoint 192.0.2.1 --port 6000");
     let (status, _, said) = init(&a, "two --address 10.8.1.1/24 --endpoint 192.0.2.1");
-    assert!(status == Some(0) && said.contains("one.toml has 6000"), "{said}");
+    assert!(status == Some(0) && said.contains("one.toml uses 6000"), "{said}");
     assert!(port("two") > 6000, "{}", port("two"));
     let (status, _, said) = init(&a, "three --bridge no-bridge --port 6000");
-    assert!(status == Some(0) && said.contains("--port 6000: ") && said.contains("one.toml has it already"), "{said}");
-    assert!(said.contains("--bridge \"no-bridge\": there is no such interface now"), "{said}");
+    assert!(
+        status == Some(0) && said.contains("--port 6000: already used by ") && said.contains("one.toml; omit"),
+        "{said}"
+    );
+    assert!(said.contains("--bridge \"no-bridge\": no such interface now"), "{said}");
     assert_eq!((tap("one"), tap("two"), tap("three")), ("one".into(), "two".into(), "three".into()));
     let (_, _, said) = init(&a, "lo --address 10.8.2.1/24");
-    assert!(said.contains("its TAP interface is lo-2; tap.name in it"), "{said}");
+    assert!(said.contains("the TAP interface gets the name lo-2; change it with tap.name"), "{said}");
     init(&a, "a-name-of-twenty-four-by --address 10.8.3.1/24");
     assert_eq!((tap("lo").as_str(), tap("a-name-of-twenty-four-by").as_str()), ("lo-2", "a-name-of-twent"));
     init(&a, "raw --interface eth1,eth2");

@@ -54,10 +54,10 @@ fn new_keys_differ() {
 #[test]
 fn invalid_key_is_not_echoed() {
     for (input, words) in [
-        ("", "standard input: is empty; must be 32 bytes in base64"),
-        ("short\n", "standard input: has 5 characters"),
-        ("dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCp=\n", "standard input: is no base64 of 32 bytes"),
-        (&"A".repeat(100_000), "standard input: has 4096 characters"),
+        ("", "standard input: empty; must be 32 bytes in base64"),
+        ("short\n", "standard input: 5 characters"),
+        ("dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCp=\n", "standard input: not base64 of 32 bytes"),
+        (&"A".repeat(100_000), "standard input: 4096 characters"),
     ] {
         let output = run("pubkey", input.as_bytes());
         let text = String::from_utf8(output.stderr).unwrap();
@@ -73,13 +73,18 @@ const NOBODYS: u32 = 65534;
 fn readable_output_file_is_warned() {
     let scratch = Scratch::new();
     for (word, mode, group, warned) in [
-        ("genkey", 0o644, 0, "has mode 0644; must be at most 0640 (`chmod 600`), or made after `umask 077`"),
+        (
+            "genkey",
+            0o644,
+            0,
+            "has mode 0644; must be at most 0640 (`chmod 600`): `up` will refuse this file; run `umask 077`",
+        ),
         ("genpsk", 0o660, 0, "has mode 0660; must be at most 0640 (`chmod 600`)"),
         (
             "genkey",
             0o640,
             NOBODYS,
-            "can be read by group 65534; must be group root or ethudp (`chgrp`), or mode 0600 (`chmod 600`)",
+            "is readable for group 65534; must have group root or ethudp (`chgrp`), or mode 0600 (`chmod 600`)",
         ),
         ("genkey", 0o640, 0, ""),
         ("genkey", 0o600, NOBODYS, ""),

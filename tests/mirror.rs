@@ -303,6 +303,6 @@ fn unwritten_frames_are_counted() {
         });
         assert_eq!(b.count("/port/tx_frames"), 0);
         let shown = Background::run(&sites.b, &b.scratch, &[], &["show", "b"]);
-        assert!(shown.output.contains("this end writes none: for the end of a mirror set"), "{}", shown.output);
+        assert!(shown.output.contains("this end writes none: at the receiver of a mirror set"), "{}", shown.output);
     }
 }

@@ -78,7 +78,7 @@ fn fixed_local_address_may_return() {
     let (a, _b) = both(&sites, "192.0.2.1:6000", "192.0.2.2:6000", V4);
     sites.a.ip("addr del 192.0.2.1/24 dev wan");
     a.wait_state("down", LIMIT);
-    let gone = "path 1: local address 192.0.2.1 is gone from this host";
+    let gone = "path 1: local address 192.0.2.1 was removed from this host";
     wait_for(gone, LIMIT, || a.status()["reason"].as_str().is_some_and(|reason| reason.contains(gone)).then_some(()));
     assert!(a.log().contains(gone), "{}", a.log());
     sites.a.ip("addr add 192.0.2.1/24 dev wan");
@@ -195,7 +195,7 @@ fn wildcard_port_clash_is_explained() {
     command.stderr(std::process::Stdio::piped()).stdout(std::process::Stdio::null());
     let output = site.spawn(&mut command).wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    let expected = "local address [::]:6000: already in use, for IPv6 or for IPv4, which it hears as well";
+    let expected = "local address [::]:6000: already in use (for IPv6 or IPv4: [::] receives both)";
     assert!(!output.status.success() && said.contains(expected), "{said}");
 }
 

@@ -167,7 +167,7 @@ fn removed_interface_ends_tunnel() {
     let lab = Lab::new();
     let (a, _b) = lab.tunnel("");
     lab.sites.a.ip("link del lan");
-    let said = || a.log().contains("interface \"lan\": has been removed").then_some(());
+    let said = || a.log().contains("interface \"lan\": removed").then_some(());
     crate::lab::wait_for("last words", LIMIT, said);
     assert!(!a.stop().success());
 }

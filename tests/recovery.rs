@@ -124,7 +124,7 @@ fn tunnel_forwards_without_helper() {
     a.wait_state("degraded", LIMIT);
     assert_udp(&sites.a, &sites.b, "10.8.0.2");
     kill(a.pid("worker"), Signal::SIGKILL).unwrap();
-    let said = || a.log().contains("helper: has ended, so a new worker cannot get its handles").then_some(());
+    let said = || a.log().contains("helper ended: a new worker cannot get its handles").then_some(());
     wait_for("last words", LIMIT, said);
     wait_for("removed interface", LIMIT, || (!sites.a.interfaces().contains(&"eu0".into())).then_some(()));
     assert!(!a.stop().success());
@@ -176,7 +176,7 @@ fn failed_worker_start_is_retried() {
     };
     limit(1);
     kill(a.pid("worker"), Signal::SIGKILL).unwrap();
-    wait_for("failure", LIMIT, || a.log().contains("starting a worker: ").then_some(()));
+    wait_for("failure", LIMIT, || a.log().contains("cannot start a worker: ").then_some(()));
     limit(1000);
     assert_udp(&sites.a, &sites.b, "10.8.0.2");
 }
@@ -200,7 +200,7 @@ fn unconfined_first_worker_is_an_error() {
     copy(FALSE, &scratch.path().join("ethudp-worker"));
     let output = sites.a.spawn(command.stderr(Stdio::piped())).wait_with_output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(!output.status.success() && said.contains("worker: ended before it was confined"), "{said}");
+    assert!(!output.status.success() && said.contains("worker ended before it was confined"), "{said}");
 }
 
 #[test]
@@ -231,7 +231,7 @@ fn ten_unconfined_workers_end_tunnel() {
     // Nine delays of 50 ms to 5 s.
     wait_for("end", crate::lab::PATIENCE, || a.try_status().is_none().then_some(()));
     // Said last, when all is cleaned up.
-    let said = || a.log().contains("ten workers in a row died before they were confined").then_some(());
+    let said = || a.log().contains("worker died ten times in a row before it was confined").then_some(());
     wait_for("reason", LIMIT, said);
     let log = a.log();
     assert_eq!(log.matches("ended: exit status 1").count(), 10, "{log}");

@@ -66,18 +66,18 @@ fn bad_status_sockets_are_named() {
     assert!(text.contains("\nliar:  ]0;evil  2J tap, connecting, "), "{text}");
     assert!(!text.chars().any(|c| c.is_control() && c != '\n' || c == '\u{202e}'), "{text:?}");
     for (name, words) in [
-        ("endless", "answers with more than 1048576 bytes"),
-        ("nonsense", "answer cannot be read"),
-        ("silent", "does not answer within 2 s"),
-        ("slow", "does not answer within 2 s"),
-        ("file", "is no socket"),
-        ("foreign", "is served by user 65534, who runs no tunnels"),
+        ("endless", "answer longer than 1048576 bytes"),
+        ("nonsense", "invalid answer: "),
+        ("silent", "no answer within 2 s"),
+        ("slow", "no answer within 2 s"),
+        ("file", "not a socket"),
+        ("foreign", "control socket belongs to a process of user 65534, who may not run tunnels"),
     ] {
         let named = |line: &str| line.contains(&format!("tunnel \"{name}\"")) && line.contains(words);
         assert_eq!(text.lines().filter(|line| named(line)).count(), 1, "{name}: {text}");
     }
     let run = Background::run(&sites.a, &a.scratch, &[], &["show", "foreign"]);
-    assert!(run.status.code() == Some(1) && run.output.contains("who runs no tunnels"), "{}", run.output);
+    assert!(run.status.code() == Some(1) && run.output.contains("who may not run tunnels"), "{}", run.output);
     foreign.kill().unwrap();
     foreign.wait().unwrap();
 }
@@ -110,7 +110,7 @@ fn tunnels_in_subdirectories_are_found() {
     for (directory, name) in [("c", "c"), ("", "a"), ("", "c")] {
         let output = start(directory, &sites.a, name, TAP).wait_with_output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
-        assert!(!output.status.success() && said.contains("runs already ("), "{directory:?}, {name}: {said}");
+        assert!(!output.status.success() && said.contains("already running ("), "{directory:?}, {name}: {said}");
     }
 
     // A user whose directory root made is believed; one who could have made it himself is not.
@@ -127,9 +127,9 @@ fn tunnels_in_subdirectories_are_found() {
         .spawn()
         .unwrap();
     let says = |words: &str| Background::run(&sites.a, &root, &[], &["show", "d"]).output.contains(words).then_some(());
-    wait_for("d", DEADLINE, || says("answer cannot be read"));
+    wait_for("d", DEADLINE, || says("invalid answer: "));
     std::fs::set_permissions(root.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
-    assert!(says("is served by user 64103, who runs no tunnels").is_some());
+    assert!(says("control socket belongs to a process of user 64103, who may not run tunnels").is_some());
     for child in [&mut a, &mut c, &mut other] {
         child.kill().unwrap();
         child.wait().unwrap();
@@ -166,7 +166,7 @@ fn stopped_supervisor_is_reported() {
     kill(supervisor, Signal::SIGSTOP).unwrap();
     let run = Background::run(&sites.a, &a.scratch, &[], &["show", "a"]);
     kill(supervisor, Signal::SIGCONT).unwrap();
-    let words = "tunnel \"a\": does not answer within 2 s; has its supervisor been stopped?";
+    let words = "tunnel \"a\": no answer within 2 s: check whether its supervisor is stopped";
     assert!(run.status.code() == Some(1) && run.output.contains(words), "{}", run.output);
     assert!(run.took < allowed(DEADLINE), "{:?}", run.took);
 }
@@ -206,7 +206,7 @@ const STORM: &str = "import socket,sys,threading\ndef go(takes):\n while True:\n
                      s.connect(sys.argv[1])\n   if takes: s.recv(1 << 20)\n   s.close()\n  except OSError: pass\n\
                      for n in range(12): threading.Thread(target=go,args=(n%2,)).start()";
 
-/// More than half of these failed once, and said that the answer cannot be read.
+/// More than half of these failed once, and said that the invalid answer: .
 #[test]
 fn root_is_answered_under_storm() {
     let sites = Sites::new();
@@ -236,7 +236,7 @@ fn closed_connection_means_busy() {
     let scratch = Scratch::new();
     serve(scratch.path().join("busy.sock"), drop);
     let run = Background::run(&sites.a, &scratch, &[], &["show", "busy"]);
-    let words = "tunnel \"busy\": has answered others for 2 s: a program asks it again and again; try again";
+    let words = "tunnel \"busy\": no answer within 2 s: the supervisor is busy with other requests";
     assert!(run.status.code() == Some(1) && run.output.contains(words), "{}", run.output);
 }
 
@@ -266,9 +266,10 @@ fn stopped_tunnel_shows_its_unit() {
     let text = String::from_utf8(output.stderr).unwrap();
     let lines: Vec<_> = text.lines().collect();
     for (line, words) in lines.iter().zip([
-        "tunnel \"site\": does not run; /etc/ethudp/site.toml is there: start it with `ethudp up site`",
-        "tunnel \"other\": does not run, and there is no file /etc/ethudp/other.toml; `ethudp show` lists the tunnels that run",
-        "tunnel \"site\": does not run: ethudp@site is failed since today: its configuration is wrong (status 78): `ethudp check site`",
+        "tunnel \"site\": not running; start it with `ethudp up site` (/etc/ethudp/site.toml exists)",
+        "tunnel \"other\": not running, and /etc/ethudp/other.toml does not exist; `ethudp show` lists the running tunnels",
+        "tunnel \"site\": not running: ethudp@site is failed since today: configuration error (status 78), run `ethudp \
+         check site`",
     ]) {
         assert!(line.contains(words), "{words}: {text}");
     }
@@ -296,8 +297,8 @@ fn port_unreachable_and_prohibited_are_told_apart() {
     sites.b.ip("route add prohibit 198.51.100.9");
     sites.a.ip("route add 198.51.100.9 via 192.0.2.2");
     for (name, port, peer, words) in [
-        ("refused", 6001, "192.0.2.2", " port unreachable: no ethudp listens at the peer's port"),
-        ("filtered", 6002, "198.51.100.9", " prohibited: a firewall at the peer or on the way"),
+        ("refused", 6001, "192.0.2.2", " port unreachable: ethudp does not listen on the peer's port"),
+        ("filtered", 6002, "198.51.100.9", " prohibited: a firewall at the peer or on the path"),
     ] {
         let arguments = format!("-i -dev {name} 192.0.2.1 {port} {peer} {port} 10.8.0.1 24");
         let tunnel = Running::classic(&sites.a, name, &arguments);
@@ -310,7 +311,7 @@ fn port_unreachable_and_prohibited_are_told_apart() {
             (usize::from(port == 6001), false)
         );
         assert!(
-            text.contains(&format!("  interface   {name}: ")) && text.contains(" given to it, 0 dropped\n"),
+            text.contains(&format!("  interface   {name}: ")) && text.contains(" written to it, 0 dropped\n"),
             "{text}"
         );
     }

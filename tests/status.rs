@@ -67,7 +67,7 @@ fn denied_show_says_so() {
     for arguments in [&["show"][..], &["show", "a"], &["show", "--json"]] {
         let run = Background::run(&sites.a, &a.scratch, &other_user, arguments);
         assert_eq!((run.status.code(), run.output.lines().count()), (Some(1), 1), "{arguments:?}: {}", run.output);
-        assert!(run.output.ends_with("; needs root, or the group ethudp-status\n"), "{}", run.output);
+        assert!(run.output.ends_with("; run it as root, or as a member of group ethudp-status\n"), "{}", run.output);
     }
     let user = ["--reuid=ethudp", "--regid=nogroup", "--clear-groups"];
     let run = Background::run(&sites.a, &a.scratch, &user, &["show"]);
@@ -98,7 +98,7 @@ fn status_group_cannot_read_keys() {
         let group = format!("--regid={group}");
         let run =
             Background::run(&sites.a, &a.scratch, &[&group, "--clear-groups"], &["check", file.to_str().unwrap()]);
-        assert!(run.status.code() == Some(78) && run.output.contains("x.key: can be read by group"), "{}", run.output);
+        assert!(run.status.code() == Some(78) && run.output.contains("x.key: is readable for group"), "{}", run.output);
     }
 }
 
@@ -175,6 +175,6 @@ fn unresolved_name_stays_connecting() {
         let status = waiting.status();
         status["reason"].as_str().is_some_and(|reason| reason.contains("no-such-name.invalid")).then_some(())
     });
-    wait_for("log line", LIMIT, || waiting.log().contains("trying again every 5 s").then_some(()));
+    wait_for("log line", LIMIT, || waiting.log().contains("retrying every 5 s").then_some(()));
     assert!(waiting.stop().success());
 }

@@ -103,7 +103,7 @@ fn removed_interface_ends_tunnel() {
     let sites = Sites::new();
     let (a, _b) = tunnel(&sites, "", "192.0.2.1", "192.0.2.2");
     sites.a.ip("link del eu0");
-    let said = || a.log().contains("interface \"eu0\": has been removed").then_some(());
+    let said = || a.log().contains("interface \"eu0\": removed").then_some(());
     crate::lab::wait_for("last words", LIMIT, said);
     assert!(!a.stop().success());
 }

@@ -58,7 +58,7 @@ fn receive_plan(supervisor: &Channel<FromHelper, ToHelper>) -> Result<Option<(Pl
         None => Ok(None),
         Some((ToHelper::Plan(PROTOCOL, plan), stored)) => Ok(Some((plan, stored.into_iter().next()))),
         Some((ToHelper::Plan(..), _)) => Err(ipc::Error::Violation("supervisor and helper are of different versions")),
-        Some((ToHelper::Serve, _)) => Err(ipc::Error::Violation("request before the plan")),
+        Some((ToHelper::Serve, _)) => Err(ipc::Error::Violation("request without a plan")),
     }
 }
 

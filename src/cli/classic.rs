@@ -26,30 +26,30 @@ Modes:
   -t            mirror: a one-way copy of the frames that a pcap filter selects
   -u            mirror-udp: the same, only the payload of UDP datagrams
 SLAVE is a second path, LOCAL-IP PORT REMOTE-IP PORT, used while the first is down.
-The REMOTE-IP 0.0.0.0 or ::, or the REMOTE-PORT 0, is learned from what arrives (a peer behind NAT).
+REMOTE-IP 0.0.0.0 or ::, or REMOTE-PORT 0, is learned from received datagrams (a peer behind NAT).
 Options:
   -enc CIPHER   xor, aes-128, aes-192 or aes-256; aes-256-ethudp-2023 to a peer that runs
                 EthUDP v20230202 or older with aes-256, which is AES-192 there
   -k KEY        key; without -enc the cipher is aes-128
-  -p PASSWORD   told to a fixed peer; a peer behind NAT must tell it
+  -p PASSWORD   sent to a fixed peer; a peer behind NAT must send it
   -lz4 0..9     compression; 0 is off
   -mtu M        send datagrams over M - 28 bytes as two fragments; 1036 to 1500
   -mss N        lower the MSS of TCP connections to N
   -map FILE     VLAN map: a local and a remote id on each line (also -m)
   -dev NAME     name of the TAP interface
   -n NAME       name of the tunnel, prefix in the system log
-  -c COMMAND    run COMMAND when everything is open
-  -x SECONDS    replace the worker after so long; with -d, end
+  -c COMMAND    run COMMAND once all interfaces and sockets are open
+  -x SECONDS    replace the worker after this time; with -d, end
   -d            stay in the foreground, log to standard error
   -q            log only warnings and errors; --verbose logs more
   -r            only read the local side: send, and drop what is received
   -w            only write the local side
-  -loopcheck    do not send the tunnel's own datagrams into it; -r switches it on
+  -loopcheck    never forward the tunnel's own datagrams; -r switches it on
   -noloopcheck  switch it off
   -B            not supported: `make bench-micro` in the source measures cipher and compression
   -l BYTES      ignored; size of a frame for -B
   -nopromisc    leave the interface's promiscuous mode alone (-e)
-  --user NAME   the user that all processes become when started by root (default: ethudp)
+  --user NAME   unprivileged user that all processes change to when root starts them (default: ethudp)
 ";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -102,7 +102,7 @@ pub fn parse(arguments: &[OsString], secrets: &mut Vec<usize>) -> Result<Command
     // Addresses and names are text. EthUDP accepts keys of any bytes, but keys other than text have never been seen.
     let text = |argument: &OsString| {
         let argument = argument.clone().into_string();
-        argument.map_err(|bytes| Error::usage(format!("argument {}: is not UTF-8 text", bytes.display())))
+        argument.map_err(|bytes| Error::usage(format!("argument {}: not UTF-8 text", bytes.display())))
     };
     let mut rest = arguments.iter().map(text).collect::<Result<Vec<_>, _>>()?.into_iter().enumerate();
     let mut options = Options::default();
@@ -140,7 +140,7 @@ fn policies(foreground: bool) -> Policies {
 }
 
 fn option(options: &mut Options, name: &str, rest: &mut impl Iterator<Item = String>) -> Result<(), Error> {
-    let mut operand = || rest.next().ok_or_else(|| Error::usage(format!("option {name}: its operand is missing")));
+    let mut operand = || rest.next().ok_or_else(|| Error::usage(format!("option {name}: operand is missing")));
     match name {
         "-e" => set_mode(options, Mode::Raw)?,
         "-i" => set_mode(options, Mode::Tap)?,
@@ -163,7 +163,7 @@ fn option(options: &mut Options, name: &str, rest: &mut impl Iterator<Item = Str
         "-c" => options.run = Some(operand()?),
         "-B" => {
             return Err(Error::usage(
-                "option -B: not supported; run `make bench-micro` in the source of ethudp to measure this machine",
+                "option -B: not supported; to measure this machine run `make bench-micro` in the source of ethudp",
             ));
         }
         "-l" | "-p" | "-lz4" | "-mtu" | "-mss" | "-map" | "-m" | "-x" => {
@@ -180,7 +180,7 @@ fn set_mode(options: &mut Options, mode: Mode) -> Result<(), Error> {
     match options.mode.replace(mode) {
         Some(other) if other != mode => {
             let (first, second) = (other.option(), mode.option());
-            Err(Error::usage(format!("options {first} and {second}: only one mode is possible; leave one out")))
+            Err(Error::usage(format!("options {first} and {second}: only one mode is possible; remove one")))
         }
         _ => Ok(()),
     }
@@ -206,7 +206,7 @@ fn wire_option(options: &mut Options, name: &str, value: String) -> Result<(), S
 }
 
 fn tunnel(options: Options, operands: &[String]) -> Result<Tunnel, String> {
-    let mode = options.mode.ok_or("no mode given: must be -e, -i, -b, -t or -u; `ethudp -h` explains them")?;
+    let mode = options.mode.ok_or("no mode given: add -e, -i, -b, -t or -u; `ethudp -h` explains them")?;
     let names: &[&str] = match mode {
         Mode::Raw | Mode::Mirror { .. } => &["INTERFACE"],
         Mode::Tap => &["ADDRESS", "MASK"],
@@ -215,7 +215,7 @@ fn tunnel(options: Options, operands: &[String]) -> Result<Tunnel, String> {
     let all = [&["LOCAL-IP", "LOCAL-PORT", "REMOTE-IP", "REMOTE-PORT"], names].concat();
     let behind = operands.iter().find(|operand| operand.starts_with('-') && !matches!(mode, Mode::Mirror { .. }));
     if let Some(option) = behind {
-        return Err(format!("option {option:?}: stands behind the operands; options come before them"));
+        return Err(format!("option {option:?} after the operands: move it before LOCAL-IP"));
     }
     let [local, local_port, remote, remote_port, own @ ..] = operands else { return Err(missing(&all, operands)) };
     if own.len() < names.len() {
@@ -227,11 +227,11 @@ fn tunnel(options: Options, operands: &[String]) -> Result<Tunnel, String> {
         _ if matches!(mode, Mode::Mirror { .. }) => {}
         [] => {}
         [local, local_port, remote, remote_port] => paths.push(path(local, local_port, remote, remote_port)?),
-        [_, _] | [_, _, _] => return Err(format!("slave: {}", missing(&all[..4], &operands[all.len()..]))),
+        [_, _] | [_, _, _] => return Err(format!("slave path: {}", missing(&all[..4], &operands[all.len()..]))),
         [.., last] => {
             let (option, needed) = (mode.option(), all.join(" "));
             return Err(format!(
-                "operand {last:?}: too many; mode {option} needs {needed}, and for a slave {}",
+                "unexpected operand {last:?}: mode {option} takes {needed}, and for a slave path {}",
                 all[..4].join(" ")
             ));
         }
@@ -271,14 +271,14 @@ fn tunnel(options: Options, operands: &[String]) -> Result<Tunnel, String> {
 }
 
 fn missing(all: &[&str], operands: &[String]) -> String {
-    format!("operand {} is missing; needed are {}", all[operands.len().min(all.len() - 1)], all.join(" "))
+    format!("operand {} is missing; required are {}", all[operands.len().min(all.len() - 1)], all.join(" "))
 }
 
 fn path(local: &str, local_port: &str, remote: &str, remote_port: &str) -> Result<Path, String> {
     let local = Endpoint { host: local.into(), port: address::port("local port", local_port)? };
     let port = if remote_port == "0" { 0 } else { address::port("remote port", remote_port)? };
     if local.host.is_empty() || remote.is_empty() {
-        return Err("empty address: must be an IP address or a name".into());
+        return Err("address \"\": must be an IP address or a name".into());
     }
     address::host("local address", &local.host)?;
     address::host("remote address", remote)?;
@@ -314,7 +314,9 @@ fn cipher_and_key(cipher: Option<Cipher>, key: Option<Secret>) -> Result<(Cipher
     let given = key.map(|key| key.expose().to_vec());
     match (cipher, given) {
         (None | Some(Cipher::None), None) => Ok((Cipher::None, Secret::default())),
-        (Some(Cipher::None), Some(_)) => Err("option -k: a key is of no use with -enc none".into()),
+        (Some(Cipher::None), Some(_)) => {
+            Err("option -k: not valid with -enc none; remove -k or choose a cipher".into())
+        }
         (None, Some(key)) => Ok((Cipher::Aes128, cipher::key("option -k", key)?)),
         (Some(cipher), Some(key)) if !key.is_empty() => Ok((cipher, cipher::key("option -k", key)?)),
         (Some(cipher), _) => Ok((cipher, Secret::new(DEFAULT_KEY.into()))),
@@ -370,7 +372,7 @@ mod tests {
         for (line, words) in [
             ("-e -frob 1.2.3.4 1 1.2.3.5 1 eth1", "\"-frob\": unknown"),
             ("-e -enc", "operand is missing"),
-            ("-enc xor -B -l 1000", "option -B: not supported; run `make bench-micro`"),
+            ("-enc xor -B -l 1000", "option -B: not supported; to measure this machine run `make bench-micro`"),
             ("-e 1.2.3.4 1 1.2.3.5 1", "INTERFACE is missing"),
             ("-i 1.2.3.4 1 1.2.3.5 1 10.8.0.1", "MASK is missing"),
             ("-e 1.2.3.4", "LOCAL-PORT is missing"),
@@ -379,18 +381,21 @@ mod tests {
             ("-e 1.2.3.4 0 1.2.3.5 1 eth1", "local port \"0\": must be a number from 1 to 65535"),
             ("-i 1.2.3.4 1 1.2.3.5 1 10.8.0.1 33", "mask \"33\""),
             ("-i 1.2.3.4 1 1.2.3.5 1 10.8.0.300 24", "address \"10.8.0.300\""),
-            ("-e 1.2.3.4 1 1.2.3.5 1 an-interface-name", "has 17 bytes"),
+            ("-e 1.2.3.4 1 1.2.3.5 1 an-interface-name", ": 17 bytes; must be 1 to 15"),
             ("-e -lz4 10 1.2.3.4 1 1.2.3.5 1 eth1", "option -lz4 \"10\": must be a number from 0 to 9"),
             ("-e -mtu 1035 1.2.3.4 1 1.2.3.5 1 eth1", "from 1036 to 1500"),
             ("-e -mss 70000 1.2.3.4 1 1.2.3.5 1 eth1", "option -mss \"70000\""),
             ("-e -p '' 1.2.3.4 1 1.2.3.5 1 eth1", "empty password"),
             ("-e -map /none 1.2.3.4 1 1.2.3.5 1 eth1", "VLAN map /none: No such file"),
-            ("-e 1.2.3.4 1 1.2.3.5 1 eth1 1.2.3.4 2 1.2.3.5", "slave: operand REMOTE-PORT is missing"),
-            ("-e 1.2.3.4 1 1.2.3.5 1 eth1 24", "\"24\": too many; mode -e needs LOCAL-IP LOCAL-PORT REMOTE-IP"),
-            ("-i 1.2.3.4 1 1.2.3.5 1 10.8.0.1 24 1.2.3.4 2 1.2.3.5 2 x", "\"x\": too many; mode -i needs"),
+            ("-e 1.2.3.4 1 1.2.3.5 1 eth1 1.2.3.4 2 1.2.3.5", "slave path: operand REMOTE-PORT is missing"),
+            (
+                "-e 1.2.3.4 1 1.2.3.5 1 eth1 24",
+                "unexpected operand \"24\": mode -e takes LOCAL-IP LOCAL-PORT REMOTE-IP",
+            ),
+            ("-i 1.2.3.4 1 1.2.3.5 1 10.8.0.1 24 1.2.3.4 2 1.2.3.5 2 x", "unexpected operand \"x\": mode -i takes"),
             ("-i -e 1.2.3.4 1 1.2.3.5 1 eth1", "options -i and -e: only one mode is possible"),
-            ("-e 192.0.2.300 1 1.2.3.5 1 eth1", "local address \"192.0.2.300\": is no IPv4"),
-            ("-e 1.2.3.4 1 2001:db8::x 1 eth1", "remote address \"2001:db8::x\": is no IPv6"),
+            ("-e 192.0.2.300 1 1.2.3.5 1 eth1", "local address \"192.0.2.300\": not an IPv4"),
+            ("-e 1.2.3.4 1 2001:db8::x 1 eth1", "remote address \"2001:db8::x\": not an IPv6"),
             ("-e -l 10000 1.2.3.4 1 1.2.3.5 1 eth1", "option -l \"10000\": must be a number from 1 to 9234"),
         ] {
             let error = run(line).unwrap_err();

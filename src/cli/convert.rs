@@ -17,7 +17,7 @@ use crate::tunnel::{self, Classic, Port, Tunnel, address, cipher, names};
 pub fn text(tunnel: &Tunnel, directory: Option<&Path>) -> Result<String, Error> {
     expressible(tunnel).map_err(Error::Usage)?;
     let Some(classic) = tunnel.classic() else {
-        return Err(Error::usage("convert: describes classic command lines only"));
+        return Err(Error::usage("convert: not a classic command line"));
     };
     let mut text = String::new();
     header(&mut text, tunnel, classic);
@@ -34,11 +34,11 @@ pub fn text(tunnel: &Tunnel, directory: Option<&Path>) -> Result<String, Error> 
 
 /// Refuses a classic tunnel that a file could not describe, or would describe as a different one.
 fn expressible(tunnel: &Tunnel) -> Result<(), String> {
-    names::tunnel(&tunnel.name).map_err(|error| format!("{error}; option -n gives another"))?;
+    names::tunnel(&tunnel.name).map_err(|error| format!("{error}; set another name with -n"))?;
     let changed =
         |path: &&tunnel::Path| address::remote("remote", &path.remote.to_string()).as_ref() != Ok(&path.remote);
     match tunnel.paths.iter().find(changed) {
-        Some(path) => Err(format!("remote \"{}\": means something else in a file; give another name", path.remote)),
+        Some(path) => Err(format!("remote \"{}\": has another meaning in a file; use another name", path.remote)),
         None => Ok(()),
     }
 }
@@ -51,12 +51,11 @@ fn quoted(value: impl std::fmt::Display) -> String {
 fn header(text: &mut String, tunnel: &Tunnel, classic: &Classic) {
     let _ = writeln!(text, "# {}.toml: the file's name is the tunnel's name", tunnel.name);
     if classic.cipher != Cipher::None || !classic.password.expose().is_empty() {
-        let line =
-            "# ethudp@NAME reads its secrets by a drop-in with LoadCredential=NAME.key:/etc/ethudp/NAME.key each";
+        let line = "# For ethudp@NAME add a drop-in with LoadCredential=NAME.key:/etc/ethudp/NAME.key for each secret";
         let _ = writeln!(text, "{}", line.replace("NAME", &tunnel.name));
     }
     if let Some(user) = &tunnel.user {
-        let _ = writeln!(text, "# run it with: ethudp up --user {user} {}", tunnel.name);
+        let _ = writeln!(text, "# start it with: ethudp up --user {user} {}", tunnel.name);
     }
     let _ = writeln!(text, "mode = {}\nwire = \"classic\"", quoted(tunnel.port.mode()));
     match (tunnel.rules.send, tunnel.rules.receive) {
@@ -70,7 +69,7 @@ fn header(text: &mut String, tunnel: &Tunnel, classic: &Classic) {
         let _ = writeln!(text, "run = {}", quoted(run));
     }
     if let Some(ticks) = tunnel.exit_after {
-        let _ = writeln!(text, "exit-after-s = {ticks} # ends `up`, where -x without -d replaces the worker");
+        let _ = writeln!(text, "exit-after-s = {ticks} # ends the tunnel; -x without -d replaces the worker instead");
     }
 }
 
@@ -112,8 +111,8 @@ fn wire(text: &mut String, name: &str, classic: &Classic, secrets: &mut Secrets)
     text.push_str("\n[classic]\n");
     // EthUDP's command line has aes-256 for both ciphers.
     let remark = match classic.cipher {
-        Cipher::Aes256 => " # a peer that is EthUDP v20230202 or older needs aes-256-ethudp-2023",
-        Cipher::Aes256Ethudp2023 => " # AES-192; a peer that is not EthUDP v20230202 or older needs aes-256",
+        Cipher::Aes256 => " # for a peer with EthUDP v20230202 or older set aes-256-ethudp-2023",
+        Cipher::Aes256Ethudp2023 => " # AES-192, only for EthUDP v20230202 and older; other peers need aes-256",
         Cipher::None | Cipher::Xor | Cipher::Aes128 | Cipher::Aes192 => "",
     };
     let _ = writeln!(text, "cipher = {}{remark}", quoted(cipher::name(classic.cipher)));
@@ -154,14 +153,17 @@ impl Secrets {
     /// Writes a secret to its file, or asks the user to. Returns the file's name.
     fn place(&mut self, file: String, secret: &Secret) -> Result<String, Error> {
         let Some(directory) = &self.directory else {
-            crate::log::warning(&format!("put the secret into {file}, mode 0600 (convert --dir DIRECTORY does)"));
+            crate::log::warning(&format!(
+                "secret not written: put it into {file}, mode 0600, or run convert with --dir \
+                                          DIRECTORY"
+            ));
             return Ok(file);
         };
         // The reader removes one line ending, LF or CR LF.
         let end: &[u8] = if secret.expose().ends_with(b"\r") { b"\r\n" } else { b"\n" };
         directory.create(&file, &[secret.expose(), end], 0o600).map_err(|error| {
             let right = match error.kind() {
-                ErrorKind::AlreadyExists => "; remove it or choose another directory".into(),
+                ErrorKind::AlreadyExists => "; remove it or choose another --dir".into(),
                 _ => remedy(&error, directory.path()),
             };
             Error::failure(format!("{}: {error}{right}", directory.path().join(&file).display()))

@@ -43,7 +43,7 @@ pub fn run(kind: &KeyKind) -> Result<(), Error> {
 
 /// Name of the failed action when the kernel has no randomness.
 pub fn randomness() -> String {
-    "randomness of the kernel".into()
+    "random numbers of the kernel".into()
 }
 
 fn read() -> Result<Private, Error> {
@@ -60,6 +60,6 @@ fn warn_of_readers() {
     let output = io::stdout().as_fd().try_clone_to_owned().map(File::from);
     let Ok(metadata) = output.and_then(|file| file.metadata()) else { return };
     if let Some(flaw) = files::foreign_mode(&metadata).filter(|_| metadata.is_file()) {
-        log::warning(&format!("standard output {flaw}, or made after `umask 077`; `up` would refuse it"));
+        log::warning(&format!("standard output {flaw}: `up` will refuse this file; run `umask 077` before `genkey`"));
     }
 }

@@ -50,7 +50,7 @@ pub fn parse() -> Result<Command, Error> {
         Some(b"help") if command.is_some() => {
             return command.and_then(modern::help_of).map(Command::Text).ok_or_else(|| {
                 Error::usage(format!(
-                    "help {:?}: no such command; `ethudp help` lists them",
+                    "help {:?}: unknown command; `ethudp help` lists the commands",
                     command.unwrap_or_default()
                 ))
             });
@@ -72,11 +72,14 @@ pub fn parse() -> Result<Command, Error> {
         *position += 1;
     }
     if !secrets.is_empty() && matches!(command, Command::Run(..)) {
-        let advice = "`ethudp convert` makes a file of it, which keeps the secret out of the process list and the shell's \
-                      history";
+        let advice = "`ethudp convert` writes a file instead, which keeps the secret out of the process list and the \
+                      shell's history";
         match arguments::hide(&secrets) {
-            Ok(()) => log::warning(&format!("a secret was given on the command line; {advice}")),
-            Err(error) => log::warning(&format!("the secret stays visible on the command line ({error}); {advice}")),
+            Ok(()) => log::warning(&format!("secret on the command line; {advice}")),
+            Err(error) => log::warning(&format!(
+                "secret on the command line stays visible in the process list ({error}); \
+                                                 {advice}"
+            )),
         }
     }
     Ok(command)

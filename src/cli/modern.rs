@@ -25,7 +25,7 @@ const POLICIES: Policies = Policies {
     ticks_over: TicksOver::End,
 };
 
-/// Ethernet frames between two sites in UDP datagrams.
+/// Layer-2 tunnel: Ethernet frames between two sites in UDP datagrams.
 #[derive(Parser)]
 #[command(name = "ethudp", disable_help_subcommand = true)]
 struct Arguments {
@@ -40,40 +40,40 @@ enum Action {
         /// A file, or a NAME for /etc/ethudp/NAME.toml
         #[arg(value_name = "NAME|FILE")]
         tunnel: PathBuf,
-        /// The user that all processes become when started by root [default: ethudp]
+        /// Unprivileged user that all processes change to when root starts them [default: ethudp]
         #[arg(long, value_name = "NAME")]
         user: Option<String>,
         /// Log only warnings and errors
         #[arg(short, long, conflicts_with = "verbose")]
         quiet: bool,
-        /// Log more, for whoever looks for a fault
+        /// Log more, for troubleshooting
         #[arg(long)]
         verbose: bool,
     },
-    /// Check files without running them
+    /// Check configuration files without starting the tunnels
     Check(check::Options),
-    /// Print the file for a classic command line
+    /// Print the configuration file for a classic command line
     Convert {
-        /// Write secrets to files of mode 0600 in this directory, which the file then names
+        /// Write each secret to a file of mode 0600 in this directory, and name that file in the output
         #[arg(long, value_name = "DIRECTORY")]
         dir: Option<PathBuf>,
         /// EthUDP's arguments
         #[arg(value_name = "CLASSIC-ARGS", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
-    /// Make key and file of a tunnel, and a line for the other end; with the other end's line they are complete
+    /// Create key and configuration file of a tunnel, and print a line for the other end
     Init(init::parameters::Options),
     /// Print a new private key
     Genkey(KeyArguments),
-    /// Print the public key of the private one on standard input
+    /// Read a private key from standard input and print its public key
     Pubkey(KeyArguments),
     /// Print a new pre-shared key
     Genpsk(KeyArguments),
-    /// Show the state of tunnels that run
+    /// Show the state of running tunnels
     Show {
-        /// Name of a tunnel; without it, all
+        /// Name of a tunnel [default: all running tunnels]
         name: Option<String>,
-        /// As JSON: an object for NAME, an array without
+        /// Print JSON: an object with NAME, an array without
         #[arg(long)]
         json: bool,
     },
@@ -92,7 +92,7 @@ impl KeyArguments {
         let Some(file) = self.files.first() else { return Ok(()) };
         let what = if sign == '<' { "reads standard input" } else { "writes to standard output" };
         let file = file.display();
-        Err(Error::usage(format!("unexpected argument {file}: {command} {what}: ethudp {command} {sign}{file}")))
+        Err(Error::usage(format!("unexpected argument {file}: {command} {what}; use `ethudp {command} {sign}{file}`")))
     }
 }
 
@@ -106,7 +106,8 @@ pub fn help_of(command: &str) -> Option<String> {
 /// Output of `-h`, `--help` and `help`: both command lines.
 pub fn help() -> String {
     format!(
-        "{}\nEthUDP's own command line is understood, too. Its wire authenticates nothing, and is for peers that are EthUDP:\n\n{}",
+        "{}\nThe command line of EthUDP also works. It speaks the classic wire, which authenticates nothing, to peers \
+         that run EthUDP:\n\n{}",
         Arguments::command().render_help(),
         classic::HELP
     )
@@ -115,7 +116,8 @@ pub fn help() -> String {
 /// Parses all arguments, with the program's name first.
 pub fn parse(arguments: Vec<OsString>) -> Result<Command, Error> {
     let has_line = arguments.iter().any(|word| init::paste::has_line(&word.to_string_lossy()));
-    let broken = if has_line { "; if the line of --peer was broken in two, put it in quotes" } else { "" };
+    let broken =
+        if has_line { "; if the line of --peer contains a space or a line break, put it in quotes" } else { "" };
     let action = match Arguments::try_parse_from(arguments) {
         Ok(Arguments { action }) => action,
         Err(error) if error.kind() == ErrorKind::DisplayHelp => {
@@ -158,10 +160,9 @@ fn check_privileges(tunnel: &Path) -> Result<(), Error> {
     }
     let (shown, user) = (tunnel.display(), geteuid());
     let by_name = location::file(tunnel) != tunnel;
-    let unit =
-        if by_name { format!(", or the unit with `sudo systemctl start ethudp@{shown}`") } else { String::new() };
+    let unit = if by_name { format!("or `sudo systemctl start ethudp@{shown}`") } else { String::new() };
     Err(Error::failure(format!(
-        "no privilege: user {user} lacks CAP_NET_ADMIN and CAP_NET_RAW; start it with `sudo ethudp up {shown}`{unit}"
+        "no privilege: user {user} lacks CAP_NET_ADMIN and CAP_NET_RAW; start the tunnel with `sudo ethudp up {shown}`{unit}"
     )))
 }
 
@@ -176,7 +177,8 @@ fn without_program_name(arguments: &[OsString]) -> &[OsString] {
 /// Message of clap in one line.
 fn one_line(error: &clap::Error) -> String {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return "no command given: up, check, show, init, convert, genkey, pubkey or genpsk; `ethudp --help` explains them".into();
+        return "no command given: use up, check, show, init, convert, genkey, pubkey or genpsk; `ethudp --help` explains \
+                them".into();
     }
     let text = error.to_string();
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("Usage:"));

@@ -24,7 +24,7 @@ pub fn run(tunnel: Tunnel, policies: Policies, stored: StoredDescriptors) -> Res
     if policies.place == Place::Foreground {
         return supervise::run(tunnel, policies, stored, || Ok(()));
     }
-    let going = || "going to the background".to_owned();
+    let going = || "cannot go to the background".to_owned();
     let (mut ready, signal) = io::pipe().context(going)?;
     if let Some(child) = fork_background().context(going)? {
         drop(signal);
@@ -40,7 +40,7 @@ pub fn run(tunnel: Tunnel, policies: Policies, stored: StoredDescriptors) -> Res
 fn verdict(child: Pid) -> Error {
     match waitpid(child, None) {
         Ok(WaitStatus::Exited(_, status)) => Error::Reported(u8::try_from(status).unwrap_or(1)),
-        other => Error::failure(format!("the supervisor ended before it was ready: {other:?}")),
+        other => Error::failure(format!("supervisor ended before it was ready: {other:?}")),
     }
 }
 
@@ -49,7 +49,9 @@ fn detach(system_log: Option<SystemLog>, mut signal: PipeWriter) -> io::Result<(
     let null = File::options().read(true).write(true).open("/dev/null")?;
     chdir("/")?;
     if system_log.is_none() {
-        log::warning("no system log (/dev/log): there will be no messages from the background");
+        log::warning(
+            "no system log (/dev/log): messages from the background are lost; start a syslog daemon, or use -d",
+        );
     }
     log::to_background(system_log);
     dup2_stdin(&null)?;

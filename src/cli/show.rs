@@ -41,7 +41,7 @@ pub fn show(name: Option<&str>, json: bool) -> Result<(), Error> {
     } else if json {
         log::print(&(serde_json::to_string(&known).context(|| "status".into())? + "\n"))?;
     } else if known.is_empty() {
-        let lacks = if directory.is_dir() { "" } else { ", which is not there" };
+        let lacks = if directory.is_dir() { "" } else { ", which does not exist" };
         log::print(&format!("no tunnel runs ({}{lacks})\n", directory.display()))?;
     } else if let [status] = &known[..] {
         log::print(&status.text())?;

@@ -18,16 +18,16 @@ const PROPERTIES: &str = "--property=LoadState,ActiveState,SubState,Result,ExecM
 
 /// Reason why a tunnel has no status, and advice.
 pub fn sentence(name: &str) -> String {
-    let listed = "`ethudp show` lists the tunnels that run";
+    let listed = "`ethudp show` lists the running tunnels";
     if Path::new(name).extension().is_some_and(|end| end == "toml") {
-        return format!("does not run; must be the NAME of one, not its file; {listed}");
+        return format!("must be the NAME of a running tunnel, not a file; {listed}");
     }
     let file = Path::new(location::DIRECTORY).join(format!("{name}.toml"));
     if !file.exists() {
-        return format!("does not run, and there is no file {}; {listed}", file.display());
+        return format!("not running, and {} does not exist; {listed}", file.display());
     }
     let unit = if Path::new(SYSTEMD).is_dir() { ask(name).ok().and_then(|text| of_unit(name, &text)) } else { None };
-    unit.unwrap_or_else(|| format!("does not run; {} is there: start it with `ethudp up {name}`", file.display()))
+    unit.unwrap_or_else(|| format!("not running; start it with `ethudp up {name}` ({} exists)", file.display()))
 }
 
 /// Properties of the unit from systemd, within a time limit.
@@ -64,27 +64,23 @@ fn of_unit(name: &str, text: &str) -> Option<String> {
         time if time.is_empty() => String::new(),
         time => format!(" since {time}"),
     };
-    let journal = format!("`journalctl -u ethudp@{name} -p warning` says more");
+    let journal = format!("see `journalctl -u ethudp@{name} -p warning`");
     let cause = match (result.as_str(), value("ExecMainStatus").as_str()) {
         ("success" | "", _) => None,
-        ("exit-code", "78") => {
-            Some(format!("its configuration is wrong (status 78): `ethudp check {name}` says where"))
-        }
-        ("exit-code", "79") => Some("its workers have crashed again and again (status 79)".into()),
-        ("exit-code", status) => Some(format!("it has ended with status {status}")),
-        ("start-limit-hit", _) => {
-            Some(format!("it was started too often: `systemctl reset-failed ethudp@{name}` lets it start"))
-        }
-        ("oom-kill", _) => Some("the kernel has killed it for want of memory".into()),
-        (other, _) => Some(format!("its result is {other}")),
+        ("exit-code", "78") => Some(format!("configuration error (status 78), run `ethudp check {name}`")),
+        ("exit-code", "79") => Some("its workers crashed repeatedly (status 79)".into()),
+        ("exit-code", status) => Some(format!("ended with status {status}")),
+        ("start-limit-hit", _) => Some(format!("started too often, run `systemctl reset-failed ethudp@{name}`")),
+        ("oom-kill", _) => Some("killed by the kernel because memory ran out".into()),
+        (other, _) => Some(format!("result {other}")),
     };
-    let sub = if value("SubState") == "auto-restart" { ", to be started again" } else { "" };
+    let sub = if value("SubState") == "auto-restart" { ", waiting for its next start" } else { "" };
     Some(match (state.as_str(), cause) {
         ("inactive", None) => {
-            format!("does not run: ethudp@{name} is inactive{since}; start it with `systemctl start ethudp@{name}`")
+            format!("not running: ethudp@{name} is inactive{since}; start it with `systemctl start ethudp@{name}`")
         }
-        (_, None) => format!("does not answer: ethudp@{name} is {state}{sub}{since}; {journal}"),
-        (_, Some(cause)) => format!("does not run: ethudp@{name} is {state}{sub}{since}: {cause}; {journal}"),
+        (_, None) => format!("no answer: ethudp@{name} is {state}{sub}{since}; {journal}"),
+        (_, Some(cause)) => format!("not running: ethudp@{name} is {state}{sub}{since}: {cause}; {journal}"),
     })
 }
 
@@ -104,14 +100,15 @@ mod tests {
     #[test]
     fn each_unit_state_has_advice() {
         let failed = say("failed", "failed", "exit-code", "78");
-        let begin = "does not run: ethudp@a is failed since Tue 2026-12-01 01:20:00 UTC: its configuration is wrong";
+        let begin =
+            "not running: ethudp@a is failed since Tue 2026-12-01 01:20:00 UTC: configuration error (status 78)";
         assert!(failed.starts_with(begin) && failed.contains("`ethudp check a`"), "{failed}");
         for (state, sub, result, status, words) in [
-            ("failed", "failed", "exit-code", "79", "crashed again and again (status 79); `journalctl -u ethudp@a"),
+            ("failed", "failed", "exit-code", "79", "crashed repeatedly (status 79); see `journalctl -u ethudp@a"),
             ("failed", "failed", "start-limit-hit", "1", "`systemctl reset-failed ethudp@a`"),
-            ("failed", "failed", "watchdog", "0", "its result is watchdog"),
-            ("activating", "auto-restart", "exit-code", "1", "is activating, to be started again since"),
-            ("activating", "start", "success", "0", "does not answer: ethudp@a is activating since"),
+            ("failed", "failed", "watchdog", "0", ": result watchdog"),
+            ("activating", "auto-restart", "exit-code", "1", "is activating, waiting for its next start since"),
+            ("activating", "start", "success", "0", "no answer: ethudp@a is activating since"),
             ("inactive", "dead", "success", "0", "start it with `systemctl start ethudp@a`"),
         ] {
             let text = say(state, sub, result, status);

@@ -69,7 +69,7 @@ pub fn run() -> ExitCode {
     match serve() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("ethudp-filter: {error}; `ethudp` starts it by itself");
+            eprintln!("ethudp-filter: {error}; do not start it by hand: `ethudp` starts it");
             ExitCode::FAILURE
         }
     }
@@ -79,7 +79,7 @@ fn serve() -> Result<(), ipc::Error> {
     privsep::confine::at_start()?;
     let supervisor = Channel::<FromCompiler, ToCompiler>::new(process::inherited(process::SUPERVISOR_FD)?);
     let Some((ToCompiler::Open { identity, interface, required }, _)) = supervisor.recv()? else {
-        return Err(ipc::Error::Violation("no order to open"));
+        return Err(ipc::Error::Violation("no open message"));
     };
     let answer = answer(&supervisor, identity, interface.as_deref(), required);
     supervisor.send(&answer.unwrap_or_else(|error| FromCompiler::Failed(shortened(&error.to_string()))), &[])
@@ -115,7 +115,7 @@ fn answer(
     };
     confine::before_reading(&libraries)?;
     let Some((ToCompiler::Compile(filter), _)) = supervisor.recv()? else {
-        return Err(ipc::Error::Violation("no filter"));
+        return Err(ipc::Error::Violation("no filter message"));
     };
     Ok(match capture.compile(&filter) {
         Ok(program) if program.len() > MAX => FromCompiler::TooLong(u32::try_from(program.len()).unwrap_or(u32::MAX)),

@@ -35,7 +35,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Longest wait for the exit of a compiler that has closed its channel.
 const END: Duration = Duration::from_secs(1);
 /// Advice for a filter that is too large.
-const SMALLER: &str = "; name fewer hosts and ports: `net` and `portrange` stand for many";
+const SMALLER: &str = "; use fewer hosts and ports: `net` and `portrange` replace many";
 
 /// Compiles the filter of a mirror on its interface. An empty filter accepts all frames.
 ///
@@ -72,7 +72,7 @@ fn program(
         return Ok(Some(Vec::new()));
     }
     if filter.len() > LONGEST {
-        return Err(wrong(filter, &format!("has {} bytes, and {LONGEST} are the most{SMALLER}", filter.len())));
+        return Err(wrong(filter, &format!("too long ({} bytes, at most {LONGEST}){SMALLER}", filter.len())));
     }
     let Some(answer) = ask(filter, interface, identity, required, until)? else { return Ok(None) };
     let program = match answer {
@@ -92,7 +92,10 @@ fn program(
         }
         Ok(FromCompiler::Wrong(error)) => return Err(wrong(filter, &refusal(&log::untrusted(&error)))),
         Ok(FromCompiler::TooLong(count)) => {
-            return Err(wrong(filter, &format!("needs {count} instructions, and the kernel takes {MAX}{SMALLER}")));
+            return Err(wrong(
+                filter,
+                &format!("too large ({count} instructions, the kernel takes at most {MAX}){SMALLER}"),
+            ));
         }
         Err(status) => return Err(ended(filter, status)),
     };
@@ -131,7 +134,7 @@ fn ask(
         WaitResult::TimedOut => {
             // The host may be busy, as during boot. Another start may have more time.
             let (filter, limit) = (log::untrusted(filter), LIMIT.as_secs());
-            return Err(Error::failure(format!("filter {filter:?}: is not compiled within {limit} s{SMALLER}")));
+            return Err(Error::failure(format!("filter {filter:?}: not compiled within {limit} s{SMALLER}")));
         }
     }
     let mut answer = channel.recv().context(say)?;
@@ -155,13 +158,13 @@ fn taken(program: &[BpfInstruction]) -> io::Result<()> {
 fn not_taken(program: &[BpfInstruction], error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(nix::libc::EINVAL) if jumps_back(program) => {
-            "its program has a loop, which the kernel refuses: `protochain` cannot be used".into()
+            "compiles to a loop, which the kernel refuses: do not use `protochain`".into()
         }
         Some(nix::libc::ENOMEM) => format!(
-            "its program of {} instructions is larger than this host lets a socket hold (sysctl net.core.optmem_max){SMALLER}",
+            "too large for this host ({} instructions): raise sysctl net.core.optmem_max, or use a smaller filter{SMALLER}",
             program.len()
         ),
-        _ => format!("the kernel refuses its program: {error}"),
+        _ => format!("refused by the kernel: {error}"),
     }
 }
 
@@ -175,12 +178,12 @@ fn jumps_back(program: &[BpfInstruction]) -> bool {
 /// libpcap's error about a filter, with advice.
 fn refusal(error: &str) -> String {
     if error.starts_with("unknown host") || error.starts_with("unknown network") {
-        return format!("{error}; write its address: filters know the names of /etc/hosts, and no resolver");
+        return format!("{error}; use the address: filters resolve names only from /etc/hosts, without DNS");
     }
     if error.contains("malloc") || error.contains("memory") {
         return format!("needs more than {} MiB of memory to compile{SMALLER}", confine::MEMORY >> 20);
     }
-    format!("{error}; must be a filter as tcpdump takes it, see pcap-filter(7)")
+    format!("{error}; must be a tcpdump filter, see pcap-filter(7)")
 }
 
 /// Error for a compiler that ended without an answer.
@@ -191,19 +194,19 @@ fn ended(filter: &str, status: WaitStatus) -> Error {
         }
         // Only the kernel kills it with this signal.
         WaitStatus::Signaled(_, Signal::SIGKILL, _) => {
-            Error::failure("filter compiler: has been killed, as the kernel does for want of memory")
+            Error::failure("filter compiler: killed, probably because memory ran out")
         }
         WaitStatus::Signaled(_, signal, _) => {
-            wrong(filter, &format!("libpcap crashed while it compiled this filter ({signal}){SMALLER}"))
+            wrong(filter, &format!("libpcap crashed on this filter ({signal}){SMALLER}"))
         }
-        other => Error::failure(format!("filter compiler: has ended without an answer ({other:?})")),
+        other => Error::failure(format!("filter compiler: ended without an answer ({other:?})")),
     }
 }
 
 fn no_library(error: &str) -> Error {
     Error::configuration(format!(
-        "libpcap, which compiles the filter of a mirror, cannot be loaded: {error}; install `libpcap0.8` (Debian, Ubuntu) or \
-         `libpcap` (Fedora, RHEL), or leave out the filter"
+        "libpcap, which compiles mirror.filter, cannot be loaded: {error}; install `libpcap0.8` (Debian, Ubuntu) or \
+         `libpcap` (Fedora, RHEL), or remove the filter"
     ))
 }
 

@@ -65,13 +65,14 @@ impl ControlSocket {
         }
         let user = create(&directory, identity).and_then(|()| EffectiveUser::become_user(identity));
         let _user = user.map_err(|error| {
-            let right = "; `systemd-tmpfiles --create` makes /run/ethudp, or name another by RUNTIME_DIRECTORY";
+            let right = "; create /run/ethudp with `systemd-tmpfiles --create`, or set RUNTIME_DIRECTORY to another \
+                         directory";
             Error::failure(format!("runtime directory {}: {error}{right}", directory.display()))
         })?;
         Self::bind_at(&directory, path.clone()).map_err(|error| match error {
             Refusal::Runs => runs_already(name, &path),
             Refusal::Io(error) if error.kind() == ErrorKind::PermissionDenied => Error::failure(format!(
-                "control socket {}: {error}; the directory must be writable for {}",
+                "control socket {}: {error}; make the directory writable for {}",
                 path.display(),
                 identity.map_or_else(|| "this user".into(), |Identity { uid, .. }| identity::user_name(uid)),
             )),
@@ -99,8 +100,8 @@ impl ControlSocket {
 
 fn runs_already(name: &str, socket: &Path) -> Error {
     Error::failure(format!(
-        "tunnel {name:?}: runs already ({}); `ethudp show {name}` names its supervisor, which SIGTERM ends; another tunnel needs \
-         another name, or directory for its socket (RUNTIME_DIRECTORY)",
+        "tunnel {name:?}: already running (control socket {}). To stop it, send SIGTERM to the supervisor that `ethudp \
+         show {name}` lists. For another tunnel use another name, or another RUNTIME_DIRECTORY",
         socket.display()
     ))
 }
@@ -129,12 +130,7 @@ impl Lock {
             // Opening must not wait for a reader of a FIFO in its place.
             let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
             options.write(true).create(true).truncate(false).mode(0o600).custom_flags(flags.bits());
-            let in_the_way = || {
-                io::Error::other(format!(
-                    "lock {}: is not a file; remove it, it must be a file of ours",
-                    path.display()
-                ))
-            };
+            let in_the_way = || io::Error::other(format!("lock {}: not a regular file; remove it", path.display()));
             // If no object has that name, the error is about the directory.
             let other = || fs::symlink_metadata(&path).is_ok_and(|there| !there.is_file());
             let file = options.open(&path).map_err(|error| if other() { in_the_way() } else { error })?;

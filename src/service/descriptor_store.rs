@@ -133,7 +133,7 @@ pub fn take() -> io::Result<StoredDescriptors> {
 /// Names of the descriptors for process `own`, and their number.
 fn names(pid: Option<&str>, count: Option<&str>, names: Option<&str>, own: u32) -> Result<(Vec<String>, u16), String> {
     let (Some(pid), Some(count)) = (pid, count) else { return Ok((Vec::new(), 0)) };
-    let pid: u32 = pid.parse().map_err(|_| format!("LISTEN_PID={pid:?}: must be a process id"))?;
+    let pid: u32 = pid.parse().map_err(|_| format!("LISTEN_PID={pid:?}: must be a process ID"))?;
     if pid != own {
         return Ok((Vec::new(), 0));
     }

@@ -63,13 +63,13 @@ impl Directory {
         let shown = self.path.display();
         if owner != 0 && owner != user {
             return Ok(Some(format!(
-                "directory {shown}: belongs to user {owner}, who can exchange the files in it; must belong to root or to the \
-                 user who runs this (`chown`)"
+                "directory {shown}: belongs to user {owner}, who can replace its files; must belong to root or to the \
+                 user who runs this command (`chown`)"
             )));
         }
         Ok((mode & 0o022 != 0 && !harmless(mode)).then(|| {
             format!(
-                "directory {shown}: has mode {:04o}, so others can exchange the files in it; must be writable for its owner \
+                "directory {shown}: has mode {:04o}, so other users can replace its files; must be writable for its owner \
                  only (`chmod go-w`)",
                 mode & 0o7777
             )
@@ -83,7 +83,7 @@ impl Directory {
     pub fn file(&self, name: &str) -> io::Result<(File, Metadata)> {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
         let file = openat(&self.descriptor, name, flags, Mode::empty()).map_err(|error| match error {
-            Errno::ELOOP => io::Error::other("is a link"),
+            Errno::ELOOP => io::Error::other("is a symbolic link"),
             other => other.into(),
         })?;
         files::regular(File::from(file))
@@ -167,7 +167,7 @@ impl New<'_> {
         if (now.dev(), now.ino(), now.mtime(), now.mtime_nsec())
             != (old.dev(), old.ino(), old.mtime(), old.mtime_nsec())
         {
-            return Err(io::Error::other("was changed meanwhile; run it again"));
+            return Err(io::Error::other("changed meanwhile; run the command again"));
         }
         let random = match self.name.take() {
             Some(random) => random,
@@ -214,9 +214,9 @@ pub fn remedy(error: &io::Error, directory: &Path) -> String {
     match error.kind() {
         ErrorKind::NotFound => {
             let directory = directory.display();
-            format!("; the directory must be there, as `install -d -m 750 -g ethudp-status {directory}` makes it")
+            format!("; create the directory with `install -d -m 750 -g ethudp-status {directory}`")
         }
-        ErrorKind::PermissionDenied => "; must be run by root, or with a directory of your own (--dir)".into(),
+        ErrorKind::PermissionDenied => "; run the command as root, or with a directory of your own (--dir)".into(),
         _ => String::new(),
     }
 }
@@ -253,11 +253,11 @@ mod tests {
             let (_, old) = directory.file("a").unwrap();
             directory.replace("a", &[b"three"], &old).unwrap();
             let stale = directory.replace("a", &[b"four"], &old).unwrap_err().to_string();
-            assert!(stale.contains("was changed meanwhile"), "{stale}");
+            assert!(stale.contains("changed meanwhile"), "{stale}");
             let (file, metadata) = directory.file("a").unwrap();
             assert_eq!((io::read_to_string(file).unwrap().as_str(), metadata.mode() & 0o777), ("three", 0o640));
             symlink("a", path.join("link")).unwrap();
-            assert!(directory.file("link").unwrap_err().to_string().contains("is a link"));
+            assert!(directory.file("link").unwrap_err().to_string().contains("is a symbolic link"));
             assert_eq!(names(path).len(), 2, "{:?}", names(path));
         });
     }

@@ -29,7 +29,7 @@ pub fn open(path: &Path) -> io::Result<(File, Metadata)> {
 /// The opened file, if it is a regular one.
 pub fn regular(file: File) -> io::Result<(File, Metadata)> {
     let metadata = file.metadata()?;
-    if metadata.is_file() { Ok((file, metadata)) } else { Err(io::Error::other("is not a file")) }
+    if metadata.is_file() { Ok((file, metadata)) } else { Err(io::Error::other("not a regular file")) }
 }
 
 /// Text and metadata of a file.
@@ -41,7 +41,7 @@ pub fn text(path: &Path) -> io::Result<(String, Metadata)> {
 pub fn read((file, metadata): (File, Metadata)) -> io::Result<(String, Metadata)> {
     let mut text = String::new();
     if file.take(LONGEST + 1).read_to_string(&mut text)? as u64 > LONGEST {
-        return Err(io::Error::other(format!("is longer than {LONGEST} bytes")));
+        return Err(io::Error::other(format!("longer than {LONGEST} bytes")));
     }
     Ok((text, metadata))
 }
@@ -91,6 +91,6 @@ pub fn foreign_mode(metadata: &Metadata) -> Option<String> {
     }
     let others = mode & 0o040 != 0 && !identity::may_read_keys(group);
     others.then(|| {
-        format!("can be read by group {group}; must be group root or ethudp (`chgrp`), or mode 0600 (`chmod 600`)")
+        format!("is readable for group {group}; must have group root or ethudp (`chgrp`), or mode 0600 (`chmod 600`)")
     })
 }

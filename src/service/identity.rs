@@ -19,7 +19,7 @@ pub fn choose(user: Option<&str>) -> Result<Option<Identity>, Error> {
     if let Some(name) = user {
         let same = User::from_name(name).ok().flatten().is_some_and(|user| user.uid == geteuid());
         if !same {
-            return Err(Error::failure(format!("user {name:?}: only root can become another user")));
+            return Err(Error::failure(format!("user {name:?}: only root can change to another user")));
         }
     }
     if !has_powers()? {
@@ -51,7 +51,7 @@ fn look_up(name: &str) -> Result<Identity, Error> {
     let Some(user) = User::from_name(name).context(|| format!("user {name:?}"))? else {
         return Err(Error::failure(format!(
             "user {name:?}: does not exist; create it with `useradd --system --user-group --home-dir / --shell \
-             /usr/sbin/nologin {name}`, or name another with --user"
+             /usr/sbin/nologin {name}`, or choose another with --user"
         )));
     };
     if user.uid.is_root() || user.gid.as_raw() == 0 {

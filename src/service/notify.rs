@@ -42,8 +42,9 @@ impl Notify {
         };
         let socket = std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()).and_then(|name| {
             let shown = log::untrusted(&name.to_string_lossy());
-            let told =
-                |error| log::warning(&format!("NOTIFY_SOCKET={shown}: {error}; the service manager is told nothing"));
+            let told = |error| {
+                log::warning(&format!("NOTIFY_SOCKET={shown}: {error}; the service manager gets no notifications"));
+            };
             connect(name).map_err(told).ok()
         });
         // A third of the limit, so that a late message does no harm.
@@ -102,7 +103,7 @@ impl Notify {
         let lines: Vec<_> = states.iter().map(ToString::to_string).collect();
         let text = lines.join("\n");
         if let Err(error) = scm::send(socket.as_fd(), text.as_bytes(), descriptor.as_slice(), MsgFlags::empty()) {
-            log::warning(&format!("service manager: {error}: it has not been told {}", lines.join(", ")));
+            log::warning(&format!("service manager: {error}: notification not sent: {}", lines.join(", ")));
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::supervise::renewal::late::{Absent, Watch};
 use crate::tunnel::{Secure, Tunnel, cipher, keys};
 
 /// Consequence of a missing helper.
-const HELPER_ENDED: &str = "the helper has ended: a worker that dies cannot be replaced";
+const HELPER_ENDED: &str = "helper ended: a worker that dies cannot be replaced; restart the tunnel";
 
 /// Input of a status.
 pub struct Facts<'a> {

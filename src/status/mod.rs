@@ -62,7 +62,7 @@ mod tests {
         let text = before_start(&tunnel, None).text();
         for words in [
             "a: starting (tap, wire secure)\n",
-            "  session     none: nothing is sent\n",
+            "  session     none: no frames are sent\n",
             "  handshake   Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s, ML-KEM-768\n",
             &format!("  fingerprint {}\n", tunnel.secure().unwrap().fingerprint()),
         ] {
@@ -75,6 +75,6 @@ mod tests {
         assert!(text.contains("  session     aes-256-gcm, for 1 min 1 s: encrypted and authenticated\n"), "{text}");
         assert!(text.contains("ML-KEM-768, pre-shared key\n") && !text.contains("pieces"), "{text}");
         status.session.as_mut().unwrap().counters.dropped_incomplete = 7;
-        assert!(status.text().contains("  7 dropped_incomplete: frames in pieces, of which not all arrived"));
+        assert!(status.text().contains("  7 dropped_incomplete: frames whose pieces did not all arrive"));
     }
 }

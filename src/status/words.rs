@@ -22,12 +22,12 @@ impl Mismatch {
     /// Sentence for this cipher. With `written`, datagrams that decode to noise are written to the local side.
     pub fn with(self, cipher: Cipher, written: bool) -> String {
         if self == Self::Password {
-            return "the sender does not send the password of this end: is it the same at both ends?".into();
+            return "wrong password in received datagrams: set the same password at both ends".into();
         }
         let written =
-            if written { " Datagrams that decode to noise are written to the local side, as by EthUDP" } else { "" };
+            if written { ". Until then wrongly decoded datagrams reach the local side, as with EthUDP" } else { "" };
         format!(
-            "received datagrams do not decode to Ethernet frames: are cipher, key and lz4 the same at both ends?{}{written}",
+            "received datagrams do not decode to Ethernet frames: set the same cipher, key and lz4 at both ends{}{written}",
             other_aes_256(cipher)
         )
     }
@@ -37,10 +37,10 @@ impl Mismatch {
 fn other_aes_256(cipher: Cipher) -> &'static str {
     match cipher {
         Cipher::Aes256 => {
-            " The aes-256 of EthUDP v20230202 and older is AES-192: for such a peer set the cipher aes-256-ethudp-2023."
+            ". If the peer runs EthUDP v20230202 or older, set cipher aes-256-ethudp-2023: its aes-256 is AES-192"
         }
         Cipher::Aes256Ethudp2023 => {
-            " The aes-256 of EthUDP built from source of June 2026 or later is AES-256: for such a peer set the cipher aes-256."
+            ". If the peer runs EthUDP built from source of June 2026 or later, set cipher aes-256"
         }
         Cipher::None | Cipher::Xor | Cipher::Aes128 | Cipher::Aes192 => "",
     }
@@ -72,42 +72,41 @@ pub fn trouble_word(trouble: Trouble) -> &'static str {
 pub fn trouble_sentence(trouble: Trouble) -> String {
     match trouble {
         Trouble::OtherPeerKey => {
-            "a host that knows this end's public key makes handshakes, but not as the peer of this tunnel: compare \
-             secure.peer-public-key with what `ethudp pubkey` prints at the other end, and secure.tunnel-id of both ends"
+            "handshakes for this end's key come from another key or tunnel: set secure.peer-public-key to the output of \
+             `ethudp pubkey` at the other end, and the same secure.tunnel-id at both ends"
                 .into()
         }
         Trouble::OurKeyUnknown => {
-            "handshakes from the peer's address are for another key than this end's: compare secure.peer-public-key \
-             at the other end with what `ethudp pubkey` prints here"
+            "handshakes from the peer's address are for another key: set secure.peer-public-key at the other end to the \
+             output of `ethudp pubkey` here"
                 .into()
         }
         Trouble::Psk => {
-            "the keys of both ends are right and their pre-shared keys differ: use the same secure.psk-file at both ends, or \
-             at none"
+            "pre-shared keys differ, the public keys are right: use the same secure.psk-file at both ends, or at neither"
                 .into()
         }
         Trouble::Clock { behind_ms } => format!(
-            "the clock of the peer is {}.{:03} s behind what it was before, or an attacker repeats old messages: check NTP at \
-             the peer; this end begins sessions meanwhile",
+            "clock of the peer went back by {}.{:03} s, or an attacker replays old messages: check NTP at the peer. Until \
+             then only this end begins sessions",
             behind_ms / 1000,
             behind_ms % 1000
         ),
         Trouble::StolenKey => {
-            "more handshakes arrive with right keys than a peer makes. If this goes on for minutes, an attacker has one of the two \
-             private keys, and the pre-shared key if there is one: make new keys at both ends. In the first minutes of a run he may \
-             only repeat old messages"
+            "more handshakes with valid keys arrive than a peer sends: if this lasts for minutes, an attacker has a \
+             private key of one end, and the pre-shared key if one is set: create new keys at both ends. In the first \
+             minutes after a start it can also be a replay of old messages"
                 .into()
         }
         Trouble::Late { after_ms } => format!(
-            "the peer's answer took {}.{:03} s, longer than an attempt at a handshake lasts: the underlay delays datagrams too long",
+            "handshake answer of the peer took {}.{:03} s, which is too late: reduce the delay of the underlay",
             after_ms / 1000,
             after_ms % 1000
         ),
         Trouble::Version(version) => format!(
-            "the peer speaks version {version} of the wire, this end version 1: run the same release of ethudp at both ends"
+            "peer uses version {version} of the wire, this end version 1: run the same release of ethudp at both ends"
         ),
         Trouble::Draft => {
-            "the peer speaks a draft of version 1 of the wire: install the same release of ethudp at both ends".into()
+            "peer uses a draft of version 1 of the wire: run the same release of ethudp at both ends".into()
         }
     }
 }
@@ -115,7 +114,7 @@ pub fn trouble_sentence(trouble: Trouble) -> String {
 /// Sentence for datagrams of the greatest length, `size` bytes, that are lost while small ones arrive.
 pub fn lost_size_sentence(size: u16) -> String {
     format!(
-        "datagrams of {size} bytes do not arrive at the peer, small ones do: set secure.path-mtu at both ends to what the way \
-         carries, such as 1400, or 1280"
+        "datagrams of {size} bytes do not reach the peer, small ones do: set secure.path-mtu at both ends to the MTU of \
+         the path, such as 1400, or 1280"
     )
 }

@@ -97,7 +97,7 @@ fn live(
     let Paths { present: mut paths, .. } = paths;
     let tunnel = &tunnel;
     let (pid, interface, index) = (helper.child.pid(), &helper.interface, helper.index);
-    log::debug(&format!("helper {pid} has opened all handles; the local side is {interface}, index {index}"));
+    log::debug(&format!("helper {pid} opened all handles: local side {interface}, index {index}"));
     notify.store(descriptor_store::TAP, helper.to_store.take());
     let (addresses, bridge, movable) = match &tunnel.port {
         Port::Tap { addresses, bridge, .. } => (&addresses[..], bridge.as_deref(), true),
@@ -119,7 +119,8 @@ fn live(
         system_log: policies.place == Place::Background,
     };
     let shortage = Shortage::watch();
-    let in_empty_network = confine::give_up_privileges(identity, &keeps).context(|| "giving up privileges".into())?;
+    let in_empty_network =
+        confine::give_up_privileges(identity, &keeps).context(|| "cannot give up privileges".into())?;
     late.say_absent();
     for line in advice::of(tunnel).into_iter().chain(sizes.warning) {
         log::warning(&line);
@@ -175,8 +176,8 @@ fn warn_of_loop(tunnel: &Tunnel, paths: &[Resolved]) {
     let carries = |local: &SocketAddr| own.iter().any(|own| networks::same_address(own, local));
     if let Some(Resolved { local, .. }) = paths.iter().find(|path| carries(&path.local) && !tunnel.rules.loop_check) {
         log::warning(&format!(
-            "interface {interface:?} has the tunnel's own address {}: its datagrams go into it again and again; \
-             use -loopcheck (loop-check = true)",
+            "interface {interface:?} has the tunnel's own address {}, so its datagrams loop: set loop-check = true \
+             (-loopcheck), or use another interface",
             local.ip()
         ));
     }

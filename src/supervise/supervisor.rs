@@ -223,7 +223,7 @@ impl<'a> Supervisor<'a> {
             Fate::Gone => {
                 // With helper and worker dead nobody held a TAP any more.
                 self.helper()?;
-                return Err(Error::failure(format!("interface {:?}: has been removed", self.interface)));
+                return Err(Error::failure(format!("interface {:?}: removed", self.interface)));
             }
         }
         Ok(ControlFlow::Continue(()))
@@ -247,12 +247,12 @@ impl<'a> Supervisor<'a> {
         if let Some(worker) = &mut self.children.worker
             && silent(worker)
         {
-            let what = if worker.confined.is_some() { "reported for three seconds" } else { "confined itself in time" };
-            log::error(&format!("worker {}: has not {what}", worker.pid()));
+            let what = if worker.confined.is_some() { "report for three seconds" } else { "confine itself in time" };
+            log::error(&format!("worker {}: killed, it did not {what}", worker.pid()));
             self.worker_ended(Blame::Worker)?;
         }
         if let Some(count) = self.budget.left_out(now) {
-            log::warning(&format!("{count} more messages about paths and addresses were left out"));
+            log::warning(&format!("{count} more messages about paths and addresses suppressed"));
         }
         if now >= self.statistics_due {
             self.statistics_due = now + HOUR;
@@ -289,7 +289,7 @@ impl<'a> Supervisor<'a> {
     fn on_name(&mut self) {
         let name = &self.parts.link.link().name;
         if *name != self.interface {
-            log::info(&format!("local side: interface {:?} has been renamed to {name:?}", self.interface));
+            log::info(&format!("local side: interface {:?} renamed to {name:?}", self.interface));
             self.interface.clone_from(name);
         }
     }
@@ -298,14 +298,14 @@ impl<'a> Supervisor<'a> {
     fn on_local_side(&self) {
         match self.parts.link.trouble() {
             Some(trouble) => log::warning(&format!("local side: {trouble}")),
-            None if self.children.worker.is_some() => log::info("local side: is up again"),
+            None if self.children.worker.is_some() => log::info("local side: up again"),
             None => {}
         }
     }
 
     /// The helper, while it lives.
     fn helper(&self) -> Result<&Helper, Error> {
-        let error = || Error::failure("helper: has ended, so a new worker cannot get its handles");
+        let error = || Error::failure("helper ended: a new worker cannot get its handles");
         self.children.helper.as_ref().ok_or_else(error)
     }
 
@@ -318,7 +318,7 @@ impl<'a> Supervisor<'a> {
             }
             // Memory or processes may be short for a moment.
             Err(error) => {
-                log::error(&format!("starting a worker: {error}"));
+                log::error(&format!("cannot start a worker: {error}"));
                 self.replace(Death { forwarded: None, crash: false })?;
             }
         }
@@ -353,7 +353,7 @@ impl<'a> Supervisor<'a> {
             }
             Ok(Some(Event::Active(path))) => {
                 self.parts.setup.state.active = u8::try_from(path).unwrap_or(u8::MAX);
-                self.say(log::info, &format!("frames leave by the {}", self.path(path)));
+                self.say(log::info, &format!("frames use {}", self.path(path)));
             }
             Ok(Some(Event::Learned(path, address))) => self.on_learned(path, address),
             Ok(Some(Event::Finished)) if !self.tunnel.exit_after.is_some_and(|ticks| worker.has_run(ticks)) => {
@@ -409,7 +409,7 @@ impl<'a> Supervisor<'a> {
             && let Some(report) = self.parts.setup.state.paths.get_mut(path)
         {
             report.learned = Some(address);
-            self.say(log::info, &format!("{} has been learned", self.path(path)));
+            self.say(log::info, &format!("{}: peer address learned", self.path(path)));
         }
     }
 
@@ -456,7 +456,9 @@ impl<'a> Supervisor<'a> {
         let mut death = worker.end();
         let too_much = self.parts.shortage.has_killed();
         if too_much {
-            log::warning("the kernel has killed for want of memory: a limit of the unit, or of this machine");
+            log::warning(
+                "out of memory: the kernel killed a process; raise the memory limit of the unit, or add memory",
+            );
         }
         death.crash |= blame == Blame::Worker || too_much;
         let lasting = self.lasting();
@@ -470,7 +472,7 @@ impl<'a> Supervisor<'a> {
     fn replace(&mut self, death: Death) -> Result<(), Error> {
         let ready_once = self.children.restarts > 0 || death.forwarded.is_some();
         if !ready_once {
-            return Err(Error::failure("worker: ended before it was confined"));
+            return Err(Error::failure("worker ended before it was confined"));
         }
         self.children.restarts += 1;
         let now = Instant::now();
@@ -486,7 +488,7 @@ impl<'a> Supervisor<'a> {
     /// The helper says nothing once all is open, so whatever comes is its end.
     fn on_helper(&mut self) {
         self.children.helper = None;
-        log::error("helper has ended; forwarding goes on, but the worker can no longer be replaced");
+        log::error("helper ended: forwarding continues, but a worker that dies cannot be replaced");
     }
 
     /// Tells the service manager in words how the tunnel is, when that has changed.
@@ -502,7 +504,7 @@ impl<'a> Supervisor<'a> {
     fn on_signals(&mut self) -> ControlFlow<()> {
         let asked = take_signals(self.signals);
         if asked.end {
-            log::info("ends, as a signal asks");
+            log::info("stopping: signal received");
             return ControlFlow::Break(());
         }
         let Policies { on_user, on_hangup, .. } = self.parts.policies;
@@ -512,7 +514,7 @@ impl<'a> Supervisor<'a> {
                 OnSignal::LogStatistics => self.want_statistics(),
                 OnSignal::ResetCounts => self.reset(Counts::Traffic),
                 OnSignal::Reload => {
-                    log::warning("a reload (SIGHUP) is not supported by this version yet: restart instead");
+                    log::warning("SIGHUP: reload is not supported; restart the tunnel instead");
                 }
             }
         }

@@ -72,7 +72,7 @@ pub fn host(what: &str, host: &str) -> Result<(), String> {
     let address = host.split_once('%').map_or(host, |(address, _zone)| address);
     if (numeric || host.contains(':')) && address.parse::<IpAddr>().is_err() {
         let family = if numeric { "IPv4" } else { "IPv6" };
-        return Err(format!("{what} {host:?}: is no {family} address; must be an IP address or a name that resolves"));
+        return Err(format!("{what} {host:?}: not an {family} address; must be an IP address or a name that resolves"));
     }
     Ok(())
 }
@@ -167,7 +167,7 @@ mod tests {
         }
         for bad in ["192.0.2.300", "192.0.2", "192.0.2.1.1", "6000", "fd00::g", "1:2", "fe80::1::%eth0"] {
             let error = host("remote", bad).unwrap_err();
-            assert!(error.contains(&format!("remote {bad:?}: is no IPv")), "{error}");
+            assert!(error.contains(&format!("remote {bad:?}: not an IPv")), "{error}");
         }
         assert!(endpoint("local", "192.0.2.300:6000").is_err() && remote("remote", "[fd00::g]:6000").is_err());
     }

@@ -16,15 +16,15 @@ pub fn of(tunnel: &Tunnel) -> Vec<String> {
 
 fn of_the_direction(tunnel: &Tunnel) -> Option<String> {
     let nothing = !tunnel.rules.send && !tunnel.rules.receive;
-    nothing.then(|| "direction \"none\" (-r with -w): no frame is forwarded, neither way".into())
+    nothing.then(|| "direction \"none\" (-r with -w): no frame is forwarded in either direction".into())
 }
 
 fn of_an_address_in_a_bridge(port: &Port) -> Option<String> {
     let Port::Tap { addresses, bridge: Some(bridge), .. } = port else { return None };
     let (address, prefix) = addresses.first()?;
     Some(format!(
-        "tap address {address}/{prefix}: an interface in a bridge does not answer by its own address; give it to the bridge: \
-         ip addr add {address}/{prefix} dev {bridge}"
+        "tap.address {address}/{prefix}: an interface in a bridge does not use its own address; set it on the bridge: ip \
+         addr add {address}/{prefix} dev {bridge}"
     ))
 }
 
@@ -34,8 +34,8 @@ fn of_a_low_mtu_in_a_bridge(port: &Port) -> Option<String> {
     let Port::Tap { interface_mtu: Some(mtu), bridge: Some(bridge), .. } = port else { return None };
     (*mtu < ETHERNET).then(|| {
         format!(
-            "tap.mtu = {mtu}: lowers the MTU of bridge {bridge:?} to {mtu}, which drops longer frames between all its ports and the \
-             tunnel without a trace; leave it out to carry what the bridge carries"
+            "tap.mtu = {mtu}: lowers the MTU of bridge {bridge:?}, which then silently drops longer frames of all its \
+             ports; remove tap.mtu to keep the bridge's MTU"
         )
     })
 }
@@ -53,8 +53,8 @@ fn of_a_route_into_itself(tunnel: &Tunnel, path: &Path) -> Option<String> {
     let pinned = path.device.is_some() && *end != *address;
     (!pinned).then(|| {
         format!(
-            "tap address {address}/{prefix}: {end} of path {} is in that network, so the tunnel's own datagrams may go into it; \
-             give the tunnel a network of its own",
+            "tap.address {address}/{prefix}: network contains {end} of path {}, so the tunnel's datagrams may loop into \
+             it; set another network",
             path.local
         )
     })
@@ -78,12 +78,12 @@ pub fn refuse(tunnel: &Tunnel) -> Result<(), (usize, &'static str, String)> {
     for (number, path) in tunnel.paths.iter().enumerate() {
         let local = &path.local;
         if matches!(&path.remote, Remote::Fixed(remote) if remote == local) {
-            let message = format!("path {local}: its remote is its local address; must be the other end's");
+            let message = format!("path {local}: remote is the local address; must be the address of the other end");
             return Err((number, "remote", message));
         }
         let same = |other: &&Path| other.local == *local && other.device == path.device;
         if tunnel.paths[..number].iter().find(same).is_some() {
-            let message = format!("path {local}: two paths have this local address; each needs a port of its own");
+            let message = format!("path {local}: two paths have this local address; set another port for one");
             return Err((number, "local", message));
         }
     }
@@ -118,14 +118,14 @@ mod tests {
     #[test]
     fn unauthenticated_peer_is_warned() {
         let mut open = tunnel(TAP, &[(HERE, "any")]);
-        assert!(warns(&open, "path 192.0.2.1:6000: whoever sends a datagram to it is the peer"));
+        assert!(warns(&open, "path 192.0.2.1:6000: any sender of a datagram becomes the peer"));
         classic(&mut open).cipher = Cipher::Aes128;
-        assert!(!warns(&open, "whoever"));
+        assert!(!warns(&open, "any sender of a datagram"));
         classic(&mut open).cipher = Cipher::Xor;
-        assert!(warns(&open, "whoever"));
+        assert!(warns(&open, "any sender of a datagram"));
         classic(&mut open).password = cipher::password("password", b"secret".to_vec()).unwrap();
-        assert!(!warns(&open, "whoever"));
-        assert!(!warns(&tunnel(TAP, &[(HERE, "192.0.2.2:6000")]), "whoever"));
+        assert!(!warns(&open, "any sender of a datagram"));
+        assert!(!warns(&tunnel(TAP, &[(HERE, "192.0.2.2:6000")]), "any sender of a datagram"));
     }
 
     #[test]
@@ -133,9 +133,9 @@ mod tests {
         const MIRROR: &str = "mode = \"mirror\"\n[mirror]\ninterface = \"eth1\"";
         for (remote, expected) in [("192.0.2.2:6000", true), ("any", false)] {
             let mut mirror = tunnel(MIRROR, &[(HERE, remote)]);
-            assert!(!warns(&mirror, "does not send its password"));
+            assert!(!warns(&mirror, "password: a mirror does not send it"));
             classic(&mut mirror).password = cipher::password("password", b"secret".to_vec()).unwrap();
-            assert_eq!(warns(&mirror, "does not send its password"), expected, "{remote}");
+            assert_eq!(warns(&mirror, "password: a mirror does not send it"), expected, "{remote}");
         }
     }
 
@@ -151,11 +151,11 @@ mod tests {
             (HERE, "any", false),
             (HERE, "peer.example:6000", false),
         ] {
-            let found = warns(&tunnel(TAP, &[(local, remote)]), "give the tunnel a network of its own");
+            let found = warns(&tunnel(TAP, &[(local, remote)]), "set another network");
             assert_eq!(found, inside, "{local} to {remote}");
         }
         let half = TAP.replace("10.8.0.1/24", "130.8.0.1/1");
-        assert!(warns(&tunnel(&half, &[(HERE, "192.0.2.2:6000")]), "tap address 130.8.0.1/1"));
+        assert!(warns(&tunnel(&half, &[(HERE, "192.0.2.2:6000")]), "tap.address 130.8.0.1/1"));
     }
 
     #[test]
@@ -179,9 +179,9 @@ mod tests {
         let mut aes = tunnel(TAP, &[(HERE, "192.0.2.2:6000")]);
         classic(&mut aes).cipher = Cipher::Aes128;
         for (key, words) in [
-            ("123456", "default \"123456\", which everybody knows"),
-            ("fifteen-bytes-k", "has 15 bytes, aes-128 takes 16: the rest are zeros"),
-            ("seventeen-bytes-k", "has 17 bytes, aes-128 takes 16: the others are not used"),
+            ("123456", "default \"123456\", which is public"),
+            ("fifteen-bytes-k", "has 15 bytes, aes-128 takes 16: the rest is filled with zeros"),
+            ("seventeen-bytes-k", "has 17 bytes, aes-128 takes 16: the rest is ignored"),
         ] {
             classic(&mut aes).key = cipher::key("key", key.into()).unwrap();
             assert!(warns(&aes, words), "{key}: {:?}", of(&aes));
@@ -201,6 +201,6 @@ mod tests {
         paths.paths[1].device = Some("wan1".into());
         assert_eq!(refuse(&paths), Ok(()));
         paths.paths[0].remote = Remote::Fixed(paths.paths[0].local.clone());
-        assert!(refuse(&paths).unwrap_err().2.contains("its remote is its local address"));
+        assert!(refuse(&paths).unwrap_err().2.contains("remote is the local address"));
     }
 }

@@ -5,7 +5,7 @@
 pub const LONGEST: usize = 24;
 
 /// The rule of [`unit`], in words.
-pub const RULE: &str = "must have 1 to 24 letters, digits, '-' and '_', and begin with a letter or a digit";
+pub const RULE: &str = "must be 1 to 24 letters, digits, '-' and '_', and begin with a letter or a digit";
 
 /// Whether systemd can run a tunnel of this name by its unit as it is.
 pub fn unit(name: &str) -> Result<(), String> {
@@ -22,8 +22,8 @@ pub fn tunnel(name: &str) -> Result<String, String> {
     let bad = |b: u8| b == b'/' || b.is_ascii_control() || b.is_ascii_whitespace();
     if name.is_empty() || name.len() > 64 || name.starts_with(['.', '-']) || name.bytes().any(bad) {
         return Err(format!(
-            "tunnel name {name:?}: must have 1 to 64 bytes, no '/' and no space, and not begin with '.' or '-'; the unit takes 1 to \
-             {LONGEST} letters, digits, '-' and '_'"
+            "tunnel name {name:?}: must be 1 to 64 bytes without '/' and space, and not begin with '.' or '-'; the unit \
+             takes 1 to {LONGEST} letters, digits, '-' and '_'"
         ));
     }
     Ok(name.to_owned())
@@ -32,12 +32,12 @@ pub fn tunnel(name: &str) -> Result<String, String> {
 /// Checks an interface name by the kernel's rules (`dev_valid_name`).
 pub fn interface(what: &str, name: &str) -> Result<String, String> {
     if name.is_empty() || name.len() > 15 {
-        return Err(format!("{what} {name:?}: has {} bytes; an interface name has 1 to 15", name.len()));
+        return Err(format!("{what} {name:?}: {} bytes; must be 1 to 15 bytes", name.len()));
     }
     if matches!(name, "." | "..")
         || name.bytes().any(|b| b.is_ascii_whitespace() || b.is_ascii_control() || b"/:%".contains(&b))
     {
-        return Err(format!("{what} {name:?}: an interface name has no space, '/', ':' or '%'"));
+        return Err(format!("{what} {name:?}: must not contain a space, '/', ':' or '%'"));
     }
     Ok(name.to_owned())
 }

@@ -77,7 +77,7 @@ impl LookUp {
 }
 
 fn failed() -> Error {
-    Error::failure("the resolver has failed")
+    Error::failure("resolver failed")
 }
 
 /// What to say of a look-up that takes longer than [`LIMIT`]: what was asked for.
@@ -121,7 +121,7 @@ fn path(path: &Path) -> Result<Resolved, Error> {
     }
     let family = |addresses: &[SocketAddr]| if addresses.iter().any(SocketAddr::is_ipv4) { "IPv4" } else { "IPv6" };
     Err(Error::failure(format!(
-        "local address {} is {}, remote address {host} is {}: both must be of one family, or the local address [::]",
+        "local address {} is {}, remote address {host} is {}: use addresses of one family, or the local address [::]",
         path.local.host,
         family(&locals),
         family(&remotes),
@@ -138,7 +138,7 @@ fn endpoint(what: &str, Endpoint { host, port }: &Endpoint) -> Result<Vec<Socket
         Err(Error::failure(format!("{what} name {host:?}: {reason}; {right}")))
     };
     match (host.as_str(), *port).to_socket_addrs().map(Vec::from_iter) {
-        Ok(addresses) if addresses.is_empty() => fail("has no address"),
+        Ok(addresses) if addresses.is_empty() => fail("no address found"),
         Ok(mut addresses) => {
             for address in &mut addresses {
                 address.set_ip(address.ip().to_canonical());

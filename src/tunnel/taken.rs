@@ -31,14 +31,12 @@ fn is_tap(interface: &str) -> bool {
 }
 
 /// What a conflict means.
-pub const LONGER: &str = "packets to addresses in both take the longer prefix";
+pub const LONGER: &str = "packets to common addresses follow the longer prefix";
 
 /// That not all routes were read, if so.
 pub fn unread(cut: bool) -> Option<String> {
     let most = networks::MOST;
-    cut.then(|| {
-        format!("this host has more than {most} routes, and the others were not compared with the tunnel's networks")
-    })
+    cut.then(|| format!("more than {most} routes on this host: the rest were not compared with the tunnel's networks"))
 }
 
 /// What a network conflicts with, in words.
@@ -48,8 +46,8 @@ pub fn conflict(own: (IpAddr, u8), known: &[UsedNetwork]) -> Option<String> {
     let UsedNetwork { network, interface, route } = all.clone().find(|known| !known.route).or_else(|| all.next())?;
     let with = match (route, interface.as_str()) {
         (false, _) => format!("of interface {interface:?} (address {})", networks::text(*network)),
-        (true, "") => ", to which this host has a route".into(),
-        (true, _) => format!(", to which this host has a route by interface {interface:?}"),
+        (true, "") => ", a route of this host".into(),
+        (true, _) => format!(", a route by interface {interface:?}"),
     };
     Some(overlaps(own, *network, &with))
 }

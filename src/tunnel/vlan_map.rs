@@ -17,7 +17,7 @@ pub fn parse(what: &str, text: &str) -> Result<Vec<(u16, u16)>, String> {
         let id = |word: Option<&str>| word.and_then(|word| word.parse::<u16>().ok()).filter(|id| NUMBERS.contains(id));
         let (Some(local), Some(remote)) = (id(Some(first)), id(words.next())) else {
             return Err(format!(
-                "{what}, line {number}: must begin with a local and a remote VLAN id, each 0 to {}",
+                "{what}, line {number}: must begin with a local and a remote VLAN ID, each 0 to {}",
                 NUMBERS.end()
             ));
         };

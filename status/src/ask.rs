@@ -176,13 +176,16 @@ impl Question {
     fn unanswered(&self) -> String {
         let limit = LIMIT.as_secs();
         if self.turned_away {
-            return format!("has answered others for {limit} s: a program asks it again and again; try again");
+            return format!(
+                "no answer within {limit} s: the supervisor is busy with other requests; stop programs that \
+                            poll it, or try again"
+            );
         }
         match self.stream {
-            Some(_) => format!("does not answer within {limit} s; has its supervisor been stopped?"),
+            Some(_) => format!("no answer within {limit} s: check whether its supervisor is stopped (SIGSTOP)"),
             None => format!(
-                "does not answer within {limit} s, and its queue is full: has its supervisor been stopped, or does a program ask it \
-                 again and again?"
+                "no answer within {limit} s, and its queue is full: check whether its supervisor is stopped, or whether a \
+                 program polls it"
             ),
         }
     }
@@ -198,7 +201,7 @@ impl Question {
                 }
                 Ok(0) => return understand(&self.text, &self.name).map(Some),
                 Ok(length) if self.text.len() + length > LONGEST => {
-                    return Err(Unknown::Reason(format!("answers with more than {LONGEST} bytes")));
+                    return Err(Unknown::Reason(format!("answer longer than {LONGEST} bytes")));
                 }
                 Ok(length) => self.text.extend_from_slice(&buffer[..length]),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -222,13 +225,13 @@ fn not_connected(error: &io::Error) -> Unknown {
 /// Text of an error, with the users that may ask when permission is denied.
 pub fn said(error: &io::Error) -> String {
     let denied = error.kind() == ErrorKind::PermissionDenied;
-    format!("{error}{}", if denied { "; needs root, or the group ethudp-status" } else { "" })
+    format!("{error}{}", if denied { "; run it as root, or as a member of group ethudp-status" } else { "" })
 }
 
 /// Connects to a socket of a user that runs tunnels. `None` while its queue of requests is full.
 fn open(path: &Path, vouched: bool) -> io::Result<Option<UnixStream>> {
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
-        return Err(io::Error::other("is no socket"));
+        return Err(io::Error::other("not a socket"));
     }
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let stream = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
@@ -241,7 +244,10 @@ fn open(path: &Path, vouched: bool) -> io::Result<Option<UnixStream>> {
     let owner = fs::metadata(path.parent().unwrap_or(Path::new("/")))?.uid();
     let known = vouched && uid == owner || may_run_tunnels(uid);
     if !known {
-        return Err(io::Error::other(format!("is served by user {uid}, who runs no tunnels; not asked")));
+        return Err(io::Error::other(format!(
+            "control socket belongs to a process of user {uid}, who may not run tunnels; \
+                                             ignored"
+        )));
     }
     Ok(Some(stream.into()))
 }
@@ -252,7 +258,7 @@ pub fn understand(text: &[u8], name: &str) -> Result<Status, Unknown> {
     match value.and_then(serde_json::from_value::<Status>) {
         // The socket tells the name; the answer could claim another one.
         Ok(status) => Ok(Status { name: untrusted(name), ..status }),
-        Err(error) => Err(Unknown::Reason(format!("answer cannot be read: {}", untrusted(&error.to_string())))),
+        Err(error) => Err(Unknown::Reason(format!("invalid answer: {}", untrusted(&error.to_string())))),
     }
 }
 

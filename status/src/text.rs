@@ -9,10 +9,10 @@ use crate::{ConfinementStatus, PathState, PathStatus, SessionStatus, Status};
 
 /// Meaning of an ICMP message "port unreachable", which the kernel reports as `ECONNREFUSED`.
 pub const REFUSED: &str =
-    "port unreachable: no ethudp listens at the peer's port, or a firewall there rejects what we send";
+    "port unreachable: ethudp does not listen on the peer's port, or a firewall there rejects the datagrams";
 
 /// Meaning of ICMP messages by which a packet filter or a route refuses: "host prohibited", "administratively prohibited".
-pub const PROHIBITED: &str = "prohibited: a firewall at the peer or on the way rejects what we send";
+pub const PROHIBITED: &str = "prohibited: a firewall at the peer or on the path rejects the datagrams";
 
 /// Means of confinement that a worker lacks. A network namespace can be expected only `by_root`.
 pub fn lacks(confinement: &ConfinementStatus, by_root: bool) -> Vec<&'static str> {
@@ -47,7 +47,7 @@ impl Status {
             )
         });
         let lacks = if self.pids.worker.is_some() { lacks(&self.confinement, by_root) } else { Vec::new() };
-        let lacks = if lacks.is_empty() { String::new() } else { format!("; not to be had: {}", lacks.join(", ")) };
+        let lacks = if lacks.is_empty() { String::new() } else { format!("; unavailable: {}", lacks.join(", ")) };
         let reason = self.reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
         format!("{}{reason}{path}{lacks}", self.state)
     }
@@ -79,7 +79,7 @@ impl Status {
                     self.protection
                 )
             }
-            _ => writeln!(text, "  session     none: nothing is sent"),
+            _ => writeln!(text, "  session     none: no frames are sent"),
         };
         let psk = if session.psk { ", pre-shared key" } else { "" };
         let _ = writeln!(text, "  handshake   {}, {}{psk}", session.handshake, session.kem);
@@ -88,7 +88,7 @@ impl Status {
         let counts = &session.counters;
         let _ = writeln!(
             text,
-            "              {} handshake{}, {} of them to change keys",
+            "              {} handshake{}, {} of them for new keys",
             counts.handshakes,
             if counts.handshakes == 1 { "" } else { "s" },
             counts.rekeys
@@ -104,7 +104,7 @@ impl Status {
         let yes = |value| if value { "yes" } else { "no" };
         let _ = writeln!(text, "{}: {} ({}, wire {})", self.name, self.state, self.mode, self.wire);
         if let Some(reason) = &self.reason {
-            let _ = writeln!(text, "  because     {reason}");
+            let _ = writeln!(text, "  reason      {reason}");
         }
         let _ = writeln!(
             text,
@@ -140,7 +140,7 @@ impl Status {
         let dropped = dropped.map(|(_, number)| number).fold(0, u64::saturating_add);
         let _ = writeln!(
             text,
-            "  interface   {}: {} frames ({} bytes) taken from it, {} ({} bytes) given to it, {} dropped",
+            "  interface   {}: {} frames ({} bytes) read from it, {} ({} bytes) written to it, {} dropped",
             self.port.interface, port.rx_frames, port.rx_bytes, port.tx_frames, port.tx_bytes, dropped
         );
         drops(port.described(), port_hint, &mut text);
@@ -181,13 +181,13 @@ impl Status {
     fn path_hint(&self, name: &str) -> Option<&'static str> {
         let secure = self.session.is_some();
         Some(match name {
-            "rx_dropped_invalid" if secure => "datagrams were not the peer's, came twice, or were changed on the way",
-            "rx_dropped_invalid" => "datagrams could not be decoded: is cipher, key or lz4 of the two ends the same?",
-            "rx_dropped_foreign" if secure => "datagrams came from an address that the file excludes",
-            "rx_dropped_foreign" => "datagrams came from a sender that does not send the password",
+            "rx_dropped_invalid" if secure => "datagrams forged, changed on the path, or replayed",
+            "rx_dropped_invalid" => "datagrams could not be decoded: set the same cipher, key and lz4 at both ends",
+            "rx_dropped_foreign" if secure => "datagrams from an address that the file excludes",
+            "rx_dropped_foreign" => "datagrams from a sender without the password",
             "rx_refused" => REFUSED,
             "rx_prohibited" => PROHIBITED,
-            "rx_errors" => "other errors came back",
+            "rx_errors" => "other errors of the socket",
             _ => return None,
         })
     }
@@ -197,11 +197,11 @@ impl Status {
 fn port_hint(name: &str) -> Option<&'static str> {
     Some(match name {
         "tx_dropped_oversize" => {
-            "frames were longer than the MTU of the interface: is that of the other end's local side larger?"
+            "frames longer than the MTU of the interface: set the MTU of the other end's local side"
         }
         "tx_dropped_direction" => {
-            "frames came from the peer, and this end writes none: for the end of a mirror set `direction = \"receive\"` and another \
-             mode than mirror"
+            "frames of the peer, but this end writes none: at the receiver of a mirror set `direction = \"receive\"` and \
+             a mode other than mirror"
         }
         _ => return None,
     })
@@ -278,7 +278,7 @@ mod tests {
         }
         let drops = counters[0].iter().filter(|(count, _)| count.kind == Kind::Drop);
         let sum: u64 = drops.map(|(_, number)| number).sum();
-        assert!(text.contains(&format!(" given to it, {sum} dropped\n")), "{sum}: {text}");
+        assert!(text.contains(&format!(" written to it, {sum} dropped\n")), "{sum}: {text}");
     }
 
     #[test]

@@ -32,7 +32,7 @@ fn sixty_crashes_end_the_tunnel() {
         std::thread::sleep(Duration::from_millis(5));
     }
     wait_for("end", crate::lab::PATIENCE, || lab.a.try_status().is_none().then_some(()));
-    let said = || lab.a.log().contains("60 crashes of the worker in ten minutes").then_some(());
+    let said = || lab.a.log().contains("worker crashed 60 times in ten minutes").then_some(());
     wait_for("reason", crate::lab::PATIENCE, said);
     println!("after {:?}", start.elapsed());
     let Lab { a, sites, .. } = lab;
@@ -55,12 +55,12 @@ fn worker_messages_obey_log_budget() {
         std::thread::sleep(Duration::from_secs(8));
     }
     let said = |words: &str| lab.a.log().lines().filter(|line| line.contains(words)).count();
-    let about = || said("frames leave by the path") + said(" is up") + said(" is down");
+    let about = || said("frames use path") + said(" is up") + said(" is down");
     let most = || 20 + usize::try_from(start.elapsed().as_secs() / 6).unwrap();
     // Twice eight seconds, of which the first is silent, with twenty messages each.
     assert!(about() >= 20 && about() <= most(), "{} lines, at most {}", about(), most());
-    assert_eq!(said("were left out"), 0);
-    wait_for("the rest", crate::lab::PATIENCE, || (said("were left out") > 0).then_some(()));
+    assert_eq!(said("suppressed"), 0);
+    wait_for("the rest", crate::lab::PATIENCE, || (said("suppressed") > 0).then_some(()));
     let log = lab.a.log();
     let count =
         log.lines().find_map(|line| line.split(" more messages about paths").next()?.rsplit(' ').next()?.parse().ok());

@@ -355,7 +355,7 @@ fn foreign_stored_queue_is_released() {
         let first = answer();
         assert!(matches!(first, FromHelper::LetGo), "{first:?}");
         let second = answer();
-        assert!(matches!(&second, FromHelper::Failed(reason) if reason.contains("exists already")), "{second:?}");
+        assert!(matches!(&second, FromHelper::Failed(reason) if reason.contains("already exists")), "{second:?}");
         assert_untouched(&here);
     });
 }

@@ -35,18 +35,21 @@ fn used_network_is_not_taken() {
         (
             "10.0.0.1/8",
             "10.0.0.2/8",
-            "network 10.0.0.0/8 of the tunnel overlaps 10.20.0.0/16, to which this host has a route by interface \"lan\"",
+            "network 10.0.0.0/8 of the tunnel overlaps 10.20.0.0/16, a route by interface \"lan\"",
         ),
         (
             "10.20.30.1/24",
             "10.20.30.2/24",
-            "network 10.20.30.0/24 of the tunnel overlaps 10.20.0.0/16, to which this host has a route by interface \"lan\"",
+            "network 10.20.30.0/24 of the tunnel overlaps 10.20.0.0/16, a route by interface \"lan\"",
         ),
     ] {
         let of_a = line(&Scratch::new(), &format!("t --address {address} --endpoint 198.51.100.7"));
         let site = Scratch::new();
         let (status, said) = init(&site, &format!("t --peer {of_a}"));
-        assert!(status == Some(1) && said.contains(words) && said.contains("or take it by --address "), "{said}");
+        assert!(
+            status == Some(1) && said.contains(words) && said.contains("or accept this one with --address "),
+            "{said}"
+        );
         assert!(!site.path().join("t.toml").exists() && !site.path().join("t.key").exists());
         let (status, said) = init(&site, &format!("t --peer {of_a} --address {own}"));
         assert!(status == Some(0) && said.contains(words) && said.contains("warning: "), "{said}");
@@ -71,7 +74,7 @@ fn other_tunnels_network_is_not_taken() {
     let (status, _, said) = init(&b, &format!("t --peer {of_a} --address 10.8.0.2/24"));
     assert!(status == Some(0) && said.contains("network 10.8.0.0/24 of the tunnel overlaps 10.8.0.0/16 of "), "{said}");
     assert!(
-        said.contains("other.toml (tap.address 10.8.0.9/16): packets to addresses in both take the longer"),
+        said.contains("other.toml (tap.address 10.8.0.9/16): packets to common addresses follow the longer"),
         "{said}"
     );
     // Both ends on one host are no conflict.
@@ -85,7 +88,7 @@ fn line_of_another_file_is_refused() {
     let of_a = line(&a, "t --address 10.8.0.1/24 --endpoint 198.51.100.7");
     line(&b, "u --address 10.9.0.2/24");
     let of_b = line(&b, &format!("t --peer {of_a}"));
-    let words = "t.toml is complete with this line already, which is for one tunnel";
+    let words = "t.toml; each tunnel needs its own line";
     fails(&b, &format!("v --peer {of_a} --address 10.8.0.3/24"), 1, words);
     fails(&b, &format!("u --peer {of_a}"), 1, words);
     // Under another name of the same file it is the same.
@@ -111,7 +114,7 @@ fn start_warns_of_overlapping_network() {
     let file = scratch.write("a.toml", &own("192.0.2.129/25"), 0o644);
     let tunnel = Running::start(&sites.a, scratch, "a", &[], &["up", file.to_str().unwrap()]);
     let words = "tap.address 192.0.2.129/25: network 192.0.2.128/25 of the tunnel overlaps 192.0.2.0/24 of interface \"wan\" \
-                 (address 192.0.2.1/24): packets to addresses in both take the longer prefix; set tap.address to another network";
+                 (address 192.0.2.1/24): packets to common addresses follow the longer prefix; set tap.address to another network";
     assert!(tunnel.log().contains(words), "{}", tunnel.log());
     // Its own interface, once it runs, is no other's.
     let other = tunnel.scratch.write("b.toml", &own("10.8.0.1/24"), 0o644);
@@ -130,7 +133,7 @@ fn unread_routes_are_reported() {
     let routes = (0..20_100).map(route).collect::<Vec<_>>().concat();
     let file = site.write("routes", &routes, 0o644);
     host.ip(&format!("-batch {}", file.display()));
-    let words = "this host has more than 20000 routes, and the others were not compared with the tunnel's networks";
+    let words = "more than 20000 routes on this host: the rest were not compared with the tunnel's networks";
     let (status, said) = init_in(&host, &site, "t --address 10.8.0.1/24 --endpoint 192.0.2.1");
     assert!(status == Some(0) && said.contains(words), "{said}");
     let of_a = line(&Scratch::new(), "t --address 10.8.0.1/24 --endpoint 198.51.100.7");
@@ -148,8 +151,8 @@ fn unreadable_tunnel_file_is_reported() {
     fs::create_dir(site.path().join("a.toml")).unwrap();
     site.write("b.toml", "is no TOML", 0o644);
     let (status, _, said) = init(&site, "t --address 10.8.0.1/24 --endpoint 192.0.2.1");
-    let words = "so its port, interface and networks are not known";
-    for file in ["a.toml: is not a file; ", "b.toml: is no TOML; "] {
+    let words = "its port, interface and networks were not compared with this tunnel's";
+    for file in ["a.toml: not a regular file; ", "b.toml: not valid TOML; "] {
         assert!(status == Some(0) && said.contains(&format!("{file}{words}")), "{said}");
     }
 }
@@ -160,8 +163,8 @@ fn false_bridge_is_refused() {
     host.ip("link add lan type veth peer name other");
     host.ip("link add br0 type bridge");
     let (status, said) = init_in(&host, &site, "t --bridge lan --endpoint 192.0.2.1");
-    let words = "--bridge \"lan\": this interface is not a bridge; `ip link show type bridge` lists them, and --interface lan \
-                 carries the frames of an interface";
+    let words = "--bridge \"lan\": not a bridge; `ip link show type bridge` lists bridges. To forward the frames of an \
+                 interface use --interface lan";
     assert!(status == Some(2) && said.contains(words) && said.lines().count() == 1, "{said}");
     assert_eq!(init_in(&host, &site, "t --bridge br0 --endpoint 192.0.2.1").0, Some(0));
 }
@@ -178,7 +181,7 @@ fn uplink_as_interface_is_warned() {
     host.ip("link add br0 type bridge");
     host.ip("link set br0 up");
     let of_a = line(&Scratch::new(), "t --bridge br0 --endpoint 198.51.100.7");
-    let words = "--interface \"wan\": the tunnel's own datagrams to 198.51.100.7 leave by this interface";
+    let words = "--interface \"wan\": route to 198.51.100.7 uses this interface";
     for (interface, warned) in [("wan", true), ("lan", false)] {
         let site = Scratch::new();
         let (status, said) = init_in(&host, &site, &format!("t --interface {interface} --peer {of_a}"));
@@ -193,7 +196,7 @@ fn uplink_as_interface_is_warned() {
         );
     }
     // The own endpoint says it where the other end's is not known.
-    let words = "--interface \"wan\": has the address of --endpoint, 198.51.100.1";
+    let words = "--interface \"wan\": has the --endpoint address 198.51.100.1";
     let (status, said) = init_in(&host, &Scratch::new(), "t --interface wan --endpoint 198.51.100.1");
     assert!(status == Some(0) && said.contains(words), "{said}");
 }

@@ -82,8 +82,7 @@ fn smaller_identifier_wins() {
 #[test]
 fn old_line_is_refused() {
     for arguments in [format!("t --peer {OLDER}"), format!("t --peer ethudp init t --peer {OLDER}")] {
-        let words =
-            "was printed by an older ethudp; install the same release at the other end, run `ethudp init` there again";
+        let words = "line of an older ethudp; install this release at the other end, run `ethudp init` there again";
         fails(&Scratch::new(), &arguments, 2, words);
     }
 }
@@ -93,7 +92,7 @@ fn old_file_gets_identifier() {
     // Which begins again.
     let (a, b) = (older(""), Scratch::new());
     let of_a = line(&a, "t");
-    fails(&a, "t", 1, "t.toml: is there already");
+    fails(&a, "t", 1, "t.toml: already exists");
     let of_b = line(&b, &format!("t --peer {of_a} --address 10.8.0.2/24"));
     line(&a, &format!("t --peer {of_b}"));
     agree(&a, &b);
@@ -122,7 +121,7 @@ fn complete_old_file_takes_lines_identifier() {
     let key = read_key(&b);
     let a = older(&format!("peer-public-key = \"{key}\"\n"));
     checks(&a);
-    fails(&a, "t", 1, "t.toml: is there already");
+    fails(&a, "t", 1, "t.toml: already exists");
     let of_a = line(&a, &format!("t --peer {of_b}"));
     line(&b, &format!("t --peer {of_a}"));
     agree(&a, &b);
@@ -148,8 +147,7 @@ fn handwritten_identifier_stays() {
     };
     let drawn = identifier(&b);
     by_hand("ffffffffffffffff");
-    let words =
-        format!("secure.tunnel-id = \"ffffffffffffffff\": the line of --peer has \"{drawn}\"; remove tunnel-id");
+    let words = format!("secure.tunnel-id = \"ffffffffffffffff\": --peer has \"{drawn}\"; remove tunnel-id");
     fails(&a, &format!("t --peer {of_b}"), 1, &words);
     by_hand("0000000000000001");
     let before = contents(a.path());
@@ -157,7 +155,7 @@ fn handwritten_identifier_stays() {
     assert_eq!(identifier(&a), "0000000000000001");
     assert_ne!(contents(a.path()), before, "the line in the file has the identifier of the file");
     by_hand("1");
-    fails(&a, &format!("t --peer {of_b}"), 1, "secure.tunnel-id = \"1\": is no tunnel identifier");
+    fails(&a, &format!("t --peer {of_b}"), 1, "secure.tunnel-id = \"1\": not a tunnel identifier");
 }
 
 #[test]
@@ -173,7 +171,7 @@ fn peer_slot_comes_from_line() {
     assert_eq!(identifier(&a), "5b2e91c07d3a48f6");
     let file = b.path().join("t.toml");
     fs::write(&file, fs::read_to_string(&file).unwrap().replace("4095", "7")).unwrap();
-    fails(&b, &format!("t --peer {WITH_SLOT}"), 1, "secure.peer-slot = 7: the line of --peer has 4095");
+    fails(&b, &format!("t --peer {WITH_SLOT}"), 1, "secure.peer-slot = 7: --peer has 4095");
     let (status, _, said) = init(&a, "u --peer ethudp3:abc");
-    assert!(status == Some(2) && said.contains("is of another version of ethudp"), "{said}");
+    assert!(status == Some(2) && said.contains("line of another version of ethudp"), "{said}");
 }

@@ -19,7 +19,7 @@ fn mismatch_names_other_aes_256() {
         let ours = Running::classic(&lab.sites.a, "ours", &end(wrong, 1, 2));
         ours.wait_state("mismatch", PATIENCE);
         let status = ours.status();
-        assert!(status["reason"].as_str().unwrap().contains(&format!("set the cipher {right}")), "{status}");
+        assert!(status["reason"].as_str().unwrap().contains(&format!("set cipher {right}")), "{status}");
         drop(ours);
         let _ours = Running::classic(&lab.sites.a, "ours", &end(right, 1, 2));
         lab.wait_open();

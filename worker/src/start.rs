@@ -31,7 +31,7 @@ pub fn run(table: &[Allowed]) -> ExitCode {
         Ok(socket) => Arc::new(SupervisorChannel::new(socket)),
         // Not started by the supervisor: there is somebody to read this.
         Err(error) => {
-            eprintln!("ethudp-worker: not to be started by hand: {error}");
+            eprintln!("ethudp-worker: {error}; do not start it by hand: `ethudp` starts it");
             return ExitCode::FAILURE;
         }
     };
@@ -80,7 +80,7 @@ fn receive_secrets(supervisor: &SupervisorChannel) -> Result<Option<Secrets>, Er
     match supervisor.recv()? {
         None => Ok(None),
         Some((ToWorker::Secrets(secrets), _)) => Ok(Some(secrets)),
-        Some(_) => Err(Error::Violation("no secrets behind the start")),
+        Some(_) => Err(Error::Violation("no secrets after the start message")),
     }
 }
 
@@ -91,7 +91,7 @@ fn receive_handles(settings: &Settings) -> Result<Option<(OwnedFd, Vec<OwnedFd>)
     let paths = (0..).take(settings.remotes.len()).map(Handle::Path);
     let alike = settings.remotes.len() == settings.locals.len();
     if !alike || !kinds.into_iter().eq(std::iter::once(Handle::Port).chain(paths)) {
-        return Err(Error::Violation("not the handles of this tunnel"));
+        return Err(Error::Violation("handles do not match this tunnel"));
     }
     let mut handles = handles.into_iter();
     Ok(handles.next().map(|port| (port, handles.collect())))

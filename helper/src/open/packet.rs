@@ -38,7 +38,8 @@ fn all_but_own(mark: u32) -> [BpfInstruction; 6] {
 pub fn both_ways(interface: &str, promiscuous: bool) -> Result<(OwnedFd, String, u32), String> {
     let mark = own_mark();
     let opened = open(interface, promiscuous, &all_but_own(mark))?;
-    setsockopt(&opened.0, sockopt::Mark, &mark).map_err(|e| format!("mark of its frames: {}", e.desc()))?;
+    setsockopt(&opened.0, sockopt::Mark, &mark)
+        .map_err(|e| format!("interface {interface:?}: mark of frames: {}", e.desc()))?;
     Ok(opened)
 }
 

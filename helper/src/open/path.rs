@@ -69,8 +69,8 @@ fn bind_error(local: SocketAddr, error: nix::Error) -> String {
     let ip = local.ip();
     match error {
         nix::Error::EADDRINUSE => format!(
-            "local address {local}: already in use{}; choose another port (`ss -ulpn 'sport = :{}'` shows by whom)",
-            if local.is_ipv6() && ip.is_unspecified() { ", for IPv6 or for IPv4, which it hears as well" } else { "" },
+            "local address {local}: already in use{}; choose another port (`ss -ulpn 'sport = :{}'` shows the process)",
+            if local.is_ipv6() && ip.is_unspecified() { " (for IPv6 or IPv4: [::] receives both)" } else { "" },
             local.port()
         ),
         nix::Error::EADDRNOTAVAIL => format!(
@@ -87,9 +87,9 @@ fn bind_error(local: SocketAddr, error: nix::Error) -> String {
 fn connect_error(local: SocketAddr, remote: SocketAddr, error: nix::Error) -> String {
     match error {
         nix::Error::ENETUNREACH | nix::Error::EHOSTUNREACH => {
-            format!("remote address {remote}: no route to it; `ip route get {}` should show one", remote.ip())
+            format!("remote address {remote}: no route; `ip route get {}` should show one", remote.ip())
         }
-        nix::Error::EINVAL => format!("remote address {remote}: cannot be reached from local address {local}"),
+        nix::Error::EINVAL => format!("remote address {remote}: not reachable from local address {local}"),
         error => format!("remote address {remote}: {}", error.desc()),
     }
 }
@@ -173,10 +173,7 @@ mod tests {
                 "local port 80: ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher one",
             ),
             (bind_error(v4, nix::Error::ENOBUFS), "local address 192.0.2.1:80: No buffer space available"),
-            (
-                connect_error(v4, v6, nix::Error::EINVAL),
-                "[fd00::1]:80: cannot be reached from local address 192.0.2.1:80",
-            ),
+            (connect_error(v4, v6, nix::Error::EINVAL), "[fd00::1]:80: not reachable from local address 192.0.2.1:80"),
             (connect_error(v4, v6, nix::Error::EPERM), "remote address [fd00::1]:80: Operation not permitted"),
         ] {
             assert!(text.ends_with(words) && !text.contains('\n'), "{text}");

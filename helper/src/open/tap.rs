@@ -90,13 +90,13 @@ fn link_of(netlink: &mut Netlink, queue: BorrowedFd<'_>) -> io::Result<Link> {
             return Ok(link);
         }
     }
-    Err(io::Error::other("is not the one that was made; has it been moved or replaced meanwhile?"))
+    Err(io::Error::other("moved or replaced while it was set up; start the tunnel again"))
 }
 
 fn find_bridge(netlink: &mut Netlink, name: &str) -> Result<Link, String> {
     match netlink.link(name) {
         Ok(link) if link.kind == "bridge" => Ok(link),
-        Ok(_) => Err(format!("bridge {name:?}: this interface is not a bridge; `ip link show type bridge` lists them")),
+        Ok(_) => Err(format!("bridge {name:?}: not a bridge; `ip link show type bridge` lists bridges")),
         Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {
             Err(format!("bridge {name:?}: no such interface; create it with `ip link add {name} type bridge`"))
         }
@@ -108,17 +108,20 @@ fn create_tap(name: &str) -> Result<(OwnedFd, String), String> {
     const DEVICE: &str = "/dev/net/tun";
     let open = File::options().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(DEVICE);
     let device = open.map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => format!("{DEVICE}: not there; load the kernel module with `modprobe tun`"),
+        io::ErrorKind::NotFound => format!("{DEVICE}: does not exist; load the kernel module with `modprobe tun`"),
         _ if error.raw_os_error() == Some(libc::ENODEV) => {
-            format!("{DEVICE}: the kernel has no TUN/TAP support; load the kernel module with `modprobe tun`")
+            format!("{DEVICE}: no TUN/TAP support in the kernel; load the kernel module with `modprobe tun`")
         }
         _ => format!("{DEVICE}: {error}"),
     })?;
     tap::create(device, name).map_err(|error| match error.raw_os_error() {
         Some(libc::EBUSY | libc::EEXIST | libc::EINVAL) => {
-            format!("interface {name:?}: exists already; choose another name or delete it")
+            format!(
+                "interface {name:?}: already exists; choose another name (tap.name, -dev), or delete it with `ip link \
+                     del {name}`"
+            )
         }
-        Some(libc::EPERM) => format!("interface {name:?}: creating it needs CAP_NET_ADMIN"),
+        Some(libc::EPERM) => format!("interface {name:?}: not created: needs CAP_NET_ADMIN"),
         _ => format!("interface {name:?}: {error}"),
     })
 }

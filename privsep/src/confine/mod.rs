@@ -37,7 +37,7 @@ pub fn enter_empty_network() -> io::Result<()> {
 pub fn become_user(identity: Identity) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
     if uid.is_root() || gid.as_raw() == 0 {
-        return Err(io::Error::other("become_user: user and group must not be root"));
+        return Err(io::Error::other("become_user: uid and gid must not be 0"));
     }
     setgroups(&[]).map_err(step("setgroups"))?;
     setresgid(gid, gid, gid).map_err(step("setresgid"))?;

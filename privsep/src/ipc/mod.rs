@@ -54,7 +54,7 @@ pub struct Channel<Tx, Rx> {
 pub fn from_packet<Rx: Message>(packet: &[u8]) -> Result<Rx, Error> {
     let (message, rest) =
         postcard::take_from_bytes::<Rx>(packet).map_err(|_| Error::Violation("message cannot be decoded"))?;
-    if rest.is_empty() { Ok(message) } else { Err(Error::Violation("bytes behind the message")) }
+    if rest.is_empty() { Ok(message) } else { Err(Error::Violation("bytes after the message")) }
 }
 
 /// Returns a connected pair of `SOCK_SEQPACKET` sockets, close-on-exec.
@@ -84,8 +84,7 @@ impl<Tx: Message, Rx: Message> Channel<Tx, Rx> {
         }
         // Allocated at full size: a buffer that grows would leave unwiped copies of a key.
         let mut buffer = Zeroizing::new(vec![0_u8; Tx::MAX]);
-        let encoded = postcard::to_slice(message, &mut buffer)
-            .map_err(|_| Error::Violation("message is larger than its limit"))?;
+        let encoded = postcard::to_slice(message, &mut buffer).map_err(|_| Error::Violation("message too large"))?;
         Ok(scm::send(self.socket.as_fd(), encoded, descriptors, flags)?)
     }
 

@@ -34,7 +34,7 @@ pub fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
 /// As fork(2). Fails unless the process has exactly one thread.
 pub fn fork_background() -> io::Result<Option<Pid>> {
     if !std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1) {
-        return Err(io::Error::other("fork with several threads, or without /proc to count them"));
+        return Err(io::Error::other("fork refused: several threads, or /proc is not mounted"));
     }
     // SAFETY: there is one thread, so no lock of another can be left held in the child.
     let pid = check(unsafe { libc::fork() })?;

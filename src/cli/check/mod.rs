@@ -15,10 +15,10 @@ pub struct Options {
     /// Files, or NAMEs for /etc/ethudp/NAME.toml
     #[arg(value_name = "NAME|FILE", required = true)]
     tunnels: Vec<PathBuf>,
-    /// The tunnel's name: what the file will be called, less .toml, in DIRECTORY [default: from the file's own name]
+    /// Name of the tunnel: the final file name in DIRECTORY, without .toml [default: from the file's own name]
     #[arg(long = "as", value_name = "NAME")]
     name: Option<String>,
-    /// Where the file will be, with its keys [default: with --as /etc/ethudp; else where it is]
+    /// Final directory of the file and its keys [default: /etc/ethudp with --as, else the file's own]
     #[arg(long, value_name = "DIRECTORY")]
     dir: Option<PathBuf>,
 }
@@ -37,7 +37,7 @@ pub fn check(options: &Options) -> Result<(), Error> {
     if let Some(name) = &options.name {
         names::tunnel(name).map_err(Error::Usage)?;
         if options.tunnels.len() > 1 {
-            return Err(Error::usage(format!("--as {name}: names one tunnel; give one file with it")));
+            return Err(Error::usage(format!("--as {name}: needs exactly one file; check other files without --as")));
         }
     }
     let mut failed = None;
@@ -111,7 +111,8 @@ impl Destination {
         }
         let name = &self.name;
         Error::configuration(format!(
-            "{error}; {DIRECTORY} has it: `ethudp check --as {name} FILE` checks a file that will be {DIRECTORY}/{name}.toml"
+            "{error}; the same file is correct in {DIRECTORY}: `ethudp check --as {name} FILE` checks a file that becomes \
+             {DIRECTORY}/{name}.toml"
         ))
     }
 }

@@ -26,12 +26,14 @@ pub fn obstacles(read: &Read, name: &str, home: &Path, in_place: bool) -> Vec<St
     if home == Path::new(DIRECTORY) {
         lines.extend(no_user(name).filter(|_| !drop_ins.has_user()));
         if in_place && !drop_ins.has_user() && !is_readable(&read.metadata) {
-            lines.push("the unit's user cannot read it: `chgrp ethudp-status` and `chmod 640`, or `chmod 644`".into());
+            lines.push(
+                "not readable for the unit's user: run `chgrp ethudp-status` and `chmod 640`, or `chmod 644`".into(),
+            );
         }
         if in_place && !drop_ins.has_user() && read.tunnel.run.is_some() && read.metadata.uid() != 0 {
             let owner = read.metadata.uid();
             lines.push(format!(
-                "the unit refuses it, as it has `run`: belongs to user {owner}; must belong to root (`chown root`)"
+                "the unit refuses a file with `run` that belongs to user {owner}; must belong to root (`chown root`)"
             ));
         }
     }
@@ -54,7 +56,7 @@ fn is_readable(file: &Metadata) -> bool {
 fn unreadable(file: &str, home: &Path, drop_ins: &DropIns) -> Option<String> {
     let metadata = fs::metadata(home.join(file)).ok()?;
     (home == Path::new(DIRECTORY) && !drop_ins.has_user() && !is_readable(&metadata)).then(|| {
-        format!("{file}: the unit's user cannot read it: `chgrp ethudp-status` and `chmod 640`, or `chmod 644`")
+        format!("{file}: not readable for the unit's user: run `chgrp ethudp-status` and `chmod 640`, or `chmod 644`")
     })
 }
 
@@ -70,12 +72,12 @@ fn lacking(name: &str, key: &str, secret: &str, directory: &Path, drop_ins: &Dro
     let shown = path.display();
     let usual = path == Path::new(DIRECTORY).join(format!("{name}.key"));
     let how = if usual {
-        "the drop-in ethudp-credential.conf of the examples".into()
+        "add the drop-in ethudp-credential.conf from the examples".into()
     } else {
-        format!("a drop-in with `LoadCredential={id}:{shown}`")
+        format!("add a drop-in with `LoadCredential={id}:{shown}`")
     };
-    let rename = if secret == id { String::new() } else { format!(", and here `{key} = \"{id}\"`") };
-    Some(format!("{secret}: the user of ethudp@{name} cannot read it; {how} hands it over{rename}"))
+    let rename = if secret == id { String::new() } else { format!(", and set `{key} = \"{id}\"` in this file") };
+    Some(format!("{secret}: not readable for the user of ethudp@{name}: {how}{rename}"))
 }
 
 /// Line for a name of which systemd makes no user.
@@ -84,8 +86,8 @@ fn no_user(name: &str) -> Option<String> {
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     let other: String = name.chars().map(|c| if good(c) { c } else { '_' }).take(names::LONGEST).collect();
     Some(format!(
-        "{error}, or systemd makes no user \"{USER}{name}\"; for ethudp@{name} a drop-in with `User={USER}{other}`, which no \
-         other tunnel may have, gives it one"
+        "{error}; systemd does not create the user \"{USER}{name}\" for ethudp@{name}: rename the file, or add a drop-in \
+         with `User={USER}{other}`, a user of this tunnel alone"
     ))
 }
 
@@ -161,7 +163,7 @@ mod tests {
             let _ = std::os::unix::fs::chown(&file, Some(65_534), None);
             let read = crate::tunnel::file::look(&file, "a", Path::new("/")).unwrap();
             let lines = obstacles(&read, "a", Path::new(DIRECTORY), true);
-            let words = "the unit refuses it, as it has `run`: belongs to user ";
+            let words = "the unit refuses a file with `run` that belongs to user ";
             assert_eq!(lines.iter().any(|line| line.starts_with(words)), refused, "{lines:?}");
         }
         fs::remove_file(file).unwrap();
@@ -179,6 +181,6 @@ mod tests {
         assert!(lines("", "a.key").unwrap().contains("ethudp-credential.conf"));
         // A secret with an absolute path is not looked for among the credentials.
         let absolute = lines(credential, "/etc/ethudp/a.key").unwrap();
-        assert!(absolute.ends_with("hands it over, and here `key-file = \"a.key\"`"), "{absolute}");
+        assert!(absolute.ends_with("from the examples, and set `key-file = \"a.key\"` in this file"), "{absolute}");
     }
 }

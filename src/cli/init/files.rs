@@ -69,8 +69,8 @@ impl TunnelFiles {
     pub fn exists_error(&self) -> Error {
         let (file, key) = (self.file.display(), self.key.display());
         Error::failure(format!(
-            "{file}: is there already, with the line for the other end in a comment; --peer LINE completes it, --endpoint and --address \
-             add what it lacks, another NAME makes another. To make it anew, remove it and {key}"
+            "{file}: already exists; the line for the other end is in its first comment. Complete it with --peer LINE, \
+             --endpoint or --address, or choose another NAME. To start again, remove it and {key}"
         ))
     }
 
@@ -81,7 +81,7 @@ impl TunnelFiles {
     pub fn create(&self, key: &str, text: &str) -> Result<(), Error> {
         let failed = |path: &Path, error: &io::Error| {
             let right = match error.kind() {
-                ErrorKind::AlreadyExists => "; it is never overwritten: remove it, or choose another NAME".into(),
+                ErrorKind::AlreadyExists => "; `init` never overwrites files: remove it, or choose another NAME".into(),
                 _ => directory::remedy(error, self.directory.path()),
             };
             Error::failure(format!("{}: {error}{right}", path.display()))
@@ -111,7 +111,7 @@ impl TunnelFiles {
         let there = self.read()?;
         let ExistingFile { text, own, noted, .. } = &there;
         if own.key == peer.key {
-            return Err("--peer is this end's own line; must be the other end's".into());
+            return Err("--peer: this end's own line; must be the line of the other end".into());
         }
         let tunnel = identifier::agreed(own.tunnel, peer.tunnel);
         let own = Line { tunnel, ..own.clone() };
@@ -119,18 +119,18 @@ impl TunnelFiles {
         let whole = tunnel::file::from_text(&new, &self.name, self.directory.path())?;
         let fits = whole.secure().is_some_and(|secure| secure.peer_key == peer.key && secure.tunnel_id == tunnel);
         if !fits {
-            return Err("[secure] cannot be found in it, so peer and tunnel-id cannot be added".into());
+            return Err("[secure] not found: add peer-public-key and tunnel-id by hand".into());
         }
         if let Port::Tap { addresses, .. } = &whole.port
             && let Some((ip, _)) = peer.inner.iter().find(|inner| addresses.iter().any(|own| own.0 == inner.0))
         {
             return Err(format!(
-                "tap.address: {ip} is the other end's, too; give this end or that another, of the same network"
+                "tap.address: both ends have {ip}; set another address of the same network at one end"
             ));
         }
         if own.endpoint.is_none() && peer.endpoint.is_none() {
             return Err(
-                "neither end has said where it is: give --endpoint HOST[:PORT] here, or at the other end".into()
+                "--endpoint is missing at both ends: add --endpoint HOST[:PORT] here or at the other end".into()
             );
         }
         if new != *text {
@@ -165,10 +165,10 @@ impl TunnelFiles {
         let ExistingFile { text, own, .. } = self.read()?;
         let table = text.parse::<toml::Table>().map_err(|error| error.message().replace('\n', " "))?;
         if table.get("secure").is_some_and(|secure| secure.get("peer-public-key").is_some()) {
-            return Err("is complete; change it by hand".into());
+            return Err("already complete; change it by hand".into());
         }
         let local = table.get("path").and_then(|paths| paths.get(0)?.get("local")?.as_str()?.rsplit_once(':'));
-        let port = local.and_then(|(_, port)| port.parse().ok()).ok_or("local: has no port")?;
+        let port = local.and_then(|(_, port)| port.parse().ok()).ok_or("path.local: no port")?;
         Ok((own, port))
     }
 
@@ -188,7 +188,7 @@ impl TunnelFiles {
             let list = text::quoted_addresses(&line.inner);
             let begun = text.replacen("\naddress = []\n", &format!("\naddress = [{list}]\n"), 1);
             if begun == text {
-                return Err(format!("stands not as `ethudp init` has written it; add by hand: tap.address = [{list}]"));
+                return Err(format!("tap.address is not as `ethudp init` wrote it; add by hand: address = [{list}]"));
             }
             text = begun;
         }
@@ -206,7 +206,7 @@ impl TunnelFiles {
             return Ok((None, self.file_name()));
         }
         let path = fs::canonicalize(&self.file).map_err(|error| error.to_string())?;
-        let name = path.file_name().and_then(|name| name.to_str()).ok_or("is a link to what is no file")?.to_owned();
+        let name = path.file_name().and_then(|name| name.to_str()).ok_or("link does not lead to a file")?.to_owned();
         let directory = Directory::open(path.parent().unwrap_or(Path::new("/"))).map_err(|error| error.to_string())?;
         check_directory(&directory)?;
         Ok((Some(directory), name))
@@ -220,12 +220,10 @@ impl TunnelFiles {
         let table = text.parse::<toml::Table>().map_err(|error| error.message().replace('\n', " "))?;
         let tunnel = table.get("secure").map_or(Ok(None), text::known_identifier)?.unwrap_or(identifier::NONE);
         let secret = tunnel::file::private_key(text, self.directory.path())?;
-        let key = keys::public_of(&secret).ok_or("secure.private-key-file: is no key")?;
+        let key = keys::public_of(&secret).ok_or("secure.private-key-file: not a key")?;
         match noted {
             Some((line, noted)) if line.key == key => Ok((Line { tunnel, ..line }, noted)),
-            _ => {
-                Err("has not the line for the other end in it, as `ethudp init` writes it: add the peer by hand".into())
-            }
+            _ => Err("no comment with the line of `ethudp init` for the key of this file: add the peer by hand".into()),
         }
     }
 }

@@ -41,24 +41,27 @@ impl Host {
             let added = read.map_err(|error| error.to_string());
             if let Err(error) = added.and_then(|(text, _)| host.add(path, &text, peer.as_deref())) {
                 let file = path.display();
-                host.unread.push(format!("{file}: {error}; so its port, interface and networks are not known"));
+                host.unread.push(format!(
+                    "{file}: {error}; its port, interface and networks were not compared with this \
+                                          tunnel's"
+                ));
             }
         });
         if more {
             let (place, most) = (directory.display(), files::MOST);
-            host.unread.push(format!("{place}: has more than {most} files, and the others were not looked at"));
+            host.unread.push(format!("{place}: more than {most} files; the rest were not compared with this tunnel"));
         }
         for list in ["/proc/net/udp", "/proc/net/udp6"] {
             let mut text = String::new();
             let _ = File::open(list).and_then(|file| file.take(LONGEST).read_to_string(&mut text));
-            host.ports.extend(sockets(&text).map(|port| (port, "a socket of this host".to_owned())));
+            host.ports.extend(sockets(&text).map(|port| (port, "another socket of this host".to_owned())));
         }
         host
     }
 
     fn add(&mut self, path: &Path, text: &str, peer: Option<&str>) -> Result<(), String> {
         let file = path.display().to_string();
-        let table = text.parse::<toml::Table>().map_err(|_| "is no TOML")?;
+        let table = text.parse::<toml::Table>().map_err(|_| "not valid TOML")?;
         let paths = table.get("path").and_then(toml::Value::as_array).map_or(&[][..], Vec::as_slice);
         let locals = paths.iter().filter_map(|path| path.get("local")?.as_str()?.rsplit_once(':')?.1.parse().ok());
         self.ports.extend(locals.map(|port| (port, file.clone())));
@@ -86,9 +89,9 @@ impl Host {
         match of_peer.find(|(_, file)| own.is_none() || file.canonicalize().ok() != own) {
             None => Ok(()),
             Some((_, file)) => Err(format!(
-                "--peer: {} is complete with this line already, which is for one tunnel. If that file is a copy, give it a name that does \
-                 not end in .toml; for a second tunnel run `ethudp init` with another NAME at the other end and give the line that \
-                 it prints",
+                "--peer: already used by {}; each tunnel needs its own line. If that file is a copy, rename it so that it \
+                 does not end in .toml. For a second tunnel run `ethudp init` with another NAME at the other end and use \
+                 the new line",
                 file.display()
             )),
         }
@@ -135,8 +138,8 @@ pub fn is_bridge(name: &str) -> Result<(), String> {
     let link = Netlink::open().and_then(|mut netlink| netlink.link(name));
     if link.is_ok_and(|link| link.kind != "bridge") {
         return Err(format!(
-            "--bridge {name:?}: this interface is not a bridge; `ip link show type bridge` lists them, and --interface {name} \
-             carries the frames of an interface"
+            "--bridge {name:?}: not a bridge; `ip link show type bridge` lists bridges. To forward the frames of an \
+             interface use --interface {name}"
         ));
     }
     Ok(())
@@ -178,7 +181,10 @@ mod tests {
             "[tap]\nname = \"site\"\n[[path]]\nlocal = \"[::]:6000\"\n[[path]]\nlocal = \"192.0.2.1:6001\"\n",
             None,
         );
-        assert_eq!((added, host.add(Path::new("b.toml"), "is no TOML", None)), (Ok(()), Err("is no TOML".into())));
+        assert_eq!(
+            (added, host.add(Path::new("b.toml"), "not valid TOML", None)),
+            (Ok(()), Err("not valid TOML".into()))
+        );
         let list = "  sl  local_address rem_address\n  26: 0100007F:1772 00000000:0000 07\n";
         host.ports.extend(sockets(list).map(|port| (port, "a socket".into())));
         assert_eq!(

@@ -18,15 +18,15 @@ pub fn together(one: (IpAddr, u8), other: (IpAddr, u8)) -> bool {
 pub fn parse(text: &str) -> Result<(IpAddr, u8), String> {
     let form = "must be ADDRESS/PREFIX, as in 10.8.0.1/24";
     let (ip, prefix) = text.split_once('/').ok_or_else(|| format!("--address {text:?}: {form}"))?;
-    let ip = ip.parse().map_err(|_| format!("--address {text:?}: {ip:?} is no IP address; {form}"))?;
+    let ip = ip.parse().map_err(|_| format!("--address {text:?}: {ip:?} is not an IP address; {form}"))?;
     let prefix = address::prefix(ip, prefix).map_err(|error| format!("--address {text:?}: {error}"))?;
     if prefix == 0 {
         return Err(format!(
-            "--address {text:?}: is in a network of all addresses, so all traffic of this host would go into the tunnel; must be longer, as in /24"
+            "--address {text:?}: prefix length 0 routes all traffic of this host into the tunnel; must be longer, as in /24"
         ));
     }
     match no_host((ip, prefix)) {
-        Some(what) => Err(format!("--address {text:?}: is {what}; must be a host's")),
+        Some(what) => Err(format!("--address {text:?}: is {what}; must be the address of a host")),
         None => Ok((ip, prefix)),
     }
 }
@@ -35,9 +35,9 @@ pub fn parse(text: &str) -> Result<(IpAddr, u8), String> {
 fn no_host((ip, prefix): (IpAddr, u8)) -> Option<&'static str> {
     let host_bits = |ip: Ipv4Addr| u32::from(ip) & u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
     match ip {
-        ip if ip.is_unspecified() => Some("no address"),
-        ip if ip.is_multicast() => Some("an address of a group"),
-        ip if ip.is_loopback() => Some("an address of the loopback interface"),
+        ip if ip.is_unspecified() => Some("the unspecified address"),
+        ip if ip.is_multicast() => Some("a multicast address"),
+        ip if ip.is_loopback() => Some("a loopback address"),
         // RFC 3021: a network of two addresses has neither of both.
         IpAddr::V4(ip) if prefix < 31 && host_bits(ip) == 0 => Some("the address of the network itself"),
         IpAddr::V4(ip) if prefix < 31 && host_bits(ip) == host_bits(Ipv4Addr::BROADCAST) => {
@@ -128,19 +128,19 @@ mod tests {
     fn invalid_interface_addresses_are_refused() {
         for (text, words) in [
             ("10.8.0.1", "must be ADDRESS/PREFIX"),
-            ("10.8.0.300/24", "\"10.8.0.300\" is no IP address"),
+            ("10.8.0.300/24", "\"10.8.0.300\" is not an IP address"),
             ("10.8.0.1/33", "must be a prefix length"),
             ("10.8.0.0/24", "is the address of the network itself"),
             ("10.8.0.255/24", "is the broadcast address"),
-            ("10.0.0.1/0", "is in a network of all addresses"),
-            ("fd00::1/0", "is in a network of all addresses"),
+            ("10.0.0.1/0", "prefix length 0 routes all traffic"),
+            ("fd00::1/0", "prefix length 0 routes all traffic"),
             ("10.8.0.0/31", ""),
             ("10.8.0.255/32", ""),
-            ("0.0.0.0/24", "is no address"),
-            ("::/64", "is no address"),
-            ("224.0.0.5/24", "is an address of a group"),
-            ("ff02::1/64", "is an address of a group"),
-            ("127.0.0.2/8", "of the loopback interface"),
+            ("0.0.0.0/24", "is the unspecified address"),
+            ("::/64", "is the unspecified address"),
+            ("224.0.0.5/24", "is a multicast address"),
+            ("ff02::1/64", "is a multicast address"),
+            ("127.0.0.2/8", "is a loopback address"),
             ("fd00::/64", ""),
         ] {
             match parse(text) {

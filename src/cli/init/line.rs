@@ -34,7 +34,7 @@ const LONGEST: usize = 640;
 /// Most addresses in a line.
 pub const ADDRESSES: usize = 8;
 /// Description of a valid line.
-pub const RIGHT: &str = "must be the whole line that `ethudp init` has printed at the other end";
+pub const RIGHT: &str = "must be the whole line that `ethudp init` printed at the other end";
 /// Bytes of the checksum.
 const CHECKSUM: usize = 4;
 /// Prefix of the form in the input of the checksum.
@@ -100,27 +100,27 @@ pub fn parse(text: &str) -> Result<Line, String> {
     // No end prints a line of this length.
     if text.len() > LONGEST {
         let begin: String = text.chars().take(40).collect();
-        return Err(format!("--peer {begin:?}...: has {} bytes, more than any such line; {RIGHT}", text.len()));
+        return Err(format!("--peer {begin:?}...: too long ({} bytes); {RIGHT}", text.len()));
     }
     let Some(form) = text.strip_prefix(BEGIN) else {
         if text.starts_with(OLDER) {
             return Err(older_release(&text));
         }
         let of_another = text.split_once(':').is_some_and(|(begin, _)| begin.starts_with("ethudp"));
-        let version = if of_another { "is of another version of ethudp" } else { "is no such line" };
+        let version = if of_another { "line of another version of ethudp" } else { "not a line of `ethudp init`" };
         return Err(format!("--peer {text:?}: {version}; {RIGHT}"));
     };
-    let cut = || format!("--peer {text:?}: has been cut or changed; {RIGHT}");
+    let cut = || format!("--peer {text:?}: cut or changed (wrong checksum); {RIGHT}");
     let form = decode(LABEL, form).ok_or_else(cut)?;
     // An attacker can compute the checksum of a forged line.
-    read(&form).ok_or_else(|| format!("--peer {text:?}: says nothing that an end can say; {RIGHT}"))
+    read(&form).ok_or_else(|| format!("--peer {text:?}: invalid contents; {RIGHT}"))
 }
 
 /// Advice for a line of an older release, or for its beginning.
 pub fn older_release(text: &str) -> String {
     format!(
-        "--peer {text:?}: was printed by an older ethudp; install the same release at the other end, run `ethudp init` there \
-         again, and give the line that it prints"
+        "--peer {text:?}: line of an older ethudp; install this release at the other end, run `ethudp init` there again, \
+         and use the new line"
     )
 }
 
@@ -199,14 +199,14 @@ pub fn endpoint(text: &str) -> Result<Endpoint, String> {
     let learned = endpoint.host.parse().is_ok_and(|address: IpAddr| address.is_unspecified());
     if learned || endpoint.host == "any" {
         return Err(format!(
-            "endpoint {text:?}: is nowhere; must be an address or a name of this end that the other reaches"
+            "endpoint {text:?}: unspecified address; must be an address or a name of this end that the other end can reach"
         ));
     }
     let host = endpoint.host.trim_end_matches('.').to_ascii_lowercase();
     let named = ["localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"].contains(&host.as_str());
     if named || host.ends_with(".localhost") || host.parse().is_ok_and(|address: IpAddr| address.is_loopback()) {
         return Err(format!(
-            "endpoint {text:?}: is every host itself; must be an address or a name of this end that the other reaches"
+            "endpoint {text:?}: loopback address; must be an address or a name of this end that the other end can reach"
         ));
     }
     Ok(endpoint)
@@ -251,10 +251,10 @@ mod tests {
             let error = parse(&String::from_utf8(changed).unwrap()).unwrap_err();
             assert!(error.contains("must be the whole line"), "{at}: {error}");
         }
-        assert!(parse(&text.replace("ethudp2", "ethudp3")).unwrap_err().contains("is of another version"));
+        assert!(parse(&text.replace("ethudp2", "ethudp3")).unwrap_err().contains("line of another version"));
         assert!(parse(&(text.clone() + "AAAA")).is_err());
         let long = parse(&(text + &"A".repeat(LONGEST))).unwrap_err();
-        assert!(long.contains("more than any such line") && long.len() < 200, "{long}");
+        assert!(long.contains("too long (") && long.len() < 200, "{long}");
     }
 
     #[test]
@@ -293,7 +293,7 @@ mod tests {
         let whole = [&form[..], &checksum(OLDER_LABEL, &form)].concat();
         let older = OLDER.to_owned() + &Base64UrlUnpadded::encode_string(&whole);
         let error = parse(&older).unwrap_err();
-        assert!(error.contains("was printed by an older ethudp; install the same release at the other end"), "{error}");
+        assert!(error.contains("line of an older ethudp; install this release at the other end"), "{error}");
         assert_eq!(noted(&older), Some(Line { tunnel: [0; 8], slot: 0, ..good.clone() }));
         assert_eq!((noted(&good.to_string()), noted(&older[..older.len() - 1])), (Some(good), None));
     }
@@ -309,14 +309,14 @@ mod tests {
         assert!(parse(&line.to_string()).is_err());
         for inner in [vec![("10.8.0.1", 24), ("10.8.0.1", 25)], vec![("10.8.0.1", 0)], vec![("198.51.100.7", 24)]] {
             line.inner = inner.into_iter().map(|(ip, prefix)| (ip.parse().unwrap(), prefix)).collect();
-            assert!(parse(&line.to_string()).unwrap_err().contains("says nothing that an end can say"), "{line:?}");
+            assert!(parse(&line.to_string()).unwrap_err().contains("invalid contents"), "{line:?}");
         }
     }
 
     #[test]
     fn loopback_endpoint_is_refused() {
         for host in ["localhost", "LocalHost.", "a.localhost", "127.0.0.1", "127.1.2.3", "[::1]", "ip6-localhost"] {
-            assert!(endpoint(&format!("{host}:6000")).unwrap_err().contains("is every host itself"), "{host}");
+            assert!(endpoint(&format!("{host}:6000")).unwrap_err().contains("loopback address"), "{host}");
         }
         assert!(endpoint("localhost.example:6000").is_ok());
     }
@@ -324,7 +324,7 @@ mod tests {
     #[test]
     fn wildcard_endpoint_is_refused() {
         for nowhere in ["0.0.0.0:6000", "[::]:6000", "any:6000"] {
-            assert!(endpoint(nowhere).unwrap_err().contains("is nowhere"), "{nowhere}");
+            assert!(endpoint(nowhere).unwrap_err().contains("unspecified address"), "{nowhere}");
         }
         assert!(endpoint("anybody:6000").is_ok());
     }

@@ -56,33 +56,38 @@ pub fn run(options: &Options) -> Result<(), Error> {
         }
     };
     if whole_command {
-        log::info(&format!("a whole command was pasted; its line is taken, for tunnel {name:?} here"));
+        log::info(&format!("--peer: contains a whole command; using its line for tunnel {name:?}"));
     }
     if let Some(peer) = peer.filter(|_| done) {
         let fingerprint = keys::fingerprint(&line.key, &peer.key);
         log::info(&format!(
-            "{} is complete; both ends must show this fingerprint: {fingerprint}",
+            "{} is complete; both ends must show the same fingerprint: {fingerprint}",
             files.file.display()
         ));
-        log::info(&format!("at the other end, unless that has been done: ethudp init {name} --peer {line}"));
+        log::info(&format!("if the other end is not complete yet, run there: ethudp init {name} --peer {line}"));
         let shown =
             if options.dir == Path::new(DIRECTORY) { name.to_owned() } else { files.file.display().to_string() };
-        log::info(&format!("it runs by `ethudp up {shown}`; `ethudp check {shown}` says what its unit lacks"));
+        log::info(&format!(
+            "start it with `ethudp up {shown}`; `ethudp check {shown}` lists what the unit still needs"
+        ));
     } else {
         let (file, key) = (files.file.display(), files.key.display());
         log::info(&if there { format!("changed {file}") } else { format!("wrote {file} and {key}") });
         if line.endpoint.is_none() {
             log::info(
-                "this end has no --endpoint, so the other end needs one: give it there, or here to the same NAME",
+                "this end has no --endpoint: set --endpoint at the other end, or run `ethudp init` here again with the \
+                 same NAME and --endpoint",
             );
         }
-        log::info(&format!("at the other end: ethudp init {name} --peer {line}"));
+        log::info(&format!("run at the other end: ethudp init {name} --peer {line}"));
         let dir = if options.dir == Path::new(DIRECTORY) {
             String::new()
         } else {
             format!(" --dir {}", options.dir.display())
         };
-        log::info(&format!("then here, with the line that this prints: ethudp init {name} --peer LINE{dir}"));
+        log::info(&format!(
+            "then run here, with the line that the other end prints: ethudp init {name} --peer LINE{dir}"
+        ));
     }
     log::print(&format!("{line}\n"))
 }
@@ -98,8 +103,8 @@ fn create(options: &Options, mut given: Parameters, files: &TunnelFiles, peer: O
     let warnings = given.conflicts(explicit, &networks::all()).map_err(Error::Failure)?;
     if peer.is_some_and(|peer| peer.endpoint.is_none()) && given.endpoint.is_none() {
         return Err(Error::usage(
-            "--endpoint is missing: the other end has none, so it must be told where this one is: --endpoint HOST[:PORT]; or let the \
-             other end say where it is: there `ethudp init NAME --endpoint HOST[:PORT]`, which prints another line",
+            "--endpoint is missing: one end must have a known address. Add --endpoint HOST[:PORT] here, or run `ethudp \
+             init NAME --endpoint HOST[:PORT]` at the other end and use the new line",
         ));
     }
     let private = keys::new_private().context(super::keys::randomness)?;
@@ -121,11 +126,11 @@ fn create(options: &Options, mut given: Parameters, files: &TunnelFiles, peer: O
     if explicit == 0 && !given.addresses.is_empty() {
         let list = format_addresses(&given.addresses);
         log::info(&format!(
-            "{file}: its TAP interface has {list}, beside the other end's; tap.address in it gives it another"
+            "{file}: the TAP interface gets {list}, next to the other end's address; change it with tap.address"
         ));
     }
     if let Some(tap) = given.tap.as_ref().filter(|tap| **tap != files.name) {
-        log::info(&format!("{file}: its TAP interface is {tap}; tap.name in it gives it another name"));
+        log::info(&format!("{file}: the TAP interface gets the name {tap}; change it with tap.name"));
     }
     for line in warnings {
         log::warning(&format!("{file}: {line}"));
@@ -138,7 +143,7 @@ fn create(options: &Options, mut given: Parameters, files: &TunnelFiles, peer: O
 fn update(options: &Options, files: &TunnelFiles, peer: Option<&Line>) -> Result<Line, Error> {
     if options.bridge.is_some() || options.interface.is_some() || options.port.is_some() {
         return Err(Error::usage(format!(
-            "{}: is there already, so that only --peer, --endpoint, --address and --dir can be given; change the rest in it",
+            "{}: already exists, so only --peer, --endpoint, --address and --dir are possible; edit the file for the rest",
             files.file.display()
         )));
     }
@@ -165,14 +170,17 @@ fn extend(options: &Options, files: &TunnelFiles, peer: Option<&Line>) -> Result
     let wrong = |error: String| Error::usage(format!("{}: {error}", files.file.display()));
     let (own, port) = files.read_incomplete().map_err(wrong)?;
     if let Some(known) = own.endpoint.as_ref().filter(|_| options.endpoint.is_some()) {
-        return Err(wrong(format!("--endpoint: its line has {known} already; to change it, make the file anew")));
+        return Err(wrong(format!(
+            "--endpoint: already set to {known}; to change it, remove the file and its key and run \
+                                  `ethudp init` again"
+        )));
     }
     if !options.address.is_empty() && own.joins {
-        return Err(wrong("--address: it joins a bridge or an interface".into()));
+        return Err(wrong("--address: not possible with a bridge or an interface".into()));
     }
     if !options.address.is_empty() && !own.inner.is_empty() {
         let known = format_addresses(&own.inner);
-        return Err(wrong(format!("--address: its TAP interface has {known} already; change tap.address in it")));
+        return Err(wrong(format!("--address: already set to {known}; change tap.address in the file")));
     }
     let mut given =
         Parameters::parse(options, &files.name, &Host::look(&options.dir, Some(&own))).map_err(Error::Usage)?;

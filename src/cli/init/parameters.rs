@@ -23,22 +23,22 @@ pub struct Options {
     /// What is left of a line that was broken into words.
     #[arg(hide = true)]
     pub rest: Vec<String>,
-    /// The line that `ethudp init` has printed at the other end
+    /// Line that `ethudp init` printed at the other end
     #[arg(long, value_name = "LINE")]
     pub peer: Vec<String>,
-    /// Address of the TAP interface; with --peer one next to the other end's, where that is private [may be given several times]
+    /// Address of the TAP interface; may be given several times [default with --peer: next to a private address of the other end]
     #[arg(long, value_name = "ADDRESS/PREFIX", conflicts_with_all = ["bridge", "interface"])]
     pub address: Vec<String>,
-    /// Join this bridge
+    /// Add the TAP interface to this bridge
     #[arg(long, value_name = "BRIDGE", conflicts_with = "interface")]
     pub bridge: Option<String>,
-    /// Carry the frames of this interface
+    /// Forward the frames of this interface
     #[arg(long, value_name = "INTERFACE")]
     pub interface: Option<String>,
-    /// UDP port of this end [default: 6000, or the next that is free]
+    /// UDP port of this end [default: the first free port from 6000]
     #[arg(long, value_name = "PORT")]
     pub port: Option<String>,
-    /// Where the other end reaches this one, a port only where it is another outside; without it, it answers where we come from
+    /// Public address or name of this end; add the port if a NAT changes it [default: the other end learns it from datagrams]
     #[arg(long, value_name = "HOST[:PORT]")]
     pub endpoint: Option<String>,
     /// Directory of file and key
@@ -75,7 +75,7 @@ impl Parameters {
             addresses[..number].iter().any(|(own, _)| own == ip).then_some(*ip)
         };
         if let Some(ip) = addresses.iter().enumerate().find_map(twice) {
-            return Err(format!("--address {ip}: is given twice; must be given once"));
+            return Err(format!("--address {ip}: given twice; remove one"));
         }
         let interface = options.interface.as_deref().map(|name| names::interface("--interface", name)).transpose()?;
         Ok(Self {
@@ -97,7 +97,8 @@ impl Parameters {
         let Some(endpoint) = &self.endpoint else { return Ok(()) };
         match self.addresses.iter().find(|(ip, _)| endpoint.host.parse() == Ok(*ip)) {
             Some((ip, _)) => Err(format!(
-                "--endpoint {ip}: is the tunnel's own address (--address); must be an address or a name of this end outside the tunnel"
+                "--endpoint {ip}: address inside the tunnel (--address); must be an address or a name of this end outside \
+                 the tunnel"
             )),
             None => Ok(()),
         }
@@ -113,8 +114,8 @@ impl Parameters {
                 Ok(networks) => taken::conflict(*own, &networks.known),
                 Err(error) if number >= explicit => {
                     return Err(format!(
-                        "the networks that this host uses: {error}; so none is taken from the other end's line: give --address \
-                         {ip}/{prefix}, or another"
+                        "networks of this host: {error}; cannot choose a free address: set one, as in --address \
+                         {ip}/{prefix}"
                     ));
                 }
                 Err(_) => None,
@@ -127,10 +128,11 @@ impl Parameters {
             let Some(conflict) = conflict.or_else(of_tunnel) else { continue };
             if number >= explicit {
                 return Err(format!(
-                    "--peer: {conflict}; let the other end begin with another network, or take it by --address {ip}/{prefix}"
+                    "--peer: {conflict}; start with another network at the other end, or accept this one with --address \
+                     {ip}/{prefix}"
                 ));
             }
-            warnings.push(format!("--address {ip}/{prefix}: {conflict}: {}; give another --address", taken::LONGER));
+            warnings.push(format!("--address {ip}/{prefix}: {conflict}: {}; choose another --address", taken::LONGER));
         }
         let cut = known.as_ref().is_ok_and(|networks| networks.cut);
         warnings.extend(taken::unread(cut && !self.addresses.is_empty()));
@@ -145,14 +147,15 @@ impl Parameters {
     pub fn choose_addresses(&mut self, peer: &Line) -> Result<(), String> {
         let mut of_peer = peer.inner.iter().filter(|inner| self.addresses.iter().any(|(ip, _)| *ip == inner.0));
         if let Some((ip, prefix)) = of_peer.next() {
-            return Err(format!("--address {ip}: is the other end's; must be another address of {ip}/{prefix}"));
+            return Err(format!("--address {ip}: address of the other end; must be another address of {ip}/{prefix}"));
         }
         if self.joins_network() || !self.addresses.is_empty() {
             return Ok(());
         }
         if peer.joins {
             return Err(
-                "--bridge, --interface or --address is missing: the other end joins a network, which must this one?"
+                "--bridge, --interface or --address is missing: the other end forwards a bridge or an interface; choose \
+                 the local side here"
                     .into(),
             );
         }
@@ -160,8 +163,8 @@ impl Parameters {
         let (of_peer, beside): (Vec<_>, Vec<_>) = has_room.unzip();
         if let Some((ip, prefix)) = of_peer.into_iter().find(|&inner| !inner::is_private(inner)) {
             return Err(format!(
-                "--address is missing: the other end has {ip}/{prefix}, of a network that is not private, and what this host \
-                 sends to one of its addresses would go into the tunnel; give this end's"
+                "--address is missing: the other end has {ip}/{prefix}, which is not a private network. Traffic of this \
+                 host to that network would go into the tunnel. Confirm it with --address of this end"
             ));
         }
         self.addresses.extend(beside);
@@ -174,24 +177,22 @@ impl Parameters {
         let port = self.port;
         match (&self.taken_by, &options.port) {
             (Some(by), Some(_)) => {
-                log::warning(&format!("--port {port}: {by} has it already; leave --port out for one that is free"));
+                log::warning(&format!("--port {port}: already used by {by}; omit --port for a free port"));
             }
-            (Some(by), None) => log::info(&format!("{file}: its UDP port is {port}, because {by} has {PORT}")),
+            (Some(by), None) => log::info(&format!("{file}: UDP port {port}, because {by} uses {PORT}")),
             (None, _) => {}
         }
         let named = [("--bridge", &self.bridge), ("--interface", &self.interface)];
         for (option, name) in named.iter().filter_map(|(option, name)| Some((option, name.as_ref()?))) {
             if !host::is_interface(name) {
-                log::warning(&format!(
-                    "{option} {name:?}: there is no such interface now; the tunnel needs it at its start"
-                ));
+                log::warning(&format!("{option} {name:?}: no such interface now; create it before the tunnel starts"));
             }
         }
         if let Some(interface) = &self.interface {
             let own = self.endpoint.as_ref().filter(|endpoint| host::has(interface, &endpoint.host));
             let own = own.map(|endpoint| {
                 let host = &endpoint.host;
-                format!("--interface {interface:?}: has the address of --endpoint, {host}: {UPLINK}")
+                format!("--interface {interface:?}: has the --endpoint address {host}: {UPLINK}")
             });
             if let Some(line) = own.or_else(|| uplink_warning("--interface", interface, peer)) {
                 log::warning(&line);
@@ -201,29 +202,31 @@ impl Parameters {
             log::warning(line);
         }
         if let Some(text) = options.endpoint.as_deref().and_then(address_with_port) {
-            log::warning(&format!("--endpoint: was taken for an address without a port; did you mean {text}?"));
+            log::warning(&format!("--endpoint: read as an address without a port; did you mean {text}?"));
         }
         if let Some(rest) = self.addresses.get(line::ADDRESSES..).filter(|rest| !rest.is_empty()) {
             log::warning(&format!(
-                "{file}: {}: not in the line for the other end, which has room for {}",
+                "{file}: {}: left out of the line for the other end, which takes at most {}",
                 format_addresses(rest),
                 line::ADDRESSES
             ));
         }
         if !self.joins_network() && self.addresses.is_empty() {
             log::warning(&format!(
-                "{file}: its TAP interface has no address; give it one by --address ADDRESS/PREFIX and the same NAME, or by \
-                 tap.address in it"
+                "{file}: the TAP interface has no address: run `ethudp init` again with the same NAME and --address \
+                 ADDRESS/PREFIX, or set tap.address"
             ));
         }
         for &(ip, prefix) in peer.map_or(&[][..], |peer| &peer.inner) {
             if self.joins_network() {
                 log::warning(&format!(
-                    "{file}: the other end is a single host, with {ip}/{prefix}: is that an address of the network that this end joins?"
+                    "{file}: the other end is a single host with {ip}/{prefix}: check that this address belongs to the \
+                     network of this end"
                 ));
             } else if !self.addresses.iter().any(|&own| inner::together(own, (ip, prefix))) {
                 log::warning(&format!(
-                    "{file}: its TAP interface has no address in the network of the other end's {ip}/{prefix}"
+                    "{file}: the TAP interface has no address in the network of the other end, {ip}/{prefix}: change \
+                     tap.address at one end"
                 ));
             }
         }
@@ -232,14 +235,13 @@ impl Parameters {
 
 /// Reason why an interface of the tunnel's own datagrams is rarely intended.
 const UPLINK: &str =
-    "the tunnel would join this uplink with the other end's network; give the interface of the local network";
+    "the tunnel would connect this uplink to the other end's network; choose the interface of the local network";
 
 /// Warning if the tunnel's own datagrams leave by the interface whose frames it carries.
 pub fn uplink_warning(what: &str, interface: &str, peer: Option<&Line>) -> Option<String> {
     let host = &peer?.endpoint.as_ref()?.host;
-    host::leads_to(interface, host).then(|| {
-        format!("{what} {interface:?}: the tunnel's own datagrams to {host} leave by this interface: {UPLINK}")
-    })
+    host::leads_to(interface, host)
+        .then(|| format!("{what} {interface:?}: route to {host} uses this interface: {UPLINK}"))
 }
 
 /// Addresses with prefix lengths, for people.
@@ -293,7 +295,7 @@ mod tests {
             ("a.example", Ok("a.example:6001")),
             ("a.example:7", Ok("a.example:7")),
             ("[2001:db8::1]:7", Ok("[2001:db8::1]:7")),
-            ("198.51.100.300", Err("is no IPv4")),
+            ("198.51.100.300", Err("not an IPv4")),
             ("a b", Err("--endpoint \"a b\": must be ADDRESS, NAME")),
             ("a:0", Err("port of --endpoint \"0\": must be a number")),
         ] {

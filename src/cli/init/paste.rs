@@ -25,7 +25,7 @@ pub fn parse(name: &String, rest: &[String], peers: &[String]) -> Result<PeerArg
     if peers.is_empty() {
         if let Some(line) = [name].into_iter().chain(rest).find(|word| has_line(word)) {
             return Err(format!(
-                "{:?}: is a line of the other end; did you mean `ethudp init NAME --peer LINE`?",
+                "{:?}: line of the other end without --peer; did you mean `ethudp init NAME --peer LINE`?",
                 shown(line)
             ));
         }
@@ -34,7 +34,7 @@ pub fn parse(name: &String, rest: &[String], peers: &[String]) -> Result<PeerArg
     }
     if let Some(own) = after_command([name].into_iter().chain(rest)).map(|words| words[0]) {
         return Err(format!(
-            "a whole command was pasted behind `ethudp init`: give it alone, `ethudp init {own} --peer LINE`"
+            "`ethudp init` is followed by a whole command: run the command alone, `ethudp init {own} --peer LINE`"
         ));
     }
     let (lines, words): (Vec<_>, Vec<_>) = peers.iter().partition(|value| has_line(value));
@@ -59,7 +59,7 @@ pub fn has_line(word: &str) -> bool {
 
 /// Words after `ethudp init`, the first of them the tunnel's name, if the words begin as the command that `ethudp init` prints.
 fn after_command<'a>(words: impl Iterator<Item = &'a String>) -> Option<Vec<&'a String>> {
-    const BEFORE: [&str; 8] = ["$", "#", "sudo", "ethudp:", "at", "the", "other", "end:"];
+    const BEFORE: [&str; 9] = ["$", "#", "sudo", "ethudp:", "run", "at", "the", "other", "end:"];
     let mut words = words.skip_while(|word| BEFORE.contains(&word.as_str()));
     let command = words.next()? == "ethudp" && words.next()? == "init";
     let behind: Vec<_> = words.collect();
@@ -94,7 +94,7 @@ pub fn find(text: &str) -> Result<Line, String> {
     match (&found[..], begun) {
         ([line], _) => Ok(line.clone()),
         ([first, rest @ ..], _) if rest.iter().all(|other| other == first) => Ok(first.clone()),
-        ([_, ..], _) => Err(format!("--peer: has two different lines in it; {RIGHT}")),
+        ([_, ..], _) => Err(format!("--peer: contains two different lines; {RIGHT}")),
         ([], Some(begun)) => Err(broken(begun, &words)),
         ([], None) => Err(none(&words)),
     }
@@ -112,7 +112,7 @@ fn broken(begun: &str, words: &[&str]) -> String {
     if let Some(place) = odd {
         let c = begun.chars().nth(line::BEGIN.len() + place).unwrap_or_default();
         return format!(
-            "--peer {:?}: character {c:?} (U+{:04X}), the {} of the line, cannot be in it; {RIGHT}",
+            "--peer {:?}: invalid character {c:?} (U+{:04X}), the {} of the line; {RIGHT}",
             shown(begun),
             u32::from(c),
             ordinal(line::BEGIN.len() + place + 1)
@@ -120,7 +120,7 @@ fn broken(begun: &str, words: &[&str]) -> String {
     }
     let all: String = words.concat();
     line::parse(if all.starts_with(line::BEGIN) { &all } else { begun })
-        .map_or_else(|error| error, |_| format!("--peer {:?}: has been cut or changed; {RIGHT}", shown(begun)))
+        .map_or_else(|error| error, |_| format!("--peer {:?}: cut or changed (wrong checksum); {RIGHT}", shown(begun)))
 }
 
 /// Message about a text without a line.
@@ -128,13 +128,13 @@ fn none(words: &[&str]) -> String {
     let all = words.join(" ");
     if words.len() == 1 && keys::parse("", all.as_bytes()).is_ok() {
         // The message does not show the key, which may be a private one.
-        return format!("--peer: is a key, not a line; {RIGHT}");
+        return format!("--peer: a key, not a line; {RIGHT}");
     }
     if let Some(at) = all.find(line::OLDER) {
         return line::older_release(&shown(&all[at..]));
     }
     if all.to_ascii_lowercase().contains(line::BEGIN) {
-        return format!("--peer {:?}: was changed to upper case; upper and lower case matter: {RIGHT}", shown(&all));
+        return format!("--peer {:?}: changed to upper case; {RIGHT}", shown(&all));
     }
     line::parse(&all).map_or_else(|error| error, |_| format!("--peer: {RIGHT}"))
 }
@@ -201,7 +201,7 @@ mod tests {
         for text in [older.clone(), format!("ethudp init site --peer {older}"), format!("> \"{older}\"")] {
             let error = find(&text).unwrap_err();
             assert!(
-                error.contains("older ethudp; install the same release at the other end, run `ethudp init`"),
+                error.contains("older ethudp; install this release at the other end, run `ethudp init`"),
                 "{error}"
             );
         }
@@ -212,17 +212,17 @@ mod tests {
         let line = example();
         let other = Line { joins: true, inner: Vec::new(), ..line::parse(&line).unwrap() }.to_string();
         for (text, words) in [
-            (line.to_ascii_uppercase(), "was changed to upper case"),
+            (line.to_ascii_uppercase(), ": changed to upper case"),
             (
                 line.replace('-', "\u{2013}").replacen("ethudp2:A", "ethudp2:\u{2013}", 1),
                 "character '\u{2013}' (U+2013), the 9th",
             ),
-            (line.replace("ethudp2:", "ethudp3:"), "is of another version"),
-            (line[..line.len() - 4].to_owned(), "has been cut or changed"),
+            (line.replace("ethudp2:", "ethudp3:"), "line of another version"),
+            (line[..line.len() - 4].to_owned(), "cut or changed"),
             (format!("{line} {other}"), "two different lines"),
-            ("hello".into(), "is no such line"),
-            (String::new(), "is no such line"),
-            (format!("{}A", "x".repeat(100_000)), "more than any such line"),
+            ("hello".into(), "not a line of `ethudp init`"),
+            (String::new(), "not a line of `ethudp init`"),
+            (format!("{}A", "x".repeat(100_000)), "too long ("),
         ] {
             let error = find(&text).unwrap_err();
             assert!(error.contains(words) && error.contains("must be the whole line"), "{text:.80}: {error}");
@@ -230,6 +230,6 @@ mod tests {
         }
         let key = keys::text(&[9; 32]);
         let error = find(&key).unwrap_err();
-        assert!(error.contains("is a key, not a line") && !error.contains(key.as_str()), "{error}");
+        assert!(error.contains(": a key, not a line") && !error.contains(key.as_str()), "{error}");
     }
 }

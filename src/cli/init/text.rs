@@ -14,7 +14,7 @@ pub fn new_file(name: &str, given: &Parameters, line: &Line, peer: Option<&Line>
     let tap =
         |given: &Parameters| given.tap.as_ref().map_or_else(String::new, |tap| format!("\nname = {}", quoted(tap)));
     let mut text =
-        format!("# {name}.toml: the file's name is the tunnel's name. For the other end, and no secret:\n# {line}\n");
+        format!("# {name}.toml: the file's name is the tunnel's name. Line for the other end, not secret:\n# {line}\n");
     let mode = match given {
         Parameters { interface: Some(_), .. } => "raw",
         Parameters { bridge: Some(_), .. } => "bridge",
@@ -88,8 +88,10 @@ pub fn quoted_addresses(addresses: &[(IpAddr, u8)]) -> String {
 /// Adds the peer to the text, which must have no peer or the same one.
 pub fn add_peer(text: &str, peer: &Line, ipv6: bool) -> Result<String, String> {
     let table = text.parse::<toml::Table>().map_err(|error| error.message().replace('\n', " "))?;
-    let secure =
-        table.get("secure").and_then(toml::Value::as_table).ok_or("has no [secure]: is of the classic wire")?;
+    let secure = table
+        .get("secure")
+        .and_then(toml::Value::as_table)
+        .ok_or("no [secure]: `init` needs a file of the secure wire")?;
     let mut new = text.to_owned();
     let known_peer = secure.get("peer-public-key").and_then(toml::Value::as_str);
     match known_peer {
@@ -98,7 +100,8 @@ pub fn add_peer(text: &str, peer: &Line, ipv6: bool) -> Result<String, String> {
         Some(known) => {
             let other = keys::text(&peer.key);
             return Err(format!(
-                "secure.peer-public-key = {known:?}: is another peer than that of --peer, {:?}; remove it to change the peer",
+                "secure.peer-public-key = {known:?}: --peer has {:?}; remove peer-public-key from the file to change the \
+                 peer",
                 *other
             ));
         }
@@ -108,7 +111,7 @@ pub fn add_peer(text: &str, peer: &Line, ipv6: bool) -> Result<String, String> {
         None if peer.slot > 0 => new = insert_after(&new, "[secure]", &peer_slot(peer))?,
         Some(known) if peer.slot > 0 && known != i64::from(peer.slot) => {
             return Err(format!(
-                "secure.peer-slot = {known}: the line of --peer has {}; remove it to take that",
+                "secure.peer-slot = {known}: --peer has {}; remove peer-slot from the file to use the new value",
                 peer.slot
             ));
         }
@@ -126,7 +129,7 @@ pub fn add_peer(text: &str, peer: &Line, ipv6: bool) -> Result<String, String> {
                 new = listen_on_both(&new);
             }
         }
-        _ => return Err("[[path]]: there must be one, as `ethudp init` writes it; give remote by hand".into()),
+        _ => return Err("[[path]]: only a file with one path can be completed: add remote by hand".into()),
     }
     Ok(new)
 }
@@ -146,7 +149,7 @@ fn with_identifier(text: String, secure: &toml::Table, peer: &Line, is_complete:
         None => insert_after(&text, "[secure]", &tunnel_id(agreed)),
         Some(known) if known == agreed => Ok(text),
         Some(known) if is_complete => Err(format!(
-            "secure.tunnel-id = {:?}: the line of --peer has {:?}; remove tunnel-id from the file to take that",
+            "secure.tunnel-id = {:?}: --peer has {:?}; remove tunnel-id from the file to use the new value",
             identifier::text(known),
             identifier::text(agreed)
         )),
@@ -154,7 +157,7 @@ fn with_identifier(text: String, secure: &toml::Table, peer: &Line, is_complete:
             let new = text.replacen(&tunnel_id(known), &tunnel_id(agreed), 1);
             if new == text {
                 return Err(format!(
-                    "stands not as `ethudp init` has written it; change by hand: {}",
+                    "secure.tunnel-id is not as `ethudp init` wrote it; change by hand: {}",
                     tunnel_id(agreed)
                 ));
             }
@@ -173,9 +176,7 @@ fn check_remote(path: &toml::Value, said: &str) -> Result<(), String> {
     if same {
         return Ok(());
     }
-    Err(format!(
-        "remote = {known:?}: the line of --peer has the other end at {said:?}; remove remote from the file to take that"
-    ))
+    Err(format!("path.remote = {known:?}: --peer has {said:?}; remove remote from the file to use the new value"))
 }
 
 /// Changes `local` so that it receives IPv6 as well, where it is as `ethudp init` wrote it.
@@ -200,7 +201,7 @@ pub fn insert_after(text: &str, header: &str, line: &str) -> Result<String, Stri
             new = new + end + line + "\n";
         }
     }
-    if found { Ok(new) } else { Err(format!("{header}: stands on no line of its own; add by hand: {line}")) }
+    if found { Ok(new) } else { Err(format!("{header} is not on a line of its own: add by hand: {line}")) }
 }
 
 #[cfg(test)]

@@ -82,11 +82,11 @@ fn answer(
         let left = u16::try_from(deadline.saturating_duration_since(Instant::now()).as_millis()).unwrap_or(u16::MAX);
         match wait([channel.as_fd(), signals.as_fd()], left).context(say)? {
             Readable([true, _]) => {
-                let ended = || Error::failure("helper: ended before it had opened the handles");
+                let ended = || Error::failure("helper: ended before it opened all handles");
                 return channel.recv().context(say)?.ok_or_else(ended).map(Some);
             }
             Readable([false, true]) if end_requested(signals) => return Ok(None),
-            _ if left == 0 => return Err(Error::failure("helper: has not opened all handles within 10 s")),
+            _ if left == 0 => return Err(Error::failure("helper: did not open all handles within 10 s")),
             _ => {}
         }
     }

@@ -58,7 +58,10 @@ impl History {
                 self.crashes.pop_front();
             }
             if self.crashes.len() >= CRASHES {
-                return Verdict::Attacked("60 crashes of the worker in ten minutes");
+                return Verdict::Attacked(
+                    "worker crashed 60 times in ten minutes: an attack is likely; the tunnel stays \
+                                          down",
+                );
             }
         }
         match death.forwarded {
@@ -70,7 +73,7 @@ impl History {
             None => self.unconfined += 1,
         }
         if self.unconfined >= UNCONFINED {
-            return Verdict::GiveUp("ten workers in a row died before they were confined");
+            return Verdict::GiveUp("worker died ten times in a row before it was confined");
         }
         let delay = self.delay;
         self.delay = (delay * 2).min(LONGEST);

@@ -166,7 +166,7 @@ impl Worker {
         }
         if on_time {
             self.missed += 1;
-            log::debug(&format!("worker {}: its report is late, {} times in a row", self.pid(), self.missed));
+            log::debug(&format!("worker {}: report late, {} times in a row", self.pid(), self.missed));
         }
         self.late_at = now + LATER;
         self.missed >= MISSED
@@ -211,7 +211,7 @@ impl Worker {
         let paths = before.paths.len();
         let Some((message, _)) = self.channel.recv()? else {
             // The kernel closes the channel of a process that ends; one that goes on without it has something to hide.
-            let goes_on = ipc::Error::Violation("closed by a worker that goes on");
+            let goes_on = ipc::Error::Violation("closed, but the worker still runs");
             return if self.child.ends_within(ENDING) { Ok(None) } else { Err(goes_on) };
         };
         // There are no more reports than ticks and questions, so only the rest needs a limit.
@@ -239,7 +239,7 @@ impl Worker {
             FromWorker::Finished => Event::Finished,
             FromWorker::Dying(text) => {
                 log::error(&format!("worker {}: {}", self.pid(), log::untrusted(&text)));
-                let goes_on = ipc::Error::Violation("goes on after its last words");
+                let goes_on = ipc::Error::Violation("worker still runs after its fatal error");
                 return if self.child.ends_within(ENDING) { Ok(None) } else { Err(goes_on) };
             }
             _ => return Err(ipc::Error::Violation("message out of place")),
@@ -263,7 +263,7 @@ fn cause(end: nix::Result<WaitStatus>, forwarded: bool) -> (String, bool) {
             (signal.to_string(), !matches!(signal, Signal::SIGKILL | Signal::SIGTERM))
         }
         // One that has run may say so, too, but is not believed.
-        Ok(WaitStatus::Exited(_, start::EXEC_FAILED)) if !forwarded => ("it could not be executed".into(), false),
+        Ok(WaitStatus::Exited(_, start::EXEC_FAILED)) if !forwarded => ("could not be executed".into(), false),
         Ok(WaitStatus::Exited(_, status)) => (format!("exit status {status}"), true),
         other => (format!("{other:?}"), true),
     }

@@ -111,7 +111,8 @@ fn missing(path: &tunnel::Path, resolved: &Resolved) -> Option<(Lacks, String)> 
     any_port.set_port(0);
     let probe = match UdpSocket::bind(any_port) {
         Err(error) if error.kind() == ErrorKind::AddrNotAvailable => {
-            let reason = format!("local address {}: not an address of this host; `ip addr` shows those", local.ip());
+            let reason =
+                format!("local address {}: not an address of this host; `ip addr` lists its addresses", local.ip());
             return Some((Lacks::Address, reason));
         }
         probe => probe.ok()?,
@@ -127,12 +128,12 @@ fn missing(path: &tunnel::Path, resolved: &Resolved) -> Option<(Lacks, String)> 
     let error = probe.connect(remote).err()?;
     let no_route = [ErrorKind::NetworkUnreachable, ErrorKind::HostUnreachable, ErrorKind::AddrNotAvailable];
     let why = if no_route.contains(&error.kind()) {
-        "no route to it".into()
+        "no route".into()
     } else {
         // A route of the type blackhole gives EINVAL, one of the type prohibit EACCES.
-        format!("no usable route to it: {error}")
+        format!("no usable route: {error}")
     };
-    Some((Lacks::Address, format!("remote address {remote}: {why}; `ip route get {}` should show one", remote.ip())))
+    Some((Lacks::Address, format!("remote address {remote}: {why}; check `ip route get {}`", remote.ip())))
 }
 
 /// A device of a path.
@@ -290,7 +291,7 @@ impl Watch {
     /// Says at the start which paths are absent.
     pub fn say_absent(&self) {
         for absent in &self.absent {
-            log::warning(&format!("path {} is absent: {}", absent.number + 1, self.reason_of_absent(absent)));
+            log::warning(&format!("path {} not opened: {}", absent.number + 1, self.reason_of_absent(absent)));
         }
     }
 }
@@ -298,18 +299,17 @@ impl Watch {
 /// What to do where no service manager does it.
 const RESTART: &str = "restart the tunnel to try again";
 /// The same of a name.
-const NAME_UNMANAGED: &str =
-    "the name of this path was resolved at the start: if its address has changed, restart the tunnel";
+const NAME_UNMANAGED: &str = "name resolved only at the start: restart the tunnel if its address changed";
 
 /// What is to be said of a device that is not as it was opened.
 fn said_of(device: &Device, managed: bool) -> Option<String> {
     let Device { name, opened, now, .. } = device;
-    let then = if managed { "a new start opens it" } else { "restart the tunnel to use it" };
+    let then = if managed { "the tunnel restarts to use it" } else { "restart the tunnel to use it" };
     match (opened, now) {
         (None, Some(_)) => Some(format!("device {name:?}: exists now; {then}")),
-        (Some(_), None) => Some(format!("device {name:?}: has been removed or renamed")),
+        (Some(_), None) => Some(format!("device {name:?}: removed or renamed")),
         (Some(opened), Some(now)) if opened != now => {
-            Some(format!("device {name:?}: is another interface now; {then}"))
+            Some(format!("device {name:?}: now another interface of this name; {then}"))
         }
         _ => None,
     }

@@ -58,7 +58,7 @@ impl Locals {
 }
 
 fn sentence(address: IpAddr) -> String {
-    format!("local address {address} is gone from this host; `ip addr` lists its addresses")
+    format!("local address {address} was removed from this host; `ip addr` lists its addresses")
 }
 
 #[cfg(test)]
@@ -77,7 +77,7 @@ mod tests {
         let mut locals = Locals::new(&[path("127.0.0.1:1"), path("127.0.0.9:1"), path("0.0.0.0:1")]);
         let here = HashSet::from(["127.0.0.1".parse().unwrap()]);
         assert_eq!(locals.note(&here), []);
-        let gone = "local address 127.0.0.1 is gone from this host";
+        let gone = "local address 127.0.0.1 was removed from this host";
         assert!(matches!(&locals.note(&HashSet::new())[..], [(0, line)] if line.starts_with(gone)));
         assert_eq!(locals.note(&HashSet::new()), []);
         assert!(locals.reason(0).unwrap().starts_with(gone));

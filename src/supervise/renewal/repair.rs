@@ -57,12 +57,12 @@ impl Need {
     /// Why the tunnel ends, in one line.
     pub fn reason(self) -> &'static str {
         match self {
-            Self::Helper => "ends to be started again, with a new helper",
-            Self::Bridge => "ends to be started again, and to join its bridge",
-            Self::Device { .. } => "ends to be started again, and to open the device of a path",
-            Self::Address => "ends to be started again, and to set its addresses",
-            Self::Path { .. } => "ends to be started again, and to try the address of a path again",
-            Self::Name { .. } => "ends to be started again, and to resolve the name of a path",
+            Self::Helper => "restarting to get a new helper",
+            Self::Bridge => "restarting to join the bridge",
+            Self::Device { .. } => "restarting to open the device of a path",
+            Self::Address => "restarting to set the addresses",
+            Self::Path { .. } => "restarting to open a path",
+            Self::Name { .. } => "restarting to resolve the name of a path",
         }
     }
 }

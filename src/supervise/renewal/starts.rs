@@ -48,7 +48,7 @@ pub fn end(
     let result = match result {
         Err(Error::Failure(reason)) if notify.is_connected() && follows => {
             log::error(&reason);
-            notify.send(&NotifyState::Status(&format!("failed: {reason}; starts again in {} s", PAUSE.as_secs())));
+            notify.send(&NotifyState::Status(&format!("failed: {reason}; restarts in {} s", PAUSE.as_secs())));
             pause(signals, notify);
             Err(Error::Reported(Error::Failure(reason).status()))
         }

@@ -48,7 +48,7 @@ fn wait(child: &mut Child, command: &str, signals: &SignalFd) -> bool {
                     let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
                 }
                 let _ = child.wait();
-                log::error(&format!("command {command:?}: ended after {} s", start.elapsed().as_secs()));
+                log::error(&format!("command {command:?}: killed after {} s", start.elapsed().as_secs()));
                 return !interrupted;
             }
             Ok(None) => thread::sleep(Duration::from_millis(10)),
@@ -64,6 +64,6 @@ fn report(command: &str, status: ExitStatus) {
     match (status.code(), status.signal()) {
         (Some(0), _) => {}
         (Some(code), _) => log::warning(&format!("command {command:?}: exit status {code}")),
-        (_, signal) => log::warning(&format!("command {command:?}: ended by signal {}", signal.unwrap_or_default())),
+        (_, signal) => log::warning(&format!("command {command:?}: killed by signal {}", signal.unwrap_or_default())),
     }
 }

@@ -48,7 +48,7 @@ pub fn paths(
             }
         };
         if error != said {
-            log::warning(&format!("{error}; trying again every {} s", AGAIN.as_secs()));
+            log::warning(&format!("{error}; retrying every {} s", AGAIN.as_secs()));
             notify.send(&NotifyState::Status(&format!("connecting: {error}")));
             said = error;
         }

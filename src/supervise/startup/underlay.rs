@@ -147,7 +147,7 @@ fn clamped_mtu(wire: &Wire, paths: &[Resolved]) -> Option<u32> {
 fn mss(wire: &Wire, paths: &[Resolved]) -> Result<(u16, u16), String> {
     let mut frame = u32::MAX;
     for path @ Resolved { local, .. } in paths {
-        let unknown = || format!("rules.mss = \"auto\": the MTU of path {local} is not known; give a number");
+        let unknown = || format!("rules.mss = \"auto\": the MTU of path {local} is unknown; set a number");
         frame = frame.min(wire.largest_frame(wire.payload(path).ok_or_else(unknown)?));
     }
     let mss = |ip: u16| u16::try_from(frame.saturating_sub(ETHERNET + u32::from(ip + TCP)).max(1)).unwrap_or(u16::MAX);
@@ -177,10 +177,10 @@ fn unsplit_mtu(wire: &Wire, payload: impl Into<u32>, tagged: bool) -> u32 {
 fn unsplit(tunnel: &Tunnel, datagram: u16, own: u32) -> String {
     let tagged = !matches!(&tunnel.port, Port::Tap { bridge: None, .. });
     let fits = unsplit_mtu(&tunnel.wire, datagram, tagged);
-    let passes = if own > fits { ", which passes in pieces" } else { "" };
+    let passes = if own > fits { ", so full frames leave in pieces" } else { "" };
     format!(
-        "datagrams have up to {datagram} bytes: frames of an MTU of up to {fits} leave in one, longer ones in pieces; the local \
-         side's MTU is {own}{passes}"
+        "datagrams have up to {datagram} bytes: a frame of MTU {fits} fits in one, a longer frame leaves in pieces; local \
+         side MTU {own}{passes}"
     )
 }
 
@@ -198,12 +198,12 @@ fn fragments(tunnel: &Tunnel, own: u32, paths: &[Resolved]) -> Option<String> {
     let mss = fits.saturating_sub(40);
     // A bridge drops what is longer than its least MTU without a trace.
     let remedy = if bridge.is_some() {
-        format!("TCP fits with mss = \"auto\" (-mss {mss})")
+        format!("set mss = \"auto\" for TCP (-mss {mss})")
     } else {
-        format!("what fits is an MTU of {fits} at both ends (tap.mtu), or for TCP mss = \"auto\" (-mss {mss})")
+        format!("set tap.mtu to {fits} at both ends, or mss = \"auto\" for TCP (-mss {mss})")
     };
     Some(format!(
-        "frames of up to {own} bytes (MTU) become IP fragments on path {local}, whose underlay carries {under}: {remedy}"
+        "underlay MTU {under} of path {local} is too small for TAP MTU {own}, so long frames leave as IP fragments: {remedy}"
     ))
 }
 
@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(mss(aes, &[v4(1500)]), Ok((1412, 1392)));
         assert_eq!(mss(plain, &[v4(9000), v6(Some(1400))]), Ok((1294, 1274)));
         assert_eq!(mss(&classic(Cipher::None, 0, Some(1036)), &[v4(1500)]), Ok((950, 930)));
-        assert!(mss(plain, &[v4(1500), v6(None)]).unwrap_err().contains("give a number"));
+        assert!(mss(plain, &[v4(1500), v6(None)]).unwrap_err().contains("set a number"));
         let secure = example::secure("");
         // 1500 - 20 - 8 - 36 - 18 - 40 = 1378.
         assert_eq!(mss(&secure.wire, &[v4(1500)]), Ok((1378, 1358)));
@@ -269,10 +269,9 @@ mod tests {
     #[test]
     fn secure_wire_reports_largest_frame() {
         let line = |own| unsplit(&example::secure(""), 1472, own);
-        let fits =
-            "datagrams have up to 1472 bytes: frames of an MTU of up to 1422 leave in one, longer ones in pieces";
-        assert_eq!(line(1422), format!("{fits}; the local side's MTU is 1422"));
-        assert_eq!(line(1500), format!("{fits}; the local side's MTU is 1500, which passes in pieces"));
+        let fits = "datagrams have up to 1472 bytes: a frame of MTU 1422 fits in one, a longer frame leaves in pieces";
+        assert_eq!(line(1422), format!("{fits}; local side MTU 1422"));
+        assert_eq!(line(1500), format!("{fits}; local side MTU 1500, so full frames leave in pieces"));
     }
 
     #[test]
@@ -294,9 +293,9 @@ mod tests {
         let port = Port::Tap { name: None, addresses: Vec::new(), interface_mtu: None, bridge: Some("br0".into()) };
         let bridged = Tunnel { port, ..bridged };
         let advice = fragments(&bridged, 1500, &[Resolved { local, remote, underlay_mtu: Some(1500) }]).unwrap();
-        assert!(advice.contains("TCP fits with mss") && !advice.contains("tap.mtu"), "{advice}");
+        assert!(advice.contains("set mss = \"auto\" for TCP") && !advice.contains("tap.mtu"), "{advice}");
         // 1500 less 20 of IPv4, 8 of UDP, 14 of Ethernet.
-        assert!(line("", Some(1500)).unwrap().contains("an MTU of 1458 at both ends"));
+        assert!(line("", Some(1500)).unwrap().contains("set tap.mtu to 1458 at both ends"));
         assert!(line("[tap]\nmtu = 1459", Some(1500)).is_some());
         for (text, underlay_mtu) in [
             ("[tap]\nmtu = 1458", Some(1500)),

@@ -77,24 +77,30 @@ impl Trouble {
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Down(name) => write!(f, "{name:?} is down: `ip link set dev {name} up`"),
-            Self::NoCarrier(name) => write!(f, "interface {name:?} has no carrier: what is at the other end of it?"),
+            Self::Down(name) => write!(f, "interface {name:?} is down: run `ip link set dev {name} up`"),
+            Self::NoCarrier(name) => write!(
+                f,
+                "interface {name:?} has no carrier: check its cable and the device at the \
+                                                other end"
+            ),
             Self::NoBridge { interface, bridge } => {
                 let join = format!("ip link set dev {interface} master {bridge}");
-                write!(f, "bridge {bridge:?} has been removed: make it again, then `{join}`")
+                write!(f, "bridge {bridge:?} is gone: create it again, then run `{join}`")
             }
             Self::OutOfBridge { interface, bridge } => {
                 let join = format!("ip link set dev {interface} master {bridge}");
-                write!(f, "interface {interface:?} is not in bridge {bridge:?} any more: `{join}`")
+                write!(f, "interface {interface:?} left bridge {bridge:?}: run `{join}`")
             }
             Self::NoAddress { interface, address: (address, prefix) } => write!(
                 f,
-                "address {address}/{prefix} is missing on interface {interface:?}: `ip addr add {address}/{prefix} dev {interface}`"
+                "address {address}/{prefix} is missing on interface {interface:?}: run `ip addr add {address}/{prefix} \
+                 dev {interface}`"
             ),
             Self::LowMtu { interface, mtu, bridge, others } => write!(
                 f,
-                "MTU {mtu} of interface {interface:?} is less than the {others} of the other ports of bridge {bridge:?}, which drops \
-                 longer frames without a trace: `ip link set dev {interface} mtu {others}`; leave out `mtu` of [tap] in the file"
+                "MTU {mtu} of interface {interface:?} is less than MTU {others} of the other ports of bridge {bridge:?}, \
+                 which silently drops longer frames: run `ip link set dev {interface} mtu {others}` and remove tap.mtu \
+                 from the file"
             ),
         }
     }

@@ -70,9 +70,9 @@ pub fn known(
     let bad = grown(|c| c.rx_dropped_invalid).saturating_add(grown(|c| c.rx_implausible));
     match received {
         _ if grown(|c| c.rx_dropped_foreign) >= received => sentence(Mismatch::Password),
-        _ if bad > 0 => format!("of {received} datagrams that have come {bad} could not be decoded, or were no frames"),
+        _ if bad > 0 => format!("{bad} of {received} received datagrams do not decode to Ethernet frames"),
         _ => format!(
-            "{received} datagrams have come and can be decoded, but none answers a PING of ours: does what we send arrive there?"
+            "{received} datagrams received and decoded, but no PONG: check whether datagrams of this end reach the peer"
         ),
     }
 }
@@ -88,44 +88,44 @@ pub fn known_of_secure(report: &PathReport, then: &PathCounters, fixed: bool, ha
         }
         0 => nothing_comes(report, then, fixed),
         received if grown(|c| c.rx_dropped_foreign) >= received => {
-            format!("{received} datagrams have come, all from addresses that the file excludes: is the peer's another?")
+            format!("{received} datagrams received, all from addresses that the file excludes: check path.remote")
         }
         received if !has_session && grown(|c| c.rx_dropped_invalid) >= received => format!(
-            "{received} datagrams have come, all for a session that this end does not have: a peer that has not noticed a new start of \
-             this end begins another session within five of its ping intervals"
+            "{received} datagrams received, all of an unknown session: after a restart of this end the peer begins a new \
+             session within five ping intervals"
         ),
         received if has_session => format!(
-            "{received} datagrams have come and there is a session, but no ping by this path is answered: do datagrams of this end \
-             arrive at the peer?"
+            "{received} datagrams received and a session exists, but no PONG on this path: check whether datagrams of \
+             this end reach the peer"
         ),
         received => format!(
-            "{received} datagrams have come, and no session with them: has each end the other's public key, and does what we send \
-             arrive there?"
+            "{received} datagrams received, but no session: check the public keys at both ends, and whether datagrams of \
+             this end reach the peer"
         ),
     }
 }
 
 /// What a peer does not answer, so that only its own end can tell.
-const WRONG_KEYS: &str = ". A wrong `peer-public-key` or `tunnel-id` in this file, or another pre-shared key than the peer's, looks the \
-                          same: `ethudp show` at the other end tells";
+const WRONG_KEYS: &str = ". A wrong `peer-public-key`, `tunnel-id` or pre-shared key here looks the same: compare `ethudp \
+                          show` at the other end";
 
 fn nothing_comes(report: &PathReport, then: &PathCounters, fixed: bool) -> String {
     let now = &report.counters;
     let grown = |of: fn(&PathCounters) -> u64| of(now).saturating_sub(of(then));
     match grown(|c| c.rx_errors) {
         0 if grown(|c| c.tx_errors) > 0 => {
-            format!("nothing comes, and {} datagrams could not be sent: is there a route?", grown(|c| c.tx_errors))
+            format!("no datagrams received, and {} could not be sent: check the route to the peer", grown(|c| c.tx_errors))
         }
         0 if fixed => {
-            "nothing comes at all. Datagrams from another address or port than the peer's are not seen here: \
-             tcpdump shows whether there are any"
+            "no datagrams received. The kernel drops datagrams from any other address or port than the peer's: look for \
+             them with tcpdump"
                 .into()
         }
         0 => match report.learned {
-            None => "nothing comes at all, so that the peer's address is not known yet".into(),
+            None => "no datagrams received, so the peer's address is not known yet".into(),
             Some(Address(peer)) => format!(
-                "nothing comes any more from {peer}, where the peer was last: does ethudp run there, and does a firewall let its \
-                 datagrams pass?"
+                "no more datagrams received from {peer}, the last address of the peer: check that ethudp runs there, and \
+                 the firewalls"
             ),
         },
         errors => {
@@ -135,7 +135,7 @@ fn nothing_comes(report: &PathReport, then: &PathCounters, fixed: bool) -> Strin
                 prohibited if prohibited > refused => format!(": {PROHIBITED}"),
                 _ => format!(": {REFUSED}"),
             };
-            format!("nothing comes but {errors} error messages about what we send{told}")
+            format!("no datagrams received, only {errors} ICMP errors for sent datagrams{told}")
         }
     }
 }
@@ -167,53 +167,53 @@ mod tests {
         let received = PathCounters { rx_datagrams: 12, ..PathCounters::default() };
         let sentence = |mismatch: Mismatch| mismatch.with(Cipher::Aes256, true);
         for (counters, fixed, expected) in [
-            (PathCounters::default(), true, "nothing comes at all. Datagrams from another"),
+            (PathCounters::default(), true, "no datagrams received. The kernel drops datagrams from any other"),
             (PathCounters::default(), false, "address is not known yet"),
-            (PathCounters { rx_errors: 3, ..PathCounters::default() }, true, "but 3 error messages"),
+            (PathCounters { rx_errors: 3, ..PathCounters::default() }, true, "only 3 ICMP errors"),
             (
                 PathCounters { rx_errors: 3, rx_refused: 2, rx_prohibited: 1, ..PathCounters::default() },
                 true,
-                "what we send: port unreachable: no ethudp listens",
+                "ICMP errors for sent datagrams: port unreachable: ethudp does not listen",
             ),
             (
                 PathCounters { rx_errors: 3, rx_prohibited: 3, ..PathCounters::default() },
                 true,
-                "what we send: prohibited: a firewall",
+                "sent datagrams: prohibited: a firewall",
             ),
-            (PathCounters { tx_errors: 4, ..PathCounters::default() }, true, "4 datagrams could not be sent"),
-            (PathCounters { rx_dropped_foreign: 12, ..received }, false, "does not send the password"),
-            (PathCounters { rx_dropped_invalid: 5, ..received }, true, "of 12 datagrams that have come 5"),
-            (received, true, "12 datagrams have come and can be decoded"),
+            (PathCounters { tx_errors: 4, ..PathCounters::default() }, true, "4 could not be sent"),
+            (PathCounters { rx_dropped_foreign: 12, ..received }, false, "wrong password in received datagrams"),
+            (PathCounters { rx_dropped_invalid: 5, ..received }, true, "5 of 12 received datagrams do not decode"),
+            (received, true, "12 datagrams received and decoded"),
         ] {
             let text = known(&report(counters), &PathCounters::default(), None, fixed, sentence);
             assert!(text.contains(expected), "{text}");
             // What came before does not count.
             let text = known(&report(counters), &counters, None, fixed, sentence);
-            assert!(text.contains("nothing comes at all"), "{text}");
+            assert!(text.contains("no datagrams received"), "{text}");
         }
         let secure = |counters| known_of_secure(&report(counters), &PathCounters::default(), false, false);
         let excluded = secure(PathCounters { rx_dropped_foreign: 12, ..received });
-        assert!(excluded.contains("12 datagrams have come, all from addresses that the file excludes"), "{excluded}");
+        assert!(excluded.contains("12 datagrams received, all from addresses that the file excludes"), "{excluded}");
         let others = secure(PathCounters { rx_dropped_foreign: 3, rx_dropped_invalid: 4, ..received });
-        assert!(others.contains("12 datagrams have come, and no session with them: has each end"), "{others}");
+        assert!(others.contains("12 datagrams received, but no session: check the public keys"), "{others}");
         let before = secure(PathCounters { rx_dropped_invalid: 12, ..received });
-        assert!(before.contains("12 datagrams have come, all for a session that this end does not have"), "{before}");
+        assert!(before.contains("12 datagrams received, all of an unknown session"), "{before}");
         let beside = known_of_secure(&report(received), &PathCounters::default(), false, true);
-        assert!(beside.contains("there is a session, but no ping by this path is answered"), "{beside}");
+        assert!(beside.contains("a session exists, but no PONG on this path"), "{beside}");
         let beside = known_of_secure(&report(PathCounters::default()), &PathCounters::default(), false, true);
         assert!(!beside.contains("wrong `peer-public-key`"), "{beside}");
         let nothing = secure(PathCounters::default());
-        assert!(nothing.contains("nothing comes at all") && nothing.contains("wrong `peer-public-key`"), "{nothing}");
+        assert!(nothing.contains("no datagrams received") && nothing.contains("wrong `peer-public-key`"), "{nothing}");
         let learned = Some(Address("198.51.100.9:6000".parse().unwrap()));
         let silent = PathReport { learned, ..PathReport::default() };
         let gone = known_of_secure(&silent, &PathCounters::default(), false, false);
-        assert!(gone.contains("nothing comes any more from 198.51.100.9:6000"), "{gone}");
+        assert!(gone.contains("no more datagrams received from 198.51.100.9:6000"), "{gone}");
         assert!(!secure(PathCounters { rx_errors: 3, ..PathCounters::default() }).contains("wrong `peer-public-key`"));
         let text = known(&report(received), &PathCounters::default(), Some(Mismatch::Coding), true, sentence);
         assert!(
             text.contains("cipher, key and lz4")
                 && text.contains("aes-256-ethudp-2023")
-                && text.contains("written to the local side"),
+                && text.contains("reach the local side"),
             "{text}"
         );
     }

@@ -16,20 +16,20 @@ impl Oversize {
         let mut lines = Vec::new();
         if state.port.tx_dropped_oversize > 0 && !std::mem::replace(&mut self.port, true) {
             lines.push(format!(
-                "interface {interface:?}: frames came that are longer than the MTU it has; they are dropped and counted \
-                 (tx_dropped_oversize). Give it the MTU of the other end's local side, 4 bytes more for 802.1ad tags"
+                "interface {interface:?}: dropping frames of the peer that are longer than its MTU (tx_dropped_oversize): \
+                 set the MTU of the other end's local side, plus 4 bytes for 802.1ad tags"
             ));
         }
         if state.port.rx_dropped_offload > 0 && !std::mem::replace(&mut self.offload, true) {
             lines.push(format!(
-                "interface {interface:?}: superframes came that cannot be cut, as of TCP inside of GRE, IPIP or VXLAN, or of \
-                 SCTP; they are dropped and counted (rx_dropped_offload). Switch them off here, `ethtool -K {interface} gro \
-                 off`, and on the device of the inner tunnel, `ethtool -K DEVICE gso off tso off`"
+                "interface {interface:?}: dropping superframes (GSO) that cannot be segmented, as of SCTP or of TCP in \
+                 GRE, IPIP or VXLAN (rx_dropped_offload): run `ethtool -K {interface} gro off`, and `ethtool -K DEVICE \
+                 gso off tso off` on the device of the inner tunnel"
             ));
         }
         let path = state.paths.iter().any(|path| path.counters.tx_dropped_oversize > 0);
         if path && !std::mem::replace(&mut self.path, true) {
-            lines.push("datagrams are too long to be sent; they are dropped and counted (tx_dropped_oversize)".into());
+            lines.push("dropping datagrams that are too long to be sent (tx_dropped_oversize)".into());
         }
         lines
     }
@@ -47,7 +47,9 @@ mod tests {
             (Oversize::default(), State { paths: vec![PathReport::default()], ..State::default() });
         assert!(sizes.note(&state, "lan").is_empty());
         state.port.tx_dropped_oversize = 1;
-        assert!(sizes.note(&state, "lan")[0].contains("\"lan\": frames came that are longer than the MTU"));
+        assert!(
+            sizes.note(&state, "lan")[0].contains("\"lan\": dropping frames of the peer that are longer than its MTU")
+        );
         state.paths[0].counters.tx_dropped_oversize = 7;
         assert_eq!(sizes.note(&state, "lan").len(), 1);
         assert!(sizes.note(&state, "lan").is_empty());

@@ -68,9 +68,9 @@ impl Observer {
                     lines.push((number, format!("mismatch: {}", found.with(cipher, written))));
                 }
                 Change::Ends(true) if report.health == PathHealth::Up => {
-                    lines.push((number, "mismatch is over: the peer answers".into()));
+                    lines.push((number, "mismatch ended: the peer answers".into()));
                 }
-                Change::Ends(true) => lines.push((number, "mismatch is over: no more of it comes".into())),
+                Change::Ends(true) => lines.push((number, "mismatch ended: no more wrong datagrams".into())),
                 Change::Begins(_, false) | Change::Ends(false) | Change::None => {}
             }
             if let Some(drops) = report.drops_longest
@@ -82,7 +82,7 @@ impl Observer {
                     if drops {
                         status::lost_size_sentence(longest)
                     } else {
-                        format!("datagrams of {longest} bytes arrive again")
+                        format!("datagrams of {longest} bytes reach the peer again")
                     },
                 ));
             }

@@ -58,11 +58,11 @@ impl Watch {
             if !std::mem::replace(&mut self.introduced, true) {
                 let (cipher, fingerprint) = (cipher_of(session.cipher), &self.fingerprint);
                 return Some(Line::Good(format!(
-                    "first session with the peer, by {cipher}; both ends show the same fingerprint, or somebody is between \
-                     them: {fingerprint}"
+                    "first session with the peer, cipher {cipher}; compare this fingerprint with the other end's: \
+                     {fingerprint}"
                 )));
             }
-            return over.then(|| Line::Good("mismatch is over: there is a session".into()));
+            return over.then(|| Line::Good("mismatch ended: session established".into()));
         }
         let Some(trouble) = secure.trouble else {
             (self.since, self.found, self.present_said) = (None, None, false);
@@ -120,7 +120,7 @@ mod tests {
         let clock = |second: u64| trouble(Trouble::Clock { behind_ms: second * 1000 });
         let said = lines([session()].into_iter().chain((0..2000_u64).map(clock)).chain([session(), session()]));
         let [(0, Line::Good(_)), (4, Line::Bad(bad)), (2001, Line::Good(good))] = &said[..] else { panic!("{said:?}") };
-        assert!(bad.starts_with("mismatch: ") && bad.contains("clock") && good.contains("is over"), "{said:?}");
+        assert!(bad.starts_with("mismatch: ") && bad.contains("clock") && good.contains("ended"), "{said:?}");
     }
 
     #[test]

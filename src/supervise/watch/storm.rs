@@ -32,12 +32,12 @@ impl Storm {
     pub fn sentence(self) -> &'static str {
         match self {
             Self::Own => {
-                "a storm: the tunnel's own datagrams come in again and are sent once more. Its underlay must be another interface, \
-                 or use -loopcheck (loop-check = true)"
+                "storm: the tunnel's own datagrams enter it again: move the underlay to another interface, or set \
+                 loop-check = true (-loopcheck)"
             }
             Self::Broadcast => {
-                "a storm: more than 10,000 broadcasts a second come in, as when there is a second way between the two networks. \
-                 Take it away, or use spanning tree"
+                "storm: more than 10,000 broadcasts a second: remove a second link between the two networks, or use \
+                 spanning tree"
             }
         }
     }

@@ -23,7 +23,7 @@ fn syntax(text: &str, error: &toml::de::Error) -> String {
     // The message has no words of the text but this key, because a text may hold a secret.
     let key = error.span().and_then(|span| text.get(span)).filter(|_| error.message().starts_with("duplicate key"));
     let key = key.map_or_else(String::new, |key| format!(" `{}`", key.escape_debug()));
-    at_span(text, error, &format!("is no TOML: {}{key}", one_line(error)))
+    at_span(text, error, &format!("not valid TOML: {}{key}", one_line(error)))
 }
 
 fn one_line(error: &toml::de::Error) -> String {
@@ -52,7 +52,7 @@ fn check(text: &str, table: &Table, found: &DeTable<'_>) -> Result<(), String> {
                 tables.into_iter().try_for_each(|inner| check(text, of_name(&format!("[[{}]]", key.name)), inner))?;
             }
             (Values::Tables, _) => {
-                return wrong(value, &format!("[{}]: write [[{}]], as there can be several", key.name, key.name));
+                return wrong(value, &format!("[{}]: must be an array of tables: [[{}]]", key.name, key.name));
             }
             (values, found) if !accepts(values, found) => {
                 let name = match table.name.trim_matches(['[', ']']) {
@@ -142,7 +142,7 @@ mod tests {
             ("mode = true", "line 1: mode = true: must be \"raw\", \"tap\""),
             ("tap.address = [1]", "line 1: tap.address: must be a list of \"ADDRESS/PREFIX\""),
             ("tap = 1", "line 1: tap: must be a table: [tap]"),
-            ("path = 1", "line 1: [path]: write [[path]]"),
+            ("path = 1", "line 1: [path]: must be an array of tables: [[path]]"),
             ("[[tap]]", "line 1: tap: must be a table: [tap]"),
             ("[[path]]\n[[path]]\nmark = 4294967296", "line 3: path.mark = 4294967296: must be 0 to 4294967295"),
             ("exit-after-s = \"5\"", "line 1: exit-after-s = \"5\": must be a number without quotes: exit-after-s = 5"),

@@ -42,10 +42,10 @@ pub fn assemble(file: Document, name: &str, directory: &Path) -> Result<Tunnel> 
     // A mirror gives nothing back.
     let receive = receive && !port.is_mirror();
     if file.path.is_empty() {
-        return Err(Place::table(PATH).missing("at least one, with local and remote"));
+        return Err(Place::table(PATH).missing("add at least one, with local and remote"));
     }
     if file.path.len() > PATHS {
-        let message = format!("there are {}; at most {PATHS} are possible", file.path.len());
+        let message = format!("{} paths, at most {PATHS} are possible", file.path.len());
         return Err(Place::table(PATH).at(PATHS).wrong(message));
     }
     let paths = file.path.into_iter().enumerate().map(|(index, table)| path(table, index)).collect::<Result<_>>()?;
@@ -100,7 +100,7 @@ fn rules(
     if let Some(file) = table.vlan_map_file {
         let place = Place::key(RULES, "vlan-map-file");
         if !vlan_map.is_empty() {
-            let message = "rules.vlan-map and rules.vlan-map-file: only one of them is possible";
+            let message = "rules.vlan-map and rules.vlan-map-file: only one is possible; remove one";
             return Err(place.mistake(message.into()));
         }
         let (path, opened) = secret::open(&file, directory);
@@ -122,23 +122,22 @@ fn wire(
     let default = if name.is_some() { "" } else { ", the default" };
     if name == Some("classic") {
         if secure.is_some() {
-            return Err(Place::table(SECURE).wrong("is of no use with wire = \"classic\""));
+            return Err(Place::table(SECURE).wrong("not valid with wire = \"classic\""));
         }
         return Ok(Wire::Classic(self::classic(classic.unwrap_or_default(), directory)?));
     }
     if mode == "mirror-udp" {
         let written = if name.is_some() { " = \"secure\"" } else { " is missing" };
-        let message = "mode \"mirror-udp\" sends bare UDP, which nothing protects; must be \"classic\"";
+        let message = "mode \"mirror-udp\" sends unprotected UDP; must be \"classic\"";
         return Err(Place::key("", "wire").mistake(format!("wire{written}: {message}")));
     }
     if classic.is_some() {
-        let message =
-            format!("is of no use with wire = \"secure\"{default}; for the other wire write wire = \"classic\"");
+        let message = format!("not valid with wire = \"secure\"{default}; for the classic wire add wire = \"classic\"");
         return Err(Place::table(CLASSIC).wrong(message));
     }
     let missing = || {
         Place::table(SECURE).missing(
-            "wire \"secure\", the default, needs it; `ethudp init` makes such a file, and wire = \"classic\" is the other wire",
+            "required by wire \"secure\", the default; create the file with `ethudp init`, or add wire = \"classic\"",
         )
     };
     Ok(Wire::Secure(Box::new(self::secure(secure.ok_or_else(missing)?, directory)?)))
@@ -148,7 +147,7 @@ fn secure(table: Secure, directory: &Path) -> Result<tunnel::Secure> {
     let private = private_key(table.private_key_file.as_deref(), directory)?;
     let place = Place::key(SECURE, "peer-public-key");
     let peer = table.peer_public_key.ok_or_else(|| {
-        place.missing("must be what the other end's `ethudp pubkey` says; `ethudp init NAME --peer LINE` adds it")
+        place.missing("must be the output of `ethudp pubkey` at the other end; `ethudp init NAME --peer LINE` adds it")
     })?;
     let exposed: Zeroizing<[u8; 32]> = Zeroizing::new(std::array::from_fn(|index| private.expose()[index]));
     let peer_key = place.check(|what| {
@@ -178,7 +177,7 @@ fn secure(table: Secure, directory: &Path) -> Result<tunnel::Secure> {
 /// The private key in this file.
 pub fn private_key(file: Option<&Path>, directory: &Path) -> Result<Secret> {
     let place = Place::key(SECURE, "private-key-file");
-    let missing = || place.missing("must name a file with what `ethudp genkey` says, as `ethudp init` makes it");
+    let missing = || place.missing("must name a file with the output of `ethudp genkey`; `ethudp init` creates it");
     let file = file.ok_or_else(missing)?;
     place.check(|_| secret("private key file", file, directory, key))
 }
@@ -201,7 +200,7 @@ fn port(mode: &str, tap: Option<Tap>, raw: Option<Raw>, mirror: Option<Mirror>) 
     };
     let given = [(TAP, tap.is_some()), (RAW, raw.is_some()), (MIRROR, mirror.is_some())];
     if let Some((name, _)) = given.iter().find(|(name, given)| *given && *name != own) {
-        return Err(Place::table(name).wrong(format!("is of no use in mode {mode:?}")));
+        return Err(Place::table(name).wrong(format!("not valid in mode {mode:?}")));
     }
     match (tap, raw, mirror) {
         (Some(tap), ..) => tap_port(mode, tap),
@@ -214,7 +213,7 @@ fn port(mode: &str, tap: Option<Tap>, raw: Option<Raw>, mirror: Option<Mirror>) 
             udp: mode == "mirror-udp",
         }),
         _ if mode == "tap" => Ok(Port::Tap { name: None, addresses: Vec::new(), interface_mtu: None, bridge: None }),
-        _ => Err(Place::table(own).missing(format!("mode {mode:?} needs it"))),
+        _ => Err(Place::table(own).missing(format!("required in mode {mode:?}"))),
     }
 }
 
@@ -232,8 +231,8 @@ fn interface(place: Place, name: Option<String>) -> Result<Option<String>> {
 fn tap_port(mode: &str, tap: Tap) -> Result<Port> {
     let place = Place::key(TAP, "bridge");
     match (mode, &tap.bridge) {
-        ("bridge", None) => return Err(place.missing("mode \"bridge\" needs it")),
-        ("tap", Some(_)) => return Err(place.wrong("is of use only in mode \"bridge\"")),
+        ("bridge", None) => return Err(place.missing("required in mode \"bridge\"")),
+        ("tap", Some(_)) => return Err(place.wrong("valid only in mode \"bridge\"")),
         _ => {}
     }
     let mut addresses: Vec<(IpAddr, u8)> = Vec::new();
@@ -241,7 +240,7 @@ fn tap_port(mode: &str, tap: Tap) -> Result<Port> {
         let place = Place::key(TAP, "address").at(index);
         let address = place.check(|what| address(what, text))?;
         if addresses.iter().any(|known| known.0 == address.0) {
-            return Err(place.mistake(format!("{place} {text:?}: stands there twice; must stand there once")));
+            return Err(place.mistake(format!("{place} {text:?}: listed twice; remove one")));
         }
         addresses.push(address);
     }
@@ -260,8 +259,7 @@ fn address(what: &str, text: &str) -> std::result::Result<(IpAddr, u8), String> 
     let prefix = address::prefix(address, prefix).map_err(|error| format!("{what} {text:?}: {error}"))?;
     if prefix == 0 {
         return Err(format!(
-            "{what} {text:?}: is in a network of all addresses, so all traffic of this host would go into the tunnel; must be \
-             longer, as in /24"
+            "{what} {text:?}: prefix length 0 routes all traffic of this host into the tunnel; must be longer, as in /24"
         ));
     }
     Ok((address, prefix))
@@ -271,13 +269,13 @@ fn path(table: PathTable, index: usize) -> Result<tunnel::Path> {
     let place = |key| Place::key(PATH, key).at(index);
     let local = table.local.ok_or_else(|| place("local").missing(address::FORM))?;
     if let Some(port) = local.strip_prefix("any:") {
-        let right = format!("\"any\" is for remote; for any address of this host write \"0.0.0.0:{port}\"");
+        let right = format!("\"any\" is valid only for remote; for any address of this host use \"0.0.0.0:{port}\"");
         return Err(place("local").mistake(format!("{} {local:?}: {right}", place("local"))));
     }
     let local = place("local").check(|what| address::endpoint(what, &local))?;
     let remote = table.remote.ok_or_else(|| {
-        let right = "must be the other end's, or \"any\"; `ethudp init NAME --peer LINE` adds it";
-        place("remote").mistake(format!("path {local}: its remote is missing: {right}"))
+        let right = "must be the address of the other end, or \"any\"; `ethudp init NAME --peer LINE` adds it";
+        place("remote").mistake(format!("path {local}: remote is missing: {right}"))
     })?;
     let remote = place("remote").check(|what| address::remote(what, &remote))?;
     let device = interface(place("device"), table.device)?;
@@ -290,8 +288,8 @@ fn classic(table: Classic, directory: &Path) -> Result<tunnel::Classic> {
     let place = Place::key(CLASSIC, "key-file");
     let key = match (cipher, table.key_file) {
         (Cipher::None, None) => Secret::default(),
-        (Cipher::None, Some(_)) => return Err(place.wrong("is of no use without a cipher")),
-        (_, None) => return Err(place.missing("the cipher needs a key")),
+        (Cipher::None, Some(_)) => return Err(place.wrong("not valid without a cipher; remove it or set cipher")),
+        (_, None) => return Err(place.missing("required with a cipher")),
         (_, Some(file)) => {
             place.check(|_| secret("key file", &file, directory, |what, key| cipher::key(what, key.to_vec())))?
         }

@@ -32,7 +32,7 @@ pub fn load(file: &Path, runs: impl Fn(&str) -> bool) -> Result<Tunnel, Error> {
     if let Some(twin) = &read.twin {
         let text = format!("{}: {}", file.display(), is_twin_of(twin));
         if runs(&name_of(twin)) {
-            return Err(Error::configuration(format!("{text}. That one runs")));
+            return Err(Error::configuration(format!("{text}. That tunnel is running")));
         }
         log::warning(&text);
     }
@@ -42,8 +42,8 @@ pub fn load(file: &Path, runs: impl Fn(&str) -> bool) -> Result<Tunnel, Error> {
 /// What to say of another file for the same tunnel.
 pub fn is_twin_of(twin: &Path) -> String {
     format!(
-        "secure: private key, peer and tunnel-id are those of {}: give that file a name that does not end in .toml if it is a copy; two \
-         tunnels of one key pair need different ones: set secure.tunnel-id to another at both ends of one",
+        "secure: private key, peer and tunnel-id are the same as in {}. If that file is a copy, rename it so that it does \
+         not end in .toml. For a second tunnel set another secure.tunnel-id at both ends",
         twin.display()
     )
 }
@@ -60,7 +60,7 @@ pub fn name_of(file: &Path) -> String {
 pub fn trusted(file: &Path, read: &Read) -> Result<(), Error> {
     let Some(flaw) = files::foreign_hand(&read.metadata) else { return Ok(()) };
     if read.tunnel.run.is_some() {
-        return Err(Error::configuration(format!("{}: {flaw}, as it has `run`", file.display())));
+        return Err(Error::configuration(format!("{}: {flaw}, because it contains `run`", file.display())));
     }
     log::warning(&format!("{}: {flaw}", file.display()));
     Ok(())
@@ -85,9 +85,9 @@ pub struct Read {
 pub fn look(file: &Path, name: &str, directory: &Path) -> Result<Read, Error> {
     let (text, metadata) = files::text(file).map_err(|error| {
         let right = match error.kind() {
-            ErrorKind::NotFound => "; must be the file of a tunnel, with a / in its name or .toml at its end, or NAME for /etc/ethudp/NAME.toml",
+            ErrorKind::NotFound => "; give a file name with a / or ending in .toml, or NAME for /etc/ethudp/NAME.toml",
             ErrorKind::PermissionDenied => {
-                "; must be readable for the user that starts the tunnel, by the unit for the group ethudp-status"
+                "; make it readable for the user that starts the tunnel (for the unit: group ethudp-status)"
             }
             _ => "",
         };
@@ -165,20 +165,20 @@ mod tests {
             for (change, words) in [
                 (("\"a.key\"", "\"none.key\""), "line 3: private key file "),
                 (("\"a.key\"", "\"open.key\""), "has mode 0644; must be at most 0640"),
-                (("\"a.key\"", "\"short.key\""), "short.key: has 4 characters; must be 32 bytes in base64"),
+                (("\"a.key\"", "\"short.key\""), "short.key: 4 characters; must be 32 bytes in base64"),
                 (("private-key-file = \"a.key\"\n", ""), "line 2: secure.private-key-file is missing"),
                 (
                     ("peer-public-key", "# "),
-                    "secure.peer-public-key is missing: must be what the other end's `ethudp pubkey`",
+                    "secure.peer-public-key is missing: must be the output of `ethudp pubkey` at the other end",
                 ),
-                ((peer.as_str(), "abc"), "line 4: secure.peer-public-key = \"abc\": has 3 characters"),
-                ((peer.as_str(), own_public.as_str()), "is this end's own public key"),
-                ((peer.as_str(), high.as_str()), "is not the encoding of a public key"),
-                ((peer.as_str(), &zeros), "gives a secret of zeros with every key"),
+                ((peer.as_str(), "abc"), "line 4: secure.peer-public-key = \"abc\": 3 characters"),
+                ((peer.as_str(), own_public.as_str()), "this end's own public key"),
+                ((peer.as_str(), high.as_str()), ": not the encoding of a public key"),
+                ((peer.as_str(), &zeros), "insecure public key (all-zero secret)"),
                 (("\"a.psk\"", "\"zero.psk\""), "line 5: pre-shared key file "),
                 (
                     ("06ff", "06f"),
-                    "line 7: secure.tunnel-id = \"00010203040506f\": is no tunnel identifier; must be 16 hex",
+                    "line 7: secure.tunnel-id = \"00010203040506f\": not a tunnel identifier; must be 16 hex",
                 ),
                 (("4095", "4096"), "line 8: secure.peer-slot = 4096: must be 0 to 4095"),
                 (("4095", "\"1\""), "secure.peer-slot = \"1\": must be a number without quotes: peer-slot = 1"),
@@ -186,11 +186,11 @@ mod tests {
                 (("= 60\n", "= 61\n"), "line 9: secure.ping-interval-s = 61: must be 1 to 60"),
                 (("= 60\n", "= 300\n"), "secure.ping-interval-s = 300: must be 1 to 60"),
                 (("1400", "1279"), "line 6: secure.path-mtu = 1279: must be 1280 to 9216"),
-                (("[secure]", "[classic]\n[secure]"), "[classic]: is of no use with wire = \"secure\", the default"),
-                (("\"tap\"", "\"mirror-udp\""), "wire is missing: mode \"mirror-udp\" sends bare UDP"),
+                (("[secure]", "[classic]\n[secure]"), "[classic]: not valid with wire = \"secure\", the default"),
+                (("\"tap\"", "\"mirror-udp\""), "wire is missing: mode \"mirror-udp\" sends unprotected UDP"),
                 (("\"tap\"", "\"mirror-udp\"\nwire = \"secure\""), "line 2: wire = \"secure\": mode \"mirror-udp\""),
-                (("remote = \"any\"\n", ""), "path 192.0.2.1:6000: its remote is missing"),
-                (("\"tap\"", "\"tap\"\nwire = \"classic\""), "[secure]: is of no use with wire = \"classic\""),
+                (("remote = \"any\"\n", ""), "path 192.0.2.1:6000: remote is missing"),
+                (("\"tap\"", "\"tap\"\nwire = \"classic\""), "[secure]: not valid with wire = \"classic\""),
             ] {
                 let changed = text.replacen(change.0, change.1, 1);
                 assert_ne!(changed, text);
@@ -221,14 +221,14 @@ mod tests {
         for (change, words) in [
             (("mode = \"tap\"\n", ""), "mode is missing"),
             (("\"tap\"", "\"tun\""), "mode = \"tun\""),
-            (("\"tap\"", "\"mirror\""), "[tap]: is of no use in mode \"mirror\""),
+            (("\"tap\"", "\"mirror\""), "[tap]: not valid in mode \"mirror\""),
             (
                 ("wire = \"classic\"\n", ""),
-                "[secure] is missing: wire \"secure\", the default, needs it; `ethudp init`",
+                "[secure] is missing: required by wire \"secure\", the default; create the file with `ethudp init`",
             ),
             (("\"classic\"", "\"secure\""), "[secure] is missing"),
             (("\"classic\"", "\"frob\""), "wire = \"frob\": must be \"secure\" or \"classic\""),
-            (("[tap]", "[secure]\n[tap]"), "[secure]: is of no use with wire = \"classic\""),
+            (("[tap]", "[secure]\n[tap]"), "[secure]: not valid with wire = \"classic\""),
             (("[tap]", "frob = 1\n[tap]"), "unknown key `frob`; must be one of `mode`"),
             (("[tap]", "direction = \"up\"\n[tap]"), "direction = \"up\": must be"),
             (("[tap]\n", "[rules]\nmss = \"yes\"\n[tap]\n"), "rules.mss = \"yes\": must be 1 to 65535, or \"auto\""),
@@ -238,19 +238,19 @@ mod tests {
             (("[tap]\n", "[classic]\nfragment-mtu = 1\n[tap]\n"), "classic.fragment-mtu = 1: must be"),
             (("[tap]\n", "[classic]\ncipher = \"rot13\"\n[tap]\n"), "classic.cipher = \"rot13\": must be \"none\""),
             (("[tap]\n", "[classic]\ncipher = \"xor\"\n[tap]\n"), "key-file is missing"),
-            (("mtu = 1400", "mtu = 1400\nmtu = 1400"), "line 7: is no TOML: duplicate key `mtu`"),
-            (("\"eu0\"", "\"eu0"), "line 4: is no TOML: "),
+            (("mtu = 1400", "mtu = 1400\nmtu = 1400"), "line 7: not valid TOML: duplicate key `mtu`"),
+            (("\"eu0\"", "\"eu0"), "line 4: not valid TOML: "),
             (("/24", "/33"), "mask \"33\""),
             (("10.8.0.1/24", "10.8.0.1"), "must be ADDRESS/PREFIX"),
             (("1400", "20000"), "tap.mtu = 20000"),
             (("1400", "\"x\""), "line 6"),
             ((":6000", ":0"), "\"0\": must be"),
-            (("\"eu0\"", "\"an-interface-name\""), "has 17 bytes"),
+            (("\"eu0\"", "\"an-interface-name\""), ": 17 bytes; must be 1 to 15"),
             (("[2001:db8::1]:6001", "anybody"), "remote \"anybody\": must be"),
-            (("[[path]]", "[path]"), "[path]: write [[path]]"),
-            (("[2001:db8::1]", "192.0.2.300"), "remote \"192.0.2.300\": is no IPv4"),
-            (("[2001:db8::1]", "[2001:db8::x]"), "remote \"2001:db8::x\": is no IPv6"),
-            (("[[path]]", "[raw]\ninterface = \"eth1\"\n[[path]]"), "[raw]: is of no use"),
+            (("[[path]]", "[path]"), "[path]: must be an array of tables: [[path]]"),
+            (("[2001:db8::1]", "192.0.2.300"), "remote \"192.0.2.300\": not an IPv4"),
+            (("[2001:db8::1]", "[2001:db8::x]"), "remote \"2001:db8::x\": not an IPv6"),
+            (("[[path]]", "[raw]\ninterface = \"eth1\"\n[[path]]"), "[raw]: not valid"),
         ] {
             let text = TAP.replacen(change.0, change.1, 1);
             assert_ne!(text, TAP);

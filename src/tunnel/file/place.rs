@@ -137,7 +137,10 @@ mod tests {
                 "line 8: port of path.remote",
             ),
             (format!("{HEAD}{PATHS}device = \"a/b\"\n[[path]]\ndevice = \"a/b\"\n"), "line 6: path.device \"a/b\""),
-            (format!("{HEAD}{PATHS}[[path]]\nlocal = \"192.0.2.9:6000\"\n"), "line 6: path 192.0.2.9:6000: its remote"),
+            (
+                format!("{HEAD}{PATHS}[[path]]\nlocal = \"192.0.2.9:6000\"\n"),
+                "line 6: path 192.0.2.9:6000: remote is missing",
+            ),
             (format!("{HEAD}{PATHS}[[path]]\n# local\nremote = \"any\"\n"), "line 6: path.local is missing"),
             // The same words in a string of several lines.
             (format!("run = \"\"\"\nmode = 1\n\"\"\"\nmode = \"tun\"\n{PATHS}"), "line 4: mode = \"tun\""),
@@ -153,7 +156,7 @@ mod tests {
             (format!("{HEAD}{PATHS}[rules.vlan-map]\n2 = 5\n10 = 4096\n"), "line 8: rules.vlan-map: 10 = 4096"),
             (format!("{HEAD}{PATHS}[rules.vlan-map]\n10 = 30\n2 = 30\n"), "line 8: rules.vlan-map: VLAN 2 to 30"),
             // The key of another table.
-            (format!("{HEAD}[tap]\n[mirror]\ninterface = \"a\"\n{PATHS}"), "line 4: [mirror]: is of no use"),
+            (format!("{HEAD}[tap]\n[mirror]\ninterface = \"a\"\n{PATHS}"), "line 4: [mirror]: not valid"),
             (format!("mode = \"raw\"\nwire = \"classic\"\n{PATHS}[raw]\n"), "line 6: raw.interface is missing"),
             (format!("{HEAD}{PATHS}[rules]\nvlan-map-file = \"none\"\n"), "line 7: VLAN map none: No such file"),
             (

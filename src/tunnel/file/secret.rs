@@ -36,10 +36,10 @@ pub fn secret(
     let name = || format!("{what} {}", file.display());
     let (mut open, metadata) = opened.map_err(|error| {
         let right = match error.kind() {
-            ErrorKind::PermissionDenied => "; to the unit it is handed over by LoadCredential=, as `ethudp check` says",
+            ErrorKind::PermissionDenied => "; the unit gets it with LoadCredential=, see `ethudp check`",
             ErrorKind::NotFound => match what {
-                "private key file" => "; `ethudp genkey` makes a key",
-                "pre-shared key file" => "; `ethudp genpsk` makes a key",
+                "private key file" => "; create a key with `ethudp genkey`",
+                "pre-shared key file" => "; create a key with `ethudp genpsk`",
                 _ => "",
             },
             _ => "",

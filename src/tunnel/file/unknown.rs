@@ -21,8 +21,8 @@ fn right(unknown: &str, table: &Table) -> String {
     let tables: Vec<_> = TABLES.iter().filter(has).map(|table| table.name).collect();
     match tables[..] {
         [] => {}
-        ["", ..] => return "it belongs before the first table".into(),
-        _ => return format!("it belongs into {}", tables.join(" or ")),
+        ["", ..] => return "move it before the first table".into(),
+        _ => return format!("move it to {}", tables.join(" or ")),
     }
     if let Some(near) = nearest(unknown, table) {
         return format!("did you mean `{near}`?");

@@ -58,7 +58,7 @@ pub fn password(what: &str, bytes: Vec<u8>) -> Result<Secret, String> {
     match bytes.len() {
         0 => Err(format!("{what}: empty password; must have 1 to {MAX_KEY} bytes")),
         length if length > MAX_KEY => Err(format!("{what}: password of {length} bytes; must have 1 to {MAX_KEY}")),
-        _ if bytes.contains(&0) => Err(format!("{what}: password with a NUL byte, which the format cannot carry")),
+        _ if bytes.contains(&0) => Err(format!("{what}: password with a NUL byte; remove the byte")),
         _ => Ok(Secret::new(bytes)),
     }
 }

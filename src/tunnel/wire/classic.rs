@@ -39,10 +39,10 @@ impl Classic {
     /// Limits of the protection.
     fn protection_warning(&self) -> String {
         let what = match self.cipher {
-            Cipher::None => "nothing is encrypted and",
-            Cipher::Xor => "xor is no encryption and",
+            Cipher::None => "frames are not encrypted, and",
+            Cipher::Xor => "xor is not encryption, and",
             Cipher::Aes128 | Cipher::Aes192 | Cipher::Aes256 | Cipher::Aes256Ethudp2023 => {
-                "frames can be changed and replayed on the way:"
+                "frames can be changed and replayed on the path:"
             }
         };
         format!("wire classic: {what} nothing is authenticated")
@@ -52,11 +52,11 @@ impl Classic {
         let (key, size) = (self.key.expose(), cipher::key_size(self.cipher));
         let (length, cipher) = (key.len(), cipher::name(self.cipher));
         if key == cipher::DEFAULT_KEY.as_bytes() {
-            Some(format!("the key is EthUDP's default {:?}, which everybody knows", cipher::DEFAULT_KEY))
+            Some(format!("key is EthUDP's default {:?}, which is public: set another key", cipher::DEFAULT_KEY))
         } else if length < size {
-            Some(format!("the key has {length} bytes, {cipher} takes {size}: the rest are zeros"))
+            Some(format!("key has {length} bytes, {cipher} takes {size}: the rest is filled with zeros"))
         } else if size > 0 && length > size {
-            Some(format!("the key has {length} bytes, {cipher} takes {size}: the others are not used"))
+            Some(format!("key has {length} bytes, {cipher} takes {size}: the rest is ignored"))
         } else {
             None
         }
@@ -66,8 +66,8 @@ impl Classic {
     fn mirror_password_warning(&self, tunnel: &Tunnel) -> Option<String> {
         let told = tunnel.port.is_mirror() && tunnel.paths.iter().any(|path| matches!(path.remote, Remote::Fixed(_)));
         (told && self.has_password()).then(|| {
-            "password: a mirror does not send its password, which EthUDP v20230202 and older do: \
-             a receiver that learns its peer by a password receives nothing; give the receiver a fixed remote"
+            "password: a mirror does not send it, unlike EthUDP v20230202 and older: a receiver that waits for it \
+             receives nothing; set a fixed remote at the receiver"
                 .into()
         })
     }
@@ -75,9 +75,10 @@ impl Classic {
     /// Any sender becomes the peer of such a path, unless it must know a secret.
     fn unknown_peer_warning(&self, tunnel: &Tunnel, path: &Path) -> Option<String> {
         let open = matches!(path.remote, Remote::Learned { .. }) && !self.has_password();
-        let (local, who) = (&path.local, if tunnel.port.is_mirror() { "is sent the mirror" } else { "is the peer" });
+        let (local, who) =
+            (&path.local, if tunnel.port.is_mirror() { "receives the mirror" } else { "becomes the peer" });
         (self.is_clear() && open).then(|| {
-            format!("path {local}: whoever sends a datagram to it {who}; give both ends a password and an AES cipher")
+            format!("path {local}: any sender of a datagram {who}; set a password and an AES cipher at both ends")
         })
     }
 }

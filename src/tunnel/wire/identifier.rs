@@ -26,12 +26,12 @@ pub fn text(identifier: Identifier) -> String {
 /// # Errors
 /// What is wrong with it, for `what`; also where it is that of none.
 pub fn parse(what: &str, text: &str) -> Result<Identifier, String> {
-    let right = "must be 16 hexadecimal digits, the same at both ends, as `ethudp init` draws them";
+    let right = "must be 16 hexadecimal digits, the same at both ends; `ethudp init` creates it";
     let digits = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     match u64::from_str_radix(text, 16).ok().filter(|_| digits) {
-        Some(0) => Err(format!("{what} = {text:?}: is all zero, which is none; {right}")),
+        Some(0) => Err(format!("{what} = {text:?}: all zeros; {right}")),
         Some(number) => Ok(number.to_be_bytes()),
-        None => Err(format!("{what} = {text:?}: is no tunnel identifier; {right}")),
+        None => Err(format!("{what} = {text:?}: not a tunnel identifier; {right}")),
     }
 }
 
@@ -63,12 +63,12 @@ mod tests {
             assert_eq!(parse("id", same), Ok(id));
         }
         for (wrong, words) in [
-            ("", "is no tunnel identifier; must be 16 hexadecimal digits"),
-            ("00010203040506f", "is no tunnel identifier"),
-            ("00010203040506fff", "is no tunnel identifier"),
-            ("+0010203040506ff", "is no tunnel identifier"),
-            ("00010203040506fg", "is no tunnel identifier"),
-            ("0000000000000000", "is all zero"),
+            ("", "not a tunnel identifier; must be 16 hexadecimal digits"),
+            ("00010203040506f", "not a tunnel identifier"),
+            ("00010203040506fff", "not a tunnel identifier"),
+            ("+0010203040506ff", "not a tunnel identifier"),
+            ("00010203040506fg", "not a tunnel identifier"),
+            ("0000000000000000", "all zeros"),
         ] {
             let error = parse("id", wrong).unwrap_err();
             assert!(error.contains(words) && error.contains(&format!("id = {wrong:?}")), "{error}");

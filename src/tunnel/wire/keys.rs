@@ -58,22 +58,22 @@ pub fn text(key: &[u8; 32]) -> Zeroizing<String> {
 /// # Errors
 /// What is wrong with it, for `what`.
 pub fn parse(what: &str, text: &[u8]) -> Result<Private, String> {
-    parse_as(what, text, "`ethudp genkey` and `wg genkey` write them")
+    parse_as(what, text, "the output of `ethudp genkey` or `wg genkey`")
 }
 
 /// The same of a key that these make.
 fn parse_as(what: &str, text: &[u8], makers: &str) -> Result<Private, String> {
-    let right = format!("must be 32 bytes in base64, 44 characters, as {makers}");
+    let right = format!("must be 32 bytes in base64, 44 characters: {makers}");
     let text = text.trim_ascii();
     if text.is_empty() {
-        return Err(format!("{what}: is empty; {right}"));
+        return Err(format!("{what}: empty; {right}"));
     }
     if text.len() != TEXT {
-        return Err(format!("{what}: has {} characters; {right}", text.len()));
+        return Err(format!("{what}: {} characters; {right}", text.len()));
     }
     let mut key = Private::default();
     let length = Base64::decode(text, &mut *key).map_or(0, <[u8]>::len);
-    if length == key.len() { Ok(key) } else { Err(format!("{what}: is no base64 of 32 bytes; {right}")) }
+    if length == key.len() { Ok(key) } else { Err(format!("{what}: not base64 of 32 bytes; {right}")) }
 }
 
 /// A peer's public key from text.
@@ -81,10 +81,11 @@ fn parse_as(what: &str, text: &[u8], makers: &str) -> Result<Private, String> {
 /// # Errors
 /// What is wrong with it, the value, and what would be right.
 pub fn parse_public(what: &str, text: &str) -> Result<Public, String> {
-    let key = parse_as(&format!("{what} = {text:?}"), text.as_bytes(), "`ethudp pubkey` prints it at the other end")?;
+    let key =
+        parse_as(&format!("{what} = {text:?}"), text.as_bytes(), "the output of `ethudp pubkey` at the other end")?;
     if !is_canonical(&key) {
         return Err(format!(
-            "{what} = {text:?}: is not the encoding of a public key; must be what the other end's `ethudp pubkey` says"
+            "{what} = {text:?}: not the encoding of a public key; must be the output of `ethudp pubkey` at the other end"
         ));
     }
     Ok(*key)
@@ -103,8 +104,8 @@ fn is_canonical(key: &Public) -> bool {
 pub fn check_not_private(what: &str, private: &[u8; 32], peer: &str) -> Result<(), String> {
     match parse(what, peer.as_bytes()) {
         Ok(key) if *key == *private => Err(format!(
-            "{what}: is this end's own private key, which others can read there. It is burnt: make another with `ethudp genkey`, or \
-             both files anew with `ethudp init`, and give here what `ethudp pubkey` says at the other end"
+            "{what}: contains this end's private key, which is no longer secret. Create new keys with `ethudp genkey` or \
+             `ethudp init`, and put the output of `ethudp pubkey` at the other end here"
         )),
         _ => Ok(()),
     }
@@ -117,12 +118,12 @@ pub fn check_not_private(what: &str, private: &[u8; 32], peer: &str) -> Result<(
 pub fn check_peer(what: &str, private: &[u8; 32], peer: &Public) -> Result<(), String> {
     let wrong = |why: &str| Err(format!("{what} = {:?}: {why}", *text(peer)));
     if public(private) == *peer {
-        return wrong("is this end's own public key; must be the other end's");
+        return wrong("this end's own public key; must be the key of the other end");
     }
     // RFC 7748, section 6.1: a point of small order, whose exchange everybody knows.
     let exchange = Zeroizing::new(MontgomeryPoint(*peer).mul_clamped(*private).to_bytes());
     if *exchange == [0; 32] {
-        return wrong("gives a secret of zeros with every key; must be what the other end's `ethudp pubkey` says");
+        return wrong("insecure public key (all-zero secret); must be the output of `ethudp pubkey` at the other end");
     }
     Ok(())
 }
@@ -132,11 +133,7 @@ pub fn check_peer(what: &str, private: &[u8; 32], peer: &Public) -> Result<(), S
 /// # Errors
 /// For `what`, when it is.
 pub fn check_psk(what: &str, psk: &[u8; 32]) -> Result<(), String> {
-    if *psk == [0; 32] {
-        Err(format!("{what}: is all zero, which is none; must be what `ethudp genpsk` says"))
-    } else {
-        Ok(())
-    }
+    if *psk == [0; 32] { Err(format!("{what}: all zeros; must be the output of `ethudp genpsk`")) } else { Ok(()) }
 }
 
 /// As a secret that travels to the worker.
@@ -188,11 +185,11 @@ mod tests {
         // The last character but the padding has two bits that are zero.
         let other = written[..42].to_owned() + "B=";
         for (bad, words) in [
-            ("", "is empty"),
-            ("abc", "has 3 characters"),
-            (&other, "is no base64"),
-            (&written.replace('=', "A"), "is no base64"),
-            (&"-".repeat(44), "is no base64"),
+            ("", ": empty"),
+            ("abc", ": 3 characters"),
+            (&other, "not base64"),
+            (&written.replace('=', "A"), "not base64"),
+            (&"-".repeat(44), "not base64"),
         ] {
             let error = parse("key", bad.as_bytes()).unwrap_err();
             assert!(error.contains(words) && (bad.is_empty() || !error.contains(&written[..42])), "{error}");
@@ -207,20 +204,20 @@ mod tests {
         let other = public(&new_private().unwrap());
         assert_eq!(check_peer("peer", &private, &other), Ok(()));
         let burnt = check_not_private("peer", &private, &text(&private)).unwrap_err();
-        assert!(burnt.contains("It is burnt") && !burnt.contains(text(&private).as_str()), "{burnt}");
+        assert!(burnt.contains("no longer secret") && !burnt.contains(text(&private).as_str()), "{burnt}");
         assert_eq!(check_not_private("peer", &private, &text(&other)), Ok(()));
         let mut small = vec![[0; 32], std::array::from_fn(|index| u8::from(index == 0))];
         small.push(hex("e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800"));
         small.push(hex("5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157"));
         small.push(hex("ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"));
         for point in small {
-            assert!(check_peer("peer", &private, &point).unwrap_err().contains("a secret of zeros"), "{point:?}");
+            assert!(check_peer("peer", &private, &point).unwrap_err().contains("all-zero secret"), "{point:?}");
             assert!(is_canonical(&point));
         }
         for least in 0xed..=0xff {
             let mut point = [0xff; 32];
             (point[0], point[31]) = (least, 0x7f);
-            assert!(parse_public("peer", &text(&point)).unwrap_err().contains("is not the encoding"));
+            assert!(parse_public("peer", &text(&point)).unwrap_err().contains(": not the encoding"));
         }
         let mut high = other;
         high[31] |= 0x80;

@@ -70,20 +70,20 @@ pub const LIES: &[Attack] = &[
     // No messages at all.
     lie("garbage", UNDECODABLE, |loot| packet(loot, &[0xff; 100], &[])),
     lie("a-vector-longer-than-its-packet", UNDECODABLE, |loot| packet(loot, &[6, 0xff, 0xff, 0xff, 0xff, 0x0f], &[])),
-    lie("bytes-behind-a-message", "channel: bytes behind the message", |loot| packet(loot, &[5, 0], &[])),
+    lie("bytes-behind-a-message", "channel: bytes after the message", |loot| packet(loot, &[5, 0], &[])),
     lie("one-byte-too-long", TOO_LONG, |loot| packet(loot, &[0; 2049], &[])),
     lie("as-long-as-the-socket-takes", TOO_LONG, |loot| packet(loot, &[0; 100_000], &[])),
     lie("its-own-descriptor", DESCRIPTORS, |loot| packet(loot, &[3, 0], &[loot.port.as_raw_fd()])),
     lie("very-many-descriptors", DESCRIPTORS, |loot| packet(loot, &[3, 0], &[loot.port.as_raw_fd(); 253])),
     // Too many of them.
     lie("flood-of-health", TOO_MANY, |loot| flood(loot, &FromWorker::Health(0, PathHealth::Down))),
-    lie("flood-of-last-words", "goes on after its last words", |loot| {
+    lie("flood-of-last-words", "worker still runs after its fatal error", |loot| {
         flood(loot, &FromWorker::Dying("x".repeat(2000)));
     }),
     lie("flood-of-addresses", TOO_MANY, |loot| flood(loot, &FromWorker::Learned(0, stranger()))),
     // None: silent for longer than three seconds; deaf to the end of the channel.
-    lie("silence", "has not reported", |_| sleep(Duration::from_secs(10))),
-    lie("end-of-the-channel", "channel: closed by a worker that goes on", |loot| {
+    lie("silence", "did not report", |_| sleep(Duration::from_secs(10))),
+    lie("end-of-the-channel", "channel: closed, but the worker still runs", |loot| {
         packet(loot, &[], &[]);
         sleep(Duration::from_secs(10));
     }),

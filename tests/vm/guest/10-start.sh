@@ -39,9 +39,9 @@ site() {
 }
 umask 077
 check "check says what lets a key be read" \
-    grep -q 'site-x.key: the user of ethudp@site-x cannot read it; the drop-in ethudp-credential' \
+    grep -q 'site-x.key: not readable for the user of ethudp@site-x: add the drop-in ethudp-credential' \
     <(site site-x 192.0.2.1 192.0.2.2 10.8.0.1 2>&1)
-check "and the file, as the umask makes it" grep -q "the unit's user cannot read it: .chgrp ethudp-status" \
+check "and the file, as the umask makes it" grep -q "not readable for the unit's user: run .chgrp ethudp-status" \
     <(ethudp check site-x 2>&1)
 rm /etc/ethudp/site-x.*
 site site-a 192.0.2.1 192.0.2.2 10.8.0.1
@@ -65,5 +65,5 @@ check "site-a is up" within 10 state site-a up
 check "site-b is up" within 10 state site-b up
 check "traffic passes" traffic
 check "systemd knows state, peer and path" equal 'up, path 1 of 1: 192.0.2.1:6000 to 192.0.2.2:6000, up' \
-    "$(property site-a StatusText | sed 's/; not to be had.*//')"
+    "$(property site-a StatusText | sed 's/; unavailable.*//')"
 finish

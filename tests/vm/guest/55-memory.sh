@@ -43,7 +43,7 @@ systemctl daemon-reload
 check "with a worker that will fill memory it starts" systemctl start ethudp@full
 supervisor=$(property full MainPID)
 logged() { journalctl -q -b -o cat -u ethudp@full | grep -q "$1"; }
-check "the worker is killed for want of memory, which the supervisor notices" within 30 logged 'has killed for want of memory'
+check "the worker is killed for want of memory, which the supervisor notices" within 30 logged 'out of memory: the kernel killed'
 check "it was the worker" logged 'worker .* ended: SIGKILL'
 check "the supervisor is the same, and another worker is counted" \
     equal "$supervisor active" "$(property full MainPID) $(property full ActiveState)"

@@ -128,8 +128,8 @@ counters! {
 counters! {
     /// Counters of the local side; rx counts frames taken from it, tx frames given to it.
     PortCounters, SharedPort {
-        rx_frames: Traffic Work "frames taken",
-        rx_bytes: Traffic Work "bytes of frames taken",
+        rx_frames: Traffic Work "frames read",
+        rx_bytes: Traffic Work "bytes of frames read",
         rx_dropped_oversize: - Drop "frames longer than 9234 bytes",
         rx_dropped_short: - Drop "frames shorter than an Ethernet header",
         rx_dropped_kernel: - Drop "frames dropped by the kernel because the packet socket was full",
@@ -137,16 +137,17 @@ counters! {
         rx_dropped_offload: - Drop
             "superframes of a kind that the kernel cannot describe (SCTP, tunnels), with headers that contradict the kernel, or of more than 2048 packets",
         rx_dropped_stale: - Drop "frames that waited too long for a worker",
-        rx_errors: - Drop "errors of reading",
-        tx_frames: Traffic Work "frames given",
-        tx_bytes: Traffic Work "bytes of frames given",
+        rx_errors: - Drop "read errors",
+        tx_frames: Traffic Work "frames written",
+        tx_bytes: Traffic Work "bytes of frames written",
         tx_dropped_short: - Drop "frames that decoded to less than an Ethernet header",
-        tx_dropped_direction: - Drop "frames of the peer that `direction` or mode of this end keep from the local side",
-        tx_dropped_oversize: - Drop "frames longer than the interface takes",
+        tx_dropped_direction: - Drop "frames of the peer not written because of `direction` or mode of this end",
+        tx_dropped_oversize: - Drop "frames longer than the MTU of the interface",
         tx_errors: - Drop
-            "other errors of writing, or no room for 100 ms; without delay while for a second all frames have had to wait",
-        rx_broadcast: - Work "broadcast frames among the frames taken",
-        rx_own: - Work "datagrams of this tunnel among the frames taken, where no loop check drops them",
+            "other write errors, or no room for 100 ms; after a second in which every frame had to wait, frames are \
+             dropped without delay",
+        rx_broadcast: - Work "broadcast frames among the frames read",
+        rx_own: - Work "datagrams of this tunnel among the frames read, when no loop check drops them",
     }
 }
 
@@ -164,14 +165,15 @@ counters! {
         rx_dropped_foreign: - Drop
             "datagrams from another address than the fixed remote that the kernel has not dropped; from a sender without the password; on the secure wire from an address that the file excludes",
         rx_dropped_stale: - Drop "datagrams that waited too long for a worker",
-        tx_dropped_unfragmentable: - Drop "frames longer than two fragments",
-        tx_dropped_oversize: - Drop "datagrams longer than the path takes",
-        tx_dropped_unlearned: - Drop "frames for which no peer was learned yet, or no session made",
-        rx_errors: - Drop "errors of reading; with fixed addresses as `local` and `remote`, ICMP messages among them",
+        tx_dropped_unfragmentable: - Drop "frames too long for two fragments",
+        tx_dropped_oversize: - Drop "datagrams too long for the path",
+        tx_dropped_unlearned: - Drop "frames without a known address of the peer, or without a session",
+        rx_errors: - Drop "read errors; with fixed addresses as `local` and `remote` also ICMP messages",
         rx_refused: - Part "ICMP messages \"port unreachable\" among `rx_errors`",
         rx_prohibited: - Part
             "ICMP messages \"host prohibited\" and the like among `rx_errors`, as a firewall sends them; the kernel does not report that a host or a network is unreachable",
-        rx_implausible: - Part "datagrams that decoded to no frame that an Ethernet carries; long ones are given to the local side",
+        rx_implausible: - Part "datagrams that do not decode to an Ethernet frame; long ones are written to the local \
+                                side anyway",
         pings_sent: Pings Work "pings sent",
         pings_received: Pings Work "pings received",
         pongs_sent: Pings Work "pongs sent",
@@ -184,14 +186,15 @@ counters! {
     SecureCounters {
         handshakes: - Work "sessions made",
         rekeys: - Work "sessions that replaced another",
-        replays: - Drop "datagrams that came before, or too late to tell",
-        auth_failures: - Drop "datagrams and handshake messages that are not the peer's, or were changed",
+        replays: - Drop "replayed datagrams, and datagrams too old to tell",
+        auth_failures: - Drop "forged or changed datagrams and handshake messages",
         dropped_initiations: - Drop "authentic handshakes that do not count: repeated, older than one before, or too many",
         dropped_messages: - Drop
-            "handshake messages that answer no request: late, repeated too often, of another version or length, or of a form or cipher that was not offered",
+            "handshake messages that answer no request: late, repeated too often, of another version or length, or of a \
+             form or cipher that was not offered",
         dropped_content: - Drop "datagrams whose authentic content is malformed",
         dropped_incomplete: - Drop
-            "frames in pieces, of which not all arrived within a second, or before 16 other frames were begun",
+            "frames whose pieces did not all arrive within a second, or before 16 other frames began",
     }
 }
 

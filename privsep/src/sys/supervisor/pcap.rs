@@ -91,7 +91,7 @@ impl Libpcap {
     /// # Errors
     /// Message of libpcap.
     pub fn live(&self, interface: &str) -> Result<Capture<'_>, String> {
-        let interface = CString::new(interface).map_err(|_| "has a NUL in its name")?;
+        let interface = CString::new(interface).map_err(|_| "name with a NUL byte")?;
         let mut error: [c_char; ERROR_SIZE] = [0; ERROR_SIZE];
         // SAFETY: the name ends with NUL, and the buffer is as long as libpcap demands. Not promiscuous, no timeout: nothing is read.
         let pcap = unsafe { (self.open_live)(interface.as_ptr(), SNAPLEN, 0, 0, error.as_mut_ptr()) };
@@ -107,7 +107,7 @@ impl Libpcap {
     pub fn dead(&self) -> Result<Capture<'_>, String> {
         // SAFETY: two numbers.
         let pcap = NonNull::new(unsafe { (self.open_dead)(ETHERNET, SNAPLEN) });
-        pcap.map(|pcap| Capture { library: self, pcap }).ok_or_else(|| "no memory".into())
+        pcap.map(|pcap| Capture { library: self, pcap }).ok_or_else(|| "out of memory".into())
     }
 }
 
@@ -131,7 +131,7 @@ impl Capture<'_> {
     pub fn compile(&self, filter: &str) -> Result<Vec<BpfInstruction>, String> {
         const OPTIMIZE: c_int = 1;
         const NO_NETMASK: u32 = 0;
-        let filter = CString::new(filter).map_err(|_| "has a NUL in it")?;
+        let filter = CString::new(filter).map_err(|_| "NUL byte")?;
         let mut program = Program { length: 0, instructions: std::ptr::null_mut() };
         let pcap = self.pcap.as_ptr();
         // SAFETY: the handle is open, the text ends with NUL, and libpcap fills in the program.
@@ -168,5 +168,5 @@ fn function(library: NonNull<c_void>, name: &CStr) -> Result<NonNull<c_void>, St
 fn loader_error() -> String {
     // SAFETY: the text, if there is one, ends with NUL and is this thread's until it calls the loader again.
     let text = unsafe { libc::dlerror().as_ref().map(|text| CStr::from_ptr(text)) };
-    text.map_or_else(|| "no reason is given".into(), |text| text.to_string_lossy().into_owned())
+    text.map_or_else(|| "no reason given".into(), |text| text.to_string_lossy().into_owned())
 }

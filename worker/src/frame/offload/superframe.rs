@@ -130,24 +130,26 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoHeader(length) => write!(f, "offload header of {length} bytes, less than {SHORT}"),
-            Self::Flags(flags) => write!(f, "offload flags {flags:#04x}, known are {NEEDS_CHECKSUM} and {VALID}"),
+            Self::Flags(flags) => {
+                write!(f, "unknown offload flags {flags:#04x}: known are {NEEDS_CHECKSUM} and {VALID}")
+            }
             Self::Kind(kind) => {
                 write!(
                     f,
-                    "superframe of kind {kind:#04x}, known are {TCP4}, {TCP6}, {UDP_DATAGRAMS} and bit {ECN:#04x}"
+                    "superframe of unknown kind {kind:#04x}: known are {TCP4}, {TCP6}, {UDP_DATAGRAMS} and bit {ECN:#04x}"
                 )
             }
-            Self::SegmentSize(size) => write!(f, "superframe of segments of {size} bytes, which make no packet"),
+            Self::SegmentSize(size) => write!(f, "superframe with impossible segment size {size}"),
             Self::HeaderLength(header, frame) => write!(f, "headers of {header} bytes in a frame of {frame}"),
             Self::Checksum(Checksum { start, offset }, frame) => {
-                write!(f, "checksum from {start} on, to be put {offset} behind that, in a frame of {frame} bytes")
+                write!(f, "checksum from {start} with field at {start}+{offset} in a frame of {frame} bytes")
             }
             Self::NotPartial(kind) => {
-                write!(f, "superframe {kind:?} with another checksum to be completed than its own")
+                write!(f, "superframe {kind:?} with a foreign checksum offset")
             }
-            Self::NotTransport(kind) => write!(f, "superframe {kind:?} whose headers do not lead there"),
-            Self::Length(at) => write!(f, "superframe whose header at {at} has a length that is not its own"),
-            Self::Fragment => write!(f, "superframe that is a fragment"),
+            Self::NotTransport(kind) => write!(f, "superframe {kind:?} with headers of another protocol"),
+            Self::Length(at) => write!(f, "superframe with a wrong length in the header at {at}"),
+            Self::Fragment => write!(f, "superframe of an IP fragment"),
             Self::LongHeaders(length) => write!(f, "superframe with {length} bytes of headers"),
             Self::Packets(packets) => write!(f, "superframe of {packets} packets, more than {PACKETS}"),
         }
