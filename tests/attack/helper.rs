@@ -298,7 +298,7 @@ fn stop_behind_the_making_of_the_tap(victim: &Victim) {
 
 #[test]
 fn replaced_interface_is_left_alone() {
-    const REPLACED: &str = "is not the one that was made; has it been moved or replaced meanwhile?";
+    const REPLACED: &str = "moved or replaced while it was set up";
     type Case = (&'static str, fn(&Namespace, &Namespace), Option<&'static str>);
     let cases: [Case; 4] = [
         ("nothing", |_, _| (), None),
