@@ -1,7 +1,7 @@
-//! How the worker confines itself, and the table of what it may still ask of the kernel.
+//! Confinement of the worker, and its table of allowed system calls.
 //!
-//! The order matters: capabilities, Landlock and memory protection act per thread or are inherited, so they come before
-//! the threads; with no process allowed none would start, so that limit comes after; the filter is last and on all.
+//! The order matters. Capabilities, Landlock and memory protection act per thread or are inherited, so they precede the threads.
+//! The limit of processes follows the threads, because no thread could start under it. The filter is last and covers all threads.
 
 use std::io;
 
@@ -10,30 +10,30 @@ use privsep::confine::seccomp::{self, Allowed, Arguments, allow};
 use privsep::ipc::Confinement;
 use privsep::sys::worker::heap;
 
-/// Memory of its own that a worker may have in bytes: ten times what it needs.
+/// Limit of a worker's own memory in bytes, ten times its need.
 pub const MEMORY: u64 = 64 << 20;
 
-/// Before the first byte is read from anybody.
+/// Confines the process before it reads the first byte.
 pub fn before_reading() -> io::Result<()> {
     confine::at_start()?;
-    // Each further heap would be so much address space that could be filled past the limit.
+    // Each further heap would add address space that could be filled beyond the limit.
     heap::one_for_all();
     Ok(())
 }
 
-/// Before the forwarding threads start.
+/// Confines the process before the forwarding threads start.
 pub fn before_threads() -> io::Result<Confinement> {
     confine::drop_capabilities()?;
     let landlock_abi = confine::landlock_all()?;
     Ok(Confinement { landlock_abi, mdwe: confine::deny_write_execute(), seccomp: false })
 }
 
-/// What it may have of memory, and start, from now on. When all threads run.
+/// Limits memory, and allows no new thread or process. To be called when all threads run.
 pub fn limit() -> io::Result<()> {
     confine::limit_resources(MEMORY)
 }
 
-/// When all threads run. The worker's table is [`ALLOWED`]; only a test has another.
+/// Enforces the filter when all threads run. Workers use the table [`ALLOWED`]; tests may use another.
 pub fn for_good(confinement: Confinement, table: &[Allowed]) -> io::Result<Confinement> {
     limit()?;
     seccomp::enforce(table)?;
@@ -42,12 +42,12 @@ pub fn for_good(confinement: Confinement, table: &[Allowed]) -> io::Result<Confi
 
 use Arguments::{AbortItself, Any, OnlyFlags, PlainMemory, SocketOption};
 
-/// What a message may be sent with.
+/// Flags that a message may be sent with.
 const SEND: &[i32] = &[libc::MSG_DONTWAIT, libc::MSG_NOSIGNAL];
 
-/// Everything the confined worker may call; the rest kills it. Of the calls that forward frames only `sendmmsg` has its
-/// arguments checked: the kernel answers the others from a bitmap. Each line is needed, as `tests/attack/table.rs` shows by leaving it out; a
-/// reason that begins with "portable" is one of other machines or libraries than those the tests run on.
+/// Calls of the confined worker; any other call kills it. Of the calls that forward frames only `sendmmsg` has its arguments
+/// checked: the kernel answers the others from a bitmap. `tests/attack/table.rs` shows that each line is needed, by leaving it out.
+/// A reason that begins with "portable" belongs to machines or libraries other than those of the tests.
 pub const ALLOWED: &[Allowed] = &[
     // Forwarding.
     allow("read", libc::SYS_read, Any, "frames from the TAP; wakeups"),
@@ -79,7 +79,7 @@ pub const ALLOWED: &[Allowed] = &[
     allow("getrandom", libc::SYS_getrandom, Any, "keys, indices and tokens of the secure wire"),
     // Time.
     allow("clock_gettime", libc::SYS_clock_gettime, Any, "portable: clocks without vDSO"),
-    // Ends of the process; no thread ends before it, and no signal is handled: all are blocked.
+    // End of the process. No thread ends before, and all signals are blocked.
     allow("rt_sigprocmask", libc::SYS_rt_sigprocmask, Any, "abort, by a panic"),
     allow("rt_sigaction", libc::SYS_rt_sigaction, Any, "portable: abort, in libraries that raise before they unblock"),
     allow("getpid", libc::SYS_getpid, Any, "abort"),

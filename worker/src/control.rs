@@ -1,4 +1,4 @@
-//! The main thread: joins the inward loop, the time and the conversation with the supervisor.
+//! Main thread: runs the inward loop and the timers, and talks to the supervisor.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -15,45 +15,45 @@ use privsep::ipc::{
 use crate::forward::Inward;
 use crate::io::wait;
 
-/// How long the supervisor waits at most while there is traffic.
+/// Longest time in microseconds that a message of the supervisor waits while there is traffic.
 const SUPERVISOR_POLL_US: u64 = 10_000;
-/// Ticks from one at which the other loop is woken to the next, while no frame waits for it.
+/// Ticks between wakeups of the outward loop while no frame waits for it.
 const WAKE_TICKS: u64 = 3;
-/// How often a loop that has not yet passed since a tick is looked at.
+/// Interval of checks whether the outward loop has passed since a tick.
 const PASS_POLL: Duration = Duration::from_millis(50);
-/// Descriptors that are polled: supervisor, waker, each path, the port.
+/// Number of polled descriptors: supervisor, waker, each path, the port.
 const POLLED: usize = 3 + MAX_PATHS;
 
-/// Changes told from the report of one tick to that of the next: more would be taken for an attack. Two are left for the end and
-/// last words.
+/// Most changes that are reported between the reports of two ticks; more would count as an attack. Two messages are reserved for
+/// the end and for last words.
 const CHANGES: u32 = MAX_UNASKED - 2;
 
 pub type SupervisorChannel = Channel<FromWorker, ToWorker>;
 
-/// What the main thread works with.
+/// State of the main thread.
 pub struct Control<'a> {
     supervisor: &'a SupervisorChannel,
     inward: Inward,
-    /// What the supervisor has been told of health, active path and learned addresses.
+    /// Health, active path and learned addresses that the supervisor knows.
     announced: State,
-    /// How many messages that took since the report of a tick.
+    /// Number of change messages since the report of a tick.
     changes: u32,
-    /// The tick of the last report that was told whole, and of the one that is being told.
+    /// Tick of the last complete report, and tick of the report in progress.
     reported: (u64, u64),
-    /// Passes of the outward loop when a report became due, while that waits for one more.
+    /// Passes of the outward loop at the time a report became due, while the report waits for one more.
     due: Option<u64>,
-    /// What of a report the supervisor has had no room for.
+    /// Pieces of a report that the supervisor had no room for.
     unsent: VecDeque<Report>,
 }
 
 impl<'a> Control<'a> {
-    /// `state` is what the supervisor has told.
+    /// `state` is the state from the supervisor.
     pub fn new(supervisor: &'a SupervisorChannel, inward: Inward, state: State) -> Self {
         let reported = (state.tick, state.tick);
         Self { supervisor, inward, announced: state, changes: 0, reported, due: None, unsent: VecDeque::new() }
     }
 
-    /// Forwards, and answers the supervisor until it ends.
+    /// Forwards frames and answers the supervisor until it ends.
     pub fn run(mut self) -> Result<(), Error> {
         let clock = self.inward.shared.clock;
         let mut look_us = 0;
@@ -78,7 +78,7 @@ impl<'a> Control<'a> {
         }
     }
 
-    /// Until there is something to do; whether the supervisor has said something.
+    /// Sleeps until there is work. Returns whether the supervisor has sent a message.
     fn sleep(&mut self, busy: bool) -> bool {
         let (inward, shared) = (&self.inward, &self.inward.shared);
         let now_us = shared.clock.now_us();
@@ -102,7 +102,7 @@ impl<'a> Control<'a> {
         !found[1].is_empty()
     }
 
-    /// Takes one message.
+    /// Takes one message of the supervisor.
     fn receive(&mut self) -> Result<ControlFlow<()>, Error> {
         let shared = Arc::clone(&self.inward.shared);
         match self.supervisor.recv()? {
@@ -119,14 +119,15 @@ impl<'a> Control<'a> {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Has the other loop pass, for a report.
+    /// Requests a pass of the outward loop, for a report.
     fn request_report(&mut self) {
         let shared = &self.inward.shared;
         self.due.get_or_insert(shared.passes.load(Relaxed));
         shared.outward.wake();
     }
 
-    /// Reports once the other loop has passed since that became due, as this one has, or was found to have nothing to do.
+    /// Reports once the outward loop has passed since the report became due, or was found to be idle. The inward loop, which runs
+    /// this, has passed as well.
     fn report_when_due(&mut self) -> Result<(), Error> {
         if self.due.is_some_and(|seen| self.inward.shared.passes.load(Relaxed) != seen) {
             self.due = None;
@@ -135,7 +136,7 @@ impl<'a> Control<'a> {
         Ok(())
     }
 
-    /// Says something, unless the supervisor has too much to read already: it may be stopped, and frames go on.
+    /// Sends a message unless the channel is full: a stopped supervisor must not stop forwarding.
     fn try_send(&self, message: &FromWorker) -> Result<bool, Error> {
         match self.supervisor.try_send(message) {
             Ok(()) => Ok(true),
@@ -144,15 +145,14 @@ impl<'a> Control<'a> {
         }
     }
 
-    /// Tells a change, unless there have been too many; it is told later then.
+    /// Reports a change, unless there were too many. It is then reported later.
     fn try_send_change(&mut self, message: &FromWorker) -> Result<bool, Error> {
         let said = self.changes < CHANGES && self.try_send(message)?;
         self.changes += u32::from(said);
         Ok(said)
     }
 
-    /// Tells what has changed since it was told: in each tick, and before a report that was asked for, so that what the network
-    /// changes and whoever asks decide how often.
+    /// Reports changes: in each tick, and before a requested report. Network and requests raise the rate, up to [`CHANGES`].
     fn send_changes(&mut self, now_us: u64) -> Result<(), Error> {
         let state = self.inward.session.report(now_us);
         self.inward.after_session();
@@ -174,7 +174,7 @@ impl<'a> Control<'a> {
             if self.inward.port_has_something() || state.tick.is_multiple_of(WAKE_TICKS) {
                 self.request_report();
             } else {
-                // As if it had passed: it has nothing to do, so its sleep is left alone.
+                // Counts as passed: the outward loop has nothing to do and stays asleep.
                 self.due.get_or_insert(self.inward.shared.passes.load(Relaxed).wrapping_sub(1));
             }
         }
@@ -184,7 +184,7 @@ impl<'a> Control<'a> {
         Ok(())
     }
 
-    /// Says how it is, in pieces. What there is no room for is said before the next, or the supervisor could not put it together.
+    /// Sends the report in pieces. Pieces without room precede the next report, so that the supervisor can assemble each report.
     fn report(&mut self) -> Result<(), Error> {
         let now_us = self.inward.shared.clock.now_us();
         self.send_changes(now_us)?;
@@ -226,7 +226,7 @@ mod tests {
     use super::*;
     use crate::forward::rig::{Rig, local};
 
-    /// The ticks of which there are reports now.
+    /// Ticks of the reports that have arrived.
     fn ticks(from: &Channel<ToWorker, FromWorker>, reports: &mut Reports) -> Vec<u64> {
         let mut ticks = Vec::new();
         while !wait([(from.as_fd(), PollFlags::POLLIN)], Some(Duration::ZERO))[0].is_empty() {
@@ -252,7 +252,7 @@ mod tests {
         });
         let mut some = |count| next.by_ref().take(count).collect::<Vec<_>>().concat();
         assert_eq!(some(2), [1, 2]);
-        // Every third tick it is woken. What is due waits until it passes.
+        // The outward loop is woken every third tick. A due report waits for its pass.
         assert_eq!(some(2), []);
         outward.turn();
         assert_eq!(some(1), [5]);
@@ -273,7 +273,7 @@ mod tests {
         let mut control = Control::new(&ours, inward, State::default());
         for tick in 0..3 {
             control.inward.on_time(tick * 1_000_000);
-            // As in a network that changes faster than anybody looks.
+            // As in a network that changes faster than any reader.
             for _ in 0..30 {
                 for path in &mut control.announced.paths {
                     path.health = PathHealth::Down;

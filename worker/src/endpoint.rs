@@ -1,13 +1,13 @@
-//! Addresses of the peer, as sockets tell them and sessions learn them.
+//! Addresses of the peer, as reported by sockets and learned by sessions.
 
 use std::net::{IpAddr, SocketAddr};
 
-/// Where a peer is.
+/// Place of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Endpoint {
-    /// Its address.
+    /// Address of the peer.
     pub remote: SocketAddr,
-    /// Our address that its datagrams come to, where we have several: what it hears from another may not reach it.
+    /// Local address that the peer sends to, if this end has several. The peer may not receive datagrams from another one.
     pub local: Option<IpAddr>,
 }
 
@@ -17,19 +17,19 @@ impl From<SocketAddr> for Endpoint {
     }
 }
 
-/// Where the datagrams of a path go.
+/// Destination of a path's datagrams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
-    /// Where the path always goes. From which address of ours is the kernel's choice, unless the peer hears another one alone.
+    /// Fixed address of the path. The kernel chooses the source address, unless the peer accepts only a known one.
     Fixed(Endpoint),
-    /// To this place.
+    /// Learned place.
     Learned(Endpoint),
-    /// No address has been learned yet.
+    /// No address has been learned.
     Unknown,
 }
 
 impl Target {
-    /// The peer's address, as far as it is known.
+    /// Address of the peer, if known.
     pub fn address(self) -> Option<SocketAddr> {
         match self {
             Self::Fixed(place) | Self::Learned(place) => Some(place.remote),

@@ -1,4 +1,4 @@
-//! The start of a worker: what it is told, its handles, its threads, its confinement.
+//! Start of a worker: settings, handles, threads, confinement.
 
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
@@ -22,14 +22,14 @@ use crate::port::{Sink, Source};
 use crate::underlay::{Inlet, Socket};
 use crate::wire::{self, Counters};
 
-/// Longest text of last words in bytes.
+/// Most bytes of last words.
 const LAST_WORDS: usize = 500;
 
-/// The whole worker, confined to this table of system calls. Ends when the supervisor does, with the process.
+/// Runs the whole worker, confined to this table of system calls. Ends with the supervisor, and with it the process.
 pub fn run(table: &[Allowed]) -> ExitCode {
     let supervisor = match confine::before_reading().and_then(|()| process::inherited(process::SUPERVISOR_FD)) {
         Ok(socket) => Arc::new(SupervisorChannel::new(socket)),
-        // Not started by the supervisor: there is somebody to read this.
+        // Not started by the supervisor, so a user may read this.
         Err(error) => {
             eprintln!("ethudp-worker: {error}; do not start it by hand: `ethudp` starts it");
             return ExitCode::FAILURE;
@@ -49,7 +49,7 @@ fn last_words(text: &str) -> String {
     text.chars().take(LAST_WORDS / 4).collect()
 }
 
-/// A panic says its last words to the supervisor; then it aborts the process.
+/// Makes a panic send its last words to the supervisor. The panic then aborts the process.
 fn report_panics(supervisor: Arc<SupervisorChannel>) {
     std::panic::set_hook(Box::new(move |info| {
         let _ = supervisor.try_send(&FromWorker::Dying(last_words(&info.to_string())));
@@ -84,7 +84,7 @@ fn receive_secrets(supervisor: &SupervisorChannel) -> Result<Option<Secrets>, Er
     }
 }
 
-/// Receives the handles, the port's and one for each path, and closes the helper's socket; `None` when it has ended.
+/// Receives the handles of the port and of each path, and closes the helper's socket; `None` if the helper has ended.
 fn receive_handles(settings: &Settings) -> Result<Option<(OwnedFd, Vec<OwnedFd>)>, Error> {
     let helper = Channel::<Never, Handles>::new(process::inherited(process::HANDLES_FD)?);
     let Some((Handles(kinds), handles)) = helper.recv()? else { return Ok(None) };
@@ -97,7 +97,7 @@ fn receive_handles(settings: &Settings) -> Result<Option<(OwnedFd, Vec<OwnedFd>)
     Ok(handles.next().map(|port| (port, handles.collect())))
 }
 
-/// Both loops of a tunnel around its handles.
+/// Makes both loops of a tunnel around its handles.
 pub(crate) fn loops(
     settings: &Settings,
     secrets: &Secrets,
@@ -129,8 +129,8 @@ pub(crate) fn loops(
     Ok((outward, Inward::new(shared, session, inlets, sink, settings.wire.in_place())))
 }
 
-/// Starts the outward loop and returns the gate behind which it waits: all its own start is done by then, so that the table of a
-/// confined worker needs no call that only starting threads make.
+/// Starts the outward loop and returns the gate at which it waits. The thread has finished its own start by then, so the table of a
+/// confined worker needs no calls that only thread starts make.
 fn start_thread(mut outward: Outward, drain: bool) -> io::Result<Arc<Barrier>> {
     let (ready, gate) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
     let (is_ready, wait) = (Arc::clone(&ready), Arc::clone(&gate));

@@ -1,4 +1,5 @@
-//! The secure wire against `tests/vectors/secure.json`, which `secure.py` beside it has made from the specification with other code.
+//! Tests of the secure wire against `tests/vectors/secure.json`. The adjacent `secure.py` generates these cases from the
+//! specification with other code.
 
 use aws_lc_rs::kem::{DecapsulationKey, ML_KEM_768};
 use ethudp_worker::wire::secure::handshake::{Agreed, Answered, Bare, Initiator, Random, respond};
@@ -25,7 +26,7 @@ fn vectors() -> Value {
     serde_json::from_str(include_str!("../../tests/vectors/secure.json")).unwrap()
 }
 
-/// What both ends know, the initiator's first.
+/// Pairs of both ends, the initiator's first.
 fn pairs(v: &Value) -> [Pair; 2] {
     let pair = |ours: &str, theirs: &str| {
         let (private, peer) = (key(&v[ours]["private"]), key(&v[theirs]["public"]));
@@ -62,7 +63,7 @@ fn handshakes_match_vectors() {
         let responder = index(&v["responder"]["index"]);
         let (response, _) = respond(&theirs, &initiation, 3, responder, &mut fixed(&v, "responder")).unwrap();
         let recorded = unhex(&form_v["response"]);
-        // The library draws the ciphertext's secret by itself.
+        // The library draws the secret of the ciphertext.
         let same = if form == Form::Long { 44 } else { recorded.len() };
         assert_eq!(response[..same], recorded[..same], "{name}");
         assert_eq!(response.len(), recorded.len(), "{name}");
@@ -115,7 +116,7 @@ fn keys_and_datagrams_match_vectors() {
     }
 }
 
-/// What a peer of another author, who had the specification alone, and this program have sent each other, in both forms and roles.
+/// Messages between this program and an independent implementation, written from the specification alone, in both forms and roles.
 #[test]
 fn independent_peer_sessions_match() {
     let all: Value = serde_json::from_str(include_str!("../../tests/vectors/secure-peer.json")).unwrap();

@@ -1,4 +1,4 @@
-//! The stored seeds of the fuzz targets, findings among them, hold.
+//! The stored seeds of the fuzz targets pass, findings included.
 
 use ethudp_worker::fuzzing;
 
@@ -56,7 +56,7 @@ fn unpack() {
     replay("unpack", fuzzing::unpack);
 }
 
-/// Whatever the network sends, two sessions and what is remembered of them here fit into this.
+/// Limit of memory for two sessions and the state of the test, with any input.
 #[test]
 fn session() {
     replay("session", |script| {

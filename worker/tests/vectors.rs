@@ -1,4 +1,4 @@
-//! The pure functions of the classic wire against the cases recorded from the original program.
+//! Tests of the classic wire's pure functions against cases recorded from the original program.
 
 use ethudp_worker::batch::{BATCH, Batch, MAX_FRAME};
 use ethudp_worker::wire::classic::codec::{Codec, Kind, LONGEST, PING, PONG, Scratch, kind};
@@ -23,7 +23,7 @@ struct Case {
     feature: String,
     direction: String,
     codec: Recorded,
-    /// Value of -mtu when the output may hold fragments.
+    /// Value of -mtu if the output may contain fragments.
     mtu: Option<u32>,
     input: Vec<Value>,
     output: Vec<Value>,
@@ -77,7 +77,7 @@ fn seal(codec: &Codec, frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
 }
 
 fn open(codec: &Codec, datagram: &[u8]) -> Option<Vec<u8>> {
-    // Room behind it, as in a batch.
+    // Room behind the datagram, as in a batch.
     let mut buffer = [datagram, &[0x55; 10_000]].concat();
     codec.open(&mut buffer, datagram.len(), &mut Scratch::default()).map(|length| buffer[..length].to_vec())
 }
@@ -101,7 +101,7 @@ fn recorded_datagrams_open_as_original() {
             let codec = codec(&case.codec);
             let datagrams = bytes(&case.input);
             let frames = datagrams.iter().filter_map(|datagram| open(&codec, datagram)).filter(|decoded| {
-                // A wrong key can give anything, also what no interface takes.
+                // A wrong key can give any bytes, even those that no interface accepts.
                 decoded.len() >= 14 && kind(decoded) == Kind::Frame
             });
             assert_eq!(frames.collect::<Vec<_>>(), bytes(&case.output), "{}", case.id);
@@ -154,7 +154,7 @@ fn empty_or_oversize_is_not_opened() {
     }
 }
 
-/// AES, one block at a time, with a key of 16, 24 or 32 bytes.
+/// AES of one block, with a key of 16, 24 or 32 bytes.
 fn aes(key: &[u8], block: &mut aes::Block, encrypt: bool) {
     use aes::cipher::{BlockCipherDecrypt, BlockCipherEncrypt, KeyInit};
     macro_rules! with {
@@ -174,7 +174,7 @@ fn xor(block: &mut aes::Block, with: &[u8]) {
     block.iter_mut().zip(with).for_each(|(byte, with)| *byte ^= with);
 }
 
-/// CBC by definition, one block at a time: what the work across frames must equal.
+/// CBC by definition, one block at a time, as a reference for the work across frames.
 fn cbc_by_definition(key: &[u8], frame: &[u8]) -> Vec<u8> {
     let padding = 16 - frame.len() % 16;
     let padded = [frame, &vec![u8::try_from(padding).unwrap(); padding]].concat();
@@ -188,7 +188,7 @@ fn cbc_by_definition(key: &[u8], frame: &[u8]) -> Vec<u8> {
     sealed
 }
 
-/// The reverse; `None` where length or padding is wrong.
+/// The inverse; `None` if length or padding is wrong.
 fn opened_by_definition(key: &[u8], datagram: &[u8]) -> Option<Vec<u8>> {
     let (mut before, mut opened) = ([0; 16], Vec::new());
     for sealed in datagram.chunks(16) {
@@ -240,7 +240,7 @@ proptest! {
             let (codec, key) = (Codec::new(cipher, &key[..size], false), &key[..size]);
             let mut sealed = cbc_by_definition(key, &frame);
             prop_assert_eq!(open(&codec, &sealed), Some(frame.clone()));
-            // Other bytes in the place of the padding, and too few.
+            // Wrong padding bytes, and too few.
             let whole = frame.len() / 16 * 16;
             for last in [padding.clone(), vec![0; 16], vec![17; 16], [&padding[..14], &[3, 3]].concat()] {
                 sealed = cbc_by_definition(key, &[&frame[..whole], &last].concat());

@@ -1,5 +1,5 @@
-//! No key stays in the heap when it is of no use any more: with the worker's allocator, the memory of this process is searched for
-//! keys that are known. Stacks are left out: what was copied there stays until something else takes its place.
+//! No unused key stays in the heap. With the worker's allocator, the test searches the memory of this process for known keys.
+//! Stacks are excluded: copies on a stack stay until they are overwritten.
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ static HEAP: WipingAllocator = WipingAllocator::new();
 const SECOND: u64 = 1_000_000;
 const STACK: usize = 2 << 20;
 
-/// A key as it stands nowhere else.
+/// Key in a form that occurs nowhere else.
 #[derive(Clone, Copy, PartialEq)]
 struct Masked([u8; KEY]);
 
@@ -35,7 +35,7 @@ impl Masked {
     }
 }
 
-/// Writable memory of this process but for the stack on which `local` is.
+/// Writable memory of this process without the stack of `local`.
 fn memory(local: usize) -> Vec<Range<usize>> {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     let number = |text| usize::from_str_radix(text, 16).unwrap();
@@ -43,7 +43,7 @@ fn memory(local: usize) -> Vec<Range<usize>> {
     for line in maps.lines().filter(|line| line.contains(" rw-p ") && !line.ends_with("[stack]")) {
         let (start, end) = line.split(' ').next().unwrap().split_once('-').unwrap();
         let (mut start, end) = (number(start), number(end));
-        // What is mapped above a stack may be one with it.
+        // A mapping above a stack may be merged with it.
         if (start..end).contains(&local) {
             start = end.min(start + STACK);
         }
@@ -52,7 +52,7 @@ fn memory(local: usize) -> Vec<Range<usize>> {
     all
 }
 
-/// How often each of these keys is there.
+/// Number of occurrences of each key.
 fn found(keys: &[Masked], local: usize) -> Vec<usize> {
     let (file, mut found) = (File::open("/proc/self/mem").unwrap(), vec![0; keys.len()]);
     for range in memory(local) {
@@ -62,7 +62,7 @@ fn found(keys: &[Masked], local: usize) -> Vec<usize> {
         }
         let own = bytes.as_ptr().addr();
         for (at, window) in bytes.windows(KEY).enumerate() {
-            // This copy of a part of the memory is in the memory.
+            // This copy of a part of the memory is itself in the memory.
             if (own..own + bytes.len()).contains(&(range.start + at)) {
                 continue;
             }
@@ -74,7 +74,7 @@ fn found(keys: &[Masked], local: usize) -> Vec<usize> {
     found
 }
 
-/// Runs something on a stack of its own, which is then left out; and alone, for whoever searches has copies.
+/// Runs a function on its own stack, which the search excludes; and serially, because a search has copies of keys.
 fn apart<T: Send + 'static>(run: impl FnOnce(usize) -> T + Send + 'static) -> T {
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -85,7 +85,7 @@ fn apart<T: Send + 'static>(run: impl FnOnce(usize) -> T + Send + 'static) -> T 
     thread.unwrap().join().unwrap()
 }
 
-/// Random enough to be nowhere by chance.
+/// Random enough not to occur by chance.
 fn bytes(seed: u64) -> [u8; KEY] {
     let mut state = seed;
     std::array::from_fn(|_| {
@@ -114,7 +114,7 @@ fn home(end: usize) -> SocketAddr {
     ([192, 0, 2, if end == 0 { 1 } else { 2 }], 6000).into()
 }
 
-/// What an end draws, which is remembered.
+/// Random bytes that an end has drawn.
 type Drawn = Arc<Mutex<Vec<Masked>>>;
 
 fn session(end: usize, drawn: &Drawn) -> Box<Session> {
@@ -141,7 +141,7 @@ fn session(end: usize, drawn: &Drawn) -> Box<Session> {
     }))
 }
 
-/// Lets two ends talk for so long.
+/// Lets two ends communicate until a time.
 fn talk(ends: &mut [Box<Session>; 2], until_us: u64) {
     let (counters, mut outbox, mut batch) =
         (Counters::new(&State::default(), 1), Outbox::default(), Batch::with_slots(2));

@@ -1,4 +1,4 @@
-//! Collector: frames that are found in a batch of datagrams, in the memory of those.
+//! Collector: frames found in a batch of datagrams, kept in the memory of the datagrams.
 
 use std::ops::Range;
 
@@ -8,17 +8,17 @@ use crate::frame::offload::superframe::{Checksum, Facts};
 
 /// Slots of a batch of runs.
 pub(super) const RUNS: usize = 32;
-/// Datagrams in one run at most: what newer kernels put into one message (`UDP_MAX_SEGMENTS`), older ones half of it.
+/// Most datagrams in one run: the limit of newer kernels for one message (`UDP_MAX_SEGMENTS`); older kernels allow half.
 pub const RUN: usize = 128;
-/// Frames that one batch of datagrams can hold at most. Memory for as many is there at the start; what is not used is not resident.
+/// Most frames in one batch of datagrams. The memory of their spans is allocated at the start; unused pages are not resident.
 pub const MAX_EXPANDED: usize = 4 * RUNS * RUN;
-/// Collector of the frames that [`super::Batch::expand`] finds in datagrams. They have no room to grow.
+/// Collector of the frames that [`super::Batch::expand`] finds in datagrams. These frames have no room to grow.
 pub struct Collector<'a> {
     pub(super) spans: &'a mut Vec<Span>,
     pub(super) origin: Option<Endpoint>,
-    /// Where the memory begins that is looked at.
+    /// Start of the memory passed to the current call.
     pub(super) base: usize,
-    /// Where all that was kept ends.
+    /// End of the frames kept in place.
     pub(super) kept: usize,
     pub(super) spare: &'a mut [u8],
     pub(super) spare_base: usize,
@@ -26,15 +26,14 @@ pub struct Collector<'a> {
 }
 
 impl Collector<'_> {
-    /// Keeps a frame at this range of the memory that was given, behind all that were kept of it before; false where there are too
-    /// many.
+    /// Keeps the frame at this range of the given memory. It must lie behind all frames kept before. False if there are too many.
     pub fn frame(&mut self, range: Range<usize>, checksum: Option<Checksum>) -> bool {
         self.kept = self.base + range.end;
         self.push(self.base + range.start, range.len(), checksum)
     }
 
-    /// Keeps a copy of a frame, in free memory before `end`, which is where the datagram ends, or else behind all others; false
-    /// where that is full.
+    /// Keeps a copy of a frame, in free memory before `end` (the end of the datagram), or else behind all datagrams. False if there
+    /// is no room.
     pub fn copy(&mut self, memory: &mut [u8], end: usize, frame: &[u8], checksum: Option<Checksum>) -> bool {
         let from = self.kept - self.base;
         if let Some(to) = memory[..end].get_mut(from..from + frame.len()) {

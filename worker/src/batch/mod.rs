@@ -1,4 +1,4 @@
-//! Batches of frames or datagrams, in memory that is allocated once.
+//! Batches of frames or datagrams, in memory allocated once.
 
 mod collector;
 mod span;
@@ -13,30 +13,29 @@ use collector::RUNS;
 pub use collector::{Collector, MAX_EXPANDED, RUN};
 pub use span::Span;
 
-/// Frames in one batch at most.
+/// Most frames in one batch.
 pub const BATCH: usize = 64;
 pub use privsep::ipc::MAX_FRAME;
 /// Largest UDP payload in bytes that can hold such a frame, on either wire.
 pub const MAX_DATAGRAM: usize = Secure::LONGEST as usize;
 
-/// Bytes kept free in front of a received frame.
+/// Bytes kept free before a received frame.
 const HEADROOM: usize = 64;
-/// Bytes kept free behind a packed one: padding of a cipher, mark of a compression.
+/// Bytes kept free after a packed frame: padding of a cipher, trailer of the compression.
 const TAILROOM: usize = 64;
-/// Superframes that are read at a time at most.
+/// Most superframes read at a time.
 const SUPERFRAMES: usize = 4;
-/// Packets that are cut and sent at a time at most: those of some superframes, so that what leaves as one message does not end where
-/// a superframe does.
+/// Most packets segmented and sent at a time: those of several superframes, so that a message need not end with a superframe.
 pub const PACKETS: usize = SUPERFRAMES * BATCH;
-/// Bytes in a superframe or a run of datagrams: a packet of 65,535 and its Ethernet header with tags.
+/// Most bytes in a superframe or a run of datagrams: a packet of 65,535 bytes, and its Ethernet header with tags.
 const MAX_RUN: usize = 65_536 + 64;
-/// Bytes in a superframe that a packet socket gives: "BIG TCP" has up to 192 KiB where it is usual, and 512 KiB in the kernel.
+/// Most bytes in a superframe of a packet socket: "BIG TCP" usually allows 192 KiB; the kernel's limit is 512 KiB.
 const MAX_LARGE: usize = 3 * 65_536 + 64;
-/// Bytes that one slot can receive: more than any limit, so that what is too long is seen to be.
+/// Bytes that one slot can receive: more than any limit, so that an oversized frame is recognised.
 const CAPACITY: usize = 9408;
 
-/// Batch of frames or datagrams, in memory that is allocated once. Each has room before and behind it, so that tags, padding and
-/// ciphertext grow in place. A loop owns its batches and uses them again and again; [`clear`](Self::clear) forgets the frames.
+/// Batch of frames or datagrams, in memory that is allocated once. Each frame has room before and behind it, so that tags, padding
+/// and ciphertext grow in place. A loop owns its batches and reuses them; [`clear`](Self::clear) removes the frames.
 ///
 /// The constructors differ in the number and size of slots: [`with_room`](Self::with_room) takes both.
 ///
@@ -59,9 +58,9 @@ const CAPACITY: usize = 9408;
 /// [`join`](Self::join) makes one of several, and [`expand`](Self::expand) replaces datagrams by the frames in them.
 pub struct Batch {
     memory: Box<[u8]>,
-    /// Distance of the slots.
+    /// Distance between slots in bytes.
     slot: usize,
-    /// Slots that are given out to receive into.
+    /// Number of slots given out to receive into.
     given: usize,
     /// Bytes of the memory in use.
     filled: usize,
@@ -77,20 +76,21 @@ impl Default for Batch {
 }
 
 impl Batch {
-    /// An empty batch of up to `slots` frames.
+    /// Makes an empty batch of up to `slots` frames.
     pub fn with_slots(slots: usize) -> Self {
         Self::with_room(slots, CAPACITY)
     }
 
-    /// An empty batch to receive runs of datagrams into.
+    /// Makes an empty batch for received runs of datagrams.
     pub fn for_runs() -> Self {
-        // One more for frames that are put together of pieces.
+        // One more slot, for reassembled frames.
         let mut batch = Self::with_room(RUNS + 1, MAX_RUN);
         batch.given = RUNS;
         batch
     }
 
-    /// An empty batch to receive datagrams into, each of which can be many frames, and which can come in runs.
+    /// Makes an empty batch for received datagrams, each of which may contain many frames. `runs` tells whether datagrams arrive in
+    /// runs.
     pub fn for_datagrams(runs: bool) -> Self {
         let (mut batch, frames) = if runs { (Self::for_runs(), MAX_EXPANDED) } else { (Self::default(), BATCH) };
         batch.spans.reserve_exact(frames);
@@ -98,31 +98,31 @@ impl Batch {
         batch
     }
 
-    /// An empty batch to receive frames into of which any may be a large superframe.
+    /// Makes an empty batch for received frames, any of which may be a large superframe.
     pub fn for_large_superframes() -> Self {
         Self::with_room(RUNS, MAX_LARGE)
     }
 
-    /// An empty batch to read frames into of which any may be a superframe: memory for some of these.
+    /// Makes an empty batch for frames that are read, with memory for a few superframes.
     pub fn for_superframes() -> Self {
         Self::with_room(SUPERFRAMES, MAX_RUN)
     }
 
-    /// An empty batch of up to [`PACKETS`] packets to pack.
+    /// Makes an empty batch for up to [`PACKETS`] packed packets.
     pub fn for_packets() -> Self {
         let mut batch = Self::default();
         batch.spans.reserve_exact(PACKETS);
         batch
     }
 
-    /// An empty batch to pack up to `packets` packets into, in memory for `slots` of `capacity` bytes.
+    /// Makes an empty batch for up to `packets` packed packets, in memory for `slots` slots of `capacity` bytes.
     pub fn to_pack(slots: usize, capacity: usize, packets: usize) -> Self {
         let mut batch = Self::with_room(slots, capacity);
         batch.spans.reserve_exact(packets);
         batch
     }
 
-    /// An empty batch of `slots` slots, each of which can receive `capacity` bytes.
+    /// Makes an empty batch of `slots` slots that can receive `capacity` bytes each.
     pub fn with_room(slots: usize, capacity: usize) -> Self {
         let slot = HEADROOM + capacity;
         let slot = slot.next_multiple_of(64);
@@ -135,27 +135,27 @@ impl Batch {
         self.slot - HEADROOM
     }
 
-    /// Forgets all frames and gives out every slot to receive into.
+    /// Clears the batch and gives out every slot to receive into.
     pub fn slots(&mut self) -> impl Iterator<Item = &mut [u8]> {
         self.clear();
         self.memory.chunks_exact_mut(self.slot).take(self.given).map(|slot| &mut slot[HEADROOM..])
     }
 
-    /// Takes what was received into slot `index` as a frame of `length` bytes.
+    /// Takes a frame of `length` bytes that was received into slot `index`.
     ///
     /// # Panics
-    /// When there is no such slot, or `length` is larger than it.
+    /// Panics if the slot does not exist or is shorter than `length`.
     pub fn push(&mut self, index: usize, length: usize) -> &mut Span {
         self.push_run(index, length, length, None);
         let last = self.spans.len() - 1;
         &mut self.spans[last]
     }
 
-    /// Takes what was received into slot `index` as frames of `each` bytes and one that is shorter, `length` bytes in all.
-    /// Each but the last has no room behind it but its own. An empty run is one empty frame. All are from `origin`.
+    /// Takes `length` bytes that were received into slot `index`, as frames of `each` bytes and a last one that may be shorter.
+    /// Only the last frame has room behind it. An empty run is one empty frame. All frames have this `origin`.
     ///
     /// # Panics
-    /// When there is no such slot, or `length` is larger than it.
+    /// Panics if the slot does not exist or is shorter than `length`.
     pub fn push_run(&mut self, index: usize, length: usize, each: usize, origin: Option<Endpoint>) {
         assert!(HEADROOM + length <= self.slot && (index + 1) * self.slot <= self.memory.len());
         let (slot, first) = (index * self.slot, index * self.slot + HEADROOM);
@@ -174,7 +174,7 @@ impl Batch {
         self.filled = self.filled.max((index + 1) * self.slot);
     }
 
-    /// Whether one of the frames is several in one.
+    /// Whether one of the frames is a superframe.
     pub fn has_superframe(&self) -> bool {
         self.spans.iter().any(|span| span.facts.superframe.is_some())
     }
@@ -184,56 +184,55 @@ impl Batch {
         self.spans.len()
     }
 
-    /// Whether there is no frame.
+    /// Whether the batch has no frames.
     pub fn is_empty(&self) -> bool {
         self.spans.is_empty()
     }
 
-    /// Whether there is no slot left, or no number for one more frame.
+    /// Whether there is no slot left, or no span.
     pub fn is_full(&self) -> bool {
         self.memory.len() - self.filled < self.slot || self.spans.len() == self.spans.capacity()
     }
 
-    /// Frame `index`.
+    /// Bytes of frame `index`.
     pub fn frame(&self, index: usize) -> &[u8] {
         &self.memory[self.spans[index].range()]
     }
 
-    /// Frame `index`.
+    /// Bytes of frame `index`, mutable.
     pub fn frame_mut(&mut self, index: usize) -> &mut [u8] {
         &mut self.memory[self.spans[index].range()]
     }
 
-    /// What is known of frame `index`.
+    /// Span of frame `index`.
     pub fn span(&self, index: usize) -> &Span {
         &self.spans[index]
     }
 
-    /// Says who sent frame `index`.
+    /// Sets the sender of frame `index`.
     pub fn set_origin(&mut self, index: usize, origin: impl Into<Endpoint>) {
         self.spans[index].origin = Some(origin.into());
     }
 
-    /// All frames from `first` on.
+    /// Bytes of all frames from `first` on.
     pub fn frames(&self, first: usize) -> impl Iterator<Item = &[u8]> {
         self.spans[first..].iter().map(|span| &self.memory[span.range()])
     }
 
-    /// How many packets all frames are on the wire, and how many bytes those have.
+    /// Number of packets of all frames on the wire, and number of their bytes.
     pub fn packets(&self) -> (u64, u64) {
         self.spans.iter().map(Span::packets).fold((0, 0), |sum, each| (sum.0 + each.0, sum.1 + each.1))
     }
 
-    /// Bytes in all frames.
+    /// Number of bytes in all frames.
     pub fn bytes(&self) -> u64 {
         self.spans.iter().map(|span| span.length as u64).sum()
     }
 
-    /// Makes room for `count` bytes in front of frame `index` and returns the longer frame. What is known of its headers moves
-    /// with them: they are taken to be behind what is put in.
+    /// Adds `count` bytes before frame `index` and returns the longer frame. The facts about its headers move with the headers.
     ///
     /// # Panics
-    /// When the headroom is used up.
+    /// Panics if there is not enough headroom.
     pub fn grow_front(&mut self, index: usize, count: usize) -> &mut [u8] {
         let span = &mut self.spans[index];
         assert!(span.start - span.room.start >= count);
@@ -243,28 +242,28 @@ impl Batch {
         self.frame_mut(index)
     }
 
-    /// Takes `count` bytes off the front of frame `index`, or all it has.
+    /// Removes up to `count` bytes from the front of frame `index`.
     pub fn trim_front(&mut self, index: usize, count: usize) {
         let span = &mut self.spans[index];
         let count = count.min(span.length);
         (span.start, span.length) = (span.start + count, span.length - count);
     }
 
-    /// Makes frame `index` longer by `count` bytes of any value, or as long as its room, and returns it.
+    /// Extends frame `index` by `count` bytes of any value, at most to the end of its room, and returns the frame.
     pub fn grow_back(&mut self, index: usize, count: usize) -> &mut [u8] {
         let span = &mut self.spans[index];
         span.length = (span.length + count).min(span.room.end - span.start);
         self.frame_mut(index)
     }
 
-    /// Makes frame `index` `length` bytes long, which is not more than it has.
+    /// Truncates frame `index` to `length` bytes. A shorter frame stays as it is.
     pub fn truncate(&mut self, index: usize, length: usize) {
         let span = &mut self.spans[index];
         span.length = span.length.min(length);
     }
 
-    /// Keeps the frames for which `keep` returns their new length, in order. `keep` gets where each frame comes from, its room
-    /// from where it begins, and its length.
+    /// Keeps the frames for which `keep` returns a new length, in order. The arguments of `keep` are the origin of the frame, its
+    /// memory from its start to the end of its room, and its length.
     pub fn filter_map(&mut self, mut keep: impl FnMut(Option<Endpoint>, &mut [u8], usize) -> Option<usize>) {
         let memory = &mut self.memory;
         self.spans.retain_mut(|span| {
@@ -276,13 +275,14 @@ impl Batch {
         });
     }
 
-    /// Keeps the frames that `keep` says, in order.
+    /// Keeps the frames for which `keep` returns true, in order.
     pub fn retain(&mut self, mut keep: impl FnMut(&mut [u8]) -> bool) {
         self.filter_map(|_, slot, length| keep(&mut slot[..length]).then_some(length));
     }
 
-    /// Replaces each datagram by the frames that `open` finds in it. That gets where it comes from, the memory from what was kept
-    /// last to the end of the datagram's room, and where in it the datagram is; what is before it is free.
+    /// Replaces each datagram by the frames that `open` finds in it. The arguments of `open` are the origin, the memory from the
+    /// end of the last kept frame to the end of the datagram's room, and the datagram's range in it. Memory before that range is
+    /// free.
     pub fn expand(&mut self, mut open: impl FnMut(Option<Endpoint>, &mut [u8], Range<usize>, &mut Collector<'_>)) {
         let Self { memory, spans, expanded, filled, .. } = self;
         let (memory, spare) = memory.split_at_mut(*filled);
@@ -298,11 +298,11 @@ impl Batch {
         std::mem::swap(spans, expanded);
     }
 
-    /// Makes one frame of `count` that follow each other, in place, each behind a header of its own. Each has room in front for that,
-    /// and all lie in the memory in their order.
+    /// Joins `count` consecutive frames into one, in place, with a header before each. Each frame has room for its header, and all
+    /// lie in the memory in their order.
     ///
     /// # Panics
-    /// When one has not, or there are not so many.
+    /// Panics if a frame lacks room, or if there are too few frames.
     pub fn join<const N: usize>(&mut self, first: usize, count: usize, header: impl Fn(&Span) -> [u8; N]) {
         let Self { memory, spans, .. } = self;
         let mut end = spans[first].start - N;
@@ -320,47 +320,47 @@ impl Batch {
         spans.drain(first + 1..first + count);
     }
 
-    /// Says that frame `index` is one of several of one size.
+    /// Marks frame `index` as one of several of equal size, which stays a datagram of its own.
     pub fn set_alone(&mut self, index: usize) {
         self.spans[index].alone = true;
     }
 
-    /// Says what is known of frame `index`.
+    /// Sets the facts of frame `index`.
     pub fn set_facts(&mut self, index: usize, facts: Facts) {
         self.spans[index].facts = facts;
     }
 
-    /// Forgets the last frame, whose memory stays used.
+    /// Removes the last frame. Its memory stays in use.
     pub fn pop(&mut self) {
         self.spans.pop();
     }
 
-    /// Forgets all frames.
+    /// Removes all frames.
     pub fn clear(&mut self) {
         self.spans.clear();
         self.filled = 0;
     }
 
-    /// Appends a frame that `write` writes, into the next slot, and whose length it returns.
+    /// Appends a frame in the next slot. `write` writes the frame and returns its length.
     ///
     /// # Panics
-    /// When the batch is full.
+    /// Panics if the batch is full.
     pub fn append(&mut self, write: impl FnOnce(&mut [u8]) -> usize) {
         let start = self.filled + HEADROOM;
         let length = write(&mut self.memory[start..self.filled + self.slot]);
         self.put(start, length, self.filled + self.slot);
     }
 
-    /// The next slot, to receive a frame into that is then packed; `None` when the batch is full. It begins `before` bytes before
-    /// the frame, 64 at most.
+    /// Next slot for a frame that is packed afterwards; `None` if the batch is full. It begins `before` bytes before the frame, at
+    /// most 64.
     pub fn next_slot(&mut self, before: usize) -> Option<&mut [u8]> {
         (!self.is_full()).then(|| &mut self.memory[self.filled + HEADROOM - before..self.filled + self.slot])
     }
 
-    /// Takes the first `length` bytes of that slot as a frame with little room behind it: what follows is packed.
+    /// Packs the first `length` bytes of that slot as a frame with little room behind it. The next slot begins behind the frame.
     ///
     /// # Panics
-    /// When the batch is full, or `length` is larger than a slot.
+    /// Panics if the batch is full, or if the slot is shorter than `length`.
     pub fn pack(&mut self, length: usize) -> &mut Span {
         assert!(HEADROOM + length <= self.slot);
         let start = self.filled + HEADROOM;
@@ -369,10 +369,10 @@ impl Batch {
         &mut self.spans[last]
     }
 
-    /// Packs a copy of a frame that is in parts.
+    /// Packs a copy of a frame given in parts.
     ///
     /// # Panics
-    /// When the batch is full, or the frame larger than a slot.
+    /// Panics if the batch is full, or if a slot is shorter than the frame.
     pub fn pack_copy(&mut self, parts: &[&[u8]]) {
         let start = self.filled + HEADROOM;
         let mut end = start;
@@ -383,19 +383,19 @@ impl Batch {
         self.pack(end - start);
     }
 
-    /// Adds a frame behind all others.
+    /// Appends a frame at this position.
     fn put(&mut self, start: usize, length: usize, end: usize) {
         let room = self.filled..end;
         assert!(start + length <= end && end <= self.memory.len());
         self.spans.push(Span { start, length, room, origin: None, facts: Facts::default(), alone: false });
-        // Where a cache line begins, if the memory does.
+        // Start of a cache line, if the memory is aligned.
         self.filled = end.next_multiple_of(64);
     }
 
     /// Appends a copy of `frame`.
     ///
     /// # Panics
-    /// When the batch is full, or the frame larger than a slot.
+    /// Panics if the batch is full, or if a slot is shorter than the frame.
     pub fn append_copy(&mut self, frame: &[u8]) {
         self.append(|slot| {
             slot[..frame.len()].copy_from_slice(frame);
@@ -403,7 +403,7 @@ impl Batch {
         });
     }
 
-    /// The memory and where the frames lie in it, for work across frames.
+    /// Memory and spans of the frames, for work across frames.
     pub fn parts_mut(&mut self) -> (&mut [u8], &[Span]) {
         (&mut self.memory, &self.spans)
     }
@@ -428,7 +428,7 @@ mod tests {
         batch.expand(|_, memory, datagram, found| {
             number += 1;
             match number {
-                // Two frames; nothing twice; then one that takes the place of all three; and one for which there is none here.
+                // Two frames; none; the same frame again; a frame in the place of all three; a frame that does not fit.
                 1 => {
                     assert!(found.frame(datagram.start + 2..datagram.start + 12, None));
                     assert!(found.frame(datagram.end - 5..datagram.end, None));
@@ -500,7 +500,7 @@ mod tests {
         slot[60..70].fill(3);
         batch.push_run(0, 70, 30, None);
         assert_eq!(batch.frames(0).map(<[u8]>::len).collect::<Vec<_>>(), [30, 30, 10]);
-        // The first may grow to the front, the last to the back, and in between none.
+        // The first frame may grow to the front, the last one to the back, and those in between not at all.
         assert_eq!(batch.grow_front(0, 4).len(), 34);
         assert_eq!(batch.grow_back(0, 5).len(), 34);
         assert_eq!(batch.grow_back(1, 5).len(), 30);
@@ -529,7 +529,7 @@ mod tests {
         batch.retain(|_| !std::mem::replace(&mut first, false));
         assert_eq!(batch.span(0).origin, Some(SocketAddr::from(([192, 0, 2, 1], 1)).into()));
         assert_eq!(batch.span(0).facts.superframe, Some(superframe));
-        // A tag that is put back moves the headers.
+        // A restored tag moves the headers.
         batch.spans[0].facts.checksum = Some(Checksum { start: 34, offset: 16 });
         batch.grow_front(0, 4);
         assert_eq!(batch.span(0).facts.checksum, Some(Checksum { start: 38, offset: 16 }));

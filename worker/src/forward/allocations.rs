@@ -1,5 +1,5 @@
-//! Forwarding allocates nothing, once it has begun: neither a frame nor a superframe, in either direction, by any cipher, nor bundles
-//! and pieces on the secure wire.
+//! Tests that forwarding allocates nothing once it runs: for frames and superframes, in both directions, with every cipher, and for
+//! bundles and fragments of the secure wire.
 
 use std::os::unix::net::UnixDatagram;
 
@@ -13,12 +13,12 @@ use crate::frame::offload::SHORT;
 use crate::port::Outgoing;
 use crate::wire::secure::keys::public;
 
-/// One of 20 segments, as the kernel gives it.
+/// Superframe of 20 segments, as the kernel delivers it.
 fn superframe() -> Vec<u8> {
     header(1, 1000).chain(segment(7, 20_000)).collect()
 }
 
-/// A packet of 700 bytes.
+/// Packet of 700 bytes.
 fn packet(sequence: usize) -> Vec<u8> {
     header(0, 0).chain(segment(sequence, 700)).collect()
 }
@@ -40,13 +40,13 @@ fn classic_forwarding_allocates_nothing() {
                 sent += measure(|| outward.turn()).count_total;
                 waiting(&paths[0])
             };
-            // Leaves as one message, which a Unix socket does not cut.
+            // Leaves as one message: a Unix socket does not segment it.
             assert!(!send(&superframe()).is_empty());
             let datagrams = (0..8).flat_map(|number| send(&packet(7 + number * 700)));
             datagrams.for_each(|datagram| assert_eq!(far.paths[0].send(&datagram).unwrap(), datagram.len()));
             let received = measure(|| assert!(far.inward.turn(0))).count_total;
             let longest = waiting(&far.port).iter().map(Vec::len).max();
-            // The first time it is not known what the interface takes.
+            // In the first round the longest frame of the interface is not known.
             if round > 0 {
                 assert_eq!(longest, Some(SHORT + 54 + 8 * 700), "{cipher:?} {compress}");
                 assert_eq!((sent, received), (0, 0), "{cipher:?} {compress}");
@@ -55,7 +55,7 @@ fn classic_forwarding_allocates_nothing() {
     }
 }
 
-/// An end of the secure wire with this private key, and one for the other.
+/// End of the secure wire with this private key, for a peer with the other one.
 fn end(ours: u8, theirs: u8) -> Rig {
     let theirs = PrivateKey::from_private_key(&X25519, &[theirs; 32]).unwrap();
     let secure = Secure { peer_key: public(&theirs).unwrap(), datagram: 1472, ..Secure::default() };
@@ -63,13 +63,13 @@ fn end(ours: u8, theirs: u8) -> Rig {
     Rig::with(both(), Wire::Secure(secure), &secrets)
 }
 
-/// What waits at our end of a handle, however long it is.
+/// Messages queued at the test's end of a handle, of any length.
 fn messages(end: &UnixDatagram) -> Vec<Vec<u8>> {
     let mut buffer = vec![0; 1 << 17];
     std::iter::from_fn(|| end.recv(&mut buffer).ok().map(|length| buffer[..length].to_vec())).collect()
 }
 
-/// Passes on what one end has sent.
+/// Delivers the messages of one end to the other.
 fn relay(from: &Rig, to: &mut Rig, now_us: u64) {
     for message in messages(&from.paths[0]) {
         to.paths[0].send(&message).unwrap();
@@ -90,8 +90,8 @@ fn shake_hands(near: &mut Rig, far: &mut Rig) {
     }
 }
 
-/// A superframe, small frames that wait together, and one that leaves in pieces; each with what a datagram of it has in bytes, and
-/// how many there are.
+/// Loads: a superframe, small frames queued together, and a frame that leaves as fragments. Each has the size in bytes of its
+/// datagrams and their number.
 fn loads() -> [(Vec<Vec<u8>>, usize, usize); 3] {
     let acknowledgement = |sequence| header(0, 0).chain(segment(sequence, 0)).collect();
     let large = header(0, 0).chain(segment(7, 5000)).collect();
@@ -102,13 +102,13 @@ fn loads() -> [(Vec<Vec<u8>>, usize, usize); 3] {
     ]
 }
 
-/// The content of a datagram with as many frames as there can be, each of 14 bytes.
+/// Content of a datagram with as many frames as possible, of 14 bytes each.
 fn tiny_frames() -> Vec<u8> {
     let item = [&[0, 18][..], &[0; 4], &[7; 14]].concat();
     [&[1, 0, 0, 0][..], &item.repeat(458)].concat()
 }
 
-/// More than any batch that has come before; also the first time.
+/// More frames than in any batch before, without a warm-up.
 #[test]
 fn large_bundles_allocate_nothing() {
     let [mut near, mut far] = [end(1, 2), end(2, 1)];
@@ -121,7 +121,7 @@ fn large_bundles_allocate_nothing() {
     }
     let (mut given, mut allocated) = (0, 0);
     while given < 8 * 458 {
-        // The queue towards us is short.
+        // The queue towards the test is short.
         allocated += measure(|| _ = far.inward.turn(2_000_000)).count_total;
         let frames = messages(&far.port).len();
         assert!(frames > 0, "{given} frames of {}", 8 * 458);
@@ -130,7 +130,7 @@ fn large_bundles_allocate_nothing() {
     assert_eq!((given, allocated), (8 * 458, 0));
 }
 
-/// As many frames as a batch can have, and one that it has not.
+/// Fills a batch with as many frames as it can have, and tries one more.
 #[test]
 fn batch_has_memory_for_all_frames() {
     let mut batch = Batch::for_datagrams(true);
@@ -160,7 +160,7 @@ fn secure_forwarding_allocates_nothing() {
                 assert_eq!(near.port.send(frame).unwrap(), frame.len());
             }
             let sent = measure(|| near.outward.turn()).count_total;
-            // What leaves as one message a Unix socket does not cut.
+            // Leaves as one message: a Unix socket does not segment it.
             let datagrams: Vec<_> =
                 messages(&near.paths[0]).iter().flat_map(|run| run.chunks(size)).map(<[u8]>::to_vec).collect();
             assert_eq!(datagrams.len(), count, "{size}");
@@ -172,7 +172,7 @@ fn secure_forwarding_allocates_nothing() {
                 received += measure(|| while far.inward.turn(2_000_000) {}).count_total;
                 given.extend(messages(&far.port).iter().map(|frame| frame.len() - SHORT));
             }
-            // The first time it is not known what the interface takes.
+            // In the first round the longest frame of the interface is not known.
             if round > 0 {
                 let expected = match count {
                     20 => vec![54 + 8000, 54 + 8000, 54 + 4000],

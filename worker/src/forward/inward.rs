@@ -1,4 +1,4 @@
-//! Path to port.
+//! Inward loop: from the paths to the port.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::port::Sink;
 use crate::underlay::{Inlet, Outlet};
 use crate::wire::{Departure, Outbox, Route, Session};
 
-/// Receives datagrams, has the session open them, sends what it answers, applies the rules, gives frames away.
+/// Inward loop: receives datagrams, passes them to the session, sends its answers, applies the rules, and gives frames to the port.
 pub struct Inward {
     pub shared: Arc<Shared>,
     pub session: Session,
@@ -23,22 +23,22 @@ pub struct Inward {
     outlet: Outlet,
     outbox: Outbox,
     batch: Batch,
-    /// The port has no room for the frames of the batch from this number on, since then.
+    /// Number of the first frame for which the port has no room, and the time since then, in microseconds.
     stuck: Option<(usize, u64)>,
-    /// Since when every batch has had to wait for room.
+    /// Time in microseconds since which every batch had to wait for room.
     full_us: Option<u64>,
-    /// What the other loop has been told.
+    /// Route that was published last.
     route: Route,
 }
 
-/// A path that is left alone until then.
+/// Path that is not read until a time, after an error.
 struct Resting {
     inlet: Inlet,
     until_us: u64,
 }
 
 impl Inward {
-    /// `runs` tells that datagrams may come in runs.
+    /// `runs` tells whether datagrams may arrive in runs.
     pub fn new(shared: Arc<Shared>, session: Session, inlets: Vec<Inlet>, sink: Sink, runs: bool) -> Self {
         Self {
             route: session.route().clone(),
@@ -54,7 +54,7 @@ impl Inward {
         }
     }
 
-    /// Forgets what waits already.
+    /// Drops datagrams that already wait.
     pub fn drain(&mut self) {
         let clock = self.shared.clock;
         for (Resting { inlet, .. }, counters) in self.inlets.iter_mut().zip(&self.shared.counters.paths) {
@@ -65,7 +65,7 @@ impl Inward {
         }
     }
 
-    /// Does what the session has due; whether there was anything.
+    /// Does the due work of the session. Returns whether there was any.
     pub fn on_time(&mut self, now_us: u64) -> bool {
         let due = now_us >= self.session.due_us();
         if due {
@@ -75,7 +75,7 @@ impl Inward {
         due
     }
 
-    /// Takes a batch from each path that has one; false when there is nothing to do.
+    /// Takes a batch from each path that has one. False if there is nothing to do.
     pub fn turn(&mut self, now_us: u64) -> bool {
         if let Some((next, since_us)) = self.stuck {
             self.give(next, since_us, now_us);
@@ -113,8 +113,8 @@ impl Inward {
         self.give(0, now_us, now_us);
     }
 
-    /// Gives the frames of the batch from number `next` on to the port, which has tried since then; what has no room for too long
-    /// is dropped. So is what has none at once where all have waited for long: paths must be read, or they seem to be down.
+    /// Gives the frames of the batch from number `next` on to the port, which has been full since `since_us`. After a limit the
+    /// rest is dropped. If all batches have waited for long, the rest is dropped at once: unread paths would seem to be down.
     fn give(&mut self, mut next: usize, since_us: u64, now_us: u64) {
         let counters = &self.shared.counters.port;
         self.sink.send(counters, &self.batch, &mut next);
@@ -132,13 +132,13 @@ impl Inward {
         }
     }
 
-    /// Until when there is a wait for room at the port.
+    /// Time in microseconds at which waiting for the port ends.
     fn waits_until_us(&self) -> Option<u64> {
         let (_, since_us) = self.stuck?;
         Some((since_us + QUEUE_WAIT_US).min(self.full_us.unwrap_or(since_us) + FULL_US))
     }
 
-    /// Sends what the session has put into the outbox, and tells the other loop where frames go when that has changed.
+    /// Sends the datagrams in the session's outbox, and publishes the route if it has changed.
     pub fn after_session(&mut self) {
         let Self { shared, session, outbox, outlet, route, .. } = self;
         for Departure { path, target, datagrams } in outbox.departures() {
@@ -150,20 +150,20 @@ impl Inward {
             }
             let (mut next, end) = (datagrams.start, datagrams.end);
             outlet.send(socket, counters, outbox.batch(), &mut next, end, target);
-            // Nobody waits for room for a control message: another follows.
+            // Never waits for room for a control message: another follows.
             counters.tx_errors.add((end - next) as u64);
         }
         outbox.clear();
         if session.route() != route {
             route.clone_from(session.route());
             shared.route.set(route);
-            // It may wait for room on the path that it is to leave.
+            // The outward loop may be waiting for room on the old path.
             shared.outward.wake();
         }
     }
 
-    /// What to poll: each path, or our own waker in the place of one that rests, because whoever is polled reports errors, asked
-    /// or not; and the port while that has no room.
+    /// Descriptors to poll: each path, and the port while it is full. A resting path is replaced by the loop's own waker, because
+    /// poll reports errors even without a request.
     pub fn interests(&self, now_us: u64) -> impl Iterator<Item = (BorrowedFd<'_>, PollFlags)> {
         let stuck = self.stuck.map(|_| (self.sink.as_fd(), PollFlags::POLLOUT));
         let paths = self.inlets.iter().map(move |Resting { inlet, until_us }| {
@@ -173,19 +173,19 @@ impl Inward {
         paths.chain(stuck)
     }
 
-    /// Whether a frame waits at the port for the other loop, or an error.
+    /// Whether a frame for the outward loop waits at the port, or an error.
     pub fn port_has_something(&self) -> bool {
         let [found] = wait([(self.sink.as_fd(), PollFlags::POLLIN)], Some(Duration::ZERO));
         !found.is_empty()
     }
 
-    /// When something is due next.
+    /// Time of the next deadline, in microseconds.
     pub fn due_us(&self, now_us: u64) -> u64 {
         let rests = self.inlets.iter().map(|inlet| inlet.until_us).filter(|&until| until > now_us);
         rests.chain(self.waits_until_us()).fold(self.session.due_us(), u64::min)
     }
 
-    /// Takes the errors off the socket of a path that polling has shown to have some.
+    /// Empties the error queue of a path on which poll has reported an error.
     pub fn forget_errors(&mut self, path: usize) {
         if let Some(Resting { inlet, .. }) = self.inlets.get_mut(path).filter(|_| self.stuck.is_none())
             && let Some(counters) = self.shared.counters.paths.get(path)
@@ -206,7 +206,7 @@ mod tests {
 
     const SECOND: u64 = 1_000_000;
 
-    /// Whether the outward loop has been woken since it was asked last.
+    /// Whether the outward loop was woken since the last check.
     fn woken(inward: &Inward) -> bool {
         let waker = &inward.shared.outward;
         let [found] = wait([(waker.as_fd(), PollFlags::POLLIN)], Some(Duration::ZERO));
@@ -248,7 +248,7 @@ mod tests {
             [inward.shared.main.as_fd(), inward.inlets[0].inlet.as_fd(), inward.inlets[1].inlet.as_fd()]
                 .map(|descriptor| descriptor.as_raw_fd());
         assert_eq!(asked(&inward, 5), [first, second]);
-        // Each of the first could be a single one.
+        // Each of the first errors could be an isolated one.
         assert!((0..5000).any(|_| !inward.turn(5)));
         let (before, rested) = (errors(&inward), 5 + REST_US);
         for now_us in [6, rested - 1] {
@@ -262,7 +262,7 @@ mod tests {
         assert_eq!((errors(&inward), inward.due_us(rested)), (before + 1, rested + REST_US));
     }
 
-    /// A loop whose port has been filled, with three frames that have come when it was `now_us`; how many packets filled it.
+    /// Loop whose port is full, with three frames received at `now_us`. Returns the number of packets that filled the port.
     fn stuck(now_us: u64) -> (Rig, usize) {
         let mut rig = Rig::plain(1);
         assert!(rig.inward.on_time(0));
@@ -282,7 +282,7 @@ mod tests {
         assert_eq!(polled(&inward, 200), [(main, PollFlags::POLLIN), (sink, PollFlags::POLLOUT)]);
         assert_eq!(inward.due_us(200), 100 + QUEUE_WAIT_US);
         assert!(!inward.turn(200));
-        // A datagram that is not looked at could be an error that is not.
+        // A datagram that is not read must not be mistaken for an error.
         inward.forget_errors(0);
         assert_eq!(waiting(&port), vec![b"full".to_vec(); before]);
         assert!(inward.turn(300) && !inward.turn(300));
@@ -294,14 +294,14 @@ mod tests {
     #[test]
     fn stuck_port_drops_and_counts() {
         let (Rig { port, paths, mut inward, .. }, before) = stuck(100);
-        // Room for one of three, late: that begins no new wait.
+        // Late room for one of three frames: the wait does not start again.
         port.recv(&mut [0; 10]).unwrap();
         assert!(!inward.turn(100 + QUEUE_WAIT_US - 1));
         let gone = inward.shared.counters.port.tx_frames.get();
         assert_eq!(inward.due_us(100 + QUEUE_WAIT_US - 1), 100 + QUEUE_WAIT_US);
         assert!(!inward.turn(100 + QUEUE_WAIT_US));
         assert_eq!(inward.shared.counters.port.tx_errors.get(), 3 - gone);
-        // And the next ones get a wait of their own.
+        // The next frames get their own wait.
         paths[0].send(&frame(4)).unwrap();
         assert!(!inward.turn(100 + QUEUE_WAIT_US));
         assert_eq!(inward.due_us(100 + QUEUE_WAIT_US), 100 + 2 * QUEUE_WAIT_US);
@@ -314,7 +314,7 @@ mod tests {
         let (Rig { port, paths, mut inward, .. }, before) = stuck(100);
         let errors = |inward: &Inward| inward.shared.counters.port.tx_errors.get();
         let full_us = 100 + FULL_US;
-        // Each batch has a wait of its own, and while it waits nothing is read.
+        // Each batch has its own wait, and nothing is read meanwhile.
         for now_us in (100 + QUEUE_WAIT_US..full_us).step_by(usize::try_from(QUEUE_WAIT_US).unwrap()) {
             assert!(!inward.turn(now_us));
             paths[0].send(&frame(4)).unwrap();
@@ -324,7 +324,7 @@ mod tests {
         paths[0].send(b"PING:PING:").unwrap();
         assert!(!inward.turn(full_us - 1));
         assert!(waiting(&paths[0]).is_empty());
-        // But not for ever.
+        // The wait is bounded in total.
         for round in 0..100 {
             let dropped = errors(&inward);
             paths[0].send(b"PING:PING:").unwrap();
@@ -334,7 +334,7 @@ mod tests {
             assert_eq!(waiting(&paths[0]).concat(), b"PONG:PONG:".repeat(if round == 0 { 2 } else { 1 }));
             assert!(errors(&inward) > dropped);
         }
-        // There is room for all of a batch: from now on it is waited for again.
+        // There is room for a whole batch, so later batches wait again.
         assert_eq!(waiting(&port), vec![b"full".to_vec(); before]);
         paths[0].send(&frame(6)).unwrap();
         assert!(inward.turn(full_us + 200));
@@ -357,7 +357,7 @@ mod tests {
             inward.shared.route.look(&mut seen, |route| told.push((tick, route.active)));
             assert_eq!(woken(&inward), told.len() > before, "at {tick}");
         }
-        // The slave, when the master has had its five ticks.
+        // The second path, once the first has had its five ticks.
         assert_eq!(told, [(5, 1)]);
     }
 

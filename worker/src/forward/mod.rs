@@ -1,6 +1,6 @@
-//! The two loops that join a port to a path. [`Outward`] takes from the port and sends, in a thread of its own; [`Inward`] takes
-//! from the paths and gives to the port, in the main thread, which also keeps time and talks to the supervisor. Each polls
-//! all that it owns until the next deadline, and either can wake the other.
+//! The two loops between a port and the paths. [`Outward`] takes frames from the port and sends them, in its own thread. [`Inward`]
+//! takes datagrams from the paths and gives frames to the port, in the main thread, which also keeps time and talks to the
+//! supervisor. Each loop polls all its descriptors until the next deadline, and either can wake the other.
 
 #[cfg(test)]
 mod allocations;
@@ -24,36 +24,38 @@ use crate::io::{Clock, Waker};
 use crate::underlay::Socket;
 use crate::wire::{Counters, Route};
 
-/// Pause of a handle after an error (an interface that is down), which would otherwise be reported without end.
+/// Pause of a handle in microseconds after an error, such as an interface that is down. Without it the error would repeat
+/// endlessly.
 const REST_US: u64 = 100_000;
-/// Longest wait for room in a queue before what is left of a batch is dropped.
+/// Longest wait in microseconds for room in a queue before the rest of a batch is dropped.
 const QUEUE_WAIT_US: u64 = 100_000;
-/// Time of a port without room from which on nobody waits for it: a path is down after more than five seconds without a PONG.
+/// Time in microseconds after which no batch waits for a full port: a path counts as down after more than five seconds without a
+/// PONG.
 const FULL_US: u64 = 1_000_000;
-/// Longest time that a new worker spends on what waited for it.
+/// Longest time in microseconds that a new worker spends on dropping old frames.
 const DRAINING_US: u64 = 100_000;
 
-/// What the loops share.
+/// State shared by the loops.
 pub struct Shared {
-    /// The UDP sockets of all paths.
+    /// UDP sockets of all paths.
     pub sockets: Vec<Arc<Socket>>,
     pub counters: Counters,
     pub rules: Rules,
     pub clock: Clock,
-    /// Where frames go: the session's word.
+    /// Route published by the session.
     pub route: Published<Route>,
-    /// Passes of the outward loop.
+    /// Number of passes of the outward loop.
     pub passes: AtomicU64,
-    /// Somebody waits for it to pass. Not so for the report of a tick: the answer to its PING wakes us soon enough.
+    /// Whether a requested report waits for a pass. Not set for the report of a tick: the answer to its PING wakes the main thread.
     pub asked: AtomicBool,
-    /// Wakes the outward loop.
+    /// Waker of the outward loop.
     pub outward: Waker,
-    /// Wakes the main thread.
+    /// Waker of the main thread.
     pub main: Waker,
 }
 
 impl Shared {
-    /// The outward loop passes, in the middle of its work.
+    /// Records a pass of the outward loop in the middle of its work.
     fn pass(&self) {
         if self.asked.load(Relaxed) {
             self.woken();
@@ -62,7 +64,7 @@ impl Shared {
         }
     }
 
-    /// The outward loop has been woken: who wakes it wants to see that it passes.
+    /// Records a pass of the woken outward loop, which its waker waits for.
     fn woken(&self) {
         self.outward.clear();
         self.passes.fetch_add(1, Relaxed);

@@ -1,4 +1,4 @@
-//! Port to path.
+//! Outward loop: from the port to the paths.
 
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -19,37 +19,37 @@ use crate::wire::{Departure, Sealer};
 
 /// Outward loop: takes frames from the port, applies the rules, seals them and sends them. It has a thread of its own, which owns it.
 ///
-/// The thread calls [`drain`](Self::drain) once where frames that wait are too old, and then [`run`](Self::run), which never
-/// returns: it calls [`turn`](Self::turn) again and again. A turn takes over the route if that has changed, announces the TAP's
-/// addresses once when there is a session, and then either forwards one batch of frames or sleeps.
+/// The thread calls [`drain`](Self::drain) once if queued frames are too old, and then [`run`](Self::run), which never returns and
+/// calls [`turn`](Self::turn) repeatedly. A turn takes over a changed route, announces the TAP's addresses once after the first
+/// session, and then either forwards one batch of frames or sleeps.
 ///
-/// The loop owns the source of the port, the [`Sealer`], the outlet and two batches. One batch holds frames as they come, the other
-/// the packets that superframes are cut into. Sockets, rules, counters and the published route are in [`Shared`]; the main thread
-/// wakes the loop by its waker.
+/// The loop owns the source of the port, the [`Sealer`], the outlet and two batches: one for received frames, one for packets
+/// segmented from superframes. Sockets, rules, counters and the published route are in [`Shared`]. The main thread wakes the loop
+/// by its waker.
 pub struct Outward {
     shared: Arc<Shared>,
     source: Source,
     sealer: Sealer,
-    /// Version of the route that the sealer has.
+    /// Version of the sealer's route.
     route: u64,
     outlet: Outlet,
     batch: Batch,
-    /// What superframes are cut into.
+    /// Packets segmented from superframes.
     packets: Batch,
-    /// The port is left alone until then.
+    /// Time in microseconds until which the port is not read, after an error.
     rests_until_us: u64,
-    /// Frames that leave when there is a session.
+    /// Frames to send once a session exists.
     announcement: Vec<Vec<u8>>,
 }
 
 impl Outward {
-    /// `announcement` is what leaves once, when there is a session.
+    /// `announcement` are the frames to send once a session exists.
     pub fn new(shared: Arc<Shared>, source: Source, sealer: Sealer, announcement: Vec<Vec<u8>>) -> Self {
         let (outlet, batch, packets) = (Outlet::default(), source.batch(), Batch::for_packets());
         Self { shared, source, sealer, route: 0, outlet, batch, packets, rests_until_us: 0, announcement }
     }
 
-    /// Forgets what waits already.
+    /// Drops frames that already wait.
     pub fn drain(&mut self) {
         let (clock, counters) = (self.shared.clock, &self.shared.counters.port);
         let deadline = clock.now_us() + DRAINING_US;
@@ -64,10 +64,10 @@ impl Outward {
         }
     }
 
-    /// Takes a batch from the port, or sleeps where there is none.
+    /// Takes a batch from the port, or sleeps if there is none.
     pub(crate) fn turn(&mut self) {
         self.shared.passes.fetch_add(1, Relaxed);
-        // Where no frame comes, too: the session before would not be forgotten.
+        // Also without frames: the sealer would otherwise keep the key of the old session.
         self.shared.route.look(&mut self.route, |route| self.sealer.set_route(route));
         if !self.announcement.is_empty() && self.sealer.has_session() {
             self.announce();
@@ -86,7 +86,7 @@ impl Outward {
         }
     }
 
-    /// Tells the peer's network where this end's addresses are.
+    /// Announces this end's addresses to the peer's network.
     fn announce(&mut self) {
         let Self { shared, sealer, outlet, packets, route, announcement, .. } = self;
         let frames = std::mem::take(announcement);
@@ -102,10 +102,10 @@ impl Outward {
         seal_and_send(shared, sealer, outlet, packets, *route);
     }
 
-    /// Until there is a frame, or somebody wakes us.
+    /// Sleeps until a frame arrives or the loop is woken.
     fn sleep(&mut self) {
         let Shared { clock, outward, .. } = &*self.shared;
-        // Whoever is polled reports errors, asked or not; so a port that rests is not polled at all.
+        // Poll reports errors even without a request, so a resting port is not polled.
         let (port, limit) = match self.rests_until_us {
             0 => (self.source.as_fd(), None),
             until => (outward.as_fd(), clock.until(until)),
@@ -122,7 +122,7 @@ impl Outward {
     fn forward(&mut self) {
         let Self { shared, sealer, batch, .. } = self;
         let Shared { counters, rules, .. } = &**shared;
-        // Writing only: frames are read and forgotten, and do not count, as in the original.
+        // A tunnel that only receives drops frames without counting them, as the original does.
         if !rules.send {
             return;
         }
@@ -144,20 +144,20 @@ impl Outward {
         }
     }
 
-    /// Sends what is in the batch.
+    /// Sends the frames in the batch.
     fn send(&mut self) {
         let Self { shared, sealer, outlet, batch, route, .. } = self;
         seal_and_send(shared, sealer, outlet, batch, *route);
     }
 
-    /// Cuts what is in the batch into packets and sends them, as many at a time as there is room for, after what is still to be
-    /// done to them.
+    /// Segments the frames in the batch into packets and sends them, as many at a time as there is room for. `finish` is applied to
+    /// the packets before.
     fn send_cut(&mut self, finish: impl Fn(&mut Batch)) {
         let Self { shared, sealer, outlet, batch, packets, route, .. } = self;
         packets.clear();
         let partial = leaves_partial(shared, sealer);
         let mut send = |packets: &mut Batch| {
-            // A few superframes are thousands of packets: meanwhile somebody may wait for us to pass, or want them elsewhere.
+            // A few superframes are thousands of packets. Meanwhile a report may wait for a pass, or the route may change.
             shared.pass();
             shared.route.look(route, |route| sealer.set_route(route));
             finish(packets);
@@ -166,11 +166,11 @@ impl Outward {
         };
         for index in 0..batch.len() {
             let (frame, span) = (batch.frame(index), batch.span(index));
-            // What is cut from one superframe leaves together, where it is not too much.
+            // Packets of one superframe leave together, unless they are too many.
             if packets.is_full() || !packets.is_empty() && packets.len() as u64 + span.packets().0 > PACKETS as u64 {
                 send(packets);
             }
-            // It was cut before to see whether it can be, when it came.
+            // Cannot fail: the superframe was checked at its arrival.
             let Ok(mut segmenter) = Segmenter::new(frame, &span.facts) else {
                 packets.pack_copy(&[frame]);
                 packets.set_facts(packets.len() - 1, span.facts);
@@ -194,12 +194,12 @@ impl Outward {
     }
 }
 
-/// Whether checksums stay to be completed: where the wire can say so, and nothing but whole frames is sent.
+/// Whether partial checksums may stay: the wire carries them, and only whole frames are sent.
 pub fn leaves_partial(shared: &Shared, sealer: &Sealer) -> bool {
     sealer.carries_facts() && shared.rules.takes_superframes()
 }
 
-/// Seals what is in the batch and sends it.
+/// Seals the frames of a batch and sends the datagrams.
 fn seal_and_send(shared: &Shared, sealer: &mut Sealer, outlet: &mut Outlet, batch: &mut Batch, route: u64) {
     let (datagrams, departures) = sealer.seal(batch, &shared.counters);
     for departure in departures {
@@ -207,7 +207,7 @@ fn seal_and_send(shared: &Shared, sealer: &mut Sealer, outlet: &mut Outlet, batc
     }
 }
 
-/// Sends datagrams by one path, waiting for room while the route stays the same.
+/// Sends datagrams by one path. Waits for room while the route stays the same.
 fn send(shared: &Shared, outlet: &mut Outlet, batch: &Batch, departure: &Departure, route: u64) {
     let &Departure { path, target, ref datagrams } = departure;
     let (Some(socket), Some(counters)) = (shared.sockets.get(path), shared.counters.paths.get(path)) else {
@@ -250,13 +250,13 @@ mod tests {
 
     const WAIT: Duration = Duration::from_micros(QUEUE_WAIT_US);
 
-    /// Asks it to pass, as the main thread does.
+    /// Requests a pass, as the main thread does.
     fn ask(outward: &Outward) {
         outward.shared.asked.store(true, Relaxed);
         outward.shared.outward.wake();
     }
 
-    /// Whether the main thread has been woken since it was asked last.
+    /// Whether the main thread was woken since the last check.
     fn main_woken(outward: &Outward) -> bool {
         let waker = &outward.shared.main;
         let [found] = wait([(waker.as_fd(), PollFlags::POLLIN)], Some(Duration::ZERO));
@@ -313,7 +313,7 @@ mod tests {
         // Each turn sleeps until it is woken.
         outward.shared.outward.wake();
         outward.turn();
-        assert!(sending.strong_count() > 1, "the sealer has it, too");
+        assert!(sending.strong_count() > 1, "the sealer keeps it as well");
         outward.shared.route.set(&bare);
         outward.shared.outward.wake();
         outward.turn();
@@ -328,7 +328,7 @@ mod tests {
             port.send(&superframe(number)).unwrap();
         }
         outward.turn();
-        // Of 160 frames; a Unix socket does not cut what UDP would.
+        // Datagrams of 160 frames: a Unix socket does not segment messages as UDP does.
         assert_eq!(waiting(&paths[0]).iter().map(Vec::len).collect::<Vec<_>>(), [64, 64, 32].map(|count| count * 104));
     }
 
@@ -349,13 +349,13 @@ mod tests {
         ask(&outward);
         outward.turn();
         assert_eq!((outward.shared.passes.load(Relaxed), main_woken(&outward)), (2, true));
-        // Who only wants it to pass is not woken for that.
+        // A wakeup without a request does not wake the main thread.
         outward.shared.outward.wake();
         outward.turn();
         assert_eq!((outward.shared.passes.load(Relaxed), main_woken(&outward)), (4, false));
     }
 
-    /// A superframe of TCP over IPv4 as it comes from the port, of this many packets of one byte each.
+    /// Superframe of TCP over IPv4 from the port, with this many packets of one byte each.
     fn superframe(packets: u16) -> Vec<u8> {
         let header = [1 | 1 << 8, 54, 1, 34, 16].into_iter().flat_map(u16::to_ne_bytes);
         let mut frame: Vec<u8> = header.chain(vec![7; 54 + usize::from(packets)]).collect();
@@ -373,14 +373,14 @@ mod tests {
         outward.turn();
         assert_eq!(outward.shared.counters.port.rx_frames.get(), 520);
         let (passes, woken) = (outward.shared.passes.load(Relaxed), main_woken(&outward));
-        // Once a turn, and before each of three parts.
+        // One pass a turn, and one before each of three parts.
         assert!(520 > 2 * PACKETS && passes >= 4 && woken, "{passes} {woken}");
         port.send(&superframe(520)).unwrap();
         outward.source.receive(&outward.shared.counters.port, &mut outward.batch);
         outward.shared.route.set(&Route { active: 1, ..outward.sealer.route().clone() });
         waiting(&paths[0]);
         outward.send_cut(|_| {});
-        // Each message is up to 64 datagrams, which a Unix socket does not cut.
+        // Each message has up to 64 datagrams, which a Unix socket does not segment.
         assert_eq!([waiting(&paths[0]).len(), waiting(&paths[1]).len()], [0, 9]);
     }
 
@@ -395,7 +395,7 @@ mod tests {
         let (ours, port) = std::os::unix::net::UnixDatagram::pair().unwrap();
         let source = Source::new(privsep::ipc::PortKind::Raw, Arc::new(ours.into()), true);
         let mut outward = Outward::new(Arc::clone(&outward.shared), source, sealer, Vec::new());
-        // Ten segments of one byte, each of which could be in a bundle.
+        // Ten segments of one byte, each small enough for a bundle.
         port.send(&superframe(10)).unwrap();
         outward.turn();
         let message = waiting(&paths[0]).concat();
@@ -406,10 +406,10 @@ mod tests {
             let content = &datagram[content];
             assert_eq!(content[..4], [0, 16, 0, 34]);
             assert_eq!(content[42..46], (u32::from_be_bytes([7; 4]) + number).to_be_bytes()[..], "sequence");
-            // The field's word less the length of the whole, and more that of one.
+            // Value of the field, minus the length of the whole, plus the length of one segment.
             assert_eq!(content[54..56], (0x0707_u16 - 30 + 21).to_be_bytes(), "the pseudo header's sum");
         }
-        // One packet: as it came, but for SCTP's checksum, which is none that could wait.
+        // A single packet stays unchanged, except for SCTP: its checksum is never partial.
         for (offset, left) in [(16, true), (8, false)] {
             let mut packet = superframe(100);
             packet[1] = 0;
@@ -431,13 +431,13 @@ mod tests {
         let start = Instant::now();
         outward.turn();
         assert_eq!((errors(&outward), main_woken(&outward)), (1, false));
-        // One sleep for all of it.
+        // One sleep covers the whole rest.
         outward.turn();
         assert!(start.elapsed() >= Duration::from_micros(REST_US), "{:?}", start.elapsed());
         assert_eq!(errors(&outward), 1);
         outward.turn();
         assert_eq!(errors(&outward), 2);
-        // Who wakes it meanwhile is answered, and does not end the rest.
+        // A request meanwhile is answered and does not end the rest.
         ask(&outward);
         outward.turn();
         assert_eq!((errors(&outward), main_woken(&outward), outward.rests_until_us > 0), (2, true, true));
@@ -449,7 +449,7 @@ mod tests {
         let before = fill(outward.shared.sockets[0].as_fd());
         port.send(&local(1)).unwrap();
         port.send(&local(2)).unwrap();
-        // It passes, as it is asked to, while it waits.
+        // Passes on request while it waits.
         ask(&outward);
         let start = Instant::now();
         outward.turn();
@@ -469,7 +469,7 @@ mod tests {
         }
         let received = std::thread::scope(|scope| {
             let reader = scope.spawn(|| {
-                // It waits by now, most likely; where it does not, there is nothing to wait for.
+                // It most likely waits by now. Otherwise the test has nothing to check.
                 std::thread::sleep(WAIT / 10);
                 let mut all = Vec::new();
                 let start = Instant::now();
@@ -500,7 +500,7 @@ mod tests {
             assert_eq!((outward.shared.counters.paths[0].tx_errors.get(), waiting(&paths[0]).len()), (1, before));
             took
         };
-        // Three times, for a machine that has other things to do.
+        // Three tries, for a busy machine.
         assert!((0..3).any(|_| took() < WAIT / 2));
     }
 

@@ -1,10 +1,10 @@
-//! A value that one thread changes now and then, and others look at all the time: without a lock while it stays.
+//! Published: a value that one thread changes rarely and others read often, without a lock while it does not change.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 pub struct Published<T> {
-    /// Changes with the value.
+    /// Incremented with each change.
     version: AtomicU64,
     value: Mutex<T>,
 }
@@ -20,7 +20,7 @@ impl<T: Clone + PartialEq> Published<T> {
         self.version.fetch_add(1, Ordering::Release);
     }
 
-    /// Has `take` look at the value if it has changed since `seen`, the number of the version that the caller has.
+    /// Calls `take` with the value if it has changed since version `seen`, and updates `seen`.
     pub fn look(&self, seen: &mut u64, take: impl FnOnce(&T)) {
         let version = self.version.load(Ordering::Acquire);
         if version != *seen {
@@ -47,7 +47,7 @@ mod tests {
         assert_eq!(looked, [9]);
     }
 
-    /// What it is set to becomes the number of the version that others see meanwhile.
+    /// A value that replaces the version that others see meanwhile.
     #[derive(PartialEq)]
     struct Version(u64);
 
@@ -63,7 +63,7 @@ mod tests {
         }
     }
 
-    /// Else who looks in between would take the value before for this version, and miss the change for good.
+    /// Otherwise a reader in between would take the old value for the new version and never see the change.
     #[test]
     fn version_follows_its_value() {
         let mut found = 0;

@@ -1,5 +1,5 @@
-//! Both loops of a tunnel around Unix sockets, for their tests: what is sent into one comes out of the other as whole packets,
-//! and one whose other end is not read fills, like a device's queue.
+//! Test rig: both loops of a tunnel around Unix sockets. Packets stay whole, and a socket that is not read fills up like a device's
+//! queue.
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use super::{Inward, Outward, Shared};
 use crate::frame::checksum::Sum;
 use crate::start;
 
-/// What the network and the local side do.
+/// Test ends of the network and the local side, and both loops.
 pub struct Rig {
     pub port: UnixDatagram,
     pub paths: Vec<UnixDatagram>,
@@ -23,17 +23,17 @@ pub struct Rig {
     pub outward: Outward,
 }
 
-/// A handle that gives nothing but errors.
+/// Handle that gives only errors.
 pub fn broken() -> OwnedFd {
     File::open("/dev/null").unwrap().into()
 }
 
-/// Where the peer of a path is.
+/// Address of a path's peer.
 pub fn peer(path: u8) -> SocketAddr {
     ([192, 0, 2, 1], 6000 + u16::from(path)).into()
 }
 
-/// Both ends of a handle, of which the second is in our hands.
+/// Both ends of a handle; the second is the test's.
 fn pair() -> (OwnedFd, UnixDatagram) {
     let (theirs, ours) = UnixDatagram::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
@@ -41,13 +41,13 @@ fn pair() -> (OwnedFd, UnixDatagram) {
 }
 
 impl Rig {
-    /// With this many paths and these rules, and with a broken handle in the place of those that are named.
+    /// Makes a rig with this many paths and these rules, and with broken handles for the given port or path.
     pub fn new(count: u8, rules: Rules, broken_port: bool, broken_path: Option<usize>) -> Self {
         let wire = Wire::Classic(Classic { keepalive: true, ..Classic::default() });
         Self::make(count, rules, wire, &Secrets::Classic(ClassicSecrets::default()), broken_port, broken_path)
     }
 
-    /// One path, and this wire.
+    /// Makes a rig with one path and this wire.
     pub fn with(rules: Rules, wire: Wire, secrets: &Secrets) -> Self {
         Self::make(1, rules, wire, secrets, false, None)
     }
@@ -82,13 +82,13 @@ impl Rig {
         Self { port: ours, paths, inward, outward }
     }
 
-    /// One that forwards both ways.
+    /// Makes a rig that forwards both ways.
     pub fn plain(paths: u8) -> Self {
         Self::new(paths, both(), false, None)
     }
 }
 
-/// Ends all tests where a loop is still in one after ten seconds: it would sleep or turn for ever.
+/// Aborts all tests if a loop is still in use after ten seconds: it would sleep or spin for ever.
 fn bound(shared: Weak<Shared>) {
     std::thread::spawn(move || {
         std::thread::sleep(Duration::from_secs(10));
@@ -99,42 +99,42 @@ fn bound(shared: Weak<Shared>) {
     });
 }
 
-/// Both ways, and nothing else.
+/// Rules that forward both ways.
 pub fn both() -> Rules {
     Rules { send: true, receive: true, ..Rules::default() }
 }
 
-/// A frame with this byte in it, one byte longer than that of the byte before: what is equal leaves as one message, which only a
-/// UDP socket cuts again.
+/// Frame of this byte, one byte longer than that of the byte before: datagrams of equal length leave as one message, which only a
+/// UDP socket segments.
 pub fn frame(byte: u8) -> Vec<u8> {
     vec![byte; 60 + usize::from(byte)]
 }
 
-/// What waits at our end of a handle, but for PINGs.
+/// Datagrams queued at the test's end of a handle, without PINGs.
 pub fn waiting(end: &UnixDatagram) -> Vec<Vec<u8>> {
     let mut buffer = [0; 10_000];
     let all = std::iter::from_fn(|| end.recv(&mut buffer).ok().map(|length| buffer[..length].to_vec()));
     all.filter(|datagram| datagram != b"PING:PING:").collect()
 }
 
-/// Fills the queue towards our end from the other one, and returns how many packets that took.
+/// Fills the queue towards the test's end, and returns the number of packets.
 pub fn fill(socket: BorrowedFd<'_>) -> usize {
     let socket = UnixDatagram::from(socket.try_clone_to_owned().unwrap());
     socket.set_nonblocking(true).unwrap();
     std::iter::from_fn(|| socket.send(b"full").ok()).count()
 }
 
-/// The descriptors that an inward loop has polled.
+/// Descriptors that an inward loop polls.
 pub fn polled(inward: &Inward, now_us: u64) -> Vec<(i32, PollFlags)> {
     inward.interests(now_us).map(|(descriptor, events)| (descriptor.as_raw_fd(), events)).collect()
 }
 
-/// A [`frame`] as it passes a packet socket, with nothing said of it in front.
+/// A [`frame`] as on a packet socket, after an empty `virtio_net_hdr`.
 pub fn local(byte: u8) -> Vec<u8> {
     [&[0; crate::frame::offload::SHORT][..], &frame(byte)].concat()
 }
 
-/// A segment of TCP over IPv4 with this sequence number, all in it but the checksum of TCP.
+/// TCP segment over IPv4 with this sequence number, complete except for the partial TCP checksum.
 pub fn segment(sequence: usize, payload: usize) -> Vec<u8> {
     let mut frame = vec![5; 54 + payload];
     let total = u16::try_from(40 + payload).unwrap().to_be_bytes();
@@ -151,7 +151,7 @@ pub fn segment(sequence: usize, payload: usize) -> Vec<u8> {
     frame
 }
 
-/// What stands in front: a checksum to be completed, and how large the segments are of a superframe.
+/// Header before it: partial checksum, and segment size of a superframe.
 pub fn header(kind: u16, size: u16) -> impl Iterator<Item = u8> {
     [1 | kind << 8, 54, size, 34, 16].into_iter().flat_map(u16::to_ne_bytes)
 }

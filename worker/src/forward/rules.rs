@@ -1,4 +1,4 @@
-//! What is done to frames between port and wire.
+//! Rules on frames between port and wire.
 
 use std::net::SocketAddr;
 
@@ -7,17 +7,17 @@ use privsep::ipc::SharedPort;
 use crate::batch::Batch;
 use crate::frame::{loops, mss, udp, vlan};
 
-/// Peers whose addresses the loop check compares at most.
+/// Most peers whose addresses the loop check compares.
 pub const PEERS: usize = privsep::ipc::MAX_PATHS;
 
-/// The rules of a tunnel, ready to be applied.
+/// Rules of a tunnel in a form to apply.
 #[allow(clippy::struct_excessive_bools)] // Each is a rule of its own.
 pub struct Rules {
-    /// Frames are taken from the port and sent.
+    /// Whether frames are taken from the port and sent.
     pub send: bool,
-    /// Our own tunnel's datagrams are not sent into it.
+    /// Whether datagrams of this tunnel are kept out of it.
     pub loop_check: bool,
-    /// Of UDP datagrams only the payload is sent, and nothing else.
+    /// Whether only the payload of UDP datagrams is sent.
     udp_payload: bool,
     mss: Option<(u16, u16)>,
     to_remote: Option<vlan::Map>,
@@ -25,7 +25,7 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// From what the supervisor says. A tunnel of one direction leaves the MSS alone, as the original does.
+    /// Takes the rules of the supervisor. Like the original, a tunnel of one direction does not clamp the MSS.
     pub fn new(rules: &privsep::ipc::Rules, udp_payload: bool) -> Self {
         let pairs = || rules.vlan_map.iter().copied();
         let map = |map| (!rules.vlan_map.is_empty()).then_some(map);
@@ -44,9 +44,9 @@ impl Rules {
         !self.udp_payload
     }
 
-    /// On the way from the port to the wire; `peers` are the addresses of all paths' remotes.
+    /// Applies the rules from the port to the wire. `peers` are the addresses of all paths' remotes.
     pub fn outward(&self, batch: &mut Batch, peers: &[SocketAddr], counters: &SharedPort) {
-        // Counted for the supervisor, which tells by it that frames go round in a circle.
+        // The supervisor detects circulating frames by this counter.
         counters.rx_broadcast.add(packets(batch, |frame| frame.starts_with(&[0xff; 6])));
         if self.loop_check {
             let before = batch.packets().0;
@@ -66,7 +66,7 @@ impl Rules {
         }
     }
 
-    /// On the way from the wire to the port.
+    /// Applies the rules from the wire to the port.
     pub fn inward(&self, batch: &mut Batch) {
         self.change(batch, self.to_local.as_ref());
     }
@@ -88,7 +88,7 @@ impl Rules {
     }
 }
 
-/// How many packets of the batch those frames are that are counted.
+/// Number of packets of the frames for which `counted` returns true.
 fn packets(batch: &Batch, counted: impl Fn(&[u8]) -> bool) -> u64 {
     let numbers = (0..batch.len()).filter(|&index| counted(batch.frame(index)));
     numbers.map(|index| batch.span(index).packets().0).sum()
@@ -109,19 +109,19 @@ mod tests {
         batch
     }
 
-    /// Forwards both ways, with nothing else to do.
+    /// Rules that forward both ways and do nothing else.
     fn both() -> privsep::ipc::Rules {
         privsep::ipc::Rules { send: true, receive: true, ..Default::default() }
     }
 
-    /// A SYN over IPv4 behind a tag of this VLAN that announces an MSS of 1460, and where that stands.
+    /// SYN over IPv4 behind a tag of this VLAN, with an MSS of 1460, and the position of the MSS.
     fn syn(vlan: u8) -> (Vec<u8>, std::ops::Range<usize>) {
         let ip = [0x45, 0, 0, 44, 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
         let tcp = [0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0x60, 2, 0, 0, 0, 0, 0, 0, 2, 4, 5, 180];
         ([&[1; 12][..], &[0x81, 0, 0, vlan, 8, 0], &ip, &tcp].concat(), 60..62)
     }
 
-    /// A UDP datagram over IPv4 from 192.0.2.9 to this host and port.
+    /// UDP datagram over IPv4 from 192.0.2.9 to this host and port.
     fn datagram(to: u8, port: u8) -> Vec<u8> {
         let ip = [0x45, 0, 0, 33, 0, 0, 0, 0, 64, 17, 0, 0, 192, 0, 2, 9, 192, 0, 2, to];
         [&[1; 12][..], &[8, 0], &ip, &[0, 9, 0, port, 0, 13, 0, 0], b"hello"].concat()
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn own_datagrams_are_dropped_or_counted() {
         let peers = [SocketAddr::from(([192, 0, 2, 2], 60))];
-        // To the peer and its port, to another of its ports, to somebody else.
+        // Datagrams to the peer's port, to another port of the peer, to another host.
         let (own, beside, other) = (datagram(2, 60), datagram(2, 61), datagram(3, 60));
         for (loop_check, left, dropped, counted) in
             [(true, vec![&other], 2, 0), (false, vec![&own, &beside, &other], 0, 1)]
@@ -189,7 +189,7 @@ mod tests {
                 frames.set_facts(index, Facts { superframe, ..Facts::default() });
             }
             rules.outward(&mut frames, &peers, &counters);
-            // Five bytes in segments of two, ten in those of four, and one that is single.
+            // Five bytes in segments of two, ten bytes in segments of four, and a single one.
             let own = if loop_check { (4, 0) } else { (0, 4) };
             let counted = (counters.rx_dropped_loop.get(), counters.rx_own.get());
             assert_eq!((counted, counters.rx_broadcast.get()), (own, 3), "{loop_check}");

@@ -1,5 +1,5 @@
-//! Frames that tell neighbours the MAC address of an IP address: an ARP announcement (RFC 5227, section 3), and an unsolicited
-//! neighbour advertisement (RFC 4861, section 7.2.6).
+//! Frames that announce the MAC address of an IP address to neighbours: an ARP announcement (RFC 5227, section 3), and an
+//! unsolicited neighbour advertisement (RFC 4861, section 7.2.6).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -7,15 +7,15 @@ use privsep::ipc::Announcement;
 
 use super::checksum::Sum;
 
-/// All nodes of a link, and the MAC address of that group (RFC 2464, section 7).
+/// All-nodes multicast address, and its MAC address (RFC 2464, section 7).
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
 const BROADCAST: [u8; 6] = [0xff; 6];
 const ICMPV6: u8 = 58;
-/// Length of an advertisement with the option of its MAC address.
+/// Length in bytes of an advertisement with the option for the MAC address.
 const ADVERTISEMENT: u8 = 32;
 
-/// A frame for each address.
+/// One frame for each address.
 pub fn frames(of: &Announcement) -> Vec<Vec<u8>> {
     let frame = |address: &IpAddr| match address {
         IpAddr::V4(address) => arp(of.mac, *address),
@@ -24,7 +24,7 @@ pub fn frames(of: &Announcement) -> Vec<Vec<u8>> {
     of.addresses.iter().map(frame).collect()
 }
 
-/// A request for the sender's own address (RFC 826): who has it in a table takes the MAC address from it.
+/// Request for the sender's own address (RFC 826): a host that has the address in its table updates the MAC address.
 fn arp(mac: [u8; 6], address: Ipv4Addr) -> Vec<u8> {
     // Ethernet and IPv4, lengths of their addresses, request.
     const KIND: [u8; 8] = [0, 1, 8, 0, 6, 4, 0, 1];
@@ -33,7 +33,7 @@ fn arp(mac: [u8; 6], address: Ipv4Addr) -> Vec<u8> {
 }
 
 fn advertisement(mac: [u8; 6], address: Ipv6Addr, router: bool) -> Vec<u8> {
-    // Unsolicited, and it overrides the entry in a neighbour's cache.
+    // Unsolicited, and overrides the entry in a neighbour's cache.
     let flags = if router { 0xa0 } else { 0x20 };
     let head = [136, 0, 0, 0, flags, 0, 0, 0];
     let option = [&[2, 1][..], &mac].concat();
@@ -42,7 +42,7 @@ fn advertisement(mac: [u8; 6], address: Ipv6Addr, router: bool) -> Vec<u8> {
     let pseudo = pseudo.plus(Sum::word(u16::from(ADVERTISEMENT))).plus(Sum::word(u16::from(ICMPV6)));
     let checksum = pseudo.plus(Sum::of(&icmp)).checksum();
     icmp[2..4].copy_from_slice(&checksum);
-    // Version 6, length, next header, and the hop limit of one who is on the link.
+    // Version 6, length, next header, and the hop limit of a sender on the link.
     let ip = [0x60, 0, 0, 0, 0, ADVERTISEMENT, ICMPV6, 255];
     [&ALL_NODES_MAC[..], &mac, &[0x86, 0xdd], &ip, &address.octets(), &ALL_NODES.octets(), &icmp].concat()
 }

@@ -1,15 +1,15 @@
-//! The internet checksum (RFC 1071): what IPv4, TCP and UDP carry.
+//! Internet checksum (RFC 1071) of IPv4, TCP and UDP.
 
-/// A sum of 16-bit words in the machine's order, not yet folded. The order does not matter: the result, stored as the machine
-/// stores it, is the one that stands in the packet (RFC 1071 section 2).
+/// Unfolded sum of 16-bit words in native byte order. The order does not matter: the result in native order is the value in the
+/// packet (RFC 1071 section 2).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sum(u64);
 
 impl Sum {
-    /// Of bytes that begin at an even distance from the first that is summed; an odd one at the end counts as if zero followed.
+    /// Sums bytes that begin at an even offset from the first summed byte. An odd last byte counts as if a zero followed.
     pub fn of(bytes: &[u8]) -> Self {
-        // Words of 32 bits in eight lanes of 64: what a compiler makes vector instructions of. All lanes together do not overflow
-        // below 16 GiB.
+        // Words of 32 bits in eight lanes of 64 bits, which compilers turn into vector instructions. The lanes do not overflow
+        // below 16 GiB in all.
         let mut lanes = [0_u64; 8];
         let (blocks, rest) = bytes.as_chunks::<32>();
         for block in blocks {
@@ -24,30 +24,30 @@ impl Sum {
         Self(lanes.iter().sum::<u64>() + rest)
     }
 
-    /// Of one number of 16 bits.
+    /// Sums one 16-bit number.
     pub fn word(word: u16) -> Self {
         Self(u64::from(word.to_be()))
     }
 
-    /// Of a number, such as a length, with as many words as it needs.
+    /// Sums a number, such as a length, as four words.
     pub fn number(number: usize) -> Self {
         Self((number as u64).to_be())
     }
 
-    /// Of both.
+    /// Sum of both.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         let (sum, carry) = self.0.overflowing_add(other.0);
         Self(sum + u64::from(carry))
     }
 
-    /// Of this without the other.
+    /// This sum without the other.
     #[must_use]
     pub fn minus(self, other: Self) -> Self {
         self.plus(Self(!other.0))
     }
 
-    /// As two bytes, not complemented: 0xffff over a whole packet whose checksum is right.
+    /// Folded sum as two bytes, not complemented: 0xffff over a whole packet with a right checksum.
     pub fn folded(self) -> [u8; 2] {
         let mut sum = self.0;
         // At most 33 bits are left, then 18, 17, 16.
@@ -59,12 +59,12 @@ impl Sum {
         sum.to_ne_bytes()
     }
 
-    /// The checksum of what was summed, its own place counted as zero.
+    /// Checksum of the summed bytes, in which its own field counted as zero.
     pub fn checksum(self) -> [u8; 2] {
         self.folded().map(|byte| !byte)
     }
 
-    /// The same where zero means that there is none: the other zero instead (RFC 768).
+    /// Checksum where zero means that there is none: uses the other zero instead (RFC 768).
     pub fn nonzero_checksum(self) -> [u8; 2] {
         match self.checksum() {
             [0, 0] => [0xff, 0xff],
@@ -72,7 +72,7 @@ impl Sum {
         }
     }
 
-    /// Whether what was summed has the right checksum in it.
+    /// Whether the summed bytes include a right checksum.
     pub fn is_right(self) -> bool {
         self.folded() == [0xff, 0xff]
     }
@@ -82,7 +82,7 @@ impl Sum {
 mod tests {
     use super::*;
 
-    /// As RFC 1071 writes it, word for word.
+    /// As in RFC 1071, word by word.
     fn slow(bytes: &[u8]) -> [u8; 2] {
         let mut sum = 0_u64;
         for pair in bytes.chunks(2) {

@@ -1,6 +1,6 @@
-//! The CRC of SCTP (RFC 9260 appendix A), which is not the internet checksum but is left to an interface like it.
+//! CRC of SCTP (RFC 9260 appendix A). It is not the internet checksum, but is left to an interface like one.
 
-/// The polynomial, its bits reversed.
+/// Polynomial with reversed bits.
 const POLYNOMIAL: u32 = 0x82f6_3b78;
 
 const TABLE: [u32; 256] = {
@@ -17,7 +17,7 @@ const TABLE: [u32; 256] = {
     table
 };
 
-/// Of these parts one after the other, as the four bytes that stand in a packet.
+/// CRC of the concatenated parts, as the four bytes in a packet.
 pub fn crc32c(parts: &[&[u8]]) -> [u8; 4] {
     let bytes = parts.iter().copied().flatten();
     let value = bytes.fold(u32::MAX, |value, byte| {

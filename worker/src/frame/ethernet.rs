@@ -1,4 +1,4 @@
-//! The header of an Ethernet frame: what is in it, and behind how many VLAN tags.
+//! Header of an Ethernet frame: EtherType and VLAN tags.
 
 /// IPv4 (RFC 894).
 pub const IPV4: u16 = 0x0800;
@@ -19,7 +19,7 @@ pub fn word(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]))
 }
 
-/// EtherType of what a frame carries, and where that begins, behind at most `tags` tags of one of these types.
+/// EtherType of the payload and offset of the payload, behind at most `tags` tags of one of these types.
 pub fn payload(frame: &[u8], tags: usize, types: &[u16]) -> Option<(u16, usize)> {
     let mut at = 12;
     let mut kind = word(frame, at)?;

@@ -1,17 +1,17 @@
-//! IPv6 packets (RFC 8200): what is in one, behind its extension headers.
+//! IPv6 packets (RFC 8200): the payload behind the extension headers.
 
 use super::ethernet::word;
 
 /// Length of the fixed header in bytes.
 pub const HEADER: usize = 40;
-/// Extension headers that are walked over at most.
+/// Most extension headers that are skipped.
 const EXTENSIONS: usize = 8;
 
-/// Length of a hop-by-hop header that says nothing but the length of a jumbogram (RFC 2675).
+/// Length in bytes of a hop-by-hop header that contains only the length of a jumbogram (RFC 2675).
 pub const JUMBO: usize = 8;
 
-/// Takes the length of a jumbogram out of a packet, as the kernel does before an interface cuts it
-/// (`ipv6_hopopt_jumbo_remove`): the packet then begins [`JUMBO`] bytes later. False where it has none.
+/// Removes the jumbogram header from a packet, as the kernel does before segmentation (`ipv6_hopopt_jumbo_remove`). The packet then
+/// begins [`JUMBO`] bytes later. False if it has none.
 pub fn remove_jumbo(before: usize, frame: &mut [u8]) -> bool {
     let Some(packet) = frame.get_mut(before..) else { return false };
     let Some(&[next, 0, 0xc2, 4, length @ ..]) = packet.get(HEADER..).and_then(|rest| rest.first_chunk::<JUMBO>())
@@ -27,18 +27,18 @@ pub fn remove_jumbo(before: usize, frame: &mut [u8]) -> bool {
     true
 }
 
-/// What an IPv6 packet carries.
+/// Payload of an IPv6 packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Content {
-    /// Its protocol; of a fragment that is not the first, what the sender says the fragments begin with.
+    /// Protocol. In a later fragment, the protocol at the beginning of the first one, as the sender claims.
     pub protocol: u8,
-    /// Where it begins in the packet, at most at its end.
+    /// Offset in the packet, at most the packet's length.
     pub at: usize,
-    /// Whether this is its beginning: the packet is whole or the first fragment.
+    /// Whether the payload begins here: the packet is whole or a first fragment.
     pub first: bool,
 }
 
-/// What is behind the extension headers of a packet; `None` when that cannot be said.
+/// Payload behind the extension headers of a packet; `None` if it cannot be determined.
 pub fn content(packet: &[u8]) -> Option<Content> {
     if packet.len() < HEADER || packet[0] >> 4 != 6 {
         return None;
@@ -47,14 +47,14 @@ pub fn content(packet: &[u8]) -> Option<Content> {
     for _ in 0..=EXTENSIONS {
         let header = packet.get(at..)?;
         let length = match next {
-            // Hop-by-hop, routing, destination options: length in 8 bytes, the first not counted.
+            // Hop-by-hop, routing, destination options: length in units of 8 bytes, without the first.
             0 | 43 | 60 => (usize::from(*header.get(1)?) + 1) * 8,
             44 if word(header, 2)? & 0xfff8 != 0 => {
                 return Some(Content { protocol: header[0], at: (at + 8).min(packet.len()), first: false });
             }
-            // The first fragment.
+            // First fragment.
             44 => 8,
-            // Authentication: length in 4 bytes, the first two not counted (RFC 4302).
+            // Authentication: length in units of 4 bytes, without the first two (RFC 4302).
             51 => (usize::from(*header.get(1)?) + 2) * 4,
             protocol => return Some(Content { protocol, at, first: true }),
         };
@@ -68,7 +68,7 @@ pub fn content(packet: &[u8]) -> Option<Content> {
 mod tests {
     use super::*;
 
-    /// A packet with these headers behind the fixed one, whose next header is `next`.
+    /// Packet with these bytes behind the fixed header, whose next header is `next`.
     fn packet(next: u8, rest: &[u8]) -> Vec<u8> {
         let mut packet = vec![0; HEADER];
         (packet[0], packet[6]) = (0x60, next);

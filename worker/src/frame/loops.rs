@@ -1,12 +1,12 @@
-//! The loop check: our own tunnel's datagrams, seen on the local side, must not go into the tunnel again.
+//! Loop check: datagrams of this tunnel on the local side must not enter the tunnel again.
 
 use std::net::{IpAddr, SocketAddr};
 
 use super::ethernet::{IPV4, IPV6, TPID_8021Q, UDP, payload, word};
 use super::{ipv6, udp};
 
-/// Whether a frame is UDP to or from one of `remotes`, the addresses of the tunnel's peers, behind at most one 802.1Q tag.
-/// Ports do not count, and neither does whether it is a fragment. An address only ever equals one of its own family.
+/// Whether a frame is UDP to or from one of `remotes`, the addresses of the tunnel's peers, behind at most one 802.1Q tag. Ports
+/// are ignored, and fragments match as well. Addresses match only within their family.
 pub fn is_own(frame: &[u8], remotes: &[SocketAddr]) -> bool {
     let Some((kind, at)) = payload(frame, 1, &[TPID_8021Q]) else { return false };
     let packet = &frame[at..];
@@ -27,7 +27,7 @@ pub fn is_own(frame: &[u8], remotes: &[SocketAddr]) -> bool {
     }
 }
 
-/// Whether a frame is a datagram to or from one of `remotes`, ports included, or its first fragment: one of this very tunnel.
+/// Whether a frame is a datagram of this tunnel, or its first fragment: to or from one of `remotes`, ports included.
 pub fn is_datagram(frame: &[u8], remotes: &[SocketAddr]) -> bool {
     let Some(udp) = udp::inner(frame).and_then(|inner| frame.get(inner.start.checked_sub(8)?..)) else { return false };
     let ports = [word(udp, 0), word(udp, 2)];

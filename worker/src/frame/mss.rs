@@ -1,5 +1,5 @@
-//! MSS adjustment: lowers the maximum segment size that TCP announces in a SYN, so that its segments fit through the
-//! tunnel (RFC 9293 section 3.7.1). Never raised, never added; every other byte stays as it is.
+//! MSS clamping: lowers the maximum segment size in TCP SYNs, so that segments fit through the tunnel (RFC 9293 section 3.7.1). The
+//! option is never raised or added, and all other bytes stay unchanged.
 
 use super::ethernet::{IPV4, IPV6, TCP, TPID_8021AD, TPID_8021Q, payload, word};
 use super::ipv6;
@@ -7,11 +7,11 @@ use super::offload::superframe::Checksum;
 
 /// Least length of a TCP header in bytes.
 const TCP_HEADER: usize = 20;
-/// Where in it the checksum is.
+/// Offset of the checksum in it.
 const CHECKSUM: usize = 16;
 
-/// Lowers the MSS in `frame` to one of `limits`, for IPv4 and for IPv6, behind at most two VLAN tags; tells whether it did. The
-/// checksum of TCP changes with it, but where that is what is still to be completed, so that nothing but the pseudo header is in it.
+/// Lowers the MSS in `frame` to one of `limits`, for IPv4 and for IPv6, behind at most two VLAN tags. Returns whether it did.
+/// Adjusts the checksum of TCP unless that is partial: a partial one covers only the pseudo header.
 pub fn clamp(frame: &mut [u8], limits: (u16, u16), partial: Option<Checksum>) -> bool {
     let segment = payload(frame, 2, &[TPID_8021Q, TPID_8021AD]).and_then(|(kind, at)| match kind {
         IPV4 => Some((segment_v4(frame, at)?, limits.0)),
@@ -23,7 +23,7 @@ pub fn clamp(frame: &mut [u8], limits: (u16, u16), partial: Option<Checksum>) ->
     lower(&mut frame[start..end], limit, whole).is_some()
 }
 
-/// Where the TCP segment of an IPv4 packet is (RFC 791).
+/// Range of the TCP segment in an IPv4 packet (RFC 791).
 fn segment_v4(frame: &[u8], at: usize) -> Option<(usize, usize)> {
     let packet = frame.get(at..)?;
     let header = usize::from(packet.first()? & 0x0f) * 4;
@@ -33,7 +33,7 @@ fn segment_v4(frame: &[u8], at: usize) -> Option<(usize, usize)> {
     (right && header < total && total <= packet.len()).then_some((at + header, at + total))
 }
 
-/// Where the TCP segment of an IPv6 packet is.
+/// Range of the TCP segment in an IPv6 packet.
 fn segment_v6(frame: &[u8], at: usize) -> Option<(usize, usize)> {
     let packet = frame.get(at..)?;
     let end = ipv6::HEADER + usize::from(word(packet, 4)?);
@@ -41,7 +41,7 @@ fn segment_v6(frame: &[u8], at: usize) -> Option<(usize, usize)> {
     (content.protocol == TCP && content.first).then_some((at + content.at, at + end))
 }
 
-/// Lowers the MSS of a SYN; `None` when there is nothing to lower.
+/// Lowers the MSS of a SYN; `None` if there is nothing to lower.
 fn lower(segment: &mut [u8], limit: u16, whole: bool) -> Option<()> {
     const SYN: u8 = 0x02;
     let header = usize::from(segment.get(12)? >> 4) * 4;
@@ -58,14 +58,14 @@ fn lower(segment: &mut [u8], limit: u16, whole: bool) -> Option<()> {
         return Some(());
     }
     let checksum = word(segment, CHECKSUM)?;
-    // A value at an odd offset stands in two words of the sum, its bytes exchanged.
+    // A value at an odd offset spans two words of the sum, so its bytes count swapped.
     let swap = |value: u16| if at % 2 == 0 { value } else { value.swap_bytes() };
     let checksum = updated(checksum, swap(old), swap(limit));
     segment[CHECKSUM..CHECKSUM + 2].copy_from_slice(&checksum.to_be_bytes());
     Some(())
 }
 
-/// Where the value of the first MSS option is (RFC 9293 section 3.2).
+/// Offset of the value of the first MSS option (RFC 9293 section 3.2).
 fn mss_option(header: &[u8]) -> Option<usize> {
     let mut at = TCP_HEADER;
     loop {
@@ -79,7 +79,7 @@ fn mss_option(header: &[u8]) -> Option<usize> {
     }
 }
 
-/// The checksum after one word has changed (RFC 1624, equation 3).
+/// Checksum after a change of one word (RFC 1624, equation 3).
 fn updated(checksum: u16, old: u16, new: u16) -> u16 {
     let mut sum = u32::from(!checksum) + u32::from(!old) + u32::from(new);
     sum = (sum & 0xffff) + (sum >> 16);
@@ -93,7 +93,7 @@ fn updated(checksum: u16, old: u16, new: u16) -> u16 {
 mod tests {
     use super::*;
 
-    /// Sum over a TCP segment with its pseudo header; 0xffff when the checksum in it is right.
+    /// Sum over a TCP segment with its pseudo header; 0xffff if its checksum is right.
     fn sum(pseudo: &[u8], segment: &[u8]) -> u16 {
         let words = |bytes: &[u8]| {
             let word = |pair: &[u8]| u64::from(pair[0]) << 8 | u64::from(*pair.get(1).unwrap_or(&0));
@@ -106,7 +106,7 @@ mod tests {
         u16::try_from(sum).unwrap()
     }
 
-    /// A SYN with these options, its checksum right, and where in it the addresses of the pseudo header are.
+    /// SYN with these options and a right checksum. `addresses` is the range of the pseudo header's addresses.
     fn syn(headers: &[u8], addresses: std::ops::Range<usize>, options: &[u8], data: &[u8]) -> Vec<u8> {
         let mut segment = vec![0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0xff, 0xff, 0, 0, 0, 0];
         segment[12] = u8::try_from((20 + options.len()) / 4).unwrap() << 4;
@@ -141,7 +141,7 @@ mod tests {
                         "{options:?} {data:?}"
                     );
                     assert_eq!(sum(&frame[end.clone()], &frame[at..]), 0xffff, "{options:?} {data:?} {tags:?}");
-                    // One that was wrong stays wrong by as much: we do not vouch for what we did not check.
+                    // A wrong checksum stays wrong by the same amount: an unverified checksum is not repaired.
                     frame[at + 5] ^= 1;
                     let before = sum(&frame[end.clone()], &frame[at..]);
                     assert!(before != 0xffff && clamp(&mut frame, (1000, 1000), None));

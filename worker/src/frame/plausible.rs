@@ -1,17 +1,17 @@
-//! Whether bytes look like a frame at all. What a wrong key, or none, makes of a datagram does not.
+//! Plausibility of frames. Datagrams decoded with a wrong key, or without one, are rarely plausible.
 
 use super::HEADER;
 use super::ethernet::{IPV4, IPV6, TPID_8021AD, TPID_8021Q, payload, word};
 
-/// Largest value of the type field that is a length (IEEE 802.3).
+/// Greatest value of the type field that is a length (IEEE 802.3).
 const LENGTH: u16 = 1500;
-/// Shortest frame that an interface with padding sends; the length of an LLC payload need not fill it.
+/// Length in bytes of the shortest padded frame. An LLC payload may be shorter than its frame.
 const PADDED: usize = 60;
-/// From here up to [`FIRST_TYPE`] it is neither.
+/// From here up to [`FIRST_TYPE`] the value is neither a length nor a type.
 const NO_TYPE: u16 = LENGTH + 1;
-/// From here on it is a type.
+/// Least value that is a type.
 const FIRST_TYPE: u16 = 0x0600;
-/// Tag of a provider, before the standard had one.
+/// Provider tag from before the standard.
 const TPID_OLD: u16 = 0x9100;
 /// Ethertypes in use between switches and hosts (IEEE and IANA registries), IPv4 and IPv6 excepted.
 const KNOWN: [u16; 46] = [
@@ -21,8 +21,8 @@ const KNOWN: [u16; 46] = [
     0x8914, 0x8915, 0x893a, 0x9000,
 ];
 
-/// Whether this can be an Ethernet frame: a type that is in use, behind tags or not, and a length that goes with it. A
-/// private type is none that is known, so one frame proves nothing.
+/// Whether bytes can be an Ethernet frame: a known type, behind tags or not, and a matching length. Private types are unknown, so a
+/// single implausible frame proves nothing.
 pub fn is_plausible(frame: &[u8]) -> bool {
     if frame.len() < HEADER {
         return false;
@@ -38,7 +38,8 @@ pub fn is_plausible(frame: &[u8]) -> bool {
     }
 }
 
-/// Whether the packet at `at`, whose length less `header` is at `field`, is at least `shortest` bytes long and whole.
+/// Whether the packet at `at` is complete and at least `shortest` bytes long. Its length without `header` is in the field at offset
+/// `field`.
 fn fits(frame: &[u8], at: usize, field: usize, header: usize, shortest: usize) -> bool {
     let length = word(frame, at + field).map_or(0, usize::from) + header;
     length >= shortest && length <= frame.len() - at
@@ -115,7 +116,8 @@ mod tests {
                 continue;
             }
             let bytes = std::fs::read(&file).unwrap();
-            // pcap: a header of 24 bytes, then records whose header of 16 has the length at 8, in the writer's order.
+            // pcap: a header of 24 bytes, then records with headers of 16 bytes, which have the length at offset 8, in the writer's
+            // byte order.
             assert_eq!(bytes[..4], 0xa1b2_c3d4_u32.to_le_bytes(), "{}", file.display());
             let mut rest = &bytes[24..];
             while let Some((header, behind)) = rest.split_first_chunk::<16>() {

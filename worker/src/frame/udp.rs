@@ -8,8 +8,8 @@ use super::ipv6;
 /// Length of a UDP header in bytes.
 const HEADER: usize = 8;
 
-/// Where the UDP payload of a frame is, behind at most one 802.1Q tag; `None` for anything but UDP that is whole or a first
-/// fragment. Never more than was captured, whatever the headers claim.
+/// Range of the UDP payload in a frame, behind at most one 802.1Q tag; `None` unless the packet is whole UDP or a first fragment.
+/// The range never exceeds the captured bytes.
 pub fn inner(frame: &[u8]) -> Option<Range<usize>> {
     let (kind, at) = payload(frame, 1, &[TPID_8021Q])?;
     let packet = frame.get(at..)?;

@@ -6,26 +6,26 @@ use super::ethernet::{TPID_8021AD, TPID_8021Q, word};
 
 /// Length of a tag in bytes.
 pub const TAG: usize = 4;
-/// The bits of a tag that are the VLAN id.
+/// Bits of a tag for the VLAN id.
 const VID: u16 = 0x0fff;
-/// Where a tag stands in a frame: behind the two addresses.
+/// Offset of a tag in a frame, behind the two addresses.
 const POSITION: usize = 12;
 
-/// Puts a tag that the kernel had taken out back in its place. `frame` begins with [`TAG`] bytes of room.
+/// Restores a tag that the kernel has removed. `frame` begins with [`TAG`] bytes of room.
 ///
 /// # Panics
-/// When `frame` is shorter than that room and two addresses.
+/// Panics if `frame` is shorter than the room and two addresses.
 pub fn restore(frame: &mut [u8], tag: VlanTag) {
     frame.copy_within(TAG..TAG + POSITION, 0);
     frame[POSITION..POSITION + 2].copy_from_slice(&tag.tpid.to_be_bytes());
     frame[POSITION + 2..POSITION + TAG].copy_from_slice(&tag.tci.to_be_bytes());
 }
 
-/// VLAN ids in one direction: every id has a successor, itself where none is given.
+/// Map of VLAN ids in one direction. An id without an entry maps to itself.
 pub struct Map(Box<[u16]>);
 
 impl Map {
-    /// From pairs of ids, each below 4096: `from`, `to`.
+    /// Makes it from pairs of ids below 4096: `from`, `to`.
     pub fn new(pairs: impl Iterator<Item = (u16, u16)>) -> Self {
         let mut ids: Box<[u16]> = (0..4096).collect();
         for (from, to) in pairs {
@@ -34,7 +34,7 @@ impl Map {
         Self(ids)
     }
 
-    /// Exchanges the VLAN id of a frame's outer tag; priority and DEI stay, as do an inner tag and untagged frames.
+    /// Replaces the VLAN id of a frame's outer tag. Priority, DEI, inner tags and untagged frames stay unchanged.
     pub fn apply(&self, frame: &mut [u8]) {
         let tag = (word(frame, POSITION), word(frame, POSITION + 2));
         if let (Some(TPID_8021Q | TPID_8021AD), Some(tci)) = tag {

@@ -4,22 +4,22 @@ use std::time::Duration;
 
 use privsep::ipc::Moment;
 
-/// Time of a worker.
+/// Time since the start of a worker.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock(Moment);
 
 impl Clock {
-    /// Begins now.
+    /// Starts the clock.
     pub fn start() -> Self {
         Self(Moment::now())
     }
 
-    /// Microseconds since its start.
+    /// Microseconds since the start.
     pub fn now_us(self) -> u64 {
         u64::try_from(self.0.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// From now to `due_us`, rounded up, so that what is due is due when a wait of it ends; `None` for never.
+    /// Time from now to `due_us`, rounded up, so that a deadline has passed when a wait for it ends; `None` for never.
     pub fn until(self, due_us: u64) -> Option<Duration> {
         (due_us != u64::MAX).then(|| Duration::from_micros(due_us.saturating_sub(self.now_us())))
     }

@@ -1,4 +1,4 @@
-//! Input and output that all loops share: waiting for descriptors, sending a batch, the clock, waking another loop.
+//! Input and output common to all loops: waiting for descriptors, sending batches, the clock, and wakers.
 
 mod clock;
 mod send;
@@ -16,26 +16,26 @@ pub use clock::Clock;
 pub use send::{Runs, Sent, send_from};
 pub use waker::Waker;
 
-/// What receiving has given.
+/// Result of receiving.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Received {
-    /// The batch holds what there was; it may be empty when all had to be dropped.
+    /// The batch has the received packets. It may be empty if all were dropped.
     Batch,
-    /// Nothing is waiting.
+    /// No packet is queued.
     Nothing,
-    /// The descriptor reported an error, which is counted.
+    /// The descriptor reported an error, which is already counted.
     Error,
 }
 
-/// Errors in a row that are tried again. Each can be an ICMP message about an earlier datagram, which a connected socket reports
-/// once, whoever has sent the message; of as many in a row without one success, the packet or the way is the cause.
+/// Consecutive errors after which a call is no longer repeated. One error may be an ICMP message about an earlier datagram, from
+/// any host, which a connected socket reports once. This many without success are caused by the packet or the path.
 pub const TRIES: u32 = 16;
-/// Calls that empty an error queue before other work is done.
+/// Most calls to empty an error queue at a time.
 const EMPTYING: usize = 8;
 
-/// Takes messages off a socket's error queue, a bounded number in a turn, and returns how many. No socket of ours asks for any, but a
-/// worker before us may have, by a control message that no filter can look into: timestamps of all that it sends, which fill the
-/// receive buffer and wake us for ever.
+/// Removes messages from a socket's error queue, a bounded number at a time, and returns how many. This program requests no such
+/// messages. An earlier, compromised worker may have requested timestamps of all sent packets by a control message, which no filter
+/// can inspect. They would fill the receive buffer and wake the loop forever.
 pub fn forget_errors(receiver: &mut Receiver, socket: BorrowedFd<'_>, batch: &mut Batch) -> u64 {
     let calls = (0..EMPTYING).map_while(|_| match receiver.receive_errors(socket, batch.slots()) {
         Ok(count @ 1..) => Some(count as u64),
@@ -44,7 +44,7 @@ pub fn forget_errors(receiver: &mut Receiver, socket: BorrowedFd<'_>, batch: &mu
     calls.sum()
 }
 
-/// Sleeps until one of the descriptors is as asked, or for `limit`, and returns how each is; nothing after an interruption.
+/// Sleeps until a descriptor is ready, or for `limit`. Returns the events of each; none after an interruption.
 pub fn wait<const N: usize>(descriptors: [(BorrowedFd<'_>, PollFlags); N], limit: Option<Duration>) -> [PollFlags; N] {
     let mut polled = descriptors.map(|(descriptor, events)| PollFd::new(descriptor, events));
     let ready = ppoll(&mut polled, limit.map(TimeSpec::from_duration), None).is_ok();

@@ -1,4 +1,4 @@
-//! Sending of batches: which packets leave as one message, and what an error means.
+//! Sending of batches: merging of packets into messages, and handling of errors.
 
 use std::io::ErrorKind;
 use std::os::fd::BorrowedFd;
@@ -8,19 +8,19 @@ use privsep::sys::worker::mmsg::{Destination, MAX_SEGMENTS, Sender};
 use super::TRIES;
 use crate::batch::Batch;
 
-/// What became of packets that were sent.
+/// Counts of sent packets.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Sent {
     pub packets: u64,
     pub bytes: u64,
-    /// Too long for the interface or the way.
+    /// Packets too long for the interface or the path.
     pub oversize: u64,
     pub errors: u64,
 }
 
-/// Sends the packets of the batch from number `next` to before `end` to a destination, or where the socket is connected or bound,
-/// past those that fail; runs of them as one where `runs` allows it. `next` is behind what is done with: where it is not `end`, the
-/// socket's queue is full. Where this host no longer has the source address, the kernel chooses another.
+/// Sends the packets of the batch from number `next` to before `end` to a destination, or to the connected or bound address. Merges
+/// runs of packets as `runs` allows, and skips packets that fail. `next` is then the first packet not handled; if it is not `end`,
+/// the socket's queue is full. If the source address has gone from this host, the kernel chooses another.
 pub fn send_from(
     sender: &mut Sender,
     runs: &mut Runs,
@@ -34,7 +34,7 @@ pub fn send_from(
     let mut sent = Sent::default();
     while *next < end {
         match sender.send(socket, runs.packets(batch, *next, end), now) {
-            // More pieces than there is room for, which is not made: as if the queue were full.
+            // Only if a message had too many pieces, which never happens: handled like a full queue.
             Ok(0) => return sent,
             Ok(count) => {
                 let first = *next;
@@ -45,17 +45,17 @@ pub fn send_from(
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => return sent,
-            // No memory for it: the next one may find some.
+            // No memory for this message. The next one may succeed.
             Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
                 let dropped = runs.end(batch, *next, end) - *next;
                 sent.errors += dropped as u64;
                 *next += dropped;
             }
-            // Also after many failures: a link that was lost may be back with another address.
+            // Even after many failures: a link may have come back with another address.
             Err(error) if is_gone(&error) && now.is_some_and(|now| now.from.is_some()) => {
                 now = destination.map(|destination| Destination { from: None, ..destination });
             }
-            // A firewall says so of this packet, which an ICMP message does not.
+            // `EPERM` is a firewall's verdict on this packet, never an ICMP message.
             Err(error) if error.raw_os_error() != Some(libc::EPERM) && runs.fails_now_and_then() => {}
             Err(error) if runs.end(batch, *next, end) > *next + 1 => {
                 runs.refuse(&error, batch.frame(*next).len());
@@ -71,36 +71,36 @@ pub fn send_from(
     sent
 }
 
-/// Whether an error may mean that this host no longer has the source address, or no way out from it.
+/// Whether an error may mean that this host no longer has the source address, or no route from it.
 fn is_gone(error: &std::io::Error) -> bool {
     const GONE: [i32; 5] = [libc::EINVAL, libc::EADDRNOTAVAIL, libc::ENETUNREACH, libc::EHOSTUNREACH, libc::ENODEV];
     error.raw_os_error().is_some_and(|number| GONE.contains(&number))
 }
 
-/// Which datagrams of a batch leave as one message, that the kernel or the interface cuts (`UDP_SEGMENT`): equal ones, of which
-/// the last may be shorter.
+/// Runs: datagrams of a batch that leave as one message, which the kernel or the interface segments (`UDP_SEGMENT`). They have
+/// equal lengths, and the last may be shorter.
 #[derive(Debug)]
 pub struct Runs {
-    /// Those of this length or more leave alone.
+    /// Length from which on datagrams leave alone.
     longest: usize,
-    /// How many more packets it stays so.
+    /// Number of packets until the limit is lifted.
     pause: usize,
-    /// Errors since packets went.
+    /// Errors since the last success.
     failures: u32,
 }
 
 impl Runs {
-    /// Bytes in one message at most: what an IPv4 packet has room for.
+    /// Most bytes in one message: the payload of an IPv4 packet.
     const BYTES: usize = 65_507;
-    /// Packets after which it is tried again what was refused.
+    /// Packets after which a refused size is tried again.
     const PAUSE: usize = 10_000;
 
-    /// For a UDP socket.
+    /// Makes the state for a UDP socket.
     pub fn new() -> Self {
         Self { longest: usize::MAX, pause: 0, failures: 0 }
     }
 
-    /// Where the run ends that begins with packet `first`.
+    /// End of the run that begins with packet `first`.
     fn end(&self, batch: &Batch, first: usize, end: usize) -> usize {
         let each = batch.frame(first).len();
         if each == 0 || each >= self.longest {
@@ -111,7 +111,7 @@ impl Runs {
         while next < most && batch.frame(next).len() == each {
             next += 1;
         }
-        // One that is shorter.
+        // A shorter last one.
         let shorter = next < most && (1..each).contains(&batch.frame(next).len());
         next + usize::from(shorter)
     }
@@ -132,21 +132,21 @@ impl Runs {
         })
     }
 
-    /// Takes note of an error; whether it may be gone when it is tried again.
+    /// Records an error. Returns whether to try the call again.
     fn fails_now_and_then(&mut self) -> bool {
         self.failures = self.failures.saturating_add(1);
         self.failures < TRIES
     }
 
-    /// Takes note of an error that has come again and again for a run of packets of this length: they must leave alone. The kernel cannot
-    /// both segment and fragment, and not every device, route or kernel segments at all; whatever the error is, it may be for being
-    /// many (a firewall that looks at lengths).
+    /// Records an error that persists for a run of packets of this length, which then leave alone. The kernel cannot both segment
+    /// and fragment, and not every device, route or kernel supports segmentation. Any error may be due to the length of the run,
+    /// such as from a firewall that checks lengths.
     fn refuse(&mut self, error: &std::io::Error, length: usize) {
         self.longest = if error.raw_os_error() == Some(libc::EMSGSIZE) { length } else { 0 };
         self.pause = Self::PAUSE;
     }
 
-    /// Takes note of packets that went.
+    /// Records packets that were sent.
     fn went(&mut self, packets: usize) {
         self.failures = 0;
         if self.longest != usize::MAX {
@@ -175,7 +175,7 @@ mod tests {
             batch.append_copy(&[7; 100]);
         }
         for round in 0..3 {
-            // No program is at the peer, so that an ICMP message comes back at once.
+            // No program listens at the peer, so an ICMP message comes back at once.
             ours.send(b"anybody?").unwrap();
             let there = UdpSocket::bind(peer).unwrap();
             let mut next = 0;
@@ -227,7 +227,7 @@ mod tests {
         let together = [&begin[..], &[(46, Some(1400)), (34, Some(1400))]].concat();
         let mut runs = Runs::new();
         assert_eq!(all(&runs), together);
-        // What is too long for the way is alone for a while, and what is not leaves as before.
+        // Datagrams too long for the path leave alone for a while; shorter ones leave as before.
         runs.refuse(&std::io::Error::from_raw_os_error(libc::EMSGSIZE), 1400);
         assert_eq!(all(&runs), [&begin[..], &[(1, None); 80]].concat());
         runs.went(Runs::PAUSE - 1);

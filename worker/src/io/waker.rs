@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-/// Wakes a loop that sleeps. Made before the worker is confined; eventfd(2).
+/// Waker of a sleeping loop (eventfd(2)). Created before the worker is confined.
 pub struct Waker(EventFd);
 
 impl Waker {
@@ -12,13 +12,13 @@ impl Waker {
         EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map(Self)
     }
 
-    /// Wakes it, now or before its next sleep.
+    /// Wakes the loop, now or before its next sleep.
     pub fn wake(&self) {
-        // One that cannot be written to has been woken 2^64 times.
+        // A write fails only after 2^64 wakeups.
         let _ = self.0.write(1);
     }
 
-    /// Takes note of having been woken.
+    /// Clears recorded wakeups.
     pub fn clear(&self) {
         let _ = self.0.read();
     }

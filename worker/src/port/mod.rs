@@ -1,4 +1,4 @@
-//! The local side: where frames come from and go to.
+//! Local side: source and sink of frames.
 
 mod outgoing;
 pub(crate) mod raw;
@@ -25,7 +25,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// `partial` tells that a checksum may be left as it is, still to be completed.
+    /// `partial` tells whether partial checksums may stay.
     pub fn new(kind: PortKind, handle: Arc<OwnedFd>, partial: bool) -> Self {
         match kind {
             PortKind::Tap => Self::Tap(tap::Source::new(handle, partial)),
@@ -33,7 +33,7 @@ impl Source {
         }
     }
 
-    /// A batch to receive into.
+    /// Makes a batch to receive into.
     pub fn batch(&self) -> Batch {
         match self {
             Self::Tap(_) => Batch::for_superframes(),
@@ -41,7 +41,7 @@ impl Source {
         }
     }
 
-    /// Fills the batch with what is waiting, without blocking. Frames over the limit are dropped.
+    /// Fills the batch with queued frames, without blocking. Drops frames over the limit.
     pub fn receive(&mut self, counters: &SharedPort, batch: &mut Batch) -> Received {
         match self {
             Self::Tap(tap) => tap.receive(counters, batch),
@@ -49,7 +49,7 @@ impl Source {
         }
     }
 
-    /// See [`crate::io::forget_errors`]; a TAP has no such queue.
+    /// See [`crate::io::forget_errors`]. A TAP has no error queue.
     pub fn forget_errors(&mut self, batch: &mut Batch) {
         if let Self::Raw(raw) = self {
             raw.forget_errors(batch);
@@ -66,8 +66,8 @@ impl AsFd for Source {
     }
 }
 
-/// Looks at the frame that was put into the batch last, with what the kernel says of it, or drops and counts it. What is one packet
-/// is made as it would be on the wire, but for a checksum that may stay `partial`; so only a superframe has other facts.
+/// Checks the last frame of the batch together with its facts, or drops and counts it. A single packet is completed to its wire
+/// form, except for a checksum that may stay `partial`. Other facts then remain only for superframes.
 fn settle(batch: &mut Batch, partial: bool, counters: &SharedPort) {
     let Some(last) = batch.len().checked_sub(1) else { return };
     let Facts { checksum, superframe, .. } = batch.span(last).facts;
@@ -76,13 +76,13 @@ fn settle(batch: &mut Batch, partial: bool, counters: &SharedPort) {
             counters.rx_dropped_offload.add(1);
             return batch.pop();
         };
-        // A checksum that is whole already must not be taken for a partial one when it is cut.
+        // Segmentation must not take a complete checksum for a partial one.
         let (longest, facts) = (segmenter.longest(), segmenter.facts());
         batch.set_facts(last, Facts { checksum: facts.checksum.filter(|_| checksum.is_some()), ..facts });
         longest
     } else {
         if let Some(checksum) = checksum.filter(|&checksum| !partial || !offload::travels(checksum)) {
-            // Where it goes has been looked at before.
+            // The position was checked before.
             let _ = offload::complete_checksum(batch.frame_mut(last), checksum);
             batch.set_facts(last, Facts::default());
         }
@@ -104,17 +104,17 @@ pub enum Sink {
 }
 
 impl Sink {
-    /// `singly` tells that frames are given as they came, one by one and in their order: what only receives is the end of a mirror.
+    /// `singly` tells whether frames are delivered unmerged and in order, because this end only receives, as for a mirror.
     pub fn new(kind: PortKind, handle: Arc<OwnedFd>, singly: bool) -> Self {
         match kind {
             PortKind::Tap => Self::Tap(tap::Sink::new(handle, singly)),
-            // A mirror's sink is never given a frame: its rules drop what is received.
+            // A mirror's sink never gets a frame: its rules drop received frames.
             PortKind::Raw | PortKind::Mirror { .. } => Self::Raw(raw::Sink::new(handle, singly)),
         }
     }
 
-    /// Gives away the frames of the batch from number `next` on, each of at least an Ethernet header; where `next` is not behind
-    /// the last then, the port is full.
+    /// Delivers the frames of the batch from number `next` on, each at least as long as an Ethernet header. If `next` is then not
+    /// behind the last frame, the port is full.
     pub fn send(&mut self, counters: &SharedPort, batch: &Batch, next: &mut usize) {
         match self {
             Self::Tap(tap) => tap.send(counters, batch, next),
@@ -138,7 +138,7 @@ mod tests {
     use crate::frame::offload::superframe::PACKETS;
     use crate::frame::offload::superframe::{Checksum, Segments, Superframe};
 
-    /// A superframe of TCP over IPv4 with this payload, in segments of that size, of which the kernel says this.
+    /// Superframe of TCP over IPv4 with this payload, segment size, partial checksum and checksum field.
     fn superframe(payload: usize, segment: u16, checksum: Option<Checksum>, field: [u8; 2]) -> Batch {
         let mut frame = vec![7; 54 + payload];
         frame[12..34].copy_from_slice(&[8, 0, 0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 6, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2]);
@@ -152,7 +152,7 @@ mod tests {
         batch
     }
 
-    /// One of three segments, settled and cut.
+    /// Frames of a superframe of three segments, settled and segmented.
     fn cut(checksum: Option<Checksum>, field: [u8; 2]) -> Vec<Vec<u8>> {
         let mut batch = superframe(300, 100, checksum, field);
         settle(&mut batch, false, &SharedPort::default());

@@ -1,4 +1,4 @@
-//! What is given to the local side of a batch: frames, and superframes of those of one flow that follow each other.
+//! Outgoing frames of a batch for the local side: single frames, and superframes of consecutive frames of a flow.
 
 use nix::errno::Errno;
 
@@ -7,28 +7,28 @@ use crate::frame::offload::coalesce::{Coalescer, Planned};
 use crate::frame::offload::superframe::Facts;
 use crate::frame::offload::{self, LONG, SHORT};
 
-/// One batch at a time; its memory is used again.
+/// Outgoing frames of one batch at a time. Its memory is reused.
 pub struct Outgoing {
     coalescer: Coalescer,
-    /// Number of the first frame that was planned.
+    /// Number of the first planned frame.
     first: usize,
     items: Vec<Item>,
-    /// Items that are done with.
+    /// Number of finished items.
     done: usize,
-    /// Nothing is put together, and the order of all frames stays.
+    /// Whether frames are not coalesced, and all stay in order.
     singly: bool,
 }
 
-/// One thing to write or send.
+/// One item to write.
 #[derive(Debug, Clone, Copy)]
 enum Item {
-    /// By its number in the plan.
+    /// Superframe, by its number in the plan.
     Superframe(usize),
-    /// By its number in the batch.
+    /// Frame, by its number in the batch.
     Frame(usize),
 }
 
-/// The same, as it is written: what the kernel is told of it stands in front.
+/// Packet of an item, with its facts for the kernel before it.
 pub struct Packet<'a> {
     batch: &'a Batch,
     first: usize,
@@ -37,7 +37,7 @@ pub struct Packet<'a> {
 }
 
 impl Packet<'_> {
-    /// What is to be written.
+    /// Pieces to write.
     pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
         let (superframe, frame) = (self.content.ok(), self.content.err());
         let headers = superframe.map(|planned| planned.headers());
@@ -47,7 +47,7 @@ impl Packet<'_> {
         std::iter::once(&self.header[..SHORT]).chain(headers).chain(parts).chain(frame)
     }
 
-    /// The frames that it is.
+    /// Frames in the packet.
     pub fn frames(&self) -> impl Iterator<Item = &[u8]> {
         let planned = self.content.ok().into_iter().flat_map(|planned| planned.parts());
         let planned = planned.map(|(index, _)| self.first + index);
@@ -56,18 +56,18 @@ impl Packet<'_> {
 }
 
 impl Outgoing {
-    /// Its memory is there at the start for as many frames as a batch can have. With `singly` frames are not put together.
+    /// Allocates memory for as many frames as a batch can have. With `singly`, frames are not coalesced.
     pub fn new(singly: bool) -> Self {
         let coalescer = if singly { Coalescer::default() } else { Coalescer::new(true).with_room(MAX_EXPANDED) };
         Self { coalescer, first: 0, items: Vec::with_capacity(MAX_EXPANDED), done: 0, singly }
     }
 
-    /// From the next batch on, superframes of UDP are made or not.
+    /// Enables or disables superframes of UDP from the next batch on.
     pub fn make_udp(&mut self, udp: bool) {
         self.coalescer.make_udp(udp);
     }
 
-    /// Begins with the frames of a batch from number `first` on; those that do not `fit` stay alone.
+    /// Begins with the frames of a batch from number `first` on. Frames that do not `fit` stay single.
     pub fn begin(&mut self, batch: &Batch, first: usize, fit: impl Fn(&[u8]) -> bool) {
         let Self { coalescer, items, .. } = self;
         (self.first, self.done) = (first, 0);
@@ -88,7 +88,7 @@ impl Outgoing {
         }
     }
 
-    /// What is left to write.
+    /// Remaining packets.
     pub fn packets<'a>(&'a self, batch: &'a Batch) -> impl Iterator<Item = Packet<'a>> {
         self.items[self.done..].iter().map(move |&item| {
             let (content, facts) = match item {
@@ -104,16 +104,15 @@ impl Outgoing {
         })
     }
 
-    /// Is done with this many.
+    /// Marks this many items as finished.
     pub fn advance(&mut self, count: usize) {
         self.done += count;
     }
 
-    /// The next one is refused, for this reason. Where it is a superframe, and that may be why, its frames come in its place, and
-    /// it is told which kind of it. For other reasons, as an interface that is down or a queue that is full, they would fare no
-    /// better.
+    /// Handles the refusal of the next item. If it is a superframe and the error may be due to that, replaces it by its frames and
+    /// returns its facts. Other errors, such as an interface that is down or a full queue, would affect the single frames as well.
     pub fn refuse(&mut self, error: Errno) -> Option<Facts> {
-        // Not known or too long; or it could not be cut, for which packet sockets have no other word than want of memory.
+        // Unknown kind or too long; or not segmentable, which packet sockets also report as a lack of memory.
         let singly = matches!(error, Errno::EINVAL | Errno::EMSGSIZE | Errno::ENOMEM);
         let Some(&Item::Superframe(number)) = self.items.get(self.done).filter(|_| singly) else { return None };
         let planned = self.coalescer.get(number);
@@ -127,7 +126,7 @@ impl Outgoing {
 pub mod tests {
     use super::*;
 
-    /// A frame of TCP, with number, checksums and a payload of this length.
+    /// TCP frame with this sequence number, right checksums, and a payload of this length.
     pub fn segment(sequence: u32, payload: usize) -> Vec<u8> {
         let mut frame = vec![0; 54 + payload];
         frame[12..14].copy_from_slice(&[8, 0]);
@@ -164,7 +163,7 @@ pub mod tests {
             batch.append_copy(&frame);
             batch.set_facts(batch.len() - 1, facts);
         }
-        // One whose checksum is whole stays apart, in its order.
+        // A frame with a complete checksum stays separate, in its order.
         batch.append_copy(&segment(300, 100));
         let mut outgoing = Outgoing::new(false);
         outgoing.begin(&batch, 0, |_| true);
@@ -202,14 +201,14 @@ pub mod tests {
         assert_eq!(outgoing.refuse(Errno::EINVAL), None);
         outgoing.advance(1);
         for error in [Errno::ENOBUFS, Errno::ENETDOWN, Errno::EIO, Errno::ECONNREFUSED] {
-            assert_eq!(outgoing.refuse(error), None, "{error}: each of its frames would fail, too");
+            assert_eq!(outgoing.refuse(error), None, "{error}: each of its frames would fail as well");
         }
         assert_eq!(written(&outgoing, &batch), [(3, 10 + 54 + 250), (1, 70)]);
         assert_eq!(outgoing.refuse(Errno::EINVAL).unwrap().superframe.unwrap().segment, 100);
         assert_eq!(written(&outgoing, &batch), alone[1..]);
         outgoing.advance(4);
         assert_eq!((written(&outgoing, &batch), outgoing.refuse(Errno::EINVAL)), (vec![], None));
-        // What is longer than what was asked for is never put together; and what is done with is left out.
+        // Frames longer than `fit` allows are never coalesced, and finished frames are skipped.
         outgoing.begin(&batch, 0, |frame| frame.len() <= 153);
         assert_eq!(written(&outgoing, &batch), alone);
         outgoing.begin(&batch, 3, |frame| frame.len() <= 154);

@@ -1,5 +1,5 @@
-//! A packet socket on an interface. Receiving and sending use the *one* socket: any other on that interface would hear
-//! our own transmissions and send them round in a loop (packet(7): a socket does not hear itself).
+//! Packet socket on an interface. Receiving and sending use the *same* socket: another socket on the interface would receive this
+//! end's own frames and create a loop (packet(7): a socket does not receive the frames that it sends).
 
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,12 +19,12 @@ use crate::frame::offload::{self, SHORT};
 use crate::frame::{HEADER, ipv6, vlan};
 use crate::io::{Received, Sent, forget_errors};
 
-/// How often the kernel is asked how many frames it had to drop.
+/// Interval between queries for the kernel's count of dropped frames.
 const DROPS_EVERY: Duration = Duration::from_secs(1);
 
 pub struct Source {
     handle: Arc<OwnedFd>,
-    /// Checksums may stay to be completed.
+    /// Whether partial checksums may stay.
     partial: bool,
     receiver: Receiver,
     drops_asked: Instant,
@@ -42,8 +42,8 @@ impl Source {
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
                 return Received::Nothing;
             }
-            // A superframe of a kind that cannot be said in the header. The kernel has taken it off the queue and dropped it
-            // (`packet_recvmsg`), so this says nothing of the socket, however many there are in a row.
+            // A superframe of a kind that the header cannot describe. The kernel has already dropped it from the queue
+            // (`packet_recvmsg`), so the socket works, even after many of these errors.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
                 counters.rx_dropped_offload.add(1);
                 batch.clear();
@@ -76,8 +76,8 @@ impl Source {
     }
 }
 
-/// Takes what was received into slot `index`, `length` bytes in all: what the kernel says of the frame, and the frame without the
-/// tag that it has taken out, which comes back into its place; or drops and counts it.
+/// Takes `length` bytes that were received into slot `index`: the kernel's header, and the frame without the removed tag. Restores
+/// the tag, or drops and counts the frame.
 pub(crate) fn accept(
     batch: &mut Batch,
     index: usize,
@@ -116,17 +116,18 @@ impl AsFd for Source {
     }
 }
 
-/// How many batches it is trusted that the interface takes frames of a length.
+/// Batches for which a learned frame length of the interface is trusted.
 const TRUSTED: u32 = 1000;
 
-/// Sends frames, those of a flow as superframes that the kernel or the interface cuts.
+/// Sends frames; frames of a flow as superframes that the kernel or the interface segments.
 pub struct Sink {
     handle: Arc<OwnedFd>,
     sender: Sender,
     outgoing: Outgoing,
-    /// Frames of up to this length, as [`length`] counts, have gone alone: nothing else holds those of a superframe to the MTU.
+    /// Greatest length, as [`length`] counts, of a frame that was sent alone. Only this keeps the frames of a superframe within the
+    /// MTU.
     longest: usize,
-    /// Batches until that is tried again, for the MTU may change.
+    /// Batches until the length is learned again, because the MTU may change.
     trusted: u32,
 }
 
@@ -136,8 +137,8 @@ impl Sink {
         Self { handle, sender, outgoing: Outgoing::new(singly), longest: 0, trusted: 0 }
     }
 
-    /// Gives away the frames of the batch from number `next` on, or what is left of them: those of a flow in their order. Where
-    /// `next` is not their number then, the queue is full.
+    /// Delivers the remaining frames of the batch from number `next` on. The frames of a flow stay in order. If `next` is then not
+    /// their number, the queue is full.
     pub fn send(&mut self, counters: &SharedPort, batch: &Batch, next: &mut usize) {
         if *next == 0 {
             self.trusted = self.trusted.checked_sub(1).unwrap_or_else(|| {
@@ -173,7 +174,7 @@ impl Sink {
                     if outgoing.refuse(error).is_some() {
                         continue;
                     }
-                    // Perhaps one of before, which this call has taken off the socket; but not where a queue is full.
+                    // Perhaps an earlier error, which this call has cleared; but not if a queue is full.
                     if retried != *next && error != Errno::ENOBUFS {
                         retried = *next;
                         continue;
@@ -191,7 +192,7 @@ impl Sink {
     }
 }
 
-/// Length of a frame as the kernel holds it to the MTU, which does not count a tag of 802.1Q (`packet_extra_vlan_len_allowed`).
+/// Length of a frame as compared with the MTU by the kernel, without a tag of 802.1Q (`packet_extra_vlan_len_allowed`).
 fn length(frame: &[u8]) -> usize {
     let tagged = word(frame, 12) == Some(TPID_8021Q);
     frame.len() - if tagged { vlan::TAG } else { 0 }
@@ -222,7 +223,7 @@ mod tests {
             (MAX_FRAME + 1, None, 1, 0),
             (MAX_FRAME - vlan::TAG, Some(TAGGED), 0, 0),
             (MAX_FRAME - vlan::TAG + 1, Some(TAGGED), 1, 0),
-            // Longer than the slot: the kernel tells the length on the wire.
+            // Longer than the slot: the kernel reports the length on the wire.
             (70_000, None, 1, 0),
             (HEADER, None, 0, 0),
             (HEADER - 1, None, 0, 1),
@@ -288,7 +289,7 @@ mod tests {
 
     #[test]
     fn frames_beyond_offload_are_dropped() {
-        // What reads a stream socket that is not connected gets the error that such a frame gives.
+        // Reading from an unconnected stream socket gives the same error as such a frame.
         let (family, kind) = (nix::sys::socket::AddressFamily::Unix, nix::sys::socket::SockType::Stream);
         let socket = nix::sys::socket::socket(family, kind, nix::sys::socket::SockFlag::empty(), None).unwrap();
         let (mut source, counters) = (Source::new(Arc::new(socket), false), SharedPort::default());
@@ -354,7 +355,7 @@ mod tests {
         accept(&mut batch, 2, SHORT + 20, Some(TAGGED), false, &counters);
         assert_eq!(batch.frame(0), [&[1; 12][..], b"\x08\x00within"].concat());
         assert_eq!(batch.frame(1), [&[3; 12][..], b"\x88\xa8\xe0\x63\x08\x00within"].concat());
-        // And may grow behind as if it had come so.
+        // The frame may grow behind as if it had been received with its tag.
         assert_eq!(batch.grow_back(1, 16)[..24], *[&[3; 12][..], b"\x88\xa8\xe0\x63\x08\x00within"].concat());
     }
 

@@ -1,5 +1,5 @@
-//! A TAP interface: one frame a read, one a write. In front of each is what the kernel says of it, or is to be told: it gives and
-//! takes superframes, and leaves checksums to whoever sends the frame on.
+//! TAP interface: one frame a read, one a write. Each frame follows a `virtio_net_hdr`: the interface gives and takes superframes,
+//! and leaves checksums to the forwarding program.
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -20,7 +20,7 @@ use crate::io::Received;
 
 pub struct Source {
     handle: Arc<OwnedFd>,
-    /// Checksums may stay to be completed.
+    /// Whether partial checksums may stay.
     partial: bool,
 }
 
@@ -63,13 +63,13 @@ impl AsFd for Source {
     }
 }
 
-/// Frames given after which it is tried again what was refused.
+/// Frames after which refused superframes of UDP are tried again.
 const PAUSE: u64 = 10_000;
 
 pub struct Sink {
     handle: Arc<OwnedFd>,
     outgoing: Outgoing,
-    /// For how many more frames no superframes of UDP are made.
+    /// Number of frames for which no superframes of UDP are made.
     pause: u64,
 }
 
@@ -78,7 +78,7 @@ impl Sink {
         Self { handle, outgoing: Outgoing::new(singly), pause: 0 }
     }
 
-    /// Gives away all frames from `next` on, whatever becomes of them: a TAP has no queue that could be full.
+    /// Writes all frames from `next` on, and counts errors. A TAP has no queue that could be full.
     pub fn send(&mut self, counters: &SharedPort, batch: &Batch, next: &mut usize) {
         let Self { handle, outgoing, pause } = self;
         let (mut frames, mut bytes, mut errors) = (0, 0, 0);
@@ -94,7 +94,7 @@ impl Sink {
                     bytes += packet.frames().map(|frame| frame.len() as u64).sum::<u64>();
                 }
                 Err(error) => match outgoing.refuse(error) {
-                    // A kernel before 6.2 knows none of UDP.
+                    // Kernels before 6.2 do not know superframes of UDP.
                     Some(facts) => {
                         let udp = facts.superframe.is_some_and(|superframe| superframe.kind == Segments::Udp);
                         *pause = if udp && error == Errno::EINVAL { PAUSE } else { *pause };
@@ -113,7 +113,7 @@ impl Sink {
     }
 }
 
-/// Writes one.
+/// Writes one packet.
 fn write(handle: &OwnedFd, packet: &Packet<'_>) -> nix::Result<usize> {
     let mut slices = [IoSlice::new(&[]); FRAMES + 2];
     let mut count = 0;
@@ -141,7 +141,7 @@ mod tests {
     use crate::batch::MAX_FRAME;
     use crate::frame::checksum::Sum;
 
-    /// A handle that gives and takes one frame a call, and the other end of it.
+    /// Handle that gives and takes one frame a call, and its other end.
     fn pair() -> (Arc<OwnedFd>, UnixDatagram) {
         let (ours, theirs) = UnixDatagram::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
@@ -149,7 +149,7 @@ mod tests {
         (Arc::new(ours.into()), theirs)
     }
 
-    /// A frame as the kernel gives it, of which it says nothing.
+    /// Frame as the kernel gives it, with empty facts.
     fn plain(frame: &[u8]) -> Vec<u8> {
         [&[0; SHORT][..], frame].concat()
     }
@@ -192,7 +192,7 @@ mod tests {
         assert_eq!((source.receive(&counters, &mut batch), counters.rx_errors.get()), (Received::Error, 1));
     }
 
-    /// How many writes two datagrams are that can be one superframe.
+    /// Number of writes for two datagrams that could be one superframe.
     fn writes(sink: &mut Sink, theirs: &UnixDatagram) -> usize {
         let mut batch = Batch::default();
         for _ in 0..2 {
@@ -202,7 +202,7 @@ mod tests {
         std::iter::from_fn(|| theirs.recv(&mut [0; 200]).ok()).count()
     }
 
-    /// A frame of UDP over IPv4 with the right checksums.
+    /// Frame of UDP over IPv4 with right checksums.
     fn datagram() -> Vec<u8> {
         let mut frame = vec![7; 54];
         frame[12..34].copy_from_slice(&[8, 0, 0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 17, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2]);
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn refused_udp_superframes_are_retried() {
         let (handle, theirs) = pair();
-        // Cannot be written to at all, which is said in the same word; and one that is, whose reader has gone.
+        // A descriptor that never allows writes, which gives the same error; and a socket whose reader has gone.
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::empty()).unwrap();
         let refuses: Arc<OwnedFd> = Arc::new(timer.as_fd().try_clone_to_owned().unwrap());
         let gone = pair().0;

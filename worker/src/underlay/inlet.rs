@@ -13,29 +13,29 @@ use crate::batch::{BATCH, Batch, MAX_DATAGRAM, RUN};
 use crate::endpoint::Endpoint;
 use crate::io::{Received, TRIES, forget_errors};
 
-/// Errors of a socket in a row, without one empty or successful call between them, from which on it counts as broken.
+/// Consecutive errors of a socket, without an empty or successful call between them, after which it counts as broken.
 pub(super) const LASTING: u32 = 1000;
 
 /// Receives the datagrams of one path.
 pub struct Inlet {
     pub(super) socket: Arc<Socket>,
     receiver: Receiver,
-    /// Errors in a row.
+    /// Consecutive errors.
     errors: u32,
 }
 
 impl Inlet {
-    /// Runs of datagrams come where the helper has asked for them.
+    /// Receives runs of datagrams if the helper has enabled them.
     pub fn new(socket: Arc<Socket>) -> Self {
         Self { socket, receiver: Receiver::with_control(BATCH).with_sources(), errors: 0 }
     }
 
-    /// Takes off the socket what [`forget_errors`] does, and counts it.
+    /// Empties the error queue as [`forget_errors`] does, and counts the messages.
     pub fn forget_errors(&mut self, counters: &SharedPath, batch: &mut Batch) {
         counters.rx_errors.add(forget_errors(&mut self.receiver, self.socket.as_fd(), batch));
     }
 
-    /// Fills the batch with what is waiting, without blocking. Datagrams over the limit are dropped.
+    /// Fills the batch with queued datagrams, without blocking. Drops datagrams over the limit.
     pub fn receive(&mut self, counters: &SharedPath, batch: &mut Batch) -> Received {
         let mut tries = 0;
         let count = loop {
@@ -45,8 +45,8 @@ impl Inlet {
                     self.errors = 0;
                     return Received::Nothing;
                 }
-                // An ICMP message about what we sent, from whomever: taken off a connected socket by this call, and no reason to
-                // stop receiving. Only an error that does not go away is one of the socket.
+                // An ICMP message about a sent datagram, from any host. This call has removed it from the connected socket, and
+                // receiving continues. Only a persistent error is one of the socket.
                 Err(error) => {
                     count(&error, counters);
                     (self.errors, tries) = (self.errors + 1, tries + 1);
@@ -83,8 +83,8 @@ impl Inlet {
     }
 }
 
-/// Counts an error of reading, and which message it tells of. Those that a host or a network is unreachable are not among them: the
-/// kernel keeps them from a socket that has not asked for all (`icmp_err_convert`, `icmpv6_err_convert`).
+/// Counts an error of reading, and the kind of ICMP message. Host and network unreachable are never reported: the kernel hides them
+/// from a socket that has not requested all errors (`icmp_err_convert`, `icmpv6_err_convert`).
 fn count(error: &io::Error, counters: &SharedPath) {
     counters.rx_errors.add(1);
     match error.raw_os_error() {
@@ -94,12 +94,13 @@ fn count(error: &io::Error, counters: &SharedPath) {
     }
 }
 
-/// Whether two addresses are one, by whichever interface.
+/// Whether two addresses are equal, ignoring the interface.
 fn same(one: SocketAddr, other: SocketAddr) -> bool {
     (one.ip(), one.port()) == (other.ip(), other.port())
 }
 
-/// Takes what was received into slot `index`: its length, and that of each datagram in it but the last; or drops and counts it.
+/// Takes `length` bytes received into slot `index`, in datagrams of `each` bytes of which the last may be shorter; or drops and
+/// counts them.
 pub fn accept(
     batch: &mut Batch,
     index: usize,
@@ -107,12 +108,12 @@ pub fn accept(
     origin: Option<Endpoint>,
     counters: &SharedPath,
 ) {
-    // Also an empty datagram is one.
+    // An empty message is one datagram.
     let count = length.div_ceil(each.max(1)).max(1);
     if each > MAX_DATAGRAM {
         counters.rx_dropped_oversize.add(count as u64);
     } else if count > RUN {
-        // As of a virtual machine that says so, where the kernel does not look: there is no memory for so many.
+        // For example from a virtual machine, whose segment size the kernel does not check. There is no memory for so many.
         counters.rx_dropped_invalid.add(count as u64);
     } else {
         batch.push_run(index, length, each, origin);

@@ -1,4 +1,4 @@
-//! The remote side: UDP sockets, opened by the helper.
+//! Remote side: UDP sockets, opened by the helper.
 
 pub(crate) mod inlet;
 mod outlet;

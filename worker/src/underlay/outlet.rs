@@ -10,7 +10,7 @@ use crate::batch::{BATCH, Batch, PACKETS};
 use crate::endpoint::Target;
 use crate::io::{Runs, send_from};
 
-/// Sends datagrams, by any path.
+/// Sends datagrams by any path.
 pub struct Outlet {
     sender: Sender,
     runs: Runs,
@@ -23,7 +23,8 @@ impl Default for Outlet {
 }
 
 impl Outlet {
-    /// Sends the datagrams of the batch from number `next` to before `end`; where `next` is not `end` then, the socket is full.
+    /// Sends the datagrams of the batch from number `next` to before `end`. If `next` is then not `end`, the socket's queue is
+    /// full.
     pub fn send(
         &mut self,
         socket: &Socket,

@@ -12,24 +12,24 @@ use crate::endpoint::{Endpoint, Target};
 pub struct Socket {
     pub(super) handle: OwnedFd,
     pub(super) peer: Peer,
-    /// It is one of IPv6.
+    /// Whether it is an IPv6 socket.
     pub(super) v6: bool,
 }
 
-/// What the socket of a path knows of the peer.
+/// Relation of a path's socket to the peer.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Peer {
-    /// It is always here, and the socket connected: datagrams of others came before that, if any.
+    /// Fixed peer on a connected socket. Datagrams of others can only have arrived before the connect.
     Connected(SocketAddr),
-    /// It is always here, and the address of the socket a wildcard: a filter has the kernel drop datagrams of others.
+    /// Fixed peer on a socket with a wildcard address. A filter drops datagrams of others.
     Fixed(SocketAddr),
-    /// Nothing: the session learns.
+    /// No fixed peer: the session learns its address.
     Learned,
 }
 
 impl Socket {
-    /// As the helper has opened it (`helper/src/open/path.rs`): bound to `local`, and connected to a fixed remote where that is no
-    /// wildcard.
+    /// Takes the socket as the helper has opened it (`helper/src/open/path.rs`): bound to `local`, and connected to a fixed remote
+    /// unless `local` is a wildcard.
     pub fn new(handle: OwnedFd, local: SocketAddr, remote: &Remote) -> Self {
         let peer = match *remote {
             Remote::Fixed(Address(remote)) if local.ip().is_unspecified() => Peer::Fixed(remote),
@@ -39,7 +39,7 @@ impl Socket {
         Self { handle, peer, v6: local.is_ipv6() }
     }
 
-    /// What a datagram to this target must name.
+    /// Addresses that a datagram to this target must name.
     pub(super) fn destination(&self, target: Target) -> Option<Destination> {
         let (to, from) = match (self.peer, target) {
             (Peer::Fixed(to), Target::Fixed(place)) => (to, place.local),

@@ -13,7 +13,7 @@ use crate::batch::{Batch, MAX_DATAGRAM, RUN};
 use crate::endpoint::{Endpoint, Target};
 use crate::io::{Received, TRIES};
 
-/// A path that is connected, as this one is.
+/// Socket of a path, connected as its handle is.
 fn socket(handle: impl Into<OwnedFd>) -> Socket {
     Socket { handle: handle.into(), peer: Peer::Connected(([192, 0, 2, 1], 1).into()), v6: false }
 }
@@ -105,7 +105,7 @@ fn oversize_datagram_is_skipped() {
     assert_eq!((next, counters.tx_datagrams.get(), counters.tx_errors.get()), (2, 2, 0));
 }
 
-/// A socket with a wildcard address, as the helper opens it, and its port.
+/// Socket with a wildcard address, as the helper opens it, and its port.
 fn wildcard(local: &str, remote: &Remote) -> (Socket, u16) {
     let udp = UdpSocket::bind(local).unwrap();
     udp.set_nonblocking(true).unwrap();
@@ -118,7 +118,7 @@ fn wildcard(local: &str, remote: &Remote) -> (Socket, u16) {
     (Socket::new(udp.into(), local, remote), local.port())
 }
 
-/// Receives until something has come.
+/// Receives until a datagram arrives.
 fn receive(inlet: &mut Inlet, counters: &SharedPath) -> Batch {
     let mut batch = Batch::default();
     while inlet.receive(counters, &mut batch) == Received::Nothing {
@@ -145,7 +145,7 @@ fn wildcard_socket_counts_strangers() {
         outlet.send(&inlet.socket, &counters, &batch, &mut next, 1, Target::Fixed(peer.local_addr().unwrap().into()));
         let mut buffer = [0; 10];
         assert_eq!(peer.recv_from(&mut buffer).unwrap(), (4, ([127, 0, 0, 1], port).into()), "{local}");
-        // From another address of ours, where the peer has asked that.
+        // From another local address, if the peer has used that.
         let (mut next, asked) = (0, Endpoint { local: Some([127, 0, 0, 9].into()), ..place });
         outlet.send(&inlet.socket, &counters, &batch, &mut next, 1, Target::Fixed(asked));
         assert_eq!(peer.recv_from(&mut buffer).unwrap(), (4, ([127, 0, 0, 9], port).into()), "{local}");
@@ -188,7 +188,7 @@ fn answers_leave_from_the_asked_address() {
             assert_eq!(next, 1);
             peer.recv_from(&mut buffer).unwrap().1
         };
-        // An address that this host does not have any more.
+        // Local address that this host no longer has.
         let gone = Endpoint { local: Some([192, 0, 2, 77].into()), ..place };
         let (asked, any) = (SocketAddr::from(([127, 0, 0, 9], port)), SocketAddr::from(([127, 0, 0, 1], port)));
         assert_eq!([place, gone, gone, place].map(&mut ask), [asked, any, any, asked], "{local}");

@@ -1,4 +1,4 @@
-//! Joining.
+//! Coalescing.
 
 use ethudp_worker::frame::offload;
 use ethudp_worker::frame::offload::coalesce::Coalescer;
@@ -15,8 +15,8 @@ use super::segment::{facts, flows};
 const ACK: u8 = 0x10;
 const PSH: u8 = 0x08;
 
-/// Which frames are sent as one. Whatever that is: each is sent once, in order within its flow, and is again itself when
-/// the superframe is cut.
+/// Runs of frames that are sent as one. Each frame is sent once and in order within its flow, and segmentation yields the same
+/// frames.
 fn runs(frames: &[Vec<u8>]) -> Vec<Vec<usize>> {
     fuzzing::coalesce(frames)
 }
@@ -56,7 +56,7 @@ proptest! {
         runs(&cut);
     }
 
-    /// The same where each still needs its checksum; and where one of them does and the others do not, those stay apart.
+    /// The same with partial checksums. If only one frame has a partial checksum, it stays separate.
     #[test]
     fn partial_superframe_is_restored(
         flow in flows(), id: u16, sequence: u32, push: bool, other: Index,
@@ -74,7 +74,7 @@ proptest! {
         while let Some((headers, payload)) = segmenter.cut() {
             cut.push([headers, payload].concat());
         }
-        // But for that checksum they are what the reference cuts, and with it completed, too.
+        // Except for the checksum they equal the reference, and so they do once it is completed.
         let checksum = facts.checksum.unwrap();
         let complete = flow.cut(id, sequence, flags, &payload, size);
         prop_assume!(!complete.iter().any(|frame| unusual(&flow, frame)));
@@ -82,7 +82,7 @@ proptest! {
             let mut completed = frame.clone();
             offload::complete_checksum(&mut completed, checksum).unwrap();
             let (mut expected, field) = (complete.clone(), usize::from(checksum.start + checksum.offset));
-            // Who completes one writes the other zero, as the kernel does.
+            // Completing a checksum writes the other zero, as the kernel does.
             if expected[field..field + 2] == [0, 0] {
                 expected[field..field + 2].fill(0xff);
             }
@@ -102,7 +102,7 @@ proptest! {
         prop_assert!(runs.contains(&vec![other]));
     }
 
-    /// A pseudo header's sum that is wrong, or a checksum elsewhere, is not made right by being joined.
+    /// A wrong sum of the pseudo header, or a checksum elsewhere, is not corrected by coalescing.
     #[test]
     fn wrong_partial_checksum_is_not_joined(v6: bool, udp: bool, wrong in 1..=u16::MAX, at in 0..2_usize) {
         let flow = Flow::new(v6, udp);
@@ -155,19 +155,19 @@ proptest! {
     }
 }
 
-/// Mostly those of data.
+/// Mostly the flags of data.
 fn flags() -> impl Strategy<Value = u8> {
     prop_oneof![9 => Just(ACK), 2 => Just(ACK | PSH), 1 => any::<u8>()]
 }
 
-/// A checksum may be written in two ways, of which the kernel writes one.
+/// Whether a checksum has the representation that the kernel does not write.
 fn unusual(flow: &Flow, frame: &[u8]) -> bool {
     let (network, transport, _) = flow.layout();
     !flow.udp && frame[transport + 16..transport + 18] == [0xff; 2]
         || !flow.v6 && frame[network + 10..network + 12] == [0xff; 2]
 }
 
-/// Sets the checksums of `frame`, made by `flow`, right.
+/// Corrects the checksums of `frame`, made by `flow`.
 fn repair(flow: &Flow, frame: &mut [u8]) {
     let (network, transport, _) = flow.layout();
     let field = transport + if flow.udp { 6 } else { 16 };
@@ -186,7 +186,7 @@ fn repair(flow: &Flow, frame: &mut [u8]) {
     frame[field..field + 2].copy_from_slice(&sum.to_be_bytes());
 }
 
-/// Every bit of the second frame's headers and payload, changed with the checksums made right again.
+/// Changes every bit of the second frame's headers and payload, and corrects the checksums.
 #[test]
 fn distinguishable_frames_are_not_joined() {
     for mut flow in kinds() {
@@ -200,7 +200,7 @@ fn distinguishable_frames_are_not_joined() {
                 changed[1][bit / 8] ^= 1 << (bit % 8);
                 repair(&flow, &mut changed[1]);
                 let joined = both(&changed);
-                // The payload; that it is the last; what the repair has changed back; an identification that stays.
+                // The payload; PSH; bits that the correction restores; a constant identification.
                 let checksums = [transport + if flow.udp { 6 } else { 16 }, network + 10];
                 let changed_back =
                     checksums[..if flow.v6 { 1 } else { 2 }].iter().any(|&at| (at..at + 2).contains(&(bit / 8)));
@@ -213,7 +213,7 @@ fn distinguishable_frames_are_not_joined() {
     }
 }
 
-/// Every bit of both frames, changed on the way: were they joined, the checksum would be right again.
+/// Changes every bit of both frames: coalescing would make the checksum right again.
 #[test]
 fn wrong_checksum_stays_wrong() {
     for flow in kinds() {
@@ -222,7 +222,7 @@ fn wrong_checksum_stays_wrong() {
             for bit in 0..frames[frame].len() * 8 {
                 let mut changed = frames.clone();
                 changed[frame][bit / 8] ^= 1 << (bit % 8);
-                // Where no checksum counts it, the two differ.
+                // If no checksum covers the bit, the two frames differ.
                 assert!(!both(&changed), "frame {frame}, bit {bit}: {flow:?}");
             }
         }
@@ -343,7 +343,7 @@ fn superframe_fits_a_packet() {
         let runs = runs(&[&frames[..], &[more.clone(), more]].concat());
         let headers = flow.layout().2 - flow.layout().0;
         assert_eq!(runs[0].len(), (if flow.udp { 64 } else { 65 }).min((65_535 - headers) / 1000), "{flow:?}");
-        // Of small ones there are 128, and of UDP what every kernel cuts.
+        // 128 small frames, and for UDP the limit of every kernel.
         let frames = flow.cut(1, 1, ACK, &vec![5; 2000], 10);
         let lengths: Vec<_> = self::runs(&frames).iter().map(Vec::len).collect();
         assert_eq!(lengths, if flow.udp { vec![64, 64, 64, 8] } else { vec![128, 72] }, "{flow:?}");
@@ -360,7 +360,7 @@ fn udp_is_joined_only_if_supported() {
     assert_eq!(coalescer.planned().map(|planned| planned.count()).collect::<Vec<_>>(), [1, 1, 2]);
 }
 
-/// A plan of fewer frames than the one before has nothing of it.
+/// A plan of fewer frames than the plan before has nothing left from it.
 #[test]
 fn reused_memory_has_no_old_plan() {
     let frames = Flow::new(false, false).cut(1, 1, ACK, &[1; 100], 10);
@@ -397,7 +397,7 @@ fn captured_traffic_is_restored() {
     assert!(all > 150 && joined > 0, "{joined} of {all}");
 }
 
-/// Superframes that a kernel gave (Linux 6.18, `IFF_VNET_HDR`), the header in front, in the byte order of that machine.
+/// Superframes of a kernel (Linux 6.18, `IFF_VNET_HDR`), with the header, in the byte order of that machine.
 #[test]
 #[cfg(target_endian = "little")]
 fn kernel_superframes_are_restored() {

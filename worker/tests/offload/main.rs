@@ -1,4 +1,5 @@
-//! Offload against a plain reference: superframes are cut as the kernel does it, and made only of what it would cut again.
+//! Tests of offload against a plain reference: superframes are segmented as by the kernel, and coalesced only from frames that
+//! segmentation restores.
 
 mod coalesce;
 mod reference;

@@ -1,15 +1,15 @@
-//! Frames made and cut the slow way, by the words of the RFCs and without a line of what is tested.
+//! Reference: frames and segmentation written slowly after the RFCs, without any of the tested code.
 
-/// What frames of a flow are made of.
+/// Properties of the frames of a flow.
 #[derive(Debug, Clone)]
 pub struct Flow {
     pub v6: bool,
     pub udp: bool,
     /// Tags, four bytes each.
     pub tags: Vec<u8>,
-    /// Extension headers of IPv6: type, and bytes whose first two are filled in.
+    /// Extension headers of IPv6: type, and bytes of which the first two are filled in.
     pub extensions: Vec<(u8, Vec<u8>)>,
-    /// Options of IPv4, of TCP.
+    /// Options of IPv4, and of TCP.
     pub ip_options: Vec<u8>,
     pub options: Vec<u8>,
     pub host: u8,
@@ -41,7 +41,7 @@ impl Flow {
         }
     }
 
-    /// Where packet, transport header and payload begin.
+    /// Offsets of packet, transport header and payload.
     pub fn layout(&self) -> (usize, usize, usize) {
         let network = 14 + self.tags.len();
         let extensions: usize = self.extensions.iter().map(|(_, bytes)| bytes.len()).sum();
@@ -73,7 +73,7 @@ impl Flow {
         frame
     }
 
-    /// A superframe: the sum of the pseudo header in the place of the checksum.
+    /// A superframe: its checksum field has the sum of the pseudo header.
     pub fn superframe(&self, id: u16, sequence: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
         let (_, transport, at) = self.layout();
         let mut frame = self.unsummed(id, sequence, flags, payload);
@@ -120,18 +120,18 @@ impl Flow {
         frame
     }
 
-    /// The frames that a superframe is cut into.
+    /// Frames of a segmented superframe.
     pub fn cut(&self, id: u16, sequence: u32, flags: u8, payload: &[u8], segment: usize) -> Vec<Vec<u8>> {
         let mut frames = Vec::new();
         let count = payload.len().div_ceil(segment).max(1);
         for index in 0..count {
             let part = &payload[index * segment..payload.len().min((index + 1) * segment)];
-            // CWR is in the first only, FIN and PSH in the last.
+            // CWR is only in the first frame, FIN and PSH only in the last.
             let mut flags = if index == 0 { flags } else { flags & !0x80 };
             if index + 1 < count {
                 flags &= !0x09;
             }
-            // Zero where nobody may fragment is what a sender writes that does not count.
+            // A sender that does not count identifications writes zero with DF.
             let counts = id != 0 || self.fragment != 0x4000;
             let id = if counts { id.wrapping_add(u16::try_from(index).unwrap()) } else { 0 };
             frames.push(self.frame(id, sequence.wrapping_add(u32::try_from(index * segment).unwrap()), flags, part));
@@ -140,7 +140,7 @@ impl Flow {
     }
 }
 
-/// The sum of RFC 1071, not complemented.
+/// Sum of RFC 1071, not complemented.
 pub fn sum(bytes: &[u8]) -> u16 {
     let mut sum = 0_u64;
     for pair in bytes.chunks(2) {

@@ -1,4 +1,4 @@
-//! Cutting.
+//! Segmentation.
 
 use ethudp_worker::frame::offload::segment::Segmenter;
 use ethudp_worker::frame::offload::superframe::{Checksum, Facts, Segments, Superframe};
@@ -10,7 +10,7 @@ use proptest::sample::Index;
 
 use super::reference::Flow;
 
-/// What the kernel says of a superframe of this flow.
+/// The kernel's facts about a superframe of this flow.
 pub fn facts(flow: &Flow, segment: u16) -> Facts {
     let (_, transport, header) = flow.layout();
     let kind = match (flow.udp, flow.v6) {
@@ -27,7 +27,7 @@ pub fn facts(flow: &Flow, segment: u16) -> Facts {
 }
 
 fn cut(frame: &[u8], facts: &Facts) -> Result<Vec<Vec<u8>>, Refused> {
-    // As it comes from the kernel.
+    // In the kernel's form.
     let facts = offload::parse(&offload::write(facts), frame)?;
     let mut segmenter = Segmenter::new(frame, &facts)?;
     let mut frames = Vec::new();
@@ -47,7 +47,7 @@ fn extensions() -> impl Strategy<Value = Vec<(u8, Vec<u8>)>> {
     ]
 }
 
-/// Flows of every kind that can be cut.
+/// Flows of every kind that can be segmented.
 pub fn flows() -> impl Strategy<Value = Flow> {
     let tags = vec(prop_oneof![Just([0x81, 0, 0x60, 7]), Just([0x88, 0xa8, 0, 9])], 0..4);
     let lengths = (0..=10_usize, 0..=10_usize);
@@ -102,7 +102,7 @@ proptest! {
         let cut_off = length.index(frame.len());
         for frame in [&frame[..], &frame[..cut_off]] {
             if let Ok(frames) = cut(frame, &facts(&flow, 1000)) {
-                // Where it ended was not changed, or nobody could tell.
+                // The change left the end of the headers as it was, or is not detectable.
                 prop_assert!(frames.len() <= 5 && frames.concat().len() <= frame.len() + 4 * 256);
             }
         }
@@ -121,7 +121,7 @@ fn largest_superframe_is_split() {
     }
 }
 
-/// In UDP zero says that there is no checksum, so the other zero stands for it; in TCP it is one like any other.
+/// In UDP a zero checksum means none, so the other zero replaces it. In TCP zero is an ordinary value.
 #[test]
 fn zero_checksum_follows_protocol() {
     for (v6, udp, zero) in
@@ -137,14 +137,14 @@ fn zero_checksum_follows_protocol() {
         assert_eq!(frames[0][field..field + 2], zero);
         assert_eq!(frames, flow.cut(1, 2, 0x10, &payload, 50));
         assert_eq!(fuzzing::coalesce(&frames), [[0, 1]]);
-        // The other zero sums up as well, but would not be written again.
+        // The other zero is valid as well, but would not be written again.
         let mut other = frames;
         other[0][field..field + 2].copy_from_slice(&zero.map(|byte: u8| !byte));
         assert_eq!(fuzzing::coalesce(&other), [[0], [1]]);
     }
 }
 
-/// The kernel writes an IPv4 length of zero when the packet is longer than that field can say.
+/// The kernel writes an IPv4 length of zero if the packet is longer than the field allows.
 #[test]
 fn zero_ipv4_length_means_frame_length() {
     let flow = Flow::new(false, false);
@@ -167,7 +167,7 @@ fn unknown_superframe_is_refused() {
     check(&tcp4, &byte(14, 0x65), not(Segments::Tcp4));
     check(&tcp4, &byte(23, 4), not(Segments::Tcp4)); // IPIP
     check(&tcp6, &byte(20, 41), not(Segments::Tcp6)); // 6in4
-    check(&tcp6, &byte(20, 51), not(Segments::Tcp6)); // authenticated
+    check(&tcp6, &byte(20, 51), not(Segments::Tcp6)); // authentication header
     check(&udp, &byte(23, 6), not(Segments::Udp));
     check(&tcp4, &byte(14, 0x44), Refused::Length(14));
     check(&tcp4, &byte(17, 1), Refused::Length(14));
@@ -178,7 +178,7 @@ fn unknown_superframe_is_refused() {
     check(&tcp4, &byte(21, 1), Refused::Fragment);
     check(&tcp6, &byte(20, 44), Refused::Fragment);
     check(&tcp4, &|frame, _| frame.push(0), Refused::Length(14));
-    // Inside a tunnel: what is to be summed begins farther behind than these headers lead.
+    // Inside a tunnel: the summed bytes begin behind these headers.
     let inner = |_: &mut Vec<u8>, facts: &mut Facts| facts.checksum = Some(Checksum { start: 70, offset: 16 });
     check(&tcp4, &inner, not(Segments::Tcp4));
     check(&tcp4, &|_, facts| facts.superframe = None, Refused::Kind(0));

@@ -1,4 +1,4 @@
-//! One end: the machines of a worker, and what the threads and the supervisor around them do.
+//! One end: the session and the sealer of a worker, with the actions of its threads and of the supervisor.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -14,19 +14,19 @@ use privsep::ipc::{
 use crate::SECOND;
 use crate::net::Random;
 
-/// A datagram under way.
+/// A datagram in flight.
 #[derive(Clone)]
 pub struct Datagram {
     pub path: usize,
     pub source: SocketAddr,
-    /// The address it names, or where its socket is connected.
+    /// Destination, or the address to which its socket is connected.
     pub target: Option<SocketAddr>,
     pub bytes: Vec<u8>,
-    /// Number of the frame that it carries, if it does.
+    /// Number of its frame, if it carries one.
     pub frame: Option<u64>,
 }
 
-/// A frame that was sent.
+/// A sent frame.
 pub struct Frame {
     pub bytes: Vec<u8>,
     pub sent: u64,
@@ -34,24 +34,24 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// The number in a frame.
+    /// Number in a frame.
     pub fn number(bytes: &[u8]) -> u64 {
         bytes.get(14..22).map_or(u64::MAX, |number| u64::from_be_bytes(number.try_into().unwrap()))
     }
 }
 
-/// Number of the end that is none: who has the key, hears what end 1 says, and does not know the password.
+/// Number of the stranger, who has the key, receives the datagrams of end 1, and does not know the password.
 pub const STRANGER: usize = 2;
-/// Ticks in which a path that does not answer still counts as up, and in which the first one of a new tunnel has its time.
+/// Ticks for which a silent path counts as up, and for which a new tunnel waits for its first path.
 const UP: u64 = 5;
 
 const CIPHERS: [Cipher; 5] = [Cipher::None, Cipher::Xor, Cipher::Aes128, Cipher::Aes192, Cipher::Aes256];
 
-/// What kind of tunnel it is.
+/// Kind of a tunnel.
 #[derive(Clone, Copy)]
 pub struct Shape {
     pub paths: usize,
-    /// End 0 is behind NAT.
+    /// Whether end 0 is behind NAT.
     pub nat: bool,
     classic: Classic,
     password: bool,
@@ -70,7 +70,7 @@ impl Shape {
         }
     }
 
-    /// Whether a stranger is to be told from the peer: where its address is learned from who tells the password.
+    /// Whether a stranger is distinguishable from the peer: its address is learned from the sender of the password.
     pub fn has_stranger(&self) -> bool {
         self.nat && self.password
     }
@@ -81,8 +81,8 @@ impl Shape {
             (0 | STRANGER, _) => Remote::Fixed(Address(address(1, path))),
             _ => Remote::Fixed(Address(address(0, path))),
         };
-        // Halves are joined before it is looked at who sent them, so a stranger's could spoil those of the peer: the format's
-        // weakness, and none of what is tested here.
+        // Fragments are joined before their sender is checked, so a stranger's fragments could spoil the peer's. This is a weakness
+        // of the format and not tested here.
         let fragment_mtu = self.classic.fragment_mtu.filter(|_| which != STRANGER);
         Settings {
             wire: Wire::Classic(Classic { fragment_mtu, ..self.classic }),
@@ -103,7 +103,7 @@ impl Shape {
     }
 }
 
-/// The address of an end's path.
+/// Address of an end's path.
 pub fn address(which: usize, path: usize) -> SocketAddr {
     ([192, 0, 2, 1 + which as u8], 6000 + path as u16).into()
 }
@@ -117,27 +117,27 @@ pub struct End {
     counters: Counters,
     outbox: Outbox,
     batch: Batch,
-    /// When its worker was started: zero of its clock.
+    /// Start of its worker: zero of the worker's clock.
     started: u64,
     pub stopped_until: u64,
-    /// What a supervisor has been told last.
+    /// State that the supervisor knows.
     state: State,
-    /// Tick in which each path last gave an answer.
+    /// Tick of the last answer on each path.
     answered: Vec<Option<u64>>,
     next_frame: u64,
     frame_at: u64,
     pub frames: HashMap<u64, Frame>,
-    /// What the network is to take.
+    /// Datagrams for the network.
     pub sent: Vec<Datagram>,
     /// Answers for which the outbox had no room.
     pub refused: u64,
-    /// PINGs that have come, ticks, and datagrams that were sent besides those of frames.
+    /// Received PINGs, ticks, and sent datagrams that carry no frames.
     asked: u64,
     ticks: u64,
     said: u64,
-    /// Workers before this one.
+    /// Number of earlier workers.
     restarts: u64,
-    /// How often it was stopped, and for how long in all.
+    /// Number of stops, and their total duration.
     stops: u64,
     stopped: u64,
 }
@@ -173,8 +173,8 @@ impl End {
         }
     }
 
-    /// As a supervisor does it: with what was reported last, and without what a password must tell anew. Whether frames go where
-    /// they went, as far as that may be known.
+    /// Replaces the worker as a supervisor does: with the last reported state, and without addresses that a password must confirm
+    /// again. Returns whether frames still take the same route, as far as that may be known.
     pub fn restart(&mut self, now: u64) -> bool {
         let mut state = self.state.clone();
         if let WireState::Classic(classic) = &mut state.wire {
@@ -204,7 +204,7 @@ impl End {
         self.session.report(now - self.started)
     }
 
-    /// When it has something to do.
+    /// Time of the next deadline.
     pub fn due(&self) -> u64 {
         let session = self.session.due_us().saturating_add(self.started);
         session.min(self.frame_at).max(self.stopped_until)
@@ -223,7 +223,7 @@ impl End {
         self.state.active.into()
     }
 
-    /// Whether a path has given an answer, and not too many ticks ago.
+    /// Whether a path has answered recently enough.
     pub fn answers(&self, path: usize) -> bool {
         self.answered[path].is_some_and(|tick| self.state.tick <= tick + UP)
     }
@@ -233,13 +233,13 @@ impl End {
         self.active() == 0 || self.state.tick > UP
     }
 
-    /// The paths that count as up.
+    /// Paths that count as up.
     pub fn up(&self) -> impl Iterator<Item = usize> {
         let up = |(path, report): (usize, &PathReport)| (report.health == PathHealth::Up).then_some(path);
         self.state.paths.iter().enumerate().filter_map(up)
     }
 
-    /// Whether some path leads to this end.
+    /// Whether this end knows an address of the other end on some path.
     pub fn has_learned(&self, which: usize) -> bool {
         let is = |path: usize, learned: Address| learned.0 == address(which, path);
         self.state
@@ -249,29 +249,29 @@ impl End {
             .any(|(path, report)| report.learned.is_some_and(|learned| is(path, learned)))
     }
 
-    /// Whether what it has said besides frames is no more than a PING and a password, in halves, by each path a tick, and an answer
+    /// Whether the end has sent, besides frames, no more than a PING and a password in fragments by each path a tick, and an answer
     /// to each PING.
     pub fn says_no_more_than_it_must(&self) -> bool {
         self.said <= self.ticks * 3 * self.settings.remotes.len() as u64 + self.asked
     }
 
-    /// Whether there were as many ticks as seconds in which it was not stopped, give or take one for each start and each stop.
+    /// Whether ticks equal the seconds in which the end was not stopped, within one for each start and each stop.
     pub fn keeps_time(&self, now: u64) -> bool {
         let (most, least) = (now / SECOND + 1 + self.restarts, (now - self.stopped) / SECOND);
         (least..=most + self.stops).contains(&(self.ticks + self.stops))
     }
 
-    /// Does nothing for a while: what comes waits for it.
+    /// Stops the end for a while: datagrams queue meanwhile.
     pub fn stop(&mut self, now: u64, time: u64) {
         self.stopped_until = now + time;
         self.stopped += time;
         self.stops += 1;
     }
 
-    /// A datagram that has come; the frame in it.
+    /// Takes a datagram. Returns the frame in it.
     pub fn receive(&mut self, datagram: &Datagram, now: u64) -> Option<Vec<u8>> {
         let learned = matches!(self.settings.remotes[datagram.path], Remote::Learned { .. });
-        // A connected socket hears its peer alone.
+        // A connected socket receives only from its peer.
         put(&mut self.batch, &datagram.bytes, learned.then_some(datagram.source));
         let (path, time) = (datagram.path, now - self.started);
         let control = |counters: &Counters| {
@@ -293,7 +293,7 @@ impl End {
         now >= self.frame_at
     }
 
-    /// A frame of any length, each with a number of its own.
+    /// Sends a frame of any length, with a unique number.
     pub fn send_frame(&mut self, now: u64, random: &mut Random) {
         self.frame_at = now + SECOND / 4 + random.below(SECOND / 2);
         let (number, length) = (self.next_frame, 60 + random.below(1455) as usize);
@@ -315,7 +315,7 @@ impl End {
         }
     }
 
-    /// Hands what the session has to send to the network.
+    /// Passes the session's datagrams to the network.
     fn post(&mut self) {
         for Departure { path, target, datagrams } in self.outbox.departures() {
             for number in datagrams {

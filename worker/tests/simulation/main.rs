@@ -1,23 +1,23 @@
-//! Two ends of a tunnel joined by a network that loses, reorders, doubles, delays and cuts, with a NAT that forgets and moves,
-//! workers that are replaced and processes that are stopped: minutes of tunnel time in milliseconds, all of it from a seed.
+//! Simulation of two ends of a tunnel. The network loses, reorders, duplicates, delays and cuts; a NAT forgets and moves; workers
+//! are replaced and processes stopped. Minutes of tunnel time take milliseconds, and all of it follows from a seed.
 //!
-//! What must hold, whatever the seed:
+//! Invariants for any seed:
 //!
-//! 1. No frame is invented: what is delivered was sent, byte for byte, by the other end.
-//! 2. No frame is doubled by us: it is delivered at most as often as all that it left as, one datagram or both halves, arrives.
-//! 3. A preferred path that has worked for [`SETTLED`] ticks is up and used at both ends; while it does not, and the other does,
-//!    that one is. None is up, or taken, that has never answered, or not for five ticks; none but the preferred one in the first
-//!    five. A new worker goes on with the path of the one before.
-//! 4. Where nothing is lost on the path in use, everything arrives.
-//! 5. Nothing grows: no answer finds the outbox full, and no end says more than its PINGs, its password and its answers.
-//! 6. Time goes on: after each call the next deadline lies ahead, ticks never go back, and there is one a second.
-//! 7. A number stands on one fragment, and on no other of the next minute, whatever becomes of the worker.
-//! 8. Where there is a password, who does not know it is never the peer, and nothing of his is delivered or answered, even if he
-//!    has the key and hears what is said. Where there is none, a new worker knows the peer that was learned.
+//! 1. No frame is invented: a delivered frame was sent by the other end, byte for byte.
+//! 2. The ends duplicate no frame: it is delivered at most as often as its datagrams arrive, one whole or both fragments.
+//! 3. A preferred path that has worked for [`SETTLED`] ticks is up and used at both ends. If only the other path works, that one is
+//! used. A path that has never answered, or not for five ticks, is neither up nor used. In the first five ticks only the preferred
+//! path is used. A new worker continues with the path of the previous one.
+//! 4. If nothing is lost on the path in use, every frame arrives.
+//! 5. Nothing grows: the outbox always has room for answers, and no end sends more than its PINGs, its password and its answers.
+//! 6. Time advances: after each call the next deadline is in the future, ticks never go back, and there is one a second.
+//! 7. A sequence number is on one fragment, and on no other of the next minute, even if the worker is replaced.
+//! 8. With a password, a stranger who does not know it is never the peer, and gets no delivery and no answer, even with the key and
+//! copies of all datagrams. Without a password a new worker knows the learned peer.
 //!
-//! `ETHUDP_SEEDS` says how many seeds (200), `ETHUDP_SEED` names one.
+//! `ETHUDP_SEEDS` sets the number of seeds (200), `ETHUDP_SEED` selects one.
 
-#![allow(clippy::cast_possible_truncation)] // Small numbers, of a test.
+#![allow(clippy::cast_possible_truncation)] // Small numbers, in a test.
 
 mod end;
 mod net;
@@ -28,16 +28,16 @@ use std::collections::HashMap;
 use end::{Datagram, End, Frame, STRANGER};
 use net::{Net, Random, Sky};
 
-/// Ticks after which a path that works, or has ceased to, has been noticed at both ends: five without an answer, one of phase, and
-/// where a password must be told again one more each.
+/// Ticks after which both ends have noticed that a path works, or has ceased to: five without an answer, one of phase, and one more
+/// each if a password must be sent again.
 const SETTLED: u64 = 12;
 const SECOND: u64 = 1_000_000;
-/// Time in which a fragment's number does not come again: far more than halves wait and the network delays.
+/// Time in which a fragment's number does not repeat: far longer than fragments wait and the network delays.
 const UNIQUE: u64 = 60 * SECOND;
-/// Phases of a run, each with a sky of its own.
+/// Phases of a run, each with its own sky.
 const PHASES: usize = 12;
 
-/// Which run it is, and how far it has come.
+/// Identification and progress of a run.
 struct Run {
     wire: &'static str,
     seed: u64,
@@ -49,24 +49,24 @@ impl Run {
         Self { wire, seed, now: 0 }
     }
 
-    /// Says which seed has failed, and in what.
+    /// Fails with the seed and the violated invariant.
     fn check(&self, holds: bool, what: &str) {
         let Self { wire, seed, now } = self;
         assert!(holds, "{wire}, seed {seed}, second {}: {what} (run it alone with ETHUDP_SEED={seed})", now / SECOND);
     }
 }
 
-/// Two ends and what is between them.
+/// Two ends and the network between them.
 trait World {
     fn run(&mut self) -> &mut Run;
 
-    /// When something is due next.
+    /// Time of the next deadline.
     fn due(&self) -> u64;
 
-    /// Does what is due.
+    /// Does the due work.
     fn step(&mut self);
 
-    /// Lets everything happen that is due within `time`.
+    /// Runs everything that is due within `time`.
     fn advance(&mut self, time: u64) {
         let until = self.run().now + time;
         loop {
@@ -82,14 +82,14 @@ trait World {
     }
 }
 
-/// That of the classic wire.
+/// Simulation of the classic wire.
 struct Classic {
     run: Run,
     random: Random,
     ends: [End; 2],
     stranger: Option<End>,
     net: Net,
-    /// When each end last used a number for a fragment.
+    /// Time at which each end last used a number for a fragment.
     numbers: [HashMap<u16, u64>; 2],
 }
 
@@ -151,7 +151,7 @@ impl Classic {
         }
     }
 
-    /// Some time under one sky, with whatever happens to the ends in it.
+    /// Runs some time under one sky, with random mishaps of the ends.
     fn phase(&mut self) {
         let skies: Vec<Sky> = (0..self.net.paths()).map(|_| Sky::any(&mut self.random)).collect();
         self.net.set(&skies);
@@ -167,13 +167,13 @@ impl Classic {
             _ => {}
         }
         self.advance(begin + length * SECOND - self.run.now.min(begin + length * SECOND));
-        // A mishap takes its time from the phase; what is to have settled gets all of it.
+        // A mishap takes its time from the phase. The settling time stays whole.
         self.advance(SETTLED * SECOND);
         self.check_paths(&skies);
         self.check_traffic(&skies);
     }
 
-    /// One end's worker is replaced, after a moment without any.
+    /// Replaces one end's worker, after a moment without any.
     fn restart(&mut self) {
         let which = usize::from(self.random.chance(2));
         let now = self.run.now;
@@ -183,7 +183,7 @@ impl Classic {
         self.advance(moment);
     }
 
-    /// One end is stopped for a while: what comes waits for it.
+    /// Stops one end for a while: datagrams queue meanwhile.
     fn stop(&mut self) {
         let which = usize::from(self.random.chance(2));
         let time = self.random.below(8) * SECOND;
@@ -191,7 +191,7 @@ impl Classic {
         self.advance(time);
     }
 
-    /// Does what an end has due: invariants 3, 5, 6 and 8.
+    /// Does the due work of an end: invariants 3, 5, 6 and 8.
     fn on_time(&mut self, which: usize) {
         let now = self.run.now;
         let (tick, active) = (self.ends[which].tick(), self.ends[which].active());
@@ -215,14 +215,14 @@ impl Classic {
         }
     }
 
-    /// The stranger answers what end 1 says.
+    /// Lets the stranger answer the datagrams of end 1.
     fn overhear(&mut self, from: usize, datagram: &Datagram) {
         if let Some(stranger) = self.stranger.as_mut().filter(|_| from == 1) {
             stranger.receive(datagram, self.run.now);
         }
     }
 
-    /// What the stranger has to say reaches end 1 as if it were the peer's.
+    /// Delivers the stranger's datagrams to end 1 as if they were the peer's.
     fn intrude(&mut self) {
         let Some(stranger) = &mut self.stranger else { return };
         stranger.on_time(self.run.now);
@@ -267,7 +267,7 @@ impl Classic {
             let sent = self.ends[which].frames.values().filter(|frame| (from..until).contains(&frame.sent));
             let lost = sent.filter(|frame| frame.delivered == 0).count();
             self.run.check(!clear || lost == 0, &format!("{lost} frames of end {which} were lost"));
-            // What is older has been judged.
+            // Older frames are already judged.
             let now = self.run.now;
             self.ends[which].frames.retain(|_, frame| frame.sent + 10 * SECOND > now);
         }
@@ -288,7 +288,7 @@ fn classic_promises_hold_on_any_network() {
     });
 }
 
-/// Runs each seed, on two threads, or the one that is named; a run returns for how long its tunnel lived.
+/// Runs each seed, on two threads, or the selected one. A run returns the lifetime of its tunnel.
 fn for_seeds(run: impl Fn(u64) -> u64 + Sync) {
     if let Some(seed) = number("ETHUDP_SEED") {
         run(seed);

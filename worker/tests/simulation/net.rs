@@ -1,4 +1,4 @@
-//! The network: what becomes of a datagram on its way.
+//! Network: fate of datagrams on their way.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use crate::SECOND;
 use crate::end::{Datagram, End};
 
-/// Numbers that follow from a seed (splitmix64).
+/// Pseudorandom numbers from a seed (splitmix64).
 #[derive(Clone)]
 pub struct Random(u64);
 
@@ -26,22 +26,22 @@ impl Random {
         if limit == 0 { 0 } else { self.next() % limit }
     }
 
-    /// True once in `of` times.
+    /// True once in `of` times on average.
     pub fn chance(&mut self, of: u64) -> bool {
         self.below(of) == 0
     }
 }
 
-/// What a path is like for a while.
+/// Sky: conditions of a path for a while.
 #[derive(Debug, Clone, Copy)]
 pub struct Sky {
-    /// Of each direction.
+    /// Whether each direction is cut.
     cut: [bool; 2],
-    /// Datagrams in a thousand that are lost, and that are doubled.
+    /// Lost datagrams, and duplicated ones, in a thousand.
     loss: u64,
     double: u64,
     delay: u64,
-    /// Up to as much more, each datagram for itself, so that they overtake each other.
+    /// Most additional delay, drawn for each datagram, so that datagrams overtake each other.
     jitter: u64,
 }
 
@@ -59,13 +59,13 @@ impl Sky {
         Self { cut, loss, double, delay, jitter }
     }
 
-    /// The same, and farther: up to a second there and back.
+    /// Random conditions with longer delays: a round trip takes up to a second.
     pub fn far(random: &mut Random) -> Self {
         let near = Self::any(random);
         Self { delay: near.delay + random.below(7 * SECOND / 20), ..near }
     }
 
-    /// Whether an answer can come.
+    /// Whether an answer can arrive.
     pub fn works(&self) -> bool {
         self.cut == [false, false]
     }
@@ -75,12 +75,12 @@ impl Sky {
     }
 }
 
-/// The path that is to be used: the first, or else the other one.
+/// The path to use: the first one that works.
 pub fn first_that_works(skies: &[Sky]) -> Option<usize> {
     skies.iter().position(Sky::works)
 }
 
-/// A NAT before end 0: its datagrams come from an address that changes, and what is not used is forgotten.
+/// NAT before end 0: the source address of its datagrams changes, and unused mappings are forgotten.
 struct Nat {
     address: SocketAddr,
     used: u64,
@@ -91,12 +91,12 @@ const FORGETS: u64 = 30 * SECOND;
 
 pub struct Net {
     skies: Vec<Sky>,
-    /// Each path's, where there is one.
+    /// NAT of each path, if there is one.
     nat: Option<Vec<Nat>>,
-    /// For each end, by time and number.
+    /// Datagrams in flight for each end, by time and number.
     under_way: [BTreeMap<(u64, u64), Datagram>; 2],
     number: u64,
-    /// How many copies of each of a frame's datagrams, one or both its halves, reach the other end, by sender.
+    /// Copies of each frame's datagrams, whole or both fragments, that reach the other end, by sender.
     copies: [HashMap<u64, Vec<u64>>; 2],
 }
 
@@ -139,7 +139,7 @@ impl Net {
                 nat.used = now;
                 datagram.source = nat.address;
             } else if datagram.target != Some(nat.address) || now > nat.used + FORGETS {
-                // Where nobody is any more.
+                // The address is no longer mapped.
                 return;
             }
         }
@@ -158,30 +158,30 @@ impl Net {
         }
     }
 
-    /// Has a datagram, whoever sent it, arrive at an end.
+    /// Delivers a datagram of any sender to an end at a time.
     pub fn put(&mut self, end: usize, datagram: Datagram, arrives: u64) {
         self.number += 1;
         self.under_way[end].insert((arrives, self.number), datagram);
     }
 
-    /// When the next datagram can be taken, by ends that are stopped until then.
+    /// Time at which the next datagram can be taken, by ends that may be stopped until a time.
     pub fn due(&self, stopped_until: [u64; 2]) -> u64 {
         let first = |end: usize| self.under_way[end].keys().next().map(|(time, _)| (*time).max(stopped_until[end]));
         first(0).into_iter().chain(first(1)).min().unwrap_or(u64::MAX)
     }
 
-    /// What has arrived for an end.
+    /// Takes the next datagram that has arrived for an end.
     pub fn take(&mut self, end: usize, now: u64) -> Option<Datagram> {
         let first = self.under_way[end].first_entry()?;
         (first.key().0 <= now).then(|| first.remove())
     }
 
-    /// How often a frame may be delivered: as often as all that it left as arrives.
+    /// Number of times that a frame may be delivered: the number of arrivals of all its datagrams.
     pub fn copies(&self, sender: usize, frame: u64) -> u64 {
         self.copies[sender].get(&frame).and_then(|halves| halves.iter().min()).copied().unwrap_or(0)
     }
 
-    /// Forgets what no end remembers.
+    /// Forgets frames that no end remembers.
     pub fn forget(&mut self, ends: &[End; 2]) {
         for (copies, end) in self.copies.iter_mut().zip(ends) {
             copies.retain(|number, _| end.frames.contains_key(number));

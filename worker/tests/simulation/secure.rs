@@ -1,15 +1,15 @@
-//! Two ends of the secure wire through the same network, with round trips of up to a second, ping intervals of up to a minute and frames
-//! now and then, and an attacker who has recorded what was sent and sends it again from elsewhere.
+//! Simulation of two ends of the secure wire on the same network. Round trips take up to a second, ping intervals up to a minute,
+//! and frames are sent now and then. An attacker records datagrams and replays them from elsewhere.
 //!
 //! 1. No frame is invented or changed.
-//! 2. None is delivered twice, whatever is doubled or repeated.
-//! 3. [`SETTLED`] after the network has begun to work, and after a mishap, both ends have a session, and from then on nothing
-//!    is lost where the network loses nothing: no rekey, no crossing, no repetition takes a frame.
-//! 4. Nobody who repeats what he has heard, once or sixty times, becomes the peer, and few answers and pings go to him.
-//! 5. No outbox is full; the next deadline lies ahead; where all is well, there is one handshake in two minutes.
-//! 6. A timestamp is never sent twice by one program, whatever becomes of the worker, once it has said what it has sent, and of its
-//!    clock.
-//! 7. All of this also when the program starts again with any clock, as in 1970, and the NAT before it has moved meanwhile.
+//! 2. No frame is delivered twice, even if datagrams are duplicated or replayed.
+//! 3. [`SETTLED`] after the network has recovered, or after a mishap, both ends have a session. From then on no frame is lost
+//! unless the network loses it: a rekey, a crossing or a replay costs none.
+//! 4. An attacker who replays datagrams, once or sixty times, does not become the peer, and gets few answers and pings.
+//! 5. No outbox is full; the next deadline is in the future; without trouble there is one handshake in two minutes.
+//! 6. A program never sends a timestamp twice, after any change of its worker or of its clock, once the worker has reported the
+//! timestamp.
+//! 7. All of this also holds if the program restarts with any clock, such as 1970, and its NAT has changed meanwhile.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -29,13 +29,13 @@ use crate::end::{Datagram, address, datagram, put};
 use crate::net::{Net, Random, Sky, first_that_works};
 use crate::{Run, SECOND, World, for_seeds};
 
-/// Time after which all is well again: five seconds until silence is noticed, an attempt of each form that was lost, the form that
-/// passes with its two round trips, and a ping.
+/// Time until recovery: five seconds until silence is noticed, a lost attempt of each form, an attempt of the form that passes with
+/// its two round trips, and a ping.
 const SETTLED: u64 = 22 * SECOND;
 /// The same after one end has lost its clock and its address: attempts of both forms at both ends, until one answers the other.
 const STARTED: u64 = 45 * SECOND;
 const PHASES: usize = 6;
-/// Datagram in bytes that a path of 1304 carries over IPv6: the long form does not pass.
+/// Longest datagram in bytes on a path with MTU 1304 over IPv6: the long form does not pass.
 const SHORT: usize = 1256;
 
 /// X25519 keys of both ends: private and public.
@@ -47,18 +47,18 @@ fn keys() -> [([u8; KEY], [u8; KEY]); 2] {
     })
 }
 
-/// Where what was recorded comes from.
+/// Source address of replayed datagrams.
 fn stranger() -> SocketAddr {
     ([198, 51, 100, 1], 666).into()
 }
 
-/// What an end is, whichever its worker.
+/// Properties of an end that outlast a worker.
 struct Kind {
     which: usize,
     swapped: bool,
     offer: u8,
     remotes: Vec<Remote>,
-    /// Longest datagram that frames become.
+    /// Longest datagram that frames are sealed into.
     datagram: u16,
     /// Seconds from one ping to the next.
     ping_interval: u8,
@@ -75,17 +75,17 @@ struct End {
     batch: Batch,
     started: u64,
     stopped_until: u64,
-    /// What the supervisor has been told last.
+    /// State that the supervisor knows.
     state: State,
-    /// The wall clock at the start, which somebody may set to any other time.
+    /// Wall clock at the start, which the test may set to any other time.
     wall: Arc<AtomicU64>,
     frame_at: u64,
     next_frame: u64,
-    /// Frames that were sent: when, how often they came, and their bytes.
+    /// Sent frames: time, number of deliveries, and bytes.
     frames: HashMap<u64, (u64, u64, Vec<u8>)>,
     sent: Vec<Datagram>,
     refused: bool,
-    /// When something was sent to the stranger, in the last second.
+    /// Times of datagrams sent to the stranger in the last second.
     to_stranger: VecDeque<u64>,
     timestamps: HashMap<Vec<u8>, Vec<u8>>,
     seed: u64,
@@ -140,7 +140,7 @@ impl End {
         self.started = now;
     }
 
-    /// The program starts again, and knows nothing.
+    /// Restarts the program, without state.
     fn start_again(&mut self, wall: u64, now: u64) {
         self.wall.store(wall, Relaxed);
         self.state = State::default();
@@ -163,7 +163,7 @@ impl End {
         let path = datagram.path;
         let origin = match &self.kind.remotes[path] {
             Remote::Learned { .. } => Some(datagram.source),
-            // A connected socket hears its peer alone.
+            // A connected socket receives only from its peer.
             Remote::Fixed(address) if address.0 != datagram.source => return None,
             Remote::Fixed(_) => None,
         };
@@ -207,7 +207,7 @@ impl End {
     }
 }
 
-/// How often the ends speak.
+/// Intervals at which the ends send.
 #[derive(Clone, Copy)]
 struct Pace {
     ping_intervals: [u8; 2],
@@ -215,7 +215,7 @@ struct Pace {
 }
 
 impl Pace {
-    /// A NAT forgets after half a minute.
+    /// A NAT forgets a mapping after half a minute.
     fn any(nat: bool, random: &mut Random) -> Self {
         let longest = if nat { 20 } else { 60 };
         let mut any = |_: i32| [1, 10, longest][random.below(3) as usize];
@@ -231,7 +231,7 @@ impl Pace {
     }
 }
 
-/// A time in microseconds since 1970 that a clock may stand at.
+/// Random wall clock time in microseconds since 1970.
 fn any_time(random: &mut Random) -> u64 {
     (1_000_000 + random.below(1_000_000_000)) * SECOND
 }
@@ -259,18 +259,18 @@ fn session(kind: &Kind, state: &State, started: u64, wall: &Arc<AtomicU64>, seed
     })
 }
 
-/// That of the secure wire.
+/// Simulation of the secure wire.
 struct Secure {
     run: Run,
     random: Random,
     ends: [End; 2],
     net: Net,
     nat: bool,
-    /// What was recorded, for each end.
+    /// Recorded datagrams for each end.
     recorded: [Vec<Datagram>; 2],
-    /// Bytes of a datagram that the network carries at most.
+    /// Longest datagram that the network carries, in bytes.
     carries: usize,
-    /// Time by which all is later because of the ping intervals.
+    /// Time by which the ping intervals delay recovery.
     slow: u64,
 }
 
@@ -352,7 +352,8 @@ impl Secure {
             6 => {
                 let wall = if self.random.chance(2) { 0 } else { any_time(&mut self.random) };
                 self.ends[which].start_again(wall, self.run.now);
-                // It has heard nothing yet: a repetition counts once more, and is newer than all that a clock makes that was set back.
+                // It has received nothing yet: a replayed initiation counts again, and is newer than all later ones of a clock that
+                // was set back.
                 self.recorded[1 - which].retain(|datagram| datagram.bytes[0] != message::INITIATION);
                 self.net.move_nat(&mut self.random);
                 settled = STARTED;
@@ -393,7 +394,7 @@ impl Secure {
         self.advance(2 * SECOND);
         for (which, handshakes) in handshakes.into_iter().enumerate() {
             let sent = self.ends[which].frames.iter().filter(|(_, frame)| (begin..until).contains(&frame.0));
-            // Longer ones did not fit through.
+            // Longer ones did not fit.
             let in_pieces = usize::from(self.ends[which].kind.datagram) <= self.carries;
             let fits = sent.filter(|(_, frame)| (in_pieces || frame.2.len() + 36 <= self.carries) && frame.1 == 0);
             let lost: Vec<_> = fits.map(|(number, frame)| (number, frame.0 / SECOND)).collect();
@@ -415,8 +416,8 @@ impl Secure {
             self.run.check(before.is_none_or(|before| before == datagram.bytes), "a timestamp was sent twice");
         }
         if datagram.target == Some(stranger()) {
-            // In any second ten answers again, ten answers to stale initiations and ten pings by each path; and what he is the first to
-            // send: he sends four a second.
+            // In any second: ten repeated answers, ten replies to stale initiations, ten pings by each path; and answers to
+            // datagrams that the attacker delivers first, of which there are four a second.
             let (now, times) = (self.run.now, &mut self.ends[which].to_stranger);
             times.push_back(now);
             times.retain(|time| time + SECOND > now);
@@ -432,7 +433,8 @@ impl Secure {
         }
     }
 
-    /// Where the stranger cannot be told from the peer, he has only what has arrived: else he is a network that works.
+    /// If the stranger is not distinguishable from the peer, he gets only delivered datagrams. Otherwise he would be a working
+    /// network.
     fn record(&mut self, which: usize, datagram: &Datagram) {
         let recorded = &mut self.recorded[which];
         recorded.push(datagram.clone());
@@ -442,7 +444,7 @@ impl Secure {
         }
     }
 
-    /// Somebody sends again what an end has sent, from elsewhere where the other end takes that, and else from the same address.
+    /// Replays a datagram of an end: from elsewhere if the other end accepts that, otherwise from the same address.
     fn repeat(&mut self, which: usize) {
         if self.recorded[which].is_empty() || !self.random.chance(2) {
             return;

@@ -1,6 +1,6 @@
-//! Makes superframes of frames that came one by one, as the kernel does for a real interface (`net/core/gro.c`): only of such
-//! that it cuts into the same frames again. Nothing is copied but headers: which frames follow each other in a superframe is a
-//! plan, and the frames stay as they are, so that they can still be sent singly.
+//! Coalescing of frames into superframes, as the kernel does for a real interface (`net/core/gro.c`). A superframe is made only if
+//! segmentation gives the same frames. Only headers are copied: a superframe is a plan of which frames follow each other, and the
+//! frames stay unchanged, so that they can still be sent singly.
 
 use super::segment::{DF, FLAGS, PACKET, PSH, sequence, short, transport_header};
 use super::superframe::{Checksum, Facts, Segments, Superframe, TAGS};
@@ -8,63 +8,63 @@ use crate::frame::checksum::Sum;
 use crate::frame::ethernet::{IPV4, IPV6, TCP, TPID_8021AD, TPID_8021Q, UDP, payload, word};
 use crate::frame::ipv6;
 
-/// Flows of which a superframe can grow at the same time.
+/// Most flows in which a superframe can grow at a time.
 const FLOWS: usize = 8;
-/// Frames in a superframe at most.
+/// Most frames in a superframe.
 pub const FRAMES: usize = 128;
-/// The same of UDP: what every kernel cuts (`UDP_MAX_SEGMENTS`).
+/// Most datagrams in a superframe of UDP: the limit of every kernel (`UDP_MAX_SEGMENTS`).
 const DATAGRAMS: usize = 64;
-/// Bytes of headers at most: two tags, IPv6, TCP with all options.
+/// Most bytes of headers: two tags, IPv6, TCP with all options.
 const HEADERS: usize = 14 + 2 * 4 + ipv6::HEADER + 60;
 const ACK: u8 = 0x10;
 
-/// Where the headers of a frame are that is of a flow.
+/// Positions of the headers of a frame of a flow.
 #[derive(Debug, Clone, Copy)]
 struct Shape {
     kind: Segments,
     network: usize,
     transport: usize,
     payload: usize,
-    /// Whether its checksum is still to be completed.
+    /// Whether its checksum is partial.
     partial: bool,
-    /// Whether it could be part of a superframe.
+    /// Whether it can be part of a superframe.
     fit: bool,
 }
 
-/// What a frame is to the flows.
+/// Relation of a frame to the flows.
 enum Sight {
-    /// Of none.
+    /// It belongs to no flow.
     Other,
-    /// Perhaps of any, as a fragment is.
+    /// It may belong to any flow, as a fragment may.
     Unclear,
-    /// Of one.
+    /// It belongs to one flow.
     Flow(Shape),
 }
 
-/// Frames that are sent as one, or one that is sent as it is.
+/// Frames sent as one superframe, or a single frame sent unchanged.
 #[derive(Debug)]
 struct Run {
     first: usize,
     last: usize,
     count: usize,
-    /// Payload in all frames.
+    /// Payload bytes in all frames.
     length: usize,
-    /// Whether the first frame's checksums have been found right.
+    /// Whether the first frame's checksums were verified.
     checked: bool,
-    /// How much the identification grows from frame to frame, once there are two.
+    /// Increment of the identification from frame to frame, once there are two.
     step: usize,
     facts: Facts,
     headers: [u8; HEADERS],
 }
 
-/// Plans superframes; its memory is used again for each batch.
+/// Planner of superframes, which reuses its memory for each batch.
 #[derive(Debug, Default)]
 pub struct Coalescer {
     udp: bool,
     runs: Vec<Run>,
-    /// Of each frame, the one that follows it in its run.
+    /// For each frame, the next one in its run.
     next: Vec<usize>,
-    /// Runs that may grow, the oldest first, and the shape of their frames.
+    /// Runs that may grow, the oldest first, with the shape of their frames.
     open: Vec<(usize, Shape)>,
 }
 
@@ -76,23 +76,23 @@ pub struct Planned<'a> {
 }
 
 impl<'a> Planned<'a> {
-    /// What the kernel is to be told of it.
+    /// Facts for the kernel.
     pub fn facts(&self) -> Facts {
         self.run.facts
     }
 
-    /// How many frames it is made of.
+    /// Number of frames in it.
     pub fn count(&self) -> usize {
         self.run.count
     }
 
-    /// What it begins with: the headers of a superframe; nothing when it is a frame as it came.
+    /// First part: the headers of a superframe; empty for a single frame.
     pub fn headers(&self) -> &'a [u8] {
         let length = self.run.facts.superframe.map_or(0, |superframe| superframe.header);
         &self.run.headers[..usize::from(length)]
     }
 
-    /// What follows: the index of a frame, and from which byte on it is part of this.
+    /// Further parts: index of a frame, and offset from which its bytes are included.
     pub fn parts(&self) -> impl Iterator<Item = (usize, usize)> + use<'a> {
         let (next, from) = (self.next, self.headers().len());
         let following = std::iter::successors(Some(self.run.first), |&index| next.get(index).copied());
@@ -101,12 +101,12 @@ impl<'a> Planned<'a> {
 }
 
 impl Coalescer {
-    /// For TCP, and for UDP where the kernel takes superframes of that (`TUN_F_USO4` and `TUN_F_USO6`).
+    /// `udp` tells whether the kernel takes superframes of UDP (`TUN_F_USO4` and `TUN_F_USO6`).
     pub fn new(udp: bool) -> Self {
         Self { udp, ..Self::default() }
     }
 
-    /// Makes room for plans of so many frames: then none allocates.
+    /// Reserves memory for plans of this many frames, so that planning never allocates.
     #[must_use]
     pub fn with_room(mut self, frames: usize) -> Self {
         self.runs.reserve_exact(frames);
@@ -115,18 +115,18 @@ impl Coalescer {
         self
     }
 
-    /// From the next plan on, superframes of UDP are made or not.
+    /// Enables or disables superframes of UDP from the next plan on.
     pub fn make_udp(&mut self, udp: bool) {
         self.udp = udp;
     }
 
-    /// Plans how `count` frames are sent, in an order in which those of one flow follow each other as before.
+    /// Plans how to send `count` frames. The frames of one flow stay in order.
     pub fn plan<'a>(&mut self, count: usize, frame: impl Fn(usize) -> &'a [u8]) {
         self.plan_partial(count, frame, |_| None);
     }
 
-    /// The same where of each frame it is told which checksum is still to be completed: those of which one is are put together only
-    /// with their like, and no payload is summed.
+    /// As [`Coalescer::plan`], with the partial checksum of each frame. Frames with partial checksums are coalesced only with each
+    /// other, and their payload is not summed.
     pub fn plan_partial<'a>(
         &mut self,
         count: usize,
@@ -155,15 +155,15 @@ impl Coalescer {
         }
     }
 
-    /// Number `number` of what was planned.
+    /// Planned frame with this number.
     ///
     /// # Panics
-    /// When there are not so many.
+    /// Panics if there are too few.
     pub fn get(&self, number: usize) -> Planned<'_> {
         Planned { run: &self.runs[number], next: &self.next }
     }
 
-    /// What was planned, in the order to send it.
+    /// Planned frames in sending order.
     pub fn planned(&self) -> impl Iterator<Item = Planned<'_>> {
         self.runs.iter().map(|run| Planned { run, next: &self.next })
     }
@@ -174,7 +174,7 @@ impl Coalescer {
         self.runs.push(Run { first: index, last: index, count: 1, length, checked: false, step: 0, facts, headers });
     }
 
-    /// Adds a frame of a flow to the run of that, or ends it.
+    /// Appends a frame of a flow to the flow's run, or ends the run.
     fn take<'a>(&mut self, index: usize, shape: Shape, checksum: Option<Checksum>, frame: &impl Fn(usize) -> &'a [u8]) {
         let bytes = frame(index);
         let of_flow =
@@ -208,7 +208,7 @@ impl Coalescer {
 }
 
 impl Run {
-    /// Whether `frame` is what the kernel would cut off behind the frames of this run, which begins with `first`.
+    /// Whether segmentation of this run, which begins with `first`, would yield `frame` next.
     fn goes_on(&mut self, first: (&[u8], &Shape), frame: (&[u8], &Shape)) -> bool {
         let (length, shape) = (frame.0.len() - frame.1.payload, frame.1);
         let most = if shape.kind == Segments::Udp { DATAGRAMS } else { FRAMES };
@@ -237,7 +237,7 @@ impl Run {
             let same = |from: usize, to: usize| old[from..to] == new[from..to];
             sequence(new) == expected && same(8, FLAGS) && same(14, 16) && same(18, old.len())
         };
-        // What is wrong would be right afterwards.
+        // A superframe would turn a wrong checksum into a right one.
         let mut right = || {
             self.checked = self.checked || is_right(first.0, first.1);
             self.checked && is_right(frame.0, shape)
@@ -245,8 +245,8 @@ impl Run {
         same_network && same_transport && right()
     }
 
-    /// Whether the identification of IPv4 goes on: by one as the kernel counts, or not at all where nobody may fragment, so
-    /// that it means nothing (RFC 6864).
+    /// Whether the identification of IPv4 continues: by one, as the kernel counts; or constant with DF, where the identification
+    /// means nothing (RFC 6864).
     fn counts_on(&mut self, first: &[u8; 20], new: &[u8; 20]) -> bool {
         let id = |header: &[u8; 20]| u16::from_be_bytes([header[4], header[5]]);
         let grown = usize::from(id(new).wrapping_sub(id(first)));
@@ -256,8 +256,8 @@ impl Run {
         grown == self.step * self.count && (self.step != 0 || u16::from_be_bytes([first[6], first[7]]) == DF)
     }
 
-    /// Writes the headers and facts of a superframe: those of its first frame, with the lengths of all, and of the last that it
-    /// is the last.
+    /// Writes headers and facts of the superframe: the headers of the first frame with the total lengths, and the TCP flags of the
+    /// last frame.
     fn finish(&mut self, first: &[u8], last: &[u8], shape: &Shape) {
         let (network, transport, payload) = (shape.network, shape.transport, shape.payload);
         self.headers[..payload].copy_from_slice(&first[..payload]);
@@ -285,11 +285,11 @@ impl Run {
     }
 }
 
-/// What a frame is, by its headers, and by which checksum of it is still to be completed.
+/// Classifies a frame by its headers and by its partial checksum.
 fn look(frame: &[u8], checksum: Option<Checksum>) -> Sight {
     let Some((ethertype, network)) = payload(frame, TAGS, &[TPID_8021Q, TPID_8021AD]) else { return Sight::Other };
     let Some(packet) = frame.get(network..) else { return Sight::Other };
-    // Protocol, length of the header and of the packet, and whether it has nothing but that header.
+    // Protocol, length of the header and of the packet, and whether there are no options and no fragment.
     let (protocol, header, total, plain) = match (ethertype, packet) {
         (IPV4, [first, _, high, low, _, _, _, _, _, protocol, ..]) => {
             let plain = *first == 0x45 && word(packet, 6).is_some_and(|fragment| fragment & !DF == 0);
@@ -305,7 +305,7 @@ fn look(frame: &[u8], checksum: Option<Checksum>) -> Sight {
         (TCP, IPV4) => Segments::Tcp4,
         (TCP, _) => Segments::Tcp6,
         (UDP, _) => Segments::Udp,
-        // Extension headers, behind which there may be anything.
+        // Extension headers, after which any protocol may follow.
         (0 | 43 | 44 | 51 | 60, IPV6) => return Sight::Unclear,
         _ => return Sight::Other,
     };
@@ -315,7 +315,7 @@ fn look(frame: &[u8], checksum: Option<Checksum>) -> Sight {
     };
     let transport = network + header;
     let payload = transport + length;
-    // Not padded, not empty, and with a header that the kernel would write as it is.
+    // No padding, some payload, and a header that segmentation would reproduce.
     let whole = total == packet.len() && length < content.len() && payload <= HEADERS;
     let ((_, _, offset), partial) = (kind.transport(), checksum.is_some());
     let own = |checksum: Checksum| usize::from(checksum.start) == transport && checksum.offset == offset;
@@ -335,7 +335,7 @@ fn look(frame: &[u8], checksum: Option<Checksum>) -> Sight {
 /// Whether two frames have the same tags, protocol, addresses and ports.
 fn same_flow((one, a): (&[u8], &Shape), (other, b): (&[u8], &Shape)) -> bool {
     let same = |from: usize, to: usize| one[from..to] == other[from..to];
-    // Addresses and ports stand beside each other.
+    // Addresses and ports are adjacent.
     let addresses = if a.transport - a.network == ipv6::HEADER { 32 } else { 8 };
     let alike = a.kind == b.kind && a.network == b.network && a.transport == b.transport;
     alike && same(a.transport - addresses, a.transport + 4) && same(12, a.network)
@@ -346,14 +346,14 @@ fn pushes(frame: &[u8], shape: &Shape) -> bool {
     shape.kind != Segments::Udp && frame[shape.transport + FLAGS] & PSH != 0
 }
 
-/// The sum of a pseudo header.
+/// Sum of a pseudo header.
 fn pseudo_header(frame: &[u8], shape: &Shape, length: usize) -> Sum {
     let addresses = if shape.transport - shape.network == ipv6::HEADER { 32 } else { 8 };
     let addresses = Sum::of(&frame[shape.transport - addresses..shape.transport]);
     addresses.plus(Sum::word(shape.kind.transport().0.into())).plus(Sum::number(length))
 }
 
-/// Whether a frame without padding has the right checksums, or where that is to be completed the right sum of its pseudo header.
+/// Whether an unpadded frame has right checksums, or for a partial checksum the right sum of its pseudo header.
 fn is_right(frame: &[u8], shape: &Shape) -> bool {
     let (header, content) = frame[shape.network..].split_at(shape.transport - shape.network);
     let pseudo = pseudo_header(frame, shape, content.len());

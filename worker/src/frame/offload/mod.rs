@@ -14,14 +14,14 @@ use superframe::{
 };
 pub use superframe::{Refused, SHORT};
 
-/// Length of the header in front of a frame in bytes, with the number of buffers.
+/// Length in bytes of the header before a frame, with the number of buffers.
 pub const LONG: usize = 12;
 
-/// What the header in front of `frame` says, in the machine's byte order; bytes behind [`SHORT`] do not matter. Its length of
-/// headers is a hint only, which may be that of the whole frame.
+/// Parses the header before `frame`, in native byte order. Bytes behind [`SHORT`] are ignored. The length of headers is only a
+/// hint, and may be that of the whole frame.
 ///
 /// # Errors
-/// What is not known, or cannot be true of this frame.
+/// Reason why the header is unknown or contradicts the frame.
 pub fn parse(header: &[u8], frame: &[u8]) -> Result<Facts, Refused> {
     let &[flags, kind, ref numbers @ ..] = header.first_chunk::<SHORT>().ok_or(Refused::NoHeader(header.len()))?;
     let number = |index: usize| u16::from_ne_bytes([numbers[2 * index], numbers[2 * index + 1]]);
@@ -41,8 +41,8 @@ pub fn parse(header: &[u8], frame: &[u8]) -> Result<Facts, Refused> {
     check(&facts, frame.len()).map(|()| facts)
 }
 
-/// The header to put in front of a frame, in the machine's byte order. Its first [`SHORT`] bytes are the one without a number
-/// of buffers. A VLAN tag has no place in it.
+/// Header for a frame, in native byte order. Its first [`SHORT`] bytes are the header without the number of buffers. It cannot hold
+/// a VLAN tag.
 pub fn write(facts: &Facts) -> [u8; LONG] {
     let mut header = [0; LONG];
     let mut put = |at: usize, value: u16| header[at..at + 2].copy_from_slice(&value.to_ne_bytes());
@@ -64,31 +64,31 @@ pub fn write(facts: &Facts) -> [u8; LONG] {
     header
 }
 
-/// Takes the length of a jumbogram out of a superframe, which then begins [`ipv6::JUMBO`] bytes later; false where it has none.
+/// Removes the jumbogram header from a superframe, which then begins [`ipv6::JUMBO`] bytes later. False if it has none.
 pub fn remove_jumbo(frame: &mut [u8]) -> bool {
     let network = payload(frame, TAGS, &[TPID_8021Q, TPID_8021AD]);
     network.is_some_and(|(ethertype, network)| ethertype == IPV6 && ipv6::remove_jumbo(network, frame))
 }
 
-/// Where SCTP has its checksum, a CRC, and no protocol whose checksum is left to an interface has another: the kernel does not
-/// say which of both is to be completed.
+/// Offset of the checksum of SCTP, a CRC. No other protocol with offloaded checksums uses this offset, and the kernel does not tell
+/// the kind of a partial checksum.
 const SCTP: u16 = 8;
 
-/// Where the payload of the shortest IP packet begins: behind the headers of Ethernet and IPv4. The kernel refuses a checksum that
-/// begins before it (`skb_partial_csum_set` and its callers).
+/// Offset of the payload of the shortest IP packet, behind the headers of Ethernet and IPv4. The kernel refuses a checksum that
+/// begins earlier (`skb_partial_csum_set` and its callers).
 const FIRST: u16 = 34;
 
-/// Whether a checksum can be left to the receiver: a sum over what an IP packet carries, and its place told by one byte behind where
-/// it begins.
+/// Whether a partial checksum can travel to the receiver: it covers the payload of an IP packet, and its relative offset fits into
+/// one byte.
 pub fn travels(checksum: Checksum) -> bool {
     checksum.offset != SCTP && checksum.offset <= u8::MAX.into() && checksum.start >= FIRST
 }
 
-/// Completes a checksum in its place: what stands there is the sum of what is not in the frame. As the kernel does, it is never
-/// zero, which in UDP would say that there is none and is the same number everywhere else. That of SCTP begins anew.
+/// Completes a partial checksum in place. Its field holds the sum of bytes that are not in the frame. Like the kernel it never
+/// writes zero, which means no checksum in UDP and is equivalent elsewhere. The CRC of SCTP is computed from scratch.
 ///
 /// # Errors
-/// When its place is not in the frame, which then stays as it is.
+/// When the field is outside the frame, which then stays unchanged.
 pub fn complete_checksum(frame: &mut [u8], checksum: Checksum) -> Result<(), Refused> {
     check(&Facts { checksum: Some(checksum), ..Facts::default() }, frame.len())?;
     let summed = &mut frame[usize::from(checksum.start)..];
@@ -130,7 +130,7 @@ mod tests {
             assert_eq!(parse(&write(&facts), &FRAME), Ok(facts));
         }
         let ecn = parse(&header(1, 0x81, [66, 10, 34, 16]), &FRAME).unwrap();
-        assert_eq!(ecn.superframe, of(Segments::Tcp4, 66, 10), "said in the header of the segment, too");
+        assert_eq!(ecn.superframe, of(Segments::Tcp4, 66, 10), "also in the header of the segment");
         assert_eq!(parse(&header(2, 0, [0, 9, 9, 9]), &FRAME), Ok(Facts::default()));
     }
 
@@ -165,15 +165,15 @@ mod tests {
     fn checksum_is_completed_in_place() {
         for (rest, expected) in [(&[1, 2, 3][..], [0xe9, 0xc9]), (&[0xed, 0xcb, 0, 0], [0xff, 0xff])] {
             let mut frame = [&[9; 14][..], &[0, 0, 0x12, 0x34], rest].concat();
-            // 0x1234 stands where the sum goes: it is that of a pseudo header.
+            // The field contains 0x1234, the sum of a pseudo header.
             complete_checksum(&mut frame, Checksum { start: 14, offset: 2 }).unwrap();
             assert_eq!(frame, [&[9; 14][..], &[0, 0], &expected, rest].concat());
         }
-        // A chunk of SCTP, in whose place stands anything: the sum is that of RFC 3720 over 32 zeros.
+        // SCTP chunk whose checksum field has any value. The expected sum is that of RFC 3720 over 32 zeros.
         let mut frame = [&[9; 14][..], &[0; 8], &[1, 2, 3, 4], &[0; 20]].concat();
         complete_checksum(&mut frame, Checksum { start: 14, offset: 8 }).unwrap();
         assert_eq!(frame, [&[9; 14][..], &[0; 8], &[0xaa, 0x36, 0x91, 0x8a], &[0; 20]].concat());
-        // Too short for one, so that it is something else.
+        // Too short for SCTP, so it is another protocol.
         let mut frame = [&[9; 14][..], &[0; 8], &[0x12, 0x34, 0]].concat();
         complete_checksum(&mut frame, Checksum { start: 14, offset: 8 }).unwrap();
         assert_eq!(frame[22..], [0xed, 0xcb, 0]);

@@ -1,56 +1,56 @@
-//! Cuts a superframe into frames, as the kernel does it for an interface without offload (`net/ipv4/tcp_offload.c`,
-//! `udp_offload.c`): nothing is allocated, and no payload copied.
+//! Segmentation of superframes, as the kernel does for an interface without offload (`net/ipv4/tcp_offload.c`, `udp_offload.c`). It
+//! allocates nothing and copies no payload.
 
 use super::superframe::{Checksum, Facts, PACKETS, Refused, Segments, Superframe, TAGS, check};
 use crate::frame::checksum::Sum;
 use crate::frame::ethernet::{IPV4, IPV6, TPID_8021AD, TPID_8021Q, payload, word};
 use crate::frame::ipv6;
 
-/// Bytes of headers in a superframe at most: two tags, IPv6 with extension headers of 134 bytes, and TCP with all options.
+/// Most bytes of headers in a superframe: two tags, IPv6 with extension headers of 134 bytes, and TCP with all options.
 pub const HEADERS: usize = 256;
 /// Longest packet.
 pub(super) const PACKET: usize = u16::MAX as usize;
 
-/// Where in a TCP header the sequence number and the flags are.
+/// Offsets of sequence number and flags in a TCP header.
 pub(super) const SEQUENCE: usize = 4;
 pub(super) const FLAGS: usize = 13;
 const FIN: u8 = 0x01;
 pub(super) const PSH: u8 = 0x08;
 const CWR: u8 = 0x80;
-/// The bit of an IPv4 header's fragment field that forbids fragments.
+/// DF bit in the fragment field of an IPv4 header.
 pub(super) const DF: u16 = 0x4000;
 
-/// What is left of a superframe.
+/// Rest of a superframe that is being segmented.
 pub struct Segmenter<'a> {
-    /// Those of the next frame, but for the fields of which each has its own.
+    /// Headers of the next frame, without the fields that differ between frames.
     headers: [u8; HEADERS],
     length: usize,
     network: usize,
     transport: usize,
     kind: Segments,
-    /// Identification of the next frame, in IPv4, and by how much it grows.
+    /// Identification of the next frame in IPv4, and its increment.
     id: u16,
     step: u16,
-    /// Sequence number and flags of the next frame, in TCP.
+    /// Sequence number and flags of the next frame in TCP.
     sequence: u32,
     flags: u8,
-    /// The pseudo header without a length.
+    /// Sum of the pseudo header without a length.
     pseudo: Sum,
-    /// Payload of each frame but the last.
+    /// Payload bytes of each frame but the last.
     segment: u16,
-    /// Payload of all frames to come; `None` when there is none.
+    /// Payload of all remaining frames; `None` at the end.
     rest: Option<&'a [u8]>,
-    /// The checksum of each frame is left to be completed.
+    /// Whether each frame keeps a partial checksum.
     partial: bool,
 }
 
 impl<'a> Segmenter<'a> {
-    /// Begins to cut a frame of which the kernel says `facts`. Where the checksum is to be completed, its field holds the sum of a
-    /// pseudo header with the length of the whole: when that is wrong, so is the checksum of every frame. Where it is not, an
-    /// interface has put the frame together of such whose checksums were right.
+    /// Begins the segmentation of a frame with these facts. A partial checksum holds the sum of a pseudo header with the total
+    /// length. If that sum is wrong, so are the checksums of all frames. A superframe without a partial checksum was coalesced by
+    /// an interface, which verified the checksums.
     ///
     /// # Errors
-    /// What is not understood, and so not cut.
+    /// Reason why the frame cannot be segmented.
     pub fn new(frame: &'a [u8], facts: &Facts) -> Result<Self, Refused> {
         check(facts, frame.len())?;
         let Some(superframe) = facts.superframe else { return Err(Refused::Kind(0)) };
@@ -77,7 +77,7 @@ impl<'a> Segmenter<'a> {
         let at = transport + usize::from(offset);
         let pseudo = match (facts.checksum, transport - network) {
             (Some(_), _) => Sum::of(&headers[at..at + 2]).minus(Sum::number(frame.len() - transport)),
-            // The addresses, where no header behind them says others.
+            // The addresses, unless an extension header replaces them.
             (None, ipv6::HEADER) if headers[network] >> 4 == 6 => Sum::of(&headers[network + 8..transport]),
             (None, _) if headers[network] >> 4 == 4 => Sum::of(&headers[network + 12..network + 20]),
             (None, _) => return Err(Refused::NotTransport(kind)),
@@ -85,8 +85,8 @@ impl<'a> Segmenter<'a> {
         let pseudo = if facts.checksum.is_some() { pseudo } else { pseudo.plus(Sum::word(protocol.into())) };
         headers[at..at + 2].fill(0);
         let id = word(frame, network + 4).unwrap_or(0);
-        // Zero where nobody may fragment is what a sender writes that does not count (RFC 6864). The kernel knows of such superframes
-        // that they do not count (`SKB_GSO_TCP_FIXEDID`), but cannot say so.
+        // A sender that does not count identifications writes zero with DF (RFC 6864). The kernel knows such superframes
+        // (`SKB_GSO_TCP_FIXEDID`) but cannot report them.
         let step = u16::from(id != 0 || word(frame, network + 6) != Some(DF));
         let sequence = sequence(&frame[transport..]);
         let flags = frame.get(transport + FLAGS).copied().unwrap_or(0);
@@ -108,7 +108,7 @@ impl<'a> Segmenter<'a> {
         })
     }
 
-    /// What is known of the superframe, the length of its headers exactly.
+    /// Facts of the superframe, with the exact length of its headers.
     pub fn facts(&self) -> Facts {
         let number = |at: usize| u16::try_from(at).unwrap_or(u16::MAX);
         let (_, _, offset) = self.kind.transport();
@@ -119,20 +119,20 @@ impl<'a> Segmenter<'a> {
         }
     }
 
-    /// From now on each frame has the sum of its pseudo header in the place of the checksum, which is still to be completed: what
-    /// [`Segmenter::facts`] says of it is true of each.
+    /// Leaves partial checksums in the frames: the field has the sum of the frame's pseudo header, and [`Segmenter::facts`] holds
+    /// for each frame.
     #[must_use]
     pub fn leave_partial(mut self) -> Self {
         self.partial = true;
         self
     }
 
-    /// Bytes in the longest frame that is left.
+    /// Length in bytes of the longest remaining frame.
     pub fn longest(&self) -> usize {
         self.length + usize::from(self.segment).min(self.rest.map_or(0, <[u8]>::len))
     }
 
-    /// The next frame, as its headers and its payload.
+    /// Next frame, as headers and payload.
     pub fn cut(&mut self) -> Option<(&[u8], &'a [u8])> {
         let rest = self.rest?;
         let (payload, rest) = rest.split_at(usize::from(self.segment).min(rest.len()));
@@ -167,7 +167,7 @@ impl<'a> Segmenter<'a> {
             header[4..6].copy_from_slice(&short(length));
         } else {
             header[SEQUENCE..SEQUENCE + 4].copy_from_slice(&self.sequence.to_be_bytes());
-            // The end is in the last, and an answer to congestion is given once.
+            // FIN and PSH belong in the last frame, and CWR in the first.
             header[FLAGS] = if self.rest.is_some() { self.flags & !(FIN | PSH) } else { self.flags };
             self.flags &= !CWR;
             self.sequence = self.sequence.wrapping_add(u32::from(self.segment));
@@ -183,18 +183,18 @@ impl<'a> Segmenter<'a> {
     }
 }
 
-/// A length that is known to fit.
+/// Encodes a length that is known to fit.
 pub(super) fn short(length: usize) -> [u8; 2] {
     u16::try_from(length).unwrap_or(u16::MAX).to_be_bytes()
 }
 
-/// Sequence number of a TCP header.
+/// Sequence number in a TCP header.
 pub(super) fn sequence(header: &[u8]) -> u32 {
     let bytes = header.get(SEQUENCE..).and_then(|rest| rest.first_chunk()).copied();
     bytes.map_or(0, u32::from_be_bytes)
 }
 
-/// Length of the header that `content` begins with; `None` when it is cut, or says another length than the content has.
+/// Length in bytes of the header at the start of `content`; `None` if it is truncated, or claims a length other than the content's.
 pub(super) fn transport_header(content: &[u8], kind: Segments) -> Option<usize> {
     let (_, least, _) = kind.transport();
     let header = match kind {
@@ -205,7 +205,7 @@ pub(super) fn transport_header(content: &[u8], kind: Segments) -> Option<usize> 
     (header >= least && header <= content.len()).then_some(header)
 }
 
-/// Where packet and transport header of a superframe are.
+/// Offsets of packet and transport header in a superframe.
 fn locate(frame: &[u8], kind: Segments) -> Result<(usize, usize), Refused> {
     let not = Refused::NotTransport(kind);
     let (ethertype, network) = payload(frame, TAGS, &[TPID_8021Q, TPID_8021AD]).ok_or(not)?;
@@ -218,7 +218,7 @@ fn locate(frame: &[u8], kind: Segments) -> Result<(usize, usize), Refused> {
     Ok((network, network + transport))
 }
 
-/// Length of an IPv4 header.
+/// Length of an IPv4 header in bytes.
 fn behind_v4(packet: &[u8], at: usize, kind: Segments) -> Result<usize, Refused> {
     let not = Refused::NotTransport(kind);
     let header = packet.first_chunk::<20>().ok_or(not)?;
@@ -226,7 +226,7 @@ fn behind_v4(packet: &[u8], at: usize, kind: Segments) -> Result<usize, Refused>
     if header[0] >> 4 != 4 || header[9] != kind.transport().0 {
         return Err(not);
     }
-    // Zero is what the kernel writes when it does not fit.
+    // The kernel writes zero if the length does not fit.
     if length < 20 || length > packet.len() || ![0, packet.len()].contains(&total(header[2], header[3])) {
         return Err(Refused::Length(at));
     }
@@ -240,14 +240,14 @@ fn total(high: u8, low: u8) -> usize {
     usize::from(u16::from_be_bytes([high, low]))
 }
 
-/// Length of an IPv6 header and of the extension headers that each segment may repeat: hop-by-hop, routing, destination.
+/// Length in bytes of an IPv6 header and of the extension headers that each segment repeats: hop-by-hop, routing, destination.
 fn behind_v6(packet: &[u8], at: usize, kind: Segments) -> Result<usize, Refused> {
     let not = Refused::NotTransport(kind);
     let header = packet.first_chunk::<{ ipv6::HEADER }>().ok_or(not)?;
     if header[0] >> 4 != 6 {
         return Err(not);
     }
-    // Zero is what the kernel writes when it does not fit.
+    // The kernel writes zero if the length does not fit.
     let (said, length) = (total(header[4], header[5]), packet.len() - ipv6::HEADER);
     if said != length && (said != 0 || length <= PACKET) {
         return Err(Refused::Length(at));

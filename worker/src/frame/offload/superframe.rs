@@ -1,4 +1,4 @@
-//! Superframe: a frame that is several in one, as the kernel describes it (`linux/virtio_net.h`), and which descriptions are refused.
+//! Superframe: several frames in one, as the kernel describes it (`linux/virtio_net.h`); and the check of such descriptions.
 
 use std::fmt;
 
@@ -7,12 +7,12 @@ use privsep::sys::worker::mmsg::VlanTag;
 use crate::frame::HEADER;
 use crate::frame::ethernet::{TCP, UDP};
 
-/// VLAN tags in front of a packet at most, as in the kernel.
+/// Most VLAN tags before a packet, as in the kernel.
 pub(super) const TAGS: usize = 8;
-/// Packets that a superframe is cut into at most. The kernel's own have segments of 36 bytes at least, with the usual options
-/// (`TCP_MIN_SND_MSS`), which makes 1,820; a virtual machine can say one byte.
+/// Most packets of a superframe. The kernel's own segments have at least 36 bytes with the usual options (`TCP_MIN_SND_MSS`), which
+/// makes 1,820 packets. A virtual machine can specify one byte.
 pub const PACKETS: usize = 2048;
-/// Length in bytes of the header in front of a frame (`virtio_net_hdr`), without the number of buffers: what a TAP and a packet socket begin with.
+/// Length in bytes of the header before a frame (`virtio_net_hdr`), without the number of buffers, as on TAPs and packet sockets.
 pub const SHORT: usize = 10;
 /// Least length of a TCP header in bytes.
 pub const TCP_HEADER: usize = 20;
@@ -20,47 +20,47 @@ pub const TCP_HEADER: usize = 20;
 pub const UDP_HEADER: usize = 8;
 
 pub(super) const NEEDS_CHECKSUM: u8 = 1;
-/// The kernel has seen that the checksum is right; nothing follows from it here.
+/// The kernel has verified the checksum. The worker does not use this.
 pub(super) const VALID: u8 = 2;
 pub(super) const NONE: u8 = 0;
 pub(super) const TCP4: u8 = 1;
 pub(super) const TCP6: u8 = 4;
 pub(super) const UDP_DATAGRAMS: u8 = 5;
-/// The first segment has CWR, which its header says, too.
+/// The first segment has CWR, as its header shows as well.
 pub(super) const ECN: u8 = 0x80;
 
-/// What the kernel says of a frame that is not yet as it would be on the wire (`linux/virtio_net.h`).
+/// Facts of the kernel about a frame that is not in its wire form (`linux/virtio_net.h`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// The checksum is still to be completed.
+    /// Checksum still to be completed.
     pub checksum: Option<Checksum>,
-    /// The frame is several in one.
+    /// Segmentation, if the frame is a superframe.
     pub superframe: Option<Superframe>,
-    /// The VLAN tag that the kernel has taken out.
+    /// VLAN tag that the kernel has removed.
     pub vlan: Option<VlanTag>,
 }
 
-/// A checksum over everything from `start` on, to be put at `start + offset`; both in bytes.
+/// Partial checksum: covers all bytes from `start` on, and belongs at `start + offset`; both in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Checksum {
-    /// Where what is summed begins in the frame.
+    /// Offset in the frame of the first summed byte.
     pub start: u16,
-    /// Where the sum goes, behind that.
+    /// Offset of the field from `start`.
     pub offset: u16,
 }
 
-/// How a frame is to be cut.
+/// Segmentation of a superframe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Superframe {
-    /// What it carries.
+    /// Transport protocol.
     pub kind: Segments,
-    /// Bytes of header that each segment begins with, or more: of what the kernel gives it is a hint.
+    /// Bytes of headers of each segment, or more: the kernel's value is a hint.
     pub header: u16,
-    /// Bytes of payload in each segment but the last.
+    /// Payload bytes of each segment but the last.
     pub segment: u16,
 }
 
-/// What a superframe is made of.
+/// Transport protocol of a superframe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Segments {
     /// TCP over IPv4.
@@ -72,7 +72,7 @@ pub enum Segments {
 }
 
 impl Facts {
-    /// The same where the headers are `count` bytes nearer to the beginning of the frame.
+    /// The facts with headers `count` bytes nearer to the start of the frame.
     #[must_use]
     pub fn nearer_by(mut self, count: usize) -> Self {
         let count = u16::try_from(count).unwrap_or(u16::MAX);
@@ -85,7 +85,7 @@ impl Facts {
         self
     }
 
-    /// The headers are `count` bytes, which is less than the headroom, farther from the beginning of the frame.
+    /// Moves the headers `count` bytes, less than the headroom, away from the start of the frame.
     pub fn move_back(&mut self, count: usize) {
         let count = u16::try_from(count).unwrap_or(u16::MAX);
         if let Some(checksum) = &mut self.checksum {
@@ -97,32 +97,32 @@ impl Facts {
     }
 }
 
-/// Why a frame is not taken with what is said of it.
+/// Reason why a frame with these facts is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
-    /// The header in front of the frame is cut: its length in bytes.
+    /// The header before the frame is truncated: its length in bytes.
     NoHeader(usize),
-    /// It has flags that are not known.
+    /// The header has unknown flags.
     Flags(u8),
-    /// Its kind of superframe is not known.
+    /// The header has an unknown kind of superframe.
     Kind(u8),
-    /// Segments would have no payload, or more than a packet holds.
+    /// Segments would have no payload, or more than fits into a packet.
     SegmentSize(u16),
-    /// Its headers end behind the frame: their length, and the frame's.
+    /// The headers end behind the frame: their length, and the frame's.
     HeaderLength(u16, usize),
-    /// The checksum is not in what it sums, or that not in the frame.
+    /// The field is outside the summed bytes, or these are outside the frame.
     Checksum(Checksum, usize),
-    /// A superframe's checksum is not to be completed, or not that of its kind.
+    /// The superframe's partial checksum is not that of its protocol.
     NotPartial(Segments),
-    /// No IPv4 or IPv6 that leads to what the superframe claims to carry; as of a superframe inside a tunnel's headers.
+    /// The headers do not lead over IPv4 or IPv6 to the claimed protocol, as with a superframe inside a tunnel's headers.
     NotTransport(Segments),
-    /// A packet or segment is not as long as its header says: where that is, in bytes.
+    /// The length of a packet or segment contradicts its header: offset of the header in bytes.
     Length(usize),
     /// It is a fragment.
     Fragment,
-    /// More bytes of headers than are copied to each segment.
+    /// The headers are longer than those copied to each segment.
     LongHeaders(usize),
-    /// More packets than a superframe of sound mind has.
+    /// The superframe has too many packets.
     Packets(usize),
 }
 
@@ -157,7 +157,7 @@ impl fmt::Display for Refused {
 }
 
 impl Segments {
-    /// Protocol number, least length of its header, and where in it the checksum is.
+    /// Protocol number, least length of the header in bytes, and offset of the checksum in it.
     pub(super) fn transport(self) -> (u8, usize, u16) {
         match self {
             Self::Tcp4 | Self::Tcp6 => (TCP, TCP_HEADER, 16),
@@ -166,7 +166,7 @@ impl Segments {
     }
 }
 
-/// Whether facts can be true of a frame of `length` bytes.
+/// Checks facts against a frame of `length` bytes.
 pub(super) fn check(facts: &Facts, length: usize) -> Result<(), Refused> {
     if let Some(checksum @ Checksum { start, offset }) = facts.checksum
         && (usize::from(start) < HEADER || usize::from(start) + usize::from(offset) + 2 > length)

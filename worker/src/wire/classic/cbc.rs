@@ -1,4 +1,4 @@
-//! AES-CBC with a zero IV and PKCS#7 padding, as the classic wire has it (NIST SP 800-38A, RFC 5652 section 6.3).
+//! AES-CBC of the classic wire, with a zero IV and PKCS#7 padding (NIST SP 800-38A, RFC 5652 section 6.3).
 //!
 //! CBC encryption is a chain inside one frame, so a batch is encrypted block by block *across* frames, in as many lanes as
 //! the AES unit takes blocks at once: 64 or 30 with VAES, 8 with AES-NI. Decryption has no such chain. A single frame has no other
@@ -22,12 +22,12 @@ use crate::batch::{Batch, Span};
 
 /// AES block size in bytes.
 pub const BLOCK: usize = 16;
-/// Lanes that cost nothing when they are idle: that many blocks take hardly longer than one.
+/// Lanes that cost nothing while idle: this many blocks hardly take longer than one.
 const FREE: usize = 8;
 
 type Block = Array<u8, U16>;
 
-/// Both directions of one AES key.
+/// Encryption and decryption state of one AES key.
 pub struct Key<E, D> {
     encrypt: E,
     decrypt: D,
@@ -38,13 +38,13 @@ where
     E: KeyInit + KeySizeUser + BlockCipherEncrypt<BlockSize = U16>,
     D: KeyInit + KeySizeUser + BlockCipherDecrypt<BlockSize = U16>,
 {
-    /// From a key of any length, which is cut or padded with zeros.
+    /// Takes a key of any length, truncated or padded with zeros.
     pub fn new(key: &[u8]) -> Self {
         let mut padded = Zeroizing::new([0_u8; 32]);
         let size = E::key_size();
         let length = key.len().min(size);
         padded[..length].copy_from_slice(&key[..length]);
-        // The slice has the key's size by construction, so neither can fail.
+        // The slice has the key's size, so neither call can fail.
         let (Ok(encrypt), Ok(decrypt)) = (E::new_from_slice(&padded[..size]), D::new_from_slice(&padded[..size]))
         else {
             unreachable!("AES key of {size} bytes")
@@ -68,7 +68,7 @@ where
         self.encrypt.encrypt_with_backend(Chains { memory, spans });
     }
 
-    /// Decrypts a datagram in place and returns the length of the frame, `None` where length or padding is wrong.
+    /// Decrypts a datagram in place and returns the length of the frame; `None` if length or padding is wrong.
     pub fn open(&self, datagram: &mut [u8]) -> Option<usize> {
         let (blocks, []) = Block::slice_as_chunks_mut(datagram) else { return None };
         self.decrypt.decrypt_with_backend(Chain(blocks));
@@ -80,7 +80,7 @@ where
     }
 }
 
-/// Chains of whole blocks, to be encrypted in memory.
+/// Chains of whole blocks to encrypt in memory.
 struct Chains<'a> {
     memory: &'a mut [u8],
     spans: &'a [Span],
@@ -110,14 +110,14 @@ impl BlockCipherEncClosure for Chains<'_> {
     }
 }
 
-/// As many chains as the backend can encrypt at once, of which the first `active` are in use.
-#[repr(align(64))] // No part of the state lies across two cache lines.
+/// Chains that the backend encrypts in parallel. The first `active` lanes are in use.
+#[repr(align(64))] // No part of the state crosses a cache line.
 struct Lanes<B: BlockCipherEncBackend<BlockSize = U16>> {
-    /// The last block of each, encrypted; while `at_once` runs, what is to be encrypted.
+    /// Last encrypted block of each chain; while `at_once` runs, the next block to encrypt.
     state: ParBlocks<B>,
-    /// Where the next block of each begins. A sum of this type and a small number cannot overflow, which saves a check.
+    /// Offset of each chain's next block. Its type cannot overflow when a small number is added, which saves a check.
     at: Array<u32, B::ParBlocksSize>,
-    /// How many blocks each still has.
+    /// Number of remaining blocks of each chain.
     left: Array<u32, B::ParBlocksSize>,
     active: usize,
 }
@@ -130,9 +130,9 @@ impl<B: BlockCipherEncBackend<BlockSize = U16>> Default for Lanes<B> {
 }
 
 impl<B: BlockCipherEncBackend<BlockSize = U16>> Lanes<B> {
-    /// Begins chains in all free lanes.
+    /// Starts chains in all free lanes.
     #[inline(always)]
-    #[allow(clippy::cast_possible_truncation)] // A batch is some megabytes at most.
+    #[allow(clippy::cast_possible_truncation)] // A batch has some megabytes at most.
     fn fill(&mut self, waiting: &mut impl Iterator<Item = Range<usize>>) {
         while self.active < self.at.len() {
             let Some(range) = waiting.next() else { return };
@@ -142,7 +142,7 @@ impl<B: BlockCipherEncBackend<BlockSize = U16>> Lanes<B> {
         }
     }
 
-    /// Frees the lanes whose chains have ended.
+    /// Frees the lanes of finished chains.
     #[inline(always)]
     fn retire(&mut self) {
         let mut lane = 0;
@@ -158,13 +158,13 @@ impl<B: BlockCipherEncBackend<BlockSize = U16>> Lanes<B> {
         }
     }
 
-    /// How many blocks the shortest chain still has.
+    /// Number of remaining blocks of the shortest chain.
     #[inline(always)]
     fn steps(&self) -> u32 {
         self.left[..self.active].iter().copied().min().unwrap_or(0)
     }
 
-    /// That many blocks of each chain are encrypted.
+    /// Advances each chain by this many blocks.
     #[inline(always)]
     fn advance(&mut self, steps: u32) {
         for (at, left) in self.at.iter_mut().zip(&mut self.left).take(self.active) {
@@ -185,8 +185,8 @@ impl<B: BlockCipherEncBackend<BlockSize = U16>> Lanes<B> {
         self.advance(steps);
     }
 
-    /// Runs all chains until one ends, one block after the other. They do not depend on each other, so that the processor
-    /// works on several by itself; where most lanes are idle this is faster than to encrypt them all.
+    /// Runs all chains until one ends, one block after the other. The blocks are independent, so the processor overlaps them. If
+    /// most lanes are idle, this is faster than encrypting all lanes.
     #[inline(always)]
     fn in_turn(&mut self, backend: &B, memory: &mut [u8]) {
         let steps = self.steps();
@@ -204,7 +204,7 @@ impl<B: BlockCipherEncBackend<BlockSize = U16>> Lanes<B> {
         self.advance(steps);
     }
 
-    /// Runs all chains until one ends, all lanes in one go.
+    /// Runs all chains until one ends, all lanes in one call.
     #[inline(always)]
     fn at_once(&mut self, backend: &B, memory: &mut [u8]) {
         let steps = self.steps();
@@ -222,8 +222,8 @@ impl<B: BlockCipherEncBackend<BlockSize = U16>> Lanes<B> {
         }
     }
 
-    /// Writes what is encrypted to where it belongs in `memory`, and takes what follows there. Four at a time, which the
-    /// compiler then gives to the backend in one register: blocks that are stored singly would be waited for.
+    /// Writes the encrypted blocks to `memory`, and loads the next ones. Four at a time, so that the compiler passes them to the
+    /// backend in one register; single stores would stall.
     #[inline(always)]
     fn exchange(&mut self, memory: &mut [u8]) {
         let (fours, others) = self.state[..self.active].as_chunks_mut::<4>();
@@ -248,7 +248,7 @@ fn array_of(block: &mut Block) -> &mut [Block; 1] {
     std::array::from_mut(block)
 }
 
-/// The blocks of one datagram, to be decrypted in place.
+/// Blocks of one datagram to decrypt in place.
 struct Chain<'a>(&'a mut [Block]);
 
 impl BlockSizeUser for Chain<'_> {
@@ -264,7 +264,7 @@ impl BlockCipherDecClosure for Chain<'_> {
             let mut plain = ParBlocks::<B>::default();
             backend.decrypt_par_blocks((&*group, &mut plain).into());
             let last = group[group.len() - 1];
-            // Backwards, so that the block before is still what was received.
+            // Backwards, so that the preceding block is still the received one.
             for index in (1..group.len()).rev() {
                 let mut block = group[index - 1];
                 xor(&mut block, &plain[index]);
@@ -294,7 +294,7 @@ fn xor_words(block: &mut Block, with: [u64; 2]) {
     block[8..].copy_from_slice(&(words[1] ^ with[1]).to_ne_bytes());
 }
 
-/// The halves of a block.
+/// Halves of a block.
 #[inline(always)]
 fn words(block: &[u8]) -> [u64; 2] {
     let half = |at| {

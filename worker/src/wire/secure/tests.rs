@@ -1,4 +1,4 @@
-//! The handshake between two ends, and what becomes of it when somebody meddles.
+//! Tests of the handshake between two ends, with and without interference.
 
 use aws_lc_rs::agreement::{PrivateKey, X25519};
 
@@ -18,7 +18,7 @@ fn pair(ours: u8, theirs: u8, psk: u8) -> Pair {
     Pair::new(&[ours; KEY], public_of(theirs), &[psk; KEY], [0; 8]).unwrap()
 }
 
-/// Bytes that follow from a number.
+/// Deterministic bytes from a seed.
 pub fn random(mut seed: u8) -> Random {
     Box::new(move |to| {
         to.fill(seed);
@@ -45,7 +45,7 @@ fn begin(pair: &Pair, form: Form) -> Initiator {
     Initiator::new(pair, form, 3, (0x1111, 0), NOW, &mut random(0x40)).unwrap()
 }
 
-/// A whole handshake: the initiator's keys and the responder's.
+/// Runs a whole handshake and returns the keys of the initiator and of the responder.
 fn shake(a: &Pair, b: &Pair, form: Form, offers: [u8; 2]) -> Result<(Keys, Keys), Refused> {
     let mut initiator = Initiator::new(a, form, offers[0], (0x1111, 0), NOW, &mut random(0x40))?;
     let (answer, responded) = respond(b, &initiation(initiator.bytes()), offers[1], 0x2222, &mut random(0x60))?;
@@ -61,7 +61,7 @@ fn shake(a: &Pair, b: &Pair, form: Form, offers: [u8; 2]) -> Result<(Keys, Keys)
     }
 }
 
-/// Whether what is sealed by one opens by the other.
+/// Checks that a datagram sealed with one set of keys opens with the other.
 fn opens(sender: &Keys, receiver: &Keys) -> Result<(), Dropped> {
     let mut datagram = [0; 50];
     Sending::new(sender).seal(0, &mut datagram).unwrap();
@@ -84,7 +84,7 @@ fn both_ends_derive_same_keys() {
             assert_eq!((ours.sending, ours.receiving), (theirs.receiving, theirs.sending));
             assert_ne!(ours.sending, ours.receiving);
             assert_eq!((opens(&ours, &theirs), opens(&theirs, &ours)), (Ok(()), Ok(())));
-            // Reflected, it is nothing.
+            // A reflected datagram does not open.
             assert!(opens(&ours, &ours).is_err());
         }
     }
@@ -94,7 +94,7 @@ fn both_ends_derive_same_keys() {
 fn wrong_keys_fail_handshake() {
     let a = pair(1, 2, 5);
     for form in FORMS {
-        // The responder's file names another peer; a stranger has no right mac2, and if he had one he would be refused.
+        // The responder's file names another peer. A stranger has no right mac2, and would be refused even with one.
         let other = pair(2, 3, 5);
         let initiator = begin(&a, form);
         assert!(!other.is_of_the_pair(initiator.bytes()) && other.is_for_us(initiator.bytes()));
@@ -105,7 +105,7 @@ fn wrong_keys_fail_handshake() {
         assert!(!other.is_of_the_pair(initiator.bytes()) && !other.is_for_us(initiator.bytes()));
         let answer = respond(&other, &initiation(initiator.bytes()), 3, 1, &mut random(1));
         assert_eq!(answer.err(), Some(Refused::Sealed));
-        // The pre-shared keys differ: mac2 is wrong, and if it were right the response would not open.
+        // The pre-shared keys differ: mac2 is wrong, and even with a right one the response would not open.
         assert_eq!(shake(&a, &pair(2, 1, 6), form, [3, 3]).err(), Some(Refused::Sealed));
     }
 }
@@ -121,7 +121,7 @@ fn changed_handshake_fails_despite_macs() {
             changed[at] ^= 1 << (at % 8);
             assert!(!b.is_of_the_pair(&changed), "byte {at}");
             let Some(Message::Initiation(changed)) = parse(&changed) else { continue };
-            // The MACs are not part of it.
+            // Noise does not cover the MACs.
             if at < first.len() - MACS {
                 let answer = respond(&b, &changed, 3, 1, &mut random(1)).err();
                 assert_eq!(answer, Some(Refused::Sealed), "byte {at}");
@@ -133,12 +133,12 @@ fn changed_handshake_fails_despite_macs() {
             changed[at] ^= 1 << (at % 8);
             assert!(!a.is_of_the_pair(&changed), "byte {at}");
             let Some(Message::Response(changed)) = parse(&changed) else { continue };
-            // Of the header only the MACs hold the receiver's index; the others are in the keys.
+            // Only the MACs cover the receiver's index in the header; the keys depend on the other fields.
             if at >= message::RESPONSE_HEADER {
                 assert_eq!(initiator.take(&changed).err(), Some(Refused::Sealed), "byte {at}");
             }
         }
-        // It is as before.
+        // The initiator still accepts the right response.
         let Answered::Kem(first) = initiator.take(&response(&answer)).unwrap() else { continue };
         let Responded::Kem(second) = responded else { panic!() };
         let flip = |bytes: &[u8], at: usize| {
@@ -159,7 +159,7 @@ fn changed_handshake_fails_despite_macs() {
                 assert_eq!(first.take(&changed).err(), Some(Refused::Sealed), "byte {at}");
             }
         }
-        // Reflected, neither is anything.
+        // Reflected messages are rejected.
         let mut reflected = first.bytes().to_vec();
         reflected[0] = message::KEM_CIPHERTEXT;
         reflected.truncate(1112);
@@ -171,11 +171,11 @@ fn changed_handshake_fails_despite_macs() {
 fn downgrade_yields_no_common_keys() {
     let (a, b) = (pair(1, 2, 5), pair(2, 1, 5));
     let mut initiator = begin(&a, Form::Long);
-    // The offer is in the prologue.
+    // The prologue includes the offer.
     let mut worse = initiator.bytes().to_vec();
     worse[3] = 1;
     assert_eq!(respond(&b, &initiation(&worse), 3, 1, &mut random(1)).err(), Some(Refused::Sealed));
-    // The choice and the indices are in the keys.
+    // The keys depend on the cipher and the indices.
     let (answer, responded) = respond(&b, &initiation(initiator.bytes()), 3, 0x2222, &mut random(0x60)).unwrap();
     let Responded::Keys(theirs) = responded else { panic!() };
     let mut worse = answer.clone();
@@ -183,20 +183,20 @@ fn downgrade_yields_no_common_keys() {
     let Answered::Keys(ours) = initiator.take(&response(&worse)).unwrap() else { panic!() };
     assert!(opens(&ours, &theirs).is_err());
     assert!(theirs.receiving != ours.sending && theirs.sending != ours.receiving);
-    // What was not offered is not taken, and the other form is none.
+    // A cipher that was not offered is rejected, and so is the other form.
     let mut initiator = Initiator::new(&a, Form::Long, 1, (7, 0), NOW, &mut random(3)).unwrap();
     assert_eq!(initiator.take(&response(&answer)).err(), Some(Refused::NotOffered));
     let short = message::begin_response(Form::Short, CipherKind::ChaCha20Poly1305, 1, 7);
     assert_eq!(initiator.take(&response(&short)).err(), Some(Refused::NotOffered));
 }
 
-/// KCI, as Noise defines it: who has the responder's private key can begin as the peer, and does not come to the keys.
+/// KCI, as Noise defines it: an attacker with the responder's private key can initiate as the peer, but does not get the keys.
 #[test]
 fn stolen_private_key_lacks_session_keys() {
     use snow::resolvers::CryptoResolver;
     use snow::types::{Cipher, Dh, Hash, Random as Draws};
 
-    /// The peer's public key, with exchanges by the private key of the victim: right with the victim's key, which is `ss`.
+    /// The peer's public key, whose exchanges use the victim's private key: right for the victim's key, which is `ss`.
     struct Stolen {
         peer: [u8; KEY],
         victim: [u8; KEY],
@@ -223,7 +223,7 @@ fn stolen_private_key_lacks_session_keys() {
         }
         fn dh(&self, with: &[u8], out: &mut [u8]) -> Result<(), snow::Error> {
             let key = PrivateKey::from_private_key(&X25519, &self.victim).unwrap();
-            // With the victim's own key he has the other one; with an ephemeral one he can only guess.
+            // The attacker can compute the exchange with the victim's own key, but not with an ephemeral one.
             let other = if with[..KEY] == public(&key).unwrap() { &self.peer } else { &with[..KEY] };
             out[..KEY].copy_from_slice(&*super::keys::exchange(&key, other).unwrap());
             Ok(())
@@ -235,7 +235,7 @@ fn stolen_private_key_lacks_session_keys() {
             self.0.resolve_rng()
         }
         fn resolve_dh(&self, choice: &snow::params::DHChoice) -> Option<Box<dyn Dh>> {
-            // The static key is asked for first.
+            // snow first requests the static key.
             if self.1.replace(1) == 0 {
                 return Some(Box::new(Stolen { peer: public_of(1), victim: [2; KEY] }));
             }
@@ -265,18 +265,18 @@ fn stolen_private_key_lacks_session_keys() {
     .unwrap();
     let end = bytes.len() - MACS;
     his.write_message(&[0; message::FEATURES], &mut bytes[20..end]).unwrap();
-    // Without the pre-shared key it does not count.
+    // Without the pre-shared key the initiation does not count.
     put_macs_by_definition(&mut bytes, victim.public, [2; KEY], public_of(1), [0; KEY]);
     assert!(victim.has_head_of_the_pair(&bytes) && !victim.is_of_the_pair(&bytes));
-    // With it, it counts, and it is answered.
+    // With the pre-shared key it counts and is answered.
     put_macs_by_definition(&mut bytes, victim.public, [2; KEY], public_of(1), [5; KEY]);
     assert!(victim.is_of_the_pair(&bytes) && victim.is_for_us(&bytes));
     let (answer, _) = respond(&victim, &initiation(&bytes), 3, 9, &mut random(0x60)).unwrap();
-    // But `se` takes the peer's private key.
+    // But `se` needs the peer's private key.
     assert_eq!(his.read_message(response(&answer).noise(), &mut [0; 100]), Err(snow::Error::Decrypt));
 }
 
-/// The MACs by their definition in the specification, with a tunnel identifier of zeros.
+/// Writes the MACs by their definition in the specification, with a tunnel identifier of zeros.
 fn put_macs_by_definition(
     bytes: &mut [u8],
     receiver: [u8; KEY],
@@ -303,7 +303,7 @@ fn put_macs_by_definition(
     }
 }
 
-/// "Who has only the X25519 secrets lacks m; who has only broken ML-KEM lacks k1 and k2."
+/// "An attacker who has the X25519 secrets lacks *m*. An attacker who has broken ML-KEM lacks *k1* and *k2*."
 #[test]
 fn session_keys_bind_whole_transcript() {
     let agreed = Agreed { cipher: CipherKind::Aes256Gcm, initiator: 1, responder: 2 };
@@ -313,7 +313,7 @@ fn session_keys_bind_whole_transcript() {
     let right = keys([1; 32], [2; 64], agreed, b"K", b"C", [3; 32], true);
     let receiver = |hash, split, agreed, public: &[u8], ciphertext: &[u8], m| {
         let keys = keys(hash, split, agreed, public, ciphertext, m, false);
-        // The indices are looked at before, so they must not be what fails.
+        // The indices are checked first, so they must be right.
         let (our_index, their_index) = (right.their_index, right.our_index);
         Keys { sending: keys.sending, receiving: keys.receiving, cipher: right.cipher, our_index, their_index }
     };

@@ -1,8 +1,8 @@
-//! Where the peer is, and what is said to others.
+//! Location of the peer, and messages to other addresses.
 
 use super::*;
 
-/// "Where the file limits the addresses, a datagram from another one is dropped and counted."
+/// "Where the file limits the addresses that are learned, a datagram from another one is dropped and counted."
 #[test]
 fn excluded_source_is_ignored() {
     let elsewhere = SocketAddr::from(([192, 0, 2, 1], 6001));
@@ -21,7 +21,7 @@ fn excluded_source_is_ignored() {
         refuses(&mut second, &initiation);
         let response = only(second.receive(&initiation, home(1), 0));
         first.receive(&response, home(2), 1);
-        // Neither confirms it a session that waits, nor is it given to the port by the one that there is.
+        // It neither confirms a waiting session, nor is its frame delivered by the current one.
         let frame = first.frame(1);
         refuses(&mut second, &frame);
         second.receive(&frame, home(1), 6);
@@ -36,8 +36,8 @@ fn excluded_source_is_ignored() {
     }
 }
 
-/// "Whatever is opened, by any session, from another address is answered by a ping to that address, at most ten times a second for
-/// each path; so is the data that confirms a session."
+/// "A datagram of queue 0 that is opened, by any session, from an address other than the path's known one is answered by a ping to
+/// that address, at most ten times a second for each path."
 #[test]
 fn new_address_pings_are_rate_limited() {
     let learned = [LEARNED; 2];
@@ -57,7 +57,7 @@ fn new_address_pings_are_rate_limited() {
         [at(home(1)), Target::Unknown]
     );
     let mut frames: Vec<_> = (0..100).map(|byte| first.frame(byte)).collect();
-    // The newest first, so that all others are older; and none from where the peer is.
+    // The newest first, so that all others are older; and none from the peer's address.
     let mut take = |second: &mut End, path, from, now_us| {
         let sent = second.receive_by(path, &frames.pop().unwrap(), from, now_us);
         assert_eq!(second.frames.len(), 1);
@@ -70,7 +70,7 @@ fn new_address_pings_are_rate_limited() {
         assert!(!take(&mut second, path, home(9), 2_999_999));
     }
     assert!(take(&mut second, 0, home(9), 3_000_000) && take(&mut second, 1, home(9), 3_000_000));
-    // By a session that is going, too.
+    // The same in a replaced session.
     let mut first = end(1, 2, 0, false, first.session.report_secure(0), 1000);
     exchange([&mut first, &mut second], 4_000_000);
     assert_eq!((second.session.report_secure(0).counts.rekeys, second.session.slots.going.len()), (1, 1));
@@ -78,7 +78,7 @@ fn new_address_pings_are_rate_limited() {
     assert_eq!(second.session.route().now().1.target, at(home(1)), "without a pong");
 }
 
-/// What strangers cause does not push out the pings that the peer is to answer.
+/// Datagrams of strangers do not displace the outstanding pings to the peer.
 #[test]
 fn pong_counts_despite_new_addresses() {
     let learned = [LEARNED; privsep::ipc::MAX_PATHS];

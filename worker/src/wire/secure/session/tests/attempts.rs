@@ -1,9 +1,9 @@
-//! When an end begins, with what, and when it stops.
+//! Attempts: their start, form and end.
 
 use super::*;
 
-/// "At once and after 250, 500, 1000 and 2000 ms more, until it is answered or the attempt is over." "An attempt lasts 2 s, from the
-/// third of a series on 5 s; each up to a tenth more at random."
+/// "At once and after 250, 500, 1000 and 2000 ms more, until the message is answered or the attempt is over." "An attempt lasts 2
+/// s, from the third of a series on 5 s", "each up to a tenth more at random".
 #[test]
 fn attempts_alternate_forms() {
     let mut first = both().0;
@@ -25,7 +25,7 @@ fn attempts_alternate_forms() {
         let least = if number < 2 { 2000 } else { 5000 };
         assert!((least..=least + least / 10).contains(lasted), "{number}: {lasted}");
     }
-    // The KEM key's are the same.
+    // The times of the KEM key are the same.
     let (mut first, mut second) = both();
     let (kem_key, begin_us) = to_kem_key(&mut first, &mut second, 0);
     let (mut times, mut now_us) = (vec![0], begin_us);
@@ -37,8 +37,8 @@ fn attempts_alternate_forms() {
     assert_eq!(times, [0, 250, 750, 1750]);
 }
 
-/// "The first has the form that succeeded last in this worker; else the short one where an underlay's MTU is too small, or is not
-/// known; else the long one."
+/// "The first attempt has the form that succeeded last in this worker, in either role; else the short one where an underlay's MTU
+/// is too small or unknown; else the long one."
 #[test]
 fn attempts_begin_with_last_good_form() {
     let (long, short) = (1336, 152);
@@ -47,7 +47,8 @@ fn attempts_begin_with_last_good_form() {
         [1335, 1336].map(|datagram| Kind { datagram, ..Kind::new(1, 2, &[Remote::Fixed(Address(home(2)))]) }.end());
     assert_eq!([next(&mut narrow, 0), next(&mut wide, 0)], [short, long]);
     assert_eq!([next(&mut narrow, 2_200_000), next(&mut wide, 2_200_000)], [long, short]);
-    // Either end may have begun the one that succeeded. Both begin anew when it is over: 180 s later, or 5 s after it was silent.
+    // Either end may have begun the successful attempt. Both begin again when the session is over: 180 s later, or after 5 s of
+    // silence.
     for form in [Form::Short, Form::Long] {
         let (mut first, mut second) = both();
         let now_us = if form == Form::Short {
@@ -66,21 +67,21 @@ fn attempts_begin_with_last_good_form() {
             assert_eq!(initiations.len(), 1);
             assert_eq!(initiations[0].1.len(), form.initiation());
         }
-        // A new worker does not know.
+        // A new worker does not know the form.
         let state = first.session.report_secure(0);
         assert_eq!(next(&mut end(1, 2, 0, false, state, 1000), 0), long);
     }
 }
 
-/// "The end with the smaller public key forgets what it has sent in an attempt of its own, once between two sessions that are
-/// confirmed, and goes on when the next attempt is due."
+/// "The end with the smaller public key, compared as bytes, forgets what it has sent in an attempt of its own, once between two
+/// confirmed sessions, and goes on when the next attempt is due."
 #[test]
 fn smaller_key_yields_once() {
     let fixed = |ours, theirs| end(ours, theirs, 0, false, SecureState::default(), 1000);
     for (ours, theirs, smaller) in [(1, 2, true), (2, 1, false)] {
         let (mut first, mut second) = (fixed(ours, theirs), fixed(theirs, ours));
         assert_eq!(first.session.pair.gives_way(), smaller);
-        // Of each attempt: whether what the other end answers is taken although that has begun, too.
+        // For each attempt: whether the peer's response is accepted although the peer has begun as well.
         let attempt = |first: &mut End, second: &mut End, now_us| {
             let initiations = [&mut *first, &mut *second].map(|end| only(end.on_time(now_us)));
             assert_eq!(first.receive(&initiations[1], home(theirs), now_us).len(), 1);
@@ -92,7 +93,7 @@ fn smaller_key_yields_once() {
         assert_eq!(attempt(&mut first, &mut second, 0), !smaller);
         assert_eq!(first.has_session(), !smaller);
         if smaller {
-            // It sends nothing of the attempt again, and makes the next one, of the short form.
+            // It sends nothing of the attempt again, and makes the next one in the short form.
             assert_eq!(first.session.due_us(), SECOND);
             assert!(first.on_time(1_999_999).is_empty() && second.on_time(1_999_999).len() == 1);
             assert!(attempt(&mut first, &mut second, 2_200_000));
@@ -111,7 +112,7 @@ fn timestamps_follow_the_clock() {
         let Some(Message::Initiation(initiation)) = message::parse(&sent) else { panic!("{sent:02x?}") };
         initiation.timestamp
     };
-    // A clock that is an hour late, is set right, and goes back again.
+    // A clock that is an hour slow, is corrected, and then goes back.
     let late = |now_us| [7200, 10_800, 3600][usize::try_from(now_us / 3_000_000).unwrap().min(2)] * 1_000_000_000;
     let mut first = made(SecureState::default(), Box::new(move |now_us| Timestamp(late(now_us) + 999_999_999)));
     let [hour_late, right] = [7200, 10_800].map(|seconds| rounded(seconds * 1_000_000_000 + 999_999_999).0);

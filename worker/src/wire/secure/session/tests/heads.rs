@@ -1,8 +1,8 @@
-//! Messages of which the head is right, and the rest is not.
+//! Messages with a right head and a wrong rest.
 
 use super::*;
 
-/// The message with another rest: the head, `mac0` and `mac1` are as they were.
+/// The message with another rest: head, `mac0` and `mac1` stay unchanged.
 fn with_another_rest(message: &[u8]) -> Vec<u8> {
     let mut changed = message.to_vec();
     changed[message.len() - 40] ^= 1;
@@ -10,7 +10,7 @@ fn with_another_rest(message: &[u8]) -> Vec<u8> {
     changed
 }
 
-/// Failures, and initiations and other messages that were dropped because of their numbers.
+/// Failures, and initiations and other messages dropped because of their numbers.
 fn counts(end: &End) -> [u64; 3] {
     let SecureCounters { auth_failures, dropped_initiations, dropped_messages, .. } =
         end.session.report_secure(0).counts;
@@ -22,16 +22,16 @@ fn spliced_head_takes_no_slot() {
     let (mut first, mut second) = both();
     let initiation = only(first.on_time(0));
     let changed = with_another_rest(&initiation);
-    // An observer is faster, and sends more than are computed in a second.
+    // An attacker is faster, and sends more than are processed in a second.
     for _ in 0..100 {
         assert!(second.receive(&changed, home(9), 0).is_empty());
     }
     assert_eq!(counts(&second), [100, 0, 0]);
     let response = only(second.receive(&initiation, home(1), 0));
-    // Now its time says that it does not count. The rest is not looked at.
+    // Now the timestamp is old. The rest is not checked.
     assert!(second.receive(&changed, home(9), 1).is_empty());
     assert_eq!(counts(&second), [100, 1, 0]);
-    // The same of a response.
+    // The same for a response.
     let changed = with_another_rest(&response);
     for _ in 0..100 {
         assert!(first.receive(&changed, home(2), 1).is_empty());

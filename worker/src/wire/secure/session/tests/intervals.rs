@@ -16,7 +16,7 @@ fn crossing_loses_no_frame() {
         let [by_a, by_b] = [&mut a, &mut b].map(|end| only(end.on_time(0)));
         let to_a = only(b.receive(&by_a, home(1), 1));
         a.receive(&to_a, home(2), 2);
-        // The first ping by the session that A began is lost, and the second one late.
+        // The first ping in A's session is lost, and the second one is late.
         a.on_time(2);
         let to_b = only(a.receive(&by_b, home(2), 3));
         let late = a.on_time(100_002);
@@ -58,7 +58,7 @@ fn lost_first_pings_are_repeated() {
     }
 }
 
-/// Wrong `mac2`s under a head that was seen do not use up the answers to stale initiations.
+/// Wrong `mac2`s under a recorded head do not use up the replies to stale initiations.
 #[test]
 fn forged_rest_blocks_no_answer() {
     let (mut first, mut second) = both();
@@ -71,7 +71,7 @@ fn forged_rest_blocks_no_answer() {
     }
     let stale = only(end(1, 2, 0, false, SecureState::default(), 0).on_time(0));
     assert_eq!(second.receive(&stale, home(1), 200 * SECOND + 1).len(), 1);
-    // "Slot is looked at 1000 times a second at most."
+    // "Checked 1000 times a second at most."
     let failures = |second: &End| second.session.report_secure(0).counts.auth_failures;
     let before = failures(&second);
     for _ in 0..3000 {
@@ -102,13 +102,14 @@ fn attempt_time_grows_with_interval() {
     }
 }
 
-/// "The first round is four ping intervals after each new current session; the next one 30 intervals after one answered whole, else four."
+/// "The first round is four ping intervals after each new current session"; "the next one 30 intervals after a round that was
+/// answered whole, else four."
 #[test]
 fn probes_follow_ping_interval() {
     for (passes, next) in [(true, 60), (false, 8)] {
         let (mut first, mut second) = of_interval(2, LEARNED);
         let mut long = Vec::new();
-        // Until the session is replaced, which begins anew.
+        // Until the session is replaced, which starts the rounds again.
         run([&mut first, &mut second], 0, 119 * SECOND, |from, now_us, datagram| {
             let is_long = datagram.len() == 1472;
             if from == 0 && is_long && datagram[0] == message::DATA {

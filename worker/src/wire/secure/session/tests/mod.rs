@@ -1,4 +1,4 @@
-//! What a session does at its moments, and what it says of a peer that is none.
+//! Tests of a session, its deadlines, and the troubles it reports.
 
 mod addresses;
 mod attempts;
@@ -28,13 +28,13 @@ struct End {
     counters: Counters,
     outbox: Outbox,
     learns: bool,
-    /// Frames of the datagram that it received last.
+    /// Frames in the last received datagram.
     frames: Vec<Vec<u8>>,
 }
 
 const LEARNED: Remote = Remote::Learned { address: None, port: None };
 
-/// The remote of an end whose peer is at home(2).
+/// Remote of an end whose peer is at home(2).
 fn fixed() -> Remote {
     Remote::Fixed(Address(home(2)))
 }
@@ -50,13 +50,13 @@ fn at(address: SocketAddr) -> Target {
     Target::Learned(address.into())
 }
 
-/// What an end is made of.
+/// Properties of an end.
 struct Kind<'a> {
     ours: u8,
     theirs: u8,
     psk: u8,
     remotes: &'a [Remote],
-    /// Longest datagram that the underlay carries.
+    /// Longest datagram of the underlay in bytes.
     datagram: u16,
     ping_interval: u8,
     secure: SecureState,
@@ -96,12 +96,12 @@ impl<'a> Kind<'a> {
     }
 }
 
-/// A clock that is right, and so many seconds ahead of the worker's.
+/// A right clock, this many seconds ahead of the worker's.
 fn wall(seconds: u64) -> Wall {
     Box::new(move |now_us| Timestamp(seconds * 1_000_000_000 + now_us * 1000))
 }
 
-/// A moment in nanoseconds as an initiation has it.
+/// A time in nanoseconds as in an initiation.
 fn rounded(nanoseconds: u64) -> Timestamp {
     Timestamp(nanoseconds / ROUNDED * ROUNDED)
 }
@@ -112,7 +112,7 @@ fn end(ours: u8, theirs: u8, psk: u8, learns: bool, secure: SecureState, seconds
 }
 
 impl End {
-    /// What it sends: target and bytes.
+    /// Sent datagrams: target and bytes.
     fn sent(&mut self) -> Vec<(Target, Vec<u8>)> {
         let numbers = |Departure { target, datagrams, .. }| datagrams.map(move |number| (target, number));
         let all = self.outbox.departures().flat_map(numbers);
@@ -164,7 +164,8 @@ fn both() -> (End, End) {
     (end(1, 2, 0, false, SecureState::default(), 1000), end(2, 1, 0, true, SecureState::default(), 1000))
 }
 
-/// Lets the ends at home(1) and home(2) do what is due, and send each other without delay what `passes`, told who sends it and when.
+/// Runs the ends at home(1) and home(2), which send to each other without delay. Datagrams for which `passes` returns false are
+/// lost; its arguments are the sender, the time and the bytes.
 fn run(mut ends: [&mut End; 2], from_us: u64, until_us: u64, mut passes: impl FnMut(usize, u64, &[u8]) -> bool) {
     let homes = [home(1), home(2)];
     let mut now_us = from_us;
@@ -183,7 +184,7 @@ fn run(mut ends: [&mut End; 2], from_us: u64, until_us: u64, mut passes: impl Fn
     }
 }
 
-/// The same at one time.
+/// Runs both ends at one time.
 fn exchange(ends: [&mut End; 2], now_us: u64) {
     run(ends, now_us, now_us, |_, _, _| true);
 }
@@ -193,7 +194,7 @@ fn only(sent: Vec<(Target, Vec<u8>)>) -> Vec<u8> {
     sent.into_iter().next().unwrap().1
 }
 
-/// An end's attempt of the short form, from then on, up to its KEM key; and when that leaves.
+/// Runs an attempt in the short form up to the KEM key. Returns the KEM key and its time.
 fn to_kem_key(first: &mut End, second: &mut End, mut now_us: u64) -> (Vec<u8>, u64) {
     loop {
         let sent = first.on_time(now_us);
@@ -212,20 +213,20 @@ fn to_kem_key(first: &mut End, second: &mut End, mut now_us: u64) -> (Vec<u8>, u
 fn first_datagram_confirms_session() {
     let (mut first, mut second) = both();
     let initiation = only(first.on_time(0));
-    assert!(second.on_time(0).is_empty(), "sent to nobody");
+    assert!(second.on_time(0).is_empty(), "sent without a known peer");
     let answer = second.receive(&initiation, home(1), 1);
     assert_eq!(answer[0].0, at(home(1)));
     let response = only(answer);
-    // Repeated from elsewhere, it is answered there with the same bytes, and says nothing of where the peer is.
+    // A repetition from elsewhere is answered there with the same bytes, and does not locate the peer.
     assert_eq!(second.receive(&initiation, home(9), 1), [(at(home(9)), response.clone())]);
     assert!(first.receive(&response, home(2), 2).is_empty() && first.has_session());
-    // Repeated, it does nothing.
+    // A repetition has no effect.
     assert!(first.receive(&response, home(2), 2).is_empty());
     assert_eq!(first.session.report_secure(2).counts.handshakes, 1);
     let ping = only(first.on_time(3));
     assert!(!second.has_session());
     assert_eq!(second.session.report_secure(0).heard, Timestamp::default(), "before it is confirmed");
-    // Who is faster with it gets a pong and a ping, and is not the peer.
+    // An attacker who is faster gets a pong and a ping, and is not the peer.
     let answers = second.receive(&ping, home(9), 4);
     assert_eq!(answers.iter().map(|(target, _)| *target).collect::<Vec<_>>(), [at(home(9)); 2]);
     assert!(second.has_session() && second.session.route().now().1.target == Target::Unknown);
@@ -271,7 +272,7 @@ fn replayed_initiation_makes_no_session() {
     second.receive(&ping, home(1), 3);
     assert!(second.receive(&initiation, home(1), 4).is_empty());
     assert_eq!(second.trouble(), None, "there is a session");
-    // A new worker knows it, too.
+    // A new worker knows the timestamp as well.
     let state = second.session.report_secure(5);
     let mut next = end(2, 1, 0, true, state, 1000);
     assert_eq!(only(next.receive(&initiation, home(1), 0))[0], message::INITIATION);
@@ -279,7 +280,7 @@ fn replayed_initiation_makes_no_session() {
     let mut late = end(1, 2, 0, false, SecureState::default(), 990);
     assert_eq!(only(next.receive(&only(late.on_time(0)), home(1), 0))[0], message::INITIATION);
     assert_eq!(next.trouble(), Some(Trouble::Clock { behind_ms: 10_000 }));
-    // A worker that knows what was sent last is past it, whatever its clock says.
+    // A worker that knows the last sent timestamp exceeds it, with any clock.
     let mut late = end(1, 2, 0, false, first.session.report_secure(0), 990);
     assert_eq!(next.receive(&only(late.on_time(0)), home(1), 0).len(), 1);
 }
@@ -315,7 +316,8 @@ fn invalid_message_has_no_effect() {
     assert!(first.receive(&ping, home(2), 1).is_empty(), "reflected");
 }
 
-/// "20 a second are computed. Beyond that the one with the greatest timestamp is kept, and computed when there is room, 50 ms later."
+/// "20 initiations a second are computed." "Beyond that the one with the greatest timestamp is kept, and computed when there is
+/// room."
 #[test]
 fn newest_excess_initiation_is_answered() {
     let mut second = both().1;
@@ -324,7 +326,7 @@ fn newest_excess_initiation_is_answered() {
     let answered: usize = (0..20).map(|time| second.receive(&initiation(2000 + time), home(1), 0).len()).sum();
     assert_eq!(answered, 20);
     let dropped = |second: &End| second.session.report_secure(0).counts.dropped_initiations;
-    // The greatest timestamp stays, wherever it comes from; what was recorded before does not push it out.
+    // The initiation with the greatest timestamp is kept, from any address. A recorded one does not displace it.
     let newest = initiation(3000);
     let [first, older, less] = [2500, 2999, 2991].map(initiation);
     for (message, from, lost) in [(&first, 8, 0), (&newest, 3, 1), (&older, 9, 2), (&newest, 9, 3), (&less, 9, 4)] {
@@ -335,9 +337,9 @@ fn newest_excess_initiation_is_answered() {
     assert!(second.on_time(49_999).is_empty());
     let answers = second.on_time(50_000);
     assert_eq!(answers.iter().map(|(target, _)| *target).collect::<Vec<_>>(), [at(home(3))]);
-    // It is the one that was kept: whoever repeats it gets the same.
+    // It is the kept one: a repetition gets the same answer.
     assert_eq!(only(second.receive(&newest, home(1), 50_000)), answers[0].1);
-    // And then one in each 50 ms, when it comes or when there is room.
+    // Then one in each 50 ms, at its arrival or when there is room.
     assert!(second.receive(&initiation(3001), home(1), 60_000).is_empty());
     assert_eq!(second.on_time(100_000).len(), 1);
     assert!(second.receive(&initiation(3002), home(1), 149_999).is_empty());
@@ -345,7 +347,7 @@ fn newest_excess_initiation_is_answered() {
     assert_eq!(dropped(&second), 5);
 }
 
-/// "A responder that gets again what it has answered last sends the same answer, ten times a second at most."
+/// "A responder that receives again the message that it has answered last sends the same answer", "ten times a second at most".
 #[test]
 fn repeated_answers_are_rate_limited() {
     let (mut first, mut second) = both();
@@ -369,12 +371,12 @@ fn repeated_answers_are_rate_limited() {
     let initiation = only(first.on_time(0));
     let response = only(second.receive(&initiation, home(1), 0));
     repeat(&mut second, &initiation, &response, 1);
-    // The same of the short form's second answer.
+    // The same for the second answer of the short form.
     let (mut first, mut second) = both();
     let (kem_key, now_us) = to_kem_key(&mut first, &mut second, 0);
     let ciphertext = only(second.receive(&kem_key, home(1), now_us));
     repeat(&mut second, &kem_key, &ciphertext, now_us);
-    // Another than the one that was taken is dropped.
+    // A KEM key other than the accepted one is dropped.
     let mut other = kem_key.clone();
     other[100] ^= 1;
     other[1200] ^= 1;

@@ -1,9 +1,9 @@
-//! When a session begins and ends, and what asks whether it works.
+//! Start and end of sessions, and pings and probes.
 
 use super::*;
 use crate::wire::secure::crypt::tests::spend;
 
-/// Both ends with a session that has begun at 0, the first with these keys, behind a fixed address; the other learns.
+/// Both ends with a session that began at 0. The first has these keys and a fixed peer; the second learns.
 fn established(ours: u8, theirs: u8) -> (End, End) {
     let mut ends = (Kind::new(ours, theirs, &[fixed()]).end(), Kind::new(theirs, ours, &[LEARNED]).end());
     exchange([&mut ends.0, &mut ends.1], 0);
@@ -11,7 +11,7 @@ fn established(ours: u8, theirs: u8) -> (End, End) {
     ends
 }
 
-/// Slot ends begin, and when first, from one time to another, with nothing on the way that `passes` says does not.
+/// Ends that begin a session in an interval, each with its first time. Datagrams for which `passes` returns false are lost.
 fn begin(
     ends: &mut (End, End),
     from_us: u64,
@@ -35,7 +35,7 @@ fn initiator_rekeys_first() {
     for (ours, theirs, other) in [(1, 2, 130), (2, 1, 135)] {
         let mut ends = established(ours, theirs);
         assert_eq!(ends.1.session.pair.gives_way(), other == 135);
-        // What the first sends of it does not arrive.
+        // The first end's initiations do not arrive.
         let began = begin(&mut ends, 1, 150 * SECOND, |from, _, is_initiation| from == 1 || !is_initiation);
         assert_eq!(began, [(0, 120 * SECOND), (1, other * SECOND)]);
         for end in [&ends.0, &ends.1] {
@@ -56,13 +56,13 @@ fn sender_rekeys_after_volume() {
         assert!(begin(&mut ends, 1, 2 * SECOND, |_, _, _| true).is_empty());
         let end = if which == 0 { &ends.0 } else { &ends.1 };
         end.frame_by(2, 0);
-        // It is looked at each second.
+        // The limit is checked each second.
         assert_eq!(begin(&mut ends, 3 * SECOND, 10 * SECOND, |_, _, _| true), [(which, 3 * SECOND)]);
         assert_eq!(ends.1.session.report_secure(0).counts.rekeys, 1);
     }
 }
 
-/// "One is, and nothing was opened by any for 5 s."
+/// "Nothing was opened by any session for five ping intervals."
 #[test]
 fn silence_triggers_handshake() {
     let mut ends = established(1, 2);
@@ -75,13 +75,13 @@ fn silence_triggers_handshake() {
 /// "A session waits for 10 s; or is going and has opened nothing for ten ping intervals; or is 180 s old."
 #[test]
 fn sessions_expire() {
-    // The current one.
+    // The current session.
     let mut ends = established(1, 2);
     begin(&mut ends, 1, 180 * SECOND - 1, |_, _, is_initiation| !is_initiation);
     assert!(ends.0.has_session() && ends.1.has_session());
     begin(&mut ends, 180 * SECOND, 180 * SECOND, |_, _, is_initiation| !is_initiation);
     assert!(!ends.0.has_session() && !ends.1.has_session());
-    // One that waits.
+    // A waiting session.
     for (now_us, is_there) in [(10 * SECOND - 1, true), (10 * SECOND, false)] {
         let (mut first, mut second) = both();
         let response = only(second.receive(&only(first.on_time(0)), home(1), 0));
@@ -92,7 +92,7 @@ fn sessions_expire() {
         let heard = rounded(1000 * 1_000_000_000);
         assert_eq!(second.session.report_secure(0).heard, if is_there { heard } else { Timestamp::default() });
     }
-    // Those that are going.
+    // Replaced sessions.
     let opens = |second: &mut End, frame: &[u8], now_us| {
         second.on_time(now_us);
         second.receive(frame, home(1), now_us);
@@ -125,7 +125,7 @@ fn oldest_of_three_sessions_ends() {
     assert_eq!(opened.collect::<Vec<_>>(), [0, 1, 1, 1]);
 }
 
-/// When pings leave, in milliseconds, by path; one datagram is opened at a time, if one is.
+/// Times of pings in milliseconds, with the path. One datagram is opened at `heard_us`, if given.
 fn pings(heard_us: Option<u64>) -> Vec<(u64, usize)> {
     let mut first = Kind::new(1, 2, &[fixed(), fixed()]).end();
     let mut second = Kind::new(2, 1, &[LEARNED]).end();
@@ -151,8 +151,8 @@ fn pings(heard_us: Option<u64>) -> Vec<(u64, usize)> {
     all
 }
 
-/// "A ping by each path at once and after 100, 200, 400, 800, 1600 ms more, until something has been opened by this session"; and "each end
-/// sends a ping by each path, each second."
+/// "At once and after 100, 200, 400, 800, 1600, 3200 and 3200 ms more, until something has been opened by this session"; and a ping
+/// "by each path, once in each ping interval".
 #[test]
 fn unconfirmed_session_pings_faster() {
     let by_both = |times: &[u64]| times.iter().flat_map(|&time| [(time, 0), (time, 1)]).collect::<Vec<_>>();
@@ -172,7 +172,7 @@ fn dropped_long_datagrams_are_reported() {
         datagram.len() < 1400 || from == 1
     });
     assert_eq!([&mut ends.0, &mut ends.1].map(drops), [Some(true), Some(false)]);
-    // One in four seconds, and where it is answered, one in half a minute.
+    // One in four seconds; after an answer, one in half a minute.
     assert_eq!(long, [7, 1]);
     run([&mut ends.0, &mut ends.1], 30 * SECOND, 40 * SECOND, |_, _, _| true);
     assert_eq!([&mut ends.0, &mut ends.1].map(drops), [Some(false); 2]);

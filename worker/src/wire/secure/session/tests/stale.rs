@@ -1,13 +1,13 @@
-//! Ends whose clock is behind, whose address is another than before, or that are gone.
+//! Ends with a late clock, with a new address, or without state.
 
 use super::*;
 
-/// The peer of a session that has ended, with a clock of this many seconds: it has started again and knows nothing.
+/// The peer of an ended session, restarted without state and with a clock of this many seconds.
 fn started_again(seconds: u64) -> End {
     end(1, 2, 0, false, SecureState::default(), seconds)
 }
 
-/// Both ends, of which the second has had a session with the first, and has heard nothing since.
+/// Both ends; the second had a session with the first and has received nothing since.
 fn forgotten(until_us: u64) -> End {
     let (mut first, mut second) = both();
     exchange([&mut first, &mut second], 0);
@@ -16,11 +16,11 @@ fn forgotten(until_us: u64) -> End {
     second
 }
 
-/// "An end that refuses an initiation only because of its timestamp answers with an initiation of its own, to the address that the stale
-/// one came from."
+/// "An end that refuses an initiation because of its timestamp alone answers with an initiation of its own, to the address that the
+/// stale one came from."
 #[test]
 fn moved_peer_with_reset_clock_connects() {
-    // Its new address: what it begins does not count, and the other end does not know where it is.
+    // At the peer's new address: its initiations are stale, and the other end does not know the address.
     let moved = home(7);
     for silent_us in [10 * SECOND, 200 * SECOND] {
         let (mut second, mut first, mut time_us) = (forgotten(silent_us), started_again(0), 0);
@@ -44,7 +44,7 @@ fn moved_peer_with_reset_clock_connects() {
     }
 }
 
-/// "Both false timestamps of a taken-over worker heal in the same way."
+/// "Both false timestamps of an exploited worker heal in the same way."
 #[test]
 fn false_timestamp_blocks_no_session() {
     for lies in [1, 2] {
@@ -67,7 +67,7 @@ fn stale_answer_is_bounded() {
     let long = only(first.on_time(0));
     let short = only(first.on_time(2_200_000));
     assert_eq!([long.len(), short.len()], [1336, 152]);
-    // It knows no address, and begins because of the stale one: of the form that comes first.
+    // The end knows no address, and begins because of the stale initiation, in its first form.
     let now_us = 201 * SECOND;
     let answer = only(second.receive(&long, home(7), now_us));
     assert_eq!((answer[0], answer.len()), (message::INITIATION, 1336));
@@ -75,7 +75,7 @@ fn stale_answer_is_bounded() {
     assert!(second.receive(&short, home(7), now_us).is_empty(), "longer than what came");
     let count = (0..30).map(|_| second.receive(&long, home(8), now_us).len()).sum::<usize>();
     assert_eq!(count, 9, "ten in this second");
-    // From now on all attempts are short; the third would be long.
+    // From now on all attempts are short; the third would be long otherwise.
     let (mut now_us, mut lengths) = (now_us, Vec::new());
     while lengths.len() < 4 {
         second.on_time(now_us);
@@ -91,8 +91,8 @@ fn stale_answer_is_bounded() {
     assert_eq!(only(second.receive(&short, home(7), now_us + SECOND)).len(), 152);
 }
 
-/// "Only when it has no session, or its session is five ping intervals old and no pong has counted for as long; only when `mac2` is
-/// right."
+/// "Only when it has no current session, or its session is five ping intervals old and no pong has counted for as long; only when
+/// `mac2` of the stale initiation is right."
 #[test]
 fn stale_initiation_is_ignored_in_session() {
     let (mut first, mut second) = both();
@@ -107,7 +107,7 @@ fn stale_initiation_is_ignored_in_session() {
     assert_eq!(second.receive(&stale, home(7), 200 * SECOND).len(), 1);
 }
 
-/// "Nothing was opened by any session for 180 s: a learned address of the peer is forgotten."
+/// "Nothing was opened by any session for 180 s. A learned address of the peer is forgotten."
 #[test]
 fn silent_peer_loses_learned_address() {
     let (mut first, mut second) = both();
@@ -125,7 +125,7 @@ fn silent_peer_loses_learned_address() {
     };
     assert_eq!(last(&mut second, 20 * SECOND, 1000 * SECOND), 199);
     assert_eq!(second.session.route().now().1.target, Target::Unknown);
-    // A fixed one is not: it is looked for, however long.
+    // A fixed address is not forgotten: attempts to it continue.
     assert!(last(&mut first, 20 * SECOND, 1000 * SECOND) > 990);
 }
 
@@ -152,7 +152,7 @@ fn thiefs_initiations_are_reported() {
     assert_eq!(second.trouble(), Some(Trouble::StolenKey));
 }
 
-/// "Only queue 0 says where a peer is."
+/// "Only queue 0 determines the address of a peer."
 #[test]
 fn other_queues_move_no_peer() {
     let (mut first, mut second) = both();
@@ -162,7 +162,7 @@ fn other_queues_move_no_peer() {
         let answers = second.receive(&frame, home(9), 2 * SECOND);
         assert_eq!((answers.len(), second.frames.len()), (asks, 1), "queue {queue}");
     }
-    // Nor is a ping of another queue answered.
+    // A ping of another queue is not answered either.
     let ping = |queue| {
         let mut datagram =
             [&[0; HEADER][..], &content::ping([7; 8], content::DatagramCounts::default()), &[0; TAG]].concat();
@@ -186,7 +186,7 @@ fn probe_of_wrong_size_is_ignored() {
     }
 }
 
-/// "Once in each ping interval"; "a path is down after five intervals without a pong."
+/// "Once in each ping interval"; "a path is down when more than five intervals have passed without a pong."
 #[test]
 fn ping_interval_follows_file() {
     let mut first = Kind { ping_interval: 10, ..Kind::new(1, 2, &[fixed()]) }.end();

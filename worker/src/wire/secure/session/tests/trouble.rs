@@ -1,4 +1,4 @@
-//! What is said of a peer that is none.
+//! Troubles that an end reports about a peer without a session.
 
 use super::*;
 
@@ -10,7 +10,7 @@ fn troubles_are_distinguished() {
     let mut other = end(2, 3, 0, true, SecureState::default(), 1000);
     assert!(other.receive(&initiation, home(1), 0).is_empty());
     assert_eq!(other.trouble(), Some(Trouble::OtherPeerKey));
-    // The peer's file has another key for this end: said only where it comes from the peer's address.
+    // The peer's file has another key for this end. Reported only if the source is the peer's address.
     let mut other = end(4, 1, 0, true, SecureState::default(), 1000);
     assert!(other.receive(&initiation, home(1), 0).is_empty());
     assert_eq!(other.trouble(), None);
@@ -21,12 +21,12 @@ fn troubles_are_distinguished() {
     let mut other = end(2, 1, 9, true, SecureState::default(), 1000);
     assert!(other.receive(&initiation, home(1), 0).is_empty());
     assert_eq!((other.trouble(), other.session.report_secure(0).counts.auth_failures), (Some(Trouble::Psk), 1));
-    // A draft of this version: another length.
+    // A draft of this version with another length.
     let mut draft = [&initiation[..], &[0; 4]].concat();
     first.session.pair.put_macs(&mut draft);
     assert!(second.receive(&draft, home(1), 0).is_empty());
     assert_eq!(second.trouble(), Some(Trouble::Draft));
-    // Of an older draft the MACs lie elsewhere: said where it comes from the peer's address.
+    // An older draft has its MACs elsewhere. Reported only if the source is the peer's address.
     draft.fill(7);
     (draft[0], draft[1]) = (message::INITIATION, 1);
     for (source, expected) in [(home(9), None), (home(1), Some(Trouble::Draft))] {
@@ -35,7 +35,7 @@ fn troubles_are_distinguished() {
         assert!(other.receive(&draft, source, 0).is_empty());
         assert_eq!(other.trouble(), expected, "{source}");
     }
-    // Another version, whatever its form is: the MACs are the last 32 bytes.
+    // Another version of any form: the MACs are the last 32 bytes.
     let mut message = vec![7; 70];
     for (kind, version, length) in
         [(message::RESPONSE, 0, 64), (message::INITIATION, 9, 1500), (message::INITIATION, 2, 70)]
@@ -51,13 +51,13 @@ fn troubles_are_distinguished() {
     assert_eq!(second.trouble(), Some(Trouble::OtherPeerKey));
 }
 
-/// "Only while there is no current session and until there is one."
+/// "An end reports a trouble only while there is no current session."
 #[test]
 fn session_clears_trouble() {
     let (mut first, mut second) = both();
     let initiation = only(first.on_time(0));
     exchange([&mut first, &mut second], 0);
-    // The response to the initiation, which was not sent again: it is as if it had been lost.
+    // The response to the initiation, which was not sent again: as if the initiation had been lost.
     let response = only(second.receive(&initiation, home(1), 0));
     first.receive(&response, home(2), 0);
     exchange([&mut first, &mut second], 0);
@@ -86,7 +86,7 @@ fn session_clears_trouble() {
     };
     assert_eq!((failures, initiations), (3, 1), "they were taken for something else");
     second.receive(&first.frame(0), home(1), 10_000_000);
-    // Its session is over. What is stale is answered by an initiation.
+    // The session of the second end is over. A stale initiation is answered by an initiation.
     second.on_time(180_000_000);
     for (message, trouble) in cases {
         let answers = second.receive(message, home(1), 180_000_000);
@@ -98,7 +98,7 @@ fn session_clears_trouble() {
     assert_eq!(second.trouble(), None);
 }
 
-/// "Only where it is wrong is mac1 looked at, to be able to say why, ten times a second at most."
+/// "`mac1` is then checked for a diagnosis, ten times a second at most."
 #[test]
 fn trouble_checks_are_rate_limited() {
     let mut second = both().1;
