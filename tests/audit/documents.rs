@@ -6,12 +6,9 @@ use std::path::{Path, PathBuf};
 /// Words that have a noun of the field in their place.
 const BANNED: [&str; 4] = ["whoever", "nobody", "somebody", ", too"];
 /// Files and folders that the language pass has not reached.
-const PENDING: [&str; 9] = [
-    "docs/ARCHITECTURE.md", "docs/AUDIT.md", "docs/decisions/", "fuzz/", "privsep/", "src/", "status/", "tests/",
-    "worker/",
-];
+const PENDING: [&str; 2] = ["src/", "tests/"];
 /// Most banned words in these.
-const LEFT: usize = 135;
+const LEFT: usize = 46;
 
 /// All text files of the project, with their paths in it.
 fn texts() -> Vec<(String, String)> {

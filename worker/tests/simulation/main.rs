@@ -6,14 +6,14 @@
 //! 1. No frame is invented: a delivered frame was sent by the other end, byte for byte.
 //! 2. The ends duplicate no frame: it is delivered at most as often as its datagrams arrive, one whole or both fragments.
 //! 3. A preferred path that has worked for [`SETTLED`] ticks is up and used at both ends. If only the other path works, that one is
-//! used. A path that has never answered, or not for five ticks, is neither up nor used. In the first five ticks only the preferred
-//! path is used. A new worker continues with the path of the previous one.
+//!    used. A path that has never answered, or not for five ticks, is neither up nor used. In the first five ticks only the
+//!    preferred path is used. A new worker continues with the path of the previous one.
 //! 4. If nothing is lost on the path in use, every frame arrives.
 //! 5. Nothing grows: the outbox always has room for answers, and no end sends more than its PINGs, its password and its answers.
 //! 6. Time advances: after each call the next deadline is in the future, ticks never go back, and there is one a second.
 //! 7. A sequence number is on one fragment, and on no other of the next minute, even if the worker is replaced.
 //! 8. With a password, a stranger who does not know it is never the peer, and gets no delivery and no answer, even with the key and
-//! copies of all datagrams. Without a password a new worker knows the learned peer.
+//!    copies of all datagrams. Without a password a new worker knows the learned peer.
 //!
 //! `ETHUDP_SEEDS` sets the number of seeds (200), `ETHUDP_SEED` selects one.
 

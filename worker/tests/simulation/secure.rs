@@ -4,11 +4,11 @@
 //! 1. No frame is invented or changed.
 //! 2. No frame is delivered twice, even if datagrams are duplicated or replayed.
 //! 3. [`SETTLED`] after the network has recovered, or after a mishap, both ends have a session. From then on no frame is lost
-//! unless the network loses it: a rekey, a crossing or a replay costs none.
+//!    unless the network loses it: a rekey, a crossing or a replay costs none.
 //! 4. An attacker who replays datagrams, once or sixty times, does not become the peer, and gets few answers and pings.
 //! 5. No outbox is full; the next deadline is in the future; without trouble there is one handshake in two minutes.
 //! 6. A program never sends a timestamp twice, after any change of its worker or of its clock, once the worker has reported the
-//! timestamp.
+//!    timestamp.
 //! 7. All of this also holds if the program restarts with any clock, such as 1970, and its NAT has changed meanwhile.
 
 use std::collections::{HashMap, VecDeque};

@@ -85,7 +85,7 @@ pub enum Trouble {
     OurKeyUnknown,
     /// `mac0` is right and `mac2` wrong: the pre-shared keys differ.
     Psk,
-    /// The peer's clock is behind what it was.
+    /// The peer's clock is behind its earlier time.
     Clock {
         /// Difference in milliseconds.
         behind_ms: u64,

@@ -1,5 +1,4 @@
-//! Offload: the `virtio_net_hdr` that the kernel puts in front of a frame (`linux/virtio_net.h`), superframes, and how they are cut
-//! and joined.
+//! Offload: the `virtio_net_hdr` before a frame (`linux/virtio_net.h`), and superframes with their segmentation and coalescing.
 
 pub mod coalesce;
 pub mod segment;

@@ -1,11 +1,11 @@
 //! AES-CBC of the classic wire, with a zero IV and PKCS#7 padding (NIST SP 800-38A, RFC 5652 section 6.3).
 //!
-//! CBC encryption is a chain inside one frame, so a batch is encrypted block by block *across* frames, in as many lanes as
-//! the AES unit takes blocks at once: 64 or 30 with VAES, 8 with AES-NI. Decryption has no such chain. A single frame has no other
-//! to share the lanes with: the package `cbc` encrypts it, without the cost of setting them up.
+//! CBC chains the blocks of one frame. So a batch is encrypted block by block *across* frames, in as many lanes as the AES unit
+//! processes blocks at once: 64 or 30 with VAES, 8 with AES-NI. Decryption has no such chain. A single frame cannot share the
+//! lanes: the package `cbc` encrypts it, without the cost of setting them up.
 //!
-//! All that runs for each block is `inline(always)`: only inside the closure that the `aes` crate calls is it compiled for the
-//! instructions that this crate has found the processor to have.
+//! All code that runs for each block is `inline(always)`: only inside the closure that the `aes` crate calls is it compiled for the
+//! instructions of this processor.
 #![allow(clippy::inline_always)]
 
 use std::ops::Range;

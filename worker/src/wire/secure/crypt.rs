@@ -131,8 +131,8 @@ impl Opening {
         Self { our_index, key, windows: Box::default() }
     }
 
-    /// Opens the datagram in `buffer[..length]` in place and returns the range of the content. A datagram that fails authentication
-    /// has its bytes overwritten.
+    /// Opens the datagram in `buffer[..length]` in place and returns the range of the content. After a failed authentication the
+    /// bytes of the datagram are undefined.
     ///
     /// # Errors
     /// Reason to drop the datagram.
