@@ -1,56 +1,54 @@
-//! What whoever runs a tunnel expects of it. The two command lines differ in this and choose it; what a tunnel is, they describe
-//! alike.
+//! Policies that differ between the two command lines. Both describe a tunnel in the same way.
 
-/// How a tunnel behaves towards whoever runs it.
+/// Behaviour of a tunnel towards its user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policies {
-    /// Where it runs.
+    /// Place of the process.
     pub place: Place,
-    /// What becomes of it when a path lacks something at the start.
+    /// Reaction to a path that lacks something at the start.
     pub missing: Missing,
-    /// On SIGHUP.
+    /// Reaction to SIGHUP.
     pub on_hangup: OnSignal,
-    /// On SIGUSR1.
+    /// Reaction to SIGUSR1.
     pub on_user: OnSignal,
-    /// What becomes of it when a worker has run its ticks.
+    /// Reaction to a worker that has run its ticks.
     pub ticks_over: TicksOver,
 }
 
-/// Where a tunnel runs.
+/// Place where a tunnel runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// Where it was started; it logs to standard error.
+    /// In the foreground, with the log on standard error.
     Foreground,
-    /// In the background once it is ready; it logs to the system log.
+    /// In the background once it is ready, with the log in the system log.
     Background,
 }
 
-/// What becomes of a tunnel one of whose paths lacks an address, a route or its device at the start, or has a name that does not
-/// resolve.
+/// Reaction to a path that lacks an address, a route or its device at the start, or whose name does not resolve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Missing {
-    /// It ends, with an error.
+    /// The tunnel ends with an error.
     End,
-    /// It starts with the other paths, and takes this one later.
+    /// The tunnel starts with the other paths, and opens this one later.
     Start,
 }
 
-/// What a signal has done.
+/// Reaction to a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnSignal {
     /// Statistics are logged.
     LogStatistics,
-    /// Traffic is counted from zero.
+    /// Traffic counters are reset.
     ResetCounts,
-    /// The file would be read again; this version says that it does not.
+    /// The file would be read again; this version logs that it does not.
     Reload,
 }
 
-/// What becomes of a tunnel whose worker has run its ticks.
+/// Reaction to a worker that has run its ticks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TicksOver {
-    /// It ends.
+    /// The tunnel ends.
     End,
-    /// It goes on with another worker.
+    /// Another worker replaces it.
     Replace,
 }

@@ -1,24 +1,24 @@
-//! Addresses as people write them: the ends of a path, and prefix lengths.
+//! Addresses as users write them: endpoints of a path, and prefix lengths.
 
 use std::fmt;
 use std::net::IpAddr;
 
-/// The other end of a path.
+/// Remote end of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Remote {
     /// A fixed peer.
     Fixed(Endpoint),
-    /// A peer behind NAT, whose address is learned within these limits.
+    /// A peer behind NAT, whose address is learned within limits.
     Learned {
-        /// Only from this host.
+        /// The only host that may be learned; `None` for any.
         host: Option<String>,
-        /// Only from this port.
+        /// The only port that may be learned; `None` for any.
         port: Option<u16>,
     },
 }
 
 impl Remote {
-    /// EthUDP's rule: the address 0.0.0.0 or `::`, or port 0, stand for a peer behind NAT.
+    /// Remote by EthUDP's rule: the address 0.0.0.0 or `::`, or port 0, stands for a peer behind NAT.
     pub fn classic(host: &str, port: u16) -> Self {
         let any_host = host.parse().is_ok_and(|address: IpAddr| address.is_unspecified());
         if any_host || port == 0 {
@@ -47,7 +47,7 @@ impl fmt::Display for Remote {
 pub struct Endpoint {
     /// Address or name.
     pub host: String,
-    /// UDP port; 0 only of a remote that is learned.
+    /// UDP port; 0 only for a learned remote.
     pub port: u16,
 }
 
@@ -66,7 +66,7 @@ pub fn port(what: &str, value: &str) -> Result<u16, String> {
     }
 }
 
-/// Refuses what is meant as an address and is none, which the resolver would take for a name and look for.
+/// Refuses a malformed address. The resolver would take it for a name and look it up.
 pub fn host(what: &str, host: &str) -> Result<(), String> {
     let numeric = host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     let address = host.split_once('%').map_or(host, |(address, _zone)| address);
@@ -77,7 +77,7 @@ pub fn host(what: &str, host: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// What an end must be.
+/// Description of a valid endpoint.
 pub const FORM: &str = "must be ADDRESS:PORT, [IPV6-ADDRESS]:PORT or NAME:PORT";
 
 /// Splits `HOST:PORT` or `[IPV6]:PORT`.
@@ -102,7 +102,7 @@ pub fn endpoint(what: &str, value: &str) -> Result<Endpoint, String> {
     Ok(Endpoint { host: host.to_owned(), port: port(&format!("port of {what}"), number)? })
 }
 
-/// Parses a remote: as [`endpoint`], or `any`, or with the host `any` or the port 0 for what is learned.
+/// Parses a remote: an [`endpoint`], `any`, or an endpoint whose host `any` or port 0 is learned.
 pub fn remote(what: &str, value: &str) -> Result<Remote, String> {
     if value == "any" {
         return Ok(Remote::Learned { host: None, port: None });

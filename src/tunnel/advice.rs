@@ -1,10 +1,10 @@
-//! What a tunnel's description makes one warn of: it runs, but perhaps not as it was meant. Pure.
+//! Warnings about a tunnel that runs, but perhaps not as intended, and errors in its paths. Pure functions of its description.
 
 use std::net::IpAddr;
 
 use super::{Path, Port, Remote, Tunnel};
 
-/// Lines for the log, and for `ethudp check`.
+/// Warnings for the log and for `ethudp check`.
 pub fn of(tunnel: &Tunnel) -> Vec<String> {
     let mut lines = tunnel.wire.warnings(tunnel);
     lines.extend(of_the_direction(tunnel));
@@ -28,7 +28,7 @@ fn of_an_address_in_a_bridge(port: &Port) -> Option<String> {
     ))
 }
 
-/// A bridge has the least MTU of its ports. Hosts behind it are not told, so this is at least what Ethernet carries.
+/// Warning about an MTU below Ethernet's: a bridge has the least MTU of its ports, and the hosts in its network do not learn it.
 fn of_a_low_mtu_in_a_bridge(port: &Port) -> Option<String> {
     const ETHERNET: u32 = 1500;
     let Port::Tap { interface_mtu: Some(mtu), bridge: Some(bridge), .. } = port else { return None };
@@ -40,7 +40,7 @@ fn of_a_low_mtu_in_a_bridge(port: &Port) -> Option<String> {
     })
 }
 
-/// A peer behind the tunnel's own address is looked for inside the tunnel.
+/// Warning about an end of a path inside the tunnel's own network, whose route may lead into the tunnel.
 fn of_a_route_into_itself(tunnel: &Tunnel, path: &Path) -> Option<String> {
     let Port::Tap { addresses, .. } = &tunnel.port else { return None };
     let host = match &path.remote {
@@ -60,7 +60,7 @@ fn of_a_route_into_itself(tunnel: &Tunnel, path: &Path) -> Option<String> {
     })
 }
 
-/// Whether an address lies in a network.
+/// Whether a network holds an address.
 fn holds((network, prefix): &(IpAddr, u8), address: &IpAddr) -> bool {
     let bits = |address: &IpAddr| match address {
         IpAddr::V4(address) => u128::from(u32::from(*address)) << 96,
@@ -70,10 +70,10 @@ fn holds((network, prefix): &(IpAddr, u8), address: &IpAddr) -> bool {
     network.is_ipv4() == address.is_ipv4() && (bits(network) ^ bits(address)) & outside == 0
 }
 
-/// What cannot work.
+/// Refuses paths that cannot work.
 ///
 /// # Errors
-/// The number of a path, its key, and a line for the user: a path to itself, or two from one address and port.
+/// Number of a path, its key, and a line for the user: the path leads to itself, or two paths have one address, port and device.
 pub fn refuse(tunnel: &Tunnel) -> Result<(), (usize, &'static str, String)> {
     for (number, path) in tunnel.paths.iter().enumerate() {
         let local = &path.local;

@@ -1,4 +1,4 @@
-//! What numbers of a tunnel may be, however they are given.
+//! Bounds of the numbers in a tunnel's description, for command line and file.
 
 use std::ops::RangeInclusive;
 
@@ -6,19 +6,20 @@ use privsep::ipc::{MAX_FRAME, MAX_PATHS};
 
 /// Bytes of a frame.
 pub const FRAME: RangeInclusive<u64> = 1..=MAX_FRAME as u64;
-/// MTU of a TAP in bytes: from IPv4's least (RFC 791) to what makes the longest frame with Ethernet's header and a VLAN tag.
+/// MTU of a TAP in bytes: from the least of IPv4 (RFC 791) to the longest frame less an Ethernet header with a VLAN tag.
 pub const INTERFACE_MTU: RangeInclusive<u64> = 68..=MAX_FRAME as u64 - 18;
-/// MTU over which the classic wire makes two datagrams of one, in bytes: EthUDP's bounds.
+/// MTU in bytes over which the classic wire splits a datagram in two: EthUDP's bounds.
 pub const FRAGMENT_MTU: RangeInclusive<u64> = 1036..=1500;
-/// MTU of a path that the secure wire is told, in bytes: from IPv6's least (RFC 8200) to that of the greatest inner MTU.
+/// MTU of a path in bytes that the file sets for the secure wire: from the least of IPv6 (RFC 8200) to that of the greatest inner
+/// MTU.
 pub const PATH_MTU: RangeInclusive<u64> = 1280..=9216;
-/// Slots of tunnels that share a port: 12 bits of an index.
+/// Slots of tunnels that share a port: 12 bits of a receiver index.
 pub const SLOT: RangeInclusive<u64> = 0..=4095;
-/// Seconds from one ping of the secure wire to the next: a dead path is noticed after five.
+/// Seconds from one ping of the secure wire to the next. A dead path is noticed after five intervals.
 pub const PING_INTERVAL: RangeInclusive<u64> = 1..=60;
 /// LZ4 level: EthUDP's bounds.
 pub const LZ4: RangeInclusive<u64> = 0..=9;
-/// Most paths that a configuration may have: the master and slave of EthUDP. The processes are made for [`MAX_PATHS`].
+/// Most paths of a configuration: EthUDP's master and slave. The processes support [`MAX_PATHS`].
 pub const PATHS: usize = 2;
 const _: () = assert!(PATHS <= MAX_PATHS);
 

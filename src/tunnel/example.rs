@@ -4,7 +4,7 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use super::{Tunnel, file, keys};
 
-/// Tunnel of the secure wire with known keys; `more` stands in its file.
+/// Tunnel of the secure wire with known keys. `more` is added to its file.
 pub fn secure(more: &str) -> Tunnel {
     let directory = std::env::temp_dir().join(format!("ethudp-secure-{}", std::process::id()));
     let directory = directory.join(std::thread::current().name().unwrap_or("a").replace(':', "-"));

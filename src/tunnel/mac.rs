@@ -1,16 +1,17 @@
-//! MAC address of a TAP: the same at each start, so that neighbours need not learn another.
+//! MAC address of a TAP. It is the same at each start, so that neighbours need not learn another.
 
 use sha2::{Digest, Sha256};
 
 use super::{Port, Tunnel};
 
-/// Begins what is hashed, so that no other use of a key gives the same.
+/// Prefix of the hash input, so that no other use of a key gives the same hash.
 const LABEL: &[u8] = b"ethudp MAC address of a TAP, version 1";
 
-/// MAC address of this tunnel's TAP on this host; `None` where nothing tells this end from the other.
+/// MAC address of this tunnel's TAP on this host; `None` if the two ends cannot be told apart.
 ///
-/// It is locally administered and unicast. The two ends have different ones: their keys differ. Without keys it is the host
-/// (`machine`, as in machine-id(5)), and for ends that share that, as containers may, how each names itself and the other.
+/// The address is locally administered and unicast. It differs between the ends, because their keys differ. Without keys it depends
+/// on the host (`machine`, as in machine-id(5)) and on the addresses of the paths, because ends in containers may share a machine
+/// id.
 pub fn of(tunnel: &Tunnel, machine: Option<&str>) -> Option<[u8; 6]> {
     let Port::Tap { bridge, .. } = &tunnel.port else { return None };
     let mut hash = Sha256::new().chain_update(LABEL);
@@ -25,7 +26,7 @@ pub fn of(tunnel: &Tunnel, machine: Option<&str>) -> Option<[u8; 6]> {
     let hash = hash.chain_update("\0").chain_update(&tunnel.name).finalize();
     let mut mac = [0; 6];
     mac.copy_from_slice(&hash[..6]);
-    // A bridge takes the least address of its ports for its own, which is not to be this one; libvirt does the same.
+    // A bridge adopts the least address of its ports. This one must not be the least; libvirt does the same.
     mac[0] = if bridge.is_some() { 0xfe } else { mac[0] & 0xfe | 0x02 };
     Some(mac)
 }

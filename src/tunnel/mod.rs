@@ -1,8 +1,8 @@
-//! What a tunnel is, however it was described: by a classic command line or by a [`file`].
+//! Description of a tunnel, from a classic command line or from a [`file`].
 //!
-//! Values, each with its form and bounds: [`address`], [`names`], [`vlan_map`], [`repair`], [`bounds`], [`mac`], and the [`wire`].
-//! Derived from a tunnel: [`advice`] to the user, networks that are [`taken`], addresses by [`resolve`], the [`plan`] for the
-//! helper with a filter that passes [`only`] the peer, and [`settings`] for the workers.
+//! Values, each with its format and bounds: [`address`], [`names`], [`vlan_map`], [`repair`], [`bounds`], [`mac`], and the
+//! [`wire`]. Derived from a tunnel: [`advice`] to the user, networks that are already [`taken`], addresses by [`resolve`], the
+//! [`plan`] for the helper with a filter that admits [`only`] the peer, and [`settings`] for the workers.
 
 pub mod address;
 pub mod advice;
@@ -29,35 +29,35 @@ pub use address::{Endpoint, Remote};
 pub use repair::Repair;
 pub use wire::{Classic, Secure, Wire, cipher, identifier, keys};
 
-/// A tunnel.
+/// Description of a tunnel.
 #[derive(Debug)]
 pub struct Tunnel {
-    /// Names the control socket and stands in every log line.
+    /// Name, used for the control socket and in every log line.
     pub name: String,
     /// The local side.
     pub port: Port,
-    /// The ways to the peer, the preferred one first.
+    /// Paths to the peer, the preferred one first.
     pub paths: Vec<Path>,
     /// The wire.
     pub wire: Wire,
-    /// What is done to frames.
+    /// Rules for frames.
     pub rules: Rules,
-    /// The MSS in these is to be what fits through the underlay.
+    /// Whether the MSS in `rules` follows from the MTU of the underlay.
     pub auto_mss: bool,
-    /// A command to run when everything is open.
+    /// Command that is run once everything is open.
     pub run: Option<String>,
-    /// Ticks, about seconds, after which a worker has run long enough.
+    /// Ticks of about a second, after which a worker ends.
     pub exit_after: Option<u64>,
-    /// Whether a worker that is less confined than this program can have it ends the tunnel.
+    /// Whether the tunnel ends if the kernel lacks a means of confinement.
     pub require_confinement: bool,
-    /// When a service manager is to start it again for what only that repairs.
+    /// Time of a new start that repairs a fault of this run.
     pub repair: Repair,
-    /// The user that all processes become when started by root.
+    /// User of all processes when started by root.
     pub user: Option<String>,
 }
 
 impl Tunnel {
-    /// The classic wire, if it is that.
+    /// Classic wire, if the tunnel uses it.
     pub fn classic(&self) -> Option<&Classic> {
         match &self.wire {
             Wire::Classic(classic) => Some(classic),
@@ -65,7 +65,7 @@ impl Tunnel {
         }
     }
 
-    /// The secure wire, if it is that.
+    /// Secure wire, if the tunnel uses it.
     pub fn secure(&self) -> Option<&Secure> {
         match &self.wire {
             Wire::Classic(_) => None,
@@ -73,13 +73,13 @@ impl Tunnel {
         }
     }
 
-    /// Whether the peer answers by itself, so that a silent path is down.
+    /// Whether the peer answers pings, so that a silent path is down.
     pub fn is_answered(&self) -> bool {
         self.wire.is_answered(&self.port)
     }
 }
 
-/// The local side.
+/// Local side.
 #[derive(Debug)]
 pub enum Port {
     /// A TAP interface.
@@ -88,41 +88,41 @@ pub enum Port {
         name: Option<String>,
         /// Addresses with prefix length.
         addresses: Vec<(IpAddr, u8)>,
-        /// MTU of that interface in bytes.
+        /// MTU of the interface in bytes.
         interface_mtu: Option<u32>,
-        /// The bridge that it joins.
+        /// Bridge that the interface joins.
         bridge: Option<String>,
     },
-    /// An interface that exists.
+    /// An existing interface.
     Raw {
         /// Interface name.
         interface: String,
-        /// Whether to take frames for other stations.
+        /// Whether frames for other stations are received.
         promiscuous: bool,
     },
     /// A one-way copy of an interface's frames.
     Mirror {
         /// Interface name.
         interface: String,
-        /// Filter as tcpdump takes it; empty selects everything.
+        /// Filter in the syntax of tcpdump; empty for all frames.
         filter: String,
-        /// Only the payload of UDP datagrams is sent.
+        /// Whether only the payload of UDP datagrams is sent.
         udp: bool,
     },
 }
 
 impl Port {
-    /// Whether the loop check is on unless told otherwise: with what only reads its local side, but not with mirrors.
+    /// Default of the loop check: on for a local side that is only read, except for mirrors.
     pub fn checks_loops(&self, receive: bool) -> bool {
         !receive && !self.is_mirror()
     }
 
-    /// Whether it is a mirror: nothing is given back to it, and nobody need answer.
+    /// Whether this is a mirror, which receives nothing and needs no answer.
     pub fn is_mirror(&self) -> bool {
         matches!(self, Self::Mirror { .. })
     }
 
-    /// The mode's name in file and status.
+    /// Name of the mode in file and status.
     pub fn mode(&self) -> &'static str {
         match self {
             Self::Tap { bridge: None, .. } => "tap",
@@ -134,15 +134,15 @@ impl Port {
     }
 }
 
-/// One way to the peer, hosts not yet resolved.
+/// Path to the peer, with unresolved hosts.
 #[derive(Debug, Clone)]
 pub struct Path {
-    /// Our side.
+    /// Local end.
     pub local: Endpoint,
-    /// The peer.
+    /// Remote end.
     pub remote: Remote,
     /// Interface or VRF to which the socket is bound.
     pub device: Option<String>,
-    /// Firewall mark of its datagrams.
+    /// Firewall mark of the datagrams.
     pub mark: Option<u32>,
 }

@@ -1,13 +1,13 @@
 //! Names of tunnels and of interfaces.
 
-/// Longest name that systemd, shells and file systems all bear: the unit's user is `ethudp_NAME`, and systemd makes none of more
-/// than 31 bytes (`valid_user_group_name()`: what utmp can hold).
+/// Longest name for systemd, shells and file systems. The unit's user is `ethudp_NAME`, and systemd limits user names to 31 bytes
+/// (`valid_user_group_name()`, the size in utmp).
 pub const LONGEST: usize = 24;
 
-/// The rule of [`unit`], in words.
+/// Rule of [`unit`] in words.
 pub const RULE: &str = "must be 1 to 24 letters, digits, '-' and '_', and begin with a letter or a digit";
 
-/// Whether systemd can run a tunnel of this name by its unit as it is.
+/// Checks that systemd can run a tunnel of this name by the unit without changes.
 pub fn unit(name: &str) -> Result<(), String> {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     let begins = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
@@ -17,7 +17,7 @@ pub fn unit(name: &str) -> Result<(), String> {
     Err(format!("tunnel name {name:?}: {RULE}"))
 }
 
-/// Checks a tunnel's name, which becomes a file name.
+/// Checks the name of a tunnel, which becomes a file name.
 pub fn tunnel(name: &str) -> Result<String, String> {
     let bad = |b: u8| b == b'/' || b.is_ascii_control() || b.is_ascii_whitespace();
     if name.is_empty() || name.len() > 64 || name.starts_with(['.', '-']) || name.bytes().any(bad) {

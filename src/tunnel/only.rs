@@ -1,5 +1,5 @@
-//! The filter of a socket with a wildcard address and a fixed remote. Such a socket is not connected, so that a program of classic
-//! BPF has the kernel drop what strangers send before it takes room in the receive buffer.
+//! Filter for a socket with a wildcard address and a fixed remote. Such a socket is not connected. A program of classic BPF has the
+//! kernel drop datagrams of other senders before they take space in the receive buffer.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,10 +12,10 @@ const BYTE: u16 = 0x30;
 const SHIFT_RIGHT: u16 = 0x74;
 const IS: u16 = 0x15;
 const RETURN: u16 = 0x06;
-/// Where the IP header begins (`SKF_NET_OFF`); the UDP header of a UDP socket's filter begins at 0.
+/// Offset of the IP header (`SKF_NET_OFF`). In the filter of a UDP socket, offset 0 is the UDP header.
 const IP: u32 = (-0x10_0000_i32).cast_unsigned();
 
-/// A program that admits datagrams of this address and port, over the IP version of the address, and no others.
+/// Program that admits only datagrams of this address and port, over the IP version of the address.
 pub fn only(remote: SocketAddr) -> Vec<BpfInstruction> {
     let (version, source, address) = match remote.ip().to_canonical() {
         IpAddr::V4(address) => (4, 12, address.octets().to_vec()),

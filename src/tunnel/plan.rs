@@ -1,16 +1,17 @@
-//! From a tunnel's description to what the helper is told.
+//! Plan for the helper, from a tunnel's description.
 
 use privsep::ipc::{Address, BpfInstruction, Identity, PathPlan, Plan, PortPlan, Remote};
 
 use super::resolve::Resolved;
 use super::{Port, Tunnel, mac, only};
 
-/// What tells hosts apart (machine-id(5)).
+/// File with the identity of the host (machine-id(5)).
 const MACHINE: &str = "/etc/machine-id";
 
-/// The plan for the helper: every handle that this tunnel will ever need.
+/// Plan for the helper: every handle that this tunnel will ever need.
 ///
-/// `filter` is that of a mirror, compiled; `interface_mtu` is for a TAP whose description has none; `stored` tells whether a TAP comes with it, `store` whether the service manager can keep one.
+/// `filter` is the compiled one of a mirror. `interface_mtu` is for a TAP whose description has none. `stored` tells whether a
+/// stored TAP is passed with the plan, and `store` whether the service manager can store one.
 pub fn plan(
     tunnel: &Tunnel,
     become_user: Option<Identity>,
@@ -23,7 +24,7 @@ pub fn plan(
     let runs = tunnel.wire.opens_in_place();
     let paths = tunnel.paths.iter().zip(paths).map(|(path, &Resolved { local, remote, .. })| {
         let fixed = if let Remote::Fixed(remote) = remote { Some(remote) } else { None };
-        // A wildcard socket is tied to no address, so that it goes on when the host has another address or another route.
+        // A wildcard socket is bound to no address, so that it keeps working after a change of address or route.
         let wildcard = local.ip().is_unspecified();
         PathPlan {
             local: Address(local),

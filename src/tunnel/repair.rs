@@ -1,21 +1,21 @@
-//! When a tunnel is started again for what only that repairs.
+//! Time of a new start that repairs faults.
 
-/// When what only a new start repairs is repaired.
+/// Time at which a fault that needs a new start is repaired.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Repair {
     /// At once.
     #[default]
     AtOnce,
-    /// At this time of day, in seconds since midnight UTC.
+    /// At this time of day.
     Daily {
-        /// 0 to 86,399.
+        /// Seconds since midnight UTC, 0 to 86,399.
         second: u32,
     },
-    /// When the tunnel is started again for another reason.
+    /// Only when the tunnel is started again for another reason.
     Never,
 }
 
-/// Parses when to repair: `at-once`, `never`, or `HH:MM` in UTC.
+/// Parses a time of repair: `at-once`, `never`, or `HH:MM` in UTC.
 pub fn parse(what: &str, text: &str) -> Result<Repair, String> {
     let number = |part: &str, below: u32| {
         let digits = part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_digit());

@@ -1,4 +1,4 @@
-//! Names to addresses, at the start.
+//! Resolution of names at the start.
 
 use std::io::{self, PipeReader};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
@@ -16,11 +16,11 @@ pub const LIMIT: Duration = Duration::from_secs(10);
 /// A path with its addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resolved {
-    /// Ours.
+    /// Local address.
     pub local: SocketAddr,
-    /// The peer's.
+    /// Remote address, or the limits of a learned one.
     pub remote: Remote,
-    /// MTU in bytes of what is under it, as far as that can be told, once it has been looked at.
+    /// MTU of the underlay in bytes; `None` while it is not read or cannot be found.
     pub underlay_mtu: Option<u32>,
 }
 
@@ -29,8 +29,8 @@ impl Resolved {
         Self { local, remote, underlay_mtu: None }
     }
 
-    /// An address of the family that the datagrams are of, or may be: what is heard on `[::]` comes over IPv4 as well, and the
-    /// headers of IPv6 are the longer ones.
+    /// Address of the family with the longest headers that datagrams of this path may have. A socket on `[::]` also receives IPv4,
+    /// and IPv6 headers are longer.
     pub fn family(&self) -> IpAddr {
         match self.remote {
             Remote::Fixed(Address(remote)) => remote.ip(),
@@ -38,16 +38,16 @@ impl Resolved {
         }
     }
 
-    /// Bytes of a datagram that fit into a packet of an underlay with this MTU.
+    /// Longest UDP payload in bytes that fits into a packet of this MTU.
     pub fn payload(&self, underlay_mtu: u32) -> u32 {
         underlay_mtu.saturating_sub(header::datagram(self.family()).into())
     }
 }
 
-/// A look-up under way. The resolver of the C library cannot be told to hurry or to stop, so it works in a thread of its
-/// own; that has ended before the addresses are used, so that it is not there when privileges are given up.
+/// Look-up in progress. The C library's resolver cannot be hurried or stopped, so it runs in a thread. The thread ends before the
+/// addresses are used, so that it does not exist when privileges are dropped.
 pub struct LookUp {
-    /// Becomes readable when it is done.
+    /// Readable when the look-up is done.
     pub done: PipeReader,
     thread: JoinHandle<Vec<Result<Resolved, Error>>>,
     paths: usize,
@@ -59,7 +59,7 @@ impl LookUp {
         let (done, signal) = io::pipe()?;
         let paths: Vec<Path> = tunnel.paths.clone();
         let thread = thread::Builder::new().name("resolver".into()).spawn(move || {
-            // Side by side, so that a name for which nobody answers does not hold up the others.
+            // In parallel, so that a name without an answer does not delay the others.
             let addresses = thread::scope(|scope| {
                 let threads: Vec<_> = paths.iter().map(|each| scope.spawn(move || path(each))).collect();
                 threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(failed()))).collect()
@@ -70,7 +70,7 @@ impl LookUp {
         Ok(Self { done, thread, paths: tunnel.paths.len() })
     }
 
-    /// The addresses of each path, or why it has none. Waits until the look-up is done.
+    /// Addresses of each path, or the reason why it has none. Blocks until the look-up is done.
     pub fn finish(self) -> Vec<Result<Resolved, Error>> {
         self.thread.join().unwrap_or_else(|_| (0..self.paths).map(|_| Err(failed())).collect())
     }
@@ -80,7 +80,7 @@ fn failed() -> Error {
     Error::failure("resolver failed")
 }
 
-/// What to say of a look-up that takes longer than [`LIMIT`]: what was asked for.
+/// Error for a look-up that takes longer than [`LIMIT`], with the names.
 pub fn late(tunnel: &Tunnel) -> Error {
     let hosts = tunnel.paths.iter().flat_map(|path| match &path.remote {
         tunnel::Remote::Fixed(Endpoint { host, .. }) | tunnel::Remote::Learned { host: Some(host), .. } => {
@@ -94,12 +94,13 @@ pub fn late(tunnel: &Tunnel) -> Error {
     Error::failure(format!("{}: no answer from the resolver within {} s", names.join(", "), LIMIT.as_secs()))
 }
 
-/// Whether datagrams can go from a local address to a remote one: within a family, and from `[::]` over IPv4 as well.
+/// Whether datagrams can go from a local address to a remote one: both of one family, or from `[::]`.
 pub fn reaches(local: IpAddr, remote: IpAddr) -> bool {
     local.is_ipv4() == remote.is_ipv4() || local == Ipv6Addr::UNSPECIFIED
 }
 
-/// Both addresses of a path, of one family, or `[::]` as the local one. The first local address for which there is a remote one wins.
+/// Both addresses of a path, of one family or with `[::]` as the local one. The first local address with a matching remote one is
+/// used.
 fn path(path: &Path) -> Result<Resolved, Error> {
     let locals = endpoint("local", &path.local)?;
     let (host, port) = match &path.remote {
@@ -128,7 +129,7 @@ fn path(path: &Path) -> Result<Resolved, Error> {
     )))
 }
 
-/// All addresses of one end; at least one.
+/// All addresses of one end, at least one.
 fn endpoint(what: &str, Endpoint { host, port }: &Endpoint) -> Result<Vec<SocketAddr>, Error> {
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(vec![(address.to_canonical(), *port).into()]);
@@ -168,7 +169,7 @@ mod tests {
             ("[2001:db8::1]", "192.0.2.2", false),
             ("0.0.0.0", "[2001:db8::2]", false),
             ("0.0.0.0", "192.0.2.2", true),
-            // IPv4 in the form of IPv6.
+            // IPv4-mapped IPv6 address.
             ("0.0.0.0", "[::ffff:192.0.2.2]", true),
             ("[::]", "[::ffff:192.0.2.2]", true),
             ("[2001:db8::1]", "[::ffff:192.0.2.2]", false),

@@ -1,15 +1,15 @@
-//! From a tunnel's description to what its workers are told.
+//! Settings for the workers, from a tunnel's description.
 
 use privsep::ipc::{Address, Announcement, PortKind, Settings};
 
 use super::resolve::Resolved;
 use super::{Port, Tunnel};
 
-/// Addresses that are announced at most.
+/// Most addresses that are announced.
 const ANNOUNCED: usize = 64;
 
-/// What every worker is told; `datagram` is the longest in bytes that leaves whole by every path, `mac` the address of the TAP, `router`
-/// whether this host forwards IPv6 from it.
+/// Settings for every worker. `datagram` is the length in bytes of the longest datagram that leaves in one packet by every path.
+/// `mac` is the address of the TAP. `router` tells whether this host forwards IPv6 from the TAP.
 pub fn settings(tunnel: &Tunnel, paths: &[Resolved], datagram: u16, mac: Option<[u8; 6]>, router: bool) -> Settings {
     let port = match tunnel.port {
         Port::Tap { .. } => PortKind::Tap,
@@ -27,7 +27,7 @@ pub fn settings(tunnel: &Tunnel, paths: &[Resolved], datagram: u16, mac: Option<
     }
 }
 
-/// Announcement of a TAP. In a bridge an interface does not answer by its own address.
+/// Announcement of a TAP. An interface in a bridge does not answer by its own address, so it has none.
 fn announcement(tunnel: &Tunnel, mac: [u8; 6], router: bool) -> Option<Announcement> {
     let Port::Tap { addresses, bridge: None, .. } = &tunnel.port else { return None };
     if !tunnel.wire.announces() {

@@ -1,14 +1,14 @@
-//! VLAN maps: which id of the local side is which on the other.
+//! VLAN maps: pairs of a local and a remote VLAN id.
 
 use std::ops::RangeInclusive;
 
-/// The ids of VLANs: 0 is a priority without VLAN, 4095 is reserved (IEEE 802.1Q).
+/// Valid VLAN ids: 0 is a priority without VLAN, 4095 is reserved (IEEE 802.1Q).
 pub const IDS: RangeInclusive<u16> = 1..=4094;
-/// The numbers that a tag has room for. `EthUDP` takes all of them, and so do its map files and the classic wire.
+/// All numbers of a tag. `EthUDP` accepts them, and so do its map files and the classic wire.
 pub const NUMBERS: RangeInclusive<u16> = 0..=4095;
 
-/// Parses the pairs of a VLAN map file: a local and a remote id on each line, what follows them is not looked at. Empty
-/// lines and those that begin with `#` are left out. The file may be any that root can read, so an error repeats nothing of it.
+/// Parses a VLAN map file: a local and a remote id on each line, and ignored text after them. Empty lines and lines that begin with
+/// `#` are skipped. The file may be any that root can read, so an error quotes nothing from it.
 pub fn parse(what: &str, text: &str) -> Result<Vec<(u16, u16)>, String> {
     let mut pairs = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
@@ -26,7 +26,7 @@ pub fn parse(what: &str, text: &str) -> Result<Vec<(u16, u16)>, String> {
     Ok(pairs)
 }
 
-/// Adds a pair to a VLAN map, unless it contradicts one that is there.
+/// Adds a pair to a VLAN map, unless it contradicts another.
 pub fn add(pairs: &mut Vec<(u16, u16)>, (local, remote): (u16, u16)) -> Result<(), String> {
     match pairs.iter().find(|pair| pair.0 == local || pair.1 == remote) {
         Some(&pair) if pair == (local, remote) => {}

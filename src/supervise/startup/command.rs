@@ -1,5 +1,5 @@
-//! The user's own command (`-c`, `run`), the supervisor's only other child: it runs when everything is open, with the
-//! privileges the supervisor was started with, before they are given up.
+//! Command of the user (`-c`, `run`), the only other child of the supervisor. It runs when everything is open, with the privileges
+//! of the start, before they are dropped.
 
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -13,17 +13,17 @@ use nix::unistd::Pid;
 use crate::log;
 use crate::process::end_requested;
 
-/// Longest time it may run.
+/// Longest run time of the command.
 const LIMIT: Duration = Duration::from_secs(30);
-/// What it finds as PATH; the rest of its environment is `ETHUDP_NAME` and `ETHUDP_INTERFACE`.
+/// PATH of the command. The rest of its environment is `ETHUDP_NAME` and `ETHUDP_INTERFACE`.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Runs the command and reports its failure, which does not stop the tunnel; false when a signal asks to end meanwhile.
+/// Runs the command and logs its failure, which does not stop the tunnel. Returns false if a signal asks for the end meanwhile.
 pub fn run(command: &str, tunnel: &str, interface: &str, signals: &SignalFd) -> bool {
     let mut shell = Command::new("/bin/sh");
     shell.args(["-c", command]).env_clear().env("PATH", PATH);
     shell.env("ETHUDP_NAME", tunnel).env("ETHUDP_INTERFACE", interface);
-    // A group of its own, so that what it starts can be ended with it.
+    // A process group of its own, so that the command's children can be killed with it.
     shell.stdin(Stdio::null()).current_dir("/").process_group(0);
     match shell.spawn() {
         Ok(mut child) => wait(&mut child, command, signals),

@@ -18,10 +18,11 @@ use crate::{Error, log};
 /// Time between two attempts of a tunnel that waits for its names.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// Time after which a tunnel under a service manager waits no longer for a name: a start of the machine may wait for it.
+/// Time after which a tunnel under a service manager starts without the missing names. The boot of the host may wait for the
+/// tunnel.
 const ENOUGH: Duration = Duration::from_secs(15);
 
-/// The addresses of each path, or why it has none; `None` when a signal asks to end meanwhile.
+/// Resolves the addresses of each path; a path without addresses has the reason. `None` when a signal asks for the end meanwhile.
 pub fn paths(
     waiting: &Waiting<'_>,
     missing: Missing,
@@ -41,7 +42,7 @@ pub fn paths(
                 }
             }
             WaitResult::TimedOut if missing == Missing::End => return Err(resolve::late(tunnel)),
-            // The thread cannot be told to stop, and must have ended before privileges are given up.
+            // The thread cannot be stopped, and must have ended before privileges are dropped.
             WaitResult::TimedOut => {
                 running = Some(look_up);
                 resolve::late(tunnel).to_string()
@@ -52,7 +53,7 @@ pub fn paths(
             notify.send(&NotifyState::Status(&format!("connecting: {error}")));
             said = error;
         }
-        // The service manager is not to take this for a start that hangs.
+        // Otherwise the service manager would consider the start as hung.
         notify.extend_timeout(resolve::LIMIT + AGAIN * 2);
         if running.is_none() && waiting.until(None, AGAIN, reason(&said))? == WaitResult::Interrupted {
             return Ok(None);
@@ -60,12 +61,12 @@ pub fn paths(
     }
 }
 
-/// What a tunnel waits for, once that has been said.
+/// Reason for which a tunnel waits, once it has been logged.
 fn reason(said: &str) -> Option<&str> {
     Some(said).filter(|said| !said.is_empty())
 }
 
-/// The paths to start with, which are all when there has been `enough` time, or the first name that does not resolve.
+/// Paths to start with: all after `enough` time, or as soon as one can be opened. Otherwise the first name that does not resolve.
 fn judge(
     tunnel: &Tunnel,
     paths: Vec<Result<Resolved, Error>>,

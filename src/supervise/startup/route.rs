@@ -1,5 +1,5 @@
-//! Configured routes of the host, asked of the kernel (rtnetlink(7)): never the route cache, in which any host writes that sends an
-//! ICMP message about a datagram of ours.
+//! Routes as configured on the host, from rtnetlink(7). The route cache is not used, because any host can write to it by an ICMP
+//! message about one of our datagrams.
 
 use std::io;
 use std::net::IpAddr;
@@ -9,38 +9,38 @@ use privsep::netlink::{Netlink, Request, attributes};
 
 use crate::supervise::watch::link::link_at;
 
-/// `RTM_F_FIB_MATCH` (linux/rtnetlink.h): answer with the entry of the routing table, not with the cached route made of it.
+/// `RTM_F_FIB_MATCH` (linux/rtnetlink.h): the reply has the entry of the routing table and not the cached route.
 const FIB_MATCH: u32 = 0x2000;
-/// Length of a `struct rtmsg`: family, two prefix lengths, four bytes more, flags.
+/// Length of a `struct rtmsg`: family, two prefix lengths, five other bytes, flags.
 const RTMSG: usize = 12;
 /// Length of a `struct rtnexthop`: length, two bytes, interface index.
 const NEXT_HOP: usize = 8;
 /// `RTAX_MTU`, in `RTA_METRICS`.
 const METRIC_MTU: u16 = 2;
 
-/// Way of a path's datagrams, as far as its file says.
+/// Properties of a path that select its route.
 #[derive(Debug, Clone, Copy)]
 pub struct Way {
     /// Address of the peer.
     pub to: IpAddr,
-    /// Local address, where one is given.
+    /// Local address, if given.
     pub from: Option<IpAddr>,
-    /// Index of the device that the path is bound to.
+    /// Index of the device that the path is bound to, if any.
     pub device: Option<u32>,
-    /// Firewall mark.
+    /// Firewall mark, if any.
     pub mark: Option<u32>,
 }
 
-/// A route of the routing table.
+/// Entry of the routing table.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Route {
-    /// Its own MTU in bytes.
+    /// MTU of the route in bytes, if it has one.
     mtu: Option<u32>,
-    /// Indices of the interfaces of its next hops.
+    /// Indices of the interfaces of the next hops.
     interfaces: Vec<u32>,
 }
 
-/// MTU in bytes of the way: the least of the route's own and of those of its interfaces.
+/// MTU of the way in bytes: the least of the route's and of its interfaces'.
 pub fn mtu(netlink: &mut Netlink, way: Way) -> io::Result<u32> {
     let Route { mtu, interfaces } = look_up(netlink, way)?;
     let links = interfaces.into_iter().map(|index| link_at(netlink, index).map(|link| link.mtu));
@@ -52,7 +52,7 @@ pub fn mtu(netlink: &mut Netlink, way: Way) -> io::Result<u32> {
 /// Indices of the interfaces by which datagrams to an address leave.
 ///
 /// # Errors
-/// What the kernel says, as that there is no route.
+/// When the kernel returns none, as without a route.
 pub fn interfaces(to: IpAddr) -> io::Result<Vec<u32>> {
     look_up(&mut Netlink::open()?, Way { to, from: None, device: None, mark: None }).map(|route| route.interfaces)
 }
@@ -85,7 +85,7 @@ fn request(Way { to, from, device, mark }: Way) -> Request {
     request
 }
 
-/// From the payload of an `RTM_NEWROUTE`.
+/// Parses the payload of an `RTM_NEWROUTE`.
 fn parse(reply: &[u8]) -> Option<Route> {
     let number = |bytes: &[u8]| bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
     let mut route = Route::default();
@@ -114,7 +114,7 @@ fn parse(reply: &[u8]) -> Option<Route> {
 mod tests {
     use super::*;
 
-    /// An attribute with its value.
+    /// Bytes of an attribute.
     fn attribute(name: u16, value: &[u8]) -> Vec<u8> {
         let length = u16::try_from(4 + value.len()).unwrap();
         [&length.to_ne_bytes()[..], &name.to_ne_bytes(), value].concat()
@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(parse(&many), Some(Route { mtu: None, interfaces: vec![3, 7] }));
         assert_eq!(parse(&[0; RTMSG - 1]), None);
         for cut in RTMSG..many.len() {
-            // Not more than is there.
+            // A truncated message gives no additional interfaces.
             assert!(parse(&many[..cut]).unwrap().interfaces.len() <= 2);
         }
     }

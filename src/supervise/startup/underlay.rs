@@ -21,20 +21,20 @@ use crate::tunnel::{Path, Port, Tunnel, Wire, bounds};
 
 /// Ethernet header with one VLAN tag, which a frame may have.
 const ETHERNET: u32 = 18;
-/// The same without.
+/// Ethernet header without a tag.
 const UNTAGGED: u32 = 14;
 /// Header of TCP without options.
 const TCP: u16 = 20;
 
-/// Reads the MTU of each path's underlay from the kernel. `own` is the interface of the tunnel itself, which carries no path.
+/// Reads the MTU of each path's underlay from the kernel. `own` is the interface of the tunnel itself, which never carries a path.
 fn read_mtus(tunnel: &Tunnel, paths: &mut [Resolved], own: &str) {
     for (path, resolved) in tunnel.paths.iter().zip(paths) {
         resolved.underlay_mtu = mtu(path, resolved.local, resolved.remote, own).ok();
     }
 }
 
-/// MTU in bytes of the way to the peer as the host is configured. No cached route counts: any host can have one made with a lower
-/// MTU, by an ICMP message, and it stays for ten minutes.
+/// MTU in bytes of the way to the peer, as the host is configured. Cached routes are ignored: any host can lower the MTU of one for
+/// ten minutes by an ICMP message.
 fn mtu(path: &Path, local: SocketAddr, remote: Remote, own: &str) -> io::Result<u32> {
     let mut netlink = Netlink::open()?;
     let device = path.device.as_deref().map(|device| netlink.link(device)).transpose()?;
@@ -48,7 +48,7 @@ fn mtu(path: &Path, local: SocketAddr, remote: Remote, own: &str) -> io::Result<
         let index = device.as_ref().map(|link| link.index).or((scope != 0).then_some(scope));
         let way = Way { to, from, device: index, mark: path.mark };
         let found = route::mtu(&mut netlink, way);
-        // A device can be sent by where no route is.
+        // A bound device sends even without a route.
         return match &device {
             Some(link) => Ok(found.map_or(link.mtu, |mtu| mtu.min(link.mtu))),
             None => found,
@@ -60,7 +60,7 @@ fn mtu(path: &Path, local: SocketAddr, remote: Remote, own: &str) -> io::Result<
     if let Some(interface) = interface_of(local) {
         return netlink.link(&interface).map(|link| link.mtu);
     }
-    // The peer may come in by any of them, but for TAPs: those are tunnels like this one, whose MTU is less already.
+    // The peer may arrive by any interface. TAPs are excluded: they belong to tunnels, whose MTU is smaller.
     let interfaces = getifaddrs()?.filter(|interface| {
         let up = interface.flags & (InterfaceFlags::IFF_UP | InterfaceFlags::IFF_LOOPBACK) == InterfaceFlags::IFF_UP;
         let other = name(interface) != own;
@@ -71,14 +71,14 @@ fn mtu(path: &Path, local: SocketAddr, remote: Remote, own: &str) -> io::Result<
     mtus.min().ok_or(io::ErrorKind::NotFound.into())
 }
 
-/// Name of the interface of a TAP's queue, by what the kernel tells of a descriptor in words (proc(5), drivers/net/tun.c): to ask
-/// the queue itself is the helper's alone, by the SELinux policy, too.
+/// Name of the interface of a TAP's queue, from `/proc/self/fdinfo` (proc(5), drivers/net/tun.c). Only the helper may query the
+/// queue itself, which the SELinux policy enforces as well.
 fn interface_of_queue(queue: BorrowedFd<'_>) -> Option<String> {
     let facts = fs::read_to_string(format!("/proc/self/fdinfo/{}", queue.as_raw_fd())).ok()?;
     facts.lines().find_map(|line| line.strip_prefix("iff:\t")).map(str::to_owned)
 }
 
-/// Name of an interface, without the label that one of its addresses may have.
+/// Name of an interface, without the label of an address.
 fn name(interface: &InterfaceAddress) -> &str {
     interface.interface_name.split(':').next().unwrap_or_default()
 }
@@ -89,17 +89,17 @@ fn interface_of(local: SocketAddr) -> Option<String> {
     own.map(|own| name(&own).to_owned())
 }
 
-/// Whether an address is one of those that a wildcard stands for.
+/// Whether a wildcard address stands for this address.
 fn carries(own: &SockaddrStorage, wildcard: SocketAddr) -> bool {
     own.as_sockaddr_in().is_some() || own.as_sockaddr_in6().is_some() && wildcard.is_ipv6()
 }
 
-/// Sizes of a tunnel, and what the log says about them at the start.
+/// Sizes of a tunnel, and the lines about them in the log at the start.
 #[derive(Debug)]
 pub struct Sizes {
     /// Longest datagram in bytes, on a wire with a limit.
     pub datagram: u16,
-    /// Upper limits of the MSS over IPv4 and over IPv6 that fit the underlay, where the file asks for them.
+    /// Upper limits of the MSS over IPv4 and IPv6 that fit the underlay, if the file asks for them.
     pub mss: Option<(u16, u16)>,
     /// Warning about frames that leave as IP fragments.
     pub warning: Option<String>,
@@ -108,10 +108,10 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// Reads the MTU of each path, now that the local side is open, and derives the sizes.
+    /// Reads the MTU of each path once the local side is open, and derives the sizes.
     ///
     /// # Errors
-    /// A line for the user when the MSS shall fit a path of unknown MTU.
+    /// Line for the user when the MSS depends on a path of unknown MTU.
     pub fn read(tunnel: &Tunnel, paths: &mut [Resolved], own: &Link) -> Result<Self, String> {
         read_mtus(tunnel, paths, &own.name);
         let limit = datagram(&tunnel.wire, paths);
@@ -124,9 +124,9 @@ impl Sizes {
     }
 }
 
-/// MTU of a TAP for which the file gives none: the greatest that fits every path, but no less than IPv6 needs, nor more than a frame
-/// can have. `queue` is a queue of the TAP, where an earlier start has made it. A wire without a limit leaves the MTU to the kernel,
-/// as `EthUDP` does. In a bridge it is the bridge's, which the helper sees.
+/// MTU of a TAP for which the file gives none: the greatest that fits every path, within the least MTU of IPv6 and the longest
+/// frame. `queue` is a queue of a TAP from an earlier start. `None` for a wire without a limit, whose MTU the kernel chooses, as
+/// with `EthUDP`, and in a bridge, whose MTU the helper reads.
 pub fn interface_mtu(tunnel: &Tunnel, paths: &mut [Resolved], queue: Option<BorrowedFd<'_>>) -> Option<u32> {
     let Port::Tap { interface_mtu: None, bridge: None, .. } = &tunnel.port else { return None };
     datagram(&tunnel.wire, paths)?;
@@ -143,7 +143,7 @@ fn clamped_mtu(wire: &Wire, paths: &[Resolved]) -> Option<u32> {
 /// Greatest MSS over IPv4 and over IPv6 whose segments fit every path in one datagram.
 ///
 /// # Errors
-/// A line for the user when the MTU of a path is unknown.
+/// Line for the user when the MTU of a path is unknown.
 fn mss(wire: &Wire, paths: &[Resolved]) -> Result<(u16, u16), String> {
     let mut frame = u32::MAX;
     for path @ Resolved { local, .. } in paths {
@@ -154,11 +154,11 @@ fn mss(wire: &Wire, paths: &[Resolved]) -> Result<(u16, u16), String> {
     Ok((mss(header::IPV4), mss(header::IPV6)))
 }
 
-/// Longest datagram in bytes that leaves in one packet by every path, on a wire with a limit. All paths have the same, so that a
-/// session need not know by which of them a frame leaves.
+/// Longest datagram in bytes that leaves in one packet by every path, on a wire with a limit. All paths have the same limit, so
+/// that a session need not know the path of a frame.
 fn datagram(wire: &Wire, paths: &[Resolved]) -> Option<u16> {
     let unspecified = Remote::Learned { address: None, port: None };
-    // Without any path nothing leaves, and any length would do: that of a path of unknown MTU.
+    // Without paths nothing is sent. Any length will do, as that of a path of unknown MTU.
     let none = Resolved {
         local: (Ipv6Addr::UNSPECIFIED, 0).into(),
         remote: unspecified,
@@ -184,10 +184,10 @@ fn unsplit(tunnel: &Tunnel, datagram: u16, own: u32) -> String {
     )
 }
 
-/// Warning about the first path where frames that fill a TAP's MTU, which is `own`, leave as IP fragments.
+/// Warning about the first path on which frames of a TAP's MTU, `own`, leave as IP fragments.
 fn fragments(tunnel: &Tunnel, own: u32, paths: &[Resolved]) -> Option<String> {
     let Port::Tap { bridge, .. } = &tunnel.port else { return None };
-    // A clamped MSS makes TCP fit, and the underlay does not split what the worker has split.
+    // With a clamped MSS, TCP fits. The underlay does not fragment datagrams that the worker has split.
     if tunnel.auto_mss || tunnel.rules.mss.is_some() || tunnel.wire.splits() {
         return None;
     }
@@ -196,7 +196,7 @@ fn fragments(tunnel: &Tunnel, own: u32, paths: &[Resolved]) -> Option<String> {
         .map(|(path, under)| (path.local, under, unsplit_mtu(&tunnel.wire, path.payload(under), bridge.is_some())));
     let (local, under, fits) = short.find(|(_, _, fits)| *fits < own)?;
     let mss = fits.saturating_sub(40);
-    // A bridge drops what is longer than its least MTU without a trace.
+    // A bridge silently drops frames longer than its least MTU.
     let remedy = if bridge.is_some() {
         format!("set mss = \"auto\" for TCP (-mss {mss})")
     } else {
@@ -229,7 +229,7 @@ mod tests {
         // 1500 - 20 - 8 - 18 - 40 = 1414.
         assert_eq!(mss(plain, &[v4(1500)]), Ok((1414, 1394)));
         assert_eq!(mss(plain, &[v6(Some(1500))]), Ok((1394, 1374)));
-        // 1472 is 92 blocks: less one byte of padding and one of compression.
+        // 1472 bytes are 92 blocks, less one byte of padding and one of compression.
         assert_eq!(mss(aes, &[v4(1500)]), Ok((1412, 1392)));
         assert_eq!(mss(plain, &[v4(9000), v6(Some(1400))]), Ok((1294, 1274)));
         assert_eq!(mss(&classic(Cipher::None, 0, Some(1036)), &[v4(1500)]), Ok((950, 930)));
@@ -294,7 +294,7 @@ mod tests {
         let bridged = Tunnel { port, ..bridged };
         let advice = fragments(&bridged, 1500, &[Resolved { local, remote, underlay_mtu: Some(1500) }]).unwrap();
         assert!(advice.contains("set mss = \"auto\" for TCP") && !advice.contains("tap.mtu"), "{advice}");
-        // 1500 less 20 of IPv4, 8 of UDP, 14 of Ethernet.
+        // 1500 less 20 bytes of IPv4, 8 of UDP and 14 of Ethernet.
         assert!(line("", Some(1500)).unwrap().contains("set tap.mtu to 1458 at both ends"));
         assert!(line("[tap]\nmtu = 1459", Some(1500)).is_some());
         for (text, underlay_mtu) in [

@@ -1,4 +1,4 @@
-//! Waiting before a tunnel runs, while signals and status requests are answered.
+//! Waits of a tunnel before it runs, during which signals and status requests are answered.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -12,18 +12,18 @@ use crate::supervise::requests::Requests;
 use crate::tunnel::Tunnel;
 use crate::{Error, status};
 
-/// What is answered during a wait.
+/// Sources of events during a wait.
 pub struct Waiting<'a> {
-    /// The tunnel that the status is of.
+    /// Tunnel of the status.
     pub tunnel: &'a Tunnel,
-    /// The signals that ask to end.
+    /// Signals that may ask for the end.
     pub signals: &'a SignalFd,
-    /// Where the status is asked for.
+    /// Socket of status requests.
     pub control: &'a ControlSocket,
 }
 
 impl Waiting<'_> {
-    /// Waits until `done` can be read or `limit` is over. `reason` is what the tunnel waits for, where the status is to say so.
+    /// Waits until `done` is readable or `limit` has passed. `reason` is the cause of the wait in the status.
     pub fn until(
         &self,
         done: Option<BorrowedFd<'_>>,

@@ -74,7 +74,7 @@ impl fmt::Display for Values {
 /// Greatest integer of TOML.
 const UNBOUNDED: u64 = i64::MAX.unsigned_abs();
 
-/// The structs that `serde` fills, and [`TABLES`]. A key is its description, its name, its type, its values and its default.
+/// The structs that `serde` fills, and [`TABLES`]. An entry has description, name, type, values and default of a key.
 macro_rules! tables {
     ($(#[doc = $about:literal] $table:ident $name:literal {
         $(#[doc = $text:literal] $field:ident $key:literal: $type:ty = $values:expr, $default:literal;)*
@@ -215,7 +215,7 @@ tables! {
 }
 
 impl Document {
-    /// Key and value of all that names another file.
+    /// Key and value of each key that names another file.
     pub fn names(self) -> Vec<(&'static str, PathBuf)> {
         let (classic, secure) = (self.classic.unwrap_or_default(), self.secure);
         let (private, psk) = secure.map_or((None, None), |secure| (secure.private_key_file, secure.psk_file));
@@ -235,7 +235,7 @@ impl Document {
 mod tests {
     use super::*;
 
-    /// The rows of a table in `docs/FILE.md`.
+    /// Rows of a table in `docs/FILE.md`.
     fn rows(table: &Table) -> String {
         let keys = table.keys.iter().filter(|key| !matches!(key.values, Values::Table | Values::Tables));
         let row = |Key { name, values, default, about }: &Key| {

@@ -7,10 +7,10 @@ use super::document::{Document, Key, TABLES, Table, Values};
 use super::place::in_line;
 use super::unknown;
 
-/// Reads a file.
+/// Parses the text of a file.
 ///
 /// # Errors
-/// Line and mistake, where a text does not follow the format.
+/// Line and mistake, if the text does not follow the format.
 pub fn parse(text: &str) -> Result<Document, String> {
     let root = DeTable::parse(text).map_err(|error| syntax(text, &error))?;
     check(text, &TABLES[0], root.get_ref())?;
@@ -18,9 +18,9 @@ pub fn parse(text: &str) -> Result<Document, String> {
     document.map_err(|error: toml::de::Error| at_span(text, &error, &one_line(&error)))
 }
 
-/// The mistake of a text that is no TOML.
+/// Mistake of a text that is not TOML.
 fn syntax(text: &str, error: &toml::de::Error) -> String {
-    // The message has no words of the text but this key, because a text may hold a secret.
+    // The message quotes nothing from the text except this key, because a text may hold a secret.
     let key = error.span().and_then(|span| text.get(span)).filter(|_| error.message().starts_with("duplicate key"));
     let key = key.map_or_else(String::new, |key| format!(" `{}`", key.escape_debug()));
     at_span(text, error, &format!("not valid TOML: {}{key}", one_line(error)))
@@ -34,7 +34,7 @@ fn at_span(text: &str, error: &toml::de::Error, message: &str) -> String {
     error.span().map_or_else(|| message.to_owned(), |span| in_line(text, &span, message))
 }
 
-/// Checks a table and the tables in it, in the order of the text.
+/// Checks a table and its subtables, in the order of the text.
 fn check(text: &str, table: &Table, found: &DeTable<'_>) -> Result<(), String> {
     let mut entries: Vec<_> = found.iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);
@@ -76,7 +76,7 @@ fn has_tables(value: &DeValue<'_>) -> bool {
     is_one || value.as_array().is_some_and(|list| list.iter().any(|item| item.get_ref().is_table()))
 }
 
-/// Whether a key takes a value.
+/// Whether a key accepts a value.
 fn accepts(values: &Values, value: &DeValue<'_>) -> bool {
     match values {
         Values::Words(words) => value.as_str().is_some_and(|word| words.contains(&word)),
@@ -87,18 +87,18 @@ fn accepts(values: &Values, value: &DeValue<'_>) -> bool {
         }
         Values::Boolean => value.is_bool(),
         Values::List(_) => value.as_array().is_some_and(|list| list.iter().all(|item| item.get_ref().is_str())),
-        // An id that is none is named with its pair.
+        // A wrong id is reported later, with its pair.
         Values::Pairs(_) => value.as_table().is_some_and(|pairs| pairs.values().all(|id| id.get_ref().is_integer())),
         Values::Table | Values::Tables => false,
     }
 }
 
-/// An integer that is not negative.
+/// A non-negative integer.
 fn integer(value: &DeValue<'_>) -> Option<u64> {
     value.as_integer().and_then(|number| u64::from_str_radix(number.as_str(), number.radix()).ok())
 }
 
-/// A value as a message shows it, which stays short and in one line.
+/// A value in a message, in one line; empty if it is long.
 fn shown(text: &str, value: &Spanned<DeValue<'_>>) -> String {
     const LONGEST: usize = 100;
     let written = match value.get_ref() {
@@ -109,7 +109,7 @@ fn shown(text: &str, value: &Spanned<DeValue<'_>>) -> String {
     if written.len() > LONGEST { String::new() } else { format!(" = {written}") }
 }
 
-/// What would be right.
+/// Description of a valid value.
 fn right(key: &Key, found: &DeValue<'_>) -> String {
     let (name, values, written) = (key.name, &key.values, found.as_str());
     match (values, written) {

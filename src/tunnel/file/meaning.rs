@@ -1,4 +1,4 @@
-//! From the words of a file to the tunnel that they mean.
+//! Tunnel that a parsed file describes.
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -24,7 +24,7 @@ const RULES: &str = "[rules]";
 
 type Result<T> = std::result::Result<T, Mistake>;
 
-/// The tunnel of this name; the relative files that it names are in `directory`.
+/// Assembles the tunnel of this name. Relative file names start at `directory`.
 pub fn assemble(file: Document, name: &str, directory: &Path) -> Result<Tunnel> {
     let no_mode = || {
         let place = Place::key("", "mode");
@@ -39,7 +39,7 @@ pub fn assemble(file: Document, name: &str, directory: &Path) -> Result<Tunnel> 
         _ => (true, true),
     };
     let port = port(mode, file.tap, file.raw, file.mirror)?;
-    // A mirror gives nothing back.
+    // A mirror writes nothing to the local side.
     let receive = receive && !port.is_mirror();
     if file.path.is_empty() {
         return Err(Place::table(PATH).missing("add at least one, with local and remote"));
@@ -70,7 +70,7 @@ pub fn assemble(file: Document, name: &str, directory: &Path) -> Result<Tunnel> 
     })
 }
 
-/// What is done to frames, and whether the MSS is to be what fits.
+/// Rules for frames, and whether the MSS follows from the underlay.
 fn rules(
     table: RulesTable,
     directory: &Path,
@@ -174,7 +174,7 @@ fn secure(table: Secure, directory: &Path) -> Result<tunnel::Secure> {
     })
 }
 
-/// The private key in this file.
+/// Private key in this file.
 pub fn private_key(file: Option<&Path>, directory: &Path) -> Result<Secret> {
     let place = Place::key(SECURE, "private-key-file");
     let missing = || place.missing("must name a file with the output of `ethudp genkey`; `ethudp init` creates it");
@@ -182,7 +182,7 @@ pub fn private_key(file: Option<&Path>, directory: &Path) -> Result<Secret> {
     place.check(|_| secret("private key file", file, directory, key))
 }
 
-/// A key of the secure wire from its text.
+/// Parses a key of the secure wire.
 fn key(what: &str, text: &[u8]) -> std::result::Result<Secret, String> {
     keys::parse(what, text).map(|key| keys::secret(&key))
 }
@@ -217,7 +217,7 @@ fn port(mode: &str, tap: Option<Tap>, raw: Option<Raw>, mirror: Option<Mirror>) 
     }
 }
 
-/// The interface of a table that must have one.
+/// Interface of a table that must have one.
 fn required(table: &'static str, name: Option<String>) -> Result<String> {
     let place = Place::key(table, "interface");
     interface(place, Some(name.ok_or_else(|| place.missing("must be the name of an Ethernet interface"))?))

@@ -21,11 +21,11 @@ use super::{Tunnel, advice, names};
 use crate::service::files;
 use crate::{Error, log};
 
-/// Reads a tunnel that is to run from a file; its name is the file's stem. Another file for the same tunnel is warned of: it may be a
-/// copy that nothing starts.
+/// Reads a tunnel to run from a file. The stem of the file is its name. Another file for the same tunnel causes a warning, because
+/// it may be an unused copy.
 ///
 /// # Errors
-/// Also where somebody else could have written a command that we are to run, and where the tunnel of another file for the same `runs`.
+/// Also when another user could have written a command to run, and when the tunnel of another file for the same `runs`.
 pub fn load(file: &Path, runs: impl Fn(&str) -> bool) -> Result<Tunnel, Error> {
     let read = look(file, &name_of(file), file.parent().unwrap_or(Path::new("")))?;
     trusted(file, &read)?;
@@ -39,7 +39,7 @@ pub fn load(file: &Path, runs: impl Fn(&str) -> bool) -> Result<Tunnel, Error> {
     Ok(read.tunnel)
 }
 
-/// What to say of another file for the same tunnel.
+/// Message about another file for the same tunnel.
 pub fn is_twin_of(twin: &Path) -> String {
     format!(
         "secure: private key, peer and tunnel-id are the same as in {}. If that file is a copy, rename it so that it does \
@@ -48,15 +48,15 @@ pub fn is_twin_of(twin: &Path) -> String {
     )
 }
 
-/// The name of the tunnel that a file describes, where the user gives it no other.
+/// Name of the tunnel in a file, if the user gives no other.
 pub fn name_of(file: &Path) -> String {
     file.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Warns of a file that others could have written.
+/// Warns of a file that another user could have written.
 ///
 /// # Errors
-/// Where such a file has a command that we are to run.
+/// When such a file has a command to run.
 pub fn trusted(file: &Path, read: &Read) -> Result<(), Error> {
     let Some(flaw) = files::foreign_hand(&read.metadata) else { return Ok(()) };
     if read.tunnel.run.is_some() {
@@ -66,22 +66,22 @@ pub fn trusted(file: &Path, read: &Read) -> Result<(), Error> {
     Ok(())
 }
 
-/// What was read of a file, once.
+/// Contents of a file, read once.
 pub struct Read {
-    /// What it means.
+    /// Tunnel that the file describes.
     pub tunnel: Tunnel,
-    /// What the file is.
+    /// Metadata of the file.
     pub metadata: Metadata,
-    /// Key and value of what names another file.
+    /// Key and value of each key that names another file.
     pub names: Vec<(&'static str, PathBuf)>,
     /// Another file of the directory that describes the same tunnel.
     pub twin: Option<PathBuf>,
 }
 
-/// Reads a tunnel of this name; the relative files that it names are in `directory`.
+/// Reads the tunnel of this name. Relative file names in the file start at `directory`.
 ///
 /// # Errors
-/// What is wrong with the file, or with one that it names.
+/// Fault of the file, or of a file that it names.
 pub fn look(file: &Path, name: &str, directory: &Path) -> Result<Read, Error> {
     let (text, metadata) = files::text(file).map_err(|error| {
         let right = match error.kind() {
@@ -99,14 +99,14 @@ pub fn look(file: &Path, name: &str, directory: &Path) -> Result<Read, Error> {
     Ok(Read { tunnel, metadata, names: format::parse(&text).map_err(wrong)?.names(), twin })
 }
 
-/// The private key that a file names, which lacks a peer perhaps.
+/// Private key that a file names. The file may lack a peer.
 pub fn private_key(text: &str, directory: &Path) -> Result<Secret, String> {
     let document = format::parse(text)?;
     let file = document.secure.and_then(|secure| secure.private_key_file);
     meaning::private_key(file.as_deref(), directory).map_err(|mistake| mistake.in_text(text))
 }
 
-/// The tunnel of this name that a file's text describes; the files it names are relative to `directory`.
+/// Tunnel of this name that a text describes. Relative file names start at `directory`.
 pub fn from_text(text: &str, name: &str, directory: &Path) -> Result<Tunnel, String> {
     tunnel(text, name, directory)
 }
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
     use crate::tunnel::{Port, keys};
 
-    /// A directory with these files.
+    /// Calls `run` with a directory of these files.
     fn with_files(files: &[(&str, &str, u32)], run: impl FnOnce(&Path)) {
         use std::os::unix::fs::PermissionsExt;
         let name = std::thread::current().name().unwrap_or_default().replace(':', "-");

@@ -1,4 +1,4 @@
-//! Place in a file, and a mistake there. The line comes from the spans of the TOML parser.
+//! Place in a file, and a mistake there. The spans of the TOML parser give the line.
 
 use std::fmt;
 use std::ops::Range;
@@ -15,11 +15,11 @@ pub struct Place {
     table: &'static str,
     /// Key of the table, or empty for the table itself.
     key: &'static str,
-    /// Number of the table where there are several of its name, else number of the item where the value is a list or a table.
+    /// Number of the table among tables of one name; otherwise the number of the item in a list or table.
     index: usize,
 }
 
-/// What is wrong with a file, and where.
+/// Fault in a file, with its place.
 #[derive(Debug)]
 pub struct Mistake {
     place: Place,
@@ -27,44 +27,44 @@ pub struct Mistake {
 }
 
 impl Place {
-    /// The place of a table.
+    /// Place of a table.
     pub const fn table(table: &'static str) -> Self {
         Self { table, key: "", index: 0 }
     }
 
-    /// The place of a key.
+    /// Place of a key.
     pub fn key(table: &'static str, key: &'static str) -> Self {
         let known = TABLES.iter().any(|known| known.name == table && known.keys.iter().any(|known| known.name == key));
         debug_assert!(known, "{table} {key}");
         Self { table, key, index: 0 }
     }
 
-    /// The same with the number of a table or of an item.
+    /// The same place with the number of a table or of an item.
     pub const fn at(self, index: usize) -> Self {
         Self { index, ..self }
     }
 
-    /// A mistake here, whose message names the place itself.
+    /// Mistake with a message that names the place itself.
     pub fn mistake(self, message: String) -> Mistake {
         Mistake { place: self, message }
     }
 
-    /// A mistake here: `PLACE: message`.
+    /// Mistake with the message `PLACE: message`.
     pub fn wrong(self, message: impl fmt::Display) -> Mistake {
         self.mistake(format!("{self}: {message}"))
     }
 
-    /// A mistake here: `PLACE is missing: message`.
+    /// Mistake with the message `PLACE is missing: message`.
     pub fn missing(self, message: impl fmt::Display) -> Mistake {
         self.mistake(format!("{self} is missing: {message}"))
     }
 
-    /// Runs a check that is given the name of the place for its message.
+    /// Runs a check, which gets the name of the place for its message.
     pub fn check<T>(self, check: impl FnOnce(&str) -> Result<T, String>) -> Result<T, Mistake> {
         check(&self.to_string()).map_err(|message| self.mistake(message))
     }
 
-    /// Bytes of the text in which the place is; of its table where the key is missing.
+    /// Byte range of the place in the text; of its table if the key is missing.
     fn span(self, root: &DeTable<'_>) -> Option<Range<usize>> {
         let name = self.table.trim_matches(['[', ']']);
         let (table, header) = if name.is_empty() {
@@ -89,7 +89,7 @@ impl Place {
     }
 }
 
-/// As a message names a place: `mode`, `[tap]`, `tap.mtu`.
+/// Name of a place in messages: `mode`, `[tap]`, `tap.mtu`.
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.table, self.key) {
@@ -101,7 +101,7 @@ impl fmt::Display for Place {
 }
 
 impl Mistake {
-    /// The message, with the line of this text.
+    /// Message with the line in this text.
     pub fn in_text(&self, text: &str) -> String {
         let root = DeTable::parse(text).ok();
         let span = root.and_then(|root| self.place.span(root.get_ref()));
@@ -112,7 +112,7 @@ impl Mistake {
     }
 }
 
-/// A message with the line in which these bytes of the text begin.
+/// Message with the line in which this span begins.
 pub fn in_line(text: &str, span: &Range<usize>, message: &str) -> String {
     let before = text.get(..span.start).unwrap_or(text);
     format!("line {}: {message}", before.matches('\n').count() + 1)

@@ -1,4 +1,4 @@
-//! Keys and passwords, which a file names and other files hold.
+//! Keys and passwords in files that the tunnel's file names.
 
 use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind, Read};
@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use crate::service::files;
 use crate::tunnel::cipher::MAX_KEY;
 
-/// Opens a file that another names. A relative path starts at `CREDENTIALS_DIRECTORY` if the file is there, else at the directory.
+/// Opens a named file. A relative path starts at `CREDENTIALS_DIRECTORY` if the file exists there, else at `directory`.
 pub fn open(file: &Path, directory: &Path) -> (PathBuf, io::Result<(File, Metadata)>) {
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").filter(|_| file.is_relative());
     let credentials = credentials.as_deref().map(Path::new);
@@ -25,7 +25,7 @@ pub fn open(file: &Path, directory: &Path) -> (PathBuf, io::Result<(File, Metada
     (path, opened)
 }
 
-/// Reads a key or a password; one line ending behind it is not part of it.
+/// Reads a key or a password without one final line ending.
 pub fn secret(
     what: &str,
     file: &Path,

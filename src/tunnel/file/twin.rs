@@ -1,4 +1,4 @@
-//! A second tunnel of one key pair and one identifier: a datagram for one could make a session of the other.
+//! Second tunnel of the same key pair and identifier. A handshake for one tunnel could create a session of the other.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -8,13 +8,13 @@ use super::{format, meaning};
 use crate::service::files;
 use crate::tunnel::{Secure, identifier, keys, names};
 
-/// Another file of this directory that describes a tunnel with the same private key, peer and tunnel identifier. What cannot be
-/// read or is no tunnel's file is passed over. `metadata` is of this tunnel's file, which may be a copy of the one called `name`.
+/// Another file in this directory for a tunnel with the same private key, peer and tunnel identifier. Unreadable files and files
+/// without a tunnel are skipped. `metadata` is that of this tunnel's file, which may be a copy of the file called `name`.
 pub fn of(own: &Secure, name: &str, metadata: &Metadata, directory: &Path) -> Option<PathBuf> {
     let mut found = None;
     files::each(directory, "toml", |path, read| {
         let Some(stem) = path.file_stem().and_then(|stem| stem.to_str()) else { return };
-        // An editor's file is no tunnel's.
+        // A name that no tunnel can have belongs to an editor's file.
         if found.is_some() || stem == name || names::tunnel(stem).is_err() {
             return;
         }
@@ -27,7 +27,7 @@ pub fn of(own: &Secure, name: &str, metadata: &Metadata, directory: &Path) -> Op
     found
 }
 
-/// Whether a file's text describes a twin, as far as it says that.
+/// Whether a text describes a twin; `None` if the text does not tell.
 fn is_twin(own: &Secure, text: &str, directory: &Path) -> Option<bool> {
     let secure = format::parse(text).ok()?.secure?;
     let peer = keys::parse_public("", &secure.peer_public_key?).ok()?;

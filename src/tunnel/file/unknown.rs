@@ -1,11 +1,11 @@
-//! What to say of a key that no table of that name has: which one was meant, or which table has it.
+//! Message about an unknown key: a similar key, or the table that has the key.
 
 use super::document::{TABLES, Table};
 
-/// Most single changes between a word and one that it was to be.
+/// Most changes of one character between a word and a similar key.
 const NEAR: usize = 2;
 
-/// The message for a key that a table does not have; the key `is_table` itself.
+/// Message for a key that a table does not have. `is_table` tells whether its value is a table.
 pub fn message(unknown: &str, table: &Table, is_table: bool) -> String {
     let (what, of) = match table.name {
         "" if is_table => ("table", String::new()),
@@ -15,7 +15,7 @@ pub fn message(unknown: &str, table: &Table, is_table: bool) -> String {
     format!("unknown {what} `{}`{of}; {}", unknown.escape_debug(), right(unknown, table))
 }
 
-/// What would be right.
+/// Advice for the key.
 fn right(unknown: &str, table: &Table) -> String {
     let has = |table: &&Table| table.keys.iter().any(|key| key.name == unknown);
     let tables: Vec<_> = TABLES.iter().filter(has).map(|table| table.name).collect();
@@ -38,17 +38,17 @@ fn right(unknown: &str, table: &Table) -> String {
     }
 }
 
-/// The key that a word was to be, if there is one so near.
+/// Most similar key of a table, if it is similar enough.
 fn nearest(word: &str, table: &Table) -> Option<&'static str> {
-    // None is as long, and what is compared must not be long.
+    // No key is that long, and the comparison must stay short.
     let word: String = word.to_ascii_lowercase().replace('_', "-").chars().take(30).collect();
     let distances = table.keys.iter().map(|key| (changes(&word, key.name), key.name));
     let (distance, key) = distances.min_by_key(|(distance, _)| *distance)?;
-    // In a word of three letters two changes leave nothing.
+    // In a word of three letters, two changes would match any word.
     (distance <= NEAR.min(key.len() / 3)).then_some(key)
 }
 
-/// Least number of characters to put in, to take out or to exchange, which makes one of the other (Levenshtein's distance).
+/// Levenshtein distance: the least number of characters to insert, remove or replace.
 fn changes(one: &str, other: &str) -> usize {
     let other: Vec<_> = other.chars().collect();
     let mut row: Vec<_> = (0..=other.len()).collect();

@@ -1,13 +1,13 @@
-//! Ciphers of the classic wire by their names, and what a key or a password of it may be.
+//! Ciphers of the classic wire by name, and the bounds of its keys and passwords.
 
 use privsep::ipc::{Cipher, Secret};
 
-/// The key that EthUDP uses when a cipher is given without one.
+/// EthUDP's key for a cipher without one.
 pub const DEFAULT_KEY: &str = "123456";
-/// Longest key in bytes, EthUDP's limit.
+/// Longest key in bytes, as in EthUDP.
 pub const MAX_KEY: usize = 2047;
 
-/// Parses a cipher's name.
+/// Parses the name of a cipher.
 pub fn parse(what: &str, name: &str) -> Result<Cipher, String> {
     match name {
         "none" => Ok(Cipher::None),
@@ -22,7 +22,7 @@ pub fn parse(what: &str, name: &str) -> Result<Cipher, String> {
     }
 }
 
-/// The name of a cipher.
+/// Name of a cipher.
 pub fn name(cipher: Cipher) -> &'static str {
     match cipher {
         Cipher::None => "none",
@@ -34,7 +34,7 @@ pub fn name(cipher: Cipher) -> &'static str {
     }
 }
 
-/// Bytes of key that a cipher takes, 0 where any number will do.
+/// Bytes of key that a cipher takes; 0 if any number is right.
 pub fn key_size(cipher: Cipher) -> usize {
     match cipher {
         Cipher::None | Cipher::Xor => 0,

@@ -15,9 +15,9 @@ pub struct Classic {
     pub key: Secret,
     /// Password; empty for none.
     pub password: Secret,
-    /// LZ4 level of the original, 0 to 9; 0 is off, and all others are the same to a worker.
+    /// LZ4 level of EthUDP, 0 to 9. 0 is off; a worker treats all others alike.
     pub lz4: u8,
-    /// `-mtu`: the MTU in bytes over which a datagram leaves as two.
+    /// `-mtu`: MTU in bytes over which a datagram leaves as two.
     pub fragment_mtu: Option<u16>,
 }
 
@@ -62,7 +62,8 @@ impl Classic {
         }
     }
 
-    /// `EthUDP`'s newest source sends no password from a mirror. Its releases do, and their receivers may wait for one.
+    /// Warning about a password of a mirror. `EthUDP`'s newest source sends none from a mirror. Its releases do, and their
+    /// receivers may wait for it.
     fn mirror_password_warning(&self, tunnel: &Tunnel) -> Option<String> {
         let told = tunnel.port.is_mirror() && tunnel.paths.iter().any(|path| matches!(path.remote, Remote::Fixed(_)));
         (told && self.has_password()).then(|| {
@@ -72,7 +73,7 @@ impl Classic {
         })
     }
 
-    /// Any sender becomes the peer of such a path, unless it must know a secret.
+    /// Warning about a path of which any sender becomes the peer, because it needs no secret.
     fn unknown_peer_warning(&self, tunnel: &Tunnel, path: &Path) -> Option<String> {
         let open = matches!(path.remote, Remote::Learned { .. }) && !self.has_password();
         let (local, who) =
@@ -114,7 +115,7 @@ impl WireFormat for Classic {
         !port.is_mirror()
     }
 
-    /// A worker could have reported any address. With a password the peer proves itself every second.
+    /// A worker could have reported any address. With a password, the peer proves its identity every second.
     fn peer_survives_worker(&self) -> bool {
         !self.has_password()
     }
@@ -123,7 +124,7 @@ impl WireFormat for Classic {
         self.without_keepalive().in_place()
     }
 
-    /// The datagrams are those of the original.
+    /// The datagrams are those of EthUDP.
     fn announces(&self) -> bool {
         false
     }

@@ -1,30 +1,30 @@
-//! The tunnel identifier of the secure wire, which keeps apart two tunnels of one key pair: 8 bytes, the same at both ends.
+//! Tunnel identifier of the secure wire: 8 bytes, the same at both ends. It separates tunnels of one key pair.
 
-/// An identifier; zeros for none.
+/// Tunnel identifier; zeros for none.
 pub type Identifier = [u8; 8];
 
-/// What stands for none.
+/// Value without an identifier.
 pub const NONE: Identifier = [0; 8];
 
-/// A new one.
+/// A new random identifier.
 ///
 /// # Errors
-/// What the kernel says.
+/// When the kernel has no randomness.
 pub fn random() -> Result<Identifier, getrandom::Error> {
     let mut identifier = NONE;
     getrandom::fill(&mut identifier)?;
     Ok(identifier)
 }
 
-/// An identifier as text: 16 hexadecimal digits.
+/// Text of an identifier: 16 hexadecimal digits.
 pub fn text(identifier: Identifier) -> String {
     format!("{:016x}", u64::from_be_bytes(identifier))
 }
 
-/// An identifier from text.
+/// Parses an identifier.
 ///
 /// # Errors
-/// What is wrong with it, for `what`; also where it is that of none.
+/// Message with `what` as the name; also for the value [`NONE`].
 pub fn parse(what: &str, text: &str) -> Result<Identifier, String> {
     let right = "must be 16 hexadecimal digits, the same at both ends; `ethudp init` creates it";
     let digits = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -35,8 +35,8 @@ pub fn parse(what: &str, text: &str) -> Result<Identifier, String> {
     }
 }
 
-/// What two ends agree on that have these: the smaller one as bytes, and any rather than none. Each end comes to the same, as each
-/// sees both.
+/// Identifier on which two ends agree: the smaller one by bytes, and any in preference to none. Each end knows both identifiers and
+/// computes the same result.
 pub fn agreed(one: Identifier, other: Identifier) -> Identifier {
     if one == NONE || other == NONE { one.max(other) } else { one.min(other) }
 }

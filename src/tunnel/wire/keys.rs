@@ -1,4 +1,5 @@
-//! Keys of the secure wire: as text, in the form of `wg` (base64 of 32 bytes), what a peer's may be, and the fingerprint of a pair.
+//! Keys of the secure wire: their text in the format of `wg` (base64 of 32 bytes), checks of a peer's key, and the fingerprint of a
+//! pair.
 
 use base64ct::{Base64, Encoding};
 use curve25519_dalek::MontgomeryPoint;
@@ -6,31 +7,31 @@ use privsep::ipc::Secret;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-/// A public key.
+/// Public key.
 pub type Public = [u8; 32];
-/// A private or a pre-shared key on its way.
+/// Private or pre-shared key, wiped on drop.
 pub type Private = Zeroizing<[u8; 32]>;
 
-/// Length of a key as text.
+/// Length of a key in text, in characters.
 const TEXT: usize = 44;
-/// Groups of digits in a fingerprint. Somebody between two ends who makes a key for each of them looks for a pair of such keys that
-/// gives both ends one fingerprint: 50 digits are 166 bits, so he tries 2^83.
+/// Groups of digits in a fingerprint. An attacker between the ends needs a key for each end so that both ends get the same
+/// fingerprint. 50 digits are 166 bits, so the search takes 2^83 attempts.
 const GROUPS: usize = 10;
 
-/// New randomness of the kernel.
+/// New random bytes of the kernel.
 ///
 /// # Errors
-/// What the kernel says.
+/// When the kernel has no randomness.
 pub fn random() -> Result<Private, getrandom::Error> {
     let mut key = Private::default();
     getrandom::fill(&mut *key)?;
     Ok(key)
 }
 
-/// A new private key, in the form of RFC 7748 that `wg` writes.
+/// New private key, clamped as in RFC 7748, as `wg` does.
 ///
 /// # Errors
-/// What the kernel says.
+/// When the kernel has no randomness.
 pub fn new_private() -> Result<Private, getrandom::Error> {
     let mut key = random()?;
     key[0] &= 0xf8;
@@ -38,30 +39,30 @@ pub fn new_private() -> Result<Private, getrandom::Error> {
     Ok(key)
 }
 
-/// The public key of a private one.
+/// Public key of a private key.
 pub fn public(private: &[u8; 32]) -> Public {
     MontgomeryPoint::mul_base_clamped(*private).to_bytes()
 }
 
-/// The same of a private key that travels as a secret.
+/// Public key of a private key in a [`Secret`]; `None` if its length is wrong.
 pub fn public_of(private: &Secret) -> Option<Public> {
     <[u8; 32]>::try_from(private.expose()).ok().map(|private| public(&Zeroizing::new(private)))
 }
 
-/// A key as text.
+/// Text of a key.
 pub fn text(key: &[u8; 32]) -> Zeroizing<String> {
     Zeroizing::new(Base64::encode_string(key))
 }
 
-/// A key from text; white space around it is not looked at. The error does not repeat what may be a secret.
+/// Parses a key. White space around it is ignored. An error does not quote the text, which may be a secret.
 ///
 /// # Errors
-/// What is wrong with it, for `what`.
+/// Message with `what` as the name.
 pub fn parse(what: &str, text: &[u8]) -> Result<Private, String> {
     parse_as(what, text, "the output of `ethudp genkey` or `wg genkey`")
 }
 
-/// The same of a key that these make.
+/// Parses a key; `makers` names the commands that print such keys.
 fn parse_as(what: &str, text: &[u8], makers: &str) -> Result<Private, String> {
     let right = format!("must be 32 bytes in base64, 44 characters: {makers}");
     let text = text.trim_ascii();
@@ -76,10 +77,10 @@ fn parse_as(what: &str, text: &[u8], makers: &str) -> Result<Private, String> {
     if length == key.len() { Ok(key) } else { Err(format!("{what}: not base64 of 32 bytes; {right}")) }
 }
 
-/// A peer's public key from text.
+/// Parses a peer's public key.
 ///
 /// # Errors
-/// What is wrong with it, the value, and what would be right.
+/// Message with the fault, the value, and the right form.
 pub fn parse_public(what: &str, text: &str) -> Result<Public, String> {
     let key =
         parse_as(&format!("{what} = {text:?}"), text.as_bytes(), "the output of `ethudp pubkey` at the other end")?;
@@ -91,16 +92,16 @@ pub fn parse_public(what: &str, text: &str) -> Result<Public, String> {
     Ok(*key)
 }
 
-/// Whether this is the one encoding of its point: less than 2^255 - 19, least byte first.
+/// Whether this is the canonical encoding of its point: less than 2^255 - 19, little-endian.
 fn is_canonical(key: &Public) -> bool {
     let greatest = key[31] == 0x7f && key[1..31].iter().all(|&byte| byte == 0xff);
     key[31] < 0x80 && !(greatest && key[0] >= 0xed)
 }
 
-/// Refuses this end's own private key in the place of the peer's public one, and does not repeat it.
+/// Refuses this end's private key as the peer's public key. The message does not quote it.
 ///
 /// # Errors
-/// When it is.
+/// When the two are equal.
 pub fn check_not_private(what: &str, private: &[u8; 32], peer: &str) -> Result<(), String> {
     match parse(what, peer.as_bytes()) {
         Ok(key) if *key == *private => Err(format!(
@@ -114,13 +115,13 @@ pub fn check_not_private(what: &str, private: &[u8; 32], peer: &str) -> Result<(
 /// Refuses a peer's key that no other end can have.
 ///
 /// # Errors
-/// What is wrong with it, the value, and what would be right.
+/// Message with the fault, the value, and the right form.
 pub fn check_peer(what: &str, private: &[u8; 32], peer: &Public) -> Result<(), String> {
     let wrong = |why: &str| Err(format!("{what} = {:?}: {why}", *text(peer)));
     if public(private) == *peer {
         return wrong("this end's own public key; must be the key of the other end");
     }
-    // RFC 7748, section 6.1: a point of small order, whose exchange everybody knows.
+    // RFC 7748, section 6.1: with a point of small order, everyone knows the result of the exchange.
     let exchange = Zeroizing::new(MontgomeryPoint(*peer).mul_clamped(*private).to_bytes());
     if *exchange == [0; 32] {
         return wrong("insecure public key (all-zero secret); must be the output of `ethudp pubkey` at the other end");
@@ -128,20 +129,20 @@ pub fn check_peer(what: &str, private: &[u8; 32], peer: &Public) -> Result<(), S
     Ok(())
 }
 
-/// A pre-shared key is not what stands for none.
+/// Refuses the pre-shared key of zeros, which stands for none.
 ///
 /// # Errors
-/// For `what`, when it is.
+/// Message with `what` as the name.
 pub fn check_psk(what: &str, psk: &[u8; 32]) -> Result<(), String> {
     if *psk == [0; 32] { Err(format!("{what}: all zeros; must be the output of `ethudp genpsk`")) } else { Ok(()) }
 }
 
-/// As a secret that travels to the worker.
+/// Copy of a key as a secret for the worker.
 pub fn secret(key: &[u8; 32]) -> Secret {
     Secret::new(key.to_vec())
 }
 
-/// The same digits at both ends, for two people who know each other's voice: ten groups of five.
+/// Fingerprint of a key pair, the same at both ends: ten groups of five digits, which two people can compare by voice.
 pub fn fingerprint(one: &Public, other: &Public) -> String {
     let (less, greater) = if one < other { (one, other) } else { (other, one) };
     let hash = Sha256::new().chain_update(b"ethudp fingerprint 1").chain_update(less).chain_update(greater).finalize();
@@ -182,7 +183,7 @@ mod tests {
         assert_eq!(written.len(), TEXT);
         assert_eq!(*parse("key", written.as_bytes()).unwrap(), *key);
         assert_eq!(*parse("key", format!(" {}\r\n", *written).as_bytes()).unwrap(), *key);
-        // The last character but the padding has two bits that are zero.
+        // The two low bits of the last character before the padding must be zero.
         let other = written[..42].to_owned() + "B=";
         for (bad, words) in [
             ("", ": empty"),

@@ -20,12 +20,12 @@ pub use secure::Secure;
 use super::resolve::Resolved;
 use super::{Port, Tunnel};
 
-/// Wire of a tunnel: how frames become datagrams. Dereferences to its [`WireFormat`].
+/// Wire of a tunnel: the encoding of frames as datagrams. Dereferences to its [`WireFormat`].
 #[derive(Debug)]
 pub enum Wire {
     /// `EthUDP`'s format.
     Classic(Classic),
-    /// Authenticated and encrypted.
+    /// The authenticated and encrypted format.
     Secure(Box<Secure>),
 }
 
@@ -48,7 +48,7 @@ pub trait WireFormat: Debug {
     /// Protection of frames, in words.
     fn protection(&self) -> &'static str;
 
-    /// Cipher, where the tunnel's description sets it; `None` where the peers agree on one.
+    /// Cipher, if the tunnel's description sets it; `None` if the peers agree on one.
     fn cipher(&self) -> Option<Cipher>;
 
     /// Whether received datagrams are authenticated.
@@ -59,13 +59,13 @@ pub trait WireFormat: Debug {
         false
     }
 
-    /// Whether the peer answers by itself, so that a silent path is down.
+    /// Whether the peer answers pings, so that a silent path is down.
     fn is_answered(&self, port: &Port) -> bool;
 
     /// Whether a learned peer address survives the worker that reported it.
     fn peer_survives_worker(&self) -> bool;
 
-    /// Whether a worker opens datagrams in place, so that it can receive them in runs.
+    /// Whether a worker opens datagrams in place, so that it can receive them in runs (`UDP_GRO`).
     fn opens_in_place(&self) -> bool;
 
     /// Whether the worker announces the addresses of a TAP to the peer's network.
@@ -77,7 +77,7 @@ pub trait WireFormat: Debug {
     /// Longest frame in bytes that fits into a UDP payload.
     fn largest_frame(&self, payload: u32) -> u32;
 
-    /// Longest UDP payload in bytes that leaves in one packet by a path; `None` where the MTU of the path is unknown.
+    /// Longest UDP payload in bytes that leaves in one packet by a path; `None` if the MTU of the path is unknown.
     fn payload(&self, path: &Resolved) -> Option<u32>;
 
     /// Upper limit in bytes of the datagrams by a path; `None` for a wire without a limit.
@@ -89,12 +89,12 @@ pub trait WireFormat: Debug {
     /// Secrets for the workers.
     fn secrets(&self) -> Secrets;
 
-    /// Public key of this end, where the wire has one.
+    /// Public key of this end, if the wire has one.
     fn public_key(&self) -> Option<keys::Public> {
         None
     }
 
-    /// Fingerprint of both ends, where the wire has one.
+    /// Fingerprint of both ends, if the wire has one.
     fn fingerprint(&self) -> Option<String> {
         None
     }

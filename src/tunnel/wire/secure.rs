@@ -58,7 +58,7 @@ impl WireFormat for Secure {
         true
     }
 
-    /// An impostor can answer no handshake, and the peer makes one within seconds.
+    /// An impostor cannot answer a handshake, and the peer starts one within seconds.
     fn peer_survives_worker(&self) -> bool {
         true
     }
@@ -84,7 +84,7 @@ impl WireFormat for Secure {
         self.datagram(path).map(u32::from)
     }
 
-    /// As long as the MTU of the path allows, or as the least MTU of IPv6 where that of the path is unknown or less.
+    /// Length by the MTU of the path; by the least MTU of IPv6 if that of the path is unknown or smaller.
     fn datagram(&self, path: &Resolved) -> Option<u16> {
         let mtu = self.path_mtu.map(u32::from).or(path.underlay_mtu).unwrap_or_default().max(LEAST_MTU.into());
         Some(u16::try_from(path.payload(mtu)).unwrap_or(u16::MAX).min(ipc::Secure::LONGEST))
@@ -108,7 +108,7 @@ impl WireFormat for Secure {
         Some(Self::fingerprint(self))
     }
 
-    /// What a ping interval other than the default means.
+    /// Effect of a ping interval other than the default.
     fn start_line(&self) -> Option<String> {
         let seconds = self.ping_interval;
         let noticed = u16::from(seconds) * 5;
