@@ -1,19 +1,19 @@
-//! Budget of log lines that messages of workers may cause. It covers all workers and minutes, because a hostile worker may go on for
-//! ever, and so may its successor. Pure: the clock is an argument.
+//! Budget of log lines that messages of workers may cause. It spans all workers and has no end, because a hostile worker may go on
+//! for ever, and so may the next one. Pure: the clock is an argument.
 
 use std::time::{Duration, Instant};
 
-/// Lines at once.
+/// Lines that may follow each other without a pause.
 const BURST: u32 = 20;
-/// Time that one more takes.
+/// Time until one more line is allowed.
 const REFILL: Duration = Duration::from_secs(6);
-/// When all are used up, so many must have come back before the next, which says how many were left out.
+/// Lines that must be available again after the budget was empty. The next line then reports the number of suppressed ones.
 const PAUSE: u32 = 10;
 
-/// Log lines that workers may still cause.
+/// Budget of log lines.
 pub struct LogBudget {
     lines: u32,
-    /// Until when it has been refilled.
+    /// Time up to which the budget is refilled.
     until: Instant,
     left_out: u64,
 }
@@ -33,7 +33,7 @@ impl LogBudget {
         }
     }
 
-    /// Whether one more line may be said.
+    /// Whether one more line may be logged.
     pub fn may_say(&mut self, now: Instant) -> bool {
         self.refill(now);
         let may = self.left_out == 0 && self.lines > 0;
@@ -45,7 +45,7 @@ impl LogBudget {
         may
     }
 
-    /// How many lines were left out, when that may be said.
+    /// Number of suppressed lines, when a line about them may be logged.
     pub fn left_out(&mut self, now: Instant) -> Option<u64> {
         self.refill(now);
         let due = self.left_out > 0 && self.lines >= PAUSE;

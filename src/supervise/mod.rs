@@ -1,4 +1,4 @@
-//! The life of a tunnel: start in order, give up every privilege, then one worker after the other.
+//! Life of a tunnel: an ordered start, the drop of all privileges, then one worker after the other.
 
 pub mod children;
 mod log_budget;
@@ -41,17 +41,17 @@ use startup::{command, lookup, underlay};
 use supervisor::{Parts, Supervisor};
 use watch::link::LinkWatch;
 
-/// Longest time from when the filter is compiled until the names are looked up once, or the helper has opened its handles.
+/// Longest time from the compiled filter to the first look-up of names or to the opened handles of the helper.
 const REST_OF_START: Duration = Duration::from_secs(30);
 
-/// Runs a tunnel until it is told to end; calls `ready` once, when the first worker forwards.
+/// Runs a tunnel until a signal asks for its end. Calls `ready` once, when the first worker forwards.
 pub fn run(
     tunnel: Tunnel,
     policies: Policies,
     stored: StoredDescriptors,
     ready: impl FnOnce() -> Result<(), Error>,
 ) -> Result<(), Error> {
-    // From here on a signal no longer ends the process: there is something to clean up.
+    // From here on signals no longer end the process, because there is something to clean up.
     let signals = signals().context(|| "signals".into())?;
     let StoredDescriptors { tap, starts: mut before } = stored;
     let mut notify = Notify::connect();
@@ -59,7 +59,7 @@ pub fn run(
     starts::end(result, before, &signals, &mut notify)
 }
 
-/// Everything between the first and the last message to the service manager.
+/// Runs the tunnel between the first and the last message to the service manager.
 fn live(
     mut tunnel: Tunnel,
     policies: Policies,
@@ -133,21 +133,21 @@ fn live(
         secrets: tunnel.wire.secrets(),
         state: State::new(&settings),
         settings,
-        // Frames that have waited in a TAP since the run before this one, or while the command ran, are too old.
+        // Frames that waited in a TAP since the previous run, or while the command ran, are too old.
         drain: stored || tunnel.run.is_some(),
     };
     let parts = Parts { setup, policies, shortage, link, late, by_root: identity.is_some(), paths, in_empty_network };
     Supervisor::new(tunnel, parts, helper, signals, control, notify, starts).run(ready)
 }
 
-/// Whether this host forwards IPv6 from an interface, or may do so: who takes a router for a host forgets it as a router (RFC 4861,
-/// section 7.2.5).
+/// Whether this host forwards IPv6 from an interface, or may do so. A neighbour that takes a router for a host removes it as a
+/// router (RFC 4861, section 7.2.5).
 fn forwards(interface: &str) -> bool {
     fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{interface}/forwarding"))
         .map_or(true, |value| value.trim() != "0")
 }
 
-/// The filter of a mirror as a program, empty for all else; `None` when a signal asks to end meanwhile.
+/// Compiled filter of a mirror; empty for other local sides. `None` when a signal asks for the end meanwhile.
 fn compiled(
     waiting: &Waiting<'_>,
     identity: Option<Identity>,
@@ -160,7 +160,7 @@ fn compiled(
     })
 }
 
-/// Blocks the signals that we handle and opens a descriptor that reports them.
+/// Blocks the handled signals and opens a descriptor that reports them.
 fn signals() -> nix::Result<SignalFd> {
     let handled = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGCHLD];
     let set: SigSet = handled.into_iter().collect();
@@ -168,7 +168,7 @@ fn signals() -> nix::Result<SignalFd> {
     SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
 }
 
-/// A packet socket on the interface that carries the tunnel hears the tunnel's own datagrams.
+/// Warns if the local side is the interface of the underlay: its packet socket receives the tunnel's own datagrams.
 fn warn_of_loop(tunnel: &Tunnel, paths: &[Resolved]) {
     let (Port::Raw { interface, .. } | Port::Mirror { interface, .. }) = &tunnel.port else { return };
     let own = getifaddrs().into_iter().flatten().filter(|own| own.interface_name == *interface);

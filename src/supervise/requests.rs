@@ -1,49 +1,49 @@
-//! Who has asked for the status, and what of the answers they have still to take. Nobody is waited for: whoever takes nothing for
-//! a while gets no more. No user takes the places of all: one has a few, and root has some of its own.
+//! Status requests, and the unsent parts of the answers. No client is waited for; a client that takes nothing for a while is
+//! dropped. No user can occupy all places: a user has a few, and root has its own.
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// Longest wait of somebody who asks for fresh counters.
+/// Longest wait of a request for fresh counters.
 const FRESH: Duration = Duration::from_millis(300);
-/// Requests and answers that wait at a time, those of root and those of all others; more are closed at once, without an answer.
+/// Most requests and answers in progress, for root and for all others each. Further requests are closed without an answer.
 const REQUESTS: usize = 16;
-/// Of them those of one user who is not root.
+/// Most of them for one user other than root.
 const OF_ONE: usize = 4;
-/// Time between two attempts to give more of an answer to somebody whose socket is full.
+/// Time between two attempts to send more of an answer to a full socket.
 const AGAIN: Duration = Duration::from_millis(10);
-/// Longest time without taking any of it.
+/// Longest time without progress of an answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// All who wait.
+/// All requests and answers in progress.
 #[derive(Default)]
 pub struct Requests {
     waiting: Vec<Request>,
     answers: Vec<Answer>,
 }
 
-/// Somebody who has asked.
+/// Request of a client.
 struct Request {
     stream: UnixStream,
     user: u32,
     since: Instant,
 }
 
-/// What somebody has not yet taken.
+/// Unsent part of an answer.
 struct Answer {
     stream: UnixStream,
     user: u32,
     text: Rc<[u8]>,
-    /// How much of it has been taken.
+    /// Bytes that were sent.
     taken: usize,
-    /// When the last of that was.
+    /// Time of the last progress.
     since: Instant,
 }
 
 impl Requests {
-    /// Takes a request of this user, if there is room for one more of his.
+    /// Adds a request if its user has room for one more.
     pub fn push(&mut self, stream: UnixStream, user: u32, now: Instant) {
         let users =
             || self.waiting.iter().map(|request| request.user).chain(self.answers.iter().map(|answer| answer.user));
@@ -55,24 +55,24 @@ impl Requests {
         }
     }
 
-    /// Whether nobody waits for the status.
+    /// Whether no request waits for the status.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// Whether the first has waited long enough for a report.
+    /// Whether the first request has waited long enough for a report.
     pub fn is_due(&self, now: Instant) -> bool {
         self.waiting.first().is_some_and(|request| now >= request.since + FRESH)
     }
 
-    /// When there is something to do.
+    /// Time of the next action.
     pub fn due(&self, now: Instant) -> Option<Instant> {
         let waiting = self.waiting.first().map(|request| request.since + FRESH);
         let again = (!self.answers.is_empty()).then(|| now + AGAIN);
         waiting.into_iter().chain(again).min()
     }
 
-    /// Answers everybody.
+    /// Answers all requests.
     pub fn answer(&mut self, text: &str, now: Instant) {
         let text: Rc<[u8]> = text.as_bytes().into();
         let answer =
@@ -81,14 +81,14 @@ impl Requests {
         self.go_on(now);
     }
 
-    /// Gives more of the answers to those who take it.
+    /// Sends more of the answers.
     pub fn go_on(&mut self, now: Instant) {
         self.answers.retain_mut(|answer| answer.goes_on(now));
     }
 }
 
 impl Answer {
-    /// Gives as much as is taken; false at its end.
+    /// Sends as much as the socket takes. Returns false at the end of the answer.
     fn goes_on(&mut self, now: Instant) -> bool {
         let Self { stream, text, taken, since, .. } = self;
         while *taken < text.len() {
@@ -108,7 +108,7 @@ mod tests {
 
     use super::*;
 
-    /// More than any socket holds.
+    /// A text larger than the buffer of a socket.
     fn long() -> String {
         "status ".repeat(1 << 20)
     }
@@ -138,7 +138,7 @@ mod tests {
         for number in 0..2 * REQUESTS {
             let (ours, theirs) = UnixStream::pair().unwrap();
             requests.push(ours, 0, now);
-            // Every other one has gone.
+            // Every second client has closed its socket.
             kept.extend((number % 2 == 0).then_some(theirs));
         }
         assert_eq!(requests.waiting.len(), REQUESTS);
@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(requests.answers.len(), REQUESTS / 2);
         let (ours, _theirs) = UnixStream::pair().unwrap();
         requests.push(ours, 0, now);
-        assert_eq!(requests.waiting.len(), 1, "answers that nobody takes keep nobody from asking");
+        assert_eq!(requests.waiting.len(), 1, "unread answers block no request");
         requests.go_on(now + PATIENCE);
         assert_eq!(requests.answers.len(), 0);
     }
@@ -167,7 +167,7 @@ mod tests {
             (0..2 * REQUESTS).map(|_| push(requests, user)).sum::<usize>()
         };
         assert_eq!(taken(&mut push, &mut requests, 1000), OF_ONE);
-        // What was answered and not taken counts as well.
+        // Unread answers count as well.
         requests.answer(&long(), now);
         assert_eq!(taken(&mut push, &mut requests, 1000), 0);
         let all: usize = (1001..1020).map(|user| taken(&mut push, &mut requests, user)).sum();

@@ -1,10 +1,10 @@
-//! Statistics in the fields of the original, and a line more of the secure wire, which it has not.
+//! Statistics in EthUDP's fields, with an additional line for the secure wire.
 
 use privsep::ipc::{PathHealth, PathReport, SecureState, State};
 
 use crate::status::cipher_of;
 
-/// The lines of one report; `addresses` are local and remote of each path.
+/// Lines of one report. `addresses` are local and remote address of each path.
 pub fn lines(state: &State, addresses: &[(String, String)]) -> Vec<String> {
     let current = name(state.active.into()).trim_start().to_uppercase();
     let mut lines = vec![format!(
@@ -62,7 +62,7 @@ pub fn lines(state: &State, addresses: &[(String, String)]) -> Vec<String> {
     lines
 }
 
-/// Name of a path in six columns: the original has two paths and these names for them.
+/// Name of a path, six characters wide. EthUDP has two paths with these names.
 fn name(path: usize) -> String {
     match path {
         0 => "master".into(),

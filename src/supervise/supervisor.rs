@@ -1,4 +1,4 @@
-//! Loop of the supervisor, after it has given up its privileges.
+//! Loop of the supervisor after it has dropped its privileges.
 
 use std::ops::ControlFlow;
 use std::os::fd::AsFd;
@@ -32,31 +32,31 @@ use crate::tunnel::Tunnel;
 use crate::tunnel::resolve::Resolved;
 use crate::{Error, log};
 
-/// Frames that have waited longer than this are not delivered any more.
+/// Age over which waiting frames are not delivered.
 const STALE: Duration = Duration::from_millis(200);
 /// Longest sleep when nothing is due.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// How often statistics are logged unasked.
+/// Interval of unrequested statistics.
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// State of a running tunnel, and what its workers start with.
+/// State of a running tunnel, and the inputs of its workers.
 pub struct Parts {
-    /// What each worker starts with.
+    /// Input of each worker.
     pub setup: Setup,
     /// The paths.
     pub paths: Vec<Resolved>,
     /// Whether privileges came from root, which can give workers an empty network namespace.
     pub by_root: bool,
-    /// Whether they run in one.
+    /// Whether the workers run in an empty network namespace.
     pub in_empty_network: bool,
-    /// Tells what becomes of the local interface.
+    /// Watch over the local interface.
     pub link: LinkWatch,
-    /// Tells what only a new start can open.
+    /// Watch over faults that only a new start repairs.
     pub late: late::Watch,
-    /// Tells when the kernel kills for want of memory.
+    /// Watch over kills by the kernel for lack of memory.
     pub shortage: Shortage,
-    /// What whoever runs the tunnel expects of it.
+    /// Policies of the tunnel's user.
     pub policies: Policies,
 }
 
@@ -83,19 +83,19 @@ pub struct Supervisor<'a> {
     children: Children,
     watches: Watches,
     renewal: Renewal<'a>,
-    /// Name of the local interface in the last line about it.
+    /// Name of the local interface in the last log line about it.
     interface: String,
     signals: &'a SignalFd,
     control: ControlSocket,
     requests: Requests,
     notify: &'a mut Notify,
-    /// Status line that the service manager has.
+    /// Status line at the service manager.
     status_line: String,
     /// Budget of log lines that workers cause.
     budget: LogBudget,
     /// Whether statistics are logged with the next report.
     statistics_wanted: bool,
-    /// When they are logged without a request.
+    /// Time of the next unrequested statistics.
     statistics_due: Instant,
 }
 
@@ -104,9 +104,9 @@ struct Children {
     /// `None` once the helper has ended.
     helper: Option<Helper>,
     worker: Option<Worker>,
-    /// When to start the next worker, while there is none.
+    /// Start time of the next worker, while none runs.
     start_at: Instant,
-    /// Since when no frame has been forwarded, while that is so.
+    /// Time since which no frame is forwarded, while none is.
     stopped: Option<Instant>,
     history: History,
     restarts: u64,
@@ -120,7 +120,7 @@ struct Renewal<'a> {
     starts: &'a mut Starts,
 }
 
-/// Whether a worker that has ended had to be ended for what it did.
+/// Whether the supervisor ends a worker because of its behaviour.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Blame {
     Nobody,
@@ -168,11 +168,11 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// Runs until a signal or a hopeless state ends the tunnel; calls `ready` when the first worker forwards.
+    /// Runs until a signal or a hopeless state ends the tunnel. Calls `ready` when the first worker forwards.
     pub fn run(mut self, ready: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
         let mut ready = Some(ready);
         self.on_local_side();
-        // Returning drops both children, which kills them and waits: with their last descriptor interface and sockets are gone.
+        // Returning drops both children, which kills them and waits. Interface and sockets vanish with their last descriptor.
         loop {
             if self.step()?.is_break() {
                 return Ok(());
@@ -186,17 +186,17 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// Waits for what comes next and handles it.
+    /// Waits for the next event and handles it.
     fn step(&mut self) -> Result<ControlFlow<()>, Error> {
         let now = Instant::now();
         self.on_time(now)?;
         let keep_alive = self.notify.keep_alive(now);
         let due = self.next_deadline(now);
         let limit = keep_alive.map_or(due, |next| next.min(due)).saturating_duration_since(now);
-        // Rounded up, so that what is due is due when the wait ends.
+        // Rounded up, so that a deadline has passed when the wait ends.
         let limit = u16::try_from(limit.as_millis() + 1).unwrap_or(u16::MAX);
         let signals = self.signals.as_fd();
-        // What is not there is watched by the signals' descriptor in its place.
+        // The signal descriptor stands in for a missing process.
         let worker = self.children.worker.as_ref().map_or(signals, |worker| worker.channel.as_fd());
         let helper = self.children.helper.as_ref().map_or(signals, |helper| helper.channel.as_fd());
         let descriptors = [signals, worker, helper, self.control.listener.as_fd(), self.parts.link.as_fd()];
@@ -221,7 +221,7 @@ impl<'a> Supervisor<'a> {
                 self.on_local_side();
             }
             Fate::Gone => {
-                // With helper and worker dead nobody held a TAP any more.
+                // A TAP vanishes when helper and worker are dead. Then the missing helper is the error.
                 self.helper()?;
                 return Err(Error::failure(format!("interface {:?}: removed", self.interface)));
             }
@@ -237,7 +237,7 @@ impl<'a> Supervisor<'a> {
         self.requests.due(now).map_or(worker, |request| request.min(worker)).min(now + IDLE)
     }
 
-    /// What is due: a new worker, a report that is late, answers to requests that have waited long enough.
+    /// Handles deadlines: a new worker, a late report, statistics, and requests that have waited long enough.
     fn on_time(&mut self, now: Instant) -> Result<(), Error> {
         self.repair(now)?;
         if self.children.worker.is_none() && now >= self.children.start_at {
@@ -266,7 +266,7 @@ impl<'a> Supervisor<'a> {
         Ok(())
     }
 
-    /// Ends the tunnel for a new start when that is due for what only it repairs.
+    /// Ends the tunnel for a new start when one is due.
     fn repair(&mut self, now: Instant) -> Result<(), Error> {
         for line in self.parts.late.look(now, &mut self.parts.link) {
             log::warning(&line);
@@ -285,7 +285,7 @@ impl<'a> Supervisor<'a> {
         Ok(())
     }
 
-    /// Says that the interface has another name.
+    /// Logs a new name of the interface.
     fn on_name(&mut self) {
         let name = &self.parts.link.link().name;
         if *name != self.interface {
@@ -294,7 +294,7 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// Says what keeps frames from passing the local side, or that they pass again.
+    /// Logs a fault of the local side, or its end.
     fn on_local_side(&self) {
         match self.parts.link.trouble() {
             Some(trouble) => log::warning(&format!("local side: {trouble}")),
@@ -303,7 +303,7 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// The helper, while it lives.
+    /// The helper, while it runs.
     fn helper(&self) -> Result<&Helper, Error> {
         let error = || Error::failure("helper ended: a new worker cannot get its handles");
         self.children.helper.as_ref().ok_or_else(error)
@@ -374,7 +374,7 @@ impl<'a> Supervisor<'a> {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Says what is to be said of the session of the secure wire.
+    /// Logs news about the session of the secure wire.
     fn on_session(&mut self) {
         let Some(secure) = self.parts.setup.state.secure() else { return };
         match self.watches.session.note(Instant::now(), secure) {
@@ -413,20 +413,20 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// Says what a worker has caused, unless that has become too much.
+    /// Logs a line that a worker caused, within the budget.
     fn say(&mut self, log: fn(&str), text: &str) {
         if self.budget.may_say(Instant::now()) {
             log(text);
         }
     }
 
-    /// A path in words.
+    /// Name of a path in messages.
     fn path(&self, path: usize) -> String {
         let (local, remote) = self.addresses(path);
         format!("path {local} to {remote}")
     }
 
-    /// Local and remote address of a path, the learned one where it is.
+    /// Local and remote address of a path. A learned address has precedence.
     fn addresses(&self, path: usize) -> (String, String) {
         let Resolved { local, remote, .. } = self.parts.paths[path];
         let learned = self.parts.setup.state.paths.get(path).and_then(|report| report.learned);
@@ -445,12 +445,12 @@ impl<'a> Supervisor<'a> {
         self.say(if health == PathHealth::Down { log::warning } else { log::info }, &text);
     }
 
-    /// What of a worker's state may outlive it.
+    /// Parts of a worker's state that may outlive it.
     fn lasting(&self) -> resume::Lasting {
         resume::Lasting { peer: self.tunnel.wire.peer_survives_worker(), health: self.tunnel.is_answered() }
     }
 
-    /// Takes the worker out of the way and decides about the next one.
+    /// Ends the worker and decides about the next one.
     fn worker_ended(&mut self, blame: Blame) -> Result<(), Error> {
         let Some(worker) = self.children.worker.take() else { return Ok(()) };
         let mut death = worker.end();
@@ -463,12 +463,12 @@ impl<'a> Supervisor<'a> {
         death.crash |= blame == Blame::Worker || too_much;
         let lasting = self.lasting();
         resume::carry_over(&mut self.parts.setup.state, lasting);
-        // What has piled up behind one that did not read is too late by now.
+        // Frames that queued behind a frozen worker are too old by now.
         self.parts.setup.drain |= blame == Blame::Worker;
         self.replace(death)
     }
 
-    /// Decides when the next worker is started, now that there is none.
+    /// Decides when the next worker starts, while there is none.
     fn replace(&mut self, death: Death) -> Result<(), Error> {
         let ready_once = self.children.restarts > 0 || death.forwarded.is_some();
         if !ready_once {
@@ -485,13 +485,13 @@ impl<'a> Supervisor<'a> {
         Ok(())
     }
 
-    /// The helper says nothing once all is open, so whatever comes is its end.
+    /// Handles the end of the helper. It sends nothing once all is open, so any event is its end.
     fn on_helper(&mut self) {
         self.children.helper = None;
         log::error("helper ended: forwarding continues, but a worker that dies cannot be replaced");
     }
 
-    /// Tells the service manager in words how the tunnel is, when that has changed.
+    /// Sends the status line to the service manager when it has changed.
     fn say_status(&mut self) {
         if self.notify.is_connected() {
             let words = self.status().words(self.parts.by_root);
@@ -545,7 +545,7 @@ impl<'a> Supervisor<'a> {
     }
 
     fn on_request(&mut self) {
-        // Only some at a time: whoever connects again and again does not keep us from anything else.
+        // A limited number, so that a client that connects again and again does not delay other work.
         for (stream, user) in self.control.accept_some() {
             self.requests.push(stream, user, Instant::now());
         }
@@ -555,7 +555,7 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// Sends the status to everybody who waits for it.
+    /// Sends the status to all clients that wait for it.
     fn answer_requests(&mut self) {
         if !self.requests.is_empty() {
             let text = self.status().json();

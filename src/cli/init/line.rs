@@ -8,12 +8,9 @@
 //! | 8 | tunnel identifier, zeros for none |
 //! | 4 | receiver index of initiations to this end: its slot in the upper 12 bits, zeros below |
 //! | 1, 0 or 4 or 16, 1 | length of the first inner address, the address, prefix length |
-//! | 1, length
-//! length of the endpoint, the endpoint `HOST:PORT` |
-//! | 1, 4 or 16, 1, each
-//! other inner addresses, at most 7 |
-//! | 4
-//! first bytes of SHA-256(`ethudp line 2` ‖ all bytes before) |
+//! | 1, length | length of the endpoint, the endpoint `HOST:PORT` |
+//! | 1, 4 or 16, 1, each | other inner addresses, at most 7 |
+//! | 4 | first bytes of SHA-256(`ethudp line 2` ‖ all bytes before) |
 
 use std::fmt;
 use std::net::IpAddr;

@@ -1,4 +1,4 @@
-//! The supervisor's side of the helper.
+//! Supervisor's side of the helper.
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,25 +15,25 @@ use crate::process::{Child, Readable, end_requested, wait};
 use crate::service::descriptor_store;
 use crate::service::notify::Notify;
 
-/// Longest time to open every handle.
+/// Longest time until every handle is open.
 const OPENING: Duration = Duration::from_secs(10);
 
 /// A helper that has opened every handle of its plan.
 pub struct Helper {
-    /// The conversation with it. It stands before the process, so that it is closed first: that ends the helper.
+    /// Channel to the helper. It precedes the process, so that it is closed first, which ends the helper.
     pub channel: Channel<ToHelper, FromHelper>,
-    /// Its process.
+    /// Process of the helper.
     pub child: Child,
     /// Name of the local interface.
     pub interface: String,
-    /// Its index.
+    /// Index of the local interface.
     pub index: u32,
-    /// The queue of its TAP, to be stored.
+    /// Queue of the TAP, to be stored by the service manager.
     pub to_store: Option<OwnedFd>,
 }
 
 impl Helper {
-    /// Starts the helper and waits until everything is open; `None` when a signal asks to end meanwhile.
+    /// Starts the helper and waits until everything is open. `None` when a signal asks for the end meanwhile.
     pub fn start(
         executable: &File,
         plan: Plan,
@@ -49,7 +49,7 @@ impl Helper {
         let channel = Channel::<ToHelper, FromHelper>::new(ours);
         let stored: Vec<_> = stored_tap.iter().map(AsFd::as_fd).collect();
         channel.send(&ToHelper::Plan(PROTOCOL, plan), &stored).context(say)?;
-        // Whoever holds a queue keeps its interface alive.
+        // An open queue keeps its interface alive.
         drop(stored_tap);
         let deadline = Instant::now() + OPENING;
         loop {
@@ -71,7 +71,7 @@ impl Helper {
     }
 }
 
-/// Waits for what the helper says next; `None` when a signal asks to end meanwhile.
+/// Waits for the next message of the helper. `None` when a signal asks for the end meanwhile.
 fn answer(
     channel: &Channel<ToHelper, FromHelper>,
     signals: &SignalFd,

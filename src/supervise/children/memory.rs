@@ -1,12 +1,12 @@
-//! Whether the kernel has killed a process of ours because memory was short: that looks like a kill by somebody outside, but is
-//! what a worker does that takes all it can get.
+//! Detection of kills by the kernel for lack of memory. Such a kill resembles one by an administrator, but a hostile worker can
+//! cause it by taking memory.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
-/// The count of such kills in our control group (`memory.events`, Documentation/admin-guide/cgroup-v2.rst).
+/// Count of such kills in our control group (`memory.events`, Documentation/admin-guide/cgroup-v2.rst).
 pub struct Shortage {
-    /// Opened while that is possible; none without a control group of version 2 that counts memory.
+    /// File opened while that is possible; `None` without a control group of version 2 that counts memory.
     events: Option<File>,
     seen: u64,
 }
@@ -25,7 +25,7 @@ impl Shortage {
         shortage
     }
 
-    /// Whether there was such a kill since the last question.
+    /// Whether such a kill occurred since the last call.
     pub fn has_killed(&mut self) -> bool {
         let mut text = [0; 512];
         let Some(Ok(length)) = self.events.as_ref().map(|events| events.read_at(&mut text, 0)) else { return false };

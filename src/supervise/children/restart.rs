@@ -1,42 +1,42 @@
-//! When a worker that died is replaced, and when that has become hopeless. Pure: the clock is an argument.
+//! Replacement of workers that died, and its limits. Pure: the clock is an argument.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// A worker that has forwarded this long is replaced at once.
+/// Time of forwarding after which a worker is replaced at once.
 const SETTLED: Duration = Duration::from_secs(1);
-/// First delay before a replacement of one that has not; it doubles each time.
+/// First delay before the replacement of a worker that forwarded for less time. It doubles each time.
 const SHORTEST: Duration = Duration::from_millis(50);
 /// Longest delay.
 const LONGEST: Duration = Duration::from_secs(5);
-/// Deaths in a row before a worker was confined that end the tunnel.
+/// Consecutive deaths before confinement that end the tunnel.
 const UNCONFINED: u32 = 10;
-/// Crashes within [`WINDOW`] that end the tunnel: somebody may be steering them.
+/// Crashes within [`WINDOW`] that end the tunnel, because an attacker may cause them.
 const CRASHES: usize = 60;
 /// See [`CRASHES`].
 const WINDOW: Duration = Duration::from_secs(600);
 
-/// How a worker died.
+/// Death of a worker.
 #[derive(Debug, Clone, Copy)]
 pub struct Death {
-    /// How long it has forwarded; `None` if it was never confined.
+    /// Time for which the worker forwarded; `None` if it was never confined.
     pub forwarded: Option<Duration>,
-    /// By its own doing, as by SIGSYS or SIGSEGV, a broken rule or silence: what an attack on it looks like.
+    /// Whether the worker itself was the cause, by SIGSYS or SIGSEGV, a broken rule or silence, as in an attack.
     pub crash: bool,
 }
 
-/// What to do about it.
+/// Reaction to a death.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Start another after this delay.
     Replace(Duration),
-    /// End the tunnel in failure, for this reason.
+    /// End the tunnel as failed, for this reason.
     GiveUp(&'static str),
-    /// The same, and so that it is not started again.
+    /// End the tunnel so that it is not started again, for this reason.
     Attacked(&'static str),
 }
 
-/// The history of a tunnel's workers.
+/// Deaths of a tunnel's workers so far.
 #[derive(Debug)]
 pub struct History {
     delay: Duration,
@@ -45,12 +45,12 @@ pub struct History {
 }
 
 impl History {
-    /// No deaths yet.
+    /// History without deaths.
     pub fn new() -> Self {
         Self { delay: SHORTEST, unconfined: 0, crashes: VecDeque::new() }
     }
 
-    /// Takes note of a death and decides.
+    /// Records a death and decides.
     pub fn note(&mut self, now: Instant, death: Death) -> Verdict {
         if death.crash {
             self.crashes.push_back(now);

@@ -1,6 +1,7 @@
-//! What outlives a worker, and why each field of it is safe to hand to the next one. Whoever has taken a worker over may
-//! say anything before it ends, so a report is made harmless when it comes ([`accept`]) and the state once more when its
-//! worker has ended, by whatever ([`carry_over`]): how a worker ended tells nothing about who it was.
+//! State that outlives a worker, and the reason why each field is safe for the next one.
+//!
+//! A compromised worker may report anything before it ends. So a report is made harmless on arrival ([`accept`]), and the state
+//! again at the end of its worker ([`carry_over`]). The exit status does not tell whether a worker was compromised.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -8,21 +9,25 @@ use privsep::ipc::{Address, PathHealth, PathReport, Remote, SecureState, State, 
 
 use crate::tunnel::resolve::{self, Resolved};
 
-/// State after a report. Its wire and number of paths have been checked, and that its tick is not of the future.
+/// State after a report whose wire and number of paths match, and whose tick is not in the future. `clock` is this host's.
 ///
-/// | field | what a lie in it does |
-/// |---|---|
-/// | tick | nothing earlier than what was reported before, so a tunnel with an end comes to it |
-/// | active, health, `last_pong` | the next worker judges by its own PINGs alone once five ping intervals have passed. A mirror of the classic wire sends none, see [`carry_over`] |
-/// | local | only what a wildcard socket can have been asked by. It names a source address that the kernel refuses where it is none of this host's; any other the worker could have named itself |
-/// | learned | only what that path may learn, and with a password it ends with its worker |
-/// | `classic.fragment` | any number is as good as another |
-/// | `secure.heard` | nothing earlier than before. One that is too great keeps out what the peer begins, until this program is started again; this end begins sessions meanwhile, and answers what it refuses by an initiation of its own |
-/// | `secure.sent` | nothing earlier than before, and nothing later than this host's clock or one microsecond more than before, so that not both are too great at once. What the worker has sent itself may be: the peer then refuses what this end begins, and answers it by an initiation of its own |
-/// | `secure.session`, `secure.trouble` | shown, until its worker ends |
-/// | `rtt_us`, `last_rx_ms`, counters | shown, and the counters gone on from: the worker's adding wraps, every sum here saturates |
+/// Effect of a lie in each field:
 ///
-/// `clock` is this host's.
+/// - tick: the tick never decreases, so a tunnel with an end reaches it.
+/// - active, health, `last_pong`: after five ping intervals the next worker judges by its own PINGs alone. A mirror of the classic
+///   wire sends none, see [`carry_over`].
+/// - local: only an address to which a peer can have sent, on a wildcard socket. It selects a source address, which the kernel
+///   refuses unless it is one of this host's. The worker could select any of these itself.
+/// - learned: only an address that the path may learn. With a password it ends with its worker.
+/// - `classic.fragment`: any number is valid.
+/// - `secure.heard`: the timestamp never decreases. One that is too high blocks initiations of the peer until this program is
+///   started again. This end begins sessions meanwhile, and answers a refused initiation by one of its own.
+/// - `secure.sent`: the timestamp never decreases. Its limit is the later of this host's clock and the previous value plus one
+///   microsecond, so that the two timestamps are not both too high. The worker itself may have sent a higher one: the peer then
+///   refuses initiations of this end, and answers them by its own.
+/// - `secure.session`, `secure.trouble`: shown until the worker ends.
+/// - `rtt_us`, `last_rx_ms`, counters: shown, and the next worker continues the counters. Additions of the worker wrap, every sum
+///   here saturates.
 pub fn accept(before: &State, said: State, resolved: &[Resolved], clock: Timestamp) -> State {
     let State { tick, active, port, seal, wire, paths } = said;
     let tick = tick.max(before.tick);
@@ -40,11 +45,10 @@ pub fn accept(before: &State, said: State, resolved: &[Resolved], clock: Timesta
     State { tick, active: active.min(last), port, seal, wire, paths: paths.collect() }
 }
 
-/// Nanoseconds by which the timestamp that was sent last may grow from one report to the next where the clock has been set back: one for
-/// each initiation.
+/// Nanoseconds by which the last sent timestamp may grow between two reports after the clock was set back: one for each initiation.
 const STEPS: u64 = 1000;
 
-/// Both timestamps only grow, because what has been heard may be repeated and what has been sent may have been heard.
+/// Accepts only timestamps that do not decrease: heard ones could be replayed, and sent ones may have been received.
 fn accept_secure(before: &SecureState, said: SecureState, clock: Timestamp) -> SecureState {
     let SecureState { heard, sent, session, trouble, counts } = said;
     let latest = clock.max(Timestamp(before.sent.0.saturating_add(STEPS)));
@@ -52,7 +56,8 @@ fn accept_secure(before: &SecureState, said: SecureState, clock: Timestamp) -> S
     SecureState { heard, sent, session, trouble, counts }
 }
 
-/// Whether a path may learn this address: within its limits, of a family that it hears, and one that a datagram can have come from.
+/// Whether a path may learn this address. The address must be within the path's limits, of a family that its socket receives, and a
+/// possible source of a datagram.
 pub fn may_be_peer(local: SocketAddr, remote: &Remote, address: SocketAddr) -> bool {
     let Remote::Learned { address: only, port } = *remote else { return false };
     let ip = address.ip();
@@ -60,34 +65,34 @@ pub fn may_be_peer(local: SocketAddr, remote: &Remote, address: SocketAddr) -> b
     within && address.port() != 0 && is_one_host(local, ip)
 }
 
-/// Whether a socket with this local address can have been asked by this one of the host's.
+/// Whether a socket with this local address can have received a datagram to this address of the host.
 fn may_be_ours(local: SocketAddr, asked: IpAddr) -> bool {
     local.ip().is_unspecified() && is_one_host(local, asked)
 }
 
-/// Whether this is the address of one host, of a family that the socket hears, in its shortest form.
+/// Whether this is the address of one host in its canonical form, of a family that the socket receives.
 fn is_one_host(local: SocketAddr, ip: IpAddr) -> bool {
     let one_host = !ip.is_unspecified() && !ip.is_multicast() && ip != IpAddr::V4(Ipv4Addr::BROADCAST);
     one_host && resolve::reaches(local.ip(), ip) && ip == ip.to_canonical()
 }
 
-/// What of a state may outlive its worker, which depends on the tunnel.
+/// Parts of a state that may outlive its worker, which depend on the tunnel.
 #[derive(Debug, Clone, Copy)]
 pub struct Lasting {
-    /// The address that was learned: not where a password tells who the peer is. A worker could have made anybody the peer; the
-    /// real one tells its password every second.
+    /// The learned address. It is dropped where a password identifies the peer: a worker could have set any peer, and the real one
+    /// sends its password every second.
     pub peer: bool,
-    /// Health of the paths, and which one is used: not without PINGs, because then no worker can tell that a path is up, nor
-    /// find out that one before it has lied.
+    /// Health of the paths, and the active path. Both are dropped without PINGs, because then no worker can tell whether a path is
+    /// up, or whether its predecessor lied.
     pub health: bool,
 }
 
-/// Makes the state of a worker that has ended the state of the next.
+/// Turns the state of an ended worker into the state of the next.
 pub fn carry_over(state: &mut State, lasting: Lasting) {
     match &mut state.wire {
-        // The last numbers may be a second old: the peer must not join halves of different datagrams.
+        // The last numbers may be a second old. The peer must not join halves of different datagrams.
         WireState::Classic(classic) => classic.fragment = classic.fragment.wrapping_add(0x4000) & !1,
-        // The keys have gone with it.
+        // The keys ended with the worker.
         WireState::Secure(secure) => (secure.session, secure.trouble) = (None, None),
     }
     for report in &mut state.paths {
@@ -104,7 +109,7 @@ pub fn carry_over(state: &mut State, lasting: Lasting) {
     }
 }
 
-/// The ticks of a worker are over: the next one begins anew, as the original's does.
+/// Resets the state after a worker's last tick, as EthUDP does.
 pub fn begin_anew(state: &mut State, lasting: Lasting) {
     carry_over(state, lasting);
     state.tick = 0;
@@ -129,7 +134,7 @@ mod tests {
         remotes.iter().map(|&remote| Resolved { local: socket("192.0.2.1:6000"), remote, underlay_mtu: None }).collect()
     }
 
-    /// What a worker that lies in every field says of `paths` paths.
+    /// Report of a worker that lies in every field, for `paths` paths.
     fn lies(paths: usize) -> State {
         let counters = PathCounters { rx_datagrams: u64::MAX, pings_sent: u64::MAX, ..PathCounters::default() };
         let learned = Some(Address(socket("203.0.113.1:9")));
@@ -172,7 +177,7 @@ mod tests {
         assert_eq!(kept(6, 8, 100), (7, 9));
         assert_eq!(kept(8, 10, 100), (8, 10));
         assert_eq!(kept(u64::MAX, u64::MAX, 9000), (Timestamp::MAX.0, 9000));
-        // A clock that was set back takes nothing away from a worker that counts on.
+        // A clock that was set back does not stop a worker that counts on.
         assert_eq!([kept(8, 10, 3), kept(8, 5000, 3)], [(8, 10), (8, 1009)]);
     }
 
@@ -212,7 +217,7 @@ mod tests {
         for (address, may) in [("[2001:db8::1]:9", true), ("[ff02::1]:9", false), ("[::]:9", false)] {
             assert_eq!(may_be_peer(v6, &ANY, socket(address)), may, "{address}");
         }
-        // Which hears both families; a mapped address is none that a worker learns.
+        // A socket that receives both families. A worker learns no mapped address.
         let both = socket("[::]:6000");
         for (address, may) in [("203.0.113.1:9", true), ("[2001:db8::1]:9", true), ("[::ffff:203.0.113.1]:9", false)] {
             assert_eq!(may_be_peer(both, &ANY, socket(address)), may, "{address}");
@@ -236,7 +241,7 @@ mod tests {
         ] {
             assert_eq!(may_be_ours(socket(local), asked.parse().unwrap()), may, "{asked} at {local}");
         }
-        // The path of these is bound to an address.
+        // The path is bound to an address.
         assert_eq!(accept(&State::default(), lies(1), &paths(&[ANY]), Timestamp::MAX).paths[0].local, None);
     }
 

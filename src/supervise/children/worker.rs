@@ -20,20 +20,20 @@ use super::restart::Death;
 use crate::log;
 use crate::process::Child;
 
-/// Time after a worker's report at which the next, which comes a second after it, is late.
+/// Time after a report at which the next one, due after a second, is late.
 const LATE: Duration = Duration::from_millis(1200);
-/// Time until it is later still.
+/// Time until a late report counts as late again.
 const LATER: Duration = Duration::from_millis(900);
 /// Longest time from a worker's start to its confinement.
 const CONFINING: Duration = Duration::from_secs(5);
-/// How many times in a row it may be late: then it counts as frozen, three seconds after its last report.
+/// Consecutive late reports after which a worker counts as frozen, three seconds after its last report.
 const MISSED: u32 = 3;
-/// Longest time from the end of a worker's channel to its own.
+/// Longest time from the end of a worker's channel to the end of the worker.
 const ENDING: Duration = Duration::from_millis(200);
-/// How many reports may come later than that of a tick that answered for them too: no more are kept in mind.
+/// Most requested reports that may still arrive after a tick's report has answered their requests.
 const OWED: u64 = 64;
 
-/// Everything that a worker starts with.
+/// Input of a worker.
 pub struct Setup {
     /// Executable of the worker, opened at the start.
     pub executable: File,
@@ -63,49 +63,49 @@ pub struct Setup {
 /// The worker owns its process and its channel. The state of the tunnel belongs to [`Setup`], which outlives it.
 pub struct Worker {
     child: Child,
-    /// The conversation with it.
+    /// Channel to the worker.
     pub channel: Channel<ToWorker, FromWorker>,
-    /// The tick it was started with.
+    /// Tick at the start of the worker.
     first_tick: u64,
-    /// When it was started, by the clock that it goes by itself.
+    /// Start time, by the clock that the worker uses.
     started: Moment,
-    /// Since when it forwards.
+    /// Time since which the worker forwards.
     pub confined: Option<Instant>,
-    /// A report has been asked for, and none has come since.
+    /// Whether a requested report has not arrived yet.
     report_pending: bool,
-    /// How many may come without a tick: they have been asked for.
+    /// Reports that may arrive without a tick, because they were requested.
     reports_owed: u64,
-    /// The pieces of a report that have come.
+    /// Received pieces of a report.
     reports: Reports,
-    /// The tick of the last report.
+    /// Tick of the last report.
     tick: u64,
-    /// When it is late.
+    /// Time at which the next report is late.
     late_at: Instant,
     missed: u32,
     unasked: u32,
 }
 
-/// What a message of the worker means for the tunnel.
+/// Meaning of a worker's message for the tunnel.
 #[allow(clippy::large_enum_variant)] // One at a time.
 pub enum Event {
-    /// It forwards, confined like this.
+    /// The worker forwards, with this confinement.
     Confined(Confinement),
     /// Health of a path.
     Health(usize, PathHealth),
     /// Frames now leave by this path.
     Active(usize),
-    /// The address of a path has been learned.
+    /// A path has learned this address.
     Learned(usize, Address),
-    /// Its ticks are over.
+    /// The ticks of the worker are over.
     Finished,
-    /// Counters.
+    /// A whole report.
     Report(State),
     /// Nothing to do.
     Nothing,
 }
 
 impl Worker {
-    /// Starts a worker, tells it what it is to know and has the helper hand it the handles.
+    /// Starts a worker, sends its settings, and has the helper send the handles.
     pub fn start(helper: &Helper, setup: &Setup) -> Result<Self, ipc::Error> {
         let (ours, theirs) = ipc::pair()?;
         let (to_helper, to_worker) = ipc::pair()?;
@@ -131,7 +131,7 @@ impl Worker {
         let start = ToWorker::Start { protocol: PROTOCOL, settings, state, drain: *drain };
         for message in [start, ToWorker::Secrets(secrets.clone())] {
             match worker.channel.try_send(&message) {
-                // Killed already: that shows by the end of its channel.
+                // The worker was killed. The end of its channel shows that.
                 Err(ipc::Error::Io(error)) if error.kind() == ErrorKind::BrokenPipe => {}
                 result => result?,
             }
@@ -140,25 +140,25 @@ impl Worker {
         Ok(worker)
     }
 
-    /// Its process id.
+    /// Process id.
     pub fn pid(&self) -> Pid {
         self.child.pid()
     }
 
-    /// Whether it can have run all its ticks up to this one: the first at once, each further one a second later.
+    /// Whether the worker can have run all its ticks up to this one: the first at once, each further one a second later.
     pub fn has_run(&self, ticks: u64) -> bool {
         let own = ticks.saturating_sub(self.first_tick).saturating_sub(1);
         self.confined.is_some() && self.started.elapsed().as_secs() >= own
     }
 
-    /// When its next report is late, or its confinement.
+    /// Time at which the next report or the confinement is late.
     pub fn late_at(&self) -> Instant {
         self.late_at
     }
 
-    /// Counts a late report or confinement; whether the worker is frozen by now.
+    /// Counts a late report or confinement. Returns whether the worker is frozen.
     pub fn miss_report(&mut self, now: Instant) -> bool {
-        // Only time in which we ran ourselves counts: after a stop of the whole service nobody is frozen.
+        // Only time in which the supervisor itself ran counts. After a stop of the whole service no worker is frozen.
         let on_time = now.duration_since(self.late_at) < LATER;
         if self.confined.is_none() {
             self.late_at = now + CONFINING;
@@ -172,16 +172,16 @@ impl Worker {
         self.missed >= MISSED
     }
 
-    /// Asks for a report now, unless that has been done.
+    /// Asks for a report now, unless one is pending.
     pub fn ask_report(&mut self) {
         if !self.report_pending {
-            // A queue that is full belongs to a worker that does not read, which is told by its silence.
+            // A full queue belongs to a worker that does not read. Its silence shows that.
             self.report_pending = self.channel.try_send(&ToWorker::Report).is_ok();
             self.reports_owed = OWED.min(self.reports_owed + u64::from(self.report_pending));
         }
     }
 
-    /// Takes a whole report: that of a tick, or one that was asked for.
+    /// Accepts a whole report, of a tick or requested.
     fn on_report(&mut self, state: State, before: &State) -> Result<Event, ipc::Error> {
         let of_a_tick = state.tick > self.tick;
         if !state.is_shaped_like(before) || !self.has_run(state.tick) || !(of_a_tick || self.reports_owed > 0) {
@@ -197,24 +197,24 @@ impl Worker {
         Ok(Event::Report(state))
     }
 
-    /// Has counts set back to zero.
+    /// Has the worker reset counters.
     pub fn reset(&self, counts: Counts) {
-        // A queue that is full belongs to a worker that is about to be replaced.
+        // A full queue belongs to a worker that will be replaced soon.
         let _ = self.channel.try_send(&ToWorker::Reset(counts));
     }
 
-    /// Reads one message; `before` is the state of the tunnel. `Ok(None)` at its end.
+    /// Reads one message. `before` is the state of the tunnel. `Ok(None)` at the end of the channel.
     ///
     /// # Errors
     /// When the worker has broken the rules; it must be killed.
     pub fn receive(&mut self, before: &State) -> Result<Option<Event>, ipc::Error> {
         let paths = before.paths.len();
         let Some((message, _)) = self.channel.recv()? else {
-            // The kernel closes the channel of a process that ends; one that goes on without it has something to hide.
+            // The kernel closes the channel of an ended process. A worker that closes it and goes on breaks the rules.
             let goes_on = ipc::Error::Violation("closed, but the worker still runs");
             return if self.child.ends_within(ENDING) { Ok(None) } else { Err(goes_on) };
         };
-        // There are no more reports than ticks and questions, so only the rest needs a limit.
+        // Reports are limited by ticks and requests. All other messages need a limit.
         if !matches!(message, FromWorker::Confined(_) | FromWorker::Report(_)) {
             self.unasked += 1;
             if self.unasked > MAX_UNASKED {
@@ -246,7 +246,7 @@ impl Worker {
         }))
     }
 
-    /// Kills the worker if it still runs, waits for its end and says how it died.
+    /// Kills the worker if it still runs, waits for its end and returns how it died.
     pub fn end(self) -> Death {
         let (pid, forwarded) = (self.pid(), self.confined.map(|since| since.elapsed()));
         let (how, crash) = cause(self.child.end(), forwarded.is_some());
@@ -255,14 +255,14 @@ impl Worker {
     }
 }
 
-/// How a worker has ended, in words, and whether that was its own doing. What is not known to be somebody else's is.
+/// Cause of death in words, and whether the worker itself was responsible. An unknown cause counts as its own.
 fn cause(end: nix::Result<WaitStatus>, forwarded: bool) -> (String, bool) {
     match end {
         Ok(WaitStatus::Signaled(_, signal, _)) => {
-            // Only somebody outside ends it by one of these.
+            // Only another process ends a worker by one of these signals.
             (signal.to_string(), !matches!(signal, Signal::SIGKILL | Signal::SIGTERM))
         }
-        // One that has run may say so, too, but is not believed.
+        // A worker that has run may exit with this status as well, and is not believed.
         Ok(WaitStatus::Exited(_, start::EXEC_FAILED)) if !forwarded => ("could not be executed".into(), false),
         Ok(WaitStatus::Exited(_, status)) => (format!("exit status {status}"), true),
         other => (format!("{other:?}"), true),
@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn report_requests_are_bounded() {
-        #[allow(clippy::zombie_processes)] // The handle of ours waits for it.
+        #[allow(clippy::zombie_processes)] // The handle waits for the process.
         let child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let ((ours, theirs), now) = (ipc::pair().unwrap(), Instant::now());
         let theirs = Channel::<FromWorker, ToWorker>::new(theirs);

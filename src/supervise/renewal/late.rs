@@ -1,6 +1,5 @@
-//! Paths that the tunnel cannot use as they are: without an address or a device at the start, with a device that has been made
-//! anew, or with a name that may have another address by now. Privileges and resolver are gone by then, so a new start opens
-//! these paths ([`super::repair`]).
+//! Paths that the tunnel cannot use: without an address or a device at the start, with a recreated device, or with a name that may
+//! have a new address. Privileges and resolver are gone by then, so a new start opens these paths ([`super::repair`]).
 
 use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
@@ -19,24 +18,24 @@ use crate::tunnel::resolve::Resolved;
 use crate::tunnel::{self, Endpoint, Remote, Tunnel};
 use crate::{Error, log};
 
-/// Time between two looks at the devices.
+/// Interval of looks at the devices.
 const LOOK: Duration = Duration::from_secs(2);
-/// Time for which a path with a name may be down before its name is doubted.
+/// Time for which a path with a name may be down before the address of the name is doubted.
 const DOUBT: Duration = Duration::from_secs(60);
 
 /// A path of the file that the running tunnel does not have.
 #[derive(Debug)]
 pub struct Absent {
-    /// Its number in the file, from 0.
+    /// Number of the path in the file, from 0.
     pub number: usize,
-    /// Its description, taken out of the tunnel: nothing can be sent by it.
+    /// Description of the path, removed from the tunnel: nothing is sent by it.
     pub path: tunnel::Path,
-    /// Why, in one line.
+    /// Reason in one line.
     pub reason: String,
     lacks: Lacks,
 }
 
-/// What the host lacks for a path.
+/// Resource of the host that a path lacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lacks {
     /// The interface or VRF.
@@ -45,19 +44,19 @@ enum Lacks {
     Address,
 }
 
-/// All paths of the file, the absent ones apart from those of the running tunnel.
+/// All paths of the file, the absent ones separate from those of the running tunnel.
 #[derive(Debug)]
 pub struct Paths {
-    /// Of the running tunnel, in the order of `Tunnel::paths`.
+    /// Paths of the running tunnel, in the order of `Tunnel::paths`.
     pub present: Vec<Resolved>,
-    /// The others, by their number.
+    /// Absent paths, by their number.
     pub absent: Vec<Absent>,
-    /// Numbers in the file of the present ones.
+    /// Numbers in the file of the present paths.
     numbers: Vec<usize>,
 }
 
 impl Paths {
-    /// Takes the paths without addresses out of the tunnel.
+    /// Removes the paths without addresses from the tunnel.
     pub fn new(tunnel: &mut Tunnel, resolved: Vec<Result<Resolved, Error>>) -> Self {
         let mut paths = Self { present: Vec::new(), absent: Vec::new(), numbers: Vec::new() };
         let all = std::mem::take(&mut tunnel.paths);
@@ -77,7 +76,7 @@ impl Paths {
         paths
     }
 
-    /// Takes the paths out that cannot be opened now: the helper opens all of its plan or nothing.
+    /// Removes the paths that cannot be opened now. The helper opens its whole plan or nothing.
     pub fn take_out(&mut self, tunnel: &mut Tunnel) {
         for at in (0..self.present.len()).rev() {
             if let Some((lacks, reason)) = missing(&tunnel.paths[at], &self.present[at]) {
@@ -89,19 +88,19 @@ impl Paths {
         self.absent.sort_by_key(|absent| absent.number);
     }
 
-    /// Why the absent paths are absent.
+    /// Reasons of all absent paths.
     pub fn reasons(&self) -> String {
         let reason = |absent: &Absent| format!("path {}: {}", absent.number + 1, absent.reason);
         self.absent.iter().map(reason).collect::<Vec<_>>().join("; ")
     }
 }
 
-/// Whether the host lacks nothing for a path now.
+/// Whether the host has all resources of a path now.
 pub fn can_be_opened(path: &tunnel::Path, resolved: &Resolved) -> bool {
     missing(path, resolved).is_none()
 }
 
-/// What the host lacks for a path, and why it cannot be opened. Any other reason is told by the helper, and is an error.
+/// Resource that a path lacks, with the reason. The helper reports other reasons as errors.
 fn missing(path: &tunnel::Path, resolved: &Resolved) -> Option<(Lacks, String)> {
     let (local, remote) = (resolved.local, resolved.remote);
     if let Some(device) = path.device.as_deref().filter(|device| if_nametoindex(*device) == Err(Errno::ENODEV)) {
@@ -117,7 +116,7 @@ fn missing(path: &tunnel::Path, resolved: &Resolved) -> Option<(Lacks, String)> 
         }
         probe => probe.ok()?,
     };
-    // A wildcard address is tied to no route.
+    // A wildcard address depends on no route.
     let (false, ipc::Remote::Fixed(Address(remote))) = (local.ip().is_unspecified(), remote) else { return None };
     if let Some(device) = &path.device {
         setsockopt(&probe, sockopt::BindToDevice, &device.into()).ok()?;
@@ -130,60 +129,60 @@ fn missing(path: &tunnel::Path, resolved: &Resolved) -> Option<(Lacks, String)> 
     let why = if no_route.contains(&error.kind()) {
         "no route".into()
     } else {
-        // A route of the type blackhole gives EINVAL, one of the type prohibit EACCES.
+        // A route of type blackhole gives EINVAL, one of type prohibit EACCES.
         format!("no usable route: {error}")
     };
     Some((Lacks::Address, format!("remote address {remote}: {why}; check `ip route get {}`", remote.ip())))
 }
 
-/// A device of a path.
+/// Device of a path.
 #[derive(Debug)]
 struct Device {
     /// Number of the path in the file.
     number: usize,
     name: String,
-    /// Interface index that the path's socket is bound to; `None` for an absent path.
+    /// Interface index to which the path's socket is bound; `None` for an absent path.
     opened: Option<u32>,
     /// Interface index of this name now.
     now: Option<u32>,
 }
 
 impl Device {
-    /// Whether a new start would open another interface than this one has.
+    /// Whether a new start would open another interface than the present one.
     fn is_new(&self) -> bool {
         self.now.is_some() && self.now != self.opened
     }
 }
 
-/// Interface index of each device of the tunnel. Taken before the helper opens them, so that one that is made anew meanwhile is
-/// noticed.
+/// Interface index of each device of the tunnel. Read before the helper opens the devices, so that a device that is recreated
+/// meanwhile is noticed.
 pub fn indices(tunnel: &Tunnel) -> HashMap<String, u32> {
     let devices = tunnel.paths.iter().filter_map(|path| path.device.clone());
     devices.filter_map(|device| Some((device.clone(), if_nametoindex(device.as_str()).ok()?))).collect()
 }
 
-/// Watches what only a new start can open.
+/// Watch over faults of paths that only a new start repairs.
 #[derive(Debug)]
 pub struct Watch {
     absent: Vec<Absent>,
-    /// Of each present path: its number in the file, and whether a name stands in it.
+    /// For each present path, its number in the file, and whether it has a name.
     present: Vec<(usize, bool)>,
     devices: Vec<Device>,
     /// Local addresses of the present paths.
     locals: Locals,
     looked: Option<Instant>,
-    /// Since when a path with a name is not up, for each present path.
+    /// For each present path, the time since which it is not up.
     silent: Vec<Option<Instant>>,
-    /// Paths of whose name that has been said.
+    /// Numbers of the paths whose doubtful name was logged.
     doubted: HashSet<usize>,
     /// Whether a service manager starts the program again.
     managed: bool,
-    /// Whether anything answers by which a path could be known to be up.
+    /// Whether the peer answers, so that a path can be known to be up.
     answered: bool,
 }
 
 impl Watch {
-    /// Begins to watch, the devices having been opened with these indices.
+    /// Starts to watch. The devices were opened with these indices.
     pub fn new(tunnel: &Tunnel, paths: &mut Paths, opened: &HashMap<String, u32>, managed: bool) -> Self {
         let absent = std::mem::take(&mut paths.absent);
         let numbered = paths.numbers.iter().copied().zip(&tunnel.paths);
@@ -202,12 +201,12 @@ impl Watch {
         Self { absent, present, devices, locals, looked: None, silent, doubted: HashSet::new(), managed, answered }
     }
 
-    /// The paths of the file that the tunnel does not have, by their number.
+    /// Absent paths by their number.
     pub fn absent(&self) -> &[Absent] {
         &self.absent
     }
 
-    /// Looks at devices and local addresses when that is due, and returns what is to be logged of them and of names.
+    /// Looks at devices and local addresses when due. Returns log lines about these and about names.
     pub fn look(&mut self, now: Instant, link: &mut LinkWatch) -> Vec<String> {
         if self.looked.is_some_and(|looked| now < looked + LOOK) {
             return Vec::new();
@@ -224,7 +223,7 @@ impl Watch {
         let gone = self.locals.look(link, |path| !answered || silent[path].is_some()).unwrap_or_default();
         lines.extend(gone.into_iter().map(|(path, line)| format!("path {}: {line}", self.present[path].0 + 1)));
         for device in &mut self.devices {
-            // What the kernel does not tell is as it was.
+            // If the kernel does not tell, the device counts as unchanged.
             let Ok(index) = link.index_of(&device.name) else { continue };
             if std::mem::replace(&mut device.now, index) != index
                 && let Some(line) = said_of(device, self.managed)
@@ -235,7 +234,7 @@ impl Watch {
         lines
     }
 
-    /// Takes note of the health of the present paths and returns what needs a new start.
+    /// Records the health of the present paths. Returns a need for a new start, if any.
     pub fn need(&mut self, now: Instant, reports: &[PathReport]) -> Option<Need> {
         let is_up = |path: usize| reports.get(path).is_some_and(|report| report.health == PathHealth::Up);
         for (path, silent) in self.silent.iter_mut().enumerate() {
@@ -252,7 +251,7 @@ impl Watch {
         doubtful.then_some(Need::Name { alone })
     }
 
-    /// What is wrong with any of the paths, in a sentence, as far as it is known here.
+    /// Faults of all paths in one sentence, as far as they are known here.
     pub fn sentence(&self) -> Option<String> {
         let absent = self.absent.iter().map(|absent| (absent.number, self.reason_of_absent(absent)));
         let present = self.present.iter().enumerate();
@@ -263,7 +262,7 @@ impl Watch {
         (!lines.is_empty()).then(|| lines.join("; "))
     }
 
-    /// What keeps a present path from working, as far as it is known here.
+    /// Fault of a present path, as far as it is known here.
     pub fn reason(&self, path: usize) -> Option<String> {
         let &(number, named) = self.present.get(path)?;
         let device = self.devices.iter().find(|device| device.number == number);
@@ -277,7 +276,7 @@ impl Watch {
         (named && silent && !self.managed).then(|| NAME_UNMANAGED.into())
     }
 
-    /// Why an absent path is absent, with what is known by now.
+    /// Reason of an absent path, by present knowledge.
     pub fn reason_of_absent(&self, absent: &Absent) -> String {
         let device = self.devices.iter().find(|device| device.number == absent.number);
         let news = device.and_then(|device| said_of(device, self.managed));
@@ -288,7 +287,7 @@ impl Watch {
         }
     }
 
-    /// Says at the start which paths are absent.
+    /// Logs the absent paths at the start.
     pub fn say_absent(&self) {
         for absent in &self.absent {
             log::warning(&format!("path {} not opened: {}", absent.number + 1, self.reason_of_absent(absent)));
@@ -296,12 +295,12 @@ impl Watch {
     }
 }
 
-/// What to do where no service manager does it.
+/// Advice without a service manager.
 const RESTART: &str = "restart the tunnel to try again";
-/// The same of a name.
+/// Advice for a path with a name, without a service manager.
 const NAME_UNMANAGED: &str = "name resolved only at the start: restart the tunnel if its address changed";
 
-/// What is to be said of a device that is not as it was opened.
+/// Sentence about a device that differs from the opened one.
 fn said_of(device: &Device, managed: bool) -> Option<String> {
     let Device { name, opened, now, .. } = device;
     let then = if managed { "the tunnel restarts to use it" } else { "restart the tunnel to use it" };
@@ -315,7 +314,7 @@ fn said_of(device: &Device, managed: bool) -> Option<String> {
     }
 }
 
-/// Whether an address of a path is given by a name.
+/// Whether an address of a path is a name.
 fn has_name(path: &tunnel::Path) -> bool {
     let remote = match &path.remote {
         Remote::Fixed(Endpoint { host, .. }) | Remote::Learned { host: Some(host), .. } => Some(host),

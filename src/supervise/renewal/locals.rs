@@ -1,4 +1,4 @@
-//! Local addresses of paths that go away while the tunnel runs: nothing comes in by them, and nothing leaves, until they come back.
+//! Local addresses of paths that vanish while the tunnel runs. Their paths carry nothing until the addresses are back.
 
 use std::collections::HashSet;
 use std::io;
@@ -10,7 +10,7 @@ use crate::service::networks::same_address;
 use crate::supervise::watch::link::LinkWatch;
 use crate::tunnel::resolve::Resolved;
 
-/// The local address of each path, where an interface had it at the start.
+/// Local address of each path, if an interface had it at the start.
 #[derive(Debug)]
 pub struct Locals(Vec<Option<Local>>);
 
@@ -21,7 +21,8 @@ struct Local {
 }
 
 impl Locals {
-    /// Of the paths of a tunnel that starts. A wildcard, or an address that a route makes one of this host, is no interface's.
+    /// Addresses of the paths of a starting tunnel. A wildcard address, or one that only a route makes local, belongs to no
+    /// interface.
     pub fn new(paths: &[Resolved]) -> Self {
         let own: Vec<_> = getifaddrs().into_iter().flatten().filter_map(|own| own.address).collect();
         let here = |path: &Resolved| own.iter().any(|own| same_address(own, &path.local));
@@ -29,8 +30,8 @@ impl Locals {
         Self(paths.iter().map(local).collect())
     }
 
-    /// Looks for the addresses, where one is gone or that of a path for which `doubted` tells that it may be; what is to be logged of
-    /// which path.
+    /// Reads the addresses if one is gone, or if `doubted` returns true for a path with an address. Returns log lines with their
+    /// paths.
     pub fn look(&mut self, link: &mut LinkWatch, doubted: impl Fn(usize) -> bool) -> io::Result<Vec<(usize, String)>> {
         let mut due = self.0.iter().enumerate();
         if !due.any(|(path, local)| local.as_ref().is_some_and(|local| local.gone || doubted(path))) {
@@ -39,7 +40,7 @@ impl Locals {
         Ok(self.note(&link.all_addresses()?))
     }
 
-    /// Takes note of the addresses that there are now.
+    /// Compares with the present addresses.
     fn note(&mut self, present: &HashSet<IpAddr>) -> Vec<(usize, String)> {
         let mut lines = Vec::new();
         for (path, local) in self.0.iter_mut().enumerate().filter_map(|(path, local)| Some((path, local.as_mut()?))) {
@@ -51,7 +52,7 @@ impl Locals {
         lines
     }
 
-    /// Why a path does not work, where its address is gone.
+    /// Fault of a path whose address is gone.
     pub fn reason(&self, path: usize) -> Option<String> {
         self.0.get(path)?.as_ref().filter(|local| local.gone).map(|local| sentence(local.address))
     }
@@ -73,7 +74,7 @@ mod tests {
             let remote = Remote::Learned { address: None, port: None };
             Resolved { local: local.parse().unwrap(), remote, underlay_mtu: None }
         };
-        // The second is an address of this host by a route, the third a wildcard.
+        // The second is local by a route, the third is a wildcard.
         let mut locals = Locals::new(&[path("127.0.0.1:1"), path("127.0.0.9:1"), path("0.0.0.0:1")]);
         let here = HashSet::from(["127.0.0.1".parse().unwrap()]);
         assert_eq!(locals.note(&here), []);

@@ -1,4 +1,4 @@
-//! Renewal of a tunnel by a new start of the program, for what only the privileges of a start can repair.
+//! Renewal of a tunnel by a new start of the program, for repairs that need the privileges of a start.
 
 pub mod late;
 mod locals;

@@ -1,48 +1,48 @@
-//! What nobody has the privileges to mend any more is mended by a new start, which only a service manager can give. Interface
-//! and place in the bridge are kept over it. Pure: the clocks are arguments.
+//! Repairs that need dropped privileges. A new start makes them, and only a service manager can give it. The interface and its
+//! place in the bridge survive a start. Pure: the clocks are arguments.
 
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::service::descriptor_store::{Cause, Starts};
 use crate::tunnel::Repair;
 
-/// How long others have to put the interface back into its bridge, or its addresses back.
+/// Time for other programs to restore the interface in its bridge, or its addresses.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long the tunnel has run at least when it ends for a missing address: a program that takes the address away at each start must
-/// not interrupt again and again what passes without the address. Twice as long after each start that has not helped.
+/// Shortest run time before an end for a missing address. A program that removes the address at each start must not interrupt other
+/// traffic again and again. The time doubles after each start that did not help.
 const SETTLED: Duration = Duration::from_secs(60);
-/// Time for which a device must exist before a new start, where another path works: a start costs that one a handshake.
+/// Time for which a device must exist before a new start, if another path works. A start costs that path a handshake.
 const STEADY: Duration = Duration::from_secs(30);
-/// Time until a path that lacks an address or a route is tried again: where nothing works, and where another path does.
+/// Time until a path without an address or a route is tried again: if nothing works, and if another path does.
 const MISSING: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(60));
-/// Time for which a path with a name may be down before a new start resolves it again. The same two.
+/// Time for which a path with a name may be down before a new start resolves the name, for the same two cases.
 const MOVED: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(600));
-/// Longest time that a start may wait because those before it did not help. The same two.
+/// Longest wait after starts that did not help, for the same two cases.
 const LONGEST: (Duration, Duration) = (Duration::from_secs(600), Duration::from_secs(3600));
-/// Time without a need after which the starts that it has caused are forgotten.
+/// Time without a need after which its starts are forgotten.
 pub const FORGET: Duration = Duration::from_secs(600);
 /// A day.
 const DAY: u64 = 24 * 3600;
 
-/// What needs a new start.
+/// Need for a new start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
     /// The helper has ended.
     Helper,
-    /// The bridge is there, without our interface.
+    /// The bridge exists, but the interface is not in it.
     Bridge,
     /// The interface lacks one of its addresses.
     Address,
-    /// The device of a path has appeared, or has been made anew. `alone` tells that no other path works.
+    /// The device of a path appeared, or was recreated. `alone` means that no other path works.
     Device { alone: bool },
-    /// A path has had no address or no route at the start.
+    /// A path had no address or no route at the start.
     Path { alone: bool },
-    /// The name of a path may have another address by now.
+    /// The name of a path may have a new address.
     Name { alone: bool },
 }
 
 impl Need {
-    /// Why the tunnel ends, as it is kept for the next start.
+    /// Cause that is kept for the next start.
     pub fn cause(self) -> Cause {
         match self {
             Self::Helper => Cause::Helper,
@@ -54,7 +54,7 @@ impl Need {
         }
     }
 
-    /// Why the tunnel ends, in one line.
+    /// Reason of the end in one line.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Helper => "restarting to get a new helper",
@@ -67,27 +67,27 @@ impl Need {
     }
 }
 
-/// When it is due.
+/// Schedule of new starts.
 #[derive(Debug)]
 pub struct Schedule {
     policy: Repair,
     since: Instant,
-    /// Starts in a row before this one: each need waits for those alone that it has caused.
+    /// Starts in a row before this one. Each need waits only for its own.
     starts: Starts,
-    /// What is needed now, and when a new start for that is due, by its cause.
+    /// Present needs by cause, each with the time of a start for it.
     due: [Option<(Need, Option<Instant>)>; Cause::ALL.len()],
-    /// When each cause was there last, or the start.
+    /// Time of the last need of each cause, or of the start.
     needed: [Instant; Cause::ALL.len()],
 }
 
 impl Schedule {
-    /// Under a service manager; without one, nothing is ever due.
+    /// Schedule under a service manager. Without one, nothing is ever due.
     pub fn new(now: Instant, policy: Repair, managed: bool, starts: Starts) -> Self {
         let policy = if managed { policy } else { Repair::Never };
         Self { policy, since: now, starts, due: [None; Cause::ALL.len()], needed: [now; Cause::ALL.len()] }
     }
 
-    /// Takes note of what is needed, at most one need of each cause; why to end now, if that is due. None waits for another.
+    /// Records the present needs, at most one for each cause. Returns a need whose start is due. No need delays another.
     pub fn note(&mut self, now: Instant, clock: SystemTime, needs: impl IntoIterator<Item = Need>) -> Option<Need> {
         let mut before = std::mem::take(&mut self.due);
         for need in needs {
@@ -100,7 +100,7 @@ impl Schedule {
         due.map(|(need, _)| *need)
     }
 
-    /// The starts before this one, without those that have helped: these are forgotten.
+    /// Starts before this one, without those that helped, which are forgotten.
     pub fn starts(&mut self, now: Instant) -> Starts {
         for cause in Cause::ALL.into_iter().filter(|&cause| now >= self.needed[cause as usize] + FORGET) {
             self.starts = self.starts.without(cause);
@@ -108,10 +108,10 @@ impl Schedule {
         self.starts
     }
 
-    /// How long to wait: twice as long after each start for the same that has not helped.
+    /// Time to wait, doubled after each start for the same need that did not help.
     fn after(&self, now: Instant, need: Need, clock: SystemTime) -> Option<Duration> {
         let (first, longest) = match need {
-            // Nothing passes until then, so there is nothing to wait for.
+            // Nothing passes until then, so a wait has no benefit.
             Need::Helper | Need::Bridge | Need::Device { alone: true } => (PATIENCE, PATIENCE),
             Need::Address => (SETTLED, LONGEST.1),
             Need::Device { alone: false } => (STEADY, STEADY),
@@ -131,7 +131,7 @@ impl Schedule {
             }
             // The time that the tunnel has run counts.
             (_, Need::Address) => Some(PATIENCE.max((self.since + after(first)).saturating_duration_since(now))),
-            // There is evidence that a start helps, so only a start for the same that has just been is a reason to wait longer.
+            // There is evidence that a start helps. Only a recent start for the same need is a reason to wait longer.
             (_, Need::Helper | Need::Bridge | Need::Device { .. }) if starts > 0 => {
                 Some(first.max((self.since + SETTLED).saturating_duration_since(now)))
             }
@@ -201,7 +201,7 @@ mod tests {
         assert_eq!([0, 1, 30].map(|starts| wait(Need::Bridge, starts)), [2, 60, 60]);
         assert_eq!([0, 1, 30].map(|starts| wait(Need::Device { alone: true }, starts)), [2, 60, 60]);
         assert_eq!([0, 1, 2, 30].map(|starts| wait(Need::Address, starts)), [60, 120, 240, 3600]);
-        // Also where the address goes only when the tunnel has run for some time.
+        // Also if the address vanishes only after the tunnel has run for some time.
         let mut schedule = Schedule::new(now, Repair::AtOnce, true, starts(Cause::Address, 6));
         let due = (600..4000).find(|&second| {
             let now = now + Duration::from_secs(second);
@@ -257,7 +257,7 @@ mod tests {
         let mut forgotten = Vec::new();
         for second in 0..2000 {
             let now = now + Duration::from_secs(second);
-            // The first minutes a name, then always an address: neither keeps the starts of others.
+            // A name in the first minutes, then always an address: neither keeps the starts of others.
             schedule.note(now, clock, Some(if second < 100 { Need::Name { alone: true } } else { Need::Address }));
             let starts = schedule.starts(now);
             if std::mem::replace(&mut said, starts) != starts {

@@ -1,5 +1,5 @@
-//! Starts in a row: what the service manager keeps of them, and the pause after a failure. The unit starts the program again after
-//! half a second, so that a new start that mends something costs no more; the program itself waits where only time can help.
+//! Consecutive starts: their record at the service manager, and the pause after a failure. The unit starts the program again after
+//! half a second, so that a new start for a repair is quick. The program itself waits if only time can help.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -13,23 +13,23 @@ use crate::service::descriptor_store::{Cause, Starts};
 use crate::service::notify::Notify;
 use crate::{Error, log};
 
-/// From a failure that is not the first in a row to the next start.
+/// Time from a repeated failure to the next start.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Has the service manager keep these starts in the place of those before this one.
+/// Has the service manager keep these starts in place of the previous ones.
 pub fn keep(notify: &Notify, kept: &mut Starts, starts: Starts) {
     if let Some(name) = kept.name().filter(|_| *kept != starts) {
         notify.store(&name, None);
     }
     if let Some(name) = starts.name().filter(|_| *kept != starts) {
-        // Without it the next start counts from the beginning.
+        // Without the descriptor, the next start counts from 0.
         notify.store(&name, File::open("/dev/null").ok().map(Into::into));
     }
     *kept = starts;
 }
 
-/// The end of a tunnel: under a service manager that starts it again, one start more is counted, and a failure after another waits.
-/// `before` are the starts before this one that are not forgotten.
+/// Ends a tunnel. Under a service manager that restarts it, one more start is counted, and a repeated failure waits. `before` are
+/// the starts before this one that are not forgotten.
 pub fn end(
     result: Result<(), Error>,
     mut before: Starts,
@@ -58,7 +58,7 @@ pub fn end(
     result
 }
 
-/// Waits, unless a signal asks to end.
+/// Waits, unless a signal asks for the end.
 fn pause(signals: &SignalFd, notify: &mut Notify) {
     let until = Instant::now() + PAUSE;
     loop {
@@ -106,7 +106,7 @@ mod tests {
         let (before, rest) = (remove("1-device-2-name"), store("2-name") + &remove("2-name"));
         assert_eq!(said(false, again()), before.clone() + &store("2-device-2-name") + "STOPPING=1\n");
         assert_eq!(said(true, again()), before.clone() + &rest + &store("1-device-2-name") + "STOPPING=1\n");
-        // A clean end has nothing to mend.
+        // A clean end needs no repair.
         assert_eq!(said(false, Ok(())), before.clone() + "STOPPING=1\n");
         assert_eq!(said(true, Ok(())), before + &rest + "STOPPING=1\n");
     }

@@ -1,4 +1,4 @@
-//! Notices what becomes of the local interface, its addresses and its bridge (rtnetlink(7)).
+//! Watch over the local interface, its addresses and its bridge (rtnetlink(7)).
 //!
 //! The sockets are opened in the host's network namespace and stay in it when the supervisor leaves.
 
@@ -27,21 +27,21 @@ const IFADDR: usize = 8;
 /// Watches one interface, the addresses it should have, and the bridge that it belongs to.
 pub struct LinkWatch {
     socket: OwnedFd,
-    /// For questions.
+    /// Socket for requests.
     query: Netlink,
-    /// The interface when it was looked at last.
+    /// Interface at the last look.
     link: Link,
-    /// What it should have, with prefix length.
+    /// Expected addresses with prefix length.
     addresses: Vec<(IpAddr, u8)>,
-    /// Name of its bridge, and the index that one had when we looked last.
+    /// Name of the bridge, and its index at the last look.
     bridge: Option<(String, u32)>,
-    /// It may be moved to another namespace: a TAP works wherever it is.
+    /// Whether the interface may be moved to another namespace. A TAP works in any.
     movable: bool,
     moved: bool,
     trouble: Option<Trouble>,
 }
 
-/// What has become of the interface.
+/// Change of the interface.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Fate {
     Same,
@@ -50,25 +50,25 @@ pub enum Fate {
     Gone,
 }
 
-/// What is wrong with the local side.
+/// Fault of the local side.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trouble {
     /// Interface or bridge of this name is down.
     Down(String),
-    /// Nothing is at the other end of the interface's cable.
+    /// The interface has no carrier.
     NoCarrier(String),
     /// The bridge has been removed.
     NoBridge { interface: String, bridge: String },
-    /// The bridge is there, without the interface.
+    /// The bridge exists, but the interface is not in it.
     OutOfBridge { interface: String, bridge: String },
-    /// The interface lacks an address, here with its prefix length.
+    /// The interface lacks an address, which has a prefix length here.
     NoAddress { interface: String, address: (IpAddr, u8) },
-    /// Other ports of the bridge carry longer frames.
+    /// The other ports of the bridge carry longer frames.
     LowMtu { interface: String, mtu: u32, bridge: String, others: u32 },
 }
 
 impl Trouble {
-    /// Whether the local side does not work; otherwise it carries less than it should.
+    /// Whether the local side does not work. Otherwise it carries less than it should.
     pub fn is_down(&self) -> bool {
         !matches!(self, Self::LowMtu { .. })
     }
@@ -107,14 +107,14 @@ impl fmt::Display for Trouble {
 }
 
 impl LinkWatch {
-    /// Starts to watch the interface of this index, which should have these addresses and is a port of this bridge.
+    /// Starts to watch the interface of this index, with its expected addresses and bridge.
     ///
     /// # Errors
-    /// `NotFound` when it has been removed already.
+    /// `NotFound` when the interface has already been removed.
     pub fn new(index: u32, addresses: &[(IpAddr, u8)], bridge: Option<&str>, movable: bool) -> io::Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
-        // Attached first, so that no message passes it. Nothing can be attached once privileges are given up.
+        // Attached before the socket is bound, so that no message bypasses it. Nothing can be attached once privileges are dropped.
         lock_filter(socket.as_fd(), &filter(index, bridge.is_some()))?;
         let groups = if addresses.is_empty() { LINKS } else { LINKS | ADDRESSES };
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
@@ -131,7 +131,7 @@ impl LinkWatch {
         }
     }
 
-    /// Takes the messages that have come and tells what has become of the interface.
+    /// Reads pending messages and returns the change of the interface.
     pub fn take(&mut self) -> Fate {
         let mut buffer = vec![0; 32 << 10];
         let mut changed = false;
@@ -144,7 +144,7 @@ impl LinkWatch {
                     News::Moved | News::Removed if self.moved => {}
                     News::Moved | News::Removed => return Fate::Gone,
                 },
-                // Messages were lost, perhaps the one that counts.
+                // Messages were lost, perhaps a relevant one.
                 Err(Errno::ENOBUFS) => changed = true,
                 Err(_) if changed || self.moved => return self.look(),
                 Err(_) => return Fate::Same,
@@ -152,17 +152,17 @@ impl LinkWatch {
         }
     }
 
-    /// What is wrong with the local side, if anything.
+    /// Fault of the local side, if any.
     pub fn trouble(&self) -> Option<&Trouble> {
         self.trouble.as_ref()
     }
 
-    /// The interface when it was looked at last.
+    /// Interface at the last look.
     pub fn link(&self) -> &Link {
         &self.link
     }
 
-    /// Index of the interface that has this name now, in the host's network namespace.
+    /// Index of the interface with this name now, in the host's network namespace.
     pub fn index_of(&mut self, name: &str) -> io::Result<Option<u32>> {
         match self.query.link(name) {
             Ok(link) => Ok(Some(link.index)),
@@ -171,16 +171,16 @@ impl LinkWatch {
         }
     }
 
-    /// Every address of the host.
+    /// All addresses of the host.
     pub fn all_addresses(&mut self) -> io::Result<HashSet<IpAddr>> {
         let mut request = Request::new(libc::RTM_GETADDR, libc::NLM_F_DUMP);
         request.extend(&[0; IFADDR]);
         Ok(self.query.dump(request, libc::RTM_NEWADDR, address)?.into_iter().collect())
     }
 
-    /// Asks the kernel how interface and bridge are.
+    /// Reads the state of interface and bridge from the kernel.
     fn look(&mut self) -> Fate {
-        // Where it has gone nothing is known of it.
+        // In another namespace the interface cannot be read.
         let trouble = if self.moved { Ok(None) } else { self.ask() };
         match trouble {
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Fate::Gone,
@@ -207,7 +207,7 @@ impl LinkWatch {
         }
     }
 
-    /// The first address that the interface should have and has not.
+    /// First expected address that the interface lacks.
     fn missing_address(&mut self) -> io::Result<Option<Trouble>> {
         if self.addresses.is_empty() {
             return Ok(None);
@@ -220,7 +220,7 @@ impl LinkWatch {
     fn ask_bridge(&mut self) -> io::Result<Option<Trouble>> {
         let Some((name, index)) = &mut self.bridge else { return Ok(None) };
         let (interface, mtu) = (self.link.name.clone(), self.link.mtu);
-        // The bridge that the interface is in may have another name by now.
+        // The bridge of the interface may have a new name.
         let found = if self.link.master == *index && *index != 0 {
             link_at(&mut self.query, *index)
         } else {
@@ -251,14 +251,14 @@ impl LinkWatch {
 /// Looks up an interface by index.
 ///
 /// # Errors
-/// `ENODEV` when there is none of that index.
+/// `ENODEV` when no interface has that index.
 pub fn link_at(netlink: &mut Netlink, index: u32) -> io::Result<Link> {
     let mut request = Request::new(libc::RTM_GETLINK, 0);
     request.extend(&[[0; 4], index.to_ne_bytes(), [0; 4], [0; 4]].concat());
     Link::parse(&netlink.transact(request, libc::RTM_NEWLINK)?)
 }
 
-/// The address of an `RTM_NEWADDR`: the own one, where the interface has a peer.
+/// Address of an `RTM_NEWADDR`; the local one, if the interface has a peer address.
 fn address(payload: &[u8]) -> Option<IpAddr> {
     let all = payload.get(IFADDR..)?;
     let of = |wanted| attributes(all).find(|(name, _)| *name == wanted).map(|(_, value)| value);
@@ -267,7 +267,7 @@ fn address(payload: &[u8]) -> Option<IpAddr> {
     v4.or_else(|_| <[u8; 16]>::try_from(value).map(IpAddr::from)).ok()
 }
 
-/// The ports of a bridge.
+/// Ports of a bridge.
 fn ports(netlink: &mut Netlink, bridge: u32) -> io::Result<Vec<Link>> {
     let mut request = Request::new(libc::RTM_GETLINK, libc::NLM_F_DUMP);
     request.extend(&[0; IFINFO]);

@@ -1,7 +1,8 @@
-//! Whether what a path receives makes sense. Pure: the clock is an argument, counters are a worker's.
+//! Detection of different settings at the two ends, from the datagrams that a path receives. Pure: the clock is an argument,
+//! counters are a worker's.
 //!
-//! Nothing on the classic wire is authenticated, so anybody can send what makes no sense. A path on which the peer answers
-//! is therefore never in doubt, and one that is down comes into it only by several datagrams over several seconds.
+//! Nothing on the classic wire is authenticated, so any sender can send undecodable datagrams. A path on which the peer answers is
+//! therefore never suspected. A path that is down becomes suspect only by several datagrams over several seconds.
 
 use std::time::{Duration, Instant};
 
@@ -10,29 +11,29 @@ use privsep::ipc::{PathCounters, PathHealth, PathReport};
 use super::pause::Pause;
 use crate::status::Mismatch;
 
-/// Reports with senseless datagrams that it takes; a peer sends at least a PING a second.
+/// Reports with bad datagrams that are necessary. A peer sends at least one PING a second.
 const ENOUGH: u32 = 5;
-/// Shortest time over which they come.
+/// Shortest time over which these reports must be spread.
 const SPREAD: Duration = Duration::from_secs(4);
-/// Time without any after which there is no doubt any more.
+/// Time without bad datagrams after which the suspicion ends.
 const GONE: Duration = Duration::from_secs(30);
-/// Datagrams from which on older ones count for half.
+/// Datagrams above which earlier ones count half.
 const MEMORY: u64 = 64;
 
-/// What a report has changed.
+/// Effect of a report.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Change {
     None,
-    /// It is one now; whether that is to be said, or has been a short time ago.
+    /// A mismatch begins; whether to log it, or whether a line was logged a short time ago.
     Begins(Mismatch, bool),
-    /// It is none any more; whether its beginning has been said.
+    /// The mismatch ends; whether its beginning was logged.
     Ends(bool),
 }
 
-/// Watches one path.
+/// Detector of one path.
 #[derive(Debug, Default)]
 pub struct Detector {
-    /// Counters of the report before.
+    /// Counters of the previous report.
     before: PathCounters,
     evidence: Option<Evidence>,
     found: Option<Mismatch>,
@@ -41,27 +42,27 @@ pub struct Detector {
     present_said: bool,
 }
 
-/// What has come since the first datagram that made no sense.
+/// Evidence since the first bad datagram.
 #[derive(Debug, Clone, Copy)]
 struct Evidence {
     since: Instant,
     last: Instant,
-    /// Reports with any: a burst is one.
+    /// Reports with bad datagrams; a burst counts as one.
     reports: u32,
-    /// What could not be decoded, or was no frame.
+    /// Datagrams that could not be decoded, or decoded to no frame.
     noise: u64,
-    /// What came from somebody who has not told the password.
+    /// Datagrams of senders that have not sent the password.
     foreign: u64,
     all: u64,
 }
 
 impl Detector {
-    /// What the ends do not agree about, if so.
+    /// The present mismatch, if any.
     pub fn found(&self) -> Option<Mismatch> {
         self.found
     }
 
-    /// Takes a report.
+    /// Evaluates a report.
     pub fn note(&mut self, now: Instant, report: &PathReport) -> Change {
         let (c, before) = (report.counters, std::mem::replace(&mut self.before, report.counters));
         let grown = |of: fn(&PathCounters) -> u64| of(&c).saturating_sub(of(&before));
@@ -71,7 +72,7 @@ impl Detector {
         let noise = grown(|c| c.rx_dropped_invalid).saturating_add(grown(|c| c.rx_implausible));
         let foreign = grown(|c| c.rx_dropped_foreign);
         let bad = noise.saturating_add(foreign);
-        // Datagrams can be set back to zero.
+        // The count of datagrams may have been reset.
         let all = grown(|c| c.rx_datagrams).max(bad);
         if bad == 0 && self.evidence.is_none_or(|evidence| now.duration_since(evidence.last) > GONE) {
             return self.clear();
@@ -83,7 +84,7 @@ impl Detector {
             evidence.foreign /= 2;
             evidence.all /= 2;
         }
-        // A worker can say any number.
+        // A worker can report any number.
         evidence.noise = evidence.noise.saturating_add(noise);
         evidence.foreign = evidence.foreign.saturating_add(foreign);
         evidence.all = evidence.all.saturating_add(all);
@@ -123,7 +124,7 @@ mod tests {
     use super::*;
     use PathHealth::{Connecting, Down, Up};
 
-    /// A detector whose reports come once a second.
+    /// Detector with one report a second.
     struct Path {
         detector: Detector,
         now: Instant,
@@ -136,7 +137,7 @@ mod tests {
             Self { detector: Detector::default(), now: Instant::now(), report }
         }
 
-        /// A second with so many datagrams, `change` saying what became of them.
+        /// One second with this many datagrams; `change` sets their counters.
         fn second(&mut self, datagrams: u64, change: impl FnOnce(&mut PathCounters)) -> Change {
             self.now += Duration::from_secs(1);
             self.report.counters.rx_datagrams += datagrams;
@@ -144,7 +145,7 @@ mod tests {
             self.detector.note(self.now, &self.report)
         }
 
-        /// Seconds with one datagram each that cannot be decoded.
+        /// Seconds with one undecodable datagram each.
         fn noise(&mut self, seconds: u64) -> Vec<Change> {
             let changes = (0..seconds).map(|_| self.second(1, |c| c.rx_dropped_invalid += 1));
             changes.filter(|change| *change != Change::None).collect()

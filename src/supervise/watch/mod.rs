@@ -1,4 +1,4 @@
-//! Watches over a running tunnel: what the log and the status say about the local side, the paths, the session and sizes.
+//! Watches over a running tunnel: log lines and status about the local side, the paths, the session and sizes.
 
 pub mod link;
 pub mod mismatch;
@@ -16,7 +16,7 @@ use privsep::ipc::Remote;
 
 use crate::tunnel::Tunnel;
 
-/// Watches that look at each report of a worker.
+/// Watches that evaluate each report of a worker.
 pub struct Watches {
     /// Health and silence of the paths.
     pub paths: paths::Observer,
@@ -24,7 +24,7 @@ pub struct Watches {
     pub session: session::Watch,
     /// Frames and datagrams that are too long.
     pub oversize: oversize::Oversize,
-    /// Frames that circulate.
+    /// Looping frames.
     pub storm: storm::Detector,
 }
 

@@ -1,20 +1,20 @@
-//! Messages about interfaces and their addresses (rtnetlink(7)): which ones wake the supervisor, and what they say.
+//! Messages about interfaces and their addresses (rtnetlink(7)): those that wake the supervisor, and their meaning.
 
 use nix::libc;
 use privsep::ipc::BpfInstruction;
 use privsep::netlink::{IFINFO, Message, attributes, messages};
 
-/// Attribute of an interface that has gone to another network namespace (`IFLA_NEW_NETNSID`).
+/// Attribute of an interface that was moved to another network namespace (`IFLA_NEW_NETNSID`).
 const NEW_NETNSID: u16 = 45;
-/// Offset in bytes of the interface index in a message of one interface or of one address, and of the attributes in the former.
+/// Offset in bytes of the interface index in a message about an interface or an address; offset of the attributes in the former.
 const INDEX: u32 = 20;
 const ATTRIBUTES: u32 = 32;
-/// Loads the offset of the attribute of type X, searched from A on, or nested in the attribute at A; 0 where there is none
-/// (`SKF_AD_OFF + SKF_AD_NLATTR` and `SKF_AD_NLATTR_NEST` of `linux/filter.h`).
+/// Loads the offset of the attribute of type X, searched from A on, or nested in the attribute at A; 0 without a match (`SKF_AD_OFF
+/// + SKF_AD_NLATTR` and `SKF_AD_NLATTR_NEST` of `linux/filter.h`).
 const FIND: u32 = 0xffff_f00c;
 const FIND_NESTED: u32 = 0xffff_f010;
 
-/// What a message says of our interface or bridge.
+/// Meaning of a message for our interface or bridge.
 #[derive(Debug, PartialEq, Eq)]
 pub enum News {
     None,
@@ -23,10 +23,10 @@ pub enum News {
     Removed,
 }
 
-/// A socket filter that passes messages about the interface of this index and its addresses; with `bridge` also those about every bridge
-/// and every port of one, because a bridge that is made anew has another index and may have another name.
+/// Socket filter that passes messages about the interface of this index and its addresses. With `bridge` it also passes those about
+/// every bridge and every bridge port, because a recreated bridge has another index and may have another name.
 ///
-/// The kernel sends each change as a datagram of its own, so there is nothing behind the first message.
+/// The kernel sends each change as a separate datagram, so only the first message in a datagram matters.
 pub fn filter(index: u32, bridge: bool) -> Vec<BpfInstruction> {
     const LOAD: u16 = 0x20;
     const LOAD_AT_X: u16 = 0x40;
@@ -57,7 +57,7 @@ pub fn filter(index: u32, bridge: bool) -> Vec<BpfInstruction> {
         step(X, libc::IFLA_INFO_KIND.into()),
         step(LOAD, FIND_NESTED),
         step(A_TO_X, 0),
-        // Behind the attribute's header. Offset 0 is the length of the message.
+        // After the header of the attribute. Offset 0 is the length of the message.
         step(LOAD_AT_X, 4),
         jump(u32::from_be_bytes(*b"brid"), 0, 1),
         pass,
@@ -65,12 +65,12 @@ pub fn filter(index: u32, bridge: bool) -> Vec<BpfInstruction> {
     ]
 }
 
-/// What the messages say of the interface of this index, of its addresses, and of the bridge of this name and index that it is in and
-/// the ports of that. Leaving a bridge is reported by `RTM_DELLINK` in another family, and once more in ours.
+/// Meaning of messages for the interface of this index, its addresses, and its bridge of this name and index with the ports. The
+/// kernel reports leaving a bridge by `RTM_DELLINK` in another family, and once more in the family of interfaces.
 pub fn news(bytes: &[u8], index: u32, bridge: Option<&(String, u32)>) -> News {
     let mut news = News::None;
     for Message { kind, payload, .. } in messages(bytes) {
-        // The index is at the same place in messages about interfaces and about addresses.
+        // Messages about interfaces and about addresses have the index at the same offset.
         let Some(of) = payload.get(4..8).and_then(|of| of.first_chunk()).map(|of| u32::from_ne_bytes(*of)) else {
             continue;
         };
@@ -146,7 +146,7 @@ mod tests {
         made.extend_from_slice(b"\x08\0\x03\0br0\0");
         assert_eq!((plain(&made), port(&made)), (News::None, News::Changed));
     }
-    /// An attribute, whose value is padded.
+    /// Bytes of an attribute with padding.
     fn attribute(name: u16, value: &[u8]) -> Vec<u8> {
         let length = u16::try_from(4 + value.len()).unwrap();
         let mut bytes = [&length.to_ne_bytes()[..], &name.to_ne_bytes(), value].concat();

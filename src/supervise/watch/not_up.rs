@@ -1,4 +1,4 @@
-//! When a tunnel that is not up says so, and what it can say. Pure: the clock is an argument.
+//! Log lines about a tunnel that is not up: their times, and the known reasons. Pure: the clock is an argument.
 
 use std::time::{Duration, Instant};
 
@@ -7,16 +7,16 @@ use privsep::ipc::{Address, PathCounters, PathReport};
 use crate::status::Mismatch;
 use ethudp_status::{PROHIBITED, REFUSED};
 
-/// From the start, or from when it was up last, to the first line.
+/// Time from the start, or from when the tunnel was last up, to the first line.
 const FIRST: Duration = Duration::from_secs(10);
-/// The same to the first reason in the status.
+/// Time from the same moment to the first reason in the status.
 const LATE: Duration = Duration::from_secs(3);
 /// From the first line to the second.
 const SECOND: Duration = Duration::from_secs(60);
-/// From one to the next after that.
+/// Time between two lines after that.
 const FURTHER: Duration = Duration::from_secs(3600);
 
-/// When the next line is due.
+/// Schedule of the lines.
 #[derive(Debug)]
 pub struct Schedule {
     since: Instant,
@@ -25,17 +25,17 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Not up since `now`.
+    /// Schedule for a tunnel that is not up since `now`.
     pub fn new(now: Instant) -> Self {
         Self { since: now, lines: 0, due: now + FIRST }
     }
 
-    /// Whether it has not been up for longer than a peer takes to answer.
+    /// Whether the tunnel has not been up for longer than a peer takes to answer.
     pub fn is_late(&self, now: Instant) -> bool {
         now >= self.since + LATE
     }
 
-    /// Takes note of how the tunnel is; for how long it has not been up, when that is to be said.
+    /// Records whether the tunnel is up. When a line is due, returns for how long it has not been up.
     pub fn note(&mut self, now: Instant, up: bool) -> Option<Duration> {
         if up {
             *self = Self::new(now);
@@ -49,8 +49,8 @@ impl Schedule {
     }
 }
 
-/// What is known of a path that is not up: its report now, its counters when it was up last or started, whether its
-/// remote is fixed, and the sentence for a mismatch.
+/// Reason why a path is not up. Inputs are its report now, its counters when it was last up or started, whether its remote is
+/// fixed, and the sentence for a mismatch.
 pub fn known(
     report: &PathReport,
     then: &PathCounters,
@@ -77,7 +77,7 @@ pub fn known(
     }
 }
 
-/// The same of the secure wire, whose handshake says what is wrong where it can. There may be a session without this path.
+/// Reason on the secure wire, whose handshake often detects the fault. There may be a session without this path.
 pub fn known_of_secure(report: &PathReport, then: &PathCounters, fixed: bool, has_session: bool) -> String {
     let now = &report.counters;
     let grown = |of: fn(&PathCounters) -> u64| of(now).saturating_sub(of(then));
@@ -105,7 +105,7 @@ pub fn known_of_secure(report: &PathReport, then: &PathCounters, fixed: bool, ha
     }
 }
 
-/// What a peer does not answer, so that only its own end can tell.
+/// Faults to which a peer does not respond, so that only its own end can tell.
 const WRONG_KEYS: &str = ". A wrong `peer-public-key`, `tunnel-id` or pre-shared key here looks the same: compare `ethudp \
                           show` at the other end";
 
@@ -187,7 +187,7 @@ mod tests {
         ] {
             let text = known(&report(counters), &PathCounters::default(), None, fixed, sentence);
             assert!(text.contains(expected), "{text}");
-            // What came before does not count.
+            // Earlier datagrams do not count.
             let text = known(&report(counters), &counters, None, fixed, sentence);
             assert!(text.contains("no datagrams received"), "{text}");
         }

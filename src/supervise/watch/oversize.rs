@@ -1,8 +1,8 @@
-//! Frames and datagrams that are too long, or superframes that cannot be cut: one line each, when they first occur. Pure.
+//! Frames and datagrams that are too long, or superframes that cannot be segmented: one line each at the first occurrence. Pure.
 
 use privsep::ipc::State;
 
-/// What has been said of frames and datagrams that were too long, or too many in one.
+/// Whether each line was logged.
 #[derive(Debug, Default)]
 pub struct Oversize {
     port: bool,
@@ -11,7 +11,7 @@ pub struct Oversize {
 }
 
 impl Oversize {
-    /// Lines for the log about what a report says for the first time.
+    /// Lines for the log about events that a report has for the first time.
     pub fn note(&mut self, state: &State, interface: &str) -> Vec<String> {
         let mut lines = Vec::new();
         if state.port.tx_dropped_oversize > 0 && !std::mem::replace(&mut self.port, true) {

@@ -1,5 +1,5 @@
-//! What the supervisor makes of a worker's reports: how long each path has been silent, whether what comes makes sense, and
-//! when a tunnel that is not up says so.
+//! Evaluation of reports about paths: the silence of each path, the sense of received datagrams, and the lines of a tunnel that is
+//! not up.
 
 use std::time::{Duration, Instant};
 
@@ -10,16 +10,16 @@ use super::not_up::{self, Schedule};
 use crate::status::{self, Mismatch, Seen};
 use crate::tunnel::Tunnel;
 
-/// Watches the paths of a tunnel.
+/// Observer of the paths of a tunnel.
 pub struct Observer {
     started: Instant,
-    /// Nobody need answer a mirror of the classic wire.
+    /// Whether a peer must answer, which is false for a mirror of the classic wire.
     answered: bool,
-    /// Whether received datagrams are authenticated, so that no noise decodes to frames.
+    /// Whether received datagrams are authenticated, so that noise never decodes to frames.
     authenticated: bool,
-    /// Cipher of a wire without authentication, and whether frames that are noise go to the local side.
+    /// Cipher of a wire without authentication, and whether frames of noise are written to the local side.
     coding: (Cipher, bool),
-    /// Longest datagram in bytes that leaves whole, on the secure wire.
+    /// Length in bytes of the longest datagram that leaves in one packet, on the secure wire.
     longest: Option<u16>,
     paths: Vec<Path>,
     schedule: Schedule,
@@ -29,9 +29,9 @@ struct Path {
     fixed: bool,
     detector: Detector,
     last_rx: Option<Instant>,
-    /// The longest datagrams do not arrive.
+    /// Whether the longest datagrams are lost.
     drops_longest: bool,
-    /// Counters when it was up last, or of the start.
+    /// Counters when the path was last up, or at the start.
     then: PathCounters,
 }
 
@@ -55,7 +55,7 @@ impl Observer {
         }
     }
 
-    /// Takes a report and returns what is to be logged about which path.
+    /// Evaluates a report. Returns log lines with their paths.
     pub fn note(&mut self, now: Instant, state: &State) -> Vec<(usize, String)> {
         let mut lines = Vec::new();
         let (cipher, written) = self.coding;
@@ -100,7 +100,7 @@ impl Observer {
         lines
     }
 
-    /// What is known of a path that is not up.
+    /// Reason why a path is not up, as far as it is known.
     fn known(&self, path: &Path, report: &PathReport, state: &State) -> String {
         if self.authenticated {
             not_up::known_of_secure(
@@ -116,19 +116,19 @@ impl Observer {
         }
     }
 
-    /// Why the active path is not up, in the words of the log; nothing in the first seconds, in which a peer answers.
+    /// Reason why the active path is not up, as in the log. `None` in the first seconds, in which a peer answers.
     pub fn reason(&self, now: Instant, state: &State) -> Option<String> {
         let active = usize::from(state.active);
         let (path, report) = (self.paths.get(active)?, state.paths.get(active)?);
         self.schedule.is_late(now).then(|| self.known(path, report, state))
     }
 
-    /// For how long the tunnel has run.
+    /// Time for which the tunnel has run.
     pub fn uptime(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// What the status shows of each path.
+    /// Observations of each path for the status.
     pub fn seen(&self) -> Vec<Seen> {
         let seen = |path: &Path| Seen {
             last_rx: path.last_rx.map(|instant| instant.elapsed()),

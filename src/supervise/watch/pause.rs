@@ -1,4 +1,4 @@
-//! Pause between two log lines about the same trouble, which an attacker can cause again and again.
+//! Pause between two log lines about the same fault, which an attacker can cause again and again.
 
 use std::time::{Duration, Instant};
 

@@ -1,8 +1,7 @@
-//! What is said of the session of the secure wire: once when the first one stands, and once for each trouble that keeps one from
-//! coming about. Pure: the clock is an argument, what is reported is a worker's.
+//! Log lines about the session of the secure wire: one for the first session, and one for each fault that prevents a session. Pure:
+//! the clock is an argument, reports are a worker's.
 //!
-//! Some troubles can be made by anybody who sends a datagram. So none is in doubt while there is a session, and one that has come
-//! must stay for some seconds.
+//! Any sender of a datagram can cause some of the faults. So a fault counts only without a session, and only after some seconds.
 
 use std::time::{Duration, Instant};
 
@@ -11,21 +10,21 @@ use privsep::ipc::{SecureState, Trouble};
 use super::pause::Pause;
 use crate::status::{cipher_of, trouble_sentence};
 
-/// Time for which there must be a trouble, and no session.
+/// Time for which a fault must last without a session.
 const STAYS: Duration = Duration::from_secs(3);
 
-/// Watches the session of a tunnel.
+/// Watch over the session of a tunnel.
 #[derive(Debug, Default)]
 pub struct Watch {
     /// Fingerprint of both ends.
     fingerprint: String,
-    /// That there has been one was said.
+    /// Whether the log has the line about the first session.
     introduced: bool,
-    /// Since when there is a trouble.
+    /// Time since which there is a fault.
     since: Option<Instant>,
     found: Option<Trouble>,
     pause: Pause,
-    /// Trouble of the last line, and whether that is the present one.
+    /// Fault of the last line, and whether it is the present one.
     said: Option<Trouble>,
     present_said: bool,
 }
@@ -33,24 +32,24 @@ pub struct Watch {
 /// A line for the log.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Line {
-    /// All is well.
+    /// Line about a good state.
     Good(String),
-    /// Something is not.
+    /// Line about a fault.
     Bad(String),
 }
 
 impl Watch {
-    /// `fingerprint` is that of both ends.
+    /// Watch with the fingerprint of both ends.
     pub fn new(fingerprint: String) -> Self {
         Self { fingerprint, ..Self::default() }
     }
 
-    /// What keeps a session from coming about, if that is known.
+    /// Fault that prevents a session, if it is known.
     pub fn found(&self) -> Option<Trouble> {
         self.found
     }
 
-    /// Takes a report.
+    /// Evaluates a report.
     pub fn note(&mut self, now: Instant, secure: &SecureState) -> Option<Line> {
         if let Some(session) = secure.session {
             (self.since, self.found) = (None, None);
@@ -88,7 +87,7 @@ mod tests {
 
     use super::*;
 
-    /// Reports once a second; which lines come when.
+    /// Lines with their times for one report a second.
     fn lines(reports: impl IntoIterator<Item = SecureState>) -> Vec<(u64, Line)> {
         let (start, mut watch) = (Instant::now(), Watch::new("12345".into()));
         let note = |(second, report)| {

@@ -1,7 +1,7 @@
-//! Whether frames go round in a circle through the tunnel. Pure: the clock is an argument, counters are a worker's.
+//! Detection of frames that loop through the tunnel. Pure: the clock is an argument, counters are a worker's.
 //!
-//! The rate alone does not tell, because a packet socket or a TAP gets no more than the worker takes. Two kinds of frames do:
-//! broadcasts, of which no network of sound mind carries thousands a second, and the tunnel's own datagrams.
+//! The rate alone does not tell, because a packet socket or a TAP gets no more frames than the worker takes. Two kinds of frames
+//! do: broadcasts, of which no sane network carries thousands a second, and the tunnel's own datagrams.
 
 use std::time::{Duration, Instant};
 
@@ -9,16 +9,16 @@ use privsep::ipc::PortCounters;
 
 use super::pause::Pause;
 
-/// Shortest interval that is looked at; somebody may ask for the status many times a second.
+/// Shortest evaluated interval. Clients may ask for the status many times a second.
 const INTERVAL: Duration = Duration::from_millis(800);
-/// Broadcasts a second from which on it is a storm: a network of a thousand hosts has a hundred.
+/// Rate of broadcasts in frames a second that counts as a storm. A network of a thousand hosts has a hundred.
 const BROADCASTS: u64 = 10_000;
-/// Intervals with such frames that it takes.
+/// Consecutive intervals with such frames that are necessary.
 const ENOUGH: u32 = 3;
-/// Time without any after which it is over.
+/// Time without such frames after which the storm is over.
 const GONE: Duration = Duration::from_secs(10);
 
-/// What goes round.
+/// Kind of looping frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Storm {
     /// The tunnel's own datagrams.
@@ -28,7 +28,7 @@ pub enum Storm {
 }
 
 impl Storm {
-    /// In a sentence.
+    /// Sentence for log and status.
     pub fn sentence(self) -> &'static str {
         match self {
             Self::Own => {
@@ -43,7 +43,7 @@ impl Storm {
     }
 }
 
-/// What one interval of so long has counted.
+/// Storm in one interval of this length, by its counters.
 pub fn judge(before: &PortCounters, now: &PortCounters, interval: Duration) -> Option<Storm> {
     let ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
     let broadcasts = now.rx_broadcast.saturating_sub(before.rx_broadcast);
@@ -54,12 +54,12 @@ pub fn judge(before: &PortCounters, now: &PortCounters, interval: Duration) -> O
     }
 }
 
-/// Watches the local side.
+/// Detector for the local side.
 #[derive(Debug)]
 pub struct Detector {
     before: PortCounters,
     since: Instant,
-    /// Intervals with it, and the last of them.
+    /// Number of intervals with a storm, and time of the last.
     intervals: u32,
     last: Instant,
     found: Option<Storm>,
@@ -67,7 +67,7 @@ pub struct Detector {
 }
 
 impl Detector {
-    /// From now on.
+    /// Detector that starts now.
     pub fn new(now: Instant) -> Self {
         Self {
             before: PortCounters::default(),
@@ -79,12 +79,12 @@ impl Detector {
         }
     }
 
-    /// What there is, if there is one.
+    /// The present storm, if any.
     pub fn found(&self) -> Option<Storm> {
         self.found
     }
 
-    /// Takes a report and returns what is to be said.
+    /// Evaluates a report and returns a log line.
     pub fn note(&mut self, now: Instant, port: &PortCounters) -> Option<&'static str> {
         let interval = now.duration_since(self.since);
         if interval < INTERVAL {
@@ -113,7 +113,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// What is said of seconds with these counts each: broadcasts, own datagrams.
+    /// Seconds in which a line is logged, for these counts a second: broadcasts, own datagrams.
     fn said(seconds: &[(u64, u64)]) -> Vec<usize> {
         let start = Instant::now();
         let (mut detector, mut port, mut now) = (Detector::new(start), PortCounters::default(), start);
@@ -121,7 +121,7 @@ mod tests {
             let between = now + SECOND / 2;
             now += SECOND;
             (port.rx_broadcast, port.rx_own) = (port.rx_broadcast + broadcasts, port.rx_own + own);
-            // Whoever asks in between changes nothing.
+            // A request in between changes nothing.
             assert_eq!(detector.note(between, &PortCounters::default()), None);
             detector.note(now, &port).map(|_| number)
         };
@@ -142,7 +142,7 @@ mod tests {
         ] {
             assert_eq!(judge(&nothing, &port, interval), expected, "{port:?}");
         }
-        // Counters that were set back.
+        // Counters that were reset.
         assert_eq!(judge(&counted(u64::MAX, 7), &nothing, SECOND), None);
     }
 
