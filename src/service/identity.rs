@@ -42,9 +42,9 @@ pub fn has_powers() -> Result<bool, Error> {
 /// Identity for a process of root that needs no privilege: the user of root's tunnels if it exists, else the kernel's overflow user
 /// (`DEFAULT_OVERFLOWUID`). `None` without root, and where root may not change the user.
 pub fn without_powers() -> Option<Identity> {
-    const NOBODY: Identity = Identity { uid: 65_534, gid: 65_534 };
+    const OVERFLOW: Identity = Identity { uid: 65_534, gid: 65_534 };
     let may = geteuid().is_root() && may_become_user().unwrap_or(true);
-    may.then(|| look_up(USER).unwrap_or(NOBODY))
+    may.then(|| look_up(USER).unwrap_or(OVERFLOW))
 }
 
 fn look_up(name: &str) -> Result<Identity, Error> {

@@ -62,9 +62,9 @@ pub struct Parts {
 
 /// Supervisor of a running tunnel: one thread, one loop, no privileges.
 ///
-/// **Life**: [`Supervisor::new`] takes what the start has made, and [`Supervisor::run`] owns it until the tunnel ends. Returning
-/// drops the helper and the worker, which ends both. Each `step` first does what is due, then waits for a descriptor, and then handles
-/// what is readable.
+/// **Life**: [`Supervisor::new`] takes the results of the start, and [`Supervisor::run`] owns them until the tunnel ends. Returning
+/// drops the helper and the worker, which ends both. Each `step` first handles deadlines, then waits for a descriptor, and then handles
+/// readable ones.
 ///
 /// **Due by time**: `on_time` calls `repair` (a new start of the program), `start_worker`, and handles a late report.
 ///
@@ -74,9 +74,9 @@ pub struct Parts {
 /// **Workers**: `start_worker` → `on_confined` → reports → `worker_ended` or `worker_finished` → `replace` sets when the next one
 /// starts. A report first passes [`resume::accept`]; only then does it become the state of the tunnel, and the watches look at it.
 ///
-/// **Owners**: `children` owns the processes, `parts` the state of the tunnel and what the next worker starts with, `watches` what is
-/// known about paths, session and sizes, `renewal` when the program must start anew. Service manager and signals outlive the
-/// supervisor.
+/// **Owners**: `children` owns the processes, `parts` the state of the tunnel and the input of the next worker, `watches` the
+/// observations of paths, session and sizes, `renewal` the schedule of new starts of the program. Service manager and signals
+/// outlive the supervisor.
 pub struct Supervisor<'a> {
     tunnel: &'a Tunnel,
     parts: Parts,
@@ -123,7 +123,7 @@ struct Renewal<'a> {
 /// Whether the supervisor ends a worker because of its behaviour.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Blame {
-    Nobody,
+    None,
     Worker,
 }
 
@@ -365,7 +365,7 @@ impl<'a> Supervisor<'a> {
             }
             Ok(Some(Event::Finished)) => self.worker_finished(),
             Ok(Some(Event::Nothing)) => {}
-            Ok(None) => self.worker_ended(Blame::Nobody)?,
+            Ok(None) => self.worker_ended(Blame::None)?,
             Err(error) => {
                 log::error(&format!("worker {}: {error}", worker.pid()));
                 self.worker_ended(Blame::Worker)?;

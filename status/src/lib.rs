@@ -1,7 +1,8 @@
 //! Status of a tunnel, as `ethudp show` prints it and `ethudp show --json` hands it to other programs.
 //!
-//! [`Status`] has the fields, which are a contract with the readers of the JSON; `docs/STATUS.md` lists them. [`ask`] asks running tunnels
-//! for theirs. [`Status::text`] and its siblings write one for people. [`Description`]s of counters tell which of them are drops.
+//! [`Status`] has the fields, which are a contract with the readers of the JSON; `docs/STATUS.md` lists them. [`ask`] asks running
+//! tunnels for their status. [`Status::text`], [`Status::line`] and [`Status::words`] format one for people. The [`Description`] of a
+//! counter tells whether it counts drops.
 
 pub mod ask;
 mod state;

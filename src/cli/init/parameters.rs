@@ -20,7 +20,7 @@ pub const PORT: u16 = 6000;
 pub struct Options {
     /// Name of the tunnel, 1 to 24 letters, digits, '-' and '_': writes NAME.toml and NAME.key
     pub name: String,
-    /// What is left of a line that was broken into words.
+    /// Remaining words of a line that was broken into words.
     #[arg(hide = true)]
     pub rest: Vec<String>,
     /// Line that `ethudp init` printed at the other end

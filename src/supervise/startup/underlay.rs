@@ -1,6 +1,6 @@
 //! Underlay of a tunnel: the MTU of each path, and the sizes of datagrams and frames that follow from it.
 //!
-//! The MTUs are read twice at the start. [`interface_mtu`] is the MTU of a TAP that the helper makes anew. [`Sizes::read`]
+//! The MTUs are read twice at the start. [`interface_mtu`] is the MTU of a TAP that the helper creates. [`Sizes::read`]
 //! follows once the local side is open.
 
 use std::net::{Ipv6Addr, SocketAddr};

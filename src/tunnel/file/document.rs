@@ -26,7 +26,7 @@ pub struct Key {
     /// Meaning of a file without the key.
     #[cfg_attr(not(test), allow(dead_code))]
     pub default: &'static str,
-    /// What it is, in a line.
+    /// Description in one line.
     #[cfg_attr(not(test), allow(dead_code))]
     pub about: &'static str,
 }

@@ -1,4 +1,4 @@
-//! Wires of a tunnel: the settings of each, and what differs by wire outside the worker.
+//! Wires of a tunnel: the settings of each, and the differences between wires outside the worker.
 //!
 //! [`classic`] with its [`cipher`]s, and [`secure`] with [`keys`] and [`identifier`], each implement [`WireFormat`]. The rest of the
 //! program asks a [`Wire`] and does not match on it, except for files and commands that concern one wire.
