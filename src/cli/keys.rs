@@ -1,6 +1,4 @@
-//! `ethudp genkey
-//! pubkey
-//! genpsk`: keys on standard input and output, in the format of `wg`.
+//! `ethudp genkey | pubkey | genpsk`: keys on standard input and output, in the format of `wg`.
 
 use std::fs::File;
 use std::io::{self, Read, Write};

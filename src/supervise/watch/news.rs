@@ -9,8 +9,8 @@ const NEW_NETNSID: u16 = 45;
 /// Offset in bytes of the interface index in a message about an interface or an address; offset of the attributes in the former.
 const INDEX: u32 = 20;
 const ATTRIBUTES: u32 = 32;
-/// Loads the offset of the attribute of type X, searched from A on, or nested in the attribute at A; 0 without a match (`SKF_AD_OFF
-/// + SKF_AD_NLATTR` and `SKF_AD_NLATTR_NEST` of `linux/filter.h`).
+/// Loads the offset of the attribute of type X, searched from A on, or nested in the attribute at A; 0 without a match
+/// (`SKF_AD_OFF + SKF_AD_NLATTR` and `SKF_AD_NLATTR_NEST` of `linux/filter.h`).
 const FIND: u32 = 0xffff_f00c;
 const FIND_NESTED: u32 = 0xffff_f010;
 
