@@ -408,7 +408,8 @@ impl<'a> Supervisor<'a> {
         if resume::may_be_peer(local, &remote, address.0)
             && let Some(report) = self.parts.setup.state.paths.get_mut(path)
         {
-            report.learned = Some(address);
+            // The local address in the report belongs to the earlier peer address.
+            (report.learned, report.local) = (Some(address), None);
             self.say(log::info, &format!("{}: peer address learned", self.path(path)));
         }
     }

@@ -171,13 +171,14 @@ fields! {
         active: bool,
         /// Milliseconds from the last ping to its pong; null before the first pong.
         rtt_ms: Option<f64>,
-        /// Milliseconds since the last datagram from any sender; null before the first datagram.
+        /// Milliseconds since the last datagram; null before the first. The classic wire counts any sender, the secure wire only the peer.
         #[serde(default)]
         last_rx_ms: Option<u64>,
         /// MTU of the underlay in bytes at the start, by interface and routing table; null where it is not known.
         mtu: Option<u32>,
         /// Length in bytes of the longest datagrams, where these do not arrive at the peer and small ones do; null while they arrive, and
-        /// while it is not known, as for the first 20 s of a worker. Only on the secure wire, which probes each path every 4 s.
+        /// while it is not known, as for the first 20 s of a worker. Only on the secure wire, which probes each path: 4 ping intervals after
+        /// a lost probe, 30 after an answered one.
         #[serde(default)]
         lost_size: Option<u16>,
         /// See [`PathCounters::ALL`].

@@ -121,7 +121,7 @@ counters! {
         bytes: Traffic Work "bytes of frames before compression and encryption",
         compress_saved: Traffic Work "bytes that LZ4 saved",
         compress_overhead: Traffic Work "bytes that the trailer of LZ4 added",
-        encrypt_overhead: Traffic Work "bytes that padding added",
+        encrypt_overhead: Traffic Work "bytes that encryption added: padding, and headers and tags on the secure wire",
     }
 }
 
@@ -165,9 +165,9 @@ counters! {
         rx_dropped_foreign: - Drop
             "datagrams from another address than the fixed remote that the kernel has not dropped; from a sender without the password; on the secure wire from an address that the file excludes",
         rx_dropped_stale: - Drop "datagrams that waited too long for a worker",
-        tx_dropped_unfragmentable: - Drop "frames too long for two fragments",
+        tx_dropped_unfragmentable: - Drop "frames too long for two fragments on the classic wire, or 16 on the secure wire",
         tx_dropped_oversize: - Drop "datagrams too long for the path",
-        tx_dropped_unlearned: - Drop "frames without a known address of the peer, or without a session",
+        tx_dropped_unlearned: - Drop "frames without a known address of the peer or without a session, and datagrams beyond the last counter of a session",
         rx_errors: - Drop "read errors; with fixed addresses as `local` and `remote` also ICMP messages",
         rx_refused: - Part "ICMP messages \"port unreachable\" among `rx_errors`",
         rx_prohibited: - Part
@@ -188,11 +188,11 @@ counters! {
         rekeys: - Work "sessions that replaced another",
         replays: - Drop "replayed datagrams, and datagrams too old to tell",
         auth_failures: - Drop "forged or changed datagrams and handshake messages",
-        dropped_initiations: - Drop "authentic handshakes that do not count: repeated, older than one before, or too many",
+        dropped_initiations: - Drop "authentic handshakes that are refused: repeated, older than an earlier one, or too many",
         dropped_messages: - Drop
             "handshake messages that answer no request: late, repeated too often, of another version or length, or of a \
              form or cipher that was not offered",
-        dropped_content: - Drop "datagrams whose authentic content is malformed",
+        dropped_content: - Drop "datagrams whose authentic content is malformed, or has more frames than this end has room for",
         dropped_incomplete: - Drop
             "frames whose pieces did not all arrive within a second, or before 16 other frames began",
     }

@@ -32,7 +32,7 @@ impl Password {
 ///
 /// The kernel filters the senders of a fixed remote. A learned remote without a password is the last sender within the limits. With
 /// a password it is the last sender of the right password, and other sources are foreign.
-pub fn admits(remote: &mut Remote, password: Option<&Password>, source: Option<Endpoint>, decoded: &[u8]) -> bool {
+pub fn admit(remote: &mut Remote, password: Option<&Password>, source: Option<Endpoint>, decoded: &[u8]) -> bool {
     let (Remote::Learned(learned), Some(source)) = (remote, source) else { return true };
     match password {
         None => learned.learn(source),

@@ -106,11 +106,11 @@ impl Session {
             let decoded = &buffer[..length];
             let kind = kind(decoded);
             if unanswered && let (Remote::Fixed(_), Some(source)) = (&path.remote, source) {
-                path.remote.is_at(source);
+                path.remote.set_place(source);
             }
             // The last admitted source is not checked again, unless it sends a password.
             if source.is_none() || source != path.wire.admitted || kind == Kind::Password {
-                if !password::admits(&mut path.remote, password, source, decoded) {
+                if !password::admit(&mut path.remote, password, source, decoded) {
                     counts.rx_dropped_foreign.add(1);
                     return None;
                 }

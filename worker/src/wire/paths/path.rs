@@ -17,7 +17,7 @@ pub struct Path<W> {
     pub remote: Remote,
     /// Estimate from pings and pongs.
     pub estimate: Estimate,
-    /// Time of the peer's last datagram, in microseconds.
+    /// Time of the last datagram in microseconds; on the secure wire of the last authentic one.
     pub received_us: Option<u64>,
     /// Longest datagram in bytes that leaves by the path.
     pub datagram: usize,
@@ -68,10 +68,10 @@ impl<W> Path<W> {
     /// Forgets the local address if a fixed peer has been silent, and the address of a learned peer that is gone.
     pub fn on_tick(&mut self, now_us: u64, is_gone: bool) {
         if now_us >= self.received_us.unwrap_or(0) + QUIET * self.estimate.interval() * TICK_US {
-            self.remote.is_quiet();
+            self.remote.forget_local();
         }
         if is_gone {
-            self.remote.is_gone();
+            self.remote.forget();
         }
     }
 

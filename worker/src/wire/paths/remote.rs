@@ -70,7 +70,7 @@ impl Remote {
     }
 
     /// Records that the peer is at this place, if the limits allow it.
-    pub fn is_at(&mut self, source: Endpoint) {
+    pub fn set_place(&mut self, source: Endpoint) {
         match self {
             Self::Fixed(place) => place.local = source.local,
             Self::Learned(learned) => {
@@ -80,14 +80,14 @@ impl Remote {
     }
 
     /// Reacts to a silent peer: a fixed peer may answer another local address, such as the kernel's choice.
-    pub fn is_quiet(&mut self) {
+    pub fn forget_local(&mut self) {
         if let Self::Fixed(place) = self {
             place.local = None;
         }
     }
 
     /// Reacts to a peer that has been silent for so long that a learned address may belong to another host.
-    pub fn is_gone(&mut self) {
+    pub fn forget(&mut self) {
         if let Self::Learned(learned) = self {
             learned.current = None;
         }

@@ -44,8 +44,8 @@ impl LengthProbes {
         (self.next_tick, self.small, self.full) = (None, Probe::None, Probe::None);
     }
 
-    /// Whether a round is due in this tick. Also evaluates the round before.
-    pub fn is_due(&mut self, tick: u64) -> bool {
+    /// Begins a round if one is due in this tick, and evaluates the round before. Returns whether probes must be sent.
+    pub fn begin_round(&mut self, tick: u64) -> bool {
         let due = self.next_tick.is_some_and(|next| tick >= next);
         if !due && self.next_tick.is_some() {
             return false;
@@ -92,10 +92,10 @@ mod tests {
     /// Runs rounds whose probes are answered or not. Returns the result after each round.
     fn rounds(answers: &[(bool, bool)]) -> Vec<Option<bool>> {
         let (mut carries, mut token, mut tick) = (LengthProbes::new(1), 0, 1000);
-        assert!(!carries.is_due(tick));
+        assert!(!carries.begin_round(tick));
         tick += ROUND;
         let known = answers.iter().map(|&(small, full)| {
-            assert!(carries.is_due(tick) && !carries.is_due(tick) && !carries.is_due(tick + ROUND - 1));
+            assert!(carries.begin_round(tick) && !carries.begin_round(tick) && !carries.begin_round(tick + ROUND - 1));
             let tokens = [[token; 8], [token + 1; 8]];
             carries.sent((tokens[0], 44), (tokens[1], 1472));
             for (answered, token, length) in [(small, tokens[0], 44), (full, tokens[1], 1472)] {
@@ -127,11 +127,11 @@ mod tests {
     #[test]
     fn new_session_keeps_probe_round() {
         let mut carries = LengthProbes::new(1);
-        assert!(!carries.is_due(1) && carries.is_due(1 + ROUND));
+        assert!(!carries.begin_round(1) && carries.begin_round(1 + ROUND));
         carries.sent(([1; 8], 44), ([2; 8], 1472));
         carries.answered([1; 8], 44);
         carries.begin();
-        assert!(!carries.is_due(90) && !carries.is_due(89 + ROUND) && carries.is_due(90 + ROUND));
+        assert!(!carries.begin_round(90) && !carries.begin_round(89 + ROUND) && carries.begin_round(90 + ROUND));
         assert_eq!(carries.lost, 0);
     }
 }

@@ -87,7 +87,7 @@ impl Outstanding {
         // The peer is where the pong came from. If the ping's source address no longer existed, that is another local address. If
         // the kernel chooses the source address towards a fixed peer, it continues to choose.
         if let Some(source) = source.filter(|_| !matches!(ping.to, Target::Fixed(Endpoint { local: None, .. }))) {
-            path.remote.is_at(source);
+            path.remote.set_place(source);
         }
         true
     }

@@ -93,7 +93,7 @@ impl Session {
             let Egress { target, datagram } = path.egress();
             if target == Target::Unknown
                 || self.slots.current.is_none()
-                || !path.wire.length_probes.is_due(self.ticks.now())
+                || !path.wire.length_probes.begin_round(self.ticks.now())
             {
                 continue;
             }
