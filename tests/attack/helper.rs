@@ -127,8 +127,10 @@ fn plan_as(uid: u32, gid: u32) -> ToHelper {
     ToHelper::Plan(PROTOCOL, Plan { become_user: Some(Identity { uid, gid }), ..plan() })
 }
 
-/// The bytes of a request to serve.
-const SERVE: &[u8] = &[1, 0];
+/// Bytes of a request to serve.
+fn serve() -> Vec<u8> {
+    bytes(&ToHelper::Serve, &[File::open("/dev/null").unwrap().as_fd()])
+}
 
 #[test]
 fn protocol_violation_ends_helper() {
@@ -149,11 +151,10 @@ fn protocol_violation_ends_helper() {
         ("to become group root", FRESH, |v| send(v, &plan_as(1000, 0))),
         ("a second plan", OPENED, |v| send(v, &ToHelper::Plan(PROTOCOL, plan()))),
         ("a kind that there is not, later", OPENED, |v| v.packet(&[2, 0], &[])),
-        ("a variant that there is not", OPENED, |v| v.packet(&[1, 9], &[v.channel.as_fd()])),
-        ("no descriptor", OPENED, |v| v.packet(SERVE, &[])),
-        ("two descriptors", OPENED, |v| v.packet(SERVE, &[v.channel.as_fd(); 2])),
-        ("very many descriptors", OPENED, |v| v.packet(SERVE, &[v.channel.as_fd(); 253])),
-        ("bytes behind a request", OPENED, |v| v.packet(&[1, 0, 0], &[v.channel.as_fd()])),
+        ("no descriptor", OPENED, |v| v.packet(&serve(), &[])),
+        ("two descriptors", OPENED, |v| v.packet(&serve(), &[v.channel.as_fd(); 2])),
+        ("very many descriptors", OPENED, |v| v.packet(&serve(), &[v.channel.as_fd(); 253])),
+        ("bytes behind a request", OPENED, |v| v.packet(&[&serve()[..], &[0]].concat(), &[v.channel.as_fd()])),
         ("longer than the limit, later", OPENED, |v| v.packet(&vec![0; (48 << 10) + 1], &[])),
         ("a file in place of a socket", OPENED, |v| v.serve(&File::open("/dev/null").unwrap().into())),
     ];
@@ -176,17 +177,18 @@ fn send(victim: &Victim, message: &ToHelper) {
 
 /// The bytes of a good plan.
 fn encoded() -> Vec<u8> {
-    bytes(&plan(), &[])
+    bytes(&ToHelper::Plan(PROTOCOL, plan()), &[])
 }
 
 /// The bytes of a plan with which a TAP comes.
 fn announcing() -> Vec<u8> {
-    bytes(&Plan { stored: true, ..plan() }, &[File::open("/dev/null").unwrap().as_fd()])
+    let plan = Plan { stored: true, ..plan() };
+    bytes(&ToHelper::Plan(PROTOCOL, plan), &[File::open("/dev/null").unwrap().as_fd()])
 }
 
-fn bytes(plan: &Plan, descriptors: &[BorrowedFd<'_>]) -> Vec<u8> {
+fn bytes(message: &ToHelper, descriptors: &[BorrowedFd<'_>]) -> Vec<u8> {
     let (ours, theirs) = ipc::pair().unwrap();
-    Channel::<ToHelper, Never>::new(ours).send(&ToHelper::Plan(PROTOCOL, plan.clone()), descriptors).unwrap();
+    Channel::<ToHelper, Never>::new(ours).send(message, descriptors).unwrap();
     let mut bytes = vec![0; 4096];
     let length = nix::unistd::read(&theirs, &mut bytes).unwrap();
     bytes.truncate(length);
@@ -257,7 +259,8 @@ fn helper_reads_nothing_from_worker() {
         for most in [1, usize::MAX] {
             let (worker, served) = ipc::pair().unwrap();
             let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-            let write = || sendmsg::<()>(worker.as_raw_fd(), &[IoSlice::new(SERVE)], &[], flags, None).is_ok();
+            let request = serve();
+            let write = || sendmsg::<()>(worker.as_raw_fd(), &[IoSlice::new(&request)], &[], flags, None).is_ok();
             let words = (0..most).take_while(|_| write()).count();
             assert!(words == most || words > 10, "{words} words");
             victim.serve(&served);

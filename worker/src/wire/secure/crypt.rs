@@ -61,8 +61,8 @@ impl Sending {
 
     /// Datagrams that a queue has sent.
     ///
-    /// Panics if the queue does not exist.
-    /// When there is no such queue.
+    /// # Panics
+    /// If the queue does not exist.
     pub fn used(&self, queue: u8) -> u64 {
         self.used[usize::from(queue)].load(Relaxed)
     }
