@@ -66,7 +66,7 @@ fn inherited_descriptors_are_closed() {
     let _supervisor = supervisor(&scratch, "a").expect("a tunnel in the background");
     let (sender, ended) = std::sync::mpsc::channel();
     std::thread::spawn(move || sender.send(std::io::copy(&mut reader, &mut std::io::sink())));
-    assert!(ended.recv_timeout(crate::lab::PATIENCE).is_ok(), "somebody holds the pipe");
+    assert!(ended.recv_timeout(crate::lab::PATIENCE).is_ok(), "a process holds the pipe");
 }
 
 #[test]

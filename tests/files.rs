@@ -15,7 +15,7 @@ use crate::lab::{Background, Running, Scratch, Sites, allowed};
 
 const TAP: &str = "mode = \"tap\"\nwire = \"classic\"\n[tap]\nname = \"eu0\"\n\
                    [[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"192.0.2.2:6000\"\n";
-const NOBODY: u32 = 65534;
+const OTHER_USER: u32 = 65534;
 /// Nothing is waited for.
 const AT_ONCE: Duration = Duration::from_secs(3);
 
@@ -60,7 +60,7 @@ fn command_needs_trusted_file() {
         "a.toml: has mode 0664; must be writable for its owner only (`chmod go-w`), because it contains `run`",
     );
     std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
-    chown(&file, Some(NOBODY), None).unwrap();
+    chown(&file, Some(OTHER_USER), None).unwrap();
     refused(&sites, &scratch, 78, "a.toml: belongs to user 65534; must belong to root");
     assert!(!witness.exists());
     chown(&file, Some(0), None).unwrap();
@@ -80,7 +80,7 @@ fn group_readable_key_is_refused() {
     let scratch = Scratch::new();
     let key = scratch.write("x.key", "0123456789abcdef\n", 0o640);
     scratch.write("a.toml", &format!("{TAP}[classic]\ncipher = \"aes-128\"\nkey-file = \"x.key\"\n"), 0o644);
-    chown(&key, None, Some(NOBODY)).unwrap();
+    chown(&key, None, Some(OTHER_USER)).unwrap();
     refused(
         &sites,
         &scratch,
@@ -118,7 +118,7 @@ fn writable_directory_gets_no_file() {
         (0o775, 0, "has mode 0775, so other users can replace its files; must be writable for its owner only"),
         // Who may make a file there can put one in the way, though not remove one.
         (0o1777, 0, "has mode 1777"),
-        (0o755, NOBODY, "belongs to user 65534, who can replace its files; must belong to root"),
+        (0o755, OTHER_USER, "belongs to user 65534, who can replace its files; must belong to root"),
     ] {
         chown(&directory, Some(owner), None).unwrap();
         fs::set_permissions(&directory, PermissionsExt::from_mode(mode)).unwrap();

@@ -66,8 +66,8 @@ fn invalid_key_is_not_echoed() {
     }
 }
 
-/// The group of user `nobody`.
-const NOBODYS: u32 = 65534;
+/// Group of user `nobody`.
+const OTHER_GROUP: u32 = 65534;
 
 #[test]
 fn readable_output_file_is_warned() {
@@ -83,11 +83,11 @@ fn readable_output_file_is_warned() {
         (
             "genkey",
             0o640,
-            NOBODYS,
+            OTHER_GROUP,
             "is readable for group 65534; must have group root or ethudp (`chgrp`), or mode 0600 (`chmod 600`)",
         ),
         ("genkey", 0o640, 0, ""),
-        ("genkey", 0o600, NOBODYS, ""),
+        ("genkey", 0o600, OTHER_GROUP, ""),
         ("pubkey", 0o644, 0, ""),
     ] {
         let path = scratch.path().join("key");

@@ -1,5 +1,4 @@
-//! What an operator is told of a tunnel that does not carry: the two ends do not agree, the local side is down, nobody
-//! answers.
+//! Reports to the operator about a tunnel that passes no frames: mismatch of the two ends, local side down, silent peer.
 
 use std::fs::File;
 use std::process::Command;

@@ -1,8 +1,7 @@
-//! What an attacker in the helper might try, at its two stages: while it opens, when it still has its privileges, and when
-//! it serves.
+//! Attempts of an attacker in the helper, at its two stages: while it opens with privileges, and while it serves.
 //!
-//! Arguments are what would make the attempts work, so that it is the confinement that stops them, and harmless to whoever
-//! runs them where nothing does: signal 0, a program that does nothing, a namespace of the test's.
+//! Arguments are what would make the attempts work, so that it is the confinement that stops them, and harmless
+//! where nothing stops them: signal 0, a program that does nothing, a namespace of the test's.
 
 // An argument is a machine word, whatever it means.
 #![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_lossless, clippy::cast_sign_loss)]

@@ -30,7 +30,7 @@ pub const LIES: &[Attack] = &[
     Attack { name: "babble", needs: Needs::Endurance, expected: "", run: babble },
     // Messages out of place.
     // One has perhaps been asked for.
-    lie("reports-that-nobody-asked-for", OUT_OF_PLACE, |loot| (0..3).for_each(|_| report(loot, honest()))),
+    lie("unasked-reports", OUT_OF_PLACE, |loot| (0..3).for_each(|_| report(loot, honest()))),
     lie("tick-twice", OUT_OF_PLACE, |loot| {
         (0..3).for_each(|_| report(loot, State { tick: loot.tick + 1, ..honest() }));
     }),
@@ -92,7 +92,7 @@ pub const LIES: &[Attack] = &[
     // What is within the rules does no harm.
     lie("numbers-beyond-all-measure", HARMLESS, |loot| answer_report(loot, &absurd())),
     lie("another-peer-on-a-fixed-path", HARMLESS, |loot| say(loot, &FromWorker::Learned(0, stranger()))),
-    lie("words-to-nobody", HARMLESS, |loot| {
+    lie("words-without-receiver", HARMLESS, |loot| {
         // The helper has closed its end, or would never read it.
         let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
         let words = [IoSlice::new(b"serve me once more")];

@@ -48,7 +48,7 @@ pub const REMAINS: &[Attack] = &[
     killed("sendmsg-past-the-routes", Needs::Nothing, |loot| send(&loot.path, libc::MSG_DONTROUTE, None)),
     killed("sendmsg-without-copy", Needs::Nothing, |loot| send(&loot.path, libc::MSG_ZEROCOPY, None)),
     killed("sendmsg-out-of-band", Needs::Raw, |loot| send(&loot.port, libc::MSG_OOB, None)),
-    killed("sendmsg-with-a-flag-nobody-knows", Needs::Nothing, |loot| send(&loot.path, 1 << 30, None)),
+    killed("sendmsg-with-unknown-flag", Needs::Nothing, |loot| send(&loot.path, 1 << 30, None)),
     // The filter cannot see what is in a message, so this goes through.
     let_through("another-address-on-a-connected-socket", Needs::Nothing, |loot| {
         (0..100).for_each(|_| send(&loot.path, 0, Some(&STRANGER)));

@@ -54,7 +54,7 @@ for site in "${sites[@]}"; do
     # reads USER: whether a process of that user, in the group of the status, can read it.
     reads() { setpriv --reuid "$1" --regid ethudp-status --clear-groups test -r $credential; }
     check "$site: its user can read its key" reads "$user"
-    check "$site: another member of its group cannot" not reads nobody
+    check "$site: another member of its group cannot" not reads "nobody"
     for process in supervisor helper worker; do
         pid=$(show $site .pids.$process)
         check "$site: its $process runs" test -n "$(ls "/proc/$pid/fd")"
