@@ -71,7 +71,7 @@ fn other_failures_have_status_1() {
         (format!("-i -dev wan {tap}"), "interface \"wan\": already exists"),
         (format!("--user no-such-user -i {tap}"), "user \"no-such-user\": does not exist; create it with `useradd"),
         (format!("--user root -i {tap}"), "must be an unprivileged user"),
-        ("show none".into(), "tunnel \"none\": does not run"),
+        ("show none".into(), "tunnel \"none\": not running"),
     ] {
         fails(&sites.a, &line.split(' ').collect::<Vec<_>>(), &[], 1, words);
         if line.starts_with('-') {
