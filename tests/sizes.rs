@@ -74,7 +74,7 @@ fn bridge_carries_full_size_frames() {
     let refused = reference[0].iter().filter(|frame| !sent(frame)).count() as u64;
     assert_eq!(tunnel.each_ref().map(|end| end.count("/port/tx_dropped_oversize")), [refused; 2]);
     for end in &tunnel {
-        let said = || end.log().lines().filter(|line| line.contains("longer than the MTU")).count();
+        let said = || end.log().lines().filter(|line| line.contains("longer than its MTU")).count();
         wait_for("a line", crate::lab::PATIENCE, || (said() == 1).then_some(()));
     }
     for (mtu, longest) in [(1504, 1518), (1508, 1522)] {
@@ -108,7 +108,7 @@ fn secure_wire_carries_full_size_frames() {
         near.send(&frame(1, length));
     }
     assert_eq!(far.receive(LIMIT), Some(frame(1, 1514)));
-    wait_for("a line", LIMIT, || b.log().contains("longer than the MTU").then_some(()));
+    wait_for("a line", LIMIT, || b.log().contains("longer than its MTU").then_some(()));
     assert_eq!(b.count("/port/tx_dropped_oversize"), 1);
     sites.b.ip("link set lan mtu 9000");
     near.send(&frame(2, 9014));

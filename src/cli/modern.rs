@@ -160,7 +160,7 @@ fn check_privileges(tunnel: &Path) -> Result<(), Error> {
     }
     let (shown, user) = (tunnel.display(), geteuid());
     let by_name = location::file(tunnel) != tunnel;
-    let unit = if by_name { format!("or `sudo systemctl start ethudp@{shown}`") } else { String::new() };
+    let unit = if by_name { format!(" or `sudo systemctl start ethudp@{shown}`") } else { String::new() };
     Err(Error::failure(format!(
         "no privilege: user {user} lacks CAP_NET_ADMIN and CAP_NET_RAW; start the tunnel with `sudo ethudp up {shown}`{unit}"
     )))
