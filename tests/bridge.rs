@@ -98,7 +98,7 @@ fn bridge_limited_by_tap_is_shown() {
             (status["state"] == "up" && status["reason"].as_str().unwrap_or_default().contains(words)).then_some(())
         });
     };
-    reason("MTU 1400 of interface \"eu0\" is less than the 1500 of the other ports of bridge \"br0\"");
+    reason("MTU 1400 of interface \"eu0\" is less than MTU 1500 of the other ports of bridge \"br0\"");
     assert!(a.log().contains("tap.mtu = 1400: lowers the MTU of bridge \"br0\""), "{}", a.log());
     assert!(a.log().contains("local side: MTU 1400 of interface"), "{}", a.log());
     let nothing = || wait_for("no reason", LIMIT, || a.status()["reason"].is_null().then_some(()));

@@ -22,7 +22,7 @@ fn lost_large_datagrams_are_reported() {
         (status["paths"][0]["lost_size"].as_u64() == size).then_some(status)
     };
     let status = wait_for("the size that is lost", LIMIT, || lost(Some(1472)));
-    let said = "datagrams of 1472 bytes do not arrive at the peer, small ones do: set secure.path-mtu at both ends";
+    let said = "datagrams of 1472 bytes do not reach the peer, small ones do: set secure.path-mtu at both ends";
     assert!(status["state"] == "up" && status["reason"].as_str().unwrap().starts_with(said), "{status}");
     assert_eq!(a.log().matches(said).count(), 1, "{}", a.log());
     assert!(udp_passes(&sites.a, &sites.b, "10.8.0.2", LIMIT));
@@ -31,5 +31,5 @@ fn lost_large_datagrams_are_reported() {
     sites.b.run("nft", "delete table ip way");
     let status = wait_for("the end of it", LIMIT, || lost(None));
     assert!(status["reason"].is_null(), "{status}");
-    assert_eq!(a.log().matches("datagrams of 1472 bytes arrive again").count(), 1, "{}", a.log());
+    assert_eq!(a.log().matches("datagrams of 1472 bytes reach the peer again").count(), 1, "{}", a.log());
 }
