@@ -64,6 +64,6 @@ fn excess_inherited_descriptors_are_refused() {
     let scratch = Scratch::new();
     let script = "shift; export LISTEN_PID=$$ LISTEN_FDS=2000000000; exec \"$@\"";
     let run = Background::run(&sites.a, &scratch, &["sh", "-c", script, "sh"], &["show"]);
-    let words = "LISTEN_FDS=\"2000000000\": must be a number from 0 to 64; not used";
+    let words = "not used: LISTEN_FDS=\"2000000000\": must be a number from 0 to 64";
     assert!(run.status.success() && run.output.contains(words), "{}", run.output);
 }
