@@ -64,14 +64,17 @@ fn changed_handshake_message_is_dropped() {
     let b = middle.start(B);
     let a = middle.start(A);
     middle.wait_up(&a, &b);
-    middle.set(pass());
+    let seen = middle.set(pass());
     let spoiled_ones: Vec<_> = spoiled_ones.iter().collect();
     assert_eq!(spoiled_ones, [(A, INITIATION, 1336 * 2 + 1), (B, RESPONSE, 1184 * 2 + 1)]);
-    for (end, spoiled) in [(&b, spoiled_ones[0].2 as u64), (&a, spoiled_ones[1].2 as u64)] {
+    for (end, (from, kind, spoiled)) in [(&b, spoiled_ones[0]), (&a, spoiled_ones[1])] {
+        // On a slow machine the request is repeated, and the second answer is dropped.
+        let repeated = seen.iter().filter(|seen| seen.is(from, kind)).count() as u64 - 1;
+        let spoiled = spoiled as u64;
         let drops = super::drops(end);
         let (forged, invalid) = (drops["auth_failures"], drops["rx_dropped_invalid"] + drops["dropped_messages"]);
         // All of another length are no message of this version, and few of those with another bit are not.
-        assert_eq!(forged + invalid, spoiled, "{drops:?}");
+        assert!((spoiled..=spoiled + repeated).contains(&(forged + invalid)), "{drops:?}, {repeated} repeated");
         assert!((spoiled / 2 - 20..=spoiled / 2).contains(&forged), "{drops:?}");
         assert_eq!((end.count("/session/handshakes"), end.count("/worker_restarts")), (1, 0));
         assert!(!end.log().contains("mismatch"), "{}", end.log());

@@ -262,8 +262,8 @@ pub fn endpoint(text: &str, port: u16) -> Result<Endpoint, String> {
     let bare = text.parse::<IpAddr>().is_ok() || !text.contains(':');
     let whole = if bare { Endpoint { host: text.to_owned(), port }.to_string() } else { text.to_owned() };
     line::endpoint(&whole).map_err(|error| {
-        let error = error.replacen("port of endpoint", "port of --endpoint", 1);
-        let error = error.replacen(&format!("endpoint {whole:?}"), &format!("--endpoint {text:?}"), 1);
+        let error =
+            error.replacen(&format!("{whole:?}"), &format!("{text:?}"), 1).replacen("endpoint ", "--endpoint ", 1);
         error.replacen(address::FORM, "must be ADDRESS, NAME, ADDRESS:PORT, [IPV6-ADDRESS]:PORT or NAME:PORT", 1)
     })
 }
@@ -295,7 +295,7 @@ mod tests {
             ("a.example", Ok("a.example:6001")),
             ("a.example:7", Ok("a.example:7")),
             ("[2001:db8::1]:7", Ok("[2001:db8::1]:7")),
-            ("198.51.100.300", Err("not an IPv4")),
+            ("198.51.100.300", Err("--endpoint \"198.51.100.300\": not an IPv4")),
             ("a b", Err("--endpoint \"a b\": must be ADDRESS, NAME")),
             ("a:0", Err("port of --endpoint \"0\": must be a number")),
         ] {
