@@ -56,7 +56,7 @@ mkdir -p /etc/systemd/system/ethudp@site-b.service.d
 printf '[Service]\nNetworkNamespacePath=/run/netns/b\nSupplementaryGroups=ethudp\n' \
     >/etc/systemd/system/ethudp@site-b.service.d/netns.conf
 systemctl daemon-reload
-check "with the drop-ins, check has nothing to say of keys" not grep -q 'cannot read' <(ethudp check site-a site-b 2>&1)
+check "with the drop-ins, check has nothing to say of keys" not grep -q 'not readable' <(ethudp check site-a site-b 2>&1)
 
 check "systemd has nothing to say of the unit" equal "" "$(systemd-analyze verify ethudp@site-a.service 2>&1)"
 check "site-a starts" systemctl start ethudp@site-a

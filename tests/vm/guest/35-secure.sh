@@ -25,7 +25,7 @@ restorecon -RF /etc/ethudp
 for site in "${sites[@]}"; do
     check "$site: the labels are those of file and key" equal 'ethudp_etc_t ethudp_key_t' \
         "$(label /etc/ethudp/$site.toml) $(label /etc/ethudp/$site.key)"
-    check "$site: check says what lets the key be read" grep -q "$site.key: the user of ethudp@$site cannot read it" \
+    check "$site: check says what lets the key be read" grep -q "$site.key: not readable for the user of ethudp@$site" \
         <(ethudp check $site 2>&1)
     install -D -m 644 -t /etc/systemd/system/ethudp@$site.service.d /usr/share/doc/ethudp/examples/ethudp-credential.conf
 done

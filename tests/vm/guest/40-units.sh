@@ -24,7 +24,7 @@ check "site-a starts again" systemctl start ethudp@site-a
 check "traffic passes again" within 10 traffic
 
 # The same name, started by root: neither takes the other's place.
-check "root cannot start another site-a" grep -q 'runs already (/run/ethudp/site-a/site-a.sock)' \
+check "root cannot start another site-a" grep -q 'already running (control socket /run/ethudp/site-a/site-a.sock)' \
     <(ethudp up site-a 2>&1)
 
 # Names of which systemd can make no user.
