@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use privsep::ipc::{MAX_FRAME, MAX_PATHS};
+use privsep::ipc::MAX_FRAME;
 
 /// Bytes of a frame.
 pub const FRAME: RangeInclusive<u64> = 1..=MAX_FRAME as u64;
@@ -19,9 +19,6 @@ pub const SLOT: RangeInclusive<u64> = 0..=4095;
 pub const PING_INTERVAL: RangeInclusive<u64> = 1..=60;
 /// LZ4 level: EthUDP's bounds.
 pub const LZ4: RangeInclusive<u64> = 0..=9;
-/// Most paths of a configuration: EthUDP's master and slave. The processes support [`MAX_PATHS`].
-pub const PATHS: usize = 2;
-const _: () = assert!(PATHS <= MAX_PATHS);
 
 /// Parses a whole number within bounds.
 pub fn number(what: &str, value: &str, bounds: RangeInclusive<u64>) -> Result<u64, String> {

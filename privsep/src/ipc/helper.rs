@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Message;
 
-/// Most paths of a tunnel on any wire; the memory of a worker has room for as many. A configuration may allow fewer.
+/// Most paths of a tunnel, on either wire.
 pub const MAX_PATHS: usize = 8;
 
 /// Socket address. Unlike the standard library's encoding, this one keeps the scope of a link-local address.
@@ -190,4 +190,31 @@ pub enum Never {}
 
 impl Message for Never {
     const MAX: usize = 1;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn greatest_plan_fits() {
+        let program = |length| vec![BpfInstruction { code: u16::MAX, jt: u8::MAX, jf: u8::MAX, k: u32::MAX }; length];
+        let address = Address((std::net::Ipv6Addr::from(u128::MAX), u16::MAX).into());
+        let path = PathPlan {
+            local: address,
+            remote: Some(address),
+            filter: program(16),
+            device: Some("x".repeat(15)),
+            mark: Some(u32::MAX),
+            runs: true,
+        };
+        let port = PortPlan::Mirror { interface: "x".repeat(15), filter: program(4096) };
+        let become_user = Some(Identity { uid: u32::MAX, gid: u32::MAX });
+        let plan = Plan { become_user, port, paths: vec![path; MAX_PATHS], stored: true, store: true };
+        let length = |message: &ToHelper| postcard::to_allocvec(message).unwrap().len();
+        assert!(length(&ToHelper::Plan(u32::MAX, plan)) < ToHelper::MAX - 4096);
+        let paths = (0..u8::MAX).take(MAX_PATHS).map(Handle::Path);
+        let handles = Handles(std::iter::once(Handle::Port).chain(paths).collect());
+        assert!(postcard::to_allocvec(&handles).unwrap().len() < Handles::MAX);
+    }
 }

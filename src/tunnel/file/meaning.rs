@@ -4,14 +4,13 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use privsep::ipc::{Cipher, Rules, Secret};
+use privsep::ipc::{Cipher, MAX_PATHS, Rules, Secret};
 use zeroize::Zeroizing;
 
 use super::document::{Classic, Document, Mirror, PathTable, Raw, RulesTable, Secure, Tap};
 use super::place::{Mistake, Place};
 use super::secret::{self, secret};
 use crate::service::files;
-use crate::tunnel::bounds::PATHS;
 use crate::tunnel::{self, Port, Repair, Tunnel, Wire, address, cipher, identifier, keys, names, repair, vlan_map};
 
 const TAP: &str = "[tap]";
@@ -44,9 +43,9 @@ pub fn assemble(file: Document, name: &str, directory: &Path) -> Result<Tunnel> 
     if file.path.is_empty() {
         return Err(Place::table(PATH).missing("add at least one, with local and remote"));
     }
-    if file.path.len() > PATHS {
-        let message = format!("{} paths, at most {PATHS} are possible", file.path.len());
-        return Err(Place::table(PATH).at(PATHS).wrong(message));
+    if file.path.len() > MAX_PATHS {
+        let message = format!("{} paths; at most {MAX_PATHS} are possible", file.path.len());
+        return Err(Place::table(PATH).at(MAX_PATHS).wrong(message));
     }
     let paths = file.path.into_iter().enumerate().map(|(index, table)| path(table, index)).collect::<Result<_>>()?;
     let checks = port.checks_loops(receive);

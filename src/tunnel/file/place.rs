@@ -163,6 +163,13 @@ mod tests {
                 format!("{HEAD}{PATHS}[classic]\ncipher = \"xor\"\nkey-file = \"none\"\n"),
                 "line 8: key file none: No such",
             ),
+            (
+                format!(
+                    "{HEAD}{}",
+                    (1..=9).map(|port| PATHS.replace("1:6000", &format!("1:{port}"))).collect::<String>()
+                ),
+                "line 27: [[path]]: 9 paths; at most 8 are possible",
+            ),
             (format!("{HEAD}{PATHS}{PATHS}"), "line 7: path 192.0.2.1:6000: two paths have this local address"),
         ] {
             let error = from_text(&text, "a", Path::new("")).map(drop).unwrap_err();

@@ -21,7 +21,7 @@ pub use secure::*;
 pub use settings::*;
 pub use state::*;
 
-use super::{Address, Message};
+use super::{Address, MAX_PATHS, Message};
 
 /// Supervisor to worker.
 #[derive(Debug, Serialize, Deserialize)]
@@ -107,8 +107,10 @@ impl Reports {
     }
 }
 
-/// Most messages of a worker between two tick reports, in addition to its reports. A worker that sends more is hostile.
-pub const MAX_UNASKED: u32 = 20;
+/// Most messages of a worker between two tick reports, in addition to its reports: health and address of each path, and four more.
+/// A worker that sends more is hostile.
+#[allow(clippy::cast_possible_truncation)] // 20.
+pub const MAX_UNASKED: u32 = 2 * MAX_PATHS as u32 + 4;
 
 /// Worker to supervisor. The supervisor treats every message as hostile input.
 #[allow(clippy::large_enum_variant)] // One exists at a time.
@@ -156,6 +158,43 @@ mod tests {
             }
             assert_eq!(whole, Some(state(paths)));
         }
+    }
+
+    /// Numbers that take ten bytes each.
+    fn huge<T: serde::de::DeserializeOwned>(count: usize) -> T {
+        postcard::from_bytes(&[[0xff; 9].as_slice(), &[1]].concat().repeat(count)).unwrap()
+    }
+
+    #[test]
+    fn greatest_messages_fit() {
+        let counters = huge(PathCounters::ALL.len());
+        let address = Address((std::net::Ipv6Addr::from(u128::MAX), u16::MAX).into());
+        let (learned, local) = (Some(address), Some(address.0.ip()));
+        let path =
+            PathReport { learned, local, last_pong: u64::MAX, rtt_us: u64::MAX, counters, ..PathReport::default() };
+        let secure = SecureState { counts: huge(SecureCounters::ALL.len()), ..SecureState::default() };
+        let state = State {
+            port: huge(PortCounters::ALL.len()),
+            seal: huge(SealCounters::ALL.len()),
+            wire: WireState::Secure(secure),
+            paths: vec![path; MAX_PATHS],
+            ..State::default()
+        };
+        let vlan_map = (0..4096).map(|id| (u16::MAX - id, id)).collect();
+        let settings = Settings {
+            wire: Wire::Secure(Secure { peer_key: [0xff; 32], tunnel: [0xff; 8], ..Secure::default() }),
+            remotes: vec![Remote::Fixed(address); MAX_PATHS],
+            locals: vec![address; MAX_PATHS],
+            rules: Rules { vlan_map, ..Rules::default() },
+            announcement: Some(Announcement { mac: [0xff; 6], addresses: vec![address.0.ip(); 64], router: true }),
+            ..Settings::default()
+        };
+        let pieces = Reports::pieces(state.clone());
+        let longest = pieces.map(|piece| postcard::to_allocvec(&FromWorker::Report(piece)).unwrap().len()).max();
+        assert!(longest < Some(FromWorker::MAX / 2), "{longest:?}");
+        let (settings, state) = (Box::new(settings), Box::new(state));
+        let start = ToWorker::Start { protocol: u32::MAX, settings, state, drain: true };
+        assert!(postcard::to_allocvec(&start).unwrap().len() < ToWorker::MAX - 1024);
     }
 
     #[test]
