@@ -245,7 +245,8 @@ fn tunnel(options: Options, operands: &[String]) -> Result<Tunnel, String> {
         Port::Raw { interface, .. } | Port::Mirror { interface, .. } => interface.clone(),
     });
     let password = options.password.unwrap_or_default();
-    let classic = Classic { cipher, key, password, lz4: options.lz4, fragment_mtu: options.fragment_mtu };
+    let classic =
+        Classic { cipher, key, password, lz4: options.lz4, fragment_mtu: options.fragment_mtu, keepalive_ms: None };
     let rules = Rules {
         send: !options.write_only,
         // A mirror only reads, but does not switch the loop check on.

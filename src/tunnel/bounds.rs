@@ -17,6 +17,9 @@ pub const PATH_MTU: RangeInclusive<u64> = 1280..=9216;
 pub const SLOT: RangeInclusive<u64> = 0..=4095;
 /// Seconds from one ping of the secure wire to the next. A dead path is noticed after five intervals.
 pub const PING_INTERVAL: RangeInclusive<u64> = 1..=60;
+/// Milliseconds from one PING of the classic wire to the next. A dead path is noticed after five of them; EthUDP's interval is the
+/// longest.
+pub const KEEPALIVE_MS: RangeInclusive<u64> = 100..=1000;
 /// LZ4 level: EthUDP's bounds.
 pub const LZ4: RangeInclusive<u64> = 0..=9;
 

@@ -174,7 +174,8 @@ impl Stage {
 
     /// Starts it as a supervisor and a helper would, and waits for its seal; false when it has died.
     fn forwards(&self) -> bool {
-        let classic = Classic { cipher: Cipher::Aes128, compress: true, fragment_mtu: Some(1100), keepalive: true };
+        let classic =
+            Classic { cipher: Cipher::Aes128, compress: true, fragment_mtu: Some(1100), keepalive_ms: Some(1000) };
         let secret = |text: &[u8]| Secret::new(text.to_vec());
         let secrets =
             Secrets::Classic(ClassicSecrets { key: secret(b"0123456789abcdef"), password: secret(b"secret") });

@@ -1,10 +1,10 @@
 //! Where datagrams go: to a peer that is learned and moves, and over a second path when the first is cut.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::lab::{Wire, frame, join, wait_for};
+use crate::lab::{Running, Wire, allowed, frame, join, wait_for};
 
-use super::ends::{Lab, Nat, Ours, Tunnel, carry, frames, with_each_original};
+use super::ends::{Lab, Nat, Original, Ours, Tunnel, carry, frames, with_each_original};
 
 /// A learns its peer, B, which is behind NAT.
 fn behind_nat(lab: &Lab<'_>, ours: Ours, server: &str, client: &str) -> Tunnel {
@@ -124,6 +124,58 @@ fn a_cut_path(ours: Ours) {
             lab.carry(&frames);
         }
     });
+}
+
+/// The original answers every PING, so this end leaves a dead path within a second.
+fn a_fast_keepalive(ours: Ours) {
+    with_each_original(|lab| {
+        let (a, b) = (&lab.sites.a, &lab.sites.b);
+        join((a, "wan2"), (b, "wan2"), 9600);
+        for (site, host) in [(a, 1), (b, 2)] {
+            site.ip(&format!("addr add 198.51.100.{host}/24 dev wan2"));
+        }
+        let arguments = |here, there| {
+            format!("-e 192.0.2.{here} 6000 192.0.2.{there} 6000 lan 198.51.100.{here} 6001 198.51.100.{there} 6001")
+        };
+        let file = |here: u8, there: u8| {
+            format!(
+                "mode = \"raw\"\nwire = \"classic\"\n[raw]\ninterface = \"lan\"\n[classic]\nkeepalive-ms = 100\n\
+                 [[path]]\nlocal = \"192.0.2.{here}:6000\"\nremote = \"192.0.2.{there}:6000\"\n\
+                 [[path]]\nlocal = \"198.51.100.{here}:6001\"\nremote = \"198.51.100.{there}:6001\"\n"
+            )
+        };
+        let (_original, ours) = match ours {
+            Ours::A => (Original::start(lab.program, b, &arguments(2, 1)), Running::up(a, "ours", &file(1, 2))),
+            Ours::B => (Original::start(lab.program, a, &arguments(1, 2)), Running::up(b, "ours", &file(2, 1))),
+        };
+        let active = |path: usize| {
+            let is = || (ours.status()["paths"][path]["active"] == true).then_some(());
+            wait_for("active path", crate::lab::PATIENCE, is);
+        };
+        let up = |path: usize| (ours.status()["paths"][path]["state"] == "up").then_some(());
+        for path in [0, 1] {
+            wait_for("answers by both paths", crate::lab::PATIENCE, || up(path));
+        }
+        active(0);
+        let (start, limit) = (Instant::now(), allowed(Duration::from_secs(1)));
+        a.run("nft", "add table netdev cut");
+        a.run("nft", "add chain netdev cut in { type filter hook ingress device wan priority 0 ; policy drop ; }");
+        active(1);
+        let took = start.elapsed();
+        assert!(took < limit.max(allowed(Duration::from_secs(1))), "{took:?}");
+    });
+}
+
+#[test]
+#[ignore = "they need the original, which ETHUDP_REFERENCE and ETHUDP_REFERENCE_RELEASE name"]
+fn fast_keepalive_with_our_end_at_a() {
+    a_fast_keepalive(Ours::A);
+}
+
+#[test]
+#[ignore = "they need the original, which ETHUDP_REFERENCE and ETHUDP_REFERENCE_RELEASE name"]
+fn fast_keepalive_with_our_end_at_b() {
+    a_fast_keepalive(Ours::B);
 }
 
 #[test]

@@ -199,6 +199,8 @@ tables! {
         lz4 "lz4": Option<u8> = Values::Integer(bounds::LZ4), "0";
         /// MTU in bytes over which a frame is sent as two datagrams.
         fragment_mtu "fragment-mtu": Option<u16> = Values::Integer(bounds::FRAGMENT_MTU), "no fragments";
+        /// Milliseconds from one PING to the next.
+        keepalive_ms "keepalive-ms": Option<u16> = Values::Integer(bounds::KEEPALIVE_MS), "1000";
     }
 
     /// Changes to frames.

@@ -299,5 +299,12 @@ fn classic(table: Classic, directory: &Path) -> Result<tunnel::Classic> {
         || Ok(Secret::default()),
         |file| Place::key(CLASSIC, "password-file").check(|_| password(&file)),
     )?;
-    Ok(tunnel::Classic { cipher, key, password, lz4: table.lz4.unwrap_or(0), fragment_mtu: table.fragment_mtu })
+    Ok(tunnel::Classic {
+        cipher,
+        key,
+        password,
+        lz4: table.lz4.unwrap_or(0),
+        fragment_mtu: table.fragment_mtu,
+        keepalive_ms: table.keepalive_ms,
+    })
 }

@@ -19,13 +19,18 @@ pub struct Classic {
     pub lz4: u8,
     /// `-mtu`: MTU in bytes over which a datagram leaves as two.
     pub fragment_mtu: Option<u16>,
+    /// Milliseconds from one PING to the next; `None` for EthUDP's interval.
+    pub keepalive_ms: Option<u16>,
 }
+
+/// Interval of EthUDP's PINGs in milliseconds.
+const KEEPALIVE_MS: u16 = 1000;
 
 impl Classic {
     /// Settings for a worker that sends no keepalive.
     fn without_keepalive(&self) -> ipc::Classic {
         let Self { cipher, fragment_mtu, .. } = *self;
-        ipc::Classic { cipher, compress: self.compresses(), fragment_mtu, keepalive: false }
+        ipc::Classic { cipher, compress: self.compresses(), fragment_mtu, keepalive_ms: None }
     }
 
     fn is_clear(&self) -> bool {
@@ -148,7 +153,8 @@ impl WireFormat for Classic {
     }
 
     fn settings(&self, port: &Port, _datagram: u16) -> ipc::Wire {
-        ipc::Wire::Classic(ipc::Classic { keepalive: self.is_answered(port), ..self.without_keepalive() })
+        let keepalive_ms = self.is_answered(port).then(|| self.keepalive_ms.unwrap_or(KEEPALIVE_MS));
+        ipc::Wire::Classic(ipc::Classic { keepalive_ms, ..self.without_keepalive() })
     }
 
     fn secrets(&self) -> Secrets {

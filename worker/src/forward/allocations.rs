@@ -27,7 +27,7 @@ fn packet(sequence: usize) -> Vec<u8> {
 fn classic_forwarding_allocates_nothing() {
     let ciphers = [Cipher::None, Cipher::Xor, Cipher::Aes128, Cipher::Aes256];
     for (cipher, compress) in ciphers.into_iter().flat_map(|cipher| [(cipher, false), (cipher, true)]) {
-        let wire = Wire::Classic(Classic { cipher, compress, keepalive: true, ..Classic::default() });
+        let wire = Wire::Classic(Classic { cipher, compress, keepalive_ms: Some(1000), ..Classic::default() });
         let secrets =
             Secrets::Classic(ClassicSecrets { key: Secret::new(b"0123456789abcdef".to_vec()), ..Default::default() });
         let rules = Rules { mss: Some((1300, 1300)), vlan_map: vec![(7, 8)], loop_check: true, ..both() };

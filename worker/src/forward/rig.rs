@@ -43,7 +43,7 @@ fn pair() -> (OwnedFd, UnixDatagram) {
 impl Rig {
     /// Makes a rig with this many paths and these rules, and with broken handles for the given port or path.
     pub fn new(count: u8, rules: Rules, broken_port: bool, broken_path: Option<usize>) -> Self {
-        let wire = Wire::Classic(Classic { keepalive: true, ..Classic::default() });
+        let wire = Wire::Classic(Classic { keepalive_ms: Some(1000), ..Classic::default() });
         Self::make(count, rules, wire, &Secrets::Classic(ClassicSecrets::default()), broken_port, broken_path)
     }
 

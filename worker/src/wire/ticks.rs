@@ -1,4 +1,4 @@
-//! Ticks of a session, about one a second. A session is over after its last tick.
+//! Ticks of a session, about one a second, and beats at other intervals. A session is over after its last tick.
 
 /// Length of a tick in microseconds.
 pub const TICK_US: u64 = 1_000_000;
@@ -7,13 +7,19 @@ pub const TICK_US: u64 = 1_000_000;
 pub struct Ticks {
     now: u64,
     next_us: u64,
+    interval_us: u64,
     last: Option<u64>,
 }
 
 impl Ticks {
     /// Continues after tick `now`. `last` is the number of the last tick.
     pub fn new(now: u64, last: Option<u64>) -> Self {
-        Self { now, next_us: 0, last }
+        Self { now, next_us: 0, interval_us: TICK_US, last }
+    }
+
+    /// Beats at this interval, which count on after number `now`.
+    pub fn every(interval_us: u64, now: u64) -> Self {
+        Self { now, next_us: 0, interval_us, last: None }
     }
 
     /// Begins the next tick if it is due. False also after the last one. Ticks missed by a stopped process are not repeated.
@@ -21,8 +27,8 @@ impl Ticks {
         if now_us < self.next_us || self.is_over() {
             return false;
         }
-        let next_us = self.next_us + TICK_US;
-        self.next_us = if next_us > now_us { next_us } else { now_us + TICK_US };
+        let next_us = self.next_us + self.interval_us;
+        self.next_us = if next_us > now_us { next_us } else { now_us + self.interval_us };
         self.now += 1;
         !self.is_over()
     }

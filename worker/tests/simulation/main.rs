@@ -14,6 +14,7 @@
 //! 7. A sequence number is on one fragment, and on no other of the next minute, even if the worker is replaced.
 //! 8. With a password, a stranger who does not know it is never the peer, and gets no delivery and no answer, even with the key and
 //!    copies of all datagrams. Without a password a new worker knows the learned peer.
+//! 9. With a PING each 100 ms, both ends leave a cut path within a second, and return within a second.
 //!
 //! `ETHUDP_SEEDS` sets the number of seeds (200), `ETHUDP_SEED` selects one.
 
@@ -134,10 +135,14 @@ impl Classic {
     fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
         let shape = end::Shape::any(&mut random);
+        Self::shaped(seed, random, &shape)
+    }
+
+    fn shaped(seed: u64, random: Random, shape: &end::Shape) -> Self {
         let net = Net::new(shape.paths, shape.nat);
         #[allow(clippy::large_stack_arrays)] // Two machines in a test.
-        let ends = [End::new(0, &shape), End::new(1, &shape)];
-        let stranger = shape.has_stranger().then(|| End::new(STRANGER, &shape));
+        let ends = [End::new(0, shape), End::new(1, shape)];
+        let stranger = shape.has_stranger().then(|| End::new(STRANGER, shape));
         let run = Run::new("classic", seed);
         Self { run, ends, stranger, net, random, numbers: Default::default() }
     }
@@ -148,6 +153,22 @@ impl Classic {
         }
         for end in &self.ends {
             self.run.check(end.refused == 0, "an outbox was full");
+        }
+    }
+
+    /// Cuts the preferred path and restores it, some times: invariant 9.
+    fn fail_over(&mut self) {
+        self.advance(SETTLED * SECOND);
+        for _ in 0..PHASES {
+            let clear = [Sky::clear(&mut self.random), Sky::clear(&mut self.random)];
+            let cut = [clear[0].cut(&mut self.random), clear[1]];
+            for skies in [clear, cut, clear] {
+                self.net.set(&skies);
+                self.advance(SECOND);
+                self.check_paths(&skies);
+                let moment = self.random.below(SECOND);
+                self.advance(moment);
+            }
         }
     }
 
@@ -284,6 +305,17 @@ fn classic_promises_hold_on_any_network() {
     for_seeds(|seed| {
         let mut world = Classic::new(seed);
         world.live();
+        world.run.now
+    });
+}
+
+#[test]
+fn classic_fast_pings_fail_over_within_a_second() {
+    for_seeds(|seed| {
+        let mut random = Random::new(seed);
+        let shape = end::Shape::fast(&mut random);
+        let mut world = Classic::shaped(seed, random, &shape);
+        world.fail_over();
         world.run.now
     });
 }

@@ -65,6 +65,16 @@ impl Sky {
         Self { delay: near.delay + random.below(7 * SECOND / 20), ..near }
     }
 
+    /// Random conditions under which every datagram arrives, once.
+    pub fn clear(random: &mut Random) -> Self {
+        Self { cut: [false, false], loss: 0, double: 0, ..Self::any(random) }
+    }
+
+    /// The same conditions with at least one direction cut.
+    pub fn cut(self, random: &mut Random) -> Self {
+        Self { cut: [[true, true], [true, false], [false, true]][random.below(3) as usize], ..self }
+    }
+
     /// Whether an answer can arrive.
     pub fn works(&self) -> bool {
         self.cut == [false, false]

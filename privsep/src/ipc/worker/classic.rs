@@ -32,8 +32,8 @@ pub struct Classic {
     pub compress: bool,
     /// MTU above which a datagram, with IPv4 and UDP headers, leaves as two fragments. `None` neither splits nor joins.
     pub fragment_mtu: Option<u16>,
-    /// Whether PING and password are sent without a request.
-    pub keepalive: bool,
+    /// Milliseconds from one PING to the next. `None` sends neither PING nor password without a request.
+    pub keepalive_ms: Option<u16>,
 }
 
 impl Classic {

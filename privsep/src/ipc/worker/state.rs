@@ -103,7 +103,7 @@ pub struct PathReport {
     pub learned: Option<Address>,
     /// Local address that the peer uses, if the kernel would choose another.
     pub local: Option<IpAddr>,
-    /// Tick of the last PONG.
+    /// Tick of the last PONG; on the classic wire the tick less one for each later PING.
     pub last_pong: u64,
     /// Microseconds from the last PING to the last PONG; 0 before the first.
     pub rtt_us: u64,

@@ -18,7 +18,7 @@ use crate::wire::outbox::Outbox;
 use crate::wire::paths::remote::Remote;
 use crate::wire::paths::{Path, Paths};
 use crate::wire::route::{Egress, Route};
-use crate::wire::ticks::Ticks;
+use crate::wire::ticks::{TICK_US, Ticks};
 
 /// Session of a tunnel.
 pub struct Session {
@@ -33,6 +33,8 @@ pub struct Session {
     /// Whether frames are given to the local side.
     delivers: bool,
     ticks: Ticks,
+    /// Beats of PINGs, by which the paths are judged; at EthUDP's interval the same as the ticks.
+    beats: Ticks,
     paths: Paths<Extra>,
 }
 
@@ -80,9 +82,14 @@ impl Session {
             splitter,
             password,
             messages,
-            keepalive: classic.keepalive,
+            keepalive: classic.keepalive_ms.is_some(),
             delivers: settings.rules.receive,
             ticks: Ticks::new(state.tick, settings.exit_after),
+            // The last answers of the earlier worker keep their age in beats.
+            beats: Ticks::every(
+                classic.keepalive_ms.map_or(TICK_US, |interval| 1000 * u64::from(interval)),
+                state.tick,
+            ),
             paths,
         }
     }
@@ -95,7 +102,7 @@ impl Session {
         }
         let (codec, scratch, password) = (&self.codec, &mut self.scratch, self.password.as_ref());
         // The peer does not answer datagrams whose source address the kernel chose.
-        let unanswered = !path.estimate.serves(self.ticks.now());
+        let unanswered = !path.estimate.serves(self.beats.now());
         let (mut implausible, mut short, mut unwritten) = (0, 0, 0);
         batch.filter_map(|source, buffer, length| {
             let Ok(length) = decode(path.wire.reassembly.as_mut(), codec, scratch, buffer, length, now_us) else {
@@ -135,7 +142,7 @@ impl Session {
                 }
                 Kind::Pong => {
                     counts.pongs_received.add(1);
-                    path.estimate.answered(self.ticks.now(), now_us.saturating_sub(path.wire.ping_sent_us));
+                    path.estimate.answered(self.beats.now(), now_us.saturating_sub(path.wire.ping_sent_us));
                 }
                 Kind::Password => {}
             }
@@ -149,14 +156,20 @@ impl Session {
 
     /// See [`crate::wire::Session::on_time`]. One pass of the keepalive, in the order of the original.
     pub fn on_time(&mut self, now_us: u64, counters: &Counters, out: &mut Outbox) {
-        if !self.ticks.begin(now_us) {
+        let ticks = self.ticks.begin(now_us);
+        if self.is_over() {
+            return;
+        }
+        if ticks && self.keepalive {
+            self.say_password(counters, out);
+        }
+        if !self.beats.begin(now_us) {
             return;
         }
         if self.keepalive {
-            self.say_password(counters, out);
             self.ping(now_us, counters, out);
         }
-        self.paths.judge(self.ticks.now());
+        self.paths.judge(self.beats.now());
         self.paths.all.iter_mut().for_each(|path| path.on_tick(now_us, false));
         self.paths.update_route();
     }
@@ -182,9 +195,9 @@ impl Session {
         }
     }
 
-    /// Time of the next tick, in microseconds.
+    /// Time of the next tick or beat, in microseconds.
     pub fn due_us(&self) -> u64 {
-        self.ticks.due_us()
+        if self.is_over() { u64::MAX } else { self.ticks.due_us().min(self.beats.due_us()) }
     }
 
     /// Whether the last tick is over.
@@ -200,12 +213,17 @@ impl Session {
     /// See [`crate::wire::Session::report`].
     pub fn report(&mut self, now_us: u64) -> State {
         // Counts a PONG since the last tick as well: no report shows a round trip time on a path that is still connecting.
-        self.paths.judge(self.ticks.now());
+        self.paths.judge(self.beats.now());
+        let (tick, beat) = (self.ticks.now(), self.beats.now());
+        // The next worker counts its beats from the tick on.
+        let keep_age = |_: &Extra, report: &mut PathReport| {
+            report.last_pong = tick.saturating_sub(beat.saturating_sub(report.last_pong));
+        };
         State {
-            tick: self.ticks.now(),
+            tick,
             active: self.paths.active(),
             wire: WireState::Classic(ClassicState { fragment: self.splitter.as_ref().map_or(0, Splitter::sequence) }),
-            paths: self.paths.reports(now_us, |_, _| {}),
+            paths: self.paths.reports(now_us, keep_age),
             ..State::default()
         }
     }
