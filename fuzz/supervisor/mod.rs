@@ -114,8 +114,9 @@ pub fn netlink(data: &[u8]) {
 #[cfg(test)]
 mod tests {
     use privsep::ipc::{
-        Address, ClassicState, FromWorker, PathCounters, PathHealth, PathReport, PortCounters, Report, SealCounters,
-        SecureCounters, SecureState, SessionCipher, SessionReport, State, Timestamp, Trouble, WireState,
+        Address, ChangeReason, ClassicState, FromWorker, LastChange, PathCounters, PathHealth, PathReport,
+        PortCounters, Report, SealCounters, SecureCounters, SecureState, SessionCipher, SessionReport, State,
+        Timestamp, Trouble, WireState,
     };
 
     fn replay(target: &str, check: fn(&[u8])) {
@@ -141,6 +142,10 @@ mod tests {
             last_rx_ms: Some(3),
             local: Some([192, 0, 2, 9].into()),
             drops_longest: Some(true),
+            jitter_us: 80,
+            loss_to_peer: Some(u16::MAX),
+            loss_from_peer: Some(5),
+            change: Some(LastChange { reason: ChangeReason::Silent, age_ms: MAX }),
             counters: absurd,
         };
         let port = PortCounters { rx_frames: 100, rx_dropped_oversize: MAX, ..PortCounters::default() };

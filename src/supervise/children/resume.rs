@@ -26,17 +26,35 @@ use crate::tunnel::resolve::{self, Resolved};
 ///   microsecond, so that the two timestamps are not both too high. The worker itself may have sent a higher one: the peer then
 ///   refuses initiations of this end, and answers them by its own.
 /// - `secure.session`, `secure.trouble`: shown until the worker ends.
-/// - `rtt_us`, `last_rx_ms`, counters: shown, and the next worker continues the counters. Additions of the worker wrap, every sum
+/// - `rtt_us`, `jitter_us`, loss, `change`, `last_rx_ms`, counters: shown, and the next worker continues the counters. Additions of the worker wrap, every sum
 ///   here saturates.
 pub fn accept(before: &State, said: State, resolved: &[Resolved], clock: Timestamp) -> State {
     let State { tick, active, port, seal, wire, paths } = said;
     let tick = tick.max(before.tick);
     let last = u8::try_from(resolved.len().saturating_sub(1)).unwrap_or(u8::MAX);
     let paths = paths.into_iter().zip(resolved).map(|(said, Resolved { local, remote, .. })| {
-        let PathReport { health, learned, local: asked, last_pong, rtt_us, last_rx_ms, drops_longest, counters } = said;
-        let learned = learned.filter(|&Address(address)| may_be_peer(*local, remote, address));
-        let (asked, last_pong) = (asked.filter(|&ip| may_be_ours(*local, ip)), last_pong.min(tick));
-        PathReport { health, learned, local: asked, last_pong, rtt_us, last_rx_ms, drops_longest, counters }
+        // Each field is named, so that a new one is judged here.
+        let PathReport { health, learned, local: asked, last_pong, last_rx_ms, drops_longest, counters, .. } = said;
+        let PathReport { rtt_us, jitter_us, loss_to_peer, loss_from_peer, change, .. } = said;
+        let (learned, asked) = (
+            learned.filter(|&Address(address)| may_be_peer(*local, remote, address)),
+            asked.filter(|&ip| may_be_ours(*local, ip)),
+        );
+        let [loss_to_peer, loss_from_peer] = [loss_to_peer, loss_from_peer].map(|loss| loss.map(|loss| loss.min(1000)));
+        PathReport {
+            health,
+            learned,
+            local: asked,
+            last_pong: last_pong.min(tick),
+            rtt_us,
+            jitter_us,
+            loss_to_peer,
+            loss_from_peer,
+            change,
+            last_rx_ms,
+            drops_longest,
+            counters,
+        }
     });
     let wire = match (&before.wire, wire) {
         (WireState::Secure(before), WireState::Secure(said)) => WireState::Secure(accept_secure(before, said, clock)),
@@ -146,7 +164,9 @@ mod tests {
             rtt_us: u64::MAX,
             last_rx_ms: Some(u64::MAX),
             drops_longest: Some(true),
+            loss_to_peer: Some(u16::MAX),
             counters,
+            ..PathReport::default()
         };
         let port = PortCounters { rx_frames: u64::MAX, ..PortCounters::default() };
         let wire = WireState::Classic(ClassicState { fragment: u16::MAX });
@@ -158,7 +178,7 @@ mod tests {
         let before = State { tick: 60, ..State::default() };
         let state = accept(&before, lies(2), &paths(&[ANY, ANY]), Timestamp::MAX);
         assert_eq!((state.tick, state.active), (60, 1));
-        assert!(state.paths.iter().all(|path| path.last_pong == 60));
+        assert!(state.paths.iter().all(|path| path.last_pong == 60 && path.loss_to_peer == Some(1000)));
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use privsep::ipc::{
-    Address, ClassicState, Confinement, FromWorker, PathCounters, PathHealth, PathReport, PortCounters, Report,
-    Reports, SealCounters, SecureState, State, ToWorker, WireState,
+    Address, ChangeReason, ClassicState, Confinement, FromWorker, LastChange, PathCounters, PathHealth, PathReport,
+    PortCounters, Report, Reports, SealCounters, SecureState, State, ToWorker, WireState,
 };
 
 use crate::{Attack, Loot, Needs, sleep};
@@ -185,6 +185,10 @@ fn absurd() -> State {
         last_rx_ms: Some(MAX),
         local: Some(stranger().0.ip()),
         drops_longest: Some(true),
+        jitter_us: MAX,
+        loss_to_peer: Some(u16::MAX),
+        loss_from_peer: Some(u16::MAX),
+        change: Some(LastChange { reason: ChangeReason::Silent, age_ms: MAX }),
         counters,
     };
     let wire = WireState::Classic(ClassicState { fragment: u16::MAX });

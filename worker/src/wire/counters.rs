@@ -1,5 +1,7 @@
 //! Counters of a tunnel, shared by both loops.
 
+use std::sync::atomic::AtomicBool;
+
 use privsep::ipc::{SharedPath, SharedPort, SharedSeal, State};
 
 /// Counters of sessions and sealers.
@@ -11,6 +13,8 @@ pub struct Counters {
     pub seal: SharedSeal,
     /// Each path.
     pub paths: Vec<SharedPath>,
+    /// Whether the session probes its paths slowly. The next frames clear it and wake the main thread.
+    pub resting: AtomicBool,
 }
 
 impl Counters {
@@ -22,6 +26,7 @@ impl Counters {
             port: SharedPort::new(&state.port),
             seal: SharedSeal::new(&state.seal),
             paths: (0..paths).map(path).collect(),
+            resting: AtomicBool::new(false),
         }
     }
 }

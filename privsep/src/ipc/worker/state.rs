@@ -94,6 +94,30 @@ pub enum PathHealth {
     Down,
 }
 
+/// Reason of the last change of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ChangeReason {
+    /// The peer answers, for the first time or again.
+    Answers,
+    /// The peer does not answer.
+    Silent,
+    /// Too many datagrams are lost on the way to the peer.
+    Loss,
+    /// The round trip takes too long.
+    Delay,
+    /// The path has been good for its hold time.
+    Good,
+}
+
+/// Last change of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastChange {
+    /// Reason of the change.
+    pub reason: ChangeReason,
+    /// Milliseconds since the change.
+    pub age_ms: u64,
+}
+
 /// Report of a worker on one path.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PathReport {
@@ -105,8 +129,16 @@ pub struct PathReport {
     pub local: Option<IpAddr>,
     /// Tick of the last PONG; on the classic wire the tick less one for each later PING.
     pub last_pong: u64,
-    /// Microseconds from the last PING to the last PONG; 0 before the first.
+    /// Round trip time in microseconds: smoothed on the secure wire, of the last PING on the classic wire; 0 before the first PONG.
     pub rtt_us: u64,
+    /// Mean deviation of the round trip time in microseconds; 0 on the classic wire.
+    pub jitter_us: u64,
+    /// Lost datagrams in a thousand on the way to the peer; `None` while unknown.
+    pub loss_to_peer: Option<u16>,
+    /// Lost datagrams in a thousand on the way from the peer; `None` while unknown.
+    pub loss_from_peer: Option<u16>,
+    /// Last change of the path, if this worker has seen one.
+    pub change: Option<LastChange>,
     /// Milliseconds since this worker received the last datagram.
     pub last_rx_ms: Option<u64>,
     /// Whether the path drops the longest datagrams and passes small ones; `None` while this worker does not know.

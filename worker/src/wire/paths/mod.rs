@@ -8,17 +8,22 @@ pub mod choose;
 pub mod estimate;
 pub mod path;
 pub mod remote;
+pub mod rtt;
 
 use privsep::ipc::{PathHealth, PathReport};
 
 use super::route::Route;
 use crate::endpoint::Target;
+pub use choose::Choice;
+use choose::{Class, Standing};
+use estimate::DOWN_AFTER;
 pub use path::Path;
 
 /// Paths of a session, the preferred one first, and their route. `W` is the state of the wire for each path.
 pub struct Paths<W> {
     /// The paths.
     pub all: Vec<Path<W>>,
+    choice: Choice,
     route: Route,
 }
 
@@ -27,14 +32,27 @@ impl<W> Paths<W> {
     pub fn new(all: Vec<Path<W>>, active: usize) -> Self {
         let active = active.min(all.len().saturating_sub(1));
         let egress = all.iter().map(Path::egress).collect();
-        Self { all, route: Route { active, egress, sending: None } }
+        Self { choice: Choice::new(all.len(), active), all, route: Route { active, egress, sending: None } }
     }
 
     /// Updates the health of every path at this tick, and chooses the active path.
     pub fn judge(&mut self, tick: u64) {
         self.all.iter_mut().for_each(|path| path.estimate.judge(tick));
-        let health: fn(&Path<W>) -> PathHealth = |path| path.estimate.health();
-        self.route.active = choose::active(self.all.iter().map(health), tick, self.route.active);
+        let standing = |path: &Path<W>| {
+            let class = match path.estimate.health() {
+                PathHealth::Up => Class::Good,
+                PathHealth::Connecting => Class::New,
+                PathHealth::Down => Class::Dead,
+            };
+            Standing { class, doubtful: false }
+        };
+        self.choice.update(self.all.iter().map(standing), tick <= DOWN_AFTER);
+        self.route.active = self.choice.active();
+    }
+
+    /// Order of the paths for frames.
+    pub fn choice(&self) -> &Choice {
+        &self.choice
     }
 
     /// Copies the egress of every path into the route.
