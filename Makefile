@@ -5,6 +5,8 @@
 #                    traffic (ten minutes), a flood of handshakes, the proofs of docs/model (with ProVerif), then fuzzing (with
 #                    cargo-fuzz, FUZZ_SECONDS for each target)
 # make bench         throughput and latency compared with other tunnels: tables and a figure in docs/BENCHMARKS.md (BENCH=OPTIONS)
+# make bench-paths   cost of silent cuts, loss, jitter, a smaller path MTU and dropped runs: a table and a figure in docs/BENCHMARKS.md
+#                    (BENCH_PATHS=OPTIONS); an hour and a half
 # make bench-micro   cost of a frame in each step, AES compared with OpenSSL: tables in docs/BENCHMARKS.md (MICRO=OPTIONS)
 # make build         the three executables, in target/release
 # make install       the executables that `make build` made with the same PREFIX, the unit, documents. DESTDIR as usual. BUILT is the
@@ -134,6 +136,11 @@ check-guest:
 bench: check-deps
 	$(CARGO) build --release --workspace --exclude ethudp-stubs --locked
 	$(SUDO) env ETHUDP_REFERENCE=$$ETHUDP_REFERENCE benches/bench $(RELEASE)/ethudp --write docs $(BENCH)
+
+.PHONY: bench-paths
+bench-paths: check-deps
+	$(CARGO) build --release --workspace --exclude ethudp-stubs --locked
+	$(SUDO) env ETHUDP_REFERENCE=$$ETHUDP_REFERENCE python3 benches/paths $(RELEASE)/ethudp --write docs $(BENCH_PATHS)
 
 .PHONY: bench-micro
 bench-micro:

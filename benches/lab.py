@@ -128,7 +128,8 @@ class Tunnel:
                 self.wait(lambda: site.run("ip link show eu0", False))
                 site.run("ip link set eu0 up")
                 site.run(f"ip addr replace 10.8.0.{site.number}/24 dev eu0")
-                site.run(f"ip link set eu0 mtu {mtu}")
+                if mtu:
+                    site.run(f"ip link set eu0 mtu {mtu}")
         reach = "ping -c 1 -W 1 10.8.0.2 >/dev/null && echo yes"
         self.wait(lambda: lab.users[0].run(f"sh -c '{reach}'", False))
 
