@@ -36,10 +36,11 @@ pub enum Unknown {
     Reason(String),
 }
 
-/// Directory of the sockets when `RUNTIME_DIRECTORY` is not set.
+/// Directory of the sockets when `RUNTIME_DIRECTORY` is not set. Programs other than `ethudp` pass it to [`all`] and [`one`].
 pub const DEFAULT: &str = "/run/ethudp";
 
-/// Directory of the sockets: the first entry of `RUNTIME_DIRECTORY`, or [`DEFAULT`]. Sockets are in it, or one level below.
+/// Directory of the sockets for `ethudp` itself: the first entry of `RUNTIME_DIRECTORY`, or [`DEFAULT`]. Sockets are in it, or one
+/// level below. systemd sets the variable in every unit with `RuntimeDirectory=`, so in another program it names another directory.
 ///
 /// # Errors
 /// When the variable is not an absolute path. A relative path could lead to another directory than the intended one.

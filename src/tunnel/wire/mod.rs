@@ -1,7 +1,7 @@
 //! Wires of a tunnel: the settings of each, and the differences between wires outside the worker.
 //!
-//! [`classic`] with its [`cipher`]s, and [`secure`] with [`keys`] and [`identifier`], each implement [`WireFormat`]. The rest of the
-//! program asks a [`Wire`] and does not match on it, except for files and commands that concern one wire.
+//! [`classic`] with its [`cipher`]s, and [`secure`] with [`keys`] and [`identifier`], each implement [`WireFormat`]. Only the
+//! parser of files and the commands that concern one wire match on a [`Wire`]. The rest of the program calls its methods.
 
 pub mod cipher;
 pub mod classic;

@@ -24,7 +24,7 @@ pub struct Secure {
     pub path_mtu: Option<u16>,
     /// Tunnel identifier, the same at both ends.
     pub tunnel_id: identifier::Identifier,
-    /// Slot of the peer at its port: the upper 12 bits of the receiver index of initiations to it; 0 for none.
+    /// Slot of this tunnel at a peer that shares its port: the upper 12 bits of the receiver index of initiations; 0 for none.
     pub peer_slot: u16,
     /// Seconds from one ping to the next.
     pub ping_interval: u8,
