@@ -113,3 +113,62 @@ fn bridge_limited_by_tap_is_shown() {
     sites.a.ip("link set short nomaster");
     reason("`ip link set dev eu0 mtu 9000`");
 }
+
+const NEIGHBOURS: &str = "mode = \"bridge\"\n[tap]\nname = \"eu0\"\nbridge = \"br0\"\n\
+                          pass-link-local = [\"lldp\", \"lacp\", \"stp\", \"eapol\"]\n";
+
+/// A frame to the link-local group 01:80:c2:00:00:XX.
+fn to_group(last: u8) -> Vec<u8> {
+    let mut frame = frame(last.into(), 60);
+    frame[..6].copy_from_slice(&[0x01, 0x80, 0xc2, 0, 0, last]);
+    frame
+}
+
+/// The groups of which frames pass: STP, LACP, 802.1X, LLDP.
+fn passed(near: &Wire, far: &mut Wire) -> Vec<u8> {
+    const GROUPS: [u8; 4] = [0x00, 0x02, 0x03, 0x0e];
+    let end = frame(1, 300);
+    GROUPS.iter().for_each(|&last| near.send(&to_group(last)));
+    near.send(&end);
+    // The bridges send frames of their own.
+    let all: Vec<_> = std::iter::from_fn(|| far.receive(LIMIT)).take_while(|frame| *frame != end).collect();
+    GROUPS.into_iter().filter(|&last| all.contains(&to_group(last))).collect()
+}
+
+#[test]
+fn link_local_groups_pass_if_asked() {
+    let sites = Sites::new();
+    let (lan_a, lan_b) = bridged(&sites);
+    for site in [&sites.a, &sites.b] {
+        site.ip("link set br0 type bridge stp_state 1 forward_delay 200");
+    }
+    let (mut near, mut far) = (Wire::new(&lan_a, "eth0"), Wire::new(&lan_b, "eth0"));
+    for (port, expected) in [(PORT, vec![]), (NEIGHBOURS, vec![0x00, 0x02, 0x03, 0x0e])] {
+        let ends = [End { port, ..End::A }.start(&sites, "a"), End { port, ..End::B }.start(&sites, "b")];
+        for (end, site) in ends.iter().zip([&sites.a, &sites.b]) {
+            end.wait_state("up", LIMIT);
+            if port == PORT {
+                assert_eq!(end.status()["reason"], serde_json::Value::Null);
+                continue;
+            }
+            // A port passes what arrives at it. The other ports belong to the user, who is told.
+            let command = wait_for("reason", LIMIT, || {
+                let status = end.status();
+                let reason = status["reason"].as_str()?;
+                assert!(
+                    reason.starts_with("bridge \"br0\" drops frames of tap.pass-link-local (lldp, lacp, stp, eapol)")
+                );
+                Some(reason.split('`').nth(1)?.strip_prefix("ip ")?.to_owned())
+            });
+            site.ip(&command);
+            wait_for("no reason", LIMIT, || end.status()["reason"].is_null().then_some(()));
+        }
+        // Until the ports of the bridges forward.
+        wait_for("a frame", LIMIT, || {
+            near.send(&frame(2, 100));
+            std::iter::from_fn(|| far.receive(Duration::from_millis(200))).any(|got| got == frame(2, 100)).then_some(())
+        });
+        assert_eq!(passed(&near, &mut far), expected, "a to b");
+        assert_eq!(passed(&far, &mut near), expected, "b to a");
+    }
+}

@@ -7,6 +7,7 @@ mod audit;
 mod background;
 mod bad_input;
 mod bridge;
+mod carrier;
 mod check;
 mod confinement;
 mod datagrams;

@@ -102,6 +102,7 @@ fn shown(mut tunnel: Tunnel, state: &State, trouble: Option<Trouble>) {
             uptime: Duration::from_secs(1),
             local: None,
             limit: None,
+            carrier: None,
             seen: Vec::new(),
             late: None,
             trouble,

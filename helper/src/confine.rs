@@ -60,8 +60,9 @@ const STORED: &[i32] = &[
     libc::TUNSETFILTEREBPF as i32,
     libc::TUNSETSTEERINGEBPF as i32,
     libc::TUNSETSNDBUF as i32,
-    libc::TUNSETCARRIER as i32,
 ];
+#[allow(clippy::cast_possible_truncation)]
+const CARRIER: &[i32] = &[libc::TUNSETCARRIER as i32];
 /// Bounding and ambient set; dumpable flag; parent death signal.
 const PRIVILEGES: &[i32] = &[
     libc::PR_CAPBSET_READ,
@@ -89,18 +90,8 @@ const PACKET: &[i32] = &[libc::PACKET_AUXDATA, libc::PACKET_VNET_HDR, libc::PACK
 pub const OPENING: &[Allowed] = &[
     allow("socket", libc::SYS_socket, Socket(libc::AF_INET, libc::SOCK_DGRAM, 0), "UDP sockets"),
     allow("socket", libc::SYS_socket, Socket(libc::AF_INET6, libc::SOCK_DGRAM, 0), "UDP sockets"),
-    allow(
-        "socket",
-        libc::SYS_socket,
-        Socket(libc::AF_PACKET, libc::SOCK_RAW, 0),
-        "packet socket, which receives nothing before it is bound",
-    ),
-    allow(
-        "socket",
-        libc::SYS_socket,
-        Socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE),
-        "requests about interfaces",
-    ),
+    allow("socket", libc::SYS_socket, Socket(libc::AF_PACKET, libc::SOCK_RAW, 0), "packet socket, silent until bound"),
+    allow("socket", libc::SYS_socket, Socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE), "interfaces"),
     allow("setsockopt", libc::SYS_setsockopt, SocketOption(libc::SOL_SOCKET, SOCKET), "buffers, device, mark"),
     allow("setsockopt", libc::SYS_setsockopt, SocketOption(libc::SOL_SOCKET, FILTER), "filter of a socket"),
     allow(
@@ -116,12 +107,7 @@ pub const OPENING: &[Allowed] = &[
         "as for IPv4; IPv6 alone or both families",
     ),
     allow("setsockopt", libc::SYS_setsockopt, SocketOption(libc::SOL_UDP, UDP), "receives datagrams in runs"),
-    allow(
-        "setsockopt",
-        libc::SYS_setsockopt,
-        SocketOption(libc::SOL_PACKET, PACKET),
-        "VLAN tags, superframes, promiscuity",
-    ),
+    allow("setsockopt", libc::SYS_setsockopt, SocketOption(libc::SOL_PACKET, PACKET), "tags, offload, promiscuity"),
     allow("bind", libc::SYS_bind, Any, "UDP and packet sockets"),
     allow("connect", libc::SYS_connect, Any, "UDP sockets with a fixed remote"),
     allow("fcntl", libc::SYS_fcntl, OneOf(1, &[libc::F_SETFL]), "makes a stored TAP non-blocking"),
@@ -148,6 +134,7 @@ pub const SERVING: &[Allowed] = &[
     allow("recvmsg", libc::SYS_recvmsg, Any, "requests from the supervisor"),
     allow("sendmsg", libc::SYS_sendmsg, Any, "answers to the supervisor; handles to a worker"),
     allow("close", libc::SYS_close, Any, "socket of a worker after its handles were sent"),
+    allow("ioctl", libc::SYS_ioctl, OneOf(1, CARRIER), "carrier of a TAP"),
     allow("fcntl", libc::SYS_fcntl, OneOf(1, &[libc::F_GETFD]), "checks of debug builds; channel at the start"),
     allow("write", libc::SYS_write, Any, "last words to /dev/null; IPv6 settings of the TAP, while opening"),
     allow("brk", libc::SYS_brk, Any, "allocator"),

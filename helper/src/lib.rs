@@ -1,7 +1,8 @@
 //! The privileged helper: opens every handle of a plan at once, gives up its privileges, and passes the handles on.
 //!
-//! The helper reads only from the supervisor: one plan, then requests to serve. It sends the handles down the socket that arrives
-//! with a request, and never reads from the worker at the other end. It ends on any violation.
+//! The helper reads only from the supervisor: one plan, then requests. A request to serve has a socket: the helper sends the handles
+//! down that socket, and never reads from the worker at the other end. A request of two bytes sets the carrier of a TAP. The helper
+//! ends on any violation.
 
 pub mod confine;
 mod open;
@@ -11,8 +12,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
 use privsep::PROTOCOL;
-use privsep::ipc::{self, Channel, FromHelper, Handle, Handles, Never, Plan, PortPlan, ToHelper};
-use privsep::sys::process;
+use privsep::ipc::{self, Channel, FromHelper, Handle, Handles, Never, Plan, PortPlan, TapPlan, ToHelper};
+use privsep::sys::{process, tap};
 
 /// Entry point of the program.
 pub fn run() -> ExitCode {
@@ -40,12 +41,15 @@ fn serve() -> Result<(), ipc::Error> {
     };
     confine::give_up_privileges(plan.become_user)?;
     let port = handles.port.as_fd();
-    let store = plan.store && matches!(plan.port, PortPlan::Tap { .. });
+    let store = plan.store && matches!(plan.port, PortPlan::Tap(_));
     let opened = FromHelper::Opened { interface: handles.interface.clone(), index: handles.index, store };
     supervisor.send(&opened, if store { std::slice::from_ref(&port) } else { &[] })?;
     while let Some((message, descriptors)) = supervisor.recv()? {
         match message {
             ToHelper::Serve => hand_out(&handles, descriptors)?,
+            // Fails only once the interface is removed, which ends the tunnel.
+            ToHelper::Carrier(on) if follows(&plan.port) => drop(tap::set_carrier(port, on)),
+            ToHelper::Carrier(_) => return Err(ipc::Error::Violation("carrier that the plan does not allow")),
             ToHelper::Plan(..) => return Err(ipc::Error::Violation("second plan")),
         }
     }
@@ -58,8 +62,13 @@ fn receive_plan(supervisor: &Channel<FromHelper, ToHelper>) -> Result<Option<(Pl
         None => Ok(None),
         Some((ToHelper::Plan(PROTOCOL, plan), stored)) => Ok(Some((plan, stored.into_iter().next()))),
         Some((ToHelper::Plan(..), _)) => Err(ipc::Error::Violation("supervisor and helper are of different versions")),
-        Some((ToHelper::Serve, _)) => Err(ipc::Error::Violation("request without a plan")),
+        Some(_) => Err(ipc::Error::Violation("request without a plan")),
     }
+}
+
+/// Whether requests set the carrier of this port.
+fn follows(port: &PortPlan) -> bool {
+    matches!(port, PortPlan::Tap(TapPlan { follow: true, .. }))
 }
 
 /// Sends every handle down the worker's socket, one way. The supervisor handles the death of a worker.

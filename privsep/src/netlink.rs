@@ -12,6 +12,8 @@ const HEADER: usize = 16;
 pub const IFINFO: usize = 16;
 /// Length of a `struct ifaddrmsg` in bytes: family, prefix length, flags, scope, index.
 const IFADDR: usize = 8;
+/// Attribute of a bridge port: link-local groups to forward (`IFLA_BRPORT_GROUP_FWD_MASK` of `linux/if_link.h`).
+pub const GROUP_FWD_MASK: u16 = 31;
 /// Tries to get a list that does not change meanwhile.
 const TRIES: usize = 5;
 
@@ -69,6 +71,8 @@ pub struct LinkChange {
     pub address: Option<[u8; 6]>,
     /// Index of the bridge to join, 0 for none.
     pub master: Option<u32>,
+    /// Link-local groups that the bridge of the interface forwards from it ([`crate::ipc::TapPlan`]).
+    pub groups: Option<u16>,
     /// Whether to bring the interface up.
     pub up: bool,
 }
@@ -116,6 +120,13 @@ impl Netlink {
         }
         if let Some(address) = change.address {
             request.attribute(libc::IFLA_ADDRESS, &address);
+        }
+        if let Some(groups) = change.groups {
+            let (mut data, mut info) = (Request(Vec::new()), Request(Vec::new()));
+            data.attribute(GROUP_FWD_MASK, &groups.to_ne_bytes());
+            info.attribute(libc::IFLA_INFO_SLAVE_KIND, b"bridge\0");
+            info.attribute(libc::IFLA_INFO_SLAVE_DATA, &data.0);
+            request.attribute(libc::IFLA_LINKINFO, &info.0);
         }
         self.transact(request, 0).map(drop)
     }

@@ -300,11 +300,11 @@ fn port(mode: Mode, options: &Options, own: &[String]) -> Result<Port, String> {
             let address: IpAddr =
                 own[0].parse().map_err(|_| format!("address {:?}: must be an IPv4 or IPv6 address", own[0]))?;
             let addresses = vec![(address, address::prefix(address, &own[1])?)];
-            Port::Tap { name, addresses, interface_mtu: None, bridge: None }
+            Port::Tap { name, addresses, interface_mtu: None, bridge: None, groups: 0, follow: false }
         }
         Mode::Bridge => {
             let bridge = Some(names::interface("bridge", &own[0])?);
-            Port::Tap { name, addresses: Vec::new(), interface_mtu: None, bridge }
+            Port::Tap { name, addresses: Vec::new(), interface_mtu: None, bridge, groups: 0, follow: false }
         }
     })
 }

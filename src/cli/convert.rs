@@ -75,7 +75,7 @@ fn header(text: &mut String, tunnel: &Tunnel, classic: &Classic) {
 
 fn port(text: &mut String, port: &Port) {
     match port {
-        Port::Tap { name, addresses, interface_mtu, bridge } => {
+        Port::Tap { name, addresses, interface_mtu, bridge, .. } => {
             text.push_str("\n[tap]\n");
             if let Some(name) = name {
                 let _ = writeln!(text, "name = {}", quoted(name));

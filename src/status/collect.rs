@@ -37,6 +37,8 @@ pub struct Facts<'a> {
     pub local: Option<String>,
     /// Reason why the local side carries less than it should.
     pub limit: Option<String>,
+    /// Carrier of a TAP that follows the paths.
+    pub carrier: Option<bool>,
     /// Knowledge about each path in addition to its report.
     pub seen: Vec<Seen>,
     /// Faults that only a new start removes.
@@ -130,7 +132,7 @@ pub fn collect(facts: Facts<'_>) -> Status {
         },
         worker_restarts: facts.restarts,
         confinement: ConfinementStatus { netns: facts.in_empty_network, landlock_abi, mdwe, seccomp },
-        port: PortStatus { interface: facts.interface.into(), counters: facts.state.port },
+        port: PortStatus { interface: facts.interface.into(), carrier: facts.carrier, counters: facts.state.port },
         seal: facts.state.seal,
         session,
         paths,
@@ -154,6 +156,7 @@ pub fn before_start(tunnel: &Tunnel, waits: Option<&str>) -> Status {
         uptime: Duration::ZERO,
         local: None,
         limit: None,
+        carrier: None,
         seen: Vec::new(),
         late: None,
         trouble: None,

@@ -39,7 +39,7 @@ use renewal::starts;
 use startup::waiting::Waiting;
 use startup::{command, lookup, underlay};
 use supervisor::{Parts, Supervisor};
-use watch::link::LinkWatch;
+use watch::link::{Expected, LinkWatch};
 
 /// Longest time from the compiled filter to the first look-up of names or to the opened handles of the helper.
 const REST_OF_START: Duration = Duration::from_secs(30);
@@ -99,11 +99,7 @@ fn live(
     let (pid, interface, index) = (helper.child.pid(), &helper.interface, helper.index);
     log::debug(&format!("helper {pid} opened all handles: local side {interface}, index {index}"));
     notify.store(descriptor_store::TAP, helper.to_store.take());
-    let (addresses, bridge, movable) = match &tunnel.port {
-        Port::Tap { addresses, bridge, .. } => (&addresses[..], bridge.as_deref(), true),
-        Port::Raw { .. } | Port::Mirror { .. } => (&[][..], None, false),
-    };
-    let link = LinkWatch::new(helper.index, addresses, bridge, movable)
+    let link = LinkWatch::new(helper.index, Expected::of(&tunnel.port))
         .context(|| format!("interface {:?}", helper.interface))?;
     let goes_on = |run: &String| command::run(run, &tunnel.name, &helper.interface, signals);
     if !tunnel.run.as_ref().is_none_or(goes_on) {

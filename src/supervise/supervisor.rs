@@ -19,6 +19,7 @@ use super::renewal::repair::{self, Need};
 use super::renewal::{late, starts};
 use super::requests::Requests;
 use super::statistics;
+use super::watch::carrier::Carrier;
 use super::watch::link::{Fate, LinkWatch, Trouble};
 use super::watch::session::Line;
 use super::watch::{Watches, storm};
@@ -140,7 +141,7 @@ impl<'a> Supervisor<'a> {
         let now = Instant::now();
         let remotes = parts.paths.iter().map(|path| path.remote);
         Self {
-            watches: Watches::new(now, tunnel, parts.setup.settings.wire.longest(), remotes),
+            watches: Watches::new(now, tunnel, parts.setup.settings.wire.longest(), remotes, parts.link.has_carrier()),
             children: Children {
                 helper: Some(helper),
                 worker: None,
@@ -174,9 +175,10 @@ impl<'a> Supervisor<'a> {
         self.on_local_side();
         // Returning drops both children, which kills them and waits. Interface and sockets vanish with their last descriptor.
         loop {
-            if self.step()?.is_break() {
+            if self.step().inspect_err(|error| self.end_carrier(error))?.is_break() {
                 return Ok(());
             }
+            self.follow_paths();
             self.say_status();
             let forwards = self.children.worker.as_ref().is_some_and(|worker| worker.confined.is_some());
             if let Some(ready) = ready.take_if(|_| forwards) {
@@ -209,7 +211,7 @@ impl<'a> Supervisor<'a> {
             return Ok(ControlFlow::Break(()));
         }
         if helper && self.children.helper.is_some() {
-            self.on_helper();
+            self.on_helper()?;
         }
         if request {
             self.on_request();
@@ -487,9 +489,33 @@ impl<'a> Supervisor<'a> {
     }
 
     /// Handles the end of the helper. It sends nothing once all is open, so any event is its end.
-    fn on_helper(&mut self) {
+    fn on_helper(&mut self) -> Result<(), Error> {
         self.children.helper = None;
+        if self.watches.carrier.as_ref().is_some_and(|carrier| !carrier.is_on()) {
+            return Err(Error::failure("helper ended: the interface has no carrier, and only the helper can set it"));
+        }
         log::error("helper ended: forwarding continues, but a worker that dies cannot be replaced");
+        Ok(())
+    }
+
+    /// Has the helper change the carrier of a TAP that follows the paths.
+    fn follow_paths(&mut self) {
+        let (Some(carrier), Some(helper)) = (&mut self.watches.carrier, &self.children.helper) else { return };
+        let forwards = self.children.worker.as_ref().is_some_and(|worker| worker.confined.is_some());
+        if let Some(on) = carrier.change(Instant::now(), forwards, &self.parts.setup.state.paths)
+            && helper.set_carrier(on).is_ok()
+        {
+            carrier.set(on);
+            self.say(log::info, if on { "local side: carrier on" } else { "local side: carrier off: no path is up" });
+        }
+    }
+
+    /// Clears the carrier of a TAP that follows the paths, when the tunnel fails: the service manager may keep the TAP.
+    fn end_carrier(&self, error: &Error) {
+        let helper = self.children.helper.as_ref().filter(|_| self.watches.carrier.is_some());
+        if let Some(helper) = helper.filter(|_| !matches!(error, Error::Again(..))) {
+            let _ = helper.set_carrier(false);
+        }
     }
 
     /// Sends the status line to the service manager when it has changed.
@@ -581,6 +607,7 @@ impl<'a> Supervisor<'a> {
             uptime: self.watches.paths.uptime(),
             local: self.parts.link.trouble().filter(|trouble| trouble.is_down()).map(Trouble::to_string),
             limit: self.parts.link.trouble().filter(|trouble| !trouble.is_down()).map(Trouble::to_string),
+            carrier: self.watches.carrier.as_ref().map(Carrier::is_on),
             seen: self.watches.paths.seen(),
             late: Some(&self.parts.late),
             trouble: self.watches.session.found(),

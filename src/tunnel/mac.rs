@@ -67,7 +67,14 @@ mod tests {
     fn tap_keeps_bridge_mac() {
         let bridged = example::secure("[tap]\nname = \"eu0\"");
         let Port::Tap { name, .. } = bridged.port else { panic!() };
-        let port = Port::Tap { name, addresses: Vec::new(), interface_mtu: None, bridge: Some("br0".into()) };
+        let port = Port::Tap {
+            name,
+            addresses: Vec::new(),
+            interface_mtu: None,
+            bridge: Some("br0".into()),
+            groups: 0,
+            follow: false,
+        };
         assert_eq!(of(&Tunnel { port, ..bridged }, None).unwrap()[0], 0xfe);
     }
 

@@ -1,6 +1,6 @@
 //! Description of a tunnel, from a classic command line or from a [`file`].
 //!
-//! Values, each with its format and bounds: [`address`], [`names`], [`vlan_map`], [`repair`], [`bounds`], [`mac`], and the
+//! Values, each with its format and bounds: [`address`], [`names`], [`vlan_map`], [`link_local`], [`repair`], [`bounds`], [`mac`], and the
 //! [`wire`]. Derived from a tunnel: [`advice`] to the user, networks that are already [`taken`], addresses by [`resolve`], the
 //! [`plan`] for the helper with a filter that admits [`only`] the peer, and [`settings`] for the workers.
 
@@ -10,6 +10,7 @@ pub mod bounds;
 #[cfg(test)]
 pub mod example;
 pub mod file;
+pub mod link_local;
 pub mod mac;
 pub mod names;
 pub mod only;
@@ -92,6 +93,10 @@ pub enum Port {
         interface_mtu: Option<u32>,
         /// Bridge that the interface joins.
         bridge: Option<String>,
+        /// Bits of the [`link_local`] groups that the bridge forwards from the interface.
+        groups: u16,
+        /// Whether the interface has a carrier only while a path is up.
+        follow: bool,
     },
     /// An existing interface.
     Raw {

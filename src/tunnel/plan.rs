@@ -1,6 +1,6 @@
 //! Plan for the helper, from a tunnel's description.
 
-use privsep::ipc::{Address, BpfInstruction, Identity, PathPlan, Plan, PortPlan, Remote};
+use privsep::ipc::{Address, BpfInstruction, Identity, PathPlan, Plan, PortPlan, Remote, TapPlan};
 
 use super::resolve::Resolved;
 use super::{Port, Tunnel, mac, only};
@@ -37,13 +37,15 @@ pub fn plan(
     });
     let paths = paths.collect();
     let port = match &tunnel.port {
-        Port::Tap { name, addresses, interface_mtu: given, bridge } => PortPlan::Tap {
+        Port::Tap { name, addresses, interface_mtu: given, bridge, groups, follow } => PortPlan::Tap(TapPlan {
             name: name.clone(),
             addresses: addresses.clone(),
             bridge: bridge.clone(),
+            groups: *groups,
             interface_mtu: given.or(interface_mtu),
             mac: mac::of(tunnel, std::fs::read_to_string(MACHINE).ok().as_deref()),
-        },
+            follow: *follow,
+        }),
         Port::Raw { interface, promiscuous } => {
             PortPlan::Raw { interface: interface.clone(), promiscuous: *promiscuous }
         }

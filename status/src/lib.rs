@@ -120,6 +120,9 @@ fields! {
     PortStatus {
         /// Present name of the interface, as `ip link` prints it.
         interface: String,
+        /// Whether the interface has a carrier, if the carrier [follows the paths](FILE.md#carrier); otherwise null.
+        #[serde(default)]
+        carrier: Option<bool>,
         /// See [`PortCounters::ALL`].
         #[serde(flatten)]
         counters: PortCounters,

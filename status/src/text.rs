@@ -143,6 +143,9 @@ impl Status {
             "  interface   {}: {} frames ({} bytes) read from it, {} ({} bytes) written to it, {} dropped",
             self.port.interface, port.rx_frames, port.rx_bytes, port.tx_frames, port.tx_bytes, dropped
         );
+        if self.port.carrier == Some(false) {
+            let _ = writeln!(text, "              no carrier: no path is up");
+        }
         drops(port.described(), port_hint, &mut text);
         for path in &self.paths {
             let rtt = path.rtt_ms.map_or_else(|| "-".into(), |rtt| format!("{rtt:.2} ms"));

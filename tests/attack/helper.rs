@@ -16,7 +16,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, User};
 use privsep::PROTOCOL;
 use privsep::ipc::{
-    self, Address, Channel, FromHelper, Handle, Handles, Identity, Never, PathPlan, Plan, PortPlan, ToHelper,
+    self, Address, Channel, FromHelper, Handle, Handles, Identity, Never, PathPlan, Plan, PortPlan, TapPlan, ToHelper,
 };
 use privsep::sys::supervisor::start;
 
@@ -44,8 +44,18 @@ impl Victim {
 
     /// One that has opened its handles and given up its privileges.
     fn opened() -> Self {
+        Self::opened_with(plan())
+    }
+
+    /// One that sets the carrier of its TAP.
+    fn following() -> Self {
+        let port = PortPlan::Tap(TapPlan { name: Some("eu0".into()), follow: true, ..TapPlan::default() });
+        Self::opened_with(Plan { port, ..plan() })
+    }
+
+    fn opened_with(plan: Plan) -> Self {
         let victim = Self::start();
-        victim.channel.send(&ToHelper::Plan(PROTOCOL, plan()), &[]).unwrap();
+        victim.channel.send(&ToHelper::Plan(PROTOCOL, plan), &[]).unwrap();
         let answer = victim.channel.recv().unwrap();
         assert!(matches!(answer, Some((FromHelper::Opened { .. }, _))), "{answer:?}");
         victim
@@ -102,13 +112,7 @@ fn plan() -> Plan {
     let user = User::from_name("ethudp").unwrap().expect("user ethudp");
     Plan {
         become_user: Some(Identity { uid: user.uid.as_raw(), gid: user.gid.as_raw() }),
-        port: PortPlan::Tap {
-            name: Some("eu0".into()),
-            addresses: Vec::new(),
-            bridge: None,
-            interface_mtu: None,
-            mac: None,
-        },
+        port: PortPlan::Tap(TapPlan { name: Some("eu0".into()), ..TapPlan::default() }),
         paths: vec![PathPlan {
             local: Address(LOCAL.parse().unwrap()),
             remote: None,
@@ -137,6 +141,7 @@ fn protocol_violation_ends_helper() {
     type Case = (&'static str, fn() -> Victim, fn(&Victim));
     const FRESH: fn() -> Victim = Victim::start;
     const OPENED: fn() -> Victim = Victim::opened;
+    const FOLLOWING: fn() -> Victim = Victim::following;
     let cases: &[Case] = &[
         ("a kind that there is not", FRESH, |v| v.packet(&[9, 9, 9], &[])),
         ("noise", FRESH, |v| v.packet(&[0xff; 100], &[])),
@@ -150,7 +155,13 @@ fn protocol_violation_ends_helper() {
         ("to become root", FRESH, |v| send(v, &plan_as(0, 1000))),
         ("to become group root", FRESH, |v| send(v, &plan_as(1000, 0))),
         ("a second plan", OPENED, |v| send(v, &ToHelper::Plan(PROTOCOL, plan()))),
-        ("a kind that there is not, later", OPENED, |v| v.packet(&[2, 0], &[])),
+        ("a kind that there is not, later", OPENED, |v| v.packet(&[3, 0], &[])),
+        ("a carrier before the plan", FRESH, |v| v.packet(&[2, 1], &[])),
+        ("a carrier that the plan does not allow", OPENED, |v| v.packet(&[2, 1], &[])),
+        ("half a carrier", FOLLOWING, |v| v.packet(&[2], &[])),
+        ("a carrier that is neither on nor off", FOLLOWING, |v| v.packet(&[2, 2], &[])),
+        ("bytes behind a carrier", FOLLOWING, |v| v.packet(&[2, 1, 0], &[])),
+        ("a carrier with a descriptor", FOLLOWING, |v| v.packet(&[2, 1], &[v.channel.as_fd()])),
         ("no descriptor", OPENED, |v| v.packet(&serve(), &[])),
         ("two descriptors", OPENED, |v| v.packet(&serve(), &[v.channel.as_fd(); 2])),
         ("very many descriptors", OPENED, |v| v.packet(&serve(), &[v.channel.as_fd(); 253])),
@@ -280,6 +291,22 @@ fn helper_reads_nothing_from_worker() {
             assert_eq!(resets, 1, "something of {words} words has been read");
         }
         assert_eq!(handles(&victim).len(), 2, "the helper serves the next one");
+    });
+}
+
+#[test]
+fn carrier_request_changes_carrier_alone() {
+    let namespace = Namespace::new();
+    namespace.inside(|| {
+        let victim = Victim::following();
+        let flags = || namespace.ip("-o link show eu0").split(['<', '>']).nth(1).unwrap().to_owned();
+        for on in [true, true, false, true] {
+            victim.channel.send(&ToHelper::Carrier(on), &[]).unwrap();
+            // The kernel tells of a change up to a second later.
+            let shown = if on { "BROADCAST,MULTICAST,UP,LOWER_UP" } else { "NO-CARRIER,BROADCAST,MULTICAST,UP" };
+            wait_for(shown, LIMIT, || (flags() == shown).then_some(()));
+        }
+        assert_eq!(handles(&victim).len(), 2);
     });
 }
 

@@ -30,10 +30,7 @@ pub struct Handles {
 pub fn everything(plan: &Plan, stored: Option<(OwnedFd, String)>) -> Result<Handles, String> {
     let paths = plan.paths.iter().map(path::open).collect::<Result<_, _>>()?;
     let (port, interface, index) = match &plan.port {
-        PortPlan::Tap { name, addresses, bridge, interface_mtu, mac } => {
-            let name = name.as_deref().unwrap_or("tap%d");
-            tap::open(stored, name, addresses, bridge.as_deref(), *interface_mtu, *mac)?
-        }
+        PortPlan::Tap(plan) => tap::open(stored, plan)?,
         PortPlan::Raw { interface, promiscuous } => packet::both_ways(interface, *promiscuous)?,
         PortPlan::Mirror { interface, filter } => packet::open(interface, false, filter)?,
     };

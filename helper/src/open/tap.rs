@@ -2,12 +2,11 @@
 
 use std::fs::File;
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use privsep::ipc::PortPlan;
+use privsep::ipc::{PortPlan, TapPlan};
 use privsep::netlink::{Link, LinkChange, Netlink};
 use privsep::sys::tap;
 
@@ -16,34 +15,34 @@ const DEFAULT_MTU: u32 = 1500;
 /// Greatest MTU in bytes that a worker supports (docs/FILE.md).
 const LARGEST_MTU: u32 = 9216;
 
-/// Creates a TAP interface with this MAC address, or keeps the stored one with its own. Sets addresses, MTU and bridge, and brings
-/// the interface up.
-pub fn open(
-    stored: Option<(OwnedFd, String)>,
-    name: &str,
-    addresses: &[(IpAddr, u8)],
-    bridge: Option<&str>,
-    mtu: Option<u32>,
-    mac: Option<[u8; 6]>,
-) -> Result<(OwnedFd, String, u32), String> {
+/// Creates a TAP interface with the MAC address of the plan, or keeps the stored one with its own. Sets addresses, MTU and bridge,
+/// and brings the interface up.
+pub fn open(stored: Option<(OwnedFd, String)>, plan: &TapPlan) -> Result<(OwnedFd, String, u32), String> {
     let mut netlink = Netlink::open().map_err(|e| format!("netlink socket: {e}"))?;
-    let bridge = bridge.map(|name| find_bridge(&mut netlink, name)).transpose()?;
+    let bridge = plan.bridge.as_deref().map(|name| find_bridge(&mut netlink, name)).transpose()?;
+    let is_stored = stored.is_some();
     // Neighbours know the MAC address of a stored TAP.
-    let mac = mac.filter(|_| stored.is_none());
-    let (tap, name) = stored.map_or_else(|| create_tap(name), Ok)?;
+    let mac = plan.mac.filter(|_| !is_stored);
+    let (tap, name) = stored.map_or_else(|| create_tap(plan.name.as_deref().unwrap_or("tap%d")), Ok)?;
+    // A new TAP has a carrier. A stored one may lack it, and keeps what it has where the carrier follows the paths.
+    if plan.follow != is_stored {
+        tap::set_carrier(tap.as_fd(), is_stored).map_err(|e| format!("carrier of interface {name:?}: {e}"))?;
+    }
     tap::offload(tap.as_fd()).map_err(|e| format!("offload of interface {name:?}: {e}"))?;
     let link = link_of(&mut netlink, tap.as_fd()).map_err(|e| format!("interface {name:?}: {e}"))?;
-    let mtu = mtu.unwrap_or_else(|| default_mtu(link.mtu, bridge.as_ref().map(|bridge| bridge.mtu)));
+    let mtu = plan.interface_mtu.unwrap_or_else(|| default_mtu(link.mtu, bridge.as_ref().map(|bridge| bridge.mtu)));
     let change = LinkChange { mtu: Some(mtu), address: mac, ..LinkChange::default() };
     netlink.change(link.index, &change).map_err(|e| format!("MTU {mtu} of interface {name:?}: {e}"))?;
-    netlink.set_addresses(link.index, addresses).map_err(|e| format!("interface {name:?}: {e}"))?;
+    netlink.set_addresses(link.index, &plan.addresses).map_err(|e| format!("interface {name:?}: {e}"))?;
     // The kernel's own link-local address needs no duplicate address detection, and all addresses stay when the interface goes
     // down. The write fails without IPv6, or under a unit that protects the kernel's tunables; the tunnel works without it.
     for (variable, value) in [("accept_dad", "0"), ("keep_addr_on_down", "1")] {
         let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/{variable}"), value);
     }
     let bridge = bridge.map(|bridge| bridge.index);
-    let change = LinkChange { master: new_master(link.master, bridge), up: true, ..LinkChange::default() };
+    let change = LinkChange { master: new_master(link.master, bridge), ..LinkChange::default() };
+    netlink.change(link.index, &change).map_err(|e| format!("bridge of interface {name:?}: {e}"))?;
+    let change = LinkChange { groups: bridge.map(|_| plan.groups), up: true, ..LinkChange::default() };
     netlink.change(link.index, &change).map_err(|e| format!("bringing up interface {name:?}: {e}"))?;
     Ok((tap, name, link.index))
 }
@@ -62,7 +61,7 @@ fn new_master(now: u32, bridge: Option<u32>) -> Option<u32> {
 /// The stored queue and its interface name, if they match the plan. A TAP with the right name but other settings, as from another
 /// version, is removed: the service manager may close its copy only after the new TAP is created.
 pub fn same_tap(plan: &PortPlan, tap: OwnedFd) -> Option<(OwnedFd, String)> {
-    let PortPlan::Tap { name: wanted, .. } = plan else { return None };
+    let PortPlan::Tap(TapPlan { name: wanted, .. }) = plan else { return None };
     let queue = tap::identify(tap.as_fd()).ok()?;
     let mut netlink = Netlink::open().ok()?;
     let link = link_of(&mut netlink, tap.as_fd()).ok()?;
@@ -156,7 +155,7 @@ mod tests {
     #[test]
     fn foreign_stored_tap_is_refused() {
         let (one, other) = std::os::unix::net::UnixDatagram::pair().unwrap();
-        let tap = PortPlan::Tap { name: None, addresses: Vec::new(), bridge: None, interface_mtu: None, mac: None };
+        let tap = PortPlan::Tap(TapPlan::default());
         assert!(same_tap(&tap, one.into()).is_none());
         let raw = PortPlan::Raw { interface: "lo".into(), promiscuous: false };
         assert!(same_tap(&raw, other.into()).is_none());

@@ -58,18 +58,7 @@ pub struct Plan {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PortPlan {
     /// A TAP interface, created by the helper.
-    Tap {
-        /// Interface name; `None` lets the kernel choose `tapN`.
-        name: Option<String>,
-        /// Addresses with prefix length in bits.
-        addresses: Vec<(IpAddr, u8)>,
-        /// The bridge that the interface joins.
-        bridge: Option<String>,
-        /// Interface MTU in bytes. `None` takes the bridge's MTU, but at least 1500; without a bridge it takes the kernel's 1500.
-        interface_mtu: Option<u32>,
-        /// MAC address of a new interface; `None` leaves the choice to the kernel.
-        mac: Option<[u8; 6]>,
-    },
+    Tap(TapPlan),
     /// A packet socket on an existing interface.
     Raw {
         /// Interface name.
@@ -84,6 +73,25 @@ pub enum PortPlan {
         /// Classic BPF program; an empty one passes every frame.
         filter: Vec<BpfInstruction>,
     },
+}
+
+/// A TAP interface.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TapPlan {
+    /// Interface name; `None` lets the kernel choose `tapN`.
+    pub name: Option<String>,
+    /// Addresses with prefix length in bits.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// The bridge that the interface joins.
+    pub bridge: Option<String>,
+    /// Link-local groups that the bridge forwards from this port: a bit for each last byte of 01:80:c2:00:00:00 to 0f.
+    pub groups: u16,
+    /// Interface MTU in bytes. `None` takes the bridge's MTU, but at least 1500; without a bridge it takes the kernel's 1500.
+    pub interface_mtu: Option<u32>,
+    /// MAC address of a new interface; `None` leaves the choice to the kernel.
+    pub mac: Option<[u8; 6]>,
+    /// Whether [`ToHelper::Carrier`] sets the carrier. A new interface then begins without one, and a stored one keeps its own.
+    pub follow: bool,
 }
 
 /// An instruction of classic BPF (`struct sock_filter`, `linux/filter.h`).
@@ -123,6 +131,8 @@ pub enum ToHelper {
     Plan(u32, Plan),
     /// Send the handles down the attached socket, then close the socket.
     Serve,
+    /// Set or clear the carrier of the TAP, if the plan allows it.
+    Carrier(bool),
 }
 
 impl Message for ToHelper {
@@ -133,6 +143,7 @@ impl Message for ToHelper {
         match self {
             Self::Plan(_, plan) => usize::from(plan.stored),
             Self::Serve => 1,
+            Self::Carrier(_) => 0,
         }
     }
 }

@@ -51,7 +51,14 @@ pub fn offload(queue: BorrowedFd<'_>) -> io::Result<()> {
     set(OFFLOAD | UDP_OFFLOAD).or_else(|_| set(OFFLOAD))
 }
 
-/// Resets the settings of a queue and its interface that [`identify`] does not report. An earlier process may have changed them.
+/// Sets or clears the carrier of a queue's interface. Needs no capability; Linux 5.0 and later.
+pub fn set_carrier(queue: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+    let on = libc::c_int::from(on);
+    // SAFETY: the descriptor is open, and the request reads an int through its argument.
+    check(unsafe { libc::ioctl(queue.as_raw_fd(), libc::TUNSETCARRIER, &raw const on) }).map(drop)
+}
+
+/// Resets the settings of a queue that [`identify`] does not report. An earlier process may have changed them.
 ///
 /// # Errors
 /// `EINVAL` if the kernel lacks one of them.
@@ -67,7 +74,6 @@ pub fn reset(queue: BorrowedFd<'_>) -> io::Result<()> {
         (libc::TUNSETFILTEREBPF, -1),
         (libc::TUNSETSTEERINGEBPF, -1),
         (libc::TUNSETSNDBUF, i32::MAX),
-        (libc::TUNSETCARRIER, 1),
     ] {
         // SAFETY: the descriptor is open, and each of these reads at most an int through its argument, or does not look at it.
         let result = check(unsafe { libc::ioctl(queue.as_raw_fd(), request, &raw const value) });

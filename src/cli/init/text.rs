@@ -26,10 +26,15 @@ pub fn new_file(name: &str, given: &Parameters, line: &Line, peer: Option<&Line>
             let _ = writeln!(text, "[raw]\ninterface = {}\n", quoted(interface));
         }
         Parameters { bridge: Some(bridge), .. } => {
-            let _ = writeln!(text, "[tap]{}\nbridge = {}\n", tap(given), quoted(bridge));
+            let _ = writeln!(text, "[tap]{}\nbridge = {}\ncarrier = \"follow\"\n", tap(given), quoted(bridge));
         }
         Parameters { addresses, .. } => {
-            let _ = writeln!(text, "[tap]{}\naddress = [{}]\n", tap(given), quoted_addresses(addresses));
+            let _ = writeln!(
+                text,
+                "[tap]{}\naddress = [{}]\ncarrier = \"follow\"\n",
+                tap(given),
+                quoted_addresses(addresses)
+            );
         }
     }
     let _ = writeln!(text, "[secure]\nprivate-key-file = {}", quoted(&format!("{name}.key")));

@@ -65,6 +65,11 @@ impl Helper {
         }
     }
 
+    /// Has the helper set or clear the carrier of the TAP. Fails at a helper that has ended, or does not read.
+    pub fn set_carrier(&self, on: bool) -> Result<(), ipc::Error> {
+        self.channel.try_send(&ToHelper::Carrier(on))
+    }
+
     /// Has the helper send all handles to the worker that holds the other end of `socket`.
     pub fn serve(&self, socket: &OwnedFd) -> Result<(), ipc::Error> {
         self.channel.send(&ToHelper::Serve, &[socket.as_fd()])

@@ -290,7 +290,14 @@ mod tests {
             fragments(&tunnel, interface_mtu.unwrap_or(1500), &[Resolved { local, remote, underlay_mtu }])
         };
         let bridged = with("[tap]\nname = \"eu0\"");
-        let port = Port::Tap { name: None, addresses: Vec::new(), interface_mtu: None, bridge: Some("br0".into()) };
+        let port = Port::Tap {
+            name: None,
+            addresses: Vec::new(),
+            interface_mtu: None,
+            bridge: Some("br0".into()),
+            groups: 0,
+            follow: false,
+        };
         let bridged = Tunnel { port, ..bridged };
         let advice = fragments(&bridged, 1500, &[Resolved { local, remote, underlay_mtu: Some(1500) }]).unwrap();
         assert!(advice.contains("set mss = \"auto\" for TCP") && !advice.contains("tap.mtu"), "{advice}");

@@ -11,11 +11,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket};
-use privsep::netlink::{IFINFO, Link, Netlink, Request, attributes};
+use privsep::netlink::{GROUP_FWD_MASK, IFINFO, Link, Netlink, Request, attributes};
 use privsep::sys::option::lock_filter;
 
 use super::news::{News, filter, news};
-use crate::tunnel::bounds;
+use crate::tunnel::{Port, bounds, link_local};
 
 /// Multicast groups of messages about interfaces and addresses (`RTMGRP_LINK`, `RTMGRP_IPV4_IFADDR`, `RTMGRP_IPV6_IFADDR` of
 /// `linux/rtnetlink.h`).
@@ -31,14 +31,42 @@ pub struct LinkWatch {
     query: Netlink,
     /// Interface at the last look.
     link: Link,
-    /// Expected addresses with prefix length.
-    addresses: Vec<(IpAddr, u8)>,
+    expected: Expected,
     /// Name of the bridge, and its index at the last look.
     bridge: Option<(String, u32)>,
-    /// Whether the interface may be moved to another namespace. A TAP works in any.
-    movable: bool,
     moved: bool,
     trouble: Option<Trouble>,
+}
+
+/// Expected properties of the interface.
+#[derive(Debug, Default)]
+pub struct Expected {
+    /// Addresses with prefix length.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// Name of the bridge.
+    pub bridge: Option<String>,
+    /// Link-local groups that the bridge forwards.
+    pub groups: u16,
+    /// Whether the interface may be moved to another namespace. A TAP works in any.
+    pub movable: bool,
+    /// Whether the interface may lack a carrier.
+    pub carrierless: bool,
+}
+
+impl Expected {
+    /// Expected properties of a tunnel's local side.
+    pub fn of(port: &Port) -> Self {
+        match port {
+            Port::Tap { addresses, bridge, groups, follow, .. } => Self {
+                addresses: addresses.clone(),
+                bridge: bridge.clone(),
+                groups: *groups,
+                movable: true,
+                carrierless: *follow,
+            },
+            Port::Raw { .. } | Port::Mirror { .. } => Self::default(),
+        }
+    }
 }
 
 /// Change of the interface.
@@ -65,12 +93,14 @@ pub enum Trouble {
     NoAddress { interface: String, address: (IpAddr, u8) },
     /// The other ports of the bridge carry longer frames.
     LowMtu { interface: String, mtu: u32, bridge: String, others: u32 },
+    /// The bridge drops frames of these link-local groups from its other ports, of which this is the first.
+    DropsGroups { bridge: String, port: String, groups: u16 },
 }
 
 impl Trouble {
     /// Whether the local side does not work. Otherwise it carries less than it should.
     pub fn is_down(&self) -> bool {
-        !matches!(self, Self::LowMtu { .. })
+        !matches!(self, Self::LowMtu { .. } | Self::DropsGroups { .. })
     }
 }
 
@@ -102,29 +132,35 @@ impl fmt::Display for Trouble {
                  which silently drops longer frames: run `ip link set dev {interface} mtu {others}` and remove tap.mtu \
                  from the file"
             ),
+            Self::DropsGroups { bridge, port, groups } => write!(
+                f,
+                "bridge {bridge:?} drops frames of tap.pass-link-local ({}) from its other ports: run `ip link set dev \
+                 {port} type bridge_slave group_fwd_mask {groups:#x}`",
+                link_local::names(*groups)
+            ),
         }
     }
 }
 
 impl LinkWatch {
-    /// Starts to watch the interface of this index, with its expected addresses and bridge.
+    /// Starts to watch the interface of this index.
     ///
     /// # Errors
     /// `NotFound` when the interface has already been removed.
-    pub fn new(index: u32, addresses: &[(IpAddr, u8)], bridge: Option<&str>, movable: bool) -> io::Result<Self> {
+    pub fn new(index: u32, expected: Expected) -> io::Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
         // Attached before the socket is bound, so that no message bypasses it. Nothing can be attached once privileges are dropped.
-        lock_filter(socket.as_fd(), &filter(index, bridge.is_some()))?;
-        let groups = if addresses.is_empty() { LINKS } else { LINKS | ADDRESSES };
+        lock_filter(socket.as_fd(), &filter(index, expected.bridge.is_some()))?;
+        let groups = if expected.addresses.is_empty() { LINKS } else { LINKS | ADDRESSES };
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
         let mut query = Netlink::open()?;
         let link = link_at(&mut query, index).map_err(|error| match error.raw_os_error() {
             Some(libc::ENODEV) => io::ErrorKind::NotFound.into(),
             _ => error,
         })?;
-        let (addresses, bridge) = (addresses.to_vec(), bridge.map(|bridge| (bridge.to_owned(), 0)));
-        let mut watch = Self { socket, query, link, addresses, bridge, movable, moved: false, trouble: None };
+        let bridge = expected.bridge.clone().map(|bridge| (bridge, 0));
+        let mut watch = Self { socket, query, link, expected, bridge, moved: false, trouble: None };
         match watch.look() {
             Fate::Gone => Err(io::ErrorKind::NotFound.into()),
             Fate::Same | Fate::Changed => Ok(watch),
@@ -140,7 +176,7 @@ impl LinkWatch {
                 Ok(length) => match news(&buffer[..length], self.link.index, self.bridge.as_ref()) {
                     News::None => {}
                     News::Changed => changed = true,
-                    News::Moved if self.movable => self.moved = true,
+                    News::Moved if self.expected.movable => self.moved = true,
                     News::Moved | News::Removed if self.moved => {}
                     News::Moved | News::Removed => return Fate::Gone,
                 },
@@ -160,6 +196,11 @@ impl LinkWatch {
     /// Interface at the last look.
     pub fn link(&self) -> &Link {
         &self.link
+    }
+
+    /// Whether the interface had a carrier at the last look.
+    pub fn has_carrier(&self) -> bool {
+        has(self.link.flags, libc::IFF_LOWER_UP)
     }
 
     /// Index of the interface with this name now, in the host's network namespace.
@@ -198,7 +239,7 @@ impl LinkWatch {
         if !has(self.link.flags, libc::IFF_UP) {
             return Ok(Some(Trouble::Down(interface)));
         }
-        if !has(self.link.flags, libc::IFF_LOWER_UP) {
+        if !self.has_carrier() && !self.expected.carrierless {
             return Ok(Some(Trouble::NoCarrier(interface)));
         }
         match self.ask_bridge()? {
@@ -209,11 +250,11 @@ impl LinkWatch {
 
     /// First expected address that the interface lacks.
     fn missing_address(&mut self) -> io::Result<Option<Trouble>> {
-        if self.addresses.is_empty() {
+        if self.expected.addresses.is_empty() {
             return Ok(None);
         }
         let present = self.query.addresses(self.link.index)?;
-        let missing = self.addresses.iter().find(|address| !present.contains(address));
+        let missing = self.expected.addresses.iter().find(|address| !present.contains(address));
         Ok(missing.map(|&address| Trouble::NoAddress { interface: self.link.name.clone(), address }))
     }
 
@@ -240,11 +281,22 @@ impl LinkWatch {
         if !has(found.flags, libc::IFF_UP) {
             return Ok(Some(Trouble::Down(bridge)));
         }
-        let ports = ports(&mut self.query, found.index)?;
-        let others = ports.iter().filter(|port| port.index != self.link.index).map(|port| u64::from(port.mtu)).min();
+        let mut ports = ports(&mut self.query, found.index)?;
+        ports.retain(|(port, _)| port.index != self.link.index);
+        let others = ports.iter().map(|(port, _)| u64::from(port.mtu)).min();
         let others = others.map(|mtu| mtu.min(*bounds::INTERFACE_MTU.end())).and_then(|mtu| u32::try_from(mtu).ok());
-        let limit = others.filter(|&others| others > mtu);
-        Ok(limit.map(|others| Trouble::LowMtu { interface, mtu, bridge, others }))
+        if let Some(others) = others.filter(|&others| others > mtu) {
+            return Ok(Some(Trouble::LowMtu { interface, mtu, bridge, others }));
+        }
+        let groups = self.expected.groups;
+        let by_bridge = if groups == 0 { 0 } else { groups_of_bridge(&mut self.query, found.index)? };
+        let pass = ports.iter().any(|(_, passed)| groups & !(passed | by_bridge) == 0);
+        let first = ports.first().filter(|_| !pass);
+        Ok(first.map(|(port, passed)| Trouble::DropsGroups {
+            bridge,
+            port: port.name.clone(),
+            groups: groups | passed,
+        }))
     }
 }
 
@@ -253,9 +305,13 @@ impl LinkWatch {
 /// # Errors
 /// `ENODEV` when no interface has that index.
 pub fn link_at(netlink: &mut Netlink, index: u32) -> io::Result<Link> {
+    Link::parse(&netlink.transact(request_at(index), libc::RTM_NEWLINK)?)
+}
+
+fn request_at(index: u32) -> Request {
     let mut request = Request::new(libc::RTM_GETLINK, 0);
     request.extend(&[[0; 4], index.to_ne_bytes(), [0; 4], [0; 4]].concat());
-    Link::parse(&netlink.transact(request, libc::RTM_NEWLINK)?)
+    request
 }
 
 /// Address of an `RTM_NEWADDR`; the local one, if the interface has a peer address.
@@ -267,13 +323,36 @@ fn address(payload: &[u8]) -> Option<IpAddr> {
     v4.or_else(|_| <[u8; 16]>::try_from(value).map(IpAddr::from)).ok()
 }
 
-/// Ports of a bridge.
-fn ports(netlink: &mut Netlink, bridge: u32) -> io::Result<Vec<Link>> {
+/// Ports of a bridge, and the link-local groups that each passes.
+fn ports(netlink: &mut Netlink, bridge: u32) -> io::Result<Vec<(Link, u16)>> {
     let mut request = Request::new(libc::RTM_GETLINK, libc::NLM_F_DUMP);
     request.extend(&[0; IFINFO]);
     request.attribute(libc::IFLA_MASTER, &bridge.to_ne_bytes());
-    let port = |payload: &[u8]| Link::parse(payload).ok().filter(|link| link.master == bridge);
+    let port = |payload: &[u8]| {
+        let link = Link::parse(payload).ok().filter(|link| link.master == bridge)?;
+        let groups =
+            nested(payload, libc::IFLA_INFO_SLAVE_DATA, GROUP_FWD_MASK).and_then(|groups| groups.first_chunk());
+        Some((link, groups.map_or(0, |groups| u16::from_ne_bytes(*groups))))
+    };
     netlink.dump(request, libc::RTM_NEWLINK, port)
+}
+
+/// Link-local groups that a bridge passes from every port. Without the spanning tree protocol it passes the group of that protocol.
+fn groups_of_bridge(netlink: &mut Netlink, bridge: u32) -> io::Result<u16> {
+    /// `IFLA_BR_STP_STATE` and `IFLA_BR_GROUP_FWD_MASK` of `linux/if_link.h`.
+    const STP_STATE: u16 = 5;
+    const GROUP_FWD_MASK: u16 = 9;
+    let payload = netlink.transact(request_at(bridge), libc::RTM_NEWLINK)?;
+    let of = |wanted| nested(&payload, libc::IFLA_INFO_DATA, wanted);
+    let stp = of(STP_STATE).is_some_and(|state| state.iter().any(|byte| *byte != 0));
+    let groups = of(GROUP_FWD_MASK).and_then(|groups| groups.first_chunk());
+    Ok(groups.map_or(0, |groups| u16::from_ne_bytes(*groups)) | u16::from(!stp))
+}
+
+/// Attribute of a bridge, or of a bridge port, in an `RTM_NEWLINK`.
+fn nested(payload: &[u8], data: u16, wanted: u16) -> Option<&[u8]> {
+    let inner = |outer, wanted| attributes(outer).find(|(name, _)| *name == wanted).map(|(_, value)| value);
+    [libc::IFLA_LINKINFO, data, wanted].into_iter().try_fold(payload.get(IFINFO..)?, inner)
 }
 
 fn has(flags: u32, flag: i32) -> bool {
@@ -295,16 +374,16 @@ mod tests {
         let mut netlink = Netlink::open().unwrap();
         assert_eq!(link_at(&mut netlink, 1).unwrap().name, "lo");
         assert!(ports(&mut netlink, 1).unwrap().is_empty());
-        let mut watch = LinkWatch::new(1, &[], None, false).unwrap();
+        let mut watch = LinkWatch::new(1, Expected::default()).unwrap();
         assert!(watch.all_addresses().unwrap().contains(&IpAddr::from([127, 0, 0, 1])));
         assert_eq!(address(&[0; IFADDR - 1]).or(address(&[0; IFADDR])), None);
     }
 
     #[test]
     fn absent_interface_is_not_watched() {
-        let lo = LinkWatch::new(1, &[], None, false);
+        let lo = LinkWatch::new(1, Expected::default());
         assert!(lo.is_ok_and(|mut watch| watch.take() == Fate::Same && watch.link().name == "lo"));
-        let none = LinkWatch::new(u32::MAX >> 1, &[], None, false);
+        let none = LinkWatch::new(u32::MAX >> 1, Expected::default());
         assert_eq!(none.err().unwrap().kind(), io::ErrorKind::NotFound);
     }
 }

@@ -1,5 +1,6 @@
 //! Watches over a running tunnel: log lines and status about the local side, the paths, the session and sizes.
 
+pub mod carrier;
 pub mod link;
 pub mod mismatch;
 pub mod news;
@@ -14,7 +15,7 @@ use std::time::Instant;
 
 use privsep::ipc::Remote;
 
-use crate::tunnel::Tunnel;
+use crate::tunnel::{Port, Tunnel};
 
 /// Watches that evaluate each report of a worker.
 pub struct Watches {
@@ -26,16 +27,26 @@ pub struct Watches {
     pub oversize: oversize::Oversize,
     /// Looping frames.
     pub storm: storm::Detector,
+    /// Carrier of a TAP that follows the paths.
+    pub carrier: Option<carrier::Carrier>,
 }
 
 impl Watches {
-    /// Watches of a tunnel with these remotes; `longest` is the limit of its datagrams.
-    pub fn new(now: Instant, tunnel: &Tunnel, longest: Option<u16>, remotes: impl Iterator<Item = Remote>) -> Self {
+    /// Watches of a tunnel with these remotes; `longest` is the limit of its datagrams, `carrier` that of the local side now.
+    pub fn new(
+        now: Instant,
+        tunnel: &Tunnel,
+        longest: Option<u16>,
+        remotes: impl Iterator<Item = Remote>,
+        carrier: bool,
+    ) -> Self {
+        let follows = matches!(tunnel.port, Port::Tap { follow: true, .. });
         Self {
             paths: paths::Observer::new(now, tunnel, longest, remotes),
             session: session::Watch::new(tunnel.wire.fingerprint().unwrap_or_default()),
             oversize: oversize::Oversize::default(),
             storm: storm::Detector::new(now),
+            carrier: follows.then(|| carrier::Carrier::new(now, carrier)),
         }
     }
 }

@@ -138,6 +138,10 @@ tables! {
         bridge "bridge": Option<String> = INTERFACE, "required in mode bridge";
         /// MTU of the TAP interface in bytes.
         mtu "mtu": Option<u32> = Values::Integer(bounds::INTERFACE_MTU), "see below";
+        /// Whether the TAP interface loses its carrier while no path is up.
+        carrier "carrier": Option<String> = Values::Words(&["always", "follow"]), "`\"always\"`";
+        /// Protocols between neighbours whose frames pass through the bridge.
+        pass_link_local "pass-link-local": Vec<String> = Values::List("a list of `\"lldp\"`, `\"lacp\"`, `\"stp\"`, `\"eapol\"`"), "none";
     }
 
     /// Physical interface of mode raw.

@@ -11,7 +11,9 @@ use super::document::{Classic, Document, Mirror, PathTable, Raw, RulesTable, Sec
 use super::place::{Mistake, Place};
 use super::secret::{self, secret};
 use crate::service::files;
-use crate::tunnel::{self, Port, Repair, Tunnel, Wire, address, cipher, identifier, keys, names, repair, vlan_map};
+use crate::tunnel::{
+    self, Port, Repair, Tunnel, Wire, address, cipher, identifier, keys, link_local, names, repair, vlan_map,
+};
 
 const TAP: &str = "[tap]";
 const RAW: &str = "[raw]";
@@ -211,7 +213,7 @@ fn port(mode: &str, tap: Option<Tap>, raw: Option<Raw>, mirror: Option<Mirror>) 
             filter: mirror.filter.unwrap_or_default(),
             udp: mode == "mirror-udp",
         }),
-        _ if mode == "tap" => Ok(Port::Tap { name: None, addresses: Vec::new(), interface_mtu: None, bridge: None }),
+        _ if mode == "tap" => tap_port(mode, Tap::default()),
         _ => Err(Place::table(own).missing(format!("required in mode {mode:?}"))),
     }
 }
@@ -243,11 +245,17 @@ fn tap_port(mode: &str, tap: Tap) -> Result<Port> {
         }
         addresses.push(address);
     }
+    let passes = Place::key(TAP, "pass-link-local");
+    if mode == "tap" && !tap.pass_link_local.is_empty() {
+        return Err(passes.wrong("valid only in mode \"bridge\""));
+    }
     Ok(Port::Tap {
         name: interface(Place::key(TAP, "name"), tap.name)?,
         addresses,
         interface_mtu: tap.mtu,
         bridge: interface(place, tap.bridge)?,
+        groups: passes.check(|what| link_local::groups(what, &tap.pass_link_local))?,
+        follow: tap.carrier.as_deref() == Some("follow"),
     })
 }
 

@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn tap_tunnel_parses() {
         let tunnel = read(TAP).unwrap();
-        let Port::Tap { name, addresses, interface_mtu, bridge } = tunnel.port else { panic!() };
+        let Port::Tap { name, addresses, interface_mtu, bridge, .. } = tunnel.port else { panic!() };
         assert_eq!((name.as_deref(), addresses.len(), interface_mtu, bridge), (Some("eu0"), 2, Some(1400), None));
         assert_eq!(tunnel.paths[0].remote.to_string(), "[2001:db8::1]:6001");
     }
@@ -243,6 +243,8 @@ mod tests {
             (("/24", "/33"), "mask \"33\""),
             (("10.8.0.1/24", "10.8.0.1"), "must be ADDRESS/PREFIX"),
             (("1400", "20000"), "tap.mtu = 20000"),
+            (("1400", "1400\ncarrier = \"off\""), "tap.carrier = \"off\": must be \"always\" or \"follow\""),
+            (("1400", "1400\npass-link-local = [\"lldp\"]"), "tap.pass-link-local: valid only in mode \"bridge\""),
             (("1400", "\"x\""), "line 6"),
             ((":6000", ":0"), "\"0\": must be"),
             (("\"eu0\"", "\"an-interface-name\""), ": 17 bytes; must be 1 to 15"),

@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::parent_id;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use privsep::sys::tap;
 
 use crate::raw;
 
@@ -54,6 +55,8 @@ pub struct Tools {
     tcp: OwnedFd,
     /// The device that makes a TAP.
     tap: File,
+    /// Queue of a TAP.
+    queue: OwnedFd,
 }
 
 impl Tools {
@@ -66,9 +69,14 @@ impl Tools {
             udp: unbound(SockType::Datagram)?,
             bound,
             tcp: unbound(SockType::Stream)?,
-            tap: File::options().read(true).write(true).open("/dev/net/tun")?,
+            tap: device()?,
+            queue: tap::create(device()?, "queue%d")?.0,
         })
     }
+}
+
+fn device() -> io::Result<File> {
+    File::options().read(true).write(true).open("/dev/net/tun")
 }
 
 /// A table of attempts: name, outcome at either stage, and the call with its arguments.
@@ -173,6 +181,9 @@ pub const ATTEMPTS: &[Attempt] = attempts! {
     // Interfaces and descriptors.
     "TUNSETIFF" Works Killed |tools| SYS_ioctl(fd(&tools.tap), libc::TUNSETIFF, TAP.to_vec().as_mut_ptr());
     "TUNSETPERSIST" Killed Killed |tools| SYS_ioctl(fd(&tools.tap), libc::TUNSETPERSIST, 1);
+    "TUNSETCARRIER" Works Works |tools| SYS_ioctl(fd(&tools.queue), libc::TUNSETCARRIER, &raw const *ON);
+    "TUNSETSNDBUF" Works Killed |tools| SYS_ioctl(fd(&tools.queue), libc::TUNSETSNDBUF, &raw const *ON);
+    "TUNDETACHFILTER" Works Killed |tools| SYS_ioctl(fd(&tools.queue), libc::TUNDETACHFILTER, 0);
     "TUNSETOWNER" Killed Killed |tools| SYS_ioctl(fd(&tools.tap), libc::TUNSETOWNER, 1);
     "SIOCSIFFLAGS" Killed Killed |tools| SYS_ioctl(fd(&tools.udp), libc::SIOCSIFFLAGS, DOWN.as_ptr());
     "F_GETFD" Works Works |tools| SYS_fcntl(fd(&tools.udp), libc::F_GETFD);
