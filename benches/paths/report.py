@@ -76,12 +76,13 @@ def transferred(when):
 
 
 def cut_into_datagrams(found):
-    parts = [f"{when}: {of['share']:.2f} x from 5 s on, {of['share at 2 s']:.2f} x from 2 to 5 s, 0.9 x after {number(of['after'], 1)} s"
-             for when, of in ((when, found[when]) for when in ("before", "during"))]
-    bars = []
+    parts, bars = [], []
     for when in ("before", "during"):
-        bars += [Bar(found[when]["share"], 0.9, 0.95, True), Bar(found[when]["after"], 5, 2)]
-    return "; ".join(parts) + f"; off: {found['single']:.0f} Mbit/s, with runs that pass: {found['runs']:.0f}", bars
+        of = found[when]
+        reached = "0.9 x never" if of["after"] is None else f"0.9 x after {of['after']:.1f} s"
+        parts.append(f"{when}: {reached}, {of['share']:.2f} x from 5 s on")
+        bars += [Bar(of["share"], 0.9, 0.95, True), Bar(of["after"], 5, 2)]
+    return "; ".join(parts) + f"; off: {found['single']:.0f} Mbit/s", bars
 
 
 def slept(found):

@@ -258,6 +258,6 @@ def runs_dropped(tunnel):
     for when, drop_at in (("before", 0), ("during", 3)):
         rate, began = stream_over(tunnel, True, drop_at)
         again = [at for at in (began + step / 10 for step in range(150)) if rate.between(at, at + 1) >= 0.9 * single]
-        found[when] = {"share": rate.between(began + 5, began + 15) / single, "share at 2 s": rate.between(began + 2, began + 5) / single,
+        found[when] = {"share": rate.between(began + 5, began + 15) / single,
                        "after": again[0] - began if again else None}
     return found
