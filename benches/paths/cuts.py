@@ -12,7 +12,7 @@ import underlay
 FAST, SLOW = None, [(0.025, 0.010)] * 2
 # The preferred path is shorter than the other one, so that frames could overtake those before them.
 UNEQUAL = [(0.002, 0), (0.012, 0)]
-LIMIT, AFTER, PEER_SETTLES = 15, 0.3, 4
+LIMIT, AFTER = 15, 0.3
 # TCP beside the numbered streams, in each direction.
 LOAD = "20M"
 BOTH = (0, 1)
@@ -57,11 +57,8 @@ class Run:
     def settle(self):
         """Waits until each path is up again and frames pass, and then for a random time, so that no cut keeps step with a timer."""
         end = time.monotonic() + 30
-        if isinstance(self.kind, tunnels.Ours):
-            while not self.kind.settled(self.place) and time.monotonic() < end:
-                time.sleep(0.2)
-        else:
-            time.sleep(PEER_SETTLES)
+        while not self.kind.settled(self.place) and time.monotonic() < end:
+            time.sleep(0.2)
         time.sleep(random.uniform(0.5, 1.5))
         while None in [self.place.active(direction) for direction in BOTH] and time.monotonic() < end:
             time.sleep(0.1)

@@ -74,7 +74,7 @@ class Ours:
 
 
 class Original:
-    """The original with its master and its slave."""
+    """The original with its master and its slave. It tells no state, but returns to its master within two seconds."""
 
     def __init__(self, program):
         self.program = program
@@ -83,6 +83,10 @@ class Original:
         words = [f"{address(path, site.number)} {lab.PORT} {address(path, other.number)} {lab.PORT}" for path in place.paths]
         command = f"-i -d -dev eu0 {words[0]} 10.8.0.{site.number} 24 {' '.join(words[1:])}"
         return [site.start([lab.own(place, site, self.program)] + command.split())]
+
+    def settled(self, _):
+        time.sleep(3)
+        return True
 
 
 class Vxlan:
@@ -112,6 +116,12 @@ class Vxlan:
             processes.append(site.start(own, open(f"{directory}/{daemon}.log", "w")))
             lab.wait(lambda: os.path.exists(f"{directory}/{daemon}.vty"))
         return processes
+
+    def settled(self, place):
+        """Whether each end has a neighbour on every path."""
+        def neighbours(site):
+            return site.run(f"vtysh --vty_socket {directory_of(place, site)} -d ospfd -c 'show ip ospf neighbor'", False).count("Full")
+        return all(neighbours(site) == len(place.paths) for site in place.sites)
 
 
 def join(place, tunnel, mtu=None):
