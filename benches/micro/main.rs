@@ -126,7 +126,7 @@ fn secure(criterion: &mut Criterion) {
         let target = Target::Fixed(SocketAddr::from(([192, 0, 2, 1], 6000)).into());
         let route = Route {
             active: 0,
-            egress: vec![Egress { target, datagram: 1472 }],
+            egress: vec![Egress::new(target, 1472)],
             sending: Some(Arc::new(Sending::new(&keys()))),
         };
         let (mut sealer, counters) = (Sealer::new(route), Counters::new(&State::default(), 1));

@@ -114,7 +114,7 @@ pub fn netlink(data: &[u8]) {
 #[cfg(test)]
 mod tests {
     use privsep::ipc::{
-        Address, ChangeReason, ClassicState, FromWorker, LastChange, PathCounters, PathHealth, PathReport,
+        Address, Carries, ChangeReason, ClassicState, FromWorker, LastChange, PathCounters, PathHealth, PathReport,
         PortCounters, Report, SealCounters, SecureCounters, SecureState, SessionCipher, SessionReport, State,
         Timestamp, Trouble, WireState,
     };
@@ -141,7 +141,7 @@ mod tests {
             rtt_us: 900,
             last_rx_ms: Some(3),
             local: Some([192, 0, 2, 9].into()),
-            drops_longest: Some(true),
+            carries: Carries { datagram: u16::MAX, searched: true, loses: Some(true), runs: Some(false) },
             jitter_us: 80,
             loss_to_peer: Some(u16::MAX),
             loss_from_peer: Some(5),

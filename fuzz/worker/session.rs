@@ -176,7 +176,7 @@ impl End {
 }
 
 fn sent(from: usize, departure: &Departure, batch: &Batch) -> Vec<Datagram> {
-    let &Departure { path, target, ref datagrams } = departure;
+    let &Departure { path, target, ref datagrams, .. } = departure;
     let Some(target) = target.address() else { return Vec::new() };
     let bytes = datagrams.clone().map(|number| batch.frame(number).to_vec());
     bytes.map(|bytes| Datagram { from, path, target, bytes }).collect()
@@ -198,6 +198,7 @@ fn session_of(
         secure: &Secure { datagram, ping_interval: 1, ..Secure::default() },
         offer,
         remotes,
+        paths: &[],
         delivers: true,
         exit_after: None,
         state,

@@ -283,7 +283,7 @@ fn path(local: &str, local_port: &str, remote: &str, remote_port: &str) -> Resul
     }
     address::host("local address", &local.host)?;
     address::host("remote address", remote)?;
-    Ok(Path { local, remote: Remote::classic(remote, port), device: None, mark: None })
+    Ok(Path { local, remote: Remote::classic(remote, port), device: None, mark: None, mtu: None, runs: true })
 }
 
 fn port(mode: Mode, options: &Options, own: &[String]) -> Result<Port, String> {

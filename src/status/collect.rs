@@ -8,7 +8,7 @@ use ethudp_status::{
 use nix::unistd::Pid;
 use privsep::ipc::{Confinement, PathCounters, PathReport, SecureState, State, Trouble};
 
-use super::words::{Mismatch, cipher_of, lost_size_sentence, trouble_sentence, trouble_word};
+use super::words::{Mismatch, cipher_of, lost_runs_sentence, lost_size_sentence, trouble_sentence, trouble_word};
 use crate::log;
 use crate::supervise::renewal::late::{Absent, Watch};
 use crate::tunnel::{Secure, Tunnel, cipher, keys};
@@ -29,8 +29,8 @@ pub struct Facts<'a> {
     pub addresses: Vec<(String, String)>,
     /// MTU of each path's underlay.
     pub underlay_mtus: Vec<Option<u32>>,
-    /// Length in bytes of the longest datagram that leaves in one piece, on the secure wire.
-    pub longest: Option<u16>,
+    /// Bytes of IP and UDP headers of each path.
+    pub headers: Vec<u16>,
     pub state: &'a State,
     pub uptime: Duration,
     /// Fault of the local side.
@@ -64,11 +64,19 @@ pub fn collect(facts: Facts<'_>) -> Status {
     let active = usize::from(facts.state.active);
     let reports = facts.state.paths.iter().copied().chain(std::iter::repeat(PathReport::default()));
     let seen = |index| facts.seen.get(index).copied().unwrap_or_default();
+    let of_secure = facts.tunnel.secure().is_some();
     let underlay_mtu = |index| facts.underlay_mtus.get(index).copied().flatten();
     let paths = facts.addresses.into_iter().zip(reports).enumerate().map(|(index, (addresses, report))| PathStatus {
         active: index == active,
         mtu: underlay_mtu(index),
-        lost_size: facts.longest.filter(|_| report.drops_longest == Some(true)),
+        path_mtu: facts
+            .headers
+            .get(index)
+            .map(|header| header.saturating_add(report.carries.datagram))
+            .filter(|_| of_secure),
+        path_mtu_searched: of_secure && report.carries.searched,
+        lost_size: (report.carries.loses == Some(true)).then_some(report.carries.datagram),
+        runs_arrive: report.carries.runs,
         reason: facts.late.and_then(|late| late.reason(index)),
         ..path(addresses, &report, seen(index))
     });
@@ -80,8 +88,12 @@ pub fn collect(facts: Facts<'_>) -> Status {
         _ if !facts.tunnel.is_answered() => (status::State::Up, facts.storm.map(Into::into).or(facts.limit)),
         (_, path) => {
             let mismatch = seen(active).mismatch.map(|mismatch| mismatch.sentence(facts.tunnel));
-            let lost = path.and_then(|path| path.lost_size).map(lost_size_sentence);
-            let reason = mismatch.or_else(|| facts.storm.map(Into::into)).or(lost).or(facts.limit);
+            let fixed = facts.tunnel.secure().is_some_and(|secure| secure.path_mtu.is_some());
+            let lost = path.and_then(|path| path.lost_size).map(|size| lost_size_sentence(size, fixed));
+            let size = path.filter(|path| path.runs_arrive == Some(false)).and(facts.state.paths.get(active));
+            let device = facts.tunnel.paths.get(active).and_then(|path| path.device.as_deref());
+            let runs = size.map(|report| lost_runs_sentence(report.carries.datagram, device));
+            let reason = mismatch.or_else(|| facts.storm.map(Into::into)).or(lost).or(runs).or(facts.limit);
             let reason = reason.or_else(|| facts.late.and_then(Watch::sentence));
             let state = path.map_or(status::State::Connecting, |path| of_path(path.state));
             let (state, reason) = match facts.trouble {
@@ -162,7 +174,7 @@ pub fn before_start(tunnel: &Tunnel, waits: Option<&str>) -> Status {
         trouble: None,
         not_up: None,
         storm: None,
-        longest: None,
+        headers: Vec::new(),
     });
     let state = if waits.is_some() { status::State::Connecting } else { status::State::Starting };
     Status { state, reason: waits.map(str::to_owned), ..status }
@@ -221,7 +233,10 @@ fn path((local, remote): (String, String), report: &PathReport, seen: Seen) -> P
         rtt_ms,
         last_rx_ms: seen.last_rx.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
         mtu: None,
+        path_mtu: None,
+        path_mtu_searched: false,
         lost_size: None,
+        runs_arrive: None,
         counters,
         errors: [tx_errors, tx_dropped_oversize, rx_errors, rx_dropped_invalid, rx_dropped_oversize]
             .into_iter()

@@ -111,10 +111,23 @@ pub fn trouble_sentence(trouble: Trouble) -> String {
     }
 }
 
-/// Sentence for datagrams of the greatest length, `size` bytes, that are lost while small ones arrive.
-pub fn lost_size_sentence(size: u16) -> String {
+/// Sentence for datagrams of `size` bytes that are lost while small ones arrive. `fixed` tells whether the file names the size.
+pub fn lost_size_sentence(size: u16, fixed: bool) -> String {
+    let remedy = if fixed {
+        "set secure.path-mtu at both ends to the MTU of the path, such as 1400, or to \"auto\""
+    } else {
+        "the path must carry IP packets of 1280 bytes"
+    };
+    format!("datagrams of {size} bytes do not reach the peer, small ones do: {remedy}")
+}
+
+/// Sentence for runs of datagrams of `size` bytes that are lost while single datagrams arrive. The worker decides after three rounds.
+pub fn lost_runs_sentence(size: u16, device: Option<&str>) -> String {
+    let (long, device) = (privsep::ipc::Secure::long_run(size), device.unwrap_or("DEVICE"));
     format!(
-        "datagrams of {size} bytes do not reach the peer, small ones do: set secure.path-mtu at both ends to the MTU of \
-         the path, such as 1400, or 1280"
+        "runs of datagrams do not reach the peer (0 of 6 in runs of 2, 0 of {} in runs of {long}), single ones of {size} bytes do (3 \
+         of 3): datagrams leave singly; run `ethtool -K {device} tx-udp-segmentation off` for the interface of the path, and update \
+         its driver or the kernel",
+        3 * long
     )
 }

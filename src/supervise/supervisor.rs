@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signalfd::SignalFd;
-use privsep::ipc::{Address, Confinement, Counts, PathHealth, Remote, Timestamp};
+use privsep::ipc::{Address, Confinement, Counts, PathHealth, Remote, Timestamp, header};
 use sd_notify::NotifyState;
 
 use super::children::helper::Helper;
@@ -139,9 +139,8 @@ impl<'a> Supervisor<'a> {
         starts: &'a mut Starts,
     ) -> Self {
         let now = Instant::now();
-        let remotes = parts.paths.iter().map(|path| path.remote);
         Self {
-            watches: Watches::new(now, tunnel, parts.setup.settings.wire.longest(), remotes, parts.link.has_carrier()),
+            watches: Watches::new(now, tunnel, &parts.setup.settings, parts.link.has_carrier()),
             children: Children {
                 helper: Some(helper),
                 worker: None,
@@ -602,7 +601,7 @@ impl<'a> Supervisor<'a> {
             in_empty_network: self.parts.in_empty_network,
             addresses: (0..self.parts.paths.len()).map(|path| self.addresses(path)).collect(),
             underlay_mtus: self.parts.paths.iter().map(|path| path.underlay_mtu).collect(),
-            longest: self.parts.setup.settings.wire.longest(),
+            headers: self.parts.paths.iter().map(|path| header::datagram(path.family())).collect(),
             state: &self.parts.setup.state,
             uptime: self.watches.paths.uptime(),
             local: self.parts.link.trouble().filter(|trouble| trouble.is_down()).map(Trouble::to_string),

@@ -150,4 +150,8 @@ pub struct Path {
     pub device: Option<String>,
     /// Firewall mark of the datagrams.
     pub mark: Option<u32>,
+    /// MTU in bytes of the underlay, instead of the one that the kernel names.
+    pub mtu: Option<u16>,
+    /// Whether datagrams may leave in runs (`UDP_SEGMENT`).
+    pub runs: bool,
 }

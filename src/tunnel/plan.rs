@@ -33,6 +33,7 @@ pub fn plan(
             device: path.device.clone(),
             mark: path.mark,
             runs,
+            whole: tunnel.secure().is_some(),
         }
     });
     let paths = paths.collect();

@@ -16,11 +16,14 @@ pub fn settings(tunnel: &Tunnel, paths: &[Resolved], datagram: u16, mac: Option<
         Port::Raw { .. } => PortKind::Raw,
         Port::Mirror { udp, .. } => PortKind::Mirror { udp },
     };
+    let each: Vec<_> =
+        tunnel.paths.iter().zip(paths).map(|(path, resolved)| tunnel.wire.of_path(path, resolved)).collect();
     Settings {
         port,
-        wire: tunnel.wire.settings(&tunnel.port, datagram),
+        wire: tunnel.wire.settings(&tunnel.port, each.iter().map(|path| path.most).max().unwrap_or(datagram)),
         remotes: paths.iter().map(|path| path.remote).collect(),
         locals: paths.iter().map(|path| Address(path.local)).collect(),
+        paths: each,
         rules: tunnel.rules.clone(),
         exit_after: tunnel.exit_after,
         announcement: mac.and_then(|mac| announcement(tunnel, mac, router)),

@@ -179,11 +179,20 @@ fields! {
         last_rx_ms: Option<u64>,
         /// MTU of the underlay in bytes at the start, by interface and routing table; null where it is not known.
         mtu: Option<u32>,
+        /// Length in bytes of the longest IP packets that the tunnel sends by the path, as found by probes. Only on the secure wire.
+        #[serde(default)]
+        path_mtu: Option<u16>,
+        /// Whether the search for `path_mtu` is over.
+        #[serde(default)]
+        path_mtu_searched: bool,
         /// Length in bytes of the longest datagrams, where these do not arrive at the peer and small ones do; null while they arrive, and
-        /// while it is not known, as for the first 20 s of a worker. Only on the secure wire, which probes each path: 4 ping intervals after
-        /// a lost probe, 30 after an answered one.
+        /// while it is not known. Only where the file names the length, and where a path loses packets of 1280 bytes.
         #[serde(default)]
         lost_size: Option<u16>,
+        /// Whether runs of datagrams (`UDP_SEGMENT`) arrive at the peer. Where they do not, and single datagrams do, datagrams leave singly.
+        /// Null while it is not known, and where the file or the classic wire checks no runs.
+        #[serde(default)]
+        runs_arrive: Option<bool>,
         /// See [`PathCounters::ALL`].
         #[serde(flatten)]
         counters: PathCounters,

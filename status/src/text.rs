@@ -151,8 +151,13 @@ impl Status {
             let rtt = path.rtt_ms.map_or_else(|| "-".into(), |rtt| format!("{rtt:.2} ms"));
             let active = if path.active { ", active" } else { "" };
             let mtu = path.mtu.map_or_else(|| "-".into(), |mtu| mtu.to_string());
+            let search = if path.path_mtu_searched { "" } else { " (search in progress)" };
+            let found = path.path_mtu.filter(|&found| path.mtu != Some(found.into()));
+            let found = found.map_or_else(String::new, |found| format!(", carries {found}{search}"));
+            let runs = if path.runs_arrive == Some(false) { ", no runs" } else { "" };
             let (PathStatus { local, remote, .. }, state) = (path, self.path_state(path));
-            let _ = writeln!(text, "  path        {local} to {remote}: {state}{active}, rtt {rtt}, MTU {mtu}");
+            let _ =
+                writeln!(text, "  path        {local} to {remote}: {state}{active}, rtt {rtt}, MTU {mtu}{found}{runs}");
             if let Some(reason) = &path.reason {
                 let _ = writeln!(text, "              {reason}");
             }

@@ -120,6 +120,7 @@ fn plan() -> Plan {
             device: None,
             mark: None,
             runs: true,
+            whole: true,
         }],
         stored: false,
         store: false,

@@ -17,8 +17,8 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use privsep::PROTOCOL;
 use privsep::ipc::{
-    self, Address, Channel, Cipher, Classic, ClassicSecrets, Counts, FromWorker, Handle, Handles, Never, PortKind,
-    Remote, Rules, Secret, Secrets, Secure, SecureSecrets, Settings, State, ToWorker, Wire as Format,
+    self, Address, Channel, Cipher, Classic, ClassicSecrets, Counts, FromWorker, Handle, Handles, Never, PathSettings,
+    PortKind, Remote, Rules, Secret, Secrets, Secure, SecureSecrets, Settings, State, ToWorker, Wire as Format,
 };
 use privsep::sys::supervisor::start;
 use privsep::sys::{option, packet, tap};
@@ -189,6 +189,7 @@ impl Stage {
             wire,
             remotes: vec![Remote::Fixed(Address("127.0.0.1:6001".parse().unwrap()))],
             locals: vec![Address("127.0.0.1:6000".parse().unwrap())],
+            paths: vec![PathSettings { least: 1252, most: 1472, runs: true }],
             rules: Rules { send: true, receive: true, ..Rules::default() },
             exit_after: None,
             announcement: None,

@@ -36,6 +36,7 @@ impl Peer {
             secure: &Secure { datagram: 1472, ping_interval: 1, ..Secure::default() },
             offer: 3,
             remotes: &[Remote::Fixed(Address("192.0.2.2:6000".parse().unwrap()))],
+            paths: &[],
             delivers: true,
             exit_after: None,
             state: &state,

@@ -89,7 +89,7 @@ fn receive_handles(settings: &Settings) -> Result<Option<(OwnedFd, Vec<OwnedFd>)
     let helper = Channel::<Never, Handles>::new(process::inherited(process::HANDLES_FD)?);
     let Some((Handles(kinds), handles)) = helper.recv()? else { return Ok(None) };
     let paths = (0..).take(settings.remotes.len()).map(Handle::Path);
-    let alike = settings.remotes.len() == settings.locals.len();
+    let alike = settings.remotes.len() == settings.locals.len() && settings.remotes.len() == settings.paths.len();
     if !alike || !kinds.into_iter().eq(std::iter::once(Handle::Port).chain(paths)) {
         return Err(Error::Violation("handles do not match this tunnel"));
     }

@@ -132,6 +132,7 @@ fn session(end: usize, drawn: &Drawn) -> Box<Session> {
         pair: Pair::new(&private(end), public(&peer).unwrap(), &bytes(20), [0; 8]).unwrap(),
         offer: 3,
         remotes: &[Remote::Fixed(Address(home(1 - end)))],
+        paths: &[],
         secure: &Secure { datagram: 1472, ..Secure::default() },
         delivers: true,
         exit_after: None,

@@ -56,7 +56,7 @@ mod tests {
 
     fn plan(local: &str) -> PathPlan {
         let local = Address(local.parse().unwrap());
-        PathPlan { local, remote: None, filter: Vec::new(), device: None, mark: None, runs: false }
+        PathPlan { local, remote: None, filter: Vec::new(), device: None, mark: None, runs: false, whole: false }
     }
 
     /// Plan whose port cannot be opened.

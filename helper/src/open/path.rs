@@ -10,8 +10,9 @@ use nix::sys::socket::{
 use privsep::ipc::{Address, PathPlan};
 use privsep::sys::option;
 
-/// `IP_PMTUDISC_OMIT` and `IPV6_PMTUDISC_OMIT` (linux/in.h, linux/in6.h).
+/// `IP_PMTUDISC_OMIT` and `IP_PMTUDISC_PROBE`, the same numbers for IPv6 (linux/in.h, linux/in6.h).
 const PMTUDISC_OMIT: i32 = 5;
+const PMTUDISC_PROBE: i32 = libc::IP_PMTUDISC_PROBE;
 
 /// Opens a UDP socket and connects it to the plan's remote. The filter is set before the bind, so that it sees every datagram.
 pub fn open(plan: &PathPlan) -> Result<OwnedFd, String> {
@@ -29,7 +30,7 @@ pub fn open(plan: &PathPlan) -> Result<OwnedFd, String> {
     if let Some(mark) = plan.mark {
         setsockopt(&udp, sockopt::Mark, &mark).map_err(|e| fail("mark", &e.desc()))?;
     }
-    for (level, name, value) in ip_options(local.ip()) {
+    for (level, name, value) in ip_options(local.ip(), plan.whole) {
         option::set_int(udp.as_fd(), level, name, value).map_err(|e| fail("IP options", &e))?;
     }
     super::buffers(&udp);
@@ -46,17 +47,18 @@ pub fn open(plan: &PathPlan) -> Result<OwnedFd, String> {
 }
 
 /// Options of a path's socket: level, name, value. A socket on `[::]` receives IPv4 as well as IPv6 and needs both kinds.
-fn ip_options(local: IpAddr) -> Vec<(i32, i32, i32)> {
+fn ip_options(local: IpAddr, whole: bool) -> Vec<(i32, i32, i32)> {
     let (v4, v6, wildcard) = (libc::IPPROTO_IP, libc::IPPROTO_IPV6, local.is_unspecified());
     let both = local.is_ipv6() && wildcard;
     let mut options = Vec::new();
-    // No don't-fragment bit; the kernel fragments only datagrams longer than the MTU of the interface. It must ignore the MTU of a
-    // cached route, which any host can lower with an ICMP message.
+    // Both ignore the MTU of a cached route, which any host can lower with an ICMP message. A datagram longer than the MTU of the
+    // interface is fragmented, or refused. PROBE sets the don't-fragment bit.
+    let discovery = if whole { PMTUDISC_PROBE } else { PMTUDISC_OMIT };
     if local.is_ipv6() {
-        options.extend([(v6, libc::IPV6_V6ONLY, i32::from(!both)), (v6, libc::IPV6_MTU_DISCOVER, PMTUDISC_OMIT)]);
+        options.extend([(v6, libc::IPV6_V6ONLY, i32::from(!both)), (v6, libc::IPV6_MTU_DISCOVER, discovery)]);
     }
     if local.is_ipv4() || both {
-        options.push((v4, libc::IP_MTU_DISCOVER, PMTUDISC_OMIT));
+        options.push((v4, libc::IP_MTU_DISCOVER, discovery));
     }
     if wildcard {
         // Replies must leave from the address that the peer used.
@@ -108,6 +110,7 @@ mod tests {
             device: None,
             mark: None,
             runs: false,
+            whole: false,
         }
     }
 
@@ -119,9 +122,10 @@ mod tests {
     fn path_is_bound_and_connected() {
         let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         for (remote, connected) in [(Some(peer), Ok(peer)), (None, Err(Some(libc::ENOTCONN)))] {
+            let whole = open(&PathPlan { whole: true, ..plan("127.0.0.1:0", remote) }).unwrap();
             let udp = open(&plan("127.0.0.1:0", remote)).unwrap();
-            let fragments = int(&udp, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER);
-            assert_eq!(fragments, PMTUDISC_OMIT);
+            let fragments = |udp| int(udp, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER);
+            assert_eq!((fragments(&udp), fragments(&whole)), (PMTUDISC_OMIT, PMTUDISC_PROBE));
             let plain = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into();
             for buffer in [libc::SO_RCVBUF, libc::SO_SNDBUF] {
                 assert!(int(&udp, libc::SOL_SOCKET, buffer) > int(&plain, libc::SOL_SOCKET, buffer));
@@ -144,6 +148,9 @@ mod tests {
         assert_eq!((int(&udp, v6, libc::IPV6_V6ONLY), int(&udp, v4, libc::IP_MTU_DISCOVER)), (0, PMTUDISC_OMIT));
         assert_eq!((int(&udp, v6, libc::IPV6_RECVERR), int(&udp, v4, libc::IP_RECVERR)), (0, 0));
         assert_eq!((int(&udp, v6, libc::IPV6_MTU_DISCOVER), int(&udp, v6, libc::IPV6_RECVPKTINFO)), (PMTUDISC_OMIT, 1));
+        let whole = open(&PathPlan { whole: true, ..plan("[::]:0", None) }).unwrap();
+        let discovery = [(v4, libc::IP_MTU_DISCOVER), (v6, libc::IPV6_MTU_DISCOVER)];
+        assert_eq!(discovery.map(|(level, name)| int(&whole, level, name)), [PMTUDISC_PROBE; 2]);
         let udp = open(&plan("[::1]:0", None)).unwrap();
         assert_eq!((int(&udp, v6, libc::IPV6_V6ONLY), int(&udp, v6, libc::IPV6_RECVPKTINFO)), (1, 0));
     }

@@ -122,6 +122,8 @@ pub struct PathPlan {
     pub mark: Option<u32>,
     /// Whether datagrams arrive in runs (`UDP_GRO`).
     pub runs: bool,
+    /// Whether datagrams leave whole or not at all (`IP_PMTUDISC_PROBE`), instead of in IP fragments.
+    pub whole: bool,
 }
 
 /// Supervisor to helper.

@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use privsep::ipc::{Address, PathHealth, PathReport, Remote, SecureState, State, Timestamp, WireState};
+use privsep::ipc::{Address, Carries, PathHealth, PathReport, Remote, SecureState, State, Timestamp, WireState};
 
 use crate::tunnel::resolve::{self, Resolved};
 
@@ -26,7 +26,7 @@ use crate::tunnel::resolve::{self, Resolved};
 ///   microsecond, so that the two timestamps are not both too high. The worker itself may have sent a higher one: the peer then
 ///   refuses initiations of this end, and answers them by its own.
 /// - `secure.session`, `secure.trouble`: shown until the worker ends.
-/// - `rtt_us`, `jitter_us`, loss, `change`, `last_rx_ms`, counters: shown, and the next worker continues the counters. Additions of the worker wrap, every sum
+/// - `rtt_us`, `jitter_us`, loss, `change`, `last_rx_ms`, `carries`, counters: shown, and the next worker continues the counters. Additions of the worker wrap, every sum
 ///   here saturates.
 pub fn accept(before: &State, said: State, resolved: &[Resolved], clock: Timestamp) -> State {
     let State { tick, active, port, seal, wire, paths } = said;
@@ -34,7 +34,7 @@ pub fn accept(before: &State, said: State, resolved: &[Resolved], clock: Timesta
     let last = u8::try_from(resolved.len().saturating_sub(1)).unwrap_or(u8::MAX);
     let paths = paths.into_iter().zip(resolved).map(|(said, Resolved { local, remote, .. })| {
         // Each field is named, so that a new one is judged here.
-        let PathReport { health, learned, local: asked, last_pong, last_rx_ms, drops_longest, counters, .. } = said;
+        let PathReport { health, learned, local: asked, last_pong, last_rx_ms, carries, counters, .. } = said;
         let PathReport { rtt_us, jitter_us, loss_to_peer, loss_from_peer, change, .. } = said;
         let (learned, asked) = (
             learned.filter(|&Address(address)| may_be_peer(*local, remote, address)),
@@ -52,7 +52,7 @@ pub fn accept(before: &State, said: State, resolved: &[Resolved], clock: Timesta
             loss_from_peer,
             change,
             last_rx_ms,
-            drops_longest,
+            carries,
             counters,
         }
     });
@@ -114,7 +114,7 @@ pub fn carry_over(state: &mut State, lasting: Lasting) {
         WireState::Secure(secure) => (secure.session, secure.trouble) = (None, None),
     }
     for report in &mut state.paths {
-        report.drops_longest = None;
+        report.carries = Carries::default();
         if !lasting.peer {
             report.learned = None;
         }
@@ -163,7 +163,7 @@ mod tests {
             last_pong: u64::MAX,
             rtt_us: u64::MAX,
             last_rx_ms: Some(u64::MAX),
-            drops_longest: Some(true),
+            carries: Carries { datagram: u16::MAX, searched: true, loses: Some(true), runs: Some(false) },
             loss_to_peer: Some(u16::MAX),
             counters,
             ..PathReport::default()

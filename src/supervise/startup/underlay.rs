@@ -26,10 +26,11 @@ const UNTAGGED: u32 = 14;
 /// Header of TCP without options.
 const TCP: u16 = 20;
 
-/// Reads the MTU of each path's underlay from the kernel. `own` is the interface of the tunnel itself, which never carries a path.
+/// Reads the MTU of each path's underlay from the kernel, unless the file names one. `own` is the interface of the tunnel itself, which never carries a path.
 fn read_mtus(tunnel: &Tunnel, paths: &mut [Resolved], own: &str) {
     for (path, resolved) in tunnel.paths.iter().zip(paths) {
-        resolved.underlay_mtu = mtu(path, resolved.local, resolved.remote, own).ok();
+        let given = path.mtu.map(u32::from);
+        resolved.underlay_mtu = given.or_else(|| mtu(path, resolved.local, resolved.remote, own).ok());
     }
 }
 

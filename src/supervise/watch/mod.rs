@@ -13,7 +13,7 @@ pub mod storm;
 
 use std::time::Instant;
 
-use privsep::ipc::Remote;
+use privsep::ipc::Settings;
 
 use crate::tunnel::{Port, Tunnel};
 
@@ -32,17 +32,11 @@ pub struct Watches {
 }
 
 impl Watches {
-    /// Watches of a tunnel with these remotes; `longest` is the limit of its datagrams, `carrier` that of the local side now.
-    pub fn new(
-        now: Instant,
-        tunnel: &Tunnel,
-        longest: Option<u16>,
-        remotes: impl Iterator<Item = Remote>,
-        carrier: bool,
-    ) -> Self {
+    /// Watches of a tunnel with these settings; `carrier` is that of the local side now.
+    pub fn new(now: Instant, tunnel: &Tunnel, settings: &Settings, carrier: bool) -> Self {
         let follows = matches!(tunnel.port, Port::Tap { follow: true, .. });
         Self {
-            paths: paths::Observer::new(now, tunnel, longest, remotes),
+            paths: paths::Observer::new(now, tunnel, settings),
             session: session::Watch::new(tunnel.wire.fingerprint().unwrap_or_default()),
             oversize: oversize::Oversize::default(),
             storm: storm::Detector::new(now),

@@ -3,12 +3,15 @@
 
 use std::time::{Duration, Instant};
 
-use privsep::ipc::{Cipher, PathCounters, PathHealth, PathReport, Remote, State};
+use privsep::ipc::{Carries, Cipher, PathCounters, PathHealth, PathReport, PathSettings, Remote, Settings, State};
 
 use super::mismatch::{Change, Detector};
 use super::not_up::{self, Schedule};
 use crate::status::{self, Mismatch, Seen};
 use crate::tunnel::Tunnel;
+
+/// Time between two lines about the size of a path's datagrams.
+const SIZES: Duration = Duration::from_secs(10);
 
 /// Observer of the paths of a tunnel.
 pub struct Observer {
@@ -19,8 +22,8 @@ pub struct Observer {
     authenticated: bool,
     /// Cipher of a wire without authentication, and whether frames of noise are written to the local side.
     coding: (Cipher, bool),
-    /// Length in bytes of the longest datagram that leaves in one packet, on the secure wire.
-    longest: Option<u16>,
+    /// Whether the file names the length of the datagrams.
+    fixed_size: bool,
     paths: Vec<Path>,
     schedule: Schedule,
 }
@@ -29,19 +32,31 @@ struct Path {
     fixed: bool,
     detector: Detector,
     last_rx: Option<Instant>,
-    /// Whether the longest datagrams are lost.
-    drops_longest: bool,
+    /// Interface to which the path is bound.
+    device: Option<String>,
+    /// Greatest length of its datagrams, the length in the last line about it, and the time of the next such line.
+    most: u16,
+    said: u16,
+    next_line: Instant,
+    /// Whether datagrams of the present length are lost, and whether runs are.
+    loses: bool,
+    loses_runs: bool,
     /// Counters when the path was last up, or at the start.
     then: PathCounters,
 }
 
 impl Observer {
-    pub fn new(now: Instant, tunnel: &Tunnel, longest: Option<u16>, remotes: impl Iterator<Item = Remote>) -> Self {
-        let path = |remote| Path {
+    pub fn new(now: Instant, tunnel: &Tunnel, settings: &Settings) -> Self {
+        let path = |(number, (remote, of_path)): (usize, (&Remote, &PathSettings))| Path {
             fixed: matches!(remote, Remote::Fixed(_)),
             detector: Detector::default(),
             last_rx: None,
-            drops_longest: false,
+            device: tunnel.paths.get(number).and_then(|path| path.device.clone()),
+            most: of_path.most,
+            said: of_path.most,
+            next_line: now,
+            loses: false,
+            loses_runs: false,
             then: PathCounters::default(),
         };
         Self {
@@ -49,8 +64,8 @@ impl Observer {
             answered: tunnel.is_answered(),
             authenticated: tunnel.wire.is_authenticated(),
             coding: (tunnel.wire.cipher().unwrap_or_default(), tunnel.rules.receive),
-            longest,
-            paths: remotes.map(path).collect(),
+            fixed_size: tunnel.secure().is_some_and(|secure| secure.path_mtu.is_some()),
+            paths: settings.remotes.iter().zip(&settings.paths).enumerate().map(path).collect(),
             schedule: Schedule::new(now),
         }
     }
@@ -73,19 +88,7 @@ impl Observer {
                 Change::Ends(true) => lines.push((number, "mismatch ended: no more wrong datagrams".into())),
                 Change::Begins(_, false) | Change::Ends(false) | Change::None => {}
             }
-            if let Some(drops) = report.drops_longest
-                && std::mem::replace(&mut path.drops_longest, drops) != drops
-                && let Some(longest) = self.longest
-            {
-                lines.push((
-                    number,
-                    if drops {
-                        status::lost_size_sentence(longest)
-                    } else {
-                        format!("datagrams of {longest} bytes reach the peer again")
-                    },
-                ));
-            }
+            lines.extend(path.sizes(now, report.carries, self.fixed_size).into_iter().map(|line| (number, line)));
             if report.health == PathHealth::Up {
                 path.then = report.counters;
             }
@@ -138,6 +141,36 @@ impl Observer {
     }
 }
 
+impl Path {
+    /// Lines about the datagrams that the path carries, after a change.
+    fn sizes(&mut self, now: Instant, carries: Carries, fixed: bool) -> Vec<String> {
+        let Carries { datagram, searched, loses, runs } = carries;
+        let mut lines = Vec::new();
+        if searched && datagram != self.said && now >= self.next_line {
+            (self.said, self.next_line) = (datagram, now + SIZES);
+            let most = self.most;
+            lines.push(if datagram < most {
+                format!("the path carries datagrams of {datagram} bytes, less than the {most} of its underlay: longer frames leave in pieces")
+            } else {
+                format!("the path carries datagrams of {datagram} bytes again")
+            });
+        }
+        if let Some(loses) = loses
+            && std::mem::replace(&mut self.loses, loses) != loses
+        {
+            let again = || format!("datagrams of {datagram} bytes reach the peer again");
+            lines.push(if loses { status::lost_size_sentence(datagram, fixed) } else { again() });
+        }
+        if let Some(arrive) = runs
+            && std::mem::replace(&mut self.loses_runs, !arrive) == arrive
+        {
+            let lost = || status::lost_runs_sentence(datagram, self.device.as_deref());
+            lines.push(if arrive { "runs of datagrams reach the peer again".into() } else { lost() });
+        }
+        lines
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use privsep::ipc::{Address, PathReport};
@@ -146,19 +179,34 @@ mod tests {
 
     /// The next worker has measured nothing yet, which is no news.
     #[test]
-    fn only_probes_clear_lost_long_datagrams() {
+    fn changes_of_carried_sizes_are_logged() {
         let text = "mode = \"tap\"\nwire = \"classic\"\n[[path]]\nlocal = \"0.0.0.0:1\"\nremote = \"192.0.2.2:1\"\n";
         let tunnel = crate::tunnel::file::from_text(text, "a", std::path::Path::new("")).unwrap();
         let remote = Remote::Fixed(Address(([192, 0, 2, 2], 1).into()));
-        let mut observer = Observer {
-            authenticated: true,
-            ..Observer::new(Instant::now(), &tunnel, Some(1472), [remote].into_iter())
+        let path = PathSettings { least: 1252, most: 1472, runs: true };
+        let settings = Settings { remotes: vec![remote], paths: vec![path], ..Settings::default() };
+        let start = Instant::now();
+        let new = || Observer { authenticated: true, ..Observer::new(start, &tunnel, &settings) };
+        let lines = |observer: &mut Observer, seconds, carries| {
+            let paths = vec![PathReport { carries, ..PathReport::default() }];
+            observer.note(start + Duration::from_secs(seconds), &State { paths, ..State::default() }).len()
         };
-        let mut lines = |drops_longest| {
-            let paths = vec![PathReport { drops_longest, ..PathReport::default() }];
-            observer.note(Instant::now(), &State { paths, ..State::default() }).len()
-        };
-        let said = [None, Some(false), Some(true), None, Some(true), None, Some(false), None].map(&mut lines);
-        assert_eq!(said, [0, 0, 1, 0, 0, 0, 1, 0]);
+        let mut observer = new();
+        for states in [
+            |loses| Carries { loses, ..Carries::default() },
+            |loses: Option<bool>| Carries { runs: loses.map(|loses| !loses), ..Carries::default() },
+        ] {
+            let said = [None, Some(false), Some(true), None, Some(true), None, Some(false), None]
+                .map(|loses| lines(&mut observer, 0, states(loses)));
+            assert_eq!(said, [0, 0, 1, 0, 0, 0, 1, 0]);
+        }
+        // A size is news once the search is over, and not every second.
+        let mut observer = new();
+        let said =
+            [(0, 1252, false), (1, 1472, true), (2, 1252, false), (3, 1252, true), (4, 1472, true), (13, 1472, true)]
+                .map(|(seconds, datagram, searched)| {
+                    lines(&mut observer, seconds, Carries { datagram, searched, ..Carries::default() })
+                });
+        assert_eq!(said, [0, 0, 0, 1, 0, 1]);
     }
 }

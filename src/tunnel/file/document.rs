@@ -170,6 +170,10 @@ tables! {
         device "device": Option<String> = INTERFACE, "none";
         /// Firewall mark of the datagrams.
         mark "mark": Option<u32> = Values::Integer(0..=u32::MAX as u64), "none";
+        /// MTU of the underlay in bytes: greatest length of a packet with IP and UDP headers.
+        mtu "mtu": Option<u16> = Values::Integer(bounds::PATH_MTU), "from interface and routing table";
+        /// Whether equal datagrams may leave as one run that the kernel or the network card segments (`UDP_SEGMENT`).
+        segment "segment": Option<String> = Values::Words(&["auto", "never"]), "`\"auto\"`";
     }
 
     /// Keys and options of the secure wire.
@@ -180,8 +184,8 @@ tables! {
         peer_public_key "peer-public-key": Option<String> = Values::String("a key in base64"), "required";
         /// File with the pre-shared key, the output of `ethudp genpsk`.
         psk_file "psk-file": Option<PathBuf> = FILE, "none";
-        /// Bytes that every path carries whole, with IP and UDP headers.
-        path_mtu "path-mtu": Option<u16> = Values::Integer(bounds::PATH_MTU), "from interface and routing table";
+        /// Length in bytes of the packets of every path, with IP and UDP headers; `"auto"` searches for it.
+        path_mtu "path-mtu": Option<toml::Value> = Values::IntegerOr(bounds::PATH_MTU, "auto"), "`\"auto\"`";
         /// Identifier of the tunnel, the same at both ends.
         tunnel_id "tunnel-id": Option<String> = Values::String("16 hexadecimal digits"), "none";
         /// Slot of this tunnel at a peer that shares its port.

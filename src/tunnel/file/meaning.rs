@@ -168,7 +168,7 @@ fn secure(table: Secure, directory: &Path) -> Result<tunnel::Secure> {
         public_key: keys::public(&exposed),
         peer_key,
         psk,
-        path_mtu: table.path_mtu,
+        path_mtu: table.path_mtu.and_then(|mtu| mtu.as_integer()).and_then(|mtu| u16::try_from(mtu).ok()),
         tunnel_id,
         peer_slot: table.peer_slot.unwrap_or(0),
         ping_interval: table.ping_interval_s.unwrap_or(1),
@@ -286,7 +286,8 @@ fn path(table: PathTable, index: usize) -> Result<tunnel::Path> {
     })?;
     let remote = place("remote").check(|what| address::remote(what, &remote))?;
     let device = interface(place("device"), table.device)?;
-    Ok(tunnel::Path { local, remote, device, mark: table.mark })
+    let runs = table.segment.as_deref() != Some("never");
+    Ok(tunnel::Path { local, remote, device, mark: table.mark, mtu: table.mtu, runs })
 }
 
 fn classic(table: Classic, directory: &Path) -> Result<tunnel::Classic> {

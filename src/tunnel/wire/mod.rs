@@ -18,7 +18,7 @@ pub use classic::Classic;
 pub use secure::Secure;
 
 use super::resolve::Resolved;
-use super::{Port, Tunnel};
+use super::{Path, Port, Tunnel};
 
 /// Wire of a tunnel: the encoding of frames as datagrams. Dereferences to its [`WireFormat`].
 #[derive(Debug)]
@@ -83,7 +83,12 @@ pub trait WireFormat: Debug {
     /// Upper limit in bytes of the datagrams by a path; `None` for a wire without a limit.
     fn datagram(&self, path: &Resolved) -> Option<u16>;
 
-    /// Settings for the workers; `datagram` is the limit of all paths.
+    /// Settings of a path for the workers.
+    fn of_path(&self, path: &Path, _resolved: &Resolved) -> ipc::PathSettings {
+        ipc::PathSettings { runs: path.runs, ..ipc::PathSettings::default() }
+    }
+
+    /// Settings for the workers; `datagram` is the longest datagram of any path.
     fn settings(&self, port: &Port, datagram: u16) -> ipc::Wire;
 
     /// Secrets for the workers.

@@ -3,8 +3,8 @@
 use privsep::ipc::{self, Cipher, Secret, Secrets, SecureSecrets};
 
 use super::{WireFormat, identifier, keys};
-use crate::tunnel::Port;
 use crate::tunnel::resolve::Resolved;
+use crate::tunnel::{Path, Port};
 
 /// Least MTU in bytes of an IPv6 underlay (RFC 8200).
 pub const LEAST_MTU: u16 = 1280;
@@ -88,6 +88,16 @@ impl WireFormat for Secure {
     fn datagram(&self, path: &Resolved) -> Option<u16> {
         let mtu = self.path_mtu.map(u32::from).or(path.underlay_mtu).unwrap_or_default().max(LEAST_MTU.into());
         Some(u16::try_from(path.payload(mtu)).unwrap_or(u16::MAX).min(ipc::Secure::LONGEST))
+    }
+
+    /// With a fixed MTU there is nothing to search. An unknown MTU may be that of Ethernet.
+    fn of_path(&self, path: &Path, resolved: &Resolved) -> ipc::PathSettings {
+        const ETHERNET: u32 = 1500;
+        let bytes = |mtu| u16::try_from(resolved.payload(mtu)).unwrap_or(u16::MAX).min(ipc::Secure::LONGEST);
+        let unknown = self.path_mtu.is_none() && resolved.underlay_mtu.is_none();
+        let most = if unknown { bytes(ETHERNET) } else { self.datagram(resolved).unwrap_or_default() };
+        let least = if self.path_mtu.is_some() { most } else { bytes(LEAST_MTU.into()) };
+        ipc::PathSettings { least, most, runs: path.runs }
     }
 
     fn settings(&self, _port: &Port, datagram: u16) -> ipc::Wire {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use privsep::ipc::{
-    Address, ChangeReason, ClassicState, Confinement, FromWorker, LastChange, PathCounters, PathHealth, PathReport,
-    PortCounters, Report, Reports, SealCounters, SecureState, State, ToWorker, WireState,
+    Address, Carries, ChangeReason, ClassicState, Confinement, FromWorker, LastChange, PathCounters, PathHealth,
+    PathReport, PortCounters, Report, Reports, SealCounters, SecureState, State, ToWorker, WireState,
 };
 
 use crate::{Attack, Loot, Needs, sleep};
@@ -184,7 +184,7 @@ fn absurd() -> State {
         rtt_us: MAX,
         last_rx_ms: Some(MAX),
         local: Some(stranger().0.ip()),
-        drops_longest: Some(true),
+        carries: Carries { datagram: u16::MAX, searched: true, loses: Some(true), runs: Some(false) },
         jitter_us: MAX,
         loss_to_peer: Some(u16::MAX),
         loss_from_peer: Some(u16::MAX),

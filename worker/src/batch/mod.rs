@@ -76,6 +76,9 @@ impl Default for Batch {
 }
 
 impl Batch {
+    /// Most bytes of memory that a packed frame takes in addition to its own.
+    pub const PACKED: usize = HEADROOM + TAILROOM + 64;
+
     /// Makes an empty batch of up to `slots` frames.
     pub fn with_slots(slots: usize) -> Self {
         Self::with_room(slots, CAPACITY)

@@ -141,7 +141,8 @@ impl Inward {
     /// Sends the datagrams in the session's outbox, and publishes the route if it has changed.
     pub fn after_session(&mut self) {
         let Self { shared, session, outbox, outlet, route, .. } = self;
-        for Departure { path, target, datagrams } in outbox.departures() {
+        for departure in outbox.departures() {
+            let Departure { path, target, ref datagrams, .. } = departure;
             let (Some(socket), Some(counters)) = (shared.sockets.get(path), shared.counters.paths.get(path)) else {
                 continue;
             };
@@ -149,7 +150,7 @@ impl Inward {
                 continue;
             }
             let (mut next, end) = (datagrams.start, datagrams.end);
-            outlet.send(socket, counters, outbox.batch(), &mut next, end, target);
+            outlet.send(socket, counters, outbox.batch(), &mut next, &departure);
             // Never waits for room for a control message: another follows.
             counters.tx_errors.add((end - next) as u64);
         }

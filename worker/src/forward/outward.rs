@@ -209,13 +209,13 @@ fn seal_and_send(shared: &Shared, sealer: &mut Sealer, outlet: &mut Outlet, batc
 
 /// Sends datagrams by one path. Waits for room while the route stays the same.
 fn send(shared: &Shared, outlet: &mut Outlet, batch: &Batch, departure: &Departure, route: u64) {
-    let &Departure { path, target, ref datagrams } = departure;
+    let &Departure { path, ref datagrams, .. } = departure;
     let (Some(socket), Some(counters)) = (shared.sockets.get(path), shared.counters.paths.get(path)) else {
         return;
     };
     let (mut next, end, mut deadline) = (datagrams.start, datagrams.end, None);
     loop {
-        outlet.send(socket, counters, batch, &mut next, end, target);
+        outlet.send(socket, counters, batch, &mut next, departure);
         if next == end {
             return;
         }

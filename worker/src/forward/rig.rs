@@ -9,7 +9,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use nix::poll::PollFlags;
-use privsep::ipc::{Address, Classic, ClassicSecrets, PortKind, Remote, Rules, Secrets, Settings, State, Wire};
+use privsep::ipc::{
+    Address, Classic, ClassicSecrets, PathSettings, PortKind, Remote, Rules, Secrets, Settings, State, Wire,
+};
 
 use super::{Inward, Outward, Shared};
 use crate::frame::checksum::Sum;
@@ -60,11 +62,13 @@ impl Rig {
         broken_port: bool,
         broken_path: Option<usize>,
     ) -> Self {
+        let longest = wire.longest().unwrap_or_default();
         let settings = Settings {
             port: PortKind::Raw,
             wire,
             remotes: (0..count).map(|path| Remote::Fixed(Address(peer(path)))).collect(),
             locals: (0..count).map(|path| Address(peer(path))).collect(),
+            paths: vec![PathSettings { least: longest, most: longest, runs: true }; count.into()],
             rules,
             exit_after: None,
             announcement: None,

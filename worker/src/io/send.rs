@@ -100,6 +100,11 @@ impl Runs {
         Self { longest: usize::MAX, pause: 0, failures: 0 }
     }
 
+    /// Makes the state for datagrams that never leave in runs.
+    pub fn never() -> Self {
+        Self { longest: 0, pause: usize::MAX, failures: 0 }
+    }
+
     /// End of the run that begins with packet `first`.
     fn end(&self, batch: &Batch, first: usize, end: usize) -> usize {
         let each = batch.frame(first).len();

@@ -7,34 +7,35 @@ use privsep::sys::worker::mmsg::Sender;
 
 use super::socket::Socket;
 use crate::batch::{BATCH, Batch, PACKETS};
-use crate::endpoint::Target;
 use crate::io::{Runs, send_from};
+use crate::wire::Departure;
 
 /// Sends datagrams by any path.
 pub struct Outlet {
     sender: Sender,
     runs: Runs,
+    single: Runs,
 }
 
 impl Default for Outlet {
     fn default() -> Self {
-        Self { sender: Sender::new(BATCH, PACKETS), runs: Runs::new() }
+        Self { sender: Sender::new(BATCH, PACKETS), runs: Runs::new(), single: Runs::never() }
     }
 }
 
 impl Outlet {
-    /// Sends the datagrams of the batch from number `next` to before `end`. If `next` is then not `end`, the socket's queue is
-    /// full.
+    /// Sends the datagrams of the batch from number `next` to before `end`, in runs if the departure allows them. If `next` is then
+    /// not `end`, the socket's queue is full.
     pub fn send(
         &mut self,
         socket: &Socket,
         counters: &SharedPath,
         batch: &Batch,
         next: &mut usize,
-        end: usize,
-        target: Target,
+        &Departure { target, runs, ref datagrams, .. }: &Departure,
     ) {
-        let (sender, runs, destination) = (&mut self.sender, &mut self.runs, socket.destination(target));
+        let (end, destination) = (datagrams.end, socket.destination(target));
+        let (sender, runs) = (&mut self.sender, if runs { &mut self.runs } else { &mut self.single });
         let sent = send_from(sender, runs, socket.as_fd(), batch, next, end, destination);
         counters.tx_datagrams.add(sent.packets);
         counters.tx_bytes.add(sent.bytes);

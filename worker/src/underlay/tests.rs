@@ -12,10 +12,16 @@ use super::{Inlet, Outlet, Socket};
 use crate::batch::{Batch, MAX_DATAGRAM, RUN};
 use crate::endpoint::{Endpoint, Target};
 use crate::io::{Received, TRIES};
+use crate::wire::Departure;
 
 /// Socket of a path, connected as its handle is.
 fn socket(handle: impl Into<OwnedFd>) -> Socket {
     Socket { handle: handle.into(), peer: Peer::Connected(([192, 0, 2, 1], 1).into()), v6: false }
+}
+
+/// Departure of the datagrams before `end`.
+fn departure(end: usize, target: Target) -> Departure {
+    Departure { path: 0, target, runs: true, datagrams: 0..end }
 }
 
 fn inlet(handle: impl Into<OwnedFd>) -> Inlet {
@@ -91,7 +97,7 @@ fn oversize_datagram_is_skipped() {
         batch.append_copy(datagram);
     }
     let (mut next, nowhere, path) = (0, Target::Unknown, socket(ours.try_clone().unwrap()));
-    outlet.send(&path, &counters, &batch, &mut next, 3, nowhere);
+    outlet.send(&path, &counters, &batch, &mut next, &departure(3, nowhere));
     let counted = counters.snapshot();
     assert_eq!((next, counted.tx_datagrams, counted.tx_bytes, counted.tx_dropped_oversize), (3, 2, 150, 1));
     let mut buffer = [0; 200];
@@ -101,7 +107,7 @@ fn oversize_datagram_is_skipped() {
     ours.set_nonblocking(true).unwrap();
     while ours.send(b"full").is_ok() {}
     let mut next = 2;
-    outlet.send(&path, &counters, &batch, &mut next, 4, nowhere);
+    outlet.send(&path, &counters, &batch, &mut next, &departure(4, nowhere));
     assert_eq!((next, counters.tx_datagrams.get(), counters.tx_errors.get()), (2, 2, 0));
 }
 
@@ -142,12 +148,13 @@ fn wildcard_socket_counts_strangers() {
         assert_eq!(batch.span(0).origin, Some(place), "{local}");
         assert_eq!((counters.rx_dropped_foreign.get(), counters.rx_datagrams.get()), (1, 1));
         let (mut outlet, mut next) = (Outlet::default(), 0);
-        outlet.send(&inlet.socket, &counters, &batch, &mut next, 1, Target::Fixed(peer.local_addr().unwrap().into()));
+        let to = departure(1, Target::Fixed(peer.local_addr().unwrap().into()));
+        outlet.send(&inlet.socket, &counters, &batch, &mut next, &to);
         let mut buffer = [0; 10];
         assert_eq!(peer.recv_from(&mut buffer).unwrap(), (4, ([127, 0, 0, 1], port).into()), "{local}");
         // From another local address, if the peer has used that.
         let (mut next, asked) = (0, Endpoint { local: Some([127, 0, 0, 9].into()), ..place });
-        outlet.send(&inlet.socket, &counters, &batch, &mut next, 1, Target::Fixed(asked));
+        outlet.send(&inlet.socket, &counters, &batch, &mut next, &departure(1, Target::Fixed(asked)));
         assert_eq!(peer.recv_from(&mut buffer).unwrap(), (4, ([127, 0, 0, 9], port).into()), "{local}");
     }
 }
@@ -160,7 +167,7 @@ fn absent_peer_stalls_no_socket() {
     batch.append_copy(b"anybody?");
     for _ in 0..10 {
         let mut next = 0;
-        outlet.send(&inlet.socket, &counters, &batch, &mut next, 1, Target::Fixed(gone.into()));
+        outlet.send(&inlet.socket, &counters, &batch, &mut next, &departure(1, Target::Fixed(gone.into())));
         assert_eq!(next, 1);
     }
     let mut other = Batch::default();
@@ -184,7 +191,7 @@ fn answers_leave_from_the_asked_address() {
         let (mut outlet, mut buffer) = (Outlet::default(), [0; 10]);
         let mut ask = |place| {
             let mut next = 0;
-            outlet.send(&inlet.socket, &counters, &batch, &mut next, 1, Target::Learned(place));
+            outlet.send(&inlet.socket, &counters, &batch, &mut next, &departure(1, Target::Learned(place)));
             assert_eq!(next, 1);
             peer.recv_from(&mut buffer).unwrap().1
         };

@@ -6,7 +6,7 @@ use crate::endpoint::Target;
 
 /// Most bytes of a session's datagram: a probe as long as the longest datagram.
 const CAPACITY: usize = privsep::ipc::Secure::LONGEST as usize;
-/// Number of datagrams of that length for which there is memory; most datagrams are much shorter.
+/// Number of datagrams of that length for which there is memory; most datagrams are much shorter. A probe without room is sent later.
 const LONGEST: usize = 3 * privsep::ipc::MAX_PATHS;
 /// Most datagrams: those due on all paths, which start with an empty outbox, and 64 answers. A peer pings once a second; a sender
 /// of more PINGs in one batch gets fewer answers.
@@ -15,7 +15,8 @@ const DATAGRAMS: usize = BATCH + 4 * privsep::ipc::MAX_PATHS;
 /// Datagrams with their destinations. Emptied after each call of a session; datagrams without room are dropped.
 pub struct Outbox {
     batch: Batch,
-    to: Vec<(usize, Target)>,
+    /// Path, target, and whether equal datagrams leave as one run.
+    to: Vec<(usize, Target, bool)>,
 }
 
 impl Default for Outbox {
@@ -30,7 +31,7 @@ impl Outbox {
         let Some(slot) = self.batch.next_slot(0) else { return false };
         let length = write(slot);
         self.batch.pack(length);
-        self.to.push((path, target));
+        self.to.push((path, target, false));
         true
     }
 
@@ -43,6 +44,15 @@ impl Outbox {
             })
     }
 
+    /// As [`post`](Self::post). Equal datagrams that follow one another leave as one run.
+    pub fn post_in_run(&mut self, path: usize, target: Target, datagram: &[u8]) -> bool {
+        let posted = self.post(path, target, datagram);
+        if let Some((.., runs)) = self.to.last_mut().filter(|_| posted) {
+            *runs = true;
+        }
+        posted
+    }
+
     /// Whether the outbox is empty.
     pub fn is_empty(&self) -> bool {
         self.to.is_empty()
@@ -53,7 +63,8 @@ impl Outbox {
         self.to.chunk_by(|one, next| one == next).scan(0, |start, run| {
             let datagrams = *start..*start + run.len();
             *start = datagrams.end;
-            Some(Departure { path: run[0].0, target: run[0].1, datagrams })
+            let (path, target, runs) = run[0];
+            Some(Departure { path, target, runs, datagrams })
         })
     }
 
@@ -81,7 +92,7 @@ mod tests {
             assert!(outbox.push(path, target, |_| 3));
         }
         let departures: Vec<_> = outbox.departures().collect();
-        let departure = |path, target, datagrams| Departure { path, target, datagrams };
+        let departure = |path, target, datagrams| Departure { path, target, runs: false, datagrams };
         let expected = [(0, Target::Unknown, 0..1), (0, address, 1..3), (1, address, 3..4)];
         assert_eq!(departures, expected.map(|(path, target, datagrams)| departure(path, target, datagrams)));
         while outbox.push(0, address, |_| 1360) {}

@@ -12,8 +12,21 @@ use crate::endpoint::Target;
 pub struct Egress {
     /// Destination.
     pub target: Target,
-    /// Longest datagram in bytes that leaves by the path.
+    /// Longest datagram in bytes that leaves by the path now.
     pub datagram: usize,
+    /// Longest datagram in bytes that may ever leave by the path.
+    pub most: usize,
+    /// Whether the path carries less than its underlay promised, so that senders must learn the size.
+    pub reduced: bool,
+    /// Whether equal datagrams may leave as one run (`UDP_SEGMENT`).
+    pub runs: bool,
+}
+
+impl Egress {
+    /// Egress with datagrams of a fixed length, in runs.
+    pub fn new(target: Target, datagram: usize) -> Self {
+        Self { target, datagram, most: datagram, reduced: false, runs: true }
+    }
 }
 
 /// Route of the frames that leave.
@@ -31,7 +44,7 @@ impl Route {
     /// Path and egress of frames that leave now.
     pub fn now(&self) -> (usize, Egress) {
         let active = self.active.min(self.egress.len().saturating_sub(1));
-        let none = Egress { target: Target::Unknown, datagram: 0 };
+        let none = Egress::new(Target::Unknown, 0);
         (active, self.egress.get(active).copied().unwrap_or(none))
     }
 
@@ -40,9 +53,9 @@ impl Route {
         self.egress.iter().filter_map(|egress| egress.target.address())
     }
 
-    /// Length in bytes of the longest datagram that leaves by any path.
+    /// Length in bytes of the longest datagram that may ever leave by any path.
     pub fn longest(&self) -> usize {
-        self.egress.iter().map(|egress| egress.datagram).max().unwrap_or(0)
+        self.egress.iter().map(|egress| egress.most).max().unwrap_or(0)
     }
 }
 
@@ -53,6 +66,8 @@ pub struct Departure {
     pub path: usize,
     /// Destination.
     pub target: Target,
+    /// Whether equal datagrams may leave as one run.
+    pub runs: bool,
     /// Numbers of the datagrams in the batch.
     pub datagrams: Range<usize>,
 }

@@ -324,7 +324,7 @@ impl End {
         self.batch.append_copy(&bytes);
         self.sealer.set_route(self.session.route());
         let (batch, departures) = self.sealer.seal(&mut self.batch, &self.counters);
-        for &Departure { path, target, ref datagrams } in departures {
+        for &Departure { path, target, ref datagrams, .. } in departures {
             let all =
                 datagrams.clone().map(|index| datagram(self.which, path, target, batch.frame(index), Some(number)));
             self.sent.extend(all);
@@ -333,7 +333,7 @@ impl End {
 
     /// Passes the session's datagrams to the network.
     fn post(&mut self) {
-        for Departure { path, target, datagrams } in self.outbox.departures() {
+        for Departure { path, target, datagrams, .. } in self.outbox.departures() {
             for number in datagrams {
                 self.sent.push(datagram(self.which, path, target, self.outbox.batch().frame(number), None));
                 self.said += 1;

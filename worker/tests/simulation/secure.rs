@@ -185,14 +185,14 @@ impl End {
         self.batch.append_copy(&frame);
         self.sealer.set_route(self.session.route());
         let (batch, departures) = self.sealer.seal(&mut self.batch, &self.counters);
-        for &Departure { path, target, ref datagrams } in departures {
+        for &Departure { path, target, ref datagrams, .. } in departures {
             let all = datagrams.clone().map(|index| datagram(self.kind.which, path, target, batch.frame(index), None));
             self.sent.extend(all);
         }
     }
 
     fn post(&mut self) {
-        for Departure { path, target, datagrams } in self.outbox.departures() {
+        for Departure { path, target, datagrams, .. } in self.outbox.departures() {
             for number in datagrams {
                 let bytes = self.outbox.batch().frame(number);
                 self.sent.push(datagram(self.kind.which, path, target, bytes, None));
@@ -248,6 +248,7 @@ fn session(kind: &Kind, state: &State, started: u64, wall: &Arc<AtomicU64>, seed
         secure: &privsep::ipc::Secure { datagram, ping_interval, ..privsep::ipc::Secure::default() },
         offer,
         remotes,
+        paths: &[],
         delivers: true,
         exit_after: None,
         state,

@@ -16,7 +16,7 @@ pub struct Secure {
     pub tunnel: [u8; 8],
     /// Receiver index of initiations to the peer; zero if none is known.
     pub peer_index: u32,
-    /// Longest datagram in bytes of UDP payload that fits every path without fragmentation; from 1232 to [`Secure::LONGEST`].
+    /// Longest datagram in bytes of UDP payload of any path; from 1232 to [`Secure::LONGEST`].
     pub datagram: u16,
     /// Interval between pings in seconds, at least 1.
     pub ping_interval: u8,
@@ -28,6 +28,11 @@ impl Secure {
     /// Length in bytes of the datagram with the longest frame.
     #[allow(clippy::cast_possible_truncation)] // 9270.
     pub const LONGEST: u16 = MAX_FRAME as u16 + Self::OVERHEAD;
+
+    /// Number of datagrams in the long run of a check whether runs arrive: 8, or fewer where they are jumbo frames.
+    pub fn long_run(datagram: u16) -> u16 {
+        (16_384 / datagram.max(1)).clamp(3, 8)
+    }
 
     /// Longest frame in bytes that fits into `payload` bytes once sealed.
     pub fn largest_frame(payload: u32) -> u32 {

@@ -36,6 +36,8 @@ pub struct Settings {
     pub remotes: Vec<Remote>,
     /// Local address of each path; as many as remotes.
     pub locals: Vec<Address>,
+    /// Settings of each path; as many as remotes.
+    pub paths: Vec<PathSettings>,
     /// Processing of frames.
     pub rules: Rules,
     /// Ticks after which the worker ends.
@@ -60,7 +62,7 @@ impl Default for Wire {
 }
 
 impl Wire {
-    /// Longest datagram in bytes that fits every path without fragmentation, if the wire has a limit.
+    /// Longest datagram in bytes of any path, if the wire has a limit.
     pub fn longest(&self) -> Option<u16> {
         match self {
             Self::Classic(_) => None,
@@ -117,6 +119,17 @@ pub enum Remote {
         /// Only this port.
         port: Option<u16>,
     },
+}
+
+/// Settings of a path. The lengths are those of the secure wire.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathSettings {
+    /// Length in bytes of UDP payload of the datagrams with which the path begins.
+    pub least: u16,
+    /// Greatest length of the datagrams. The worker searches from `least` to this length for the longest that arrive.
+    pub most: u16,
+    /// Whether datagrams may leave in runs (`UDP_SEGMENT`).
+    pub runs: bool,
 }
 
 /// Processing of frames between the local side and the paths.

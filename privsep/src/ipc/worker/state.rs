@@ -118,6 +118,19 @@ pub struct LastChange {
     pub age_ms: u64,
 }
 
+/// Datagrams that a path carries, as far as this worker knows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Carries {
+    /// Length in bytes of the longest datagrams that leave by the path.
+    pub datagram: u16,
+    /// Whether the search for this length is over.
+    pub searched: bool,
+    /// Whether datagrams of this length do not arrive, although small ones do; `None` while that is unknown.
+    pub loses: Option<bool>,
+    /// Whether runs of datagrams (`UDP_SEGMENT`) arrive; `None` while that is unknown.
+    pub runs: Option<bool>,
+}
+
 /// Report of a worker on one path.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PathReport {
@@ -141,8 +154,8 @@ pub struct PathReport {
     pub change: Option<LastChange>,
     /// Milliseconds since this worker received the last datagram.
     pub last_rx_ms: Option<u64>,
-    /// Whether the path drops the longest datagrams and passes small ones; `None` while this worker does not know.
-    pub drops_longest: Option<bool>,
+    /// Datagrams that the path carries, on the secure wire.
+    pub carries: Carries,
     /// Counters.
     pub counters: PathCounters,
 }

@@ -31,7 +31,7 @@ impl Sealer {
 
     /// See [`crate::wire::Sealer::seal`].
     pub fn seal<'a>(&'a mut self, frames: &'a mut Batch, counters: &Counters) -> (&'a Batch, &'a [Departure]) {
-        let (path, Egress { target, datagram: whole }) = self.route.now();
+        let (path, Egress { target, datagram: whole, runs, .. }) = self.route.now();
         let sizes = self.codec.seal(frames, &mut self.scratch);
         counters.seal.bytes.add(sizes.bytes);
         counters.seal.compress_saved.add(sizes.compress_saved);
@@ -57,7 +57,7 @@ impl Sealer {
             }
             _ => frames,
         };
-        self.departures.push(Departure { path, target, datagrams: 0..datagrams.len() });
+        self.departures.push(Departure { path, target, runs, datagrams: 0..datagrams.len() });
         (datagrams, &self.departures)
     }
 
@@ -82,8 +82,7 @@ mod tests {
     #[test]
     fn fragment_batch_has_room() {
         let address = Endpoint::from(std::net::SocketAddr::from(([192, 0, 2, 1], 6000)));
-        let route =
-            Route { active: 0, egress: vec![Egress { target: Target::Fixed(address), datagram: 1200 }], sending: None };
+        let route = Route { active: 0, egress: vec![Egress::new(Target::Fixed(address), 1200)], sending: None };
         let codec = Arc::new(Codec::new(Cipher::None, b"", false));
         let mut sealer = Sealer::new(codec, Some(Splitter::new(0)), route);
         let mut packets = Batch::for_packets();

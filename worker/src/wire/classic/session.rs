@@ -71,9 +71,12 @@ impl Session {
         };
         let reports = state.paths.iter().copied().chain(std::iter::repeat(PathReport::default()));
         let whole = classic.whole().map_or(LONGEST, usize::from);
-        let paths = settings.remotes.iter().zip(reports).map(|(remote, report)| {
+        let paths = settings.remotes.iter().zip(&settings.paths).zip(reports).map(|((remote, of_path), report)| {
             let reassembly = splitter.as_ref().map(|_| Reassembly::default());
-            Path::new(remote, &report, 1, whole, Extra { admitted: None, reassembly, ping_sent_us: 0 })
+            let extra = Extra { admitted: None, reassembly, ping_sent_us: 0 };
+            let mut path = Path::new(remote, &report, 1, whole, extra);
+            path.egress.runs = of_path.runs;
+            path
         });
         let paths = Paths::new(paths.collect(), state.active.into());
         Self {
@@ -254,7 +257,7 @@ fn decode(
 fn say(
     splitter: Option<&Splitter>,
     path: usize,
-    Egress { target, datagram: whole }: Egress,
+    Egress { target, datagram: whole, .. }: Egress,
     datagram: &[u8],
     counts: &SharedPath,
     out: &mut Outbox,

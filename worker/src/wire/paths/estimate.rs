@@ -45,6 +45,11 @@ impl Estimate {
         };
     }
 
+    /// Round trip time in microseconds; 0 before the first pong.
+    pub fn rtt_us(&self) -> u64 {
+        self.rtt_us
+    }
+
     /// Last computed health.
     pub fn health(&self) -> PathHealth {
         self.health

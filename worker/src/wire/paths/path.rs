@@ -19,8 +19,8 @@ pub struct Path<W> {
     pub estimate: Estimate,
     /// Time of the last datagram in microseconds; on the secure wire of the last authentic one.
     pub received_us: Option<u64>,
-    /// Longest datagram in bytes that leaves by the path.
-    pub datagram: usize,
+    /// Datagrams that the path carries. The target is that of [`Path::remote`].
+    pub egress: Egress,
     /// State of the wire.
     pub wire: W,
 }
@@ -32,14 +32,14 @@ impl<W> Path<W> {
             remote: Remote::new(remote, report.learned, report.local),
             estimate: Estimate::new(report, interval),
             received_us: None,
-            datagram,
+            egress: Egress::new(Target::Unknown, datagram),
             wire,
         }
     }
 
-    /// Destination and longest datagram of this path.
+    /// Destination of this path, and the datagrams that it carries.
     pub fn egress(&self) -> Egress {
-        Egress { target: self.remote.target(), datagram: self.datagram }
+        Egress { target: self.remote.target(), ..self.egress }
     }
 
     /// Target of an answer to a datagram from this source; `None` if no answer may leave.

@@ -86,6 +86,7 @@ pub fn machines(
         secure,
         offer: offer(),
         remotes: &settings.remotes,
+        paths: &settings.paths,
         delivers: settings.rules.receive,
         exit_after: settings.exit_after,
         state,

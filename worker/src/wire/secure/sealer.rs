@@ -25,18 +25,21 @@ pub struct Sealer {
 }
 
 impl Sealer {
-    /// Makes a sealer with this first route.
+    /// Makes a sealer with this first route, whose datagrams have the least length of each path.
     pub fn new(route: Route) -> Self {
-        let datagram = route.longest();
-        let piece = datagram.saturating_sub(HEADER + FRAGMENT_HEADER + TAG).max(1);
-        let slots = PACKETS * content::WHOLE.div_ceil(piece).min(*content::PIECES.end());
-        let pieces = Batch::with_room(slots, datagram);
+        const HEADERS: usize = HEADER + FRAGMENT_HEADER + TAG;
+        let (least, most) = (route.egress.iter().map(|egress| egress.datagram).min().unwrap_or(0), route.longest());
+        let piece = least.saturating_sub(HEADERS).max(1);
+        let each = content::WHOLE.div_ceil(piece).min(*content::PIECES.end());
+        // Pieces of any length between both.
+        let bytes = PACKETS * (content::WHOLE + each * (HEADERS + Batch::PACKED));
+        let pieces = Batch::to_pack(bytes.div_ceil(most.max(1)) + 1, most, PACKETS * each);
         Self { pieces, identification: 0, route, departures: Vec::with_capacity(1) }
     }
 
     /// See [`crate::wire::Sealer::seal`]. The counters of the queues are in [`Sending`], so they continue when the route changes.
     pub fn seal<'a>(&'a mut self, frames: &'a mut Batch, counters: &Counters) -> (&'a Batch, &'a [Departure]) {
-        let (path, Egress { target, datagram }) = self.route.now();
+        let (path, Egress { target, datagram, runs, .. }) = self.route.now();
         self.departures.clear();
         let Some(counts) = counters.paths.get(path) else { return (frames, &[]) };
         let Some(sending) = self.route.sending.as_ref().filter(|_| target != Target::Unknown) else {
@@ -56,7 +59,7 @@ impl Sealer {
         counts.tx_dropped_unlearned.add(seal_all(sending, sealed));
         counters.seal.bytes.add(before);
         counters.seal.encrypt_overhead.add(sealed.bytes().saturating_sub(before));
-        self.departures.push(Departure { path, target, datagrams: 0..sealed.len() });
+        self.departures.push(Departure { path, target, runs, datagrams: 0..sealed.len() });
         (sealed, &self.departures)
     }
 
@@ -158,7 +161,7 @@ mod tests {
     fn ends(datagram: usize) -> (Sealer, Opening) {
         let (sending, opening) = pair(CIPHERS[1]);
         let target = Target::Fixed(std::net::SocketAddr::from(([192, 0, 2, 1], 6000)).into());
-        let egress = vec![Egress { target, datagram }];
+        let egress = vec![Egress::new(target, datagram)];
         (Sealer::new(Route { active: 0, egress, sending: Some(Arc::new(sending)) }), opening)
     }
 
@@ -278,7 +281,7 @@ mod tests {
         assert_eq!(sealer.seal(&mut frames, &counters).0.len(), 1);
         assert_eq!(counters.paths[0].tx_dropped_unfragmentable.get(), 1);
         let route = sealer.route().clone();
-        let unknown = vec![Egress { target: Target::Unknown, datagram: 600 }];
+        let unknown = vec![Egress::new(Target::Unknown, 600)];
         for route in [Route { sending: None, ..route.clone() }, Route { egress: unknown, ..route }] {
             sealer.set_route(&route);
             let mut frames = batch(&[frame(60, 1), frame(60, 2)]);

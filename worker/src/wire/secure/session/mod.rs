@@ -3,10 +3,11 @@
 
 mod answer;
 mod attempt;
-mod length_probes;
 mod limits;
 mod outstanding;
 mod pings;
+mod probes;
+mod probing;
 mod slots;
 #[cfg(test)]
 mod tests;
@@ -15,8 +16,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use privsep::ipc::{
-    Counts, Remote, Secure, SecureCounters, SecureState, SessionCipher, SessionReport, SharedPath, State, Timestamp,
-    Trouble, WireState,
+    Counts, PathSettings, Remote, Secure, SecureCounters, SecureState, SessionCipher, SessionReport, SharedPath, State,
+    Timestamp, Trouble, WireState,
 };
 
 use super::CipherKind;
@@ -30,7 +31,7 @@ use crate::endpoint::{Endpoint, Target};
 use crate::wire::counters::Counters;
 use crate::wire::outbox::Outbox;
 use crate::wire::paths::{Path, Paths};
-use crate::wire::route::Route;
+use crate::wire::route::{Egress, Route};
 use crate::wire::ticks::Ticks;
 use answer::PendingInitiation;
 use attempt::Attempts;
@@ -63,6 +64,8 @@ pub struct SessionConfig<'a> {
     pub offer: u8,
     /// Remote of each path.
     pub remotes: &'a [Remote],
+    /// Settings of each path. Without them datagrams have the length in `secure`, and leave singly.
+    pub paths: &'a [PathSettings],
     /// Whether frames are given to the local side.
     pub delivers: bool,
     /// Tick after which the session is over.
@@ -129,13 +132,21 @@ struct Arrival {
 impl Session {
     /// Continues from the state of an earlier worker.
     pub fn new(config: SessionConfig) -> Self {
-        let SessionConfig { pair, secure, offer, remotes, delivers, exit_after, state, wall, random } = config;
+        let SessionConfig { pair, secure, offer, remotes, paths, delivers, exit_after, state, wall, random } = config;
         let (datagram, interval) = (usize::from(secure.datagram), u64::from(secure.ping_interval.max(1)));
-        let first = if datagram < Form::Long.initiation() { Form::Short } else { Form::Long };
+        let whole = PathSettings { least: secure.datagram, most: secure.datagram, runs: false };
+        let settings = paths.iter().copied().chain(std::iter::repeat(whole));
+        let shortest = settings.clone().take(remotes.len()).map(|path| path.most).min().unwrap_or_default();
+        let first = if usize::from(shortest) < Form::Long.initiation() { Form::Short } else { Form::Long };
         let before = state.secure().copied().unwrap_or_default();
         let reports = state.paths.iter().copied().chain(std::iter::repeat_with(Default::default));
-        let path = |(remote, report)| Path::new(remote, &report, interval, datagram, Link::new(interval));
-        let paths = remotes.iter().zip(reports).map(path).collect();
+        let path = |((remote, report), settings)| {
+            let PathSettings { least, most, runs } = settings;
+            let mut path = Path::new(remote, &report, interval, least.into(), Link::new(settings, interval));
+            path.egress = Egress { most: most.into(), runs, ..path.egress };
+            path
+        };
+        let paths = remotes.iter().zip(reports).zip(settings).map(path).collect();
         Self {
             pair,
             offer,
@@ -273,7 +284,6 @@ impl Session {
         self.attempts.end(form);
         self.trouble = None;
         self.opened_us = now_us;
-        self.paths.all.iter_mut().for_each(|path| path.wire.length_probes.begin());
     }
 
     /// Makes the session current that this end has initiated.
@@ -296,7 +306,6 @@ impl Session {
             if self.ticks.now().is_multiple_of(self.interval) {
                 self.ping_all(now_us, counters, out);
             }
-            self.probe_all(out);
             self.paths.judge(self.ticks.now());
             self.counts.dropped_incomplete += self.unpacker.expire(now_us);
         } else if self.is_over() {
@@ -304,6 +313,7 @@ impl Session {
         }
         self.answer_pending(now_us, out);
         self.burst(now_us, counters, out);
+        self.probe_all(now_us, counters, out);
         self.attempts.expire(now_us);
         if self.wants_a_session(now_us) && self.attempts.is_over() {
             self.attempt(now_us);
@@ -374,7 +384,8 @@ impl Session {
         } else {
             u64::MAX
         };
-        [self.ticks.due_us(), ends, burst, attempt, pending, wanted].into_iter().fold(u64::MAX, u64::min)
+        let probes = self.probes_due_us();
+        [self.ticks.due_us(), ends, burst, attempt, pending, wanted, probes].into_iter().fold(u64::MAX, u64::min)
     }
 
     /// Whether the last tick is over.
@@ -387,8 +398,14 @@ impl Session {
         self.paths.route()
     }
 
-    /// Copies the peer's addresses and the current key into the route.
+    /// Copies the peer's addresses, the sizes of the paths and the current key into the route.
     fn publish(&mut self) {
+        for path in &mut self.paths.all {
+            let prober = &path.wire.prober;
+            path.egress.datagram = prober.datagram();
+            path.egress.reduced = prober.is_reduced();
+            path.egress.runs = prober.runs();
+        }
         self.paths.update_route();
         let route = self.paths.route_mut();
         let sending = self.slots.current.as_ref().map(|current| &current.sending);
@@ -404,9 +421,7 @@ impl Session {
         State {
             tick: self.ticks.now(),
             active: self.paths.active(),
-            paths: self
-                .paths
-                .reports(now_us, |link, report| report.drops_longest = link.length_probes.drops_the_longest()),
+            paths: self.paths.reports(now_us, |link, report| report.carries = link.prober.carries()),
             wire: WireState::Secure(self.report_secure(now_us)),
             ..State::default()
         }

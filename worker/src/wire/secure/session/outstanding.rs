@@ -1,12 +1,13 @@
 //! Outstanding pings, and the secure wire's state of each path.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 
-use privsep::ipc::MAX_PATHS;
+use privsep::ipc::{MAX_PATHS, PathSettings};
 
 use super::SECOND;
-use super::length_probes::LengthProbes;
 use super::limits::Recent;
+use super::probes::Prober;
 use crate::endpoint::{Endpoint, Target};
 use crate::wire::paths::Paths;
 
@@ -21,16 +22,18 @@ const ANSWERED: u64 = 5 * SECOND;
 pub struct Link {
     /// Limit of pings to new addresses.
     pub probes: Recent<10>,
-    /// Whether the path carries the longest datagrams.
-    pub length_probes: LengthProbes,
+    /// Datagrams that the path carries.
+    pub prober: Prober,
+    /// Address of the peer that was probed last.
+    pub probed: Option<SocketAddr>,
     /// Data datagrams received on the path and opened, modulo 2^32.
     pub opened: u32,
 }
 
 impl Link {
-    /// Makes the state of a path before the first datagram. A ping leaves every `interval` ticks.
-    pub fn new(interval: u64) -> Self {
-        Self { probes: Recent::default(), length_probes: LengthProbes::new(interval), opened: 0 }
+    /// Makes the state of a path before the first datagram. A ping leaves every `interval` seconds.
+    pub fn new(settings: PathSettings, interval: u64) -> Self {
+        Self { probes: Recent::default(), prober: Prober::new(settings, interval), probed: None, opened: 0 }
     }
 }
 
@@ -95,8 +98,6 @@ impl Outstanding {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-
     use privsep::ipc::{Address, PathReport, Remote};
 
     use super::*;
@@ -125,7 +126,7 @@ mod tests {
         let fixed = Target::Fixed(there.into());
         let [there, elsewhere] = [there, elsewhere].map(Endpoint::from);
         let other_local = Endpoint { local: Some([192, 0, 2, 9].into()), ..there };
-        let path = |remote| Path::new(remote, &PathReport::default(), 1, 1472, Link::new(1));
+        let path = |remote| Path::new(remote, &PathReport::default(), 1, 1472, Link::new(PathSettings::default(), 1));
         let new = || Pinged { paths: Paths::new(paths.iter().map(path).collect(), 0), pings: Outstanding::default() };
         let token = [7; 8];
         let asked = |path, target| {
@@ -168,7 +169,9 @@ mod tests {
     #[test]
     fn fixed_peer_falls_back_to_asked_address() {
         let remote = SocketAddr::from(([192, 0, 2, 1], 6000));
-        let new = |report: &PathReport| Path::new(&Remote::Fixed(Address(remote)), report, 1, 1472, Link::new(1));
+        let new = |report: &PathReport| {
+            Path::new(&Remote::Fixed(Address(remote)), report, 1, 1472, Link::new(PathSettings::default(), 1))
+        };
         let path = new(&PathReport::default());
         let [any, asked, other] =
             [None, Some([192, 0, 2, 9].into()), Some([192, 0, 2, 8].into())].map(|local| Endpoint { remote, local });

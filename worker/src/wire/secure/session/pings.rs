@@ -1,4 +1,4 @@
-//! Pings, pongs and probes of a session, all on queue 0.
+//! Pings and pongs of a session, and answers to probes, all on queue 0.
 
 use privsep::ipc::SharedPath;
 
@@ -6,8 +6,7 @@ use super::{Arrival, MILLISECOND, QUEUE, Session};
 use crate::endpoint::Target;
 use crate::wire::counters::Counters;
 use crate::wire::outbox::Outbox;
-use crate::wire::route::Egress;
-use crate::wire::secure::content::{self, DatagramCounts, PINGED, PROBED};
+use crate::wire::secure::content::{self, DatagramCounts, PINGED};
 use crate::wire::secure::crypt::{HEADER, TAG};
 use crate::wire::secure::unpack::Control;
 
@@ -40,7 +39,7 @@ impl Session {
                 }
             }
             Control::Arrived(token, length) => {
-                self.paths.all[from.path].wire.length_probes.answered(token, length);
+                self.paths.all[from.path].wire.prober.answered(token, length, from.now_us);
             }
             Control::Pong(token) => {
                 if self.pings.ponged(&mut self.paths, token, from.path, from.source, self.ticks.now(), from.now_us) {
@@ -86,44 +85,11 @@ impl Session {
         }
     }
 
-    /// Sends a round of probes on each path where one is due.
-    pub(super) fn probe_all(&mut self, out: &mut Outbox) {
-        for number in 0..self.paths.all.len() {
-            let path = &mut self.paths.all[number];
-            let Egress { target, datagram } = path.egress();
-            if target == Target::Unknown
-                || self.slots.current.is_none()
-                || !path.wire.length_probes.begin_round(self.ticks.now())
-            {
-                continue;
-            }
-            let [mut small, mut full] = [[0; 8]; 2];
-            (self.random)(&mut small);
-            (self.random)(&mut full);
-            let sizes = [HEADER + PROBED + TAG, datagram].map(|size| u16::try_from(size).unwrap_or(0));
-            if self.say(number, target, &content::probe(small, sizes[0]), out)
-                && self.say_full(number, target, &content::probe(full, sizes[1]), out)
-            {
-                self.paths.all[number].wire.length_probes.sent((small, sizes[0]), (full, sizes[1]));
-            }
-        }
-    }
-
     /// Counts of data datagrams on a path.
     fn passed(&self, path: usize, counts: &SharedPath) -> DatagramCounts {
         #[allow(clippy::cast_possible_truncation)] // Modulo 2^32.
         let sent = counts.tx_datagrams.get() as u32;
         DatagramCounts { opened: self.paths.all[path].wire.opened, sent }
-    }
-
-    /// Sends a probe as long as the longest datagram. False if it does not leave.
-    fn say_full(&mut self, path: usize, target: Target, probe: &[u8; PROBED], out: &mut Outbox) -> bool {
-        let Some(current) = &self.slots.current else { return false };
-        let Some(full) = self.probe.get_mut(..self.paths.all[path].datagram) else { return false };
-        full.fill(0);
-        let Some(content) = full.get_mut(HEADER..HEADER + PROBED) else { return false };
-        content.copy_from_slice(probe);
-        current.sending.seal(QUEUE, full).is_ok() && out.post(path, target, full)
     }
 
     /// Sends content, at most as long as a ping, in the current session. False if it does not leave.

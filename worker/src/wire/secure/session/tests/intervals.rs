@@ -102,21 +102,22 @@ fn attempt_time_grows_with_interval() {
     }
 }
 
-/// "The first round is four ping intervals after each new current session"; "the next one 30 intervals after a round that was
-/// answered whole, else four."
+/// "On an idle path an end confirms the size every sixty ping intervals."
 #[test]
-fn probes_follow_ping_interval() {
-    for (passes, next) in [(true, 60), (false, 8)] {
+fn idle_confirmation_follows_ping_interval() {
+    for passes in [true, false] {
         let (mut first, mut second) = of_interval(2, LEARNED);
         let mut long = Vec::new();
-        // Until the session is replaced, which starts the rounds again.
-        run([&mut first, &mut second], 0, 119 * SECOND, |from, now_us, datagram| {
+        run([&mut first, &mut second], 0, 300 * SECOND, |from, now_us, datagram| {
             let is_long = datagram.len() == 1472;
             if from == 0 && is_long && datagram[0] == message::DATA {
                 long.push(now_us / SECOND);
             }
             passes || !is_long
         });
-        assert!([8, 9].contains(&long[0]) && long[1] - long[0] == next, "{passes}: {long:?}");
+        // A lost confirmation is followed by six probes at once.
+        let doubts = if passes { 1 } else { 7 };
+        let expected: Vec<_> = [5, 125, 245].into_iter().flat_map(|time| vec![time; doubts]).collect();
+        assert_eq!(long, expected, "{passes}");
     }
 }

@@ -58,6 +58,8 @@ struct Kind<'a> {
     remotes: &'a [Remote],
     /// Longest datagram of the underlay in bytes.
     datagram: u16,
+    /// Settings of each path; empty for datagrams of one length.
+    paths: &'a [PathSettings],
     ping_interval: u8,
     secure: SecureState,
     wall: Wall,
@@ -71,6 +73,7 @@ impl<'a> Kind<'a> {
             psk: 0,
             remotes,
             datagram: 1472,
+            paths: &[],
             ping_interval: 1,
             secure: SecureState::default(),
             wall: wall(1000),
@@ -78,12 +81,13 @@ impl<'a> Kind<'a> {
     }
 
     fn end(self) -> End {
-        let Self { ours, theirs, psk, remotes, datagram, ping_interval, secure, wall } = self;
+        let Self { ours, theirs, psk, remotes, datagram, paths, ping_interval, secure, wall } = self;
         let session = Session::new(SessionConfig {
             pair: Pair::new(&[ours; KEY], public_of(theirs), &[psk; KEY], [0; 8]).unwrap(),
             secure: &Secure { datagram, ping_interval, ..Secure::default() },
             offer: 3,
             remotes,
+            paths,
             delivers: true,
             exit_after: None,
             state: &State { wire: WireState::Secure(secure), ..State::default() },

@@ -160,21 +160,66 @@ fn unconfirmed_session_pings_faster() {
     assert_eq!(pings(Some(200_000)), by_both(&[0, 100, 1000, 2000, 3000, 4000]));
 }
 
-/// "Where the small one was answered and the long one was not, four rounds in a row."
+/// A path that drops long datagrams silently before the session, and from some time on. Both ends answer at once.
 #[test]
-fn dropped_long_datagrams_are_reported() {
+fn datagram_length_follows_path() {
+    let paths = [PathSettings { least: 1252, most: 1472, runs: false }];
+    let mut first = Kind { paths: &paths, ..Kind::new(1, 2, &[fixed()]) }.end();
+    let mut second = Kind { paths: &paths, ..Kind::new(2, 1, &[LEARNED]) }.end();
+    let length = |end: &End| end.session.route().now().1.datagram;
+    let carries = |limit: usize| move |_: usize, _: u64, datagram: &[u8]| datagram.len() <= limit;
+    let reduced = |end: &End| end.session.route().now().1.reduced;
+    run([&mut first, &mut second], 0, SECOND / 2, carries(1472));
+    assert_eq!([&first, &second].map(length), [1472; 2]);
+    assert_eq!([&first, &second].map(reduced), [false; 2]);
+    // Data of one end make it confirm the length twice a second.
+    let busy = |end: &End| end.counters.paths[0].tx_bytes.add(100_000);
+    for until in 1..=8 {
+        busy(&first);
+        run([&mut first, &mut second], until * SECOND / 2, (until + 1) * SECOND / 2, carries(1300));
+    }
+    let found = length(&first);
+    assert!((1296..=1300).contains(&found) && reduced(&first), "{found}");
+    // An idle end notices within a minute.
+    assert_eq!(length(&second), 1472);
+    run([&mut first, &mut second], 5 * SECOND, 70 * SECOND, carries(1300));
+    assert!((1296..=1300).contains(&length(&second)));
+    // A larger size is tried every ten minutes.
+    run([&mut first, &mut second], 70 * SECOND, 680 * SECOND, carries(1472));
+    assert_eq!([&first, &second].map(length), [1472; 2]);
+    assert_eq!(first.session.report_secure(0).counts.dropped_content, 0);
+    assert_eq!(first.session.report(0).paths[0].carries.loses, Some(false));
+}
+
+#[test]
+fn fixed_length_is_kept_and_reported() {
     let mut ends = established(1, 2);
-    let drops = |end: &mut End| end.session.report(0).paths[0].drops_longest;
-    let mut long = [0, 0];
-    run([&mut ends.0, &mut ends.1], 1, 30 * SECOND, |from, _, datagram| {
-        assert!(datagram.len() <= 1472);
-        long[from] += u32::from(datagram.len() == 1472);
-        datagram.len() < 1400 || from == 1
-    });
-    assert_eq!([&mut ends.0, &mut ends.1].map(drops), [Some(true), Some(false)]);
-    // One in four seconds; after an answer, one in half a minute.
-    assert_eq!(long, [7, 1]);
-    run([&mut ends.0, &mut ends.1], 30 * SECOND, 40 * SECOND, |_, _, _| true);
-    assert_eq!([&mut ends.0, &mut ends.1].map(drops), [Some(false); 2]);
-    assert_eq!(ends.0.session.report_secure(0).counts.dropped_content, 0);
+    let loses = |end: &mut End| end.session.report(0).paths[0].carries.loses;
+    let until = 75 * SECOND;
+    run([&mut ends.0, &mut ends.1], 1, until, |from, _, datagram| datagram.len() < 1400 || from == 1);
+    assert_eq!([&mut ends.0, &mut ends.1].map(loses), [Some(true), Some(false)]);
+    assert_eq!(ends.0.session.route().now().1.datagram, 1472);
+    run([&mut ends.0, &mut ends.1], until, 2 * until, |_, _, _| true);
+    assert_eq!([&mut ends.0, &mut ends.1].map(loses), [Some(false); 2]);
+}
+
+/// Runs of two and of eight: the outbox marks them, and no other datagram of a session joins a run.
+#[test]
+fn lost_runs_end_runs() {
+    let paths = [PathSettings { least: 1252, most: 1472, runs: true }];
+    let mut first = Kind { paths: &paths, ..Kind::new(1, 2, &[fixed()]) }.end();
+    let mut second = Kind { paths: &paths, ..Kind::new(2, 1, &[LEARNED]) }.end();
+    let runs = |end: &End| end.session.route().now().1.runs;
+    // Equal datagrams in a row are lost. Single probes of the longest length follow a small one.
+    let mut before = [0; 2];
+    let drops_runs = |from: usize, _: u64, datagram: &[u8]| {
+        let before = std::mem::replace(&mut before[from], datagram.len());
+        from == 1 || datagram.len() != 1468 && (datagram.len() != 1472 || before == 44)
+    };
+    run([&mut first, &mut second], 0, 3 * SECOND, drops_runs);
+    assert_eq!([&first, &second].map(runs), [false, true]);
+    let report = first.session.report(0).paths[0].carries;
+    assert_eq!((report.datagram, report.runs, report.loses), (1472, Some(false), None));
+    run([&mut first, &mut second], 3 * SECOND, 610 * SECOND, |_, _, _| true);
+    assert_eq!([&first, &second].map(runs), [true; 2]);
 }

@@ -123,7 +123,8 @@ fn silent_peer_loses_learned_address() {
         }
         last_us / SECOND
     };
-    assert_eq!(last(&mut second, 20 * SECOND, 1000 * SECOND), 199);
+    let sent = last(&mut second, 20 * SECOND, 1000 * SECOND);
+    assert!((196..200).contains(&sent), "{sent}");
     assert_eq!(second.session.route().now().1.target, Target::Unknown);
     // A fixed address is not forgotten: attempts to it continue.
     assert!(last(&mut first, 20 * SECOND, 1000 * SECOND) > 990);

@@ -1,0 +1,547 @@
+//! Prober of a path: finds the longest datagrams that the path carries, notices when it carries less, and checks whether runs arrive.
+//! A pure state machine. The session sends the probes and passes the answers on.
+//!
+//! [`Prober`] begins one [`round`] after another. A [`search`] follows the first session and a black hole. A confirmation repeats
+//! the present size under traffic. If that is lost, or if a loss pattern raises suspicion, a round of doubt decides between random
+//! loss and a black hole. [`runs`] compares single datagrams with runs.
+
+mod round;
+mod runs;
+mod search;
+
+use privsep::ipc::{Carries, PathSettings};
+
+use super::{MILLISECOND, SECOND};
+use crate::wire::secure::content::PROBED;
+use crate::wire::secure::crypt::{HEADER, TAG};
+use round::Round;
+use runs::RunCheck;
+use search::Search;
+
+/// Length of a datagram with the shortest probe, which every path carries.
+#[allow(clippy::cast_possible_truncation)] // 44.
+const SMALL: u16 = (HEADER + PROBED + TAG) as u16;
+/// Microseconds from the first session to the first confirmation. The search has shown the size by then.
+const FIRST_US: u64 = 5 * SECOND;
+/// Microseconds from one confirmation to the next under traffic, and ping intervals on an idle path. For packets of 1500 bytes that is
+/// 3 kB/s, and 26 B/s with a ping each second. Longer packets have longer intervals.
+const BUSY_US: u64 = SECOND / 2;
+const IDLE: u64 = 60;
+/// Packets of data within a second that make a path busy. Pings are fewer bytes.
+const BUSY: u64 = 4;
+/// Microseconds from one check of runs to the next under traffic.
+const RUNS_US: u64 = 10 * SECOND;
+/// Microseconds to the next round where the round before got no answer, doubled each time up to 8 s; and where it must be repeated.
+const RETRY_US: u64 = 250 * MILLISECOND;
+const REPEAT_US: u64 = 50 * MILLISECOND;
+/// Least time in microseconds between two rounds that a suspicion causes.
+const SUSPECTS_US: u64 = 2 * SECOND;
+/// Microseconds after which a larger size, or runs, are tried again.
+const AGAIN_US: u64 = 600 * SECOND;
+/// A round of doubt: pairs of a small probe and one of the present size. A black hole loses all of the second kind and few of the
+/// first. At 30 % random loss in each direction that happens once in 1000 rounds, and the following search repairs the mistake.
+const PAIRS: usize = 6;
+const PAIR_US: u64 = 30 * MILLISECOND;
+const SMALL_ANSWERED: usize = 3;
+/// Packet of Ethernet, by which intervals are measured.
+const ETHERNET: u64 = 1500;
+
+/// A probe to send: its token, and the length of its datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Probe {
+    pub token: [u8; 8],
+    pub size: u16,
+}
+
+/// Purpose of a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Search,
+    Confirm,
+    Doubt,
+    Runs,
+}
+
+/// Prober of one path.
+#[derive(Debug)]
+pub struct Prober {
+    settings: PathSettings,
+    /// Ping interval in microseconds.
+    interval_us: u64,
+    /// Whether a session has existed.
+    begun: bool,
+    /// Present length of the datagrams.
+    size: u16,
+    /// Search in progress.
+    search: Option<Search>,
+    /// Whether a search has ended since the size was last unknown.
+    searched: bool,
+    /// Whether datagrams of the least size are lost; `None` before the first confirmation.
+    loses: Option<bool>,
+    round: Option<(Purpose, Round)>,
+    /// Whether the next round is one of doubt.
+    doubts: bool,
+    /// Times of the next round: of search or doubt, confirmation, larger size, runs.
+    next_us: u64,
+    confirm_us: u64,
+    raise_us: u64,
+    runs_us: u64,
+    /// Times of the last confirmation, of the last check of runs, and of the last round that a suspicion caused.
+    confirmed_us: u64,
+    checked_us: Option<u64>,
+    suspected_us: Option<u64>,
+    /// Consecutive rounds of the search without any answer.
+    silent: u32,
+    runs: RunCheck,
+    traffic: Traffic,
+}
+
+/// Bytes that a path has sent, without probes.
+#[derive(Debug, Default)]
+struct Traffic {
+    /// Last value of the counters.
+    bytes: u64,
+    oversize: u64,
+    /// Bytes of probes since then.
+    probes: u64,
+    /// Bytes in the present window, and its start.
+    window: u64,
+    since_us: u64,
+}
+
+impl Traffic {
+    /// Takes the value of the counter. Returns whether the path is busy: whether `much` was sent within a second.
+    fn note(&mut self, bytes: u64, much: u64, now_us: u64) -> bool {
+        // A counter that has gone back was reset.
+        let sent = bytes.checked_sub(self.bytes).unwrap_or(bytes);
+        self.window += sent.saturating_sub(self.probes);
+        (self.bytes, self.probes) = (bytes, 0);
+        let is_busy = self.window >= much;
+        if is_busy || now_us >= self.since_us + SECOND {
+            (self.window, self.since_us) = (0, now_us);
+        }
+        is_busy
+    }
+}
+
+impl Prober {
+    /// Makes the prober of a path before the first session. A ping leaves every `interval` seconds.
+    pub fn new(settings: PathSettings, interval: u64) -> Self {
+        Self {
+            settings,
+            interval_us: interval * SECOND,
+            begun: false,
+            size: settings.least,
+            search: None,
+            searched: false,
+            loses: None,
+            round: None,
+            doubts: false,
+            next_us: 0,
+            confirm_us: u64::MAX,
+            raise_us: u64::MAX,
+            runs_us: u64::MAX,
+            confirmed_us: 0,
+            checked_us: None,
+            suspected_us: None,
+            silent: 0,
+            runs: RunCheck::default(),
+            traffic: Traffic::default(),
+        }
+    }
+
+    /// Length in bytes of the longest datagrams that leave by the path.
+    pub fn datagram(&self) -> usize {
+        self.size.into()
+    }
+
+    /// Whether the search is over and has found less than the underlay promised.
+    pub fn is_reduced(&self) -> bool {
+        self.searched && self.size < self.settings.most
+    }
+
+    /// Whether datagrams may leave in runs.
+    pub fn runs(&self) -> bool {
+        self.settings.runs && self.runs.arrive() != Some(false)
+    }
+
+    /// Knowledge about the path, for reports.
+    pub fn carries(&self) -> Carries {
+        let runs = self.runs.arrive().filter(|_| self.settings.runs);
+        Carries { datagram: self.size, searched: self.searched, loses: self.loses, runs }
+    }
+
+    /// Begins with the first session. A later session changes nothing.
+    pub fn begin(&mut self, now_us: u64) {
+        if !self.begun {
+            self.begun = true;
+            (self.confirm_us, self.confirmed_us) = (now_us + FIRST_US, now_us);
+            self.search(now_us);
+        }
+    }
+
+    /// Reacts to a path that may have another way: a new address of the peer, or answers after a silence.
+    pub fn moved(&mut self, now_us: u64) {
+        if self.begun {
+            self.suspect(now_us);
+            if self.size < self.settings.most {
+                self.raise_us = self.raise_us.min(self.next_us);
+            }
+        }
+    }
+
+    /// Reacts to a loss pattern that fits a black hole or lost runs. Causes rounds of probes, and nothing else.
+    pub fn suspect(&mut self, now_us: u64) {
+        if !self.begun || self.search.is_some() || self.doubts {
+            return;
+        }
+        self.doubts = true;
+        self.next_us = self.suspected_us.map_or(0, |last| last + SUSPECTS_US).max(now_us);
+        self.suspected_us = Some(self.next_us);
+        if self.runs() {
+            self.runs_us = self.runs_us.min(self.next_us);
+        }
+    }
+
+    /// Takes the counters of the path: bytes sent, and datagrams that this host refuses as too long. Under traffic the next
+    /// confirmation and the next check of runs are soon.
+    pub fn note_traffic(&mut self, bytes: u64, oversize: u64, now_us: u64) {
+        if self.traffic.note(bytes, BUSY * u64::from(self.size), now_us) {
+            self.confirm_us = self.confirm_us.min(self.confirmed_us + self.interval(BUSY_US));
+            if let Some(checked) = self.checked_us.filter(|_| self.runs()) {
+                self.runs_us = self.runs_us.min(checked + self.interval(RUNS_US));
+            }
+        }
+        if std::mem::replace(&mut self.traffic.oversize, oversize) < oversize {
+            self.suspect(now_us);
+        }
+    }
+
+    /// An interval, longer for packets that are longer than Ethernet's.
+    fn interval(&self, us: u64) -> u64 {
+        us * u64::from(self.size).max(ETHERNET) / ETHERNET
+    }
+
+    /// Begins a search between the present size and the greatest.
+    fn search(&mut self, now_us: u64) {
+        let PathSettings { least, most, .. } = self.settings;
+        self.search = Some(Search::new(least, self.size, most));
+        (self.next_us, self.raise_us) = (now_us, u64::MAX);
+    }
+
+    /// Ends the search, and with it the uncertainty about the size.
+    fn settle(&mut self, now_us: u64) {
+        (self.search, self.searched) = (None, true);
+        if self.size < self.settings.most {
+            self.raise_us = now_us + AGAIN_US;
+        }
+        if self.settings.runs && self.checked_us.is_none() {
+            self.runs_us = now_us;
+        }
+    }
+
+    /// Next probe to send, if one is due. `timeout_us` is the longest time to wait for an answer. Called until it returns `None`.
+    pub fn next(&mut self, now_us: u64, timeout_us: u64, random: &mut dyn FnMut(&mut [u8])) -> Option<Probe> {
+        if !self.begun {
+            return None;
+        }
+        if let Some((purpose, round)) = self.round.take_if(|(_, round)| round.is_over(now_us, timeout_us)) {
+            self.judge(purpose, &round, now_us);
+        }
+        if self.round.is_none() {
+            let purpose = self.due(now_us)?;
+            self.round = self.begin_round(purpose, now_us, random).map(|round| (purpose, round));
+        }
+        let probe = self.round.as_mut()?.1.next(now_us)?;
+        self.traffic.probes += u64::from(probe.size);
+        Some(probe)
+    }
+
+    /// Gives up a round whose probe could not be sent, and repeats it later.
+    pub fn abandon(&mut self, now_us: u64) {
+        if let Some((purpose, _)) = self.round.take() {
+            match purpose {
+                Purpose::Search => self.next_us = now_us + RETRY_US,
+                Purpose::Doubt => (self.doubts, self.next_us) = (true, now_us + RETRY_US),
+                Purpose::Confirm => self.confirm_us = now_us + RETRY_US,
+                Purpose::Runs => self.runs_us = now_us + RETRY_US,
+            }
+        }
+    }
+
+    /// Purpose of the round that is due.
+    fn due(&mut self, now_us: u64) -> Option<Purpose> {
+        if now_us >= self.raise_us && self.search.is_none() && !self.doubts {
+            self.search(now_us);
+        }
+        if (self.search.is_some() || self.doubts) && now_us >= self.next_us {
+            return Some(if self.doubts { Purpose::Doubt } else { Purpose::Search });
+        }
+        let runs = self.settings.runs && now_us >= self.runs_us && self.search.is_none();
+        if runs {
+            return Some(Purpose::Runs);
+        }
+        (now_us >= self.confirm_us && self.search.is_none()).then_some(Purpose::Confirm)
+    }
+
+    /// A round of this purpose; `None` if it has no probe.
+    fn begin_round(&mut self, purpose: Purpose, now_us: u64, random: &mut dyn FnMut(&mut [u8])) -> Option<Round> {
+        let sizes = match purpose {
+            Purpose::Search => {
+                let sizes = self.search.as_ref().map(Search::sizes).filter(|sizes| !sizes.is_empty());
+                let Some(sizes) = sizes else {
+                    self.settle(now_us);
+                    return None;
+                };
+                [vec![SMALL], sizes].concat()
+            }
+            Purpose::Confirm => vec![SMALL, self.size],
+            Purpose::Doubt => [SMALL, self.size].repeat(PAIRS),
+            Purpose::Runs => RunCheck::sizes(self.size),
+        };
+        match purpose {
+            Purpose::Search => {}
+            Purpose::Doubt => self.doubts = false,
+            Purpose::Confirm => {
+                (self.confirm_us, self.confirmed_us) = (now_us + self.interval(IDLE * self.interval_us), now_us);
+            }
+            Purpose::Runs => {
+                self.runs_us = if self.runs() { u64::MAX } else { now_us + AGAIN_US };
+                self.checked_us = Some(now_us);
+            }
+        }
+        let mut id = [0; 7];
+        random(&mut id);
+        let round = Round::new(id, sizes);
+        Some(if purpose == Purpose::Doubt { round.in_groups(2, PAIR_US) } else { round })
+    }
+
+    /// Takes an answer from the path.
+    pub fn answered(&mut self, token: [u8; 8], size: u16, now_us: u64) {
+        let Some((purpose, round)) = &mut self.round else { return };
+        if !round.answer(token, size) {
+            return;
+        }
+        match purpose {
+            // A longer datagram has arrived.
+            Purpose::Search if size > self.size => self.size = size,
+            // The present size arrives.
+            Purpose::Confirm | Purpose::Doubt if size == self.size => {
+                self.loses = Some(false);
+                if *purpose == Purpose::Doubt {
+                    self.round = None;
+                    self.confirmed_us = now_us;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn judge(&mut self, purpose: Purpose, round: &Round, now_us: u64) {
+        let answered =
+            |small: bool| round.results().filter(|&(size, arrived)| arrived && small == (size == SMALL)).count();
+        match purpose {
+            Purpose::Search if answered(true) + answered(false) == 0 => {
+                self.next_us = now_us + (RETRY_US << self.silent.min(5));
+                self.silent += 1;
+            }
+            Purpose::Search => {
+                self.silent = 0;
+                let Some(search) = &mut self.search else { return };
+                let is_over = search.judge(round.results());
+                self.size = self.size.max(search.found());
+                self.next_us = now_us;
+                if is_over {
+                    self.settle(now_us);
+                }
+            }
+            Purpose::Confirm if answered(true) > 0 && answered(false) == 0 => self.suspect(now_us),
+            Purpose::Confirm => {}
+            Purpose::Doubt if answered(true) < SMALL_ANSWERED => {}
+            // A black hole.
+            Purpose::Doubt if self.size > self.settings.least => {
+                (self.size, self.searched, self.loses) = (self.settings.least, false, None);
+                self.search(now_us);
+            }
+            Purpose::Doubt => self.loses = Some(true),
+            Purpose::Runs => {
+                self.runs.judge(&round.results().map(|(_, arrived)| arrived).collect::<Vec<_>>());
+                if self.runs.is_in_doubt() {
+                    self.runs_us = now_us + REPEAT_US;
+                } else {
+                    self.runs_us = if self.runs() { u64::MAX } else { now_us + AGAIN_US };
+                }
+            }
+        }
+    }
+
+    /// Time at which [`next`](Self::next) has work.
+    pub fn due_us(&self, timeout_us: u64) -> u64 {
+        if !self.begun {
+            return u64::MAX;
+        }
+        if let Some((_, round)) = &self.round {
+            return round.due_us(timeout_us);
+        }
+        let searches = self.search.is_some() || self.doubts;
+        let next = if searches { self.next_us } else { u64::MAX };
+        let rest = if self.search.is_some() { u64::MAX } else { self.confirm_us.min(self.runs_us).min(self.raise_us) };
+        next.min(rest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RTT_US: u64 = 10 * MILLISECOND;
+    const SETTINGS: PathSettings = PathSettings { least: 1252, most: 1472, runs: true };
+
+    /// A prober and its network. Probes arrive after a round trip, or are lost.
+    struct Run {
+        prober: Prober,
+        now_us: u64,
+        seed: u64,
+        under_way: Vec<(u64, Probe)>,
+        /// Bytes sent by the path, and bytes of probes in each second.
+        bytes: u64,
+        probes: Vec<u64>,
+    }
+
+    impl Run {
+        fn new(seed: u64) -> Self {
+            let mut prober = Prober::new(SETTINGS, 1);
+            prober.begin(0);
+            Self { prober, now_us: 0, seed, under_way: Vec::new(), bytes: 0, probes: vec![0; 2000] }
+        }
+
+        /// A number below 100.
+        fn chance(&mut self) -> u64 {
+            self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (self.seed >> 33) % 100
+        }
+
+        /// Runs for some milliseconds. `data` bytes of frames leave in each. `arrives` tells whether a probe does; its arguments are the
+        /// size, the probes sent before it in this millisecond, and a number below 100.
+        fn run(&mut self, milliseconds: u64, data: u64, mut arrives: impl FnMut(u16, &[u16], u64) -> bool) {
+            let until_us = self.now_us + milliseconds * MILLISECOND;
+            while self.now_us < until_us {
+                self.now_us += MILLISECOND;
+                self.bytes += data;
+                let now_us = self.now_us;
+                self.prober.note_traffic(self.bytes, 0, now_us);
+                for (_, Probe { token, size }) in self.under_way.extract_if(.., |(time, _)| *time <= now_us) {
+                    self.prober.answered(token, size, now_us);
+                }
+                let mut before = Vec::new();
+                let mut id = 0;
+                while let Some(probe) = self.prober.next(now_us, 5 * RTT_US, &mut |bytes| bytes.fill(7)) {
+                    id += 1;
+                    assert!(id < 100, "no end of probes");
+                    self.bytes += u64::from(probe.size);
+                    self.probes[usize::try_from(now_us / SECOND).unwrap()] += u64::from(probe.size);
+                    let chance = self.chance();
+                    if arrives(probe.size, &before, chance) {
+                        self.under_way.push((now_us + RTT_US, probe));
+                    }
+                    before.push(probe.size);
+                }
+                assert!(self.prober.due_us(5 * RTT_US) > now_us || before.len() == 100);
+            }
+        }
+
+        fn carries(&self) -> (u16, bool, Option<bool>) {
+            let Carries { datagram, searched, runs, .. } = self.prober.carries();
+            (datagram, searched, runs)
+        }
+
+        /// Greatest number of bytes of probes in ten seconds, for each second.
+        fn most(&self, from: usize, until: usize) -> u64 {
+            self.probes[from..until].windows(10).map(|window| window.iter().sum::<u64>() / 10).max().unwrap()
+        }
+    }
+
+    #[test]
+    fn full_size_takes_one_round_trip() {
+        let mut run = Run::new(1);
+        run.run(12, 0, |_, _, _| true);
+        assert_eq!(run.carries(), (1472, true, None));
+        run.run(12, 0, |_, _, _| true);
+        assert_eq!(run.carries(), (1472, true, Some(true)));
+    }
+
+    /// Neither at 5 % loss each way, in which a false black hole is repaired at once.
+    #[test]
+    fn random_loss_changes_nothing_for_long() {
+        let (mut reduced, mut off) = (0, 0);
+        for seed in 0..20 {
+            let mut run = Run::new(seed);
+            for _ in 0..600 {
+                run.run(1000, 100, |_, _, chance| chance >= 10);
+                reduced += u32::from(run.carries().0 < 1472);
+                off += u32::from(run.carries().2 == Some(false));
+            }
+        }
+        assert!(reduced <= 20 && off == 0, "{reduced} of 12,000 seconds reduced, {off} without runs");
+    }
+
+    #[test]
+    fn black_hole_is_found_within_half_a_second() {
+        for limit in [1252, 1300, 1372, 1432] {
+            let mut run = Run::new(3);
+            run.run(5000, 1000, |_, _, _| true);
+            run.prober.suspect(run.now_us);
+            run.run(500, 0, |size, _, _| size <= limit);
+            assert!(run.carries().0 <= limit, "{limit}: {:?}", run.carries());
+            run.run(1000, 0, |size, _, _| size <= limit);
+            let (found, searched, _) = run.carries();
+            assert!(searched && found + 4 >= limit && found <= limit, "{limit}: {found}");
+            assert!(run.prober.is_reduced());
+            // It rises when the path carries more.
+            run.run(601_000, 0, |_, _, _| true);
+            assert_eq!(run.carries().0, 1472);
+        }
+    }
+
+    /// The network card drops each run; then it is replaced.
+    #[test]
+    fn lost_runs_are_found_and_tried_again() {
+        let mut run = Run::new(4);
+        run.run(5000, 1000, |_, _, _| true);
+        let sizes = RunCheck::sizes(1472);
+        let is_run = |size, before: &[u16]| before.first() != Some(&SMALL) && size > sizes[0];
+        run.prober.suspect(run.now_us);
+        run.run(1000, 1000, |size, before, _| !is_run(size, before));
+        assert_eq!(run.carries(), (1472, true, Some(false)));
+        run.run(590_000, 1000, |size, before, _| !is_run(size, before));
+        assert_eq!(run.carries().2, Some(false));
+        run.run(12_000, 1000, |_, _, _| true);
+        assert_eq!(run.carries().2, Some(true));
+    }
+
+    /// A policer passes three full datagrams of each burst.
+    #[test]
+    fn policer_ends_no_runs() {
+        let mut run = Run::new(5);
+        for _ in 0..300 {
+            run.run(1000, 1000, |_, before, _| before.iter().filter(|&&size| size > 1000).count() < 3);
+            run.prober.suspect(run.now_us);
+        }
+        assert_eq!(run.carries().2, Some(true));
+    }
+
+    /// "2 kB/s on an idle path, 20 kB/s under traffic", measured over ten seconds.
+    #[test]
+    fn probes_are_bounded() {
+        for (seed, limit) in [(0, 1472), (1, 1252), (2, 1400), (3, 0)] {
+            let mut run = Run::new(seed);
+            run.run(300_000, 0, |size, _, _| size <= limit);
+            assert!(run.most(10, 300) <= 2000, "{limit}: {}", run.most(10, 300));
+            for _ in 0..3000 {
+                run.run(100, 1_000_000, |size, _, chance| size <= limit && chance >= 50);
+                run.prober.suspect(run.now_us);
+            }
+            assert!(run.most(300, 600) <= 14_000, "{limit}: {}", run.most(300, 600));
+        }
+    }
+}
