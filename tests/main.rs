@@ -32,6 +32,7 @@ mod offload;
 mod overload;
 mod own_addresses;
 mod parts;
+mod path_mtu;
 mod raw;
 mod recipes;
 mod recovery;

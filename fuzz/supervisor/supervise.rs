@@ -48,7 +48,12 @@ pub fn report(packet: &[u8]) {
         WireState::Secure(_) => WireState::Secure(SecureState::default()),
     };
     let (now, mut state) = (Instant::now(), State { wire, ..State::default() });
-    let mut observer = Observer::new(now, &tunnel, Some(1472), paths.iter().map(|path| path.remote));
+    let settings = ipc::Settings {
+        remotes: paths.iter().map(|path| path.remote).collect(),
+        paths: vec![ipc::PathSettings { least: 1252, most: 1472, runs: true }; paths.len()],
+        ..ipc::Settings::default()
+    };
+    let mut observer = Observer::new(now, &tunnel, &settings);
     let mut session = session::Watch::default();
     let (mut sizes, mut storm) = (Oversize::default(), storm::Detector::new(now));
     for second in 0..20 {
@@ -97,7 +102,7 @@ fn shown(mut tunnel: Tunnel, state: &State, trouble: Option<Trouble>) {
             in_empty_network: true,
             addresses: tunnel.paths.iter().map(|path| (path.local.to_string(), path.remote.to_string())).collect(),
             underlay_mtus: vec![None; tunnel.paths.len()],
-            longest: Some(1472),
+            headers: vec![28; tunnel.paths.len()],
             state,
             uptime: Duration::from_secs(1),
             local: None,

@@ -185,7 +185,7 @@ mod tests {
                 (("= 60\n", "= 0\n"), "line 9: secure.ping-interval-s = 0: must be 1 to 60"),
                 (("= 60\n", "= 61\n"), "line 9: secure.ping-interval-s = 61: must be 1 to 60"),
                 (("= 60\n", "= 300\n"), "secure.ping-interval-s = 300: must be 1 to 60"),
-                (("1400", "1279"), "line 6: secure.path-mtu = 1279: must be 1280 to 9216"),
+                (("1400", "1279"), "line 6: secure.path-mtu = 1279: must be 1280 to 9216, or \"auto\""),
                 (("[secure]", "[classic]\n[secure]"), "[classic]: not valid with wire = \"secure\", the default"),
                 (("\"tap\"", "\"mirror-udp\""), "wire is missing: mode \"mirror-udp\" sends unprotected UDP"),
                 (("\"tap\"", "\"mirror-udp\"\nwire = \"secure\""), "line 2: wire = \"secure\": mode \"mirror-udp\""),

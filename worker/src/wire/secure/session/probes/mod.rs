@@ -34,7 +34,7 @@ const RUNS_US: u64 = 10 * SECOND;
 /// Microseconds to the next round where the round before got no answer, doubled each time up to 8 s; and where it must be repeated.
 const RETRY_US: u64 = 250 * MILLISECOND;
 const REPEAT_US: u64 = 50 * MILLISECOND;
-/// Least time in microseconds between two rounds that a suspicion causes.
+/// Least time in microseconds between two rounds of doubt that a suspicion causes. Checks of runs are rarer, three times as far apart.
 const SUSPECTS_US: u64 = 2 * SECOND;
 /// Microseconds after which a larger size, or runs, are tried again.
 const AGAIN_US: u64 = 600 * SECOND;
@@ -86,10 +86,11 @@ pub struct Prober {
     confirm_us: u64,
     raise_us: u64,
     runs_us: u64,
-    /// Times of the last confirmation, of the last check of runs, and of the last round that a suspicion caused.
+    /// Times of the last confirmation, of the last check of runs, and of the last rounds that a suspicion caused.
     confirmed_us: u64,
     checked_us: Option<u64>,
     suspected_us: Option<u64>,
+    suspected_runs_us: Option<u64>,
     /// Consecutive rounds of the search without any answer.
     silent: u32,
     runs: RunCheck,
@@ -144,6 +145,7 @@ impl Prober {
             confirmed_us: 0,
             checked_us: None,
             suspected_us: None,
+            suspected_runs_us: None,
             silent: 0,
             runs: RunCheck::default(),
             traffic: Traffic::default(),
@@ -198,8 +200,11 @@ impl Prober {
         self.doubts = true;
         self.next_us = self.suspected_us.map_or(0, |last| last + SUSPECTS_US).max(now_us);
         self.suspected_us = Some(self.next_us);
-        if self.runs() {
-            self.runs_us = self.runs_us.min(self.next_us);
+        if self.checked_us.is_some() && self.runs() {
+            let at_us = self.suspected_runs_us.map_or(0, |last| last + 3 * SUSPECTS_US).max(self.next_us);
+            if at_us < self.runs_us {
+                (self.runs_us, self.suspected_runs_us) = (at_us, Some(at_us));
+            }
         }
     }
 

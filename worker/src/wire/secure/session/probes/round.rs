@@ -40,8 +40,8 @@ impl Round {
             }
             self.sent_us = now_us;
         }
-        let [a, b, c, d, e, f, g] = self.id;
-        let token = [a, b, c, d, e, f, g, self.sent.to_le_bytes()[0]];
+        let mut token = [self.sent.to_le_bytes()[0]; 8];
+        token[..7].copy_from_slice(&self.id);
         self.sent += 1;
         Some(Probe { token, size })
     }

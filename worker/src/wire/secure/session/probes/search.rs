@@ -3,7 +3,7 @@
 
 /// Least MTU of IPv6, from which a path begins.
 const BASE: u16 = 1280;
-/// Sizes of packets that are frequent in networks: less than Ethernet because of PPPoE, VXLAN, other tunnels; then larger.
+/// Sizes of packets that are frequent in networks: less than Ethernet because of other tunnels; then larger.
 const FREQUENT: [u16; 14] = [1340, 1380, 1400, 1420, 1440, 1450, 1460, 1472, 1480, 1492, 1500, 2304, 4352, 9000];
 /// Most sizes of a round.
 const AT_ONCE: u16 = 6;
