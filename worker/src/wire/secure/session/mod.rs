@@ -196,6 +196,7 @@ impl Session {
             counters.port.tx_dropped_direction.add(batch.packets().0);
             batch.clear();
         }
+        self.paths.all[path].wire.note_traffic(counts, now_us);
         self.publish();
     }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use privsep::ipc::{MAX_PATHS, PathSettings};
+use privsep::ipc::{MAX_PATHS, PathSettings, SharedPath};
 
 use super::SECOND;
 use super::limits::Recent;
@@ -34,6 +34,13 @@ impl Link {
     /// Makes the state of a path before the first datagram. A ping leaves every `interval` seconds.
     pub fn new(settings: PathSettings, interval: u64) -> Self {
         Self { probes: Recent::default(), prober: Prober::new(settings, interval), probed: None, opened: 0 }
+    }
+}
+
+impl Link {
+    /// Passes the counters of the path on to the prober.
+    pub fn note_traffic(&mut self, counts: &SharedPath, now_us: u64) {
+        self.prober.note_traffic(counts.tx_bytes.get(), counts.tx_dropped_oversize.get(), now_us);
     }
 }
 

@@ -36,7 +36,7 @@ impl Session {
             if std::mem::replace(&mut link.probed, target.address()).is_some_and(|was| Some(was) != target.address()) {
                 link.prober.moved(now_us);
             }
-            link.prober.note_traffic(counts.tx_bytes.get(), counts.tx_dropped_oversize.get(), now_us);
+            link.note_traffic(counts, now_us);
             while let Some(probe) = self.paths.all[number].wire.prober.next(now_us, timeout_us, &mut self.random) {
                 if !self.say_probe(number, target, probe, out) {
                     self.paths.all[number].wire.prober.abandon(now_us);

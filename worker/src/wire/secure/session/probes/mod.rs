@@ -41,7 +41,7 @@ const AGAIN_US: u64 = 600 * SECOND;
 /// A round of doubt: pairs of a small probe and one of the present size. A black hole loses all of the second kind and few of the
 /// first. At 30 % random loss in each direction that happens once in 1000 rounds, and the following search repairs the mistake.
 const PAIRS: usize = 6;
-const PAIR_US: u64 = 30 * MILLISECOND;
+const PAIR_US: u64 = 20 * MILLISECOND;
 const SMALL_ANSWERED: usize = 3;
 /// Packet of Ethernet, by which intervals are measured.
 const ETHERNET: u64 = 1500;
