@@ -188,7 +188,7 @@ mod tests {
         let start = Instant::now();
         let new = || Observer { authenticated: true, ..Observer::new(start, &tunnel, &settings) };
         let lines = |observer: &mut Observer, seconds, carries| {
-            let paths = vec![PathReport { carries, ..PathReport::default() }];
+            let paths = vec![PathReport { health: PathHealth::Up, carries, ..PathReport::default() }];
             observer.note(start + Duration::from_secs(seconds), &State { paths, ..State::default() }).len()
         };
         let mut observer = new();

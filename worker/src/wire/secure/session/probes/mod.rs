@@ -27,8 +27,8 @@ const FIRST_US: u64 = 5 * SECOND;
 /// 3 kB/s, and 26 B/s with a ping each second. Longer packets have longer intervals.
 const BUSY_US: u64 = SECOND / 2;
 const IDLE: u64 = 60;
-/// Packets of data within a second that make a path busy. Pings are fewer bytes.
-const BUSY: u64 = 4;
+/// Packets of data within a second that make a path busy, so that a lost one is soon noticed. The pings of an idle path are fewer bytes.
+const BUSY: u64 = 1;
 /// Microseconds from one check of runs to the next under traffic.
 const RUNS_US: u64 = 10 * SECOND;
 /// Microseconds to the next round where the round before got no answer, doubled each time up to 8 s; and where it must be repeated.
