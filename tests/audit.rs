@@ -12,6 +12,8 @@ use crate::lab::ETHUDP;
 /// Most lines of the helper itself, and of all code of ours that it can reach.
 const HELPER: usize = 600;
 const REACHED: usize = 2000;
+/// Most lines of the resolver itself.
+const RESOLVER: usize = 450;
 
 /// A source file without its unit tests.
 struct Source {
@@ -33,7 +35,7 @@ impl Source {
     /// Whether it lies in a folder of `privsep` for those that are not the helper.
     fn is_for_others(&self) -> bool {
         let mut folders = self.path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap().iter();
-        folders.any(|folder| folder == "worker" || folder == "supervisor")
+        folders.any(|folder| ["worker", "supervisor", "resolver"].iter().any(|other| folder == *other))
     }
 
     /// Names that others can use of this file.
@@ -130,7 +132,7 @@ fn read(program: &str, arguments: &[&str]) -> String {
 #[test]
 fn programs_link_few_libraries() {
     let expected = ["libc.so.6", "libgcc_s.so.1", "libm.so.6", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"];
-    for program in ["ethudp", "ethudp-helper", "ethudp-worker"] {
+    for program in ["ethudp", "ethudp-helper", "ethudp-worker", "ethudp-resolver"] {
         let dynamic = read(program, &["readelf", "--dynamic"]);
         let needed: BTreeSet<_> = dynamic
             .lines()
@@ -139,6 +141,13 @@ fn programs_link_few_libraries() {
         println!("{program}: {needed:?}");
         assert!(needed.contains("libc.so.6") && needed.iter().all(|library| expected.contains(library)), "{needed:?}");
     }
+}
+
+#[test]
+fn resolver_code_is_bounded() {
+    let own: usize = sources("resolver/src").iter().map(Source::lines).sum();
+    println!("resolver {own} lines");
+    assert!(own <= RESOLVER, "resolver {own} of {RESOLVER} lines");
 }
 
 #[test]
@@ -155,13 +164,16 @@ fn helper_uses_few_crates() {
 }
 
 /// Each table of allowed calls: what it is called in the documentation, its file, its name there.
-const TABLES: [(&str, &str, &str); 9] = [
+const TABLES: [(&str, &str, &str); 12] = [
     ("helper, while it opens", "helper/src/confine.rs", "OPENING"),
     ("helper, always", "helper/src/confine.rs", "SERVING"),
     ("worker", "worker/src/confine.rs", "ALLOWED"),
     ("supervisor", "src/service/confine.rs", "ALLOWED"),
     ("supervisor, in the background", "src/service/confine.rs", "SYSTEM_LOG"),
     ("supervisor, x86-64", "src/service/confine.rs", "OLD"),
+    ("resolver, until it asks", "resolver/src/confine.rs", "WAITING"),
+    ("resolver, always", "resolver/src/confine.rs", "ASKING"),
+    ("resolver, x86-64", "resolver/src/confine.rs", "OLD"),
     ("filter compiler, while it opens", "src/filter/confine.rs", "OPENING"),
     ("filter compiler, always", "src/filter/confine.rs", "COMPILING"),
     ("filter compiler, x86-64", "src/filter/confine.rs", "OLD"),
@@ -331,4 +343,11 @@ fn documented_crates_are_complete() {
         assert_eq!(told, expected, "{package}");
     }
     assert_eq!(text.matches("| crate | why |").count(), 2);
+    // "The resolver has the crates of the helper."
+    let [resolver, helper] = ["ethudp-resolver", "ethudp-helper"].map(|package| {
+        let mut crates = crates(package);
+        assert!(crates.remove(package));
+        crates
+    });
+    assert_eq!(resolver, helper);
 }

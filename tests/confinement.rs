@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::lab::{Running, Sites};
+use crate::lab::{Running, Scratch, Sites};
 
 const NO_CAPABILITIES: &str = "0000000000000000";
 
@@ -65,6 +65,40 @@ fn no_process_keeps_privileges() {
     }
     let confinement = &a.status()["confinement"];
     assert_eq!((&confinement["netns"], &confinement["seccomp"]), (&true.into(), &true.into()), "{confinement}");
+}
+
+#[test]
+fn resolver_keeps_no_privileges() {
+    let sites = Sites::new();
+    let without = Running::classic(&sites.b, "b", "-i 192.0.2.2 6000 192.0.2.1 6000 10.8.0.2 24");
+    assert!(without.status()["pids"]["resolver"].is_null(), "a tunnel without a name has a resolver");
+    let scratch = Scratch::new();
+    let hosts = scratch.write("hosts", "192.0.2.2 peer.example\n", 0o644);
+    let text =
+        "mode = \"tap\"\nwire = \"classic\"\n[[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"peer.example:6000\"\n";
+    let a = Running::with_hosts(&sites.a, scratch, "a", text, &hosts);
+    let (pid, user) = (a.pid("resolver"), nix::unistd::User::from_name("ethudp").unwrap().unwrap().uid.to_string());
+    let [status] = &threads(pid)[..] else { panic!("several threads") };
+    assert!(field(status, "Uid").split_whitespace().all(|id| id == user), "not user ethudp");
+    assert!(field(status, "Gid").split_whitespace().all(|id| id != "0"));
+    assert_eq!(field(status, "Groups"), "");
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert_eq!(field(status, set), NO_CAPABILITIES, "{set}");
+    }
+    assert_eq!((field(status, "NoNewPrivs"), field(status, "Seccomp")), ("1".into(), "2".into()));
+    let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(format!("/proc/{pid}/mem")).unwrap());
+    assert_eq!(owner, 0, "the resolver is dumpable");
+    // It has its channel, and its standard streams lead nowhere. It is in the network of the host, where the name servers are.
+    let open =
+        fs::read_dir(format!("/proc/{pid}/fd")).unwrap().map(|entry| fs::read_link(entry.unwrap().path()).unwrap());
+    let mut open: Vec<_> = open.map(|target| target.to_string_lossy().split('[').next().unwrap().to_owned()).collect();
+    open.sort();
+    assert_eq!(open, ["/dev/null", "/dev/null", "/dev/null", "socket:"]);
+    let network = |process| fs::read_link(format!("/proc/{}/ns/net", a.pid(process))).unwrap();
+    assert_eq!(network("resolver"), network("helper"));
+    assert_ne!(network("resolver"), network("supervisor"));
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap();
+    assert!(environment.is_empty(), "the resolver has an environment");
 }
 
 #[test]

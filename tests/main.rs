@@ -26,6 +26,7 @@ mod late;
 mod mirror;
 mod model;
 mod mss;
+mod names;
 mod nat;
 mod neighbours;
 mod offload;

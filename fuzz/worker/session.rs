@@ -145,7 +145,7 @@ impl End {
             // A connected socket receives only from its peer.
             Remote::Fixed(Address(peer)) if peer != source => return Vec::new(),
             Remote::Fixed(_) => None,
-            Remote::Learned { .. } => Some(source.into()),
+            Remote::Named { .. } | Remote::Learned { .. } => Some(source.into()),
         };
         self.batch.slots().take(1).for_each(|slot| slot[..bytes.len()].copy_from_slice(bytes));
         self.batch.push_run(0, bytes.len(), bytes.len(), origin);

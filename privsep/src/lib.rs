@@ -1,6 +1,6 @@
 //! Code that the processes of `ethudp` share.
 //!
-//! * [`ipc`]: the typed channels between supervisor, helper and worker, and every message on them.
+//! * [`ipc`]: the typed channels between supervisor, helper, worker and resolver, and every message on them.
 //! * [`confine`]: the steps by which a process gives up its privileges.
 //! * [`sys`]: system calls without a safe wrapper. All `unsafe` code of the shipped programs is there.
 

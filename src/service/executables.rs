@@ -1,4 +1,4 @@
-//! Paths of the other two executables. PATH and environment have no influence.
+//! Paths of the other executables. PATH and environment have no influence.
 
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
@@ -28,17 +28,24 @@ pub struct Executables {
     pub worker: File,
 }
 
-/// Opens both executables; beside our own executable when that is not the installed one.
+/// Opens the executables of every tunnel.
 pub fn open() -> Result<Executables, Error> {
+    Ok(Executables { helper: executable("ethudp-helper")?, worker: executable("ethudp-worker")? })
+}
+
+/// Opens the executable that a tunnel with names needs as well.
+pub fn resolver() -> Result<File, Error> {
+    executable("ethudp-resolver")
+}
+
+/// Opens an executable; beside our own executable when that is not the installed one.
+fn executable(name: &str) -> Result<File, Error> {
     let own = std::env::current_exe().context(|| "own executable".into())?;
     let beside = own.parent().unwrap_or(Path::new("/"));
     let directory = if beside == Path::new(BINDIR) { PathBuf::from(LIBEXECDIR) } else { beside.to_owned() };
-    let open = |name: &str| {
-        let path = directory.join(name);
-        // `O_PATH` suffices to execute. The kernel makes a process of an unreadable executable non-dumpable, so no process of our
-        // uid can trace it.
-        let execute = File::options().read(true).custom_flags(OFlag::O_PATH.bits()).open(&path);
-        execute.context(|| format!("executable {}", path.display()))
-    };
-    Ok(Executables { helper: open("ethudp-helper")?, worker: open("ethudp-worker")? })
+    let path = directory.join(name);
+    // `O_PATH` suffices to execute. The kernel makes a process of an unreadable executable non-dumpable, so no process of our uid
+    // can trace it.
+    let execute = File::options().read(true).custom_flags(OFlag::O_PATH.bits()).open(&path);
+    execute.context(|| format!("executable {}", path.display()))
 }

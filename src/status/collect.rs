@@ -11,6 +11,7 @@ use privsep::ipc::{Confinement, PathCounters, PathReport, SecureState, State, Tr
 use super::words::{Mismatch, cipher_of, lost_runs_sentence, lost_size_sentence, trouble_sentence, trouble_word};
 use crate::log;
 use crate::supervise::renewal::late::{Absent, Watch};
+use crate::supervise::renewal::names::Names;
 use crate::tunnel::{Secure, Tunnel, cipher, keys};
 
 /// Consequence of a missing helper.
@@ -21,6 +22,7 @@ pub struct Facts<'a> {
     pub tunnel: &'a Tunnel,
     pub interface: &'a str,
     pub helper: Option<Pid>,
+    pub resolver: Option<Pid>,
     pub worker: Option<Pid>,
     pub restarts: u64,
     pub confinement: Confinement,
@@ -43,6 +45,8 @@ pub struct Facts<'a> {
     pub seen: Vec<Seen>,
     /// Faults that only a new start removes.
     pub late: Option<&'a Watch>,
+    /// Names of peers.
+    pub names: Option<&'a Names>,
     /// Fault that prevents a session.
     pub trouble: Option<Trouble>,
     /// Reason why the active path is not up, if known.
@@ -77,7 +81,7 @@ pub fn collect(facts: Facts<'_>) -> Status {
         path_mtu_searched: of_secure && report.carries.searched,
         lost_size: (report.carries.loses == Some(true)).then_some(report.carries.datagram),
         runs_arrive: report.carries.runs,
-        reason: facts.late.and_then(|late| late.reason(index)),
+        reason: facts.late.and_then(|late| late.reason(index)).or_else(|| facts.names?.reason(index)),
         ..path(addresses, &report, seen(index))
     });
     let mut paths: Vec<_> = paths.collect();
@@ -140,6 +144,7 @@ pub fn collect(facts: Facts<'_>) -> Status {
         pids: Pids {
             supervisor: std::process::id().cast_signed(),
             helper: facts.helper.map(Pid::as_raw),
+            resolver: facts.resolver.map(Pid::as_raw),
             worker: facts.worker.map(Pid::as_raw),
         },
         worker_restarts: facts.restarts,
@@ -158,6 +163,7 @@ pub fn before_start(tunnel: &Tunnel, waits: Option<&str>) -> Status {
         tunnel,
         interface: "",
         helper: None,
+        resolver: None,
         worker: None,
         restarts: 0,
         confinement: Confinement::default(),
@@ -171,6 +177,7 @@ pub fn before_start(tunnel: &Tunnel, waits: Option<&str>) -> Status {
         carrier: None,
         seen: Vec::new(),
         late: None,
+        names: None,
         trouble: None,
         not_up: None,
         storm: None,

@@ -13,7 +13,7 @@ pub mod watch;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::ifaddrs::getifaddrs;
 use nix::sys::signal::{SigSet, Signal};
@@ -26,15 +26,17 @@ use crate::service::control_socket::ControlSocket;
 use crate::service::descriptor_store::{self, Starts, StoredDescriptors};
 use crate::service::notify::Notify;
 use crate::service::{executables, identity, networks};
-use crate::tunnel::resolve::Resolved;
+use crate::tunnel::resolve::{self, Resolved};
 use crate::tunnel::{Port, Repair, Tunnel};
 use crate::tunnel::{advice, plan, settings};
 use crate::{Error, filter, log};
 use children::helper::Helper;
 use children::memory::Shortage;
+use children::resolver::Resolver;
 use children::worker::Setup;
 use policy::{Missing, Place, Policies};
 use renewal::late::{self, Paths};
+use renewal::names::Names;
 use renewal::starts;
 use startup::waiting::Waiting;
 use startup::{command, lookup, underlay};
@@ -74,7 +76,10 @@ fn live(
     let control = ControlSocket::bind(&tunnel.name, identity)?;
     let waiting = Waiting { tunnel: &tunnel, signals, control: &control };
     let Some(filter) = compiled(&waiting, identity, notify)? else { return Ok(()) };
-    let Some(resolved) = lookup::paths(&waiting, policies.missing, notify)? else { return Ok(()) };
+    let mut resolver = Resolver::start(resolve::names(&tunnel), identity)?;
+    let Some((resolved, answers)) = lookup::paths(&waiting, policies.missing, notify, resolver.as_mut())? else {
+        return Ok(());
+    };
     let managed = notify.is_connected() && tunnel.repair != Repair::Never;
     let devices = late::indices(&tunnel);
     let mut paths = Paths::new(&mut tunnel, resolved);
@@ -96,6 +101,9 @@ fn live(
     let late = late::Watch::new(&tunnel, &mut paths, &devices, managed);
     let Paths { present: mut paths, .. } = paths;
     let tunnel = &tunnel;
+    let known = resolver.as_ref().map_or(&[][..], Resolver::names);
+    let names = Names::new(Instant::now(), tunnel, &paths, known, &answers);
+    let resolver = resolver.filter(|_| names.are_needed());
     let (pid, interface, index) = (helper.child.pid(), &helper.interface, helper.index);
     log::debug(&format!("helper {pid} opened all handles: local side {interface}, index {index}"));
     notify.store(descriptor_store::TAP, helper.to_store.take());
@@ -132,7 +140,9 @@ fn live(
         // Frames that waited in a TAP since the previous run, or while the command ran, are too old.
         drain: stored || tunnel.run.is_some(),
     };
-    let parts = Parts { setup, policies, shortage, link, late, by_root: identity.is_some(), paths, in_empty_network };
+    let by_root = identity.is_some();
+    let parts = Parts { setup, policies, shortage, link, late, names, by_root, paths, in_empty_network };
+    let helper = (helper, resolver);
     Supervisor::new(tunnel, parts, helper, signals, control, notify, starts).run(ready)
 }
 

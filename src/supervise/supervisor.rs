@@ -5,16 +5,18 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signalfd::SignalFd;
-use privsep::ipc::{Address, Confinement, Counts, PathHealth, Remote, Timestamp, header};
+use privsep::ipc::{Address, Confinement, Counts, PathHealth, Remote, State, Timestamp, header};
 use sd_notify::NotifyState;
 
 use super::children::helper::Helper;
 use super::children::memory::Shortage;
+use super::children::resolver::Resolver;
 use super::children::restart::{Death, History, Verdict};
 use super::children::resume;
 use super::children::worker::{Event, Setup, Worker};
 use super::log_budget::LogBudget;
 use super::policy::{OnSignal, Policies, TicksOver};
+use super::renewal::names::{self, Names};
 use super::renewal::repair::{self, Need};
 use super::renewal::{late, starts};
 use super::requests::Requests;
@@ -55,6 +57,8 @@ pub struct Parts {
     pub link: LinkWatch,
     /// Watch over faults that only a new start repairs.
     pub late: late::Watch,
+    /// Names of peers.
+    pub names: Names,
     /// Watch over kills by the kernel for lack of memory.
     pub shortage: Shortage,
     /// Policies of the tunnel's user.
@@ -67,10 +71,11 @@ pub struct Parts {
 /// drops the helper and the worker, which ends both. Each `step` first handles deadlines, then waits for a descriptor, and then handles
 /// readable ones.
 ///
-/// **Due by time**: `on_time` calls `repair` (a new start of the program), `start_worker`, and handles a late report.
+/// **Due by time**: `on_time` calls `repair` (a new start of the program), `look_up` (names of peers), `start_worker`, and handles a late report.
 ///
-/// **Events**: `on_signals`, `on_worker` for one message of the worker, `on_helper` for the end of the helper, `on_request` for a
-/// status request, `on_name` and `on_local_side` for the local interface. They run in this order.
+/// **Events**: `on_signals`, `on_worker` for one message of the worker, `on_helper` for the end of the helper, `on_resolver` for the
+/// addresses of a name, `on_request` for a status request, `on_name` and `on_local_side` for the local interface. They run in this
+/// order.
 ///
 /// **Workers**: `start_worker` → `on_confined` → reports → `worker_ended` or `worker_finished` → `replace` sets when the next one
 /// starts. A report first passes [`resume::accept`]; only then does it become the state of the tunnel, and the watches look at it.
@@ -104,6 +109,8 @@ pub struct Supervisor<'a> {
 struct Children {
     /// `None` once the helper has ended.
     helper: Option<Helper>,
+    /// `None` without a name, and once the resolver has ended.
+    resolver: Option<Resolver>,
     worker: Option<Worker>,
     /// Start time of the next worker, while none runs.
     start_at: Instant,
@@ -132,7 +139,7 @@ impl<'a> Supervisor<'a> {
     pub fn new(
         tunnel: &'a Tunnel,
         parts: Parts,
-        helper: Helper,
+        (helper, resolver): (Helper, Option<Resolver>),
         signals: &'a SignalFd,
         control: ControlSocket,
         notify: &'a mut Notify,
@@ -143,6 +150,7 @@ impl<'a> Supervisor<'a> {
             watches: Watches::new(now, tunnel, &parts.setup.settings, parts.link.has_carrier()),
             children: Children {
                 helper: Some(helper),
+                resolver,
                 worker: None,
                 start_at: now,
                 stopped: None,
@@ -200,8 +208,10 @@ impl<'a> Supervisor<'a> {
         // The signal descriptor stands in for a missing process.
         let worker = self.children.worker.as_ref().map_or(signals, |worker| worker.channel.as_fd());
         let helper = self.children.helper.as_ref().map_or(signals, |helper| helper.channel.as_fd());
-        let descriptors = [signals, worker, helper, self.control.listener.as_fd(), self.parts.link.as_fd()];
-        let Readable([signal, worker, helper, request, link]) =
+        let resolver = self.children.resolver.as_ref().map_or(signals, AsFd::as_fd);
+        let control = self.control.listener.as_fd();
+        let descriptors = [signals, worker, helper, resolver, control, self.parts.link.as_fd()];
+        let Readable([signal, worker, helper, resolver, request, link]) =
             wait(descriptors, limit).context(|| "waiting for events".into())?;
         if signal && self.on_signals().is_break() {
             return Ok(ControlFlow::Break(()));
@@ -211,6 +221,9 @@ impl<'a> Supervisor<'a> {
         }
         if helper && self.children.helper.is_some() {
             self.on_helper()?;
+        }
+        if resolver && self.children.resolver.is_some() {
+            self.on_resolver(now);
         }
         if request {
             self.on_request();
@@ -235,12 +248,15 @@ impl<'a> Supervisor<'a> {
             None => self.children.start_at,
             Some(worker) => worker.late_at(),
         };
-        self.requests.due(now).map_or(worker, |request| request.min(worker)).min(now + IDLE)
+        let names = self.children.resolver.as_ref().and_then(|_| self.parts.names.due(|path| self.in_use(path)));
+        let due = [self.requests.due(now), names].into_iter().flatten().fold(worker, Instant::min);
+        due.min(now + IDLE)
     }
 
     /// Handles deadlines: a new worker, a late report, statistics, and requests that have waited long enough.
     fn on_time(&mut self, now: Instant) -> Result<(), Error> {
         self.repair(now)?;
+        self.look_up(now);
         if self.children.worker.is_none() && now >= self.children.start_at {
             self.start_worker()?;
         }
@@ -284,6 +300,67 @@ impl<'a> Supervisor<'a> {
         }
         starts::keep(self.notify, self.renewal.starts, self.renewal.schedule.starts(now));
         Ok(())
+    }
+
+    /// Asks for the names that are due, and tries other addresses of paths that are not up.
+    fn look_up(&mut self, now: Instant) {
+        let Some(resolver) = &mut self.children.resolver else { return };
+        let (parts, answered) = (&mut self.parts, self.tunnel.is_answered());
+        let Parts { names, paths, setup, .. } = parts;
+        let (questions, moves) = names.on_time(now, |path| in_use(answered, paths, &setup.state, path));
+        if questions.into_iter().any(|name| resolver.ask(name).is_err()) {
+            self.lose_resolver("does not read");
+        }
+        self.tell(moves);
+    }
+
+    /// Takes an answer of the resolver.
+    fn on_resolver(&mut self, now: Instant) {
+        let Some(resolver) = &mut self.children.resolver else { return };
+        let (name, found) = match resolver.take() {
+            Ok(Some(answer)) => answer,
+            Ok(None) => return self.lose_resolver("ended"),
+            Err(error) => return self.lose_resolver(&error.to_string()),
+        };
+        let (parts, answered) = (&mut self.parts, self.tunnel.is_answered());
+        let Parts { names, paths, setup, .. } = parts;
+        let (moves, line) = names.on_answer(now, name, &found, |path| in_use(answered, paths, &setup.state, path));
+        if let Some(line) = line {
+            self.say(if found.is_ok() { log::info } else { log::warning }, &line);
+        }
+        self.tell(moves);
+    }
+
+    /// Ends the resolver. Only a new start can start another, because this process has no privilege and no network.
+    fn lose_resolver(&mut self, reason: &str) {
+        self.children.resolver = None;
+        self.parts.late.lose_names(self.tunnel);
+        log::error(&format!("resolver: {reason}; peers with a name keep their addresses"));
+    }
+
+    /// Tells the worker, and later workers, which addresses to use.
+    fn tell(&mut self, moves: Vec<names::Move>) {
+        for (path, address) in moves {
+            let used = self.in_use(path).address.map(Address);
+            let remote = &mut self.parts.paths[path].remote;
+            let now = Address(address);
+            *remote = match *remote {
+                Remote::Named { before, .. } => {
+                    Remote::Named { now: Some(now), before: used.filter(|used| *used != now).or(before) }
+                }
+                Remote::Learned { port, .. } => Remote::Learned { address: Some(address.ip()), port },
+                fixed @ Remote::Fixed(_) => fixed,
+            };
+            self.parts.setup.settings.remotes[path] = *remote;
+            if let Some(worker) = &self.children.worker {
+                worker.tell(path, now);
+            }
+        }
+    }
+
+    /// State of a path, for the choice among the addresses of a name.
+    fn in_use(&self, path: usize) -> names::Use {
+        in_use(self.tunnel.is_answered(), &self.parts.paths, &self.parts.setup.state, path)
     }
 
     /// Logs a new name of the interface.
@@ -410,8 +487,13 @@ impl<'a> Supervisor<'a> {
             && let Some(report) = self.parts.setup.state.paths.get_mut(path)
         {
             // The local address in the report belongs to the earlier peer address.
-            (report.learned, report.local) = (Some(address), None);
-            self.say(log::info, &format!("{}: peer address learned", self.path(path)));
+            let before = report.learned.replace(address);
+            report.local = None;
+            match remote {
+                Remote::Named { .. } if before.is_none_or(|before| before == address) => {}
+                Remote::Named { .. } => self.say(log::info, &format!("{}: the name has this address", self.path(path))),
+                _ => self.say(log::info, &format!("{}: peer address learned", self.path(path))),
+            }
         }
     }
 
@@ -433,8 +515,10 @@ impl<'a> Supervisor<'a> {
         let Resolved { local, remote, .. } = self.parts.paths[path];
         let learned = self.parts.setup.state.paths.get(path).and_then(|report| report.learned);
         let remote = match (remote, learned) {
-            (Remote::Fixed(Address(address)), _) | (_, Some(Address(address))) => address.to_string(),
-            (Remote::Learned { .. }, None) => self.tunnel.paths[path].remote.to_string(),
+            (Remote::Fixed(Address(address)), _)
+            | (_, Some(Address(address)))
+            | (Remote::Named { now: Some(Address(address)), .. }, None) => address.to_string(),
+            (_, None) => self.tunnel.paths[path].remote.to_string(),
         };
         (local.to_string(), remote)
     }
@@ -595,6 +679,7 @@ impl<'a> Supervisor<'a> {
             tunnel: self.tunnel,
             interface: &self.interface,
             helper: self.children.helper.as_ref().map(|helper| helper.child.pid()),
+            resolver: self.children.resolver.as_ref().map(Resolver::pid),
             worker: worker.map(Worker::pid),
             restarts: self.children.restarts,
             confinement: self.children.confinement,
@@ -609,9 +694,22 @@ impl<'a> Supervisor<'a> {
             carrier: self.watches.carrier.as_ref().map(Carrier::is_on),
             seen: self.watches.paths.seen(),
             late: Some(&self.parts.late),
+            names: Some(&self.parts.names),
             trouble: self.watches.session.found(),
             not_up: self.watches.paths.reason(Instant::now(), &self.parts.setup.state),
             storm: self.watches.storm.found().map(storm::Storm::sentence),
         })
     }
+}
+
+/// State of a path, for the choice among the addresses of a name: the worker's report, or the address that it has been told.
+fn in_use(answered: bool, paths: &[Resolved], state: &State, path: usize) -> names::Use {
+    let report = state.paths.get(path).copied().unwrap_or_default();
+    let told = match paths[path].remote {
+        Remote::Fixed(Address(address)) | Remote::Named { now: Some(Address(address)), .. } => Some(address),
+        Remote::Learned { address: Some(address), port } => Some((address, port.unwrap_or(0)).into()),
+        _ => None,
+    };
+    let address = report.learned.map(|Address(learned)| learned).or(told);
+    names::Use { up: !answered || report.health == PathHealth::Up, address }
 }

@@ -1,7 +1,7 @@
 //! Addresses as users write them: endpoints of a path, and prefix lengths.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 /// Remote end of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,6 +100,12 @@ fn split<'a>(what: &str, value: &'a str) -> Result<(&'a str, &'a str), String> {
 pub fn endpoint(what: &str, value: &str) -> Result<Endpoint, String> {
     let (host, number) = split(what, value)?;
     Ok(Endpoint { host: host.to_owned(), port: port(&format!("port of {what}"), number)? })
+}
+
+/// Parses a local end: an [`endpoint`], or `any:PORT` for all addresses of this host.
+pub fn local(what: &str, value: &str) -> Result<Endpoint, String> {
+    let Endpoint { host, port } = endpoint(what, value)?;
+    Ok(Endpoint { host: if host == "any" { Ipv6Addr::UNSPECIFIED.to_string() } else { host }, port })
 }
 
 /// Parses a remote: an [`endpoint`], `any`, or an endpoint whose host `any` or port 0 is learned.

@@ -1,8 +1,7 @@
-//! Resolution of names at the start.
+//! Addresses of the paths, from the file and from the answers of the resolver.
 
-use std::io::{self, PipeReader};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
-use std::thread::{self, JoinHandle};
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use privsep::ipc::{Address, Remote, header};
@@ -10,8 +9,14 @@ use privsep::ipc::{Address, Remote, header};
 use super::{Endpoint, Path, Tunnel};
 use crate::{Error, tunnel};
 
-/// Longest wait for the resolver.
+/// Longest wait for the resolver at the start.
 pub const LIMIT: Duration = Duration::from_secs(10);
+
+/// Addresses of a name, each with port 0, or the reason why it has none.
+pub type Found = Result<Vec<SocketAddr>, String>;
+
+/// Answers of the resolver, by name.
+pub type Answers = HashMap<String, Found>;
 
 /// A path with its addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,10 +35,11 @@ impl Resolved {
     }
 
     /// Address of the family with the longest headers that datagrams of this path may have. A socket on `[::]` also receives IPv4,
-    /// and IPv6 headers are longer.
+    /// and IPv6 headers are longer. The address of a name may change its family.
     pub fn family(&self) -> IpAddr {
         match self.remote {
             Remote::Fixed(Address(remote)) => remote.ip(),
+            Remote::Named { .. } => self.local.ip(),
             Remote::Learned { address, .. } => address.unwrap_or(self.local.ip()),
         }
     }
@@ -44,54 +50,30 @@ impl Resolved {
     }
 }
 
-/// Look-up in progress. The C library's resolver cannot be hurried or stopped, so it runs in a thread. The thread ends before the
-/// addresses are used, so that it does not exist when privileges are dropped.
-pub struct LookUp {
-    /// Readable when the look-up is done.
-    pub done: PipeReader,
-    thread: JoinHandle<Vec<Result<Resolved, Error>>>,
-    paths: usize,
+/// Whether a host is a name, which only the resolver knows.
+pub fn is_name(host: &str) -> bool {
+    host.parse::<IpAddr>().is_err()
 }
 
-impl LookUp {
-    /// Starts to look up both ends of every path.
-    pub fn start(tunnel: &Tunnel) -> io::Result<Self> {
-        let (done, signal) = io::pipe()?;
-        let paths: Vec<Path> = tunnel.paths.clone();
-        let thread = thread::Builder::new().name("resolver".into()).spawn(move || {
-            // In parallel, so that a name without an answer does not delay the others.
-            let addresses = thread::scope(|scope| {
-                let threads: Vec<_> = paths.iter().map(|each| scope.spawn(move || path(each))).collect();
-                threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(failed()))).collect()
-            });
-            drop(signal);
-            addresses
-        })?;
-        Ok(Self { done, thread, paths: tunnel.paths.len() })
-    }
-
-    /// Addresses of each path, or the reason why it has none. Blocks until the look-up is done.
-    pub fn finish(self) -> Vec<Result<Resolved, Error>> {
-        self.thread.join().unwrap_or_else(|_| (0..self.paths).map(|_| Err(failed())).collect())
-    }
+/// Name of a path's peer, if the file has one.
+pub fn remote_name(path: &Path) -> Option<&str> {
+    let host = match &path.remote {
+        tunnel::Remote::Fixed(Endpoint { host, .. }) => Some(host),
+        tunnel::Remote::Learned { host, .. } => host.as_ref(),
+    };
+    host.map(String::as_str).filter(|host| is_name(host))
 }
 
-fn failed() -> Error {
-    Error::failure("resolver failed")
+/// All names of a tunnel, each once.
+pub fn names(tunnel: &Tunnel) -> Vec<String> {
+    let locals = tunnel.paths.iter().map(|path| path.local.host.as_str()).filter(|host| is_name(host));
+    let all: BTreeSet<_> = locals.chain(tunnel.paths.iter().filter_map(remote_name)).collect();
+    all.into_iter().map(str::to_owned).collect()
 }
 
-/// Error for a look-up that takes longer than [`LIMIT`], with the names.
-pub fn late(tunnel: &Tunnel) -> Error {
-    let hosts = tunnel.paths.iter().flat_map(|path| match &path.remote {
-        tunnel::Remote::Fixed(Endpoint { host, .. }) | tunnel::Remote::Learned { host: Some(host), .. } => {
-            vec![path.local.host.as_str(), host]
-        }
-        tunnel::Remote::Learned { host: None, .. } => vec![path.local.host.as_str()],
-    });
-    let mut names: Vec<_> = hosts.filter(|host| host.parse::<IpAddr>().is_err()).collect();
-    names.sort_unstable();
-    names.dedup();
-    Error::failure(format!("{}: no answer from the resolver within {} s", names.join(", "), LIMIT.as_secs()))
+/// Whether this can be the address of one host.
+pub fn is_host(ip: IpAddr) -> bool {
+    !ip.is_unspecified() && !ip.is_multicast() && ip != IpAddr::V4(Ipv4Addr::BROADCAST)
 }
 
 /// Whether datagrams can go from a local address to a remote one: both of one family, or from `[::]`.
@@ -101,21 +83,22 @@ pub fn reaches(local: IpAddr, remote: IpAddr) -> bool {
 
 /// Both addresses of a path, of one family or with `[::]` as the local one. The first local address with a matching remote one is
 /// used.
-fn path(path: &Path) -> Result<Resolved, Error> {
-    let locals = endpoint("local", &path.local)?;
+pub fn path(path: &Path, answers: &Answers) -> Result<Resolved, Error> {
+    let locals = endpoint("local", &path.local, answers)?;
     let (host, port) = match &path.remote {
-        tunnel::Remote::Fixed(remote) => (remote.host.clone(), Some(remote.port)),
-        tunnel::Remote::Learned { host: Some(host), port } => (host.clone(), *port),
+        tunnel::Remote::Fixed(remote) => (&remote.host, Some(remote.port)),
+        tunnel::Remote::Learned { host: Some(host), port } => (host, *port),
         tunnel::Remote::Learned { host: None, port } => {
             return Ok(Resolved::new(locals[0], Remote::Learned { address: None, port: *port }));
         }
     };
-    let remotes = endpoint("remote", &Endpoint { host: host.clone(), port: port.unwrap_or(0) })?;
+    let remotes = endpoint("remote", &Endpoint { host: host.clone(), port: port.unwrap_or(0) }, answers)?;
     for local in &locals {
         if let Some(&remote) = remotes.iter().find(|remote| reaches(local.ip(), remote.ip())) {
             let remote = match &path.remote {
-                tunnel::Remote::Fixed(_) => Remote::Fixed(Address(remote)),
                 tunnel::Remote::Learned { .. } => Remote::Learned { address: Some(remote.ip()), port },
+                tunnel::Remote::Fixed(_) if is_name(host) => Remote::Named { now: Some(Address(remote)), before: None },
+                tunnel::Remote::Fixed(_) => Remote::Fixed(Address(remote)),
             };
             return Ok(Resolved::new(*local, remote));
         }
@@ -129,8 +112,22 @@ fn path(path: &Path) -> Result<Resolved, Error> {
     )))
 }
 
+/// Path whose peer has a name without a usable address: the running tunnel looks the name up again.
+pub fn without_remote(path: &Path, answers: &Answers) -> Option<Resolved> {
+    remote_name(path)?;
+    let local = *endpoint("local", &path.local, answers).ok()?.first()?;
+    let remote = match &path.remote {
+        tunnel::Remote::Fixed(_) => Remote::Named { now: None, before: None },
+        // No datagram has this source, so none is accepted.
+        tunnel::Remote::Learned { port, .. } => {
+            Remote::Learned { address: Some(Ipv6Addr::UNSPECIFIED.into()), port: *port }
+        }
+    };
+    Some(Resolved::new(local, remote))
+}
+
 /// All addresses of one end, at least one.
-fn endpoint(what: &str, Endpoint { host, port }: &Endpoint) -> Result<Vec<SocketAddr>, Error> {
+fn endpoint(what: &str, Endpoint { host, port }: &Endpoint, answers: &Answers) -> Result<Vec<SocketAddr>, Error> {
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(vec![(address.to_canonical(), *port).into()]);
     }
@@ -138,34 +135,38 @@ fn endpoint(what: &str, Endpoint { host, port }: &Endpoint) -> Result<Vec<Socket
         let right = "must be an IP address or a name that resolves";
         Err(Error::failure(format!("{what} name {host:?}: {reason}; {right}")))
     };
-    match (host.as_str(), *port).to_socket_addrs().map(Vec::from_iter) {
-        Ok(addresses) if addresses.is_empty() => fail("no address found"),
-        Ok(mut addresses) => {
-            for address in &mut addresses {
-                address.set_ip(address.ip().to_canonical());
-            }
-            Ok(addresses)
-        }
-        // "failed to lookup address information: Name or service not known"
-        Err(error) => fail(error.to_string().rsplit(": ").next().unwrap_or_default()),
+    match answers.get(host) {
+        None => Err(Error::failure(format!("{host}: no answer from the resolver within {} s", LIMIT.as_secs()))),
+        Some(Ok(addresses)) if addresses.is_empty() => fail("no address found"),
+        Some(Ok(addresses)) => Ok(addresses.iter().map(|&address| with_port(address, *port)).collect()),
+        Some(Err(reason)) => fail(reason),
     }
+}
+
+/// An address with this port.
+pub fn with_port(mut address: SocketAddr, port: u16) -> SocketAddr {
+    address.set_port(port);
+    address
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn described(local: &str, remote: &str) -> Path {
+        let text = format!(
+            "mode = \"tap\"\nwire = \"classic\"\n[[path]]\nlocal = \"{local}:6000\"\nremote = \"{remote}:6000\"\n"
+        );
+        tunnel::file::from_text(&text, "a", std::path::Path::new("")).unwrap().paths.remove(0)
+    }
+
     #[test]
     fn ipv6_wildcard_takes_both_families() {
-        let resolve = |local: &str, remote: &str| {
-            let text = format!(
-                "mode = \"tap\"\nwire = \"classic\"\n[[path]]\nlocal = \"{local}:6000\"\nremote = \"{remote}:6000\"\n"
-            );
-            path(&tunnel::file::from_text(&text, "a", std::path::Path::new("")).unwrap().paths[0])
-        };
         for (local, remote, right) in [
             ("[::]", "192.0.2.2", true),
             ("[::]", "[2001:db8::2]", true),
+            ("any", "192.0.2.2", true),
+            ("any", "[2001:db8::2]", true),
             ("[2001:db8::1]", "192.0.2.2", false),
             ("0.0.0.0", "[2001:db8::2]", false),
             ("0.0.0.0", "192.0.2.2", true),
@@ -174,11 +175,32 @@ mod tests {
             ("[::]", "[::ffff:192.0.2.2]", true),
             ("[2001:db8::1]", "[::ffff:192.0.2.2]", false),
         ] {
-            let resolved = resolve(local, remote);
+            let resolved = path(&described(local, remote), &Answers::new());
             assert_eq!(resolved.is_ok(), right, "{local} to {remote}");
             if let Ok(resolved) = resolved {
                 assert_eq!(resolved.family().is_ipv4(), remote.contains("192"), "{remote}");
             }
         }
+    }
+
+    #[test]
+    fn name_takes_a_reachable_address() {
+        let [v4, v6]: [SocketAddr; 2] = ["192.0.2.2:0", "[2001:db8::2]:0"].map(|text| text.parse().unwrap());
+        let answers = Answers::from([("peer.example".into(), Ok(vec![v6, v4])), ("v6.example".into(), Ok(vec![v6]))]);
+        for (local, remote, expected) in [
+            ("0.0.0.0", "peer.example", Some("192.0.2.2:6000")),
+            ("[::]", "peer.example", Some("[2001:db8::2]:6000")),
+            ("192.0.2.1", "v6.example", None),
+            ("192.0.2.1", "none.example", None),
+        ] {
+            let described = described(local, remote);
+            let now = expected.map(|text| Address(text.parse().unwrap()));
+            let found = path(&described, &answers).ok().map(|resolved| resolved.remote);
+            assert_eq!(found, now.map(|now| Remote::Named { now: Some(now), before: None }), "{local} to {remote}");
+            let later = without_remote(&described, &answers).unwrap();
+            assert_eq!(later.remote, Remote::Named { now: None, before: None });
+        }
+        assert_eq!(without_remote(&described("192.0.2.1", "192.0.2.2"), &answers), None);
+        assert_eq!(without_remote(&described("here.example", "peer.example"), &answers), None);
     }
 }

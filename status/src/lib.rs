@@ -100,6 +100,9 @@ fields! {
         supervisor: i32,
         /// The helper; null once it has ended.
         helper: Option<i32>,
+        /// The resolver; null without a peer that has a name.
+        #[serde(default)]
+        resolver: Option<i32>,
         /// The worker; null while none forwards.
         worker: Option<i32>,
     }

@@ -117,9 +117,10 @@ impl Status {
             let _ = writeln!(text, "  last error  {error}");
         }
         let plural = if self.worker_restarts == 1 { "" } else { "s" };
+        let resolver = pids.resolver.map_or_else(String::new, |pid| format!(", resolver {pid}"));
         let _ = writeln!(
             text,
-            "  processes   supervisor {}, helper {}, worker {}, {} worker restart{plural}",
+            "  processes   supervisor {}, helper {}{resolver}, worker {}, {} worker restart{plural}",
             pids.supervisor,
             pid(pids.helper),
             pid(pids.worker),

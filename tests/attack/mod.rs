@@ -4,5 +4,6 @@ mod endurance;
 mod helper;
 mod helper_tables;
 mod neighbour;
+mod resolver;
 mod table;
 mod worker;

@@ -23,8 +23,9 @@ pub const ETHUDP: &str = env!("CARGO_BIN_EXE_ethudp");
 /// A directory that goes with the test.
 pub struct Scratch {
     path: PathBuf,
-    /// Executable that is to stand in the worker's place.
+    /// Executables that are to stand in the places of worker and resolver.
     worker: Option<&'static str>,
+    resolver: Option<&'static str>,
 }
 
 impl Scratch {
@@ -39,13 +40,20 @@ impl Scratch {
             fs::create_dir(path).unwrap();
             fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
         }
-        Self { path, worker: None }
+        Self { path, worker: None, resolver: None }
     }
 
     /// One in which the tunnel finds another executable in its worker's place.
     pub fn with_worker(worker: &'static str) -> Self {
         let mut scratch = Self::new();
         scratch.worker = Some(worker);
+        scratch
+    }
+
+    /// One in which the tunnel finds another executable in its resolver's place.
+    pub fn with_resolver(resolver: &'static str) -> Self {
+        let mut scratch = Self::new();
+        scratch.resolver = Some(resolver);
         scratch
     }
 
@@ -102,10 +110,12 @@ pub fn libpcap() -> String {
 /// A command for the program that dies with the calling thread, `prefix` being options of setpriv(1).
 pub fn ethudp(scratch: &Scratch, prefix: &[&str], arguments: &[&str]) -> Command {
     // The build may be in a directory that another user cannot enter.
-    let copied = !prefix.is_empty() || scratch.worker.is_some();
+    let copied = !prefix.is_empty() || scratch.worker.is_some() || scratch.resolver.is_some();
     let mut program = PathBuf::from(ETHUDP);
     let worker = scratch.worker.unwrap_or("ethudp-worker");
-    for (name, source) in [("ethudp", "ethudp"), ("ethudp-helper", "ethudp-helper"), ("ethudp-worker", worker)] {
+    let resolver = scratch.resolver.unwrap_or("ethudp-resolver");
+    let others = [("ethudp-worker", worker), ("ethudp-resolver", resolver)];
+    for (name, source) in ["ethudp", "ethudp-helper"].map(|name| (name, name)).into_iter().chain(others) {
         if copied {
             copy_built(source, &scratch.path().join(name));
         } else {
@@ -149,10 +159,23 @@ impl Running {
 
     /// Starts a tunnel that finds the names of this file in its scratch directory, and waits until it is ready or says why not.
     pub fn with_hosts(namespace: &Namespace, scratch: Scratch, name: &str, content: &str, hosts: &Path) -> Self {
+        Self::with_mount(namespace, scratch, name, content, (hosts, "/etc/hosts"))
+    }
+
+    /// Starts a tunnel that finds this file in the place of another, and waits until it is ready or says why not.
+    pub fn with_mount(
+        namespace: &Namespace,
+        scratch: Scratch,
+        name: &str,
+        content: &str,
+        (source, place): (&Path, &str),
+    ) -> Self {
+        built("ethudp-resolver");
         let file = scratch.write(&format!("{name}.toml"), content, 0o644);
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--", "unshare", "--mount", "--propagation", "private", "bash", "-c"]);
-        command.arg("mount --bind \"$0\" /etc/hosts && exec \"$@\"").arg(hosts).args([ETHUDP, "up"]).arg(file);
+        command.arg("mount --bind \"$0\" \"$1\" && shift && exec \"$@\"").arg(source).arg(place);
+        command.args([ETHUDP, "up"]).arg(file);
         command.env("RUNTIME_DIRECTORY", scratch.path()).env_remove("NOTIFY_SOCKET");
         Self::run(namespace, scratch, name, command)
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nix::poll::PollFlags;
 use privsep::ipc::{
-    Channel, Counts, Error, FromWorker, MAX_PATHS, MAX_UNASKED, PathReport, Report, Reports, State, ToWorker,
+    Address, Channel, Counts, Error, FromWorker, MAX_PATHS, MAX_UNASKED, PathReport, Report, Reports, State, ToWorker,
 };
 
 use crate::forward::Inward;
@@ -112,6 +112,7 @@ impl<'a> Control<'a> {
                 self.request_report();
             }
             Some((ToWorker::Reset(counts), _)) => self.reset(counts),
+            Some((ToWorker::Remote(path, Address(address)), _)) => self.inward.tell(path.into(), address),
             Some((ToWorker::Start { .. } | ToWorker::Secrets(_), _)) => {
                 return Err(Error::Violation("second start"));
             }

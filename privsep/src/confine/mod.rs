@@ -1,5 +1,6 @@
 //! Steps by which a process gives up its privileges. Each step is one-way.
 
+pub mod resolver;
 pub mod seccomp;
 pub mod supervisor;
 
@@ -8,8 +9,8 @@ use std::path::Path;
 
 use caps::CapSet;
 use landlock::{
-    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr,
-    Scope, path_beneath_rules,
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetError, Scope, path_beneath_rules,
 };
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
@@ -115,6 +116,11 @@ impl Access {
 /// Denies the calling thread and those it starts all other files, TCP ports, abstract Unix sockets, and signals to processes
 /// outside (landlock(7)). `files` includes all below them. Returns the ABI in force, 0 on a kernel without Landlock.
 pub fn landlock<P: AsRef<Path>>(files: &[(P, Access)]) -> io::Result<u32> {
+    restrict_files(files, &[])
+}
+
+/// As [`landlock`], but allows connections to these TCP ports.
+fn restrict_files<P: AsRef<Path>>(files: &[(P, Access)], ports: &[u16]) -> io::Result<u32> {
     let newest = ABI::V6;
     let rules = files.iter().flat_map(|(path, access)| path_beneath_rules([path], access.rights()));
     let ruleset = Ruleset::default()
@@ -125,6 +131,10 @@ pub fn landlock<P: AsRef<Path>>(files: &[(P, Access)]) -> io::Result<u32> {
         .and_then(Ruleset::create)
         // A file that does not exist needs no rule.
         .and_then(|ruleset| ruleset.add_rules(rules))
+        .and_then(|ruleset| {
+            ruleset
+                .add_rules(ports.iter().map(|&port| Ok::<_, RulesetError>(NetPort::new(port, AccessNet::ConnectTcp))))
+        })
         .map_err(io::Error::other)?;
     let status = ruleset.restrict_self().map_err(io::Error::other)?;
     Ok(match status.landlock {

@@ -5,6 +5,7 @@
 //! orderly shutdown.
 
 mod helper;
+mod resolver;
 mod worker;
 
 use std::io;
@@ -17,6 +18,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 pub use helper::*;
+pub use resolver::*;
 pub use worker::*;
 
 use crate::sys::scm;

@@ -3,6 +3,7 @@
 pub mod option;
 pub mod packet;
 pub mod process;
+pub mod resolver;
 pub mod scm;
 pub mod supervisor;
 pub mod tap;

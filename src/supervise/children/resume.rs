@@ -3,7 +3,7 @@
 //! A compromised worker may report anything before it ends. So a report is made harmless on arrival ([`accept`]), and the state
 //! again at the end of its worker ([`carry_over`]). The exit status does not tell whether a worker was compromised.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use privsep::ipc::{Address, Carries, PathHealth, PathReport, Remote, SecureState, State, Timestamp, WireState};
 
@@ -75,9 +75,13 @@ fn accept_secure(before: &SecureState, said: SecureState, clock: Timestamp) -> S
 }
 
 /// Whether a path may learn this address. The address must be within the path's limits, of a family that its socket receives, and a
-/// possible source of a datagram.
+/// possible source of a datagram. A path whose remote is a name uses only addresses that the supervisor has told.
 pub fn may_be_peer(local: SocketAddr, remote: &Remote, address: SocketAddr) -> bool {
-    let Remote::Learned { address: only, port } = *remote else { return false };
+    let (only, port) = match *remote {
+        Remote::Fixed(_) => return false,
+        Remote::Named { now, before } => return [now, before].contains(&Some(Address(address))),
+        Remote::Learned { address, port } => (address, port),
+    };
     let ip = address.ip();
     let within = only.is_none_or(|only| only == ip) && port.is_none_or(|port| port == address.port());
     within && address.port() != 0 && is_one_host(local, ip)
@@ -90,8 +94,7 @@ fn may_be_ours(local: SocketAddr, asked: IpAddr) -> bool {
 
 /// Whether this is the address of one host in its canonical form, of a family that the socket receives.
 fn is_one_host(local: SocketAddr, ip: IpAddr) -> bool {
-    let one_host = !ip.is_unspecified() && !ip.is_multicast() && ip != IpAddr::V4(Ipv4Addr::BROADCAST);
-    one_host && resolve::reaches(local.ip(), ip) && ip == ip.to_canonical()
+    resolve::is_host(ip) && resolve::reaches(local.ip(), ip) && ip == ip.to_canonical()
 }
 
 /// Parts of a state that may outlive its worker, which depend on the tunnel.
@@ -218,6 +221,8 @@ mod tests {
         let local = socket("192.0.2.1:6000");
         let limits =
             |address: Option<&str>, port| Remote::Learned { address: address.map(|a| a.parse().unwrap()), port };
+        let address = |text: Option<&str>| text.map(|text| Address(socket(text)));
+        let named = |now, before| Remote::Named { now: address(now), before: address(before) };
         for (remote, address, may) in [
             (ANY, "203.0.113.1:9", true),
             (ANY, "0.0.0.0:9", false),
@@ -230,6 +235,10 @@ mod tests {
             (limits(None, Some(9)), "203.0.113.1:9", true),
             (limits(None, Some(8)), "203.0.113.1:9", false),
             (Remote::Fixed(Address(socket("203.0.113.1:9"))), "203.0.113.1:9", false),
+            (named(Some("203.0.113.1:9"), None), "203.0.113.1:9", true),
+            (named(Some("203.0.113.2:9"), Some("203.0.113.1:9")), "203.0.113.1:9", true),
+            (named(Some("203.0.113.2:9"), None), "203.0.113.1:9", false),
+            (named(None, None), "203.0.113.1:9", false),
         ] {
             assert_eq!(may_be_peer(local, &remote, socket(address)), may, "{address} for {remote:?}");
         }

@@ -55,7 +55,7 @@ pub struct Setup {
 /// **Messages in**: [`Worker::receive`] reads one message when [`Worker::channel`] is readable. It checks everything that a hostile
 /// worker could send, and returns an [`Event`] that the supervisor may act on. After an error the worker must be ended.
 ///
-/// **Messages out**: [`Worker::ask_report`] and [`Worker::reset`]. Neither waits for the worker.
+/// **Messages out**: [`Worker::ask_report`], [`Worker::reset`] and [`Worker::tell`]. None waits for the worker.
 ///
 /// **Time**: at [`Worker::late_at`] the confinement or the next report is late. [`Worker::miss_report`] counts that, and tells when
 /// the worker is frozen.
@@ -201,6 +201,12 @@ impl Worker {
     pub fn reset(&self, counts: Counts) {
         // A full queue belongs to a worker that will be replaced soon.
         let _ = self.channel.try_send(&ToWorker::Reset(counts));
+    }
+
+    /// Tells the worker the address of a path's peer, whose name was looked up.
+    pub fn tell(&self, path: usize, address: Address) {
+        // As for a reset.
+        let _ = self.channel.try_send(&ToWorker::Remote(u8::try_from(path).unwrap_or(u8::MAX), address));
     }
 
     /// Reads one message. `before` is the state of the tunnel. `Ok(None)` at the end of the channel.

@@ -1,9 +1,9 @@
-//! Paths that the tunnel cannot use: without an address or a device at the start, with a recreated device, or with a name that may
-//! have a new address. Privileges and resolver are gone by then, so a new start opens these paths ([`super::repair`]).
+//! Paths that the tunnel cannot use: without an address or a device at the start, with a recreated device, or with a local name that
+//! may have a new address. Privileges are gone by then, so a new start opens these paths ([`super::repair`]).
 
 use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
-use std::net::{IpAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -14,8 +14,8 @@ use privsep::ipc::{self, Address, PathHealth, PathReport};
 use super::locals::Locals;
 use super::repair::Need;
 use crate::supervise::watch::link::LinkWatch;
-use crate::tunnel::resolve::Resolved;
-use crate::tunnel::{self, Endpoint, Remote, Tunnel};
+use crate::tunnel::resolve::{self, Resolved};
+use crate::tunnel::{self, Tunnel};
 use crate::{Error, log};
 
 /// Interval of looks at the devices.
@@ -40,7 +40,7 @@ pub struct Absent {
 enum Lacks {
     /// The interface or VRF.
     Device,
-    /// The local address, a route to the remote one, or an address for a name.
+    /// The local address, an address for its name, or a route to the remote address.
     Address,
 }
 
@@ -165,7 +165,7 @@ pub fn indices(tunnel: &Tunnel) -> HashMap<String, u32> {
 #[derive(Debug)]
 pub struct Watch {
     absent: Vec<Absent>,
-    /// For each present path, its number in the file, and whether it has a name.
+    /// For each present path, its number in the file, and whether a name of it is resolved only at the start.
     present: Vec<(usize, bool)>,
     devices: Vec<Device>,
     /// Local addresses of the present paths.
@@ -186,7 +186,8 @@ impl Watch {
     pub fn new(tunnel: &Tunnel, paths: &mut Paths, opened: &HashMap<String, u32>, managed: bool) -> Self {
         let absent = std::mem::take(&mut paths.absent);
         let numbered = paths.numbers.iter().copied().zip(&tunnel.paths);
-        let present: Vec<_> = numbered.clone().map(|(number, path)| (number, has_name(path))).collect();
+        let local = |path: &tunnel::Path| resolve::is_name(&path.local.host);
+        let present: Vec<_> = numbered.clone().map(|(number, path)| (number, local(path))).collect();
         let here =
             numbered.filter_map(|(number, path)| path.device.as_ref().map(|name| (number, name, opened.get(name))));
         let lacking = absent.iter().filter(|absent| absent.lacks == Lacks::Device);
@@ -199,6 +200,13 @@ impl Watch {
         let silent = vec![None; present.len()];
         let (locals, answered) = (Locals::new(&paths.present), tunnel.is_answered());
         Self { absent, present, devices, locals, looked: None, silent, doubted: HashSet::new(), managed, answered }
+    }
+
+    /// Records that the resolver has ended: a new start resolves the names of the peers.
+    pub fn lose_names(&mut self, tunnel: &Tunnel) {
+        for ((_, named), path) in self.present.iter_mut().zip(&tunnel.paths) {
+            *named |= resolve::remote_name(path).is_some();
+        }
     }
 
     /// Absent paths by their number.
@@ -312,13 +320,4 @@ fn said_of(device: &Device, managed: bool) -> Option<String> {
         }
         _ => None,
     }
-}
-
-/// Whether an address of a path is a name.
-fn has_name(path: &tunnel::Path) -> bool {
-    let remote = match &path.remote {
-        Remote::Fixed(Endpoint { host, .. }) | Remote::Learned { host: Some(host), .. } => Some(host),
-        Remote::Learned { host: None, .. } => None,
-    };
-    std::iter::once(&path.local.host).chain(remote).any(|host| host.parse::<IpAddr>().is_err())
 }

@@ -42,7 +42,8 @@ fn mtu(path: &Path, local: SocketAddr, remote: Remote, own: &str) -> io::Result<
     let (to, scope) = match remote {
         Remote::Fixed(Address(SocketAddr::V6(remote))) => (Some((*remote.ip()).into()), remote.scope_id()),
         Remote::Fixed(Address(remote)) => (Some(remote.ip()), 0),
-        Remote::Learned { address, .. } => (address, 0),
+        Remote::Named { now, .. } => (now.map(|Address(now)| now.ip()), 0),
+        Remote::Learned { address, .. } => (address.filter(|address| !address.is_unspecified()), 0),
     };
     if let Some(to) = to {
         let from = Some(local.ip()).filter(|ip| !ip.is_unspecified());

@@ -163,9 +163,9 @@ tables! {
     /// Path to the peer.
     PathTable "[[path]]" {
         /// Address and port of this end.
-        local "local": Option<String> = Values::String("`\"ADDRESS:PORT\"`, `\"[IPV6]:PORT\"` or `\"NAME:PORT\"`"), "required";
+        local "local": Option<String> = Values::String("`\"ADDRESS:PORT\"`, `\"[IPV6]:PORT\"`, `\"NAME:PORT\"` or `\"any:PORT\"`"), "required";
         /// Address and port of the peer.
-        remote "remote": Option<String> = Values::String("as `local`, or `\"any\"`, `\"any:PORT\"`, `\"ADDRESS:0\"`"), "required";
+        remote "remote": Option<String> = Values::String("as `local`, or `\"any\"`, `\"ADDRESS:0\"`"), "required";
         /// Interface or VRF to which the path is bound.
         device "device": Option<String> = INTERFACE, "none";
         /// Firewall mark of the datagrams.

@@ -275,11 +275,7 @@ fn address(what: &str, text: &str) -> std::result::Result<(IpAddr, u8), String> 
 fn path(table: PathTable, index: usize) -> Result<tunnel::Path> {
     let place = |key| Place::key(PATH, key).at(index);
     let local = table.local.ok_or_else(|| place("local").missing(address::FORM))?;
-    if let Some(port) = local.strip_prefix("any:") {
-        let right = format!("\"any\" is valid only for remote; for any address of this host use \"0.0.0.0:{port}\"");
-        return Err(place("local").mistake(format!("{} {local:?}: {right}", place("local"))));
-    }
-    let local = place("local").check(|what| address::endpoint(what, &local))?;
+    let local = place("local").check(|what| address::local(what, &local))?;
     let remote = table.remote.ok_or_else(|| {
         let right = "must be the address of the other end, or \"any\"; `ethudp init NAME --peer LINE` adds it";
         place("remote").mistake(format!("path {local}: remote is missing: {right}"))

@@ -2,7 +2,7 @@
 //!
 //! `stub-worker` is started in the worker's place. It confines itself by the worker's own code, and then does what a worker
 //! that has been taken over from the network might try: [`attacks`]. `stub-helper` does the same with the helper's code:
-//! [`helper`]. `stub-bare` leaves out all confinement of its own, for SELinux to show. `stub-neighbour` is another process of
+//! [`helper`], `stub-resolver` with the resolver's: [`resolver`]. `stub-bare` leaves out all confinement of its own, for SELinux to show. `stub-neighbour` is another process of
 //! the same user.
 
 mod calls;
@@ -12,6 +12,7 @@ pub mod memory;
 #[allow(unsafe_code)]
 pub mod raw;
 mod remains;
+pub mod resolver;
 mod supervisor;
 mod unfiltered;
 

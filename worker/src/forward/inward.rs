@@ -1,5 +1,6 @@
 //! Inward loop: from the paths to the port.
 
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,6 +74,13 @@ impl Inward {
             self.after_session();
         }
         due
+    }
+
+    /// Passes a new address of a path's peer to the session.
+    pub fn tell(&mut self, path: usize, address: SocketAddr) {
+        let Self { shared, session, outbox, .. } = self;
+        session.tell(path, address, shared.clock.now_us(), &shared.counters, outbox);
+        self.after_session();
     }
 
     /// Takes a batch from each path that has one. False if there is nothing to do.

@@ -73,7 +73,7 @@ impl Inlet {
                     counters.rx_dropped_foreign.add(length.div_ceil(each.max(1)).max(1) as u64);
                     continue;
                 }
-                Peer::Learned => source.map(|remote| Endpoint { remote, local: self.receiver.local(index) }),
+                Peer::Changing => source.map(|remote| Endpoint { remote, local: self.receiver.local(index) }),
             };
             accept(batch, index, (length, each), origin, counters);
         }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use privsep::ipc::{Address, Remote};
 use privsep::sys::worker::mmsg::Destination;
 
-use crate::endpoint::{Endpoint, Target};
+use crate::endpoint::Target;
 
 /// UDP socket of one path.
 pub struct Socket {
@@ -23,8 +23,8 @@ pub(super) enum Peer {
     Connected(SocketAddr),
     /// Fixed peer on a socket with a wildcard address. A filter drops datagrams of others.
     Fixed(SocketAddr),
-    /// No fixed peer: the session learns its address.
-    Learned,
+    /// No fixed peer: the session knows its address.
+    Changing,
 }
 
 impl Socket {
@@ -34,7 +34,7 @@ impl Socket {
         let peer = match *remote {
             Remote::Fixed(Address(remote)) if local.ip().is_unspecified() => Peer::Fixed(remote),
             Remote::Fixed(Address(remote)) => Peer::Connected(remote),
-            Remote::Learned { .. } => Peer::Learned,
+            Remote::Named { .. } | Remote::Learned { .. } => Peer::Changing,
         };
         Self { handle, peer, v6: local.is_ipv6() }
     }
@@ -44,8 +44,8 @@ impl Socket {
         let (to, from) = match (self.peer, target) {
             (Peer::Fixed(to), Target::Fixed(place)) => (to, place.local),
             (Peer::Fixed(to), _) => (to, None),
-            (Peer::Learned, Target::Learned(Endpoint { remote, local })) => (remote, local),
-            (Peer::Learned, Target::Fixed(_) | Target::Unknown) | (Peer::Connected(_), _) => return None,
+            (Peer::Changing, Target::Fixed(place) | Target::Learned(place)) => (place.remote, place.local),
+            (Peer::Changing, Target::Unknown) | (Peer::Connected(_), _) => return None,
         };
         Some(Destination { to, from, v6: self.v6 })
     }

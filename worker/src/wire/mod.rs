@@ -14,6 +14,7 @@ pub mod secure;
 pub mod ticks;
 
 use std::io;
+use std::net::SocketAddr;
 
 use privsep::ipc::{Counts, Secrets, Settings, State, Wire};
 
@@ -50,6 +51,7 @@ pub fn machines(settings: &Settings, secrets: &Secrets, state: &State) -> io::Re
 ///    empties. The [`route`](Self::route) may have changed; the loop then gives a copy to every [`Sealer`]. The next `due_us` may be
 ///    earlier.
 ///
+/// [`tell`](Self::tell) gives it an address of the peer that the supervisor has looked up.
 /// [`is_over`](Self::is_over) ends the worker. For the supervisor, [`report`](Self::report) returns the state from which a next
 /// session goes on, and [`reset`](Self::reset) clears counts. Traffic is counted in [`Counters`], which the loops share.
 #[allow(clippy::large_enum_variant)] // One exists in a process.
@@ -93,6 +95,15 @@ impl Session {
         match self {
             Self::Classic(session) => session.on_time(now_us, counters, out),
             Self::Secure(session) => session.on_time(now_us, counters, out),
+        }
+    }
+
+    /// Takes a new address of a path whose remote is a name. A path that works moves when the peer answers there, another one at
+    /// once. Messages go to `out`.
+    pub fn tell(&mut self, path: usize, address: SocketAddr, now_us: u64, counters: &Counters, out: &mut Outbox) {
+        match self {
+            Self::Classic(session) => session.tell(path, address, counters, out),
+            Self::Secure(session) => session.tell(path, address, now_us, counters, out),
         }
     }
 

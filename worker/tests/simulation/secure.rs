@@ -162,7 +162,7 @@ impl End {
     fn receive(&mut self, datagram: &Datagram, now: u64) -> Option<Vec<u8>> {
         let path = datagram.path;
         let origin = match &self.kind.remotes[path] {
-            Remote::Learned { .. } => Some(datagram.source),
+            Remote::Named { .. } | Remote::Learned { .. } => Some(datagram.source),
             // A connected socket receives only from its peer.
             Remote::Fixed(address) if address.0 != datagram.source => return None,
             Remote::Fixed(_) => None,

@@ -43,6 +43,8 @@ pub enum ToWorker {
     Report,
     /// Clears counters.
     Reset(Counts),
+    /// New address of the peer on the path with this number, whose remote is a name.
+    Remote(u8, Address),
 }
 
 impl Message for ToWorker {

@@ -112,6 +112,13 @@ pub mod header {
 pub enum Remote {
     /// Fixed address. The kernel drops datagrams of other senders: the socket is connected or has a filter.
     Fixed(Address),
+    /// Address of a name, which the supervisor may change by [`super::ToWorker::Remote`]. The socket is not connected.
+    Named {
+        /// Address to use; `None` while the name has none.
+        now: Option<Address>,
+        /// Address in use before, which the peer may still use.
+        before: Option<Address>,
+    },
     /// Address learned from datagrams, within these limits.
     Learned {
         /// Only this address.

@@ -30,10 +30,14 @@ impl Password {
 
 /// Whether to process a decoded datagram from `source`. Learns the source if permitted.
 ///
-/// The kernel filters the senders of a fixed remote. A learned remote without a password is the last sender within the limits. With
+/// The kernel filters the senders of a fixed remote. A name admits its addresses. A learned remote without a password is the last sender within the limits. With
 /// a password it is the last sender of the right password, and other sources are foreign.
 pub fn admit(remote: &mut Remote, password: Option<&Password>, source: Option<Endpoint>, decoded: &[u8]) -> bool {
-    let (Remote::Learned(learned), Some(source)) = (remote, source) else { return true };
+    let (learned, source) = match (remote, source) {
+        (Remote::Learned(learned), Some(source)) => (learned, source),
+        (Remote::Named(named), Some(source)) => return named.admits(source.remote),
+        (_, _) => return true,
+    };
     match password {
         None => learned.learn(source),
         Some(password) if kind(decoded) == Kind::Password => password.matches(decoded) && learned.learn(source),

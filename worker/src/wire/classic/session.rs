@@ -1,8 +1,11 @@
 //! Session of the classic wire: receives, sends keepalives and knows the peer.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use privsep::ipc::{Classic, ClassicSecrets, ClassicState, PathReport, Settings, SharedPath, State, WireState};
+use privsep::ipc::{
+    Classic, ClassicSecrets, ClassicState, PathHealth, PathReport, Settings, SharedPath, State, WireState,
+};
 use zeroize::Zeroizing;
 
 use super::codec::{Codec, Kind, LONGEST, PING, PONG, Scratch, kind};
@@ -115,7 +118,7 @@ impl Session {
             let length = length?;
             let decoded = &buffer[..length];
             let kind = kind(decoded);
-            if unanswered && let (Remote::Fixed(_), Some(source)) = (&path.remote, source) {
+            if unanswered && let (Remote::Fixed(_) | Remote::Named(_), Some(source)) = (&path.remote, source) {
                 path.remote.set_place(source);
             }
             // The last admitted source is not checked again, unless it sends a password.
@@ -146,6 +149,9 @@ impl Session {
                 Kind::Pong => {
                     counts.pongs_received.add(1);
                     path.estimate.answered(self.beats.now(), now_us.saturating_sub(path.wire.ping_sent_us));
+                    if let Some(source) = source {
+                        path.remote.answered_at(source.remote);
+                    }
                 }
                 Kind::Password => {}
             }
@@ -196,6 +202,19 @@ impl Session {
                 counts.pings_sent.add(u64::from(sent));
             }
         }
+    }
+
+    /// See [`crate::wire::Session::tell`].
+    pub fn tell(&mut self, number: usize, address: SocketAddr, counters: &Counters, out: &mut Outbox) {
+        let (Some(path), Some(counts)) = (self.paths.all.get_mut(number), counters.paths.get(number)) else { return };
+        path.wire.admitted = None;
+        let keep = self.keepalive && path.estimate.health() == PathHealth::Up;
+        if let Some(target) = path.remote.tell(address, keep) {
+            let egress = Egress { target, ..path.egress() };
+            let sent = say(self.splitter.as_ref(), number, egress, &self.messages.ping, counts, out);
+            counts.pings_sent.add(u64::from(sent));
+        }
+        self.paths.update_route();
     }
 
     /// Time of the next tick or beat, in microseconds.

@@ -49,6 +49,10 @@ impl<W> Path<W> {
                 let local = source.and_then(|source| source.local).or(place.local);
                 Some(Target::Fixed(Endpoint { local, ..*place }))
             }
+            Remote::Named(named) => {
+                let source = source.filter(|source| named.admits(source.remote))?;
+                Some(Target::Fixed(Endpoint { local: source.local.or(self.remote.local()), ..source }))
+            }
             Remote::Learned(learned) => source.filter(|&source| learned.admits(source)).map(Target::Learned),
         }
     }
@@ -56,11 +60,13 @@ impl<W> Path<W> {
     /// Whether this source is the current place of the peer. A fixed peer may use any local address, as long as it answers
     /// datagrams whose source address the kernel chose.
     pub fn is_from_peer(&self, source: Option<Endpoint>, tick: u64) -> bool {
+        let is_at = |place: Endpoint, source: Endpoint| {
+            let serves = place.local.is_none() && self.estimate.serves(tick);
+            source == place || source.remote == place.remote && serves
+        };
         match &self.remote {
-            Remote::Fixed(place) => source.is_none_or(|source| {
-                let serves = place.local.is_none() && self.estimate.serves(tick);
-                source == *place || source.remote == place.remote && serves
-            }),
+            Remote::Fixed(place) => source.is_none_or(|source| is_at(*place, source)),
+            Remote::Named(named) => named.place().zip(source).is_some_and(|(place, source)| is_at(place, source)),
             Remote::Learned(learned) => source.is_some() && learned.get() == source,
         }
     }

@@ -1,6 +1,7 @@
-//! Remote of a path: a fixed address, or one that is learned from received datagrams (a peer behind NAT).
+//! Remote of a path: a fixed address, the address of a name, or an address that is learned from received datagrams (a peer behind
+//! NAT).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use privsep::ipc::Address;
 
@@ -10,8 +11,20 @@ use crate::endpoint::{Endpoint, Target};
 pub enum Remote {
     /// Fixed address; the kernel drops datagrams of other senders.
     Fixed(Endpoint),
+    /// Address of a name.
+    Named(Named),
     /// Address learned within limits.
     Learned(Learned),
+}
+
+/// Address of a name, which the supervisor looks up.
+pub struct Named {
+    /// Place of the peer that is in use.
+    place: Option<Endpoint>,
+    /// Address that the supervisor has told last. While another one is in use, the peer must first answer there.
+    told: Option<SocketAddr>,
+    /// Address in use before, from which datagrams of the peer may still arrive.
+    before: Option<SocketAddr>,
 }
 
 /// Learned address.
@@ -29,6 +42,13 @@ impl Remote {
     pub fn new(remote: &privsep::ipc::Remote, learned: Option<Address>, local: Option<IpAddr>) -> Self {
         match *remote {
             privsep::ipc::Remote::Fixed(Address(remote)) => Self::Fixed(Endpoint { remote, local }),
+            privsep::ipc::Remote::Named { now, before } => {
+                let told = now.map(|now| now.0);
+                // The report of an earlier worker is not trusted: only an address that the supervisor has told counts.
+                let used = learned.filter(|used| before == Some(*used)).map(|used| used.0).or(told);
+                let place = used.map(|remote| Endpoint { remote, local });
+                Self::Named(Named { place, told, before: before.map(|before| before.0) })
+            }
             privsep::ipc::Remote::Learned { address, port } => {
                 let mut remote = Learned { address, port, current: None };
                 // The report of an earlier worker is not trusted, so the limits apply.
@@ -49,14 +69,16 @@ impl Remote {
     pub fn target(&self) -> Target {
         match self {
             Self::Fixed(place) => Target::Fixed(*place),
+            Self::Named(named) => named.place.map_or(Target::Unknown, Target::Fixed),
             Self::Learned(learned) => learned.current.map_or(Target::Unknown, Target::Learned),
         }
     }
 
-    /// Learned address of the peer.
+    /// Learned address of the peer, or the address of its name that is in use.
     pub fn learned(&self) -> Option<Address> {
         match self {
             Self::Fixed(_) => None,
+            Self::Named(named) => named.place.map(|place| Address(place.remote)),
             Self::Learned(learned) => learned.current.map(|place| Address(place.remote)),
         }
     }
@@ -65,7 +87,43 @@ impl Remote {
     pub fn local(&self) -> Option<IpAddr> {
         match self {
             Self::Fixed(place) => place.local,
+            Self::Named(named) => named.place?.local,
             Self::Learned(learned) => learned.current?.local,
+        }
+    }
+
+    /// Takes an address from the supervisor. With `keep`, an address of a name that is in use stays until the peer has answered at
+    /// the new one. Returns the new target if it must be asked first.
+    pub fn tell(&mut self, address: SocketAddr, keep: bool) -> Option<Target> {
+        match self {
+            Self::Fixed(_) => None,
+            Self::Named(named) => {
+                named.told = Some(address);
+                if named.place.is_some_and(|place| place.remote == address) {
+                    return None;
+                }
+                if keep && named.place.is_some() {
+                    return Some(Target::Fixed(address.into()));
+                }
+                named.change(address);
+                None
+            }
+            Self::Learned(learned) => {
+                if learned.address.replace(address.ip()) != Some(address.ip()) && !keep {
+                    learned.current = None;
+                }
+                None
+            }
+        }
+    }
+
+    /// Records that the peer has answered a datagram to this address. Uses the address if the supervisor has told it.
+    pub fn answered_at(&mut self, address: SocketAddr) {
+        if let Self::Named(named) = self
+            && named.told == Some(address)
+            && named.place.is_none_or(|place| place.remote != address)
+        {
+            named.change(address);
         }
     }
 
@@ -73,15 +131,19 @@ impl Remote {
     pub fn set_place(&mut self, source: Endpoint) {
         match self {
             Self::Fixed(place) => place.local = source.local,
+            Self::Named(Named { place: Some(place), .. }) if place.remote == source.remote => {
+                place.local = source.local
+            }
+            Self::Named(_) => {}
             Self::Learned(learned) => {
                 learned.learn(source);
             }
         }
     }
 
-    /// Reacts to a silent peer: a fixed peer may answer another local address, such as the kernel's choice.
+    /// Reacts to a silent peer: one that is not learned may answer another local address, such as the kernel's choice.
     pub fn forget_local(&mut self) {
-        if let Self::Fixed(place) = self {
+        if let Self::Fixed(place) | Self::Named(Named { place: Some(place), .. }) = self {
             place.local = None;
         }
     }
@@ -91,6 +153,23 @@ impl Remote {
         if let Self::Learned(learned) = self {
             learned.current = None;
         }
+    }
+}
+
+impl Named {
+    /// Place of the peer that is in use.
+    pub fn place(&self) -> Option<Endpoint> {
+        self.place
+    }
+
+    /// Whether the peer may send from this address.
+    pub fn admits(&self, source: SocketAddr) -> bool {
+        self.place.is_some_and(|place| place.remote == source) || [self.told, self.before].contains(&Some(source))
+    }
+
+    /// Uses this address from now on.
+    fn change(&mut self, address: SocketAddr) {
+        self.before = self.place.replace(address.into()).map(|place| place.remote);
     }
 }
 
@@ -121,6 +200,35 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
+
+    #[test]
+    fn name_moves_when_the_peer_answers() {
+        let [a, b, c] = ["10.9.0.2:6000", "10.9.0.22:6000", "10.9.0.3:6000"].map(|text| text.parse().unwrap());
+        let named = |now: SocketAddr, before: Option<SocketAddr>, used: Option<SocketAddr>| {
+            let remote = privsep::ipc::Remote::Named { now: Some(Address(now)), before: before.map(Address) };
+            Remote::new(&remote, used.map(Address), None)
+        };
+        let admits = |remote: &Remote, source| matches!(remote, Remote::Named(named) if named.admits(source));
+        let mut remote = named(a, None, None);
+        assert_eq!((remote.target(), admits(&remote, b)), (Target::Fixed(a.into()), false));
+        // A path that works keeps its address until the peer answers at the new one.
+        assert_eq!(remote.tell(b, true), Some(Target::Fixed(b.into())));
+        assert_eq!(remote.target().address(), Some(a));
+        remote.answered_at(c);
+        remote.answered_at(a);
+        assert_eq!(remote.target().address(), Some(a));
+        remote.answered_at(b);
+        assert_eq!((remote.target().address(), remote.learned()), (Some(b), Some(Address(b))));
+        // Datagrams that are on their way still count.
+        assert_eq!([a, b, c].map(|source| admits(&remote, source)), [true, true, false]);
+        // Other paths move at once.
+        assert_eq!((remote.tell(c, false), remote.target().address()), (None, Some(c)));
+        assert_eq!([a, b, c].map(|source| admits(&remote, source)), [false, true, true]);
+        // The next worker takes only an address that the supervisor has told.
+        for (used, right) in [(Some(a), a), (Some(b), b), (Some(c), b), (None, b)] {
+            assert_eq!(named(b, Some(a), used).target().address(), Some(right), "{used:?}");
+        }
+    }
 
     #[test]
     fn learned_address_obeys_limits() {

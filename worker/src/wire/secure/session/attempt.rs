@@ -179,6 +179,13 @@ impl Attempts {
         before.map(|(_, began_us)| now_us.saturating_sub(*began_us))
     }
 
+    /// Sends the message again now: the peer has another address.
+    pub fn repeat(&mut self, now_us: u64) {
+        if let Some(attempt) = self.now.as_mut().filter(|attempt| attempt.bytes().is_some()) {
+            (attempt.left, attempt.next_us) = (0, now_us);
+        }
+    }
+
     /// Message to send now, if one is due, and its target in addition to the peer's addresses.
     pub fn message(&mut self, now_us: u64) -> Option<(&[u8], Option<Way>)> {
         let attempt = self.now.as_mut().filter(|attempt| now_us >= attempt.next_us)?;

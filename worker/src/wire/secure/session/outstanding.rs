@@ -88,12 +88,17 @@ impl Outstanding {
                 && in_time
                 && match ping.to {
                     Target::Learned(to) => source.is_some_and(|source| source.remote == to.remote),
-                    Target::Fixed(_) | Target::Unknown => true,
+                    // The kernel reports the source unless the socket is connected.
+                    Target::Fixed(to) => source.is_none_or(|source| source.remote == to.remote),
+                    Target::Unknown => true,
                 }
         };
         let Some(at) = self.0.iter().position(answers) else { return false };
         let (Some(ping), Some(path)) = (self.0.remove(at), paths.all.get_mut(number)) else { return false };
         path.estimate.answered(tick, now_us.saturating_sub(ping.sent_us));
+        if let Some(to) = ping.to.address() {
+            path.remote.answered_at(to);
+        }
         // The peer is where the pong came from. If the ping's source address no longer existed, that is another local address. If
         // the kernel chooses the source address towards a fixed peer, it continues to choose.
         if let Some(source) = source.filter(|_| !matches!(ping.to, Target::Fixed(Endpoint { local: None, .. }))) {

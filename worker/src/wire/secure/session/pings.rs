@@ -1,6 +1,8 @@
 //! Pings and pongs of a session, and answers to probes, all on queue 0.
 
-use privsep::ipc::SharedPath;
+use std::net::SocketAddr;
+
+use privsep::ipc::{PathHealth, SharedPath};
 
 use super::{Arrival, MILLISECOND, QUEUE, Session};
 use crate::endpoint::Target;
@@ -73,6 +75,21 @@ impl Session {
             self.pings.pinged(token, path, target, now_us);
             counts.pings_sent.add(1);
         }
+    }
+
+    /// See [`crate::wire::Session::tell`].
+    pub fn tell(&mut self, number: usize, address: SocketAddr, now_us: u64, counters: &Counters, out: &mut Outbox) {
+        let (Some(path), Some(counts)) = (self.paths.all.get_mut(number), counters.paths.get(number)) else { return };
+        let works = path.estimate.health() == PathHealth::Up && self.slots.current.is_some();
+        let to_ask = path.remote.tell(address, works);
+        let target = to_ask.unwrap_or(path.remote.target());
+        if self.slots.current.is_some() && target != Target::Unknown {
+            self.ping(number, target, now_us, counts, out);
+        }
+        if to_ask.is_none() {
+            self.attempts.repeat(now_us);
+        }
+        self.publish();
     }
 
     /// Sends a ping on each path.

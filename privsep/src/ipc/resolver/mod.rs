@@ -1,0 +1,51 @@
+//! Messages between supervisor and resolver, and from a process that asks one question to the resolver.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Address, Identity, MAX_PATHS, Message};
+
+/// Most names of a tunnel: one for each end of a path.
+pub const MAX_NAMES: usize = 2 * MAX_PATHS;
+/// Longest name in bytes (RFC 1035).
+pub const MAX_NAME: usize = 253;
+/// Most addresses of a name that are used.
+pub const MAX_ADDRESSES: usize = 8;
+/// Longest reason for which a name has no address, in characters.
+pub const MAX_REASON: usize = 100;
+
+/// Supervisor to resolver.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToResolver {
+    /// First message.
+    Start {
+        /// [`crate::PROTOCOL`] of the supervisor.
+        protocol: u32,
+        /// User to become; `None` if the program was started without root.
+        become_user: Option<Identity>,
+        /// All names of the tunnel; at most [`MAX_NAMES`] of at most [`MAX_NAME`] bytes.
+        names: Vec<String>,
+    },
+    /// Asks for the addresses of the name with this number.
+    Ask(u8),
+}
+
+impl Message for ToResolver {
+    const MAX: usize = MAX_NAMES * (MAX_NAME + 2) + 32;
+}
+
+/// Answer to a question: at most [`MAX_ADDRESSES`] addresses with port 0, or the reason why there is none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer(pub Result<Vec<Address>, String>);
+
+impl Message for Answer {
+    /// An address takes at most 26 bytes, a character 4.
+    const MAX: usize = 32 * MAX_ADDRESSES + 4 * MAX_REASON;
+}
+
+/// Resolver to supervisor: the number of a name, and the answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FromResolver(pub u8, pub Answer);
+
+impl Message for FromResolver {
+    const MAX: usize = Answer::MAX + 2;
+}
