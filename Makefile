@@ -8,7 +8,7 @@
 # make bench-paths   cost of silent cuts, loss, jitter, a smaller path MTU and dropped runs: a table and a figure in docs/BENCHMARKS.md
 #                    (BENCH_PATHS=OPTIONS); an hour and a half
 # make bench-micro   cost of a frame in each step, AES compared with OpenSSL: tables in docs/BENCHMARKS.md (MICRO=OPTIONS)
-# make build         the three executables, in target/release
+# make build         the four executables, in target/release
 # make install       the executables that `make build` made with the same PREFIX, the unit, documents. DESTDIR as usual. BUILT is the
 #                    directory of the executables (target/release, or the one in CARGO_TARGET_DIR)
 # make uninstall     removes the installed files
@@ -23,7 +23,7 @@ AS_ROOT := --config 'target."cfg(unix)".runner = ["sudo", "--preserve-env"]'
     check-vectors-both check-selinux check-unit check-vm
 .PHONY: install uninstall
 
-# The path of helper and worker is compiled into the supervisor.
+# The path of helper, worker and resolver is compiled into the supervisor.
 PREFIX ?= /usr
 BINDIR := $(PREFIX)/bin
 LIBEXECDIR := $(PREFIX)/libexec/ethudp
@@ -47,11 +47,11 @@ check-built:
 	    test "$$prefix" = '$(PREFIX)' || { echo "install: PREFIX=$(PREFIX): $(BUILT) was built for $$prefix;" \
 	    "run \`make build PREFIX=$(PREFIX)\` first, or install with PREFIX=$$prefix" >&2; exit 1; }
 
-# The user that runs helper and worker cannot read their files, so that the kernel makes their processes untraceable at exec.
+# The user that runs helper, worker and resolver cannot read their files, so that the kernel makes their processes untraceable at exec.
 install: check-built
 	install -D -m 0755 -t $(DESTDIR)$(BINDIR) $(BUILT)/ethudp
 	ln -sf ethudp $(DESTDIR)$(BINDIR)/EthUDP
-	install -D -m 0711 -t $(DESTDIR)$(LIBEXECDIR) $(BUILT)/ethudp-helper $(BUILT)/ethudp-worker
+	install -D -m 0711 -t $(DESTDIR)$(LIBEXECDIR) $(BUILT)/ethudp-helper $(BUILT)/ethudp-worker $(BUILT)/ethudp-resolver
 	install -d $(DESTDIR)$(UNITDIR)
 	sed 's|/usr/bin/ethudp|$(BINDIR)/ethudp|; s|^ExecPaths=/usr |&$(PREFIX) |; s|/usr/share/doc/ethudp|$(DOCDIR)|' dist/ethudp@.service \
 	    >$(DESTDIR)$(UNITDIR)/ethudp@.service

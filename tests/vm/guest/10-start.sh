@@ -44,7 +44,9 @@ check "check says what lets a key be read" \
 check "and the file, as the umask makes it" grep -q "not readable for the unit's user: run .chgrp ethudp-status" \
     <(ethudp check site-x 2>&1)
 rm /etc/ethudp/site-x.*
-site site-a 192.0.2.1 192.0.2.2 10.8.0.1
+# Site a knows its peer by a name, so it has a resolver.
+echo '192.0.2.2 site-b.example' >>/etc/hosts
+site site-a 192.0.2.1 site-b.example 10.8.0.1
 site site-b 192.0.2.2 192.0.2.1 10.8.0.2
 umask 022
 chmod 644 /etc/ethudp/*.toml

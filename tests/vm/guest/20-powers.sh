@@ -39,7 +39,9 @@ found() {
 }
 
 for site in site-a site-b; do
-    for process in supervisor helper worker; do
+    processes=(supervisor helper worker)
+    [[ $site != site-a ]] || processes+=(resolver)
+    for process in "${processes[@]}"; do
         domain=ethudp_${process}_t
         [[ $process != supervisor ]] || domain=ethudp_t
         check "$site, $process: $domain, its user, no capability" \
@@ -50,8 +52,11 @@ for site in site-a site-b; do
     filters() { field "$(show $site ".pids.$1")" Seccomp_filters; }
     check "$site: each has filters of its own" equal "$(($(filters supervisor) + 1)) $(($(filters supervisor) + 1))" \
         "$(filters helper) $(filters worker)"
+    if [[ $site == site-a ]]; then
+        check "$site: the resolver has a filter of its own" equal "$(filters supervisor)" "$(filters resolver)"
+    fi
     check "$site: there is no other process" equal \
-        "$(show $site '.pids[]' | sort)" "$(sort "/sys/fs/cgroup$(property $site ControlGroup)/cgroup.procs")"
+        "$(show $site '.pids[] | values' | sort)" "$(sort "/sys/fs/cgroup$(property $site ControlGroup)/cgroup.procs")"
     check "$site: the worker is confined" equal 'true true' \
         "$(show $site '"\(.confinement.seccomp) \(.confinement.landlock_abi > 0)"')"
     exposure=$(systemd-analyze security --no-pager ethudp@$site | sed -n 's/.*exposure level.*: \([0-9.]*\).*/\1/p')
@@ -84,7 +89,7 @@ done
 check "nor make anything there" not site_b touch /run/ethudp/site-a/x /run/ethudp/x
 check "its own it could" site_b touch /run/ethudp/site-b/x
 rm /run/ethudp/site-b/x
-read -ra pids < <(show site-a '.pids[]' | paste -sd ' ')
+read -ra pids < <(show site-a '.pids[] | values' | paste -sd ' ')
 tried=$(as "$uid_b" ethudp-status stub-neighbour "${pids[@]}")
 check "nor trace, read or signal its processes" equal "$((12 * ${#pids[@]})) 0" \
     "$(wc -l <<<"$tried") $(awk '$3 != 1 && $3 != 13' <<<"$tried" | wc -l)"
