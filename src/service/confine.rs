@@ -36,7 +36,7 @@ pub fn give_up_privileges(identity: Option<Identity>, keeps: &Retained) -> io::R
     let mut empty_network = false;
     if let Some(identity) = identity {
         // Root in a container may lack the right. The status reports that; it is not fatal.
-        empty_network = confine::enter_empty_network().is_ok();
+        empty_network = confine::supervisor::enter_empty_network().is_ok();
         confine::drop_bounding_set()?;
         confine::become_user(identity)?;
     }
@@ -61,7 +61,7 @@ fn restrict(keeps: &Retained) -> io::Result<()> {
     // The table denies memory that is writable and executable at once. Where the kernel supports MDWE, one after the other is
     // denied as well.
     confine::deny_write_execute();
-    confine::limit_processes()?;
+    confine::supervisor::limit_processes()?;
     let system_log: &[Allowed] = if keeps.system_log { SYSTEM_LOG } else { &[] };
     seccomp::restrict(ALLOWED.iter().chain(OLD).chain(system_log))
 }

@@ -2,7 +2,7 @@
 
 use ethudp_status::USER;
 use nix::unistd::{Group, Uid, User, getegid, geteuid};
-use privsep::confine::{self, supervisor::may_become_user};
+use privsep::confine::supervisor::{has_ambient_network_capabilities, may_become_user};
 use privsep::ipc::Identity;
 
 use crate::Error;
@@ -36,7 +36,7 @@ pub fn choose(user: Option<&str>) -> Result<Option<Identity>, Error> {
 /// # Errors
 /// When the kernel does not return the capabilities.
 pub fn has_powers() -> Result<bool, Error> {
-    Ok(geteuid().is_root() || confine::has_ambient_network_capabilities().context(|| "capabilities".into())?)
+    Ok(geteuid().is_root() || has_ambient_network_capabilities().context(|| "capabilities".into())?)
 }
 
 /// Identity for a process of root that needs no privilege: the user of root's tunnels if it exists, else the kernel's overflow user

@@ -40,7 +40,7 @@ impl Resolved {
         match self.remote {
             Remote::Fixed(Address(remote)) => remote.ip(),
             Remote::Named { .. } => self.local.ip(),
-            Remote::Learned { address, .. } => address.unwrap_or(self.local.ip()),
+            Remote::Learned { address, .. } => address.filter(|ip| !ip.is_unspecified()).unwrap_or(self.local.ip()),
         }
     }
 

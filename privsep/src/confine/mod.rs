@@ -12,7 +12,6 @@ use landlock::{
     ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, Ruleset, RulesetAttr,
     RulesetCreatedAttr, RulesetError, Scope, path_beneath_rules,
 };
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
@@ -24,14 +23,6 @@ use crate::sys::process;
 /// Error of a step, with the name of the step.
 fn step(name: &'static str) -> impl Fn(nix::Error) -> io::Error {
     move |error| io::Error::other(format!("{name}: {}", error.desc()))
-}
-
-/// Moves this process and its future children into a new network namespace without any interface that is up.
-///
-/// # Errors
-/// `EPERM` without `CAP_SYS_ADMIN`.
-pub fn enter_empty_network() -> io::Result<()> {
-    Ok(unshare(CloneFlags::CLONE_NEWNET)?)
 }
 
 /// Becomes `identity` for good, without supplementary groups.
@@ -197,20 +188,3 @@ fn mapped() -> io::Result<u64> {
 
 /// Smallest page size in bytes.
 const PAGE: u64 = 4096;
-
-/// Limit of processes and threads of a user. It is far above the need of all tunnels of a user, and stops a process that forks
-/// without end.
-const PROCESSES: u64 = 4096;
-
-/// Limits the processes and threads of the user when this process starts another.
-pub fn limit_processes() -> io::Result<()> {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NPROC).map_err(step("RLIMIT_NPROC"))?;
-    let limit = hard.min(PROCESSES);
-    setrlimit(Resource::RLIMIT_NPROC, limit, limit).map_err(step("RLIMIT_NPROC"))
-}
-
-/// Whether `CAP_NET_ADMIN` and `CAP_NET_RAW` are in the ambient set, which an executed program inherits.
-pub fn has_ambient_network_capabilities() -> io::Result<bool> {
-    let has = |capability| caps::has_cap(None, CapSet::Ambient, capability).map_err(io::Error::other);
-    Ok(has(caps::Capability::CAP_NET_ADMIN)? && has(caps::Capability::CAP_NET_RAW)?)
-}
