@@ -136,6 +136,7 @@ mod tests {
             PathCounters { rx_datagrams: MAX, rx_dropped_invalid: MAX, pings_sent: MAX, ..PathCounters::default() };
         let path = PathReport {
             health: PathHealth::Up,
+            active: true,
             learned,
             last_pong: 7,
             rtt_us: 900,

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::net::IpAddr;
 
-use privsep::ipc::{Cipher, Rules, Secret};
+use privsep::ipc::{Cipher, Policy, Rules, Secret};
 
 use super::Command;
 use crate::Error;
@@ -260,6 +260,7 @@ fn tunnel(options: Options, operands: &[String]) -> Result<Tunnel, String> {
         name,
         port,
         paths,
+        policy: Policy::Failover,
         wire: tunnel::Wire::Classic(classic),
         rules,
         auto_mss: false,
@@ -283,7 +284,15 @@ fn path(local: &str, local_port: &str, remote: &str, remote_port: &str) -> Resul
     }
     address::host("local address", &local.host)?;
     address::host("remote address", remote)?;
-    Ok(Path { local, remote: Remote::classic(remote, port), device: None, mark: None, mtu: None, runs: true })
+    Ok(Path {
+        local,
+        remote: Remote::classic(remote, port),
+        device: None,
+        mark: None,
+        mtu: None,
+        runs: true,
+        weight: 1,
+    })
 }
 
 fn port(mode: Mode, options: &Options, own: &[String]) -> Result<Port, String> {

@@ -6,7 +6,7 @@ use ethudp_status::{
     self as status, ConfinementStatus, PathState, PathStatus, Pids, PortStatus, SCHEMA, SessionStatus, Status,
 };
 use nix::unistd::Pid;
-use privsep::ipc::{Confinement, PathCounters, PathReport, SecureState, State, Trouble};
+use privsep::ipc::{Confinement, PathCounters, PathReport, Policy, SecureState, State, Trouble};
 
 use super::words::{Mismatch, cipher_of, lost_runs_sentence, lost_size_sentence, trouble_sentence, trouble_word};
 use crate::log;
@@ -71,7 +71,7 @@ pub fn collect(facts: Facts<'_>) -> Status {
     let of_secure = facts.tunnel.secure().is_some();
     let underlay_mtu = |index| facts.underlay_mtus.get(index).copied().flatten();
     let paths = facts.addresses.into_iter().zip(reports).enumerate().map(|(index, (addresses, report))| PathStatus {
-        active: index == active,
+        active: if facts.tunnel.policy == Policy::Failover { index == active } else { report.active },
         mtu: underlay_mtu(index),
         path_mtu: facts
             .headers
@@ -140,6 +140,7 @@ pub fn collect(facts: Facts<'_>) -> Status {
         cipher,
         protection: wire.protection().into(),
         lz4: wire.compresses(),
+        policy: facts.tunnel.policy.name().into(),
         last_error: log::last_error(),
         pids: Pids {
             supervisor: std::process::id().cast_signed(),

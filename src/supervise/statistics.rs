@@ -82,7 +82,7 @@ fn session(secure: &SecureState) -> String {
     let counts = &secure.counts;
     format!(
         "session {now}; handshakes: {}, rekeys: {}; dropped replays: {}, not authentic: {}, initiations: {}, messages: {}, \
-         content: {}, incomplete: {}",
+         content: {}, incomplete: {}; copies: {}",
         counts.handshakes,
         counts.rekeys,
         counts.replays,
@@ -90,7 +90,8 @@ fn session(secure: &SecureState) -> String {
         counts.dropped_initiations,
         counts.dropped_messages,
         counts.dropped_content,
-        counts.dropped_incomplete
+        counts.dropped_incomplete,
+        counts.copies
     )
 }
 
@@ -167,6 +168,7 @@ mod tests {
             handshakes: 11,
             rekeys: 12,
             replays: 13,
+            copies: 19,
             auth_failures: 14,
             dropped_initiations: 15,
             dropped_messages: 16,
@@ -181,7 +183,7 @@ mod tests {
         assert_eq!(
             last(None),
             "session none; handshakes: 11, rekeys: 12; dropped replays: 13, not authentic: 14, initiations: 15, messages: 16, \
-             content: 17, incomplete: 18"
+             content: 17, incomplete: 18; copies: 19"
         );
         let session = SessionReport { cipher: SessionCipher::Aes256Gcm, age_ms: 61_999, began_here: true };
         assert!(last(Some(session)).starts_with("session aes-256-gcm, begun here 61 s ago; handshakes: 11,"));

@@ -2,12 +2,15 @@
 
 use std::net::IpAddr;
 
+use privsep::ipc::Policy;
+
 use super::{Path, Port, Remote, Tunnel};
 
 /// Warnings for the log and for `ethudp check`.
 pub fn of(tunnel: &Tunnel) -> Vec<String> {
     let mut lines = tunnel.wire.warnings(tunnel);
     lines.extend(of_the_direction(tunnel));
+    lines.extend(of_a_policy_for_one_path(tunnel));
     lines.extend(of_an_address_in_a_bridge(&tunnel.port));
     lines.extend(of_a_low_mtu_in_a_bridge(&tunnel.port));
     lines.extend(tunnel.paths.iter().filter_map(|path| of_a_route_into_itself(tunnel, path)));
@@ -17,6 +20,11 @@ pub fn of(tunnel: &Tunnel) -> Vec<String> {
 fn of_the_direction(tunnel: &Tunnel) -> Option<String> {
     let nothing = !tunnel.rules.send && !tunnel.rules.receive;
     nothing.then(|| "direction \"none\" (-r with -w): no frame is forwarded in either direction".into())
+}
+
+fn of_a_policy_for_one_path(tunnel: &Tunnel) -> Option<String> {
+    let (policy, unused) = (tunnel.policy, tunnel.policy != Policy::Failover && tunnel.paths.len() == 1);
+    unused.then(|| format!("policy = {:?}: without effect with one path; add another [[path]]", policy.name()))
 }
 
 fn of_an_address_in_a_bridge(port: &Port) -> Option<String> {

@@ -20,6 +20,8 @@ pub const PING_INTERVAL: RangeInclusive<u64> = 1..=60;
 /// Milliseconds from one PING of the classic wire to the next. A dead path is noticed after five of them; EthUDP's interval is the
 /// longest.
 pub const KEEPALIVE_MS: RangeInclusive<u64> = 100..=1000;
+/// Weight of a path.
+pub const WEIGHT: RangeInclusive<u64> = 1..=100;
 /// LZ4 level: EthUDP's bounds.
 pub const LZ4: RangeInclusive<u64> = 0..=9;
 

@@ -24,7 +24,7 @@ pub mod wire;
 
 use std::net::IpAddr;
 
-use privsep::ipc::Rules;
+use privsep::ipc::{Policy, Rules};
 
 pub use address::{Endpoint, Remote};
 pub use repair::Repair;
@@ -39,6 +39,8 @@ pub struct Tunnel {
     pub port: Port,
     /// Paths to the peer, the preferred one first.
     pub paths: Vec<Path>,
+    /// Use of several paths.
+    pub policy: Policy,
     /// The wire.
     pub wire: Wire,
     /// Rules for frames.
@@ -154,4 +156,6 @@ pub struct Path {
     pub mtu: Option<u16>,
     /// Whether datagrams may leave in runs (`UDP_SEGMENT`).
     pub runs: bool,
+    /// Share of the path in the flows.
+    pub weight: u8,
 }

@@ -20,7 +20,7 @@ pub fn settings(tunnel: &Tunnel, paths: &[Resolved], datagram: u16, mac: Option<
         tunnel.paths.iter().zip(paths).map(|(path, resolved)| tunnel.wire.of_path(path, resolved)).collect();
     Settings {
         port,
-        wire: tunnel.wire.settings(&tunnel.port, each.iter().map(|path| path.most).max().unwrap_or(datagram)),
+        wire: tunnel.wire.settings(tunnel, each.iter().map(|path| path.most).max().unwrap_or(datagram)),
         remotes: paths.iter().map(|path| path.remote).collect(),
         locals: paths.iter().map(|path| Address(path.local)).collect(),
         paths: each,

@@ -73,6 +73,9 @@ fields! {
         /// Whether frames are compressed.
         #[serde(default)]
         lz4: bool,
+        /// `failover`, `duplicate` or `balance`: use of several paths by the frames that leave.
+        #[serde(default)]
+        policy: String,
         /// Last error in the log.
         #[serde(default)]
         last_error: Option<String>,

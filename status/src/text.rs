@@ -93,6 +93,9 @@ impl Status {
             if counts.handshakes == 1 { "" } else { "s" },
             counts.rekeys
         );
+        if counts.copies > 0 {
+            let _ = writeln!(text, "              {} copies of datagrams received by another path", counts.copies);
+        }
         drops(session.counters.described(), |_| None, text);
     }
 
@@ -148,6 +151,9 @@ impl Status {
             let _ = writeln!(text, "              no carrier: no path is up");
         }
         drops(port.described(), port_hint, &mut text);
+        if self.paths.len() > 1 {
+            let _ = writeln!(text, "  policy      {}", self.policy);
+        }
         for path in &self.paths {
             let rtt = path.rtt_ms.map_or_else(|| "-".into(), |rtt| format!("{rtt:.2} ms"));
             let active = if path.active { ", active" } else { "" };

@@ -100,14 +100,14 @@ fn keys_and_datagrams_match_vectors() {
             [true, false].map(|first| bare.keys(&public, &ciphertext, &key(&kem["secret"]), first).unwrap());
         assert_keys(&first, session);
         assert_eq!((second.sending, second.receiving), (first.receiving, first.sending));
-        let (sending, mut opening) = (Sending::new(&first), Opening::new(&second));
+        let (sending, mut opening) = (Sending::new(&first), Opening::new(&second, 1));
         for case in session["datagrams"].as_array().unwrap() {
             let (content, expected) = (unhex(&case["content"]), unhex(&case["datagram"]));
             let mut datagram = [&[0; 16][..], &content, &[0; 16]].concat();
             sending.seal(0, &mut datagram).unwrap();
             assert_eq!(datagram, expected, "{}", case["kind"]);
             let length = datagram.len();
-            let range = opening.open(&mut datagram, length).unwrap();
+            let range = opening.open(0, &mut datagram, length).unwrap();
             assert_eq!(datagram[range], content);
             let is_known = !matches!(case["kind"].as_str(), Some("hello" | "unknown"));
             let parsed = content::parse(&content).unwrap();
@@ -134,7 +134,7 @@ fn independent_peer_sessions_match() {
         let [first, second] =
             [true, false].map(|first| bare.keys(&public, &ciphertext, &key(&kem["secret"]), first).unwrap());
         assert_keys(&first, v);
-        let mut openings = [Opening::new(&first), Opening::new(&second)];
+        let mut openings = [Opening::new(&first, 1), Opening::new(&second, 1)];
         let mut opened = [0, 0];
         for message in v["messages"].as_array().unwrap() {
             let (mut bytes, by_peer) = (unhex(&message["bytes"]), message["from"] == "peer");
@@ -152,7 +152,7 @@ fn independent_peer_sessions_match() {
                 }
                 Some(Message::Data(_)) => {
                     let (length, which) = (bytes.len(), usize::from(!to_initiator));
-                    let content = openings[which].open(&mut bytes, length).unwrap();
+                    let content = openings[which].open(0, &mut bytes, length).unwrap();
                     assert!(content::parse(&bytes[content]).is_some());
                     opened[which] += 1;
                 }

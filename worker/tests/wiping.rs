@@ -100,7 +100,7 @@ fn session_keys_are_wiped() {
         for cipher in [CipherKind::ChaCha20Poly1305, CipherKind::Aes256Gcm] {
             let keys = [Masked::new(&bytes(1)), Masked::new(&bytes(2))];
             let made = Keys { sending: bytes(1), receiving: bytes(2), cipher, our_index: 1, their_index: 2 };
-            let (sending, opening) = (Arc::new(Sending::new(&made)), Box::new(Opening::new(&made)));
+            let (sending, opening) = (Arc::new(Sending::new(&made)), Box::new(Opening::new(&made, 2)));
             drop(made);
             let there = found(&keys, local);
             assert!(there.iter().all(|&count| count > 0), "{cipher:?}: {there:?} of keys that are in use");

@@ -220,6 +220,7 @@ mod tests {
             device: Some("x".repeat(15)),
             mark: Some(u32::MAX),
             runs: true,
+            whole: true,
         };
         let port = PortPlan::Mirror { interface: "x".repeat(15), filter: program(4096) };
         let become_user = Some(Identity { uid: u32::MAX, gid: u32::MAX });

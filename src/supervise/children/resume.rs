@@ -26,8 +26,8 @@ use crate::tunnel::resolve::{self, Resolved};
 ///   microsecond, so that the two timestamps are not both too high. The worker itself may have sent a higher one: the peer then
 ///   refuses initiations of this end, and answers them by its own.
 /// - `secure.session`, `secure.trouble`: shown until the worker ends.
-/// - `rtt_us`, `jitter_us`, loss, `change`, `last_rx_ms`, `carries`, counters: shown, and the next worker continues the counters. Additions of the worker wrap, every sum
-///   here saturates.
+/// - `paths.active`, `rtt_us`, `jitter_us`, loss, `change`, `last_rx_ms`, `carries`, counters: shown, and the next worker continues the
+///   counters. Additions of the worker wrap, every sum here saturates.
 pub fn accept(before: &State, said: State, resolved: &[Resolved], clock: Timestamp) -> State {
     let State { tick, active, port, seal, wire, paths } = said;
     let tick = tick.max(before.tick);
@@ -35,7 +35,7 @@ pub fn accept(before: &State, said: State, resolved: &[Resolved], clock: Timesta
     let paths = paths.into_iter().zip(resolved).map(|(said, Resolved { local, remote, .. })| {
         // Each field is named, so that a new one is judged here.
         let PathReport { health, learned, local: asked, last_pong, last_rx_ms, carries, counters, .. } = said;
-        let PathReport { rtt_us, jitter_us, loss_to_peer, loss_from_peer, change, .. } = said;
+        let PathReport { active, rtt_us, jitter_us, loss_to_peer, loss_from_peer, change, .. } = said;
         let (learned, asked) = (
             learned.filter(|&Address(address)| may_be_peer(*local, remote, address)),
             asked.filter(|&ip| may_be_ours(*local, ip)),
@@ -43,6 +43,7 @@ pub fn accept(before: &State, said: State, resolved: &[Resolved], clock: Timesta
         let [loss_to_peer, loss_from_peer] = [loss_to_peer, loss_from_peer].map(|loss| loss.map(|loss| loss.min(1000)));
         PathReport {
             health,
+            active,
             learned,
             local: asked,
             last_pong: last_pong.min(tick),

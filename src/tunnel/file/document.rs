@@ -104,6 +104,8 @@ tables! {
         wire "wire": Option<String> = Values::Words(&["secure", "classic"]), "`\"secure\"`";
         /// Directions in which frames are forwarded.
         direction "direction": Option<String> = Values::Words(&["both", "send", "receive", "none"]), "`\"both\"`";
+        /// Use of several paths by the frames that leave.
+        policy "policy": Option<String> = Values::Words(&["failover", "duplicate", "balance"]), "`\"failover\"`";
         /// Command that is run once everything is open.
         run "run": Option<String> = Values::String("a command for `/bin/sh`"), "none";
         /// Seconds after which the program ends; 0 for never.
@@ -174,6 +176,8 @@ tables! {
         mtu "mtu": Option<u16> = Values::Integer(bounds::PATH_MTU), "from interface and routing table";
         /// Whether equal datagrams may leave as one run that the kernel or the network card segments (`UDP_SEGMENT`).
         segment "segment": Option<String> = Values::Words(&["auto", "never"]), "`\"auto\"`";
+        /// Share of the path in the flows, with `policy = "balance"`.
+        weight "weight": Option<u8> = Values::Integer(bounds::WEIGHT), "1";
     }
 
     /// Keys and options of the secure wire.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use privsep::ipc::{Cipher, MAX_PATHS, Rules, Secret};
+use privsep::ipc::{Cipher, MAX_PATHS, Policy, Rules, Secret};
 use zeroize::Zeroizing;
 
 use super::document::{Classic, Document, Mirror, PathTable, Raw, RulesTable, Secure, Tap};
@@ -49,6 +49,7 @@ pub fn assemble(file: Document, name: &str, directory: &Path) -> Result<Tunnel> 
         let message = format!("{} paths; at most {MAX_PATHS} are possible", file.path.len());
         return Err(Place::table(PATH).at(MAX_PATHS).wrong(message));
     }
+    let policy = policy(file.policy.as_deref(), &wire, &file.path)?;
     let paths = file.path.into_iter().enumerate().map(|(index, table)| path(table, index)).collect::<Result<_>>()?;
     let checks = port.checks_loops(receive);
     let ids = if matches!(wire, Wire::Classic(_)) { vlan_map::NUMBERS } else { vlan_map::IDS };
@@ -58,6 +59,7 @@ pub fn assemble(file: Document, name: &str, directory: &Path) -> Result<Tunnel> 
         name,
         port,
         paths,
+        policy,
         wire,
         rules,
         auto_mss,
@@ -69,6 +71,21 @@ pub fn assemble(file: Document, name: &str, directory: &Path) -> Result<Tunnel> 
             .map_or(Ok(Repair::default()), |text| Place::key("", "repair").check(|what| repair::parse(what, &text)))?,
         user: None,
     })
+}
+
+/// Policy of this name. The peer of the classic wire would deliver both copies of a frame, and weights are for shared flows.
+fn policy(name: Option<&str>, wire: &Wire, paths: &[PathTable]) -> Result<Policy> {
+    let policies = [Policy::Duplicate, Policy::Balance];
+    let policy = policies.into_iter().find(|policy| name == Some(policy.name())).unwrap_or_default();
+    if policy != Policy::Failover && matches!(wire, Wire::Classic(_)) {
+        let message = format!("{:?}: not valid with wire = \"classic\"; must be \"failover\"", policy.name());
+        return Err(Place::key("", "policy").mistake(format!("policy = {message}")));
+    }
+    let weighted = paths.iter().position(|path| path.weight.is_some());
+    if let Some(index) = weighted.filter(|_| policy != Policy::Balance) {
+        return Err(Place::key(PATH, "weight").at(index).wrong("valid only with policy = \"balance\""));
+    }
+    Ok(policy)
 }
 
 /// Rules for frames, and whether the MSS follows from the underlay.
@@ -283,7 +300,15 @@ fn path(table: PathTable, index: usize) -> Result<tunnel::Path> {
     let remote = place("remote").check(|what| address::remote(what, &remote))?;
     let device = interface(place("device"), table.device)?;
     let runs = table.segment.as_deref() != Some("never");
-    Ok(tunnel::Path { local, remote, device, mark: table.mark, mtu: table.mtu, runs })
+    Ok(tunnel::Path {
+        local,
+        remote,
+        device,
+        mark: table.mark,
+        mtu: table.mtu,
+        runs,
+        weight: table.weight.unwrap_or(1),
+    })
 }
 
 fn classic(table: Classic, directory: &Path) -> Result<tunnel::Classic> {

@@ -121,6 +121,8 @@ fn tunnel(text: &str, name: &str, directory: &Path) -> Result<Tunnel, String> {
 
 #[cfg(test)]
 mod tests {
+    use privsep::ipc::Policy;
+
     use super::*;
     use crate::tunnel::{Port, keys};
 
@@ -162,6 +164,10 @@ mod tests {
             assert_eq!((secure.public_key, secure.path_mtu), (keys::public(&[1; 32]), Some(1400)));
             assert_eq!(secure.tunnel_id, [0, 1, 2, 3, 4, 5, 6, 0xff]);
             assert_eq!((secure.peer_slot, secure.ping_interval), (4095, 60));
+            let shared = text.replacen("[secure]", "policy = \"balance\"\n[secure]", 1) + "weight = 7\n";
+            let shared = from_text(&shared, "a", directory).unwrap();
+            let privsep::ipc::Wire::Secure(settings) = shared.wire.settings(&shared, 1400) else { panic!() };
+            assert_eq!((settings.policy, settings.weights[..2].to_vec()), (Policy::Balance, vec![7, 1]));
             for (change, words) in [
                 (("\"a.key\"", "\"none.key\""), "line 3: private key file "),
                 (("\"a.key\"", "\"open.key\""), "has mode 0644; must be at most 0640"),
@@ -186,6 +192,14 @@ mod tests {
                 (("= 60\n", "= 61\n"), "line 9: secure.ping-interval-s = 61: must be 1 to 60"),
                 (("= 60\n", "= 300\n"), "secure.ping-interval-s = 300: must be 1 to 60"),
                 (("1400", "1279"), "line 6: secure.path-mtu = 1279: must be 1280 to 9216, or \"auto\""),
+                (
+                    ("remote = \"any\"\n", "remote = \"any\"\nweight = 7\n"),
+                    "line 13: path.weight: valid only with policy",
+                ),
+                (
+                    ("[secure]", "policy = \"all\"\n[secure]"),
+                    "policy = \"all\": must be \"failover\", \"duplicate\" or",
+                ),
                 (("[secure]", "[classic]\n[secure]"), "[classic]: not valid with wire = \"secure\", the default"),
                 (("\"tap\"", "\"mirror-udp\""), "wire is missing: mode \"mirror-udp\" sends unprotected UDP"),
                 (("\"tap\"", "\"mirror-udp\"\nwire = \"secure\""), "line 2: wire = \"secure\": mode \"mirror-udp\""),
@@ -231,6 +245,10 @@ mod tests {
             (("[tap]", "[secure]\n[tap]"), "[secure]: not valid with wire = \"classic\""),
             (("[tap]", "frob = 1\n[tap]"), "unknown key `frob`; must be one of `mode`"),
             (("[tap]", "direction = \"up\"\n[tap]"), "direction = \"up\": must be"),
+            (
+                ("[tap]", "policy = \"duplicate\"\n[tap]"),
+                "line 3: policy = \"duplicate\": not valid with wire = \"classic\"; must be \"failover\"",
+            ),
             (("[tap]\n", "[rules]\nmss = \"yes\"\n[tap]\n"), "rules.mss = \"yes\": must be 1 to 65535, or \"auto\""),
             (("[tap]\n", "[rules]\nmss = 70000\n[tap]\n"), "rules.mss = 70000: must be"),
             (("[tap]\n", "[rules]\nvlan-map = { 1 = 2, 3 = 2 }\n[tap]\n"), "VLAN 3 to 2 contradicts 1 to 2"),

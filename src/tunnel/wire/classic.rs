@@ -152,8 +152,8 @@ impl WireFormat for Classic {
         None
     }
 
-    fn settings(&self, port: &Port, _datagram: u16) -> ipc::Wire {
-        let keepalive_ms = self.is_answered(port).then(|| self.keepalive_ms.unwrap_or(KEEPALIVE_MS));
+    fn settings(&self, tunnel: &Tunnel, _datagram: u16) -> ipc::Wire {
+        let keepalive_ms = self.is_answered(&tunnel.port).then(|| self.keepalive_ms.unwrap_or(KEEPALIVE_MS));
         ipc::Wire::Classic(ipc::Classic { keepalive_ms, ..self.without_keepalive() })
     }
 

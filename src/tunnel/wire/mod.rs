@@ -89,7 +89,7 @@ pub trait WireFormat: Debug {
     }
 
     /// Settings for the workers; `datagram` is the longest datagram of any path.
-    fn settings(&self, port: &Port, datagram: u16) -> ipc::Wire;
+    fn settings(&self, tunnel: &Tunnel, datagram: u16) -> ipc::Wire;
 
     /// Secrets for the workers.
     fn secrets(&self) -> Secrets;

@@ -4,7 +4,7 @@ use privsep::ipc::{self, Cipher, Secret, Secrets, SecureSecrets};
 
 use super::{WireFormat, identifier, keys};
 use crate::tunnel::resolve::Resolved;
-use crate::tunnel::{Path, Port};
+use crate::tunnel::{Path, Port, Tunnel};
 
 /// Least MTU in bytes of an IPv6 underlay (RFC 8200).
 pub const LEAST_MTU: u16 = 1280;
@@ -100,10 +100,13 @@ impl WireFormat for Secure {
         ipc::PathSettings { least, most, runs: path.runs }
     }
 
-    fn settings(&self, _port: &Port, datagram: u16) -> ipc::Wire {
+    fn settings(&self, tunnel: &Tunnel, datagram: u16) -> ipc::Wire {
         let Self { peer_key, tunnel_id, peer_slot, ping_interval, .. } = *self;
-        let peer_index = u32::from(peer_slot) << 20;
-        ipc::Wire::Secure(ipc::Secure { peer_key, tunnel: tunnel_id, peer_index, datagram, ping_interval })
+        let (peer_index, policy) = (u32::from(peer_slot) << 20, tunnel.policy);
+        let mut weights = [1; ipc::MAX_PATHS];
+        weights.iter_mut().zip(&tunnel.paths).for_each(|(weight, path)| *weight = path.weight);
+        let tunnel = tunnel_id;
+        ipc::Wire::Secure(ipc::Secure { peer_key, tunnel, peer_index, datagram, ping_interval, policy, weights })
     }
 
     fn secrets(&self) -> Secrets {

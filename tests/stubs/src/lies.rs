@@ -178,6 +178,7 @@ fn absurd() -> State {
     };
     let health = PathHealth::Down;
     let path = PathReport {
+        active: true,
         health,
         learned: Some(stranger()),
         last_pong: MAX,

@@ -52,7 +52,7 @@ impl Collector<'_> {
         let facts = Facts { checksum, ..Facts::default() };
         let fits = self.spans.len() < MAX_EXPANDED;
         if fits {
-            self.spans.push(Span { start, length, room, origin: self.origin, facts, alone: false });
+            self.spans.push(Span { start, length, room, origin: self.origin, facts, alone: false, path: 0 });
         }
         fits
     }

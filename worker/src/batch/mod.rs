@@ -50,12 +50,13 @@ const CAPACITY: usize = 9408;
 ///   use a whole slot each. [`is_full`](Self::is_full) tells when to stop.
 ///
 /// Then each frame is known by its number: [`frame`](Self::frame) and [`frames`](Self::frames) return bytes, [`span`](Self::span) the
-/// rest. [`set_facts`](Self::set_facts), [`set_alone`](Self::set_alone) and [`set_origin`](Self::set_origin) change the rest.
+/// rest. [`set_facts`](Self::set_facts), [`set_alone`](Self::set_alone), [`set_path`](Self::set_path) and
+/// [`set_origin`](Self::set_origin) change the rest.
 /// [`grow_front`](Self::grow_front), [`trim_front`](Self::trim_front), [`grow_back`](Self::grow_back) and
 /// [`truncate`](Self::truncate) change the length in place.
 ///
 /// Numbers change by the methods that work on all frames: [`filter_map`](Self::filter_map) and [`retain`](Self::retain) drop frames,
-/// [`join`](Self::join) makes one of several, and [`expand`](Self::expand) replaces datagrams by the frames in them.
+/// [`join`](Self::join) makes one of several, [`sort_by_path`](Self::sort_by_path) changes their order, and [`expand`](Self::expand) replaces datagrams by the frames in them.
 pub struct Batch {
     memory: Box<[u8]>,
     /// Distance between slots in bytes.
@@ -168,7 +169,15 @@ impl Batch {
             let next = end.min(start + each);
             let last = next == end;
             let room = if start == first { slot } else { start }..if last { slot + self.slot } else { next };
-            self.spans.push(Span { start, length: next - start, room, origin, facts: Facts::default(), alone: false });
+            self.spans.push(Span {
+                start,
+                length: next - start,
+                room,
+                origin,
+                facts: Facts::default(),
+                alone: false,
+                path: 0,
+            });
             if last {
                 break;
             }
@@ -328,6 +337,16 @@ impl Batch {
         self.spans[index].alone = true;
     }
 
+    /// Sets the number of the path that frame `index` leaves by.
+    pub fn set_path(&mut self, index: usize, path: u8) {
+        self.spans[index].path = path;
+    }
+
+    /// Sorts the frames by path. Frames of one path keep their order, which is that of the memory.
+    pub fn sort_by_path(&mut self) {
+        self.spans.sort_unstable_by_key(|span| (span.path, span.start));
+    }
+
     /// Sets the facts of frame `index`.
     pub fn set_facts(&mut self, index: usize, facts: Facts) {
         self.spans[index].facts = facts;
@@ -376,21 +395,21 @@ impl Batch {
     ///
     /// # Panics
     /// Panics if the batch is full, or if a slot is shorter than the frame.
-    pub fn pack_copy(&mut self, parts: &[&[u8]]) {
+    pub fn pack_copy(&mut self, parts: &[&[u8]]) -> &mut Span {
         let start = self.filled + HEADROOM;
         let mut end = start;
         for part in parts {
             self.memory[end..end + part.len()].copy_from_slice(part);
             end += part.len();
         }
-        self.pack(end - start);
+        self.pack(end - start)
     }
 
     /// Appends a frame at this position.
     fn put(&mut self, start: usize, length: usize, end: usize) {
         let room = self.filled..end;
         assert!(start + length <= end && end <= self.memory.len());
-        self.spans.push(Span { start, length, room, origin: None, facts: Facts::default(), alone: false });
+        self.spans.push(Span { start, length, room, origin: None, facts: Facts::default(), alone: false, path: 0 });
         // Start of a cache line, if the memory is aligned.
         self.filled = end.next_multiple_of(64);
     }
@@ -456,7 +475,7 @@ mod tests {
         for packed in [false, true] {
             let mut batch = Batch::for_runs();
             for byte in 1..=4 {
-                if packed { batch.pack_copy(&[&[byte; 30]]) } else { batch.append_copy(&[byte; 30]) }
+                if packed { _ = batch.pack_copy(&[&[byte; 30]]) } else { batch.append_copy(&[byte; 30]) }
             }
             batch.join(1, 2, |span| [span.range().len().to_le_bytes()[0], 0xff]);
             assert_eq!(batch.len(), 3);

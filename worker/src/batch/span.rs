@@ -18,6 +18,8 @@ pub struct Span {
     pub facts: Facts,
     /// Whether it is one of several frames of equal size, and stays a datagram of its own.
     pub alone: bool,
+    /// Number of the path that the frame leaves by, where frames leave by several.
+    pub path: u8,
 }
 
 impl Span {

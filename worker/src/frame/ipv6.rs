@@ -36,6 +36,8 @@ pub struct Content {
     pub at: usize,
     /// Whether the payload begins here: the packet is whole or a first fragment.
     pub first: bool,
+    /// Whether the packet is a fragment.
+    pub fragment: bool,
 }
 
 /// Payload behind the extension headers of a packet; `None` if it cannot be determined.
@@ -43,20 +45,24 @@ pub fn content(packet: &[u8]) -> Option<Content> {
     if packet.len() < HEADER || packet[0] >> 4 != 6 {
         return None;
     }
-    let (mut next, mut at) = (packet[6], HEADER);
+    let (mut next, mut at, mut fragment) = (packet[6], HEADER, false);
     for _ in 0..=EXTENSIONS {
         let header = packet.get(at..)?;
         let length = match next {
             // Hop-by-hop, routing, destination options: length in units of 8 bytes, without the first.
             0 | 43 | 60 => (usize::from(*header.get(1)?) + 1) * 8,
             44 if word(header, 2)? & 0xfff8 != 0 => {
-                return Some(Content { protocol: header[0], at: (at + 8).min(packet.len()), first: false });
+                let at = (at + 8).min(packet.len());
+                return Some(Content { protocol: header[0], at, first: false, fragment: true });
             }
             // First fragment.
-            44 => 8,
+            44 => {
+                fragment = true;
+                8
+            }
             // Authentication: length in units of 4 bytes, without the first two (RFC 4302).
             51 => (usize::from(*header.get(1)?) + 2) * 4,
-            protocol => return Some(Content { protocol, at, first: true }),
+            protocol => return Some(Content { protocol, at, first: true, fragment }),
         };
         next = *header.first()?;
         at += length;

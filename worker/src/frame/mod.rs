@@ -4,6 +4,7 @@ pub mod announce;
 pub mod checksum;
 pub mod crc32c;
 pub mod ethernet;
+pub mod flow;
 pub mod ipv6;
 pub mod loops;
 pub mod mss;

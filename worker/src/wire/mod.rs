@@ -11,6 +11,7 @@ pub mod outbox;
 pub mod paths;
 pub mod route;
 pub mod secure;
+pub mod spread;
 pub mod ticks;
 
 use std::io;

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::secure::crypt::Sending;
+use super::spread::Spread;
 use crate::endpoint::Target;
 
 /// Egress of a path: destination, and length limit of datagrams.
@@ -30,10 +31,12 @@ impl Egress {
 }
 
 /// Route of the frames that leave.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Route {
-    /// Number of the path that frames leave by.
+    /// Number of the best path.
     pub active: usize,
+    /// Paths that frames leave by.
+    pub spread: Spread,
     /// Egress of each path; never empty.
     pub egress: Vec<Egress>,
     /// Key that seals frames, if the wire has sessions. Equal only to itself.
@@ -41,7 +44,16 @@ pub struct Route {
 }
 
 impl Route {
-    /// Path and egress of frames that leave now.
+    /// Whether frames leave by this path.
+    pub fn uses(&self, path: usize) -> bool {
+        match self.spread {
+            Spread::Active => path == self.active,
+            Spread::Copies(other) => path == self.active || path == other,
+            Spread::Flows(weights) => weights.get(path).is_some_and(|&weight| weight > 0),
+        }
+    }
+
+    /// Active path and its egress.
     pub fn now(&self) -> (usize, Egress) {
         let active = self.active.min(self.egress.len().saturating_sub(1));
         let none = Egress::new(Target::Unknown, 0);

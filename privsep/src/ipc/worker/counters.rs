@@ -187,6 +187,7 @@ counters! {
         handshakes: - Work "sessions made",
         rekeys: - Work "sessions that replaced another",
         replays: - Drop "replayed datagrams, and datagrams too old to tell",
+        copies: - Work "copies of datagrams that have come by another path before; a peer with `policy = \"duplicate\"` sends them",
         auth_failures: - Drop "forged or changed datagrams and handshake messages",
         dropped_initiations: - Drop "authentic handshakes that are refused: repeated, older than an earlier one, or too many",
         dropped_messages: - Drop

@@ -6,6 +6,30 @@ use serde::{Deserialize, Serialize};
 
 use super::settings::MAX_FRAME;
 use super::{Counts, Secret, SecureCounters};
+use crate::ipc::MAX_PATHS;
+
+/// Use of several paths by the frames that leave.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Policy {
+    /// All frames leave by the best path.
+    #[default]
+    Failover,
+    /// Each frame leaves by the two best paths.
+    Duplicate,
+    /// Each flow leaves by one of the good paths, in proportion to their weights.
+    Balance,
+}
+
+impl Policy {
+    /// Name in file and status.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Failover => "failover",
+            Self::Duplicate => "duplicate",
+            Self::Balance => "balance",
+        }
+    }
+}
 
 /// Settings of the secure wire.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +44,10 @@ pub struct Secure {
     pub datagram: u16,
     /// Interval between pings in seconds, at least 1.
     pub ping_interval: u8,
+    /// Use of several paths.
+    pub policy: Policy,
+    /// Share of each path in the flows of [`Policy::Balance`], 1 to 100.
+    pub weights: [u8; MAX_PATHS],
 }
 
 impl Secure {

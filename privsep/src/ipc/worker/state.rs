@@ -12,7 +12,7 @@ use crate::ipc::Address;
 pub struct State {
     /// Ticks passed, about one a second.
     pub tick: u64,
-    /// Number of the active path, by which frames leave.
+    /// Number of the best path, by which frames leave.
     pub active: u8,
     /// The local side.
     pub port: PortCounters,
@@ -136,6 +136,8 @@ pub struct Carries {
 pub struct PathReport {
     /// Health at the last tick.
     pub health: PathHealth,
+    /// Whether frames leave by this path.
+    pub active: bool,
     /// The learned address.
     pub learned: Option<Address>,
     /// Local address that the peer uses, if the kernel would choose another.

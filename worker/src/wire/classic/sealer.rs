@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn fragment_batch_has_room() {
         let address = Endpoint::from(std::net::SocketAddr::from(([192, 0, 2, 1], 6000)));
-        let route = Route { active: 0, egress: vec![Egress::new(Target::Fixed(address), 1200)], sending: None };
+        let route = Route { egress: vec![Egress::new(Target::Fixed(address), 1200)], ..Route::default() };
         let codec = Arc::new(Codec::new(Cipher::None, b"", false));
         let mut sealer = Sealer::new(codec, Some(Splitter::new(0)), route);
         let mut packets = Batch::for_packets();

@@ -70,6 +70,11 @@ impl Choice {
         self.order.get(..self.usable.max(1)).unwrap_or_default()
     }
 
+    /// All paths, those that frames may move to before the others.
+    pub fn order(&self) -> &[Ranked] {
+        &self.order
+    }
+
     /// Whether no path is usable.
     pub fn is_down(&self) -> bool {
         self.usable == 0

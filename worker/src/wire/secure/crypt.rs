@@ -104,6 +104,8 @@ pub enum Dropped {
     Malformed,
     /// The counter was seen before, or is too old.
     Replay,
+    /// The datagram is authentic and has come by another path before.
+    Copy,
     /// The tag is wrong.
     Forged,
 }
@@ -114,6 +116,8 @@ pub struct Opening {
     /// On the heap, where freed memory is wiped: ring does not wipe its keys, and a moved value leaves copies.
     key: Box<LessSafeKey>,
     windows: Box<[Window; QUEUES]>,
+    /// Replay windows of each path, if there are several. They tell a copy from a replay.
+    paths: Box<[[Window; QUEUES]]>,
 }
 
 /// Receiver index of a data datagram.
@@ -125,21 +129,22 @@ pub fn receiver(datagram: &[u8]) -> Option<u32> {
 }
 
 impl Opening {
-    /// Makes it with empty replay windows.
-    pub fn new(keys: &Keys) -> Self {
+    /// Makes it with empty replay windows, for a tunnel with this many paths.
+    pub fn new(keys: &Keys, paths: usize) -> Self {
         let (our_index, key) = (keys.our_index, Box::new(key(keys.cipher, &keys.receiving)));
-        Self { our_index, key, windows: Box::default() }
+        let paths = (0..paths).filter(|_| paths > 1).map(|_| Default::default()).collect();
+        Self { our_index, key, windows: Box::default(), paths }
     }
 
-    /// Opens the datagram in `buffer[..length]` in place and returns the range of the content. After a failed authentication the
-    /// bytes of the datagram are undefined.
+    /// Opens the datagram in `buffer[..length]`, received by this path, in place and returns the range of the content. After a
+    /// failed authentication the bytes of the datagram are undefined.
     ///
     /// # Errors
     /// Reason to drop the datagram.
     ///
     /// # Panics
     /// Panics if `buffer` is shorter than `length`.
-    pub fn open(&mut self, buffer: &mut [u8], length: usize) -> Result<Range<usize>, Dropped> {
+    pub fn open(&mut self, path: usize, buffer: &mut [u8], length: usize) -> Result<Range<usize>, Dropped> {
         let (header, rest) = buffer[..length].split_first_chunk_mut::<HEADER>().ok_or(Dropped::Malformed)?;
         let [DATA, queue, 0, 0, index @ .., _, _, _, _, _, _, _, _] = &*header else { return Err(Dropped::Malformed) };
         let (queue, index): (u8, [u8; 4]) = (*queue, *index);
@@ -148,11 +153,20 @@ impl Opening {
         if u32::from_be_bytes(index) != self.our_index || rest.len() < TAG {
             return Err(Dropped::Malformed);
         }
-        if !window.is_fresh(counter) {
+        let mut of_path = self.paths.get_mut(path).and_then(|windows| windows.get_mut(usize::from(queue)));
+        let is_first = window.is_fresh(counter);
+        if !is_first && !of_path.as_ref().is_some_and(|window| window.is_fresh(counter)) {
             return Err(Dropped::Replay);
         }
         let opened = self.key.open_in_place(nonce(queue, counter), Aad::from(&*header), rest);
         opened.map_err(|_| Dropped::Forged)?;
+        // A counter that no path has seen is above the window of each path, or free in it.
+        if let Some(window) = &mut of_path {
+            window.take(counter);
+        }
+        if !is_first {
+            return Err(Dropped::Copy);
+        }
         window.take(counter);
         Ok(HEADER..length - TAG)
     }
@@ -196,7 +210,7 @@ pub(crate) mod tests {
             our_index: ours.their_index,
             their_index: ours.our_index,
         };
-        (Sending::new(&ours), Opening::new(&theirs))
+        (Sending::new(&ours), Opening::new(&theirs, 1))
     }
 
     /// Sets the counter of a queue.
@@ -213,7 +227,7 @@ pub(crate) mod tests {
 
     fn open(opening: &mut Opening, datagram: &[u8]) -> Result<Vec<u8>, Dropped> {
         let mut buffer = [datagram, &[7; 9]].concat();
-        let range = opening.open(&mut buffer, datagram.len())?;
+        let range = opening.open(0, &mut buffer, datagram.len())?;
         assert_eq!(buffer[datagram.len()..], [7; 9]);
         Ok(buffer[range].to_vec())
     }
@@ -256,6 +270,36 @@ pub(crate) mod tests {
         }
     }
 
+    /// The first datagram by any path is opened. Each other path may bring one copy.
+    #[test]
+    fn copy_is_no_replay() {
+        let (sending, opening) = pair(CIPHERS[1]);
+        let mut opening = Opening { paths: (0..3).map(|_| Default::default()).collect(), ..opening };
+        let mut open = |path, datagram: &[u8]| opening.open(path, &mut datagram.to_vec(), datagram.len()).map(drop);
+        let all: Vec<_> = (0..20).map(|_| sealed(&sending, 0, b"content")).collect();
+        for (number, datagram) in all.iter().enumerate().rev() {
+            let path = number % 3;
+            assert_eq!(open(path, datagram), Ok(()));
+            let mut forged = datagram.clone();
+            forged[20] ^= 1;
+            assert_eq!(open((path + 1) % 3, &forged), Err(Dropped::Forged));
+            for other in [1, 2] {
+                let other = (path + other) % 3;
+                assert_eq!([(); 2].map(|()| open(other, datagram)), [Err(Dropped::Copy), Err(Dropped::Replay)]);
+            }
+            assert_eq!(open(path, datagram), Err(Dropped::Replay));
+        }
+        // A copy may come long after the first: by the counters of its own path.
+        let late = sealed(&sending, 0, b"late");
+        assert_eq!(open(0, &late), Ok(()));
+        spend(&sending, 0, 3 * super::super::window::WINDOW);
+        let next = sealed(&sending, 0, b"next");
+        assert_eq!(
+            [open(0, &next), open(1, &late), open(0, &late)],
+            [Ok(()), Err(Dropped::Copy), Err(Dropped::Replay)]
+        );
+    }
+
     #[test]
     fn changed_datagram_has_no_effect() {
         for cipher in CIPHERS {
@@ -289,9 +333,9 @@ pub(crate) mod tests {
         mirrored[4..8].copy_from_slice(&0x0102_0304_u32.to_be_bytes());
         let keys =
             |cipher, receiving| Keys { sending: [9; 32], receiving, cipher, our_index: 0x0102_0304, their_index: 1 };
-        assert_eq!(open(&mut Opening::new(&keys(CIPHERS[0], [2; 32])), &mirrored), Err(Dropped::Forged));
-        assert_eq!(open(&mut Opening::new(&keys(CIPHERS[1], [1; 32])), &mirrored), Err(Dropped::Forged));
-        assert_eq!(open(&mut Opening::new(&keys(CIPHERS[0], [2; 32])), &datagram), Err(Dropped::Malformed));
+        assert_eq!(open(&mut Opening::new(&keys(CIPHERS[0], [2; 32]), 1), &mirrored), Err(Dropped::Forged));
+        assert_eq!(open(&mut Opening::new(&keys(CIPHERS[1], [1; 32]), 1), &mirrored), Err(Dropped::Forged));
+        assert_eq!(open(&mut Opening::new(&keys(CIPHERS[0], [2; 32]), 1), &datagram), Err(Dropped::Malformed));
         assert_eq!(
             (receiver(&datagram), receiver(&datagram[..7]), receiver(b"\x01...1234")),
             (Some(0xa0b0_c0d0), None, None)
@@ -329,7 +373,7 @@ pub(crate) mod tests {
                         sending.seal(0, &mut datagram).unwrap();
                         let before = Instant::now();
                         let length = datagram.len();
-                        opening.open(&mut datagram, length).unwrap();
+                        opening.open(0, &mut datagram, length).unwrap();
                         open += before.elapsed();
                         count += 1;
                     }

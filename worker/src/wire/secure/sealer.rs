@@ -1,12 +1,19 @@
 //! Sealer of the secure wire.
 
+use privsep::ipc::MAX_PATHS;
+
 use super::content::{self, FRAGMENT_HEADER, FRAME_HEADER, ITEM_HEADER};
 use super::crypt::{HEADER, Sending, TAG};
 use super::fragment;
 use crate::batch::{Batch, PACKETS};
 use crate::endpoint::Target;
+use crate::frame::flow;
 use crate::wire::counters::Counters;
 use crate::wire::route::{Departure, Egress, Route};
+use crate::wire::spread::{self, Spread, Weights};
+
+/// Most bytes of a content by each path.
+type Limits = [usize; MAX_PATHS];
 
 /// Queue of the loop that takes frames.
 const QUEUE: u8 = 0;
@@ -34,23 +41,29 @@ impl Sealer {
         // Pieces of any length between both.
         let bytes = PACKETS * (content::WHOLE + each * (HEADERS + Batch::PACKED));
         let pieces = Batch::to_pack(bytes.div_ceil(most.max(1)) + 1, most, PACKETS * each);
-        Self { pieces, identification: 0, route, departures: Vec::with_capacity(1) }
+        Self { pieces, identification: 0, route, departures: Vec::with_capacity(MAX_PATHS) }
     }
 
     /// See [`crate::wire::Sealer::seal`]. The counters of the queues are in [`Sending`], so they continue when the route changes.
     pub fn seal<'a>(&'a mut self, frames: &'a mut Batch, counters: &Counters) -> (&'a Batch, &'a [Departure]) {
-        let (path, Egress { target, datagram, runs, .. }) = self.route.now();
+        let (active, Egress { target, .. }) = self.route.now();
         self.departures.clear();
-        let Some(counts) = counters.paths.get(path) else { return (frames, &[]) };
+        let Some(counts) = counters.paths.get(active) else { return (frames, &[]) };
         let Some(sending) = self.route.sending.as_ref().filter(|_| target != Target::Unknown) else {
             counts.tx_dropped_unlearned.add(frames.len() as u64);
             return (frames, &[]);
         };
         let before = frames.bytes();
-        let most = datagram.min(self.pieces.capacity()).saturating_sub(HEADER + TAG);
-        wrap(frames, most);
-        let sealed = if frames.frames(0).any(|content| content.len() > most) {
-            let unfragmentable = cut(frames, &mut self.pieces, most, &mut self.identification);
+        let limits = limits(&self.route, self.pieces.capacity());
+        if let Spread::Flows(weights) = &self.route.spread {
+            assign(frames, weights);
+            wrap(frames, &limits);
+            frames.sort_by_path();
+        } else {
+            wrap(frames, &limits);
+        }
+        let sealed = if (0..frames.len()).any(|index| is_long(frames, index, &limits)) {
+            let unfragmentable = cut(frames, &mut self.pieces, &limits, &mut self.identification);
             counts.tx_dropped_unfragmentable.add(unfragmentable);
             &mut self.pieces
         } else {
@@ -59,7 +72,7 @@ impl Sealer {
         counts.tx_dropped_unlearned.add(seal_all(sending, sealed));
         counters.seal.bytes.add(before);
         counters.seal.encrypt_overhead.add(sealed.bytes().saturating_sub(before));
-        self.departures.push(Departure { path, target, runs, datagrams: 0..sealed.len() });
+        depart(&mut self.departures, &self.route, sealed);
         (sealed, &self.departures)
     }
 
@@ -74,16 +87,75 @@ impl Sealer {
     }
 }
 
-/// Turns frames into contents, in place. Consecutive small frames become bundles of up to `most` bytes; every other frame is one
-/// content.
-fn wrap(frames: &mut Batch, most: usize) {
+/// Most bytes of a content by each path. Copies fit both their paths.
+fn limits(route: &Route, capacity: usize) -> Limits {
+    let room = |path: usize| {
+        let datagram = route.egress.get(path).map_or(0, |egress| egress.datagram);
+        datagram.min(capacity).saturating_sub(HEADER + TAG)
+    };
+    match route.spread {
+        Spread::Active => [room(route.now().0); MAX_PATHS],
+        Spread::Copies(other) => [room(route.now().0).min(room(other)); MAX_PATHS],
+        Spread::Flows(_) => std::array::from_fn(room),
+    }
+}
+
+/// Whether a content is too long for a datagram of its path.
+fn is_long(contents: &Batch, index: usize, limits: &Limits) -> bool {
+    contents.frame(index).len() > most(contents, index, limits)
+}
+
+/// Most bytes of a content by the path of frame `index`.
+fn most(frames: &Batch, index: usize, limits: &Limits) -> usize {
+    limits.get(usize::from(frames.span(index).path)).copied().unwrap_or(0)
+}
+
+/// Sets the path of each frame by its flow. Packets of a superframe have one flow.
+fn assign(frames: &mut Batch, weights: &Weights) {
+    let mut last = None;
+    for index in 0..frames.len() {
+        let flow = flow::hash(frames.frame(index));
+        let path = match last {
+            Some((known, path)) if known == flow => path,
+            _ => u8::try_from(spread::path_of(flow, weights)).unwrap_or(0),
+        };
+        last = Some((flow, path));
+        frames.set_path(index, path);
+    }
+}
+
+/// Adds the departures of sealed datagrams. Where each flow has its path, the datagrams are sorted by path.
+fn depart(departures: &mut Vec<Departure>, route: &Route, sealed: &Batch) {
+    let mut depart = |path: usize, datagrams| {
+        let egress = route.egress.get(path).filter(|egress| egress.target != Target::Unknown);
+        departures.extend(egress.map(|&Egress { target, runs, .. }| Departure { path, target, runs, datagrams }));
+    };
+    let (active, all) = (route.now().0, 0..sealed.len());
+    match route.spread {
+        Spread::Active => depart(active, all),
+        Spread::Copies(other) => [active, other].into_iter().for_each(|path| depart(path, all.clone())),
+        Spread::Flows(_) => {
+            let mut start = 0;
+            while start < sealed.len() {
+                let path = sealed.span(start).path;
+                let count = (start..sealed.len()).take_while(|&index| sealed.span(index).path == path).count();
+                depart(path.into(), start..start + count);
+                start += count;
+            }
+        }
+    }
+}
+
+/// Turns frames into contents, in place. Consecutive small frames of one path become bundles; every other frame is one content.
+fn wrap(frames: &mut Batch, limits: &Limits) {
     let mut index = 0;
     while index < frames.len() {
-        let (mut count, mut length) = (0, content::BUNDLE_HEADER);
+        let (mut count, mut length, most) = (0, content::BUNDLE_HEADER, most(frames, index, limits));
+        let path = frames.span(index).path;
         while index + count < frames.len() {
             let span = frames.span(index + count);
             length += ITEM_HEADER + span.range().len();
-            if span.alone || span.range().len() > SMALL || length > most {
+            if span.alone || span.range().len() > SMALL || length > most || span.path != path {
                 break;
             }
             count += 1;
@@ -100,15 +172,16 @@ fn wrap(frames: &mut Batch, most: usize) {
     }
 }
 
-/// Copies contents to `pieces`, those longer than `most` bytes as fragments, each with room for header and tag. Returns the number
-/// of contents that cannot be fragmented.
-fn cut(contents: &Batch, pieces: &mut Batch, most: usize, identification: &mut u32) -> u64 {
+/// Copies contents to `pieces`, those that are too long as fragments, each with room for header and tag. Returns the number of
+/// contents that cannot be fragmented.
+fn cut(contents: &Batch, pieces: &mut Batch, limits: &Limits, identification: &mut u32) -> u64 {
     pieces.clear();
     let mut lost = 0;
-    for whole in contents.frames(0) {
+    for index in 0..contents.len() {
+        let (whole, path, most) = (contents.frame(index), contents.span(index).path, most(contents, index, limits));
         if whole.len() <= most {
             if !pieces.is_full() {
-                pieces.pack_copy(&[whole]);
+                pieces.pack_copy(&[whole]).path = path;
             }
             continue;
         }
@@ -119,7 +192,7 @@ fn cut(contents: &Batch, pieces: &mut Batch, most: usize, identification: &mut u
         };
         for (header, part) in fragment::split(whole, each, *identification) {
             if !pieces.is_full() {
-                pieces.pack_copy(&[&header, part]);
+                pieces.pack_copy(&[&header, part]).path = path;
             }
         }
         *identification = identification.wrapping_add(1);
@@ -162,7 +235,7 @@ mod tests {
         let (sending, opening) = pair(CIPHERS[1]);
         let target = Target::Fixed(std::net::SocketAddr::from(([192, 0, 2, 1], 6000)).into());
         let egress = vec![Egress::new(target, datagram)];
-        (Sealer::new(Route { active: 0, egress, sending: Some(Arc::new(sending)) }), opening)
+        (Sealer::new(Route { egress, sending: Some(Arc::new(sending)), ..Route::default() }), opening)
     }
 
     fn counters() -> Counters {
@@ -200,7 +273,7 @@ mod tests {
             }
         }
         batch.expand(|_, memory, datagram, found| {
-            let content = opening.open(&mut memory[datagram.clone()], datagram.len()).unwrap();
+            let content = opening.open(0, &mut memory[datagram.clone()], datagram.len()).unwrap();
             let content = datagram.start + content.start..datagram.start + content.end;
             lost += usize::from(unpacker.take((1, 0), memory, content, 5, found) != Ok(None));
         });
@@ -319,10 +392,89 @@ mod tests {
         }
     }
 
+    /// A sealer with three paths for datagrams of these sizes.
+    fn spreading(spread: Spread, datagrams: [usize; 3]) -> (Sealer, Opening) {
+        let (sealer, opening) = ends(1472);
+        let one = sealer.route().egress[0];
+        let egress = datagrams.map(|datagram| Egress::new(one.target, datagram)).to_vec();
+        (Sealer::new(Route { active: 1, spread, egress, ..sealer.route().clone() }), opening)
+    }
+
+    #[test]
+    fn copies_leave_by_both_paths() {
+        let (mut sealer, _) = spreading(Spread::Copies(2), [1472, 1400, 1300]);
+        let counters = Counters { paths: (0..3).map(|_| SharedPath::default()).collect(), ..Counters::default() };
+        let mut frames = batch(&[frame(60, 1), frame(1350, 2)]);
+        let (datagrams, departures) = sealer.seal(&mut frames, &counters);
+        // Pieces that fit the smaller of both paths.
+        let lengths: Vec<_> = datagrams.frames(0).map(<[u8]>::len).collect();
+        assert_eq!((lengths[0], lengths[1..].iter().all(|&length| length < 1300), lengths.len()), (96, true, 3));
+        let all: Vec<_> = departures.iter().map(|departure| (departure.path, departure.datagrams.clone())).collect();
+        assert_eq!(all, [(1, 0..3), (2, 0..3)]);
+    }
+
+    /// UDP over IPv4 from this port, with a number and a length.
+    fn datagram(port: u16, number: u8, length: usize) -> Vec<u8> {
+        let mut frame = frame(length, number);
+        frame[12..24].copy_from_slice(&[8, 0, 0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 17]);
+        frame[26..34].copy_from_slice(&[10, 0, 0, 1, 10, 0, 0, 2]);
+        frame[34..36].copy_from_slice(&port.to_be_bytes());
+        frame[36..38].copy_from_slice(&[0, 9]);
+        frame
+    }
+
+    /// Small frames, a long one of the lesser path, and segments: each flow leaves by one path, in order.
+    #[test]
+    fn flows_keep_path_and_order() {
+        let weights = [1, 0, 3, 0, 0, 0, 0, 0];
+        let (mut sealer, mut opening) = spreading(Spread::Flows(weights), [1300, 1472, 1472]);
+        let counters = Counters { paths: (0..3).map(|_| SharedPath::default()).collect(), ..Counters::default() };
+        let (mut used, mut found) = ([0; 3], Vec::new());
+        let sent: Vec<_> = (0..120)
+            .map(|number| {
+                let port = [7, 7, 8, 9, 10, 11, 12][usize::from(number) % 7];
+                datagram(port, number, if number % 10 == 0 { 1420 } else { 70 })
+            })
+            .collect();
+        for some in sent.chunks(30) {
+            let mut frames = batch(some);
+            let (datagrams, departures) = sealer.seal(&mut frames, &counters);
+            assert!(departures.len() <= 2 && departures.is_sorted_by_key(|departure| departure.path));
+            assert_eq!(departures.iter().map(|departure| departure.datagrams.len()).sum::<usize>(), datagrams.len());
+            for departure in departures {
+                let most = [1300, 0, 1472][departure.path];
+                let of_path: Vec<_> =
+                    departure.datagrams.clone().map(|index| datagrams.frame(index).to_vec()).collect();
+                assert!(of_path.iter().all(|datagram| datagram.len() <= most));
+                used[departure.path] += of_path.len();
+                let (all, lost) = opened(&mut opening, &of_path, false);
+                assert_eq!(lost, 0);
+                for (frame, _) in all {
+                    let flow = flow::hash(&frame);
+                    assert_eq!(spread::path_of(flow, &weights), departure.path);
+                    found.push(frame);
+                }
+            }
+        }
+        assert!(used[0] > 0 && used[1] == 0 && used[2] > 0, "{used:?}");
+        let of = |all: &[Vec<u8>], port: u8| all.iter().filter(|frame| frame[35] == port).cloned().collect::<Vec<_>>();
+        for port in 7..=12 {
+            assert_eq!(of(&found, port), of(&sent, port), "{port}");
+        }
+        assert_eq!(found.len(), sent.len());
+    }
+
     #[test]
     fn seal_and_open_allocate_nothing() {
-        let (mut sealer, mut opening) = ends(1472);
-        let (counters, mut unpacker, mut received) = (counters(), Unpacker::default(), Batch::for_datagrams(true));
+        for spread in [Spread::Active, Spread::Copies(2), Spread::Flows([1, 1, 2, 0, 0, 0, 0, 0])] {
+            seals_without_allocation(spread);
+        }
+    }
+
+    fn seals_without_allocation(spread: Spread) {
+        let (mut sealer, mut opening) = spreading(spread, [1472; 3]);
+        let counters = Counters { paths: (0..3).map(|_| SharedPath::default()).collect(), ..Counters::default() };
+        let (mut unpacker, mut received) = (Unpacker::default(), Batch::for_datagrams(true));
         let mut frames = batch(&[]);
         for round in 0..3 {
             frames.clear();
@@ -342,7 +494,7 @@ mod tests {
                     received.pack_copy(&[datagram]);
                 }
                 received.expand(|_, memory, datagram, found| {
-                    let content = opening.open(&mut memory[datagram.clone()], datagram.len()).unwrap();
+                    let content = opening.open(0, &mut memory[datagram.clone()], datagram.len()).unwrap();
                     let content = datagram.start + content.start..datagram.start + content.end;
                     unpacker.take((1, 0), memory, content, 5, found).unwrap();
                 });

@@ -65,7 +65,7 @@ fn shake(a: &Pair, b: &Pair, form: Form, offers: [u8; 2]) -> Result<(Keys, Keys)
 fn opens(sender: &Keys, receiver: &Keys) -> Result<(), Dropped> {
     let mut datagram = [0; 50];
     Sending::new(sender).seal(0, &mut datagram).unwrap();
-    Opening::new(receiver).open(&mut datagram, 50).map(drop)
+    Opening::new(receiver, 1).open(0, &mut datagram, 50).map(drop)
 }
 
 #[test]

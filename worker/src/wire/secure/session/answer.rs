@@ -158,7 +158,8 @@ impl Session {
         };
         let stage = match responded {
             Responded::Keys(keys) => {
-                WaitingStage::Datagram(Established::new(&keys, false, self.pair.gives_way(), from.now_us), None)
+                let (paths, gives_way) = (self.paths.all.len(), self.pair.gives_way());
+                WaitingStage::Datagram(Established::new(&keys, paths, false, gives_way, from.now_us), None)
             }
             Responded::Kem(kem) => WaitingStage::KemKey(kem),
         };
@@ -216,7 +217,8 @@ impl Session {
                     self.counts.auth_failures += 1;
                     return;
                 };
-                let established = Established::new(&keys, false, self.pair.gives_way(), from.now_us);
+                let (paths, gives_way) = (self.paths.all.len(), self.pair.gives_way());
+                let established = Established::new(&keys, paths, false, gives_way, from.now_us);
                 waiting.keys_came(WaitingStage::Datagram(established, Some((kem.tag(), answer))), from.now_us);
             }
             WaitingStage::Datagram(_, Some((tag, _))) if *tag == kem.tag() && self.repeated.allows(from.now_us) => {}

@@ -161,7 +161,7 @@ impl Session {
             opened_us: 0,
             burst: None,
             unpacker: Unpacker::default(),
-            paths: Paths::new(paths, state.active.into()),
+            paths: Paths::new(paths, state.active.into()).with_policy(secure.policy, secure.weights),
             pings: Outstanding::default(),
             initiations: Paced::default(),
             pending: None,
@@ -240,12 +240,17 @@ impl Session {
             counts.rx_dropped_invalid.add(1);
             return None;
         };
-        let content = match slot.opening.open(datagram, datagram.len()) {
+        let opened = slot.opening.open(from.path, datagram, datagram.len());
+        let path = &mut self.paths.all[from.path];
+        // A copy counts as received by its path. It proves nothing about the present: an attacker can keep one back.
+        path.wire.opened = path.wire.opened.wrapping_add(u32::from(matches!(opened, Ok(_) | Err(Dropped::Copy))));
+        let content = match opened {
             Ok(content) => content,
             Err(dropped) => {
                 match dropped {
                     Dropped::Malformed => counts.rx_dropped_invalid.add(1),
                     Dropped::Replay => self.counts.replays += 1,
+                    Dropped::Copy => self.counts.copies += 1,
                     Dropped::Forged => self.counts.auth_failures += 1,
                 }
                 return None;
@@ -254,8 +259,6 @@ impl Session {
         let queue = datagram[1];
         slot.opened(from.now_us);
         self.opened_us = from.now_us;
-        let path = &mut self.paths.all[from.path];
-        path.wire.opened = path.wire.opened.wrapping_add(1);
         if queue == QUEUE {
             path.received_us = Some(from.now_us);
         }
@@ -289,7 +292,7 @@ impl Session {
 
     /// Makes the session current that this end has initiated.
     fn begin_current(&mut self, keys: &super::Keys, form: Form, from: &Arrival) {
-        let established = Established::new(keys, true, self.pair.gives_way(), from.now_us);
+        let established = Established::new(keys, self.paths.all.len(), true, self.pair.gives_way(), from.now_us);
         self.make_current(established, form, from.now_us);
         let is_elsewhere = !self.paths.all[from.path].is_from_peer(from.source, self.ticks.now());
         self.burst = Some(Burst { left: 0, at_us: from.now_us, to: is_elsewhere.then_some((from.path, from.target)) });

@@ -37,10 +37,11 @@ pub struct Established {
 }
 
 impl Established {
-    pub fn new(keys: &Keys, began_here: bool, gives_way: bool, now_us: u64) -> Self {
+    /// `paths` is their number.
+    pub fn new(keys: &Keys, paths: usize, began_here: bool, gives_way: bool, now_us: u64) -> Self {
         let lasts_us = if began_here { REPLACED } else { REPLACED_BY_OTHER[usize::from(gives_way)] };
         Self {
-            opening: Opening::new(keys),
+            opening: Opening::new(keys, paths),
             sending: Arc::new(Sending::new(keys)),
             cipher: keys.cipher,
             our_index: keys.our_index,
