@@ -67,7 +67,7 @@ def figures(arguments, cached={}):
         "balance": lambda: costs.balance(program, arguments.rounds, arguments.rate),
         "limit-before": limit,
         "limit-during": limit,
-        "runs": lambda: sizes.runs_dropped(ours()),
+        "runs": lambda: sizes.runs_dropped(ours(), arguments.rounds),
         "idle": lambda: costs.idle(ours(), min(60, seconds)),
         "single": single,
     }

@@ -69,7 +69,7 @@ def transferred(when):
             if of["unfinished"]:
                 parts.append(f"{kind}: {of['unfinished']} of {found['count']} not whole in {found['limit']} s ({of['least'] >> 10} KiB)")
             else:
-                parts.append(f"{kind}: +{of['over']:.2f} s, worst +{of['worst']:.2f} s, longest stall {of['stall']:.2f} s")
+                parts.append(f"{kind}: {of['over']:+.2f} s, worst {of['worst']:+.2f} s, longest stall {of['stall']:.2f} s")
             bars += [Bar(None if of["unfinished"] else of["worst"], 2, 0.5), Bar(of["stall"], 2, 2)]
         return "; ".join(parts), bars
     return row

@@ -1,5 +1,6 @@
 """What a path carries: a link that silently drops longer packets, and one that silently drops runs of UDP_SEGMENT."""
 
+import math
 import select
 import socket
 import statistics
@@ -10,9 +11,11 @@ import time
 import lab
 import tunnels
 import underlay
-from faults import RUNS
+from faults import DROPPED, RUNS
 from starts import Inside
 
+# The tunnel has found what the path carries by then.
+SEARCH = 6
 LIMIT, RATE, AMOUNT, MTU = 30, "20mbit", 1 << 20, 1280
 PORT = 7002
 # What applications that send with DF do after so many timeouts: QUIC's smallest datagram.
@@ -168,7 +171,10 @@ def transfer(tunnel, way, when):
         if when == "before":
             limit()
         joined = tunnels.join(place, tunnel)
-        return way(place, limit if when == "during" else lambda: None)
+        if when == "during":
+            time.sleep(SEARCH)
+        found = way(place, limit if when == "during" else lambda: None)
+        return {**found, "dropped": sum(each.get(DROPPED) for each in place.ways[1])}
     finally:
         if joined:
             joined.stop()
@@ -188,6 +194,7 @@ def over_a_silent_limit(tunnel, count):
                 "worst": max(each["seconds"] for each in every) - clean,
                 "stall": max(each["stall"] for each in every),
                 "unfinished": sum(each["bytes"] < AMOUNT for each in every),
+                "dropped": statistics.median(each["dropped"] for each in every),
                 "least": min(each["bytes"] for each in every),
             }
     return {"count": count, "limit": LIMIT, **found}
@@ -249,15 +256,23 @@ def stream_over(tunnel, segment, drop_at):
         place.remove()
 
 
-def runs_dropped(tunnel):
-    """The speed of TCP over a link that drops runs, against `tx-udp-segmentation off`."""
+def a_round(tunnel):
     rate, started = stream_over(tunnel, False, None)
     single = rate.between(started + 2, started + 15)
-    rate, started = stream_over(tunnel, True, None)
-    found = {"single": single, "runs": rate.between(started + 2, started + 15)}
+    found = {"single": single}
     for when, drop_at in (("before", 0), ("during", 3)):
         rate, began = stream_over(tunnel, True, drop_at)
-        again = [at for at in (began + step / 10 for step in range(150)) if rate.between(at, at + 1) >= 0.9 * single]
-        found[when] = {"share": rate.between(began + 5, began + 15) / single,
-                       "after": again[0] - began if again else None}
+        again = [step / 10 for step in range(140) if rate.between(began + step / 10, began + step / 10 + 1) >= 0.9 * single]
+        found[when] = {"share": rate.between(began + 5, began + 15) / single, "after": again[0] if again else math.inf}
+    return found
+
+
+def runs_dropped(tunnel, rounds):
+    """The speed of TCP over a link that drops runs, against `tx-udp-segmentation off`; medians of interleaved rounds."""
+    every = [a_round(tunnel) for _ in range(rounds)]
+    found = {"single": statistics.median(each["single"] for each in every), "rounds": rounds}
+    for when in ("before", "during"):
+        found[when] = {key: statistics.median(each[when][key] for each in every) for key in ("share", "after")}
+        if found[when]["after"] == math.inf:
+            found[when]["after"] = None
     return found
