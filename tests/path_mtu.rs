@@ -220,6 +220,42 @@ fn silent_limit_during_udp_stalls_briefly() {
     wait_path_mtu(&ends, 1340);
 }
 
+/// In mode tap a sender learns the size of a path that carries less than its interface.
+#[test]
+fn too_long_packet_is_answered() {
+    let sites = without_runs();
+    drop_longer(&sites, 1380);
+    let ends = up(&sites);
+    wait_path_mtu(&ends, 1380);
+    for (site, host) in [(&sites.a, 1), (&sites.b, 2)] {
+        site.inside(|| std::fs::write("/proc/sys/net/ipv6/conf/eu0/disable_ipv6", "0").unwrap());
+        site.ip(&format!("addr add fd00::{host}/64 dev eu0 nodad"));
+    }
+    // 1380 less IP, UDP, the overhead and the inner Ethernet header; the search may end four bytes below.
+    for (from, to, level, name) in [
+        ("10.8.0.1", "10.8.0.2", libc::IPPROTO_IP, libc::IP_MTU_DISCOVER),
+        ("fd00::1", "fd00::2", libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER),
+    ] {
+        let sender = sites.a.inside(|| UdpSocket::bind((from, 7001)).unwrap());
+        option::set_int(sender.as_fd(), level, name, libc::IP_PMTUDISC_DO).unwrap();
+        let to: std::net::IpAddr = to.parse().unwrap();
+        let long = |length: usize| sender.send_to(&vec![7; length], (to, 7001));
+        let header = if to.is_ipv4() { 28 } else { 48 };
+        let mtu = wait_for("the answer", PATIENCE, || {
+            let _ = long(1400 - header);
+            let route = sites.a.ip(&format!("route get {to}"));
+            route.split(" mtu ").nth(1).map(|rest| rest.split_whitespace().next().unwrap().parse::<usize>().unwrap())
+        });
+        assert!((1298..=1302).contains(&mtu), "{to}: {mtu}");
+        assert_eq!(long(mtu - header + 1).unwrap_err().raw_os_error(), Some(libc::EMSGSIZE));
+        let receiver = sites.b.inside(|| UdpSocket::bind((to, 7001)).unwrap());
+        receiver.set_read_timeout(Some(PATIENCE)).unwrap();
+        long(mtu - header).unwrap();
+        assert_eq!(receiver.recv(&mut [0; 2000]).unwrap(), mtu - header);
+    }
+    assert!(ends.0.count("/port/rx_dropped_too_big") >= 2, "{}", ends.0.status());
+}
+
 /// A network that drops runs uncut, before the session and from a time on.
 #[test]
 fn lost_runs_heal() {

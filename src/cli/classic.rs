@@ -254,6 +254,7 @@ fn tunnel(options: Options, operands: &[String]) -> Result<Tunnel, String> {
         loop_check: options.loop_check,
         mss: options.mss.map(|mss| (mss, mss)),
         vlan_map: options.vlan_map,
+        ..Rules::default()
     };
     let (run, exit_after, user) = (options.run, options.exit_after, options.user);
     Ok(Tunnel {

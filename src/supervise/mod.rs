@@ -117,6 +117,8 @@ fn live(
     let mac = <[u8; 6]>::try_from(&link.link().address[..]).ok();
     let mut settings = settings::settings(tunnel, &paths, sizes.datagram, mac, forwards(&helper.interface));
     settings.rules.mss = sizes.mss.or(settings.rules.mss);
+    settings.rules.mss_follows = tunnel.auto_mss && tunnel.secure().is_some();
+    settings.rules.answers = matches!(tunnel.port, Port::Tap { bridge: None, .. });
     let keeps = Retained {
         worker: &executables.worker,
         runtime: control.directory(),

@@ -15,7 +15,7 @@ use crate::confine;
 use crate::control::{Control, SupervisorChannel};
 use crate::forward::published::Published;
 use crate::forward::rules::Rules;
-use crate::forward::{Inward, Outward, Shared, leaves_partial};
+use crate::forward::{Answers, Inward, Outward, Shared, leaves_partial};
 use crate::frame::announce;
 use crate::io::{Clock, Waker};
 use crate::port::{Sink, Source};
@@ -124,8 +124,10 @@ pub(crate) fn loops(
     });
     let source = Source::new(settings.port, Arc::clone(&port), leaves_partial(&shared, &sealer));
     let announcement = settings.announcement.as_ref().map(announce::frames).unwrap_or_default();
-    let outward = Outward::new(Arc::clone(&shared), source, sealer, announcement);
-    let sink = Sink::new(settings.port, port, !settings.rules.send);
+    let sink = || Sink::new(settings.port, Arc::clone(&port), !settings.rules.send);
+    let answers = settings.rules.answers.then(|| Answers::new(sink()));
+    let outward = Outward::new(Arc::clone(&shared), source, sealer, announcement, answers);
+    let sink = sink();
     Ok((outward, Inward::new(shared, session, inlets, sink, settings.wire.in_place())))
 }
 

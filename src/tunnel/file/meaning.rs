@@ -127,7 +127,7 @@ fn rules(
         vlan_map = place.check(|_| vlan_map::parse(&what, &read?.0))?;
     }
     let loop_check = table.loop_check.unwrap_or(checks);
-    Ok((Rules { send, receive, loop_check, mss, vlan_map }, auto_mss))
+    Ok((Rules { send, receive, loop_check, mss, vlan_map, ..Rules::default() }, auto_mss))
 }
 
 fn wire(

@@ -292,6 +292,12 @@ impl Batch {
         self.filter_map(|_, slot, length| keep(&mut slot[..length]).then_some(length));
     }
 
+    /// Keeps the frames for which `keep` returns true, in order. Its arguments are the bytes and the span.
+    pub fn retain_spans(&mut self, mut keep: impl FnMut(&[u8], &Span) -> bool) {
+        let memory = &self.memory;
+        self.spans.retain(|span| keep(&memory[span.range()], span));
+    }
+
     /// Replaces each datagram by the frames that `open` finds in it. The arguments of `open` are the origin, the memory from the
     /// end of the last kept frame to the end of the datagram's room, and the datagram's range in it. Memory before that range is
     /// free.

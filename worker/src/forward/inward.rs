@@ -166,6 +166,7 @@ impl Inward {
         if session.route() != route {
             route.clone_from(session.route());
             shared.route.set(route);
+            shared.rules.follow(route);
             // The outward loop may be waiting for room on the old path.
             shared.outward.wake();
         }

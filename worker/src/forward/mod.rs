@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 pub use inward::Inward;
-pub use outward::{Outward, leaves_partial};
+pub use outward::{Answers, Outward, leaves_partial};
 
 use crate::forward::published::Published;
 use crate::forward::rules::Rules;

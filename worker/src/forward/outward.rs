@@ -13,8 +13,9 @@ use crate::batch::{Batch, PACKETS};
 use crate::forward::rules::PEERS;
 use crate::frame::offload::segment::Segmenter;
 use crate::frame::offload::superframe::Facts;
+use crate::frame::too_big;
 use crate::io::{Received, wait};
-use crate::port::Source;
+use crate::port::{Sink, Source};
 use crate::underlay::Outlet;
 use crate::wire::{Departure, Sealer};
 
@@ -41,13 +42,40 @@ pub struct Outward {
     rests_until_us: u64,
     /// Frames to send once a session exists.
     announcement: Vec<Vec<u8>>,
+    /// Answers to packets that are too long, in mode tap.
+    answers: Option<Answers>,
+}
+
+/// Answers to packets that are too long for the path.
+pub struct Answers {
+    sink: Sink,
+    batch: Batch,
+    /// Time in microseconds of the next answers.
+    next_us: u64,
+}
+
+impl Answers {
+    /// Most answers at a time, and microseconds from one time to the next.
+    const MOST: usize = 8;
+    const PAUSE_US: u64 = 10_000;
+
+    /// Answers go to this sink.
+    pub fn new(sink: Sink) -> Self {
+        Self { sink, batch: Batch::with_room(Self::MOST, too_big::CAPACITY), next_us: 0 }
+    }
 }
 
 impl Outward {
-    /// `announcement` are the frames to send once a session exists.
-    pub fn new(shared: Arc<Shared>, source: Source, sealer: Sealer, announcement: Vec<Vec<u8>>) -> Self {
+    /// `announcement` are the frames to send once a session exists. `answers` is for packets that are too long.
+    pub fn new(
+        shared: Arc<Shared>,
+        source: Source,
+        sealer: Sealer,
+        announcement: Vec<Vec<u8>>,
+        answers: Option<Answers>,
+    ) -> Self {
         let (outlet, batch, packets) = (Outlet::default(), source.batch(), Batch::for_packets());
-        Self { shared, source, sealer, route: 0, outlet, batch, packets, rests_until_us: 0, announcement }
+        Self { shared, source, sealer, route: 0, outlet, batch, packets, rests_until_us: 0, announcement, answers }
     }
 
     /// Drops frames that already wait.
@@ -121,7 +149,7 @@ impl Outward {
     }
 
     fn forward(&mut self) {
-        let Self { shared, sealer, batch, .. } = self;
+        let Self { shared, sealer, batch, answers, .. } = self;
         let Shared { counters, rules, .. } = &**shared;
         // A tunnel that only receives drops frames without counting them, as the original does.
         if !rules.send {
@@ -130,6 +158,10 @@ impl Outward {
         let (frames, bytes) = batch.packets();
         counters.port.rx_frames.add(frames);
         counters.port.rx_bytes.add(bytes);
+        let most = sealer.route().reduced_frame();
+        if let (Some(answers), Some(most)) = (answers, most) {
+            answer_too_big(answers, batch, most, shared);
+        }
         let mut peers = [SocketAddr::from(([0; 4], 0)); PEERS];
         let known = peers.iter_mut().zip(sealer.route().peers()).map(|(peer, address)| *peer = address).count();
         let peers = &peers[..known];
@@ -192,6 +224,34 @@ impl Outward {
             }
         }
         send(packets);
+    }
+}
+
+/// Removes IP packets whose frames are longer than `most` bytes from the batch, and answers some of them with ICMP.
+fn answer_too_big(answers: &mut Answers, batch: &mut Batch, most: usize, shared: &Shared) {
+    let Answers { sink, batch: replies, next_us } = answers;
+    replies.clear();
+    let (mut scratch, mut dropped) = ([0; too_big::CAPACITY], 0);
+    batch.retain_spans(|frame, span| {
+        let length = span.facts.superframe.map_or(frame.len(), |superframe| {
+            frame.len().min(usize::from(superframe.header) + usize::from(superframe.segment))
+        });
+        if length <= most {
+            return true;
+        }
+        let Some(written) = too_big::answer(frame, length, most, &mut scratch) else { return true };
+        dropped += span.packets().0;
+        if !replies.is_full() {
+            replies.append_copy(&scratch[..written]);
+        }
+        false
+    });
+    shared.counters.port.rx_dropped_too_big.add(dropped);
+    let now = shared.clock.now_us();
+    if !replies.is_empty() && now >= *next_us {
+        *next_us = now + Answers::PAUSE_US;
+        // Never waits for room: the sender tries again.
+        sink.send(&shared.counters.port, replies, &mut 0);
     }
 }
 
@@ -318,7 +378,7 @@ mod tests {
         let (bare, (sending, _)) = (outward.sealer.route().clone(), pair(CIPHERS[0]));
         let Outward { shared, source, .. } = outward;
         let sealer = Sealer::Secure(secure::Sealer::new(bare.clone()));
-        let mut outward = Outward::new(Arc::clone(&shared), source, sealer, vec![vec![1; 60], vec![2; 600]]);
+        let mut outward = Outward::new(Arc::clone(&shared), source, sealer, vec![vec![1; 60], vec![2; 600]], None);
         let turn = |outward: &mut Outward| {
             ask(outward);
             outward.turn();
@@ -338,7 +398,8 @@ mod tests {
         let sending = Arc::downgrade(route.sending.as_ref().unwrap());
         let Outward { shared, source, .. } = outward;
         shared.route.set(&route);
-        let mut outward = Outward::new(shared, source, Sealer::Secure(secure::Sealer::new(bare.clone())), Vec::new());
+        let mut outward =
+            Outward::new(shared, source, Sealer::Secure(secure::Sealer::new(bare.clone())), Vec::new(), None);
         drop(route);
         // Each turn sleeps until it is woken.
         outward.shared.outward.wake();
@@ -424,7 +485,7 @@ mod tests {
         outward.shared.route.set(&route);
         let (ours, port) = std::os::unix::net::UnixDatagram::pair().unwrap();
         let source = Source::new(privsep::ipc::PortKind::Raw, Arc::new(ours.into()), true);
-        let mut outward = Outward::new(Arc::clone(&outward.shared), source, sealer, Vec::new());
+        let mut outward = Outward::new(Arc::clone(&outward.shared), source, sealer, Vec::new(), None);
         // Ten segments of one byte, each small enough for a bundle.
         port.send(&superframe(10)).unwrap();
         outward.turn();

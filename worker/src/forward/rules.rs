@@ -1,11 +1,15 @@
 //! Rules on frames between port and wire.
 
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicU16;
+use std::sync::atomic::Ordering::Relaxed;
 
-use privsep::ipc::SharedPort;
+use privsep::ipc::{Secure, SharedPort, header};
 
 use crate::batch::Batch;
+use crate::endpoint::Target;
 use crate::frame::{loops, mss, udp, vlan};
+use crate::wire::Route;
 
 /// Most peers whose addresses the loop check compares.
 pub const PEERS: usize = privsep::ipc::MAX_PATHS;
@@ -19,7 +23,9 @@ pub struct Rules {
     pub loop_check: bool,
     /// Whether only the payload of UDP datagrams is sent.
     udp_payload: bool,
-    mss: Option<(u16, u16)>,
+    mss: Option<Mss>,
+    /// Whether IP packets that are too long for a path are answered.
+    pub answers: bool,
     to_remote: Option<vlan::Map>,
     to_local: Option<vlan::Map>,
 }
@@ -33,7 +39,8 @@ impl Rules {
             send: rules.send,
             loop_check: rules.loop_check,
             udp_payload,
-            mss: rules.mss.filter(|_| rules.send && rules.receive),
+            mss: rules.mss.filter(|_| rules.send && rules.receive).map(|limits| Mss::new(limits, rules.mss_follows)),
+            answers: rules.answers,
             to_remote: map(vlan::Map::new(pairs())),
             to_local: map(vlan::Map::new(pairs().map(|(local, remote)| (remote, local)))),
         }
@@ -42,6 +49,19 @@ impl Rules {
     /// Whether a superframe can be treated as one frame.
     pub fn takes_superframes(&self) -> bool {
         !self.udp_payload
+    }
+
+    /// Adapts the limits of the MSS to the paths of a route.
+    pub fn follow(&self, route: &Route) {
+        let Some(mss) = self.mss.as_ref().filter(|mss| mss.follows) else { return };
+        let reduced = route.egress.iter().filter(|egress| egress.reduced && egress.target != Target::Unknown);
+        let frame = reduced.map(|egress| Secure::largest_frame(egress.datagram.try_into().unwrap_or(u32::MAX))).min();
+        let fits = |limit: u16, ip: u16| {
+            let fits = frame.map_or(u32::MAX, |frame| frame.saturating_sub((Mss::HEADERS + ip).into()).max(1));
+            u16::try_from(fits).map_or(limit, |fits| fits.min(limit))
+        };
+        mss.v4.store(fits(mss.configured.0, header::IPV4), Relaxed);
+        mss.v6.store(fits(mss.configured.1, header::IPV6), Relaxed);
     }
 
     /// Applies the rules from the port to the wire. `peers` are the addresses of all paths' remotes.
@@ -75,16 +95,38 @@ impl Rules {
         if self.mss.is_none() && map.is_none() {
             return;
         }
+        let limits = self.mss.as_ref().map(Mss::get);
         for index in 0..batch.len() {
             let partial = batch.span(index).facts.checksum;
             let frame = batch.frame_mut(index);
-            if let Some(limits) = self.mss {
+            if let Some(limits) = limits {
                 mss::clamp(frame, limits, partial);
             }
             if let Some(map) = map {
                 map.apply(frame);
             }
         }
+    }
+}
+
+/// Upper limits of the MSS over IPv4 and over IPv6, which the session lowers while a path carries less than its underlay promised.
+struct Mss {
+    configured: (u16, u16),
+    follows: bool,
+    v4: AtomicU16,
+    v6: AtomicU16,
+}
+
+impl Mss {
+    /// Headers before a TCP segment: Ethernet with a VLAN tag, TCP without options.
+    const HEADERS: u16 = 18 + 20;
+
+    fn new(configured: (u16, u16), follows: bool) -> Self {
+        Self { configured, follows, v4: configured.0.into(), v6: configured.1.into() }
+    }
+
+    fn get(&self) -> (u16, u16) {
+        (self.v4.load(Relaxed), self.v6.load(Relaxed))
     }
 }
 
@@ -138,6 +180,32 @@ mod tests {
             rules.inward(&mut inward);
             assert_eq!(outward.frame(0)[at.clone()], expected, "outward of {send}, {receive}");
             assert_eq!(inward.frame(0)[at], expected, "inward of {send}, {receive}");
+        }
+    }
+
+    #[test]
+    fn auto_mss_follows_reduced_paths() {
+        use crate::wire::route::Egress;
+        let target = Target::Fixed(SocketAddr::from(([192, 0, 2, 1], 6000)).into());
+        let route = |datagrams: [(usize, bool); 2]| {
+            let egress = datagrams.map(|(datagram, reduced)| Egress { reduced, ..Egress::new(target, datagram) });
+            Route { active: 0, egress: egress.into(), sending: None }
+        };
+        for (follows, datagrams, expected) in [
+            (true, [(1472, false), (1472, false)], LIMITS),
+            // A search in progress changes nothing.
+            (true, [(1252, false), (1472, false)], LIMITS),
+            // 1252 - 36 - 18 - 20 - 20 or 40.
+            (true, [(1472, false), (1252, true)], (1158, 1138)),
+            (true, [(1300, true), (1252, true)], (1158, 1138)),
+            (true, [(1472, true), (1472, true)], LIMITS),
+            (false, [(1252, true), (1252, true)], LIMITS),
+        ] {
+            let rules = privsep::ipc::Rules { mss: Some(LIMITS), mss_follows: follows, ..both() };
+            let rules = Rules::new(&rules, false);
+            rules.follow(&route([(1252, true), (1252, true)]));
+            rules.follow(&route(datagrams));
+            assert_eq!(rules.mss.as_ref().unwrap().get(), expected, "{datagrams:?}");
         }
     }
 

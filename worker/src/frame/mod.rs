@@ -10,6 +10,7 @@ pub mod loops;
 pub mod mss;
 pub mod offload;
 pub mod plausible;
+pub mod too_big;
 pub mod udp;
 pub mod vlan;
 

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
+use privsep::ipc::Secure;
+
 use super::secure::crypt::Sending;
 use super::spread::Spread;
 use crate::endpoint::Target;
@@ -58,6 +60,12 @@ impl Route {
         let active = self.active.min(self.egress.len().saturating_sub(1));
         let none = Egress::new(Target::Unknown, 0);
         (active, self.egress.get(active).copied().unwrap_or(none))
+    }
+
+    /// Length in bytes of the longest frame that fits into one datagram, if the path carries less than its underlay promised.
+    pub fn reduced_frame(&self) -> Option<usize> {
+        let (_, egress) = self.now();
+        egress.reduced.then(|| egress.datagram.saturating_sub(Secure::OVERHEAD.into()))
     }
 
     /// Addresses of all known peers.

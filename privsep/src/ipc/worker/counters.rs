@@ -137,6 +137,8 @@ counters! {
         rx_dropped_offload: - Drop
             "superframes of a kind that the kernel cannot describe (SCTP, tunnels), with headers that contradict the kernel, or of more than 2048 packets",
         rx_dropped_stale: - Drop "frames that waited too long for a worker",
+        rx_dropped_too_big: - Drop
+            "IP packets longer than the path carries, answered with ICMP \"fragmentation needed\" or ICMPv6 \"packet too big\"",
         rx_errors: - Drop "read errors",
         tx_frames: Traffic Work "frames written",
         tx_bytes: Traffic Work "bytes of frames written",

@@ -150,6 +150,10 @@ pub struct Rules {
     pub loop_check: bool,
     /// Upper limits of the MSS in TCP SYNs over IPv4 and over IPv6.
     pub mss: Option<(u16, u16)>,
+    /// Whether the limits fall with the sizes that the paths carry.
+    pub mss_follows: bool,
+    /// Whether IP packets that are too long for a path are answered with ICMP.
+    pub answers: bool,
     /// Pairs of local and remote VLAN id.
     pub vlan_map: Vec<(u16, u16)>,
 }
