@@ -24,8 +24,6 @@ pub struct Rules {
     /// Whether only the payload of UDP datagrams is sent.
     udp_payload: bool,
     mss: Option<Mss>,
-    /// Whether IP packets that are too long for a path are answered.
-    pub answers: bool,
     to_remote: Option<vlan::Map>,
     to_local: Option<vlan::Map>,
 }
@@ -40,7 +38,6 @@ impl Rules {
             loop_check: rules.loop_check,
             udp_payload,
             mss: rules.mss.filter(|_| rules.send && rules.receive).map(|limits| Mss::new(limits, rules.mss_follows)),
-            answers: rules.answers,
             to_remote: map(vlan::Map::new(pairs())),
             to_local: map(vlan::Map::new(pairs().map(|(local, remote)| (remote, local)))),
         }

@@ -1,4 +1,4 @@
-//! Answers to IP packets that are too long for the path: ICMP "fragmentation needed" (RFC 792, RFC 1191) and ICMPv6 "packet too big"
+//! Answers to IP packets that are too long for the path: ICMP "fragmentation needed" (RFC 792, RFC 1191) and `ICMPv6` "packet too big"
 //! (RFC 4443, section 3.2).
 
 use super::checksum::Sum;

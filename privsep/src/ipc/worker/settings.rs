@@ -140,6 +140,7 @@ pub struct PathSettings {
 }
 
 /// Processing of frames between the local side and the paths.
+#[allow(clippy::struct_excessive_bools)] // Each is a rule of its own.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rules {
     /// Whether frames are taken from the port and sent.
