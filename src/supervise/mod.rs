@@ -143,7 +143,7 @@ fn live(
         drain: stored || tunnel.run.is_some(),
     };
     let by_root = identity.is_some();
-    let parts = Parts { setup, policies, shortage, link, late, names, by_root, paths, in_empty_network };
+    let parts = Parts { setup, paths, by_root, in_empty_network, link, late, names, shortage, policies };
     let helper = (helper, resolver);
     Supervisor::new(tunnel, parts, helper, signals, control, notify, starts).run(ready)
 }

@@ -167,12 +167,12 @@ impl Names {
             Ok(_) if unreachable => Some("no address of the local address's family".into()),
             Ok(_) => None,
         };
-        let text = |question: &Question| match &question.error {
-            Some(error) => format!("name {:?}: {error}; it is looked up again", question.name),
-            None => {
-                let found = found.iter().flatten().map(|address| address.ip().to_string());
-                format!("name {:?}: addresses {}", question.name, found.collect::<Vec<_>>().join(", "))
+        let text = |question: &Question| {
+            if let Some(error) = &question.error {
+                return format!("name {:?}: {error}; it is looked up again", question.name);
             }
+            let found = found.iter().flatten().map(|address| address.ip().to_string());
+            format!("name {:?}: addresses {}", question.name, found.collect::<Vec<_>>().join(", "))
         };
         let news = question.error != error || changed;
         if changed {
@@ -243,6 +243,7 @@ mod tests {
         text.parse().unwrap()
     }
 
+    #[allow(clippy::unnecessary_wraps)] // As an answer.
     fn found(addresses: &[&str]) -> Found {
         Ok(addresses.iter().map(|text| with_port(address(text), 0)).collect())
     }

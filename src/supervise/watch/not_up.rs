@@ -77,19 +77,27 @@ pub fn known(
     }
 }
 
+/// Reason if all received datagrams came from addresses that the path excludes.
+pub fn of_strangers(report: &PathReport, then: &PathCounters) -> Option<String> {
+    let grown = |of: fn(&PathCounters) -> u64| of(&report.counters).saturating_sub(of(then));
+    let received = grown(|c| c.rx_datagrams);
+    (received > 0 && grown(|c| c.rx_dropped_foreign) >= received)
+        .then(|| format!("{received} datagrams received, all from addresses that the file excludes: check path.remote"))
+}
+
 /// Reason on the secure wire, whose handshake often detects the fault. There may be a session without this path.
 pub fn known_of_secure(report: &PathReport, then: &PathCounters, fixed: bool, has_session: bool) -> String {
     let now = &report.counters;
     let grown = |of: fn(&PathCounters) -> u64| of(now).saturating_sub(of(then));
+    if let Some(text) = of_strangers(report, then) {
+        return text;
+    }
     match grown(|c| c.rx_datagrams) {
         0 if grown(|c| c.rx_errors) == 0 && grown(|c| c.tx_errors) == 0 => {
             let hint = if has_session { "" } else { WRONG_KEYS };
             nothing_comes(report, then, fixed) + hint
         }
         0 => nothing_comes(report, then, fixed),
-        received if grown(|c| c.rx_dropped_foreign) >= received => {
-            format!("{received} datagrams received, all from addresses that the file excludes: check path.remote")
-        }
         received if !has_session && grown(|c| c.rx_dropped_invalid) >= received => format!(
             "{received} datagrams received, all of an unknown session: after a restart of this end the peer begins a new \
              session within five ping intervals"

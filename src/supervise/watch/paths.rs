@@ -29,7 +29,7 @@ pub struct Observer {
 }
 
 struct Path {
-    fixed: bool,
+    remote: Remote,
     detector: Detector,
     last_rx: Option<Instant>,
     /// Interface to which the path is bound.
@@ -48,7 +48,7 @@ struct Path {
 impl Observer {
     pub fn new(now: Instant, tunnel: &Tunnel, settings: &Settings) -> Self {
         let path = |(number, (remote, of_path)): (usize, (&Remote, &PathSettings))| Path {
-            fixed: matches!(remote, Remote::Fixed(_)),
+            remote: *remote,
             detector: Detector::default(),
             last_rx: None,
             device: tunnel.paths.get(number).and_then(|path| path.device.clone()),
@@ -77,7 +77,8 @@ impl Observer {
         for (number, (path, report)) in self.paths.iter_mut().zip(&state.paths).enumerate() {
             let age = report.last_rx_ms.map(Duration::from_millis);
             path.last_rx = age.and_then(|age| now.checked_sub(age)).or(path.last_rx);
-            let change = if self.authenticated { Change::None } else { path.detector.note(now, report) };
+            let change =
+                if self.authenticated { Change::None } else { path.detector.note(now, &path.of_the_peer(report)) };
             match change {
                 Change::Begins(found, true) => {
                     lines.push((number, format!("mismatch: {}", found.with(cipher, written))));
@@ -109,13 +110,16 @@ impl Observer {
             not_up::known_of_secure(
                 report,
                 &path.then,
-                path.fixed,
+                path.is_fixed(),
                 state.secure().is_some_and(|secure| secure.session.is_some()),
             )
         } else {
             let (cipher, written) = self.coding;
             let sentence = |found: Mismatch| found.with(cipher, written);
-            not_up::known(report, &path.then, path.detector.found(), path.fixed, sentence)
+            if let Some(text) = not_up::of_strangers(report, &path.then).filter(|_| path.is_named()) {
+                return text;
+            }
+            not_up::known(report, &path.then, path.detector.found(), path.is_fixed(), sentence)
         }
     }
 
@@ -142,6 +146,25 @@ impl Observer {
 }
 
 impl Path {
+    fn is_fixed(&self) -> bool {
+        matches!(self.remote, Remote::Fixed(_))
+    }
+
+    /// Whether the remote is a name: the kernel does not drop datagrams of strangers.
+    fn is_named(&self) -> bool {
+        matches!(self.remote, Remote::Named { .. })
+    }
+
+    /// Report without the datagrams of strangers towards a name, which any host can send: they are no sign of a wrong password.
+    fn of_the_peer(&self, report: &PathReport) -> PathReport {
+        let mut report = *report;
+        if self.is_named() {
+            let foreign = std::mem::take(&mut report.counters.rx_dropped_foreign);
+            report.counters.rx_datagrams = report.counters.rx_datagrams.saturating_sub(foreign);
+        }
+        report
+    }
+
     /// Lines about the datagrams that the path carries, after a change.
     fn sizes(&mut self, now: Instant, carries: Carries, fixed: bool) -> Vec<String> {
         let Carries { datagram, searched, loses, runs } = carries;
@@ -176,6 +199,29 @@ mod tests {
     use privsep::ipc::{Address, PathReport};
 
     use super::*;
+
+    #[test]
+    fn strangers_at_a_name_are_no_mismatch() {
+        let text = "mode = \"tap\"\nwire = \"classic\"\n[[path]]\nlocal = \"0.0.0.0:1\"\nremote = \"peer.example:1\"\n";
+        let tunnel = crate::tunnel::file::from_text(text, "a", std::path::Path::new("")).unwrap();
+        let path = PathSettings { least: 1252, most: 1472, runs: true };
+        let start = Instant::now();
+        let found = |remote| {
+            let settings = Settings { remotes: vec![remote], paths: vec![path], ..Settings::default() };
+            let mut observer = Observer::new(start, &tunnel, &settings);
+            let mut state = State { paths: vec![PathReport::default()], ..State::default() };
+            for second in 0..20 {
+                state.paths[0].counters.rx_datagrams += 3;
+                state.paths[0].counters.rx_dropped_foreign += 3;
+                observer.note(start + Duration::from_secs(second), &state);
+            }
+            (observer.seen()[0].mismatch, observer.reason(start + Duration::from_secs(20), &state).unwrap())
+        };
+        let (mismatch, reason) = found(Remote::Named { now: None, before: None });
+        assert!(mismatch.is_none() && reason.contains("all from addresses that the file excludes"), "{reason}");
+        let (mismatch, _) = found(Remote::Learned { address: None, port: Some(1) });
+        assert_eq!(mismatch, Some(Mismatch::Password));
+    }
 
     /// The next worker has measured nothing yet, which is no news.
     #[test]

@@ -132,7 +132,7 @@ impl Remote {
         match self {
             Self::Fixed(place) => place.local = source.local,
             Self::Named(Named { place: Some(place), .. }) if place.remote == source.remote => {
-                place.local = source.local
+                place.local = source.local;
             }
             Self::Named(_) => {}
             Self::Learned(learned) => {
