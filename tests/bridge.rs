@@ -8,7 +8,7 @@ use crate::secure::End;
 const LIMIT: Duration = crate::lab::PATIENCE;
 
 /// Bridges `br0` at both sites with the LANs in them.
-fn bridged(sites: &Sites) -> (Namespace, Namespace) {
+pub fn bridged(sites: &Sites) -> (Namespace, Namespace) {
     bridged_of(sites, 1500)
 }
 

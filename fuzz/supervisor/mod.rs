@@ -160,7 +160,7 @@ mod tests {
             counts: SecureCounters { handshakes: 1, auth_failures: MAX, ..SecureCounters::default() },
         };
         let wire = WireState::Secure(secure);
-        let state = State { tick: 60, active: 255, port, seal, wire, paths: Vec::new() };
+        let state = State { tick: 60, active: 255, blocked: true, port, seal, wire, paths: Vec::new() };
         let fragment = WireState::Classic(ClassicState { fragment: u16::MAX });
         let troubled = SecureState { session: None, trouble: Some(Trouble::Version(255)), ..secure };
         let report = |report| FromWorker::Report(report);

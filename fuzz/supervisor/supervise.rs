@@ -69,7 +69,7 @@ pub fn report(packet: &[u8]) {
         assert!(lines.iter().all(|(path, line)| *path < paths.len() && !line.contains('\n')));
         let line = session.note(now + Duration::from_secs(second), &secure);
         assert!(line.is_none_or(|line| !format!("{line:?}").contains("\\n")));
-        let _ = storm.note(now + Duration::from_secs(second), &state.port);
+        let _ = storm.note(now + Duration::from_secs(second), &state.port, state.blocked);
         assert!(sizes.note(&state, "eu0").len() <= 3);
         assert!(statistics::lines(&state, &names).iter().all(|line| !line.contains('\n')));
     }

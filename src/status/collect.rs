@@ -114,10 +114,12 @@ pub fn collect(facts: Facts<'_>) -> Status {
             (state, if state == status::State::Up { reason } else { reason.or(facts.not_up) })
         }
     };
+    let state = if state == status::State::Up && facts.state.blocked { status::State::Blocked } else { state };
     // The end of the helper does not hide other faults.
     let (state, reason) = if facts.worker.is_some() && facts.helper.is_none() {
         let reasons: Vec<_> = reason.into_iter().chain([HELPER_ENDED.into()]).collect();
-        (if state == status::State::LocalDown { state } else { status::State::Degraded }, Some(reasons.join("; ")))
+        let stays = matches!(state, status::State::LocalDown | status::State::Blocked);
+        (if stays { state } else { status::State::Degraded }, Some(reasons.join("; ")))
     } else {
         (state, reason)
     };

@@ -127,6 +127,7 @@ mod tests {
         let counts = SecureCounters { handshakes: 60, rekeys: 59, ..SecureCounters::default() };
         let state = State {
             tick: 3600,
+            blocked: false,
             port: PortCounters {
                 rx_frames: 81_000,
                 rx_bytes: 64_000_000,

@@ -418,7 +418,11 @@ impl<'a> Supervisor<'a> {
                 for (path, line) in self.watches.paths.note(Instant::now(), &self.parts.setup.state) {
                     self.say(log::warning, &format!("{}: {line}", self.path(path)));
                 }
-                if let Some(line) = self.watches.storm.note(Instant::now(), &self.parts.setup.state.port) {
+                if let Some(line) = self.watches.storm.note(
+                    Instant::now(),
+                    &self.parts.setup.state.port,
+                    self.parts.setup.state.blocked,
+                ) {
                     self.say(log::warning, &format!("local side: {line}"));
                 }
                 for line in self.watches.oversize.note(&self.parts.setup.state, &self.interface) {

@@ -22,6 +22,10 @@ pub const PING_INTERVAL: RangeInclusive<u64> = 1..=60;
 pub const KEEPALIVE_MS: RangeInclusive<u64> = 100..=1000;
 /// Weight of a path.
 pub const WEIGHT: RangeInclusive<u64> = 1..=100;
+/// Frames a second of a storm guard.
+pub const RATE: RangeInclusive<u64> = 1..=1_000_000;
+/// MAC addresses of a peer's stations. A worker has memory for as many.
+pub const STATIONS: RangeInclusive<u64> = 1..=8192;
 /// LZ4 level: EthUDP's bounds.
 pub const LZ4: RangeInclusive<u64> = 0..=9;
 

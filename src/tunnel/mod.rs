@@ -1,12 +1,13 @@
 //! Description of a tunnel, from a classic command line or from a [`file`].
 //!
-//! Values, each with its format and bounds: [`address`], [`names`], [`vlan_map`], [`link_local`], [`repair`], [`bounds`], [`mac`], and the
+//! Values, each with its format and bounds: [`address`], [`names`], [`vlan_map`], [`link_local`], [`ethertypes`], [`repair`], [`bounds`], [`mac`], and the
 //! [`wire`]. Derived from a tunnel: [`advice`] to the user, networks that are already [`taken`], addresses by [`resolve`], the
 //! [`plan`] for the helper with a filter that admits [`only`] the peer, and [`settings`] for the workers.
 
 pub mod address;
 pub mod advice;
 pub mod bounds;
+pub mod ethertypes;
 #[cfg(test)]
 pub mod example;
 pub mod file;

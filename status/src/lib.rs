@@ -53,7 +53,7 @@ fields! {
         /// Version of the program.
         #[serde(default)]
         version: String,
-        /// `starting`, `connecting`, `up`, `mismatch`, `down`, `local-down` or `degraded`: [what to
+        /// `starting`, `connecting`, `up`, `mismatch`, `down`, `local-down`, `blocked` or `degraded`: [what to
         /// check](OPERATING.md#states-and-what-to-check).
         state: State,
         /// Reason of the state in a sentence, where more is known than the state tells, or a fault of a tunnel that is `up`. `connecting`
@@ -213,7 +213,7 @@ impl Status {
         match self.state {
             State::Up => 0,
             State::Starting | State::Connecting | State::Down => 3,
-            State::Mismatch | State::LocalDown | State::Degraded | State::Unknown => 4,
+            State::Mismatch | State::LocalDown | State::Blocked | State::Degraded | State::Unknown => 4,
         }
     }
 

@@ -54,6 +54,8 @@ states! {
         Down = "down",
         /// The local side does not work.
         LocalDown = "local-down",
+        /// A loop was detected, and no frame is forwarded.
+        Blocked = "blocked",
         /// The helper has ended.
         Degraded = "degraded",
     }

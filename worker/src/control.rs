@@ -192,6 +192,7 @@ impl<'a> Control<'a> {
         let counters = &self.inward.shared.counters;
         let mut state = self.inward.session.report(now_us);
         (state.port, state.seal) = (counters.port.snapshot(), counters.seal.snapshot());
+        state.blocked = now_us < self.inward.shared.blocked_until_us.load(Relaxed);
         for (path, counters) in state.paths.iter_mut().zip(&counters.paths) {
             path.counters = counters.snapshot();
         }

@@ -13,6 +13,7 @@ use privsep::sys::process;
 
 use crate::confine;
 use crate::control::{Control, SupervisorChannel};
+use crate::forward::guard::Guard;
 use crate::forward::published::Published;
 use crate::forward::rules::Rules;
 use crate::forward::{Answers, Inward, Outward, Shared, leaves_partial};
@@ -117,6 +118,7 @@ pub(crate) fn loops(
         rules: Rules::new(&settings.rules, settings.port == PortKind::Mirror { udp: true }),
         clock: Clock::start(),
         route: Published::new(session.route().clone()),
+        blocked_until_us: AtomicU64::new(0),
         passes: AtomicU64::new(0),
         asked: AtomicBool::new(false),
         outward: Waker::new()?,
@@ -126,9 +128,17 @@ pub(crate) fn loops(
     let announcement = settings.announcement.as_ref().map(announce::frames).unwrap_or_default();
     let sink = || Sink::new(settings.port, Arc::clone(&port), !settings.rules.send);
     let answers = settings.rules.answers.then(|| Answers::new(sink()));
-    let outward = Outward::new(Arc::clone(&shared), source, sealer, announcement, answers);
+    let (guard_out, guard_in) = guards(&settings.rules)?.unzip();
+    let outward = Outward::new(Arc::clone(&shared), source, sealer, announcement, answers).with_guard(guard_out);
     let sink = sink();
-    Ok((outward, Inward::new(shared, session, inlets, sink, settings.wire.in_place())))
+    Ok((outward, Inward::new(shared, session, inlets, sink, settings.wire.in_place()).with_guard(guard_in)))
+}
+
+/// Storm guard of each direction. A tunnel of one direction detects no loops: no frame comes back.
+fn guards(rules: &privsep::ipc::Rules) -> io::Result<Option<(Guard, Guard)>> {
+    let mut mark = [0; 16];
+    aws_lc_rs::rand::fill(&mut mark).map_err(|_| io::Error::other("no random bytes"))?;
+    Ok(Guard::pair(&rules.guard, (rules.guard.loops && rules.send && rules.receive).then_some(mark)))
 }
 
 /// Starts the outward loop and returns the gate at which it waits. The thread has finished its own start by then, so the table of a

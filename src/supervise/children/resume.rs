@@ -26,10 +26,11 @@ use crate::tunnel::resolve::{self, Resolved};
 ///   microsecond, so that the two timestamps are not both too high. The worker itself may have sent a higher one: the peer then
 ///   refuses initiations of this end, and answers them by its own.
 /// - `secure.session`, `secure.trouble`: shown until the worker ends.
+/// - blocked: shown until the worker ends.
 /// - `paths.active`, `rtt_us`, `jitter_us`, loss, `change`, `last_rx_ms`, `carries`, counters: shown, and the next worker continues the
 ///   counters. Additions of the worker wrap, every sum here saturates.
 pub fn accept(before: &State, said: State, resolved: &[Resolved], clock: Timestamp) -> State {
-    let State { tick, active, port, seal, wire, paths } = said;
+    let State { tick, active, blocked, port, seal, wire, paths } = said;
     let tick = tick.max(before.tick);
     let last = u8::try_from(resolved.len().saturating_sub(1)).unwrap_or(u8::MAX);
     let paths = paths.into_iter().zip(resolved).map(|(said, Resolved { local, remote, .. })| {
@@ -61,7 +62,7 @@ pub fn accept(before: &State, said: State, resolved: &[Resolved], clock: Timesta
         (WireState::Secure(before), WireState::Secure(said)) => WireState::Secure(accept_secure(before, said, clock)),
         (_, said) => said,
     };
-    State { tick, active: active.min(last), port, seal, wire, paths: paths.collect() }
+    State { tick, active: active.min(last), blocked, port, seal, wire, paths: paths.collect() }
 }
 
 /// Nanoseconds by which the last sent timestamp may grow between two reports after the clock was set back: one for each initiation.
@@ -117,6 +118,7 @@ pub fn carry_over(state: &mut State, lasting: Lasting) {
         // The keys ended with the worker.
         WireState::Secure(secure) => (secure.session, secure.trouble) = (None, None),
     }
+    state.blocked = false;
     for report in &mut state.paths {
         report.carries = Carries::default();
         if !lasting.peer {

@@ -25,6 +25,8 @@ pub enum Storm {
     Own,
     /// Broadcasts.
     Broadcast,
+    /// Frames of the loop detection; the worker has blocked the tunnel.
+    Blocked,
 }
 
 impl Storm {
@@ -39,6 +41,10 @@ impl Storm {
                 "storm: more than 10,000 broadcasts a second: remove a second link between the two networks, or use \
                  spanning tree"
             }
+            Self::Blocked => {
+                "loop: frames of the tunnel come back by another link between the two networks, so this end forwards \
+                 nothing: remove that link, or use spanning tree"
+            }
         }
     }
 }
@@ -46,7 +52,8 @@ impl Storm {
 /// Storm in one interval of this length, by its counters.
 pub fn judge(before: &PortCounters, now: &PortCounters, interval: Duration) -> Option<Storm> {
     let ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
-    let broadcasts = now.rx_broadcast.saturating_sub(before.rx_broadcast);
+    let all = |port: &PortCounters| port.rx_broadcast.saturating_add(port.rx_dropped_broadcast);
+    let broadcasts = all(now).saturating_sub(all(before));
     if now.rx_own > before.rx_own {
         Some(Storm::Own)
     } else {
@@ -64,6 +71,8 @@ pub struct Detector {
     last: Instant,
     found: Option<Storm>,
     pause: Pause,
+    /// Pause after a line about a blocked tunnel, which a line about its storm precedes.
+    pause_of_blocked: Pause,
 }
 
 impl Detector {
@@ -76,6 +85,7 @@ impl Detector {
             last: now,
             found: None,
             pause: Pause::default(),
+            pause_of_blocked: Pause::default(),
         }
     }
 
@@ -84,16 +94,20 @@ impl Detector {
         self.found
     }
 
-    /// Evaluates a report and returns a log line.
-    pub fn note(&mut self, now: Instant, port: &PortCounters) -> Option<&'static str> {
+    /// Evaluates a report and returns a log line. `blocked` tells whether the worker has blocked the tunnel.
+    pub fn note(&mut self, now: Instant, port: &PortCounters, blocked: bool) -> Option<&'static str> {
+        if blocked != (self.found == Some(Storm::Blocked)) {
+            self.found = blocked.then_some(Storm::Blocked);
+            return (blocked && self.pause_of_blocked.admits(now)).then(|| Storm::Blocked.sentence());
+        }
         let interval = now.duration_since(self.since);
         if interval < INTERVAL {
             return None;
         }
         let (before, after) = (std::mem::replace(&mut self.before, *port), *port);
         self.since = now;
-        let Some(storm) = judge(&before, &after, interval) else {
-            if now.duration_since(self.last) > GONE {
+        let Some(storm) = judge(&before, &after, interval).filter(|_| !blocked) else {
+            if now.duration_since(self.last) > GONE && !blocked {
                 (self.intervals, self.found) = (0, None);
             }
             return None;
@@ -122,8 +136,8 @@ mod tests {
             now += SECOND;
             (port.rx_broadcast, port.rx_own) = (port.rx_broadcast + broadcasts, port.rx_own + own);
             // A request in between changes nothing.
-            assert_eq!(detector.note(between, &PortCounters::default()), None);
-            detector.note(now, &port).map(|_| number)
+            assert_eq!(detector.note(between, &PortCounters::default(), false), None);
+            detector.note(now, &port, false).map(|_| number)
         };
         seconds.iter().enumerate().filter_map(second).collect()
     }
@@ -139,6 +153,7 @@ mod tests {
             (counted(15_000, 0), SECOND * 2, None),
             (counted(15_000, 1), SECOND * 2, Some(Storm::Own)),
             (counted(u64::MAX, 0), SECOND, Some(Storm::Broadcast)),
+            (PortCounters { rx_dropped_broadcast: 10_001, ..nothing }, SECOND, Some(Storm::Broadcast)),
         ] {
             assert_eq!(judge(&nothing, &port, interval), expected, "{port:?}");
         }
@@ -156,6 +171,21 @@ mod tests {
     }
 
     #[test]
+    fn blocked_tunnel_is_reported_at_once() {
+        let (start, mut port) = (Instant::now(), PortCounters::default());
+        let mut detector = Detector::new(start);
+        let mut lines = 0;
+        for second in 1..60 {
+            let blocked = (5..30).contains(&second) || second % 2 == 0 && second > 40;
+            port.rx_broadcast += if second < 30 { 20_000 } else { 0 };
+            let line = detector.note(start + SECOND * second, &port, blocked);
+            lines += u32::from(line == Some(Storm::Blocked.sentence()));
+            assert_eq!(detector.found() == Some(Storm::Blocked), blocked, "{second}");
+        }
+        assert_eq!((lines, detector.found()), (1, None), "a worker cannot fill the log");
+    }
+
+    #[test]
     fn ended_storm_is_not_repeated_at_once() {
         let once = [[(20_000, 0); 5].as_slice(), &[(9_000, 0); 20]].concat();
         assert_eq!(said(&once.repeat(10)), [2]);
@@ -164,7 +194,7 @@ mod tests {
         let mut detector = Detector::new(start);
         for second in 1..60 {
             port.rx_own += u64::from(second < 10);
-            detector.note(start + SECOND * second, &port);
+            detector.note(start + SECOND * second, &port, false);
             assert_eq!(detector.found().is_some(), (3..20).contains(&second), "{second}");
         }
     }

@@ -225,6 +225,16 @@ tables! {
         vlan_map "vlan-map": Option<BTreeMap<String, i64>> = Values::Pairs("`{ LOCAL = REMOTE, ... }`"), "none";
         /// File with a local and a remote VLAN ID on each line.
         vlan_map_file "vlan-map-file": Option<PathBuf> = FILE, "none";
+        /// Broadcast frames a second that pass in each direction.
+        broadcast_limit "broadcast-limit": Option<u32> = Values::Integer(bounds::RATE), "none";
+        /// Multicast frames a second that pass in each direction.
+        multicast_limit "multicast-limit": Option<u32> = Values::Integer(bounds::RATE), "none";
+        /// MAC addresses that the stations behind the peer may use.
+        mac_limit "mac-limit": Option<u16> = Values::Integer(bounds::STATIONS), "none";
+        /// EtherTypes of the frames that pass.
+        ethertypes "ethertypes": Vec<String> = Values::List("a list of names or `\"0xHHHH\"`"), "all";
+        /// Whether a loop between the two networks blocks the tunnel.
+        loop_detection "loop-detection": bool = Values::Boolean, "`false`";
     }
 }
 

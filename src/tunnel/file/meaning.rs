@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use privsep::ipc::{Cipher, MAX_PATHS, Policy, Rules, Secret};
+use privsep::ipc::{Cipher, Guard, MAX_PATHS, Policy, Rules, Secret};
 use zeroize::Zeroizing;
 
 use super::document::{Classic, Document, Mirror, PathTable, Raw, RulesTable, Secure, Tap};
@@ -12,7 +12,8 @@ use super::place::{Mistake, Place};
 use super::secret::{self, secret};
 use crate::service::files;
 use crate::tunnel::{
-    self, Port, Repair, Tunnel, Wire, address, cipher, identifier, keys, link_local, names, repair, vlan_map,
+    self, Port, Repair, Tunnel, Wire, address, cipher, ethertypes, identifier, keys, link_local, names, repair,
+    vlan_map,
 };
 
 const TAP: &str = "[tap]";
@@ -127,7 +128,14 @@ fn rules(
         vlan_map = place.check(|_| vlan_map::parse(&what, &read?.0))?;
     }
     let loop_check = table.loop_check.unwrap_or(checks);
-    Ok((Rules { send, receive, loop_check, mss, vlan_map, ..Rules::default() }, auto_mss))
+    let guard = Guard {
+        broadcast: table.broadcast_limit,
+        multicast: table.multicast_limit,
+        stations: table.mac_limit,
+        ethertypes: Place::key(RULES, "ethertypes").check(|what| ethertypes::parse(what, &table.ethertypes))?,
+        loops: table.loop_detection,
+    };
+    Ok((Rules { send, receive, loop_check, mss, vlan_map, guard, ..Rules::default() }, auto_mss))
 }
 
 fn wire(

@@ -193,7 +193,7 @@ fn absurd() -> State {
         counters,
     };
     let wire = WireState::Classic(ClassicState { fragment: u16::MAX });
-    State { tick: 0, active: 255, port, seal, wire, paths: vec![path] }
+    State { tick: 0, active: 255, blocked: true, port, seal, wire, paths: vec![path] }
 }
 
 /// An address that is no peer's.

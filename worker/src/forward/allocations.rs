@@ -2,11 +2,15 @@
 //! bundles and fragments of the secure wire.
 
 use std::os::unix::net::UnixDatagram;
+use std::sync::atomic::AtomicU64;
 
 use allocation_counter::measure;
 use aws_lc_rs::agreement::{PrivateKey, X25519};
-use privsep::ipc::{Cipher, Classic, ClassicSecrets, Rules, Secret, Secrets, Secure, SecureSecrets, Wire};
+use privsep::ipc::{
+    Cipher, Classic, ClassicSecrets, Guard, Rules, Secret, Secrets, Secure, SecureSecrets, SharedPort, Wire,
+};
 
+use super::guard;
 use super::rig::{Rig, both, header, segment, waiting};
 use crate::batch::{Batch, MAX_EXPANDED};
 use crate::frame::offload::SHORT;
@@ -53,6 +57,27 @@ fn classic_forwarding_allocates_nothing() {
             }
         }
     }
+}
+
+#[test]
+fn storm_guard_allocates_nothing() {
+    let limits =
+        Guard { broadcast: Some(5), multicast: Some(5), stations: Some(30), ethertypes: vec![0x0800], loops: true };
+    let (_, mut guard) = guard::Guard::pair(&limits, Some([7; 16])).unwrap();
+    let (mut batch, until_us, counters) = (Batch::with_slots(64), AtomicU64::new(0), SharedPort::default());
+    let mut allocated = 0;
+    for round in 0..2000_u32 {
+        batch.clear();
+        for number in 0..40 {
+            let [.., a, b, c] = (round * 40 + number).to_be_bytes();
+            let to = [[0xff; 6], [1, 0, 0x5e, 1, 1, 1], [2; 6]][number as usize % 3];
+            batch.append_copy(&[&to[..], &[2, 0, 0, a, b, c, 8, 0], &[0; 46]].concat());
+        }
+        let now_us = u64::from(round) * 70_000_000;
+        allocated += measure(|| guard.inward(&mut batch, now_us, &until_us, &counters)).count_total;
+    }
+    assert!(counters.tx_dropped_station.get() > 1000 && counters.tx_dropped_broadcast.get() > 1000);
+    assert_eq!(allocated, 0);
 }
 
 /// End of the secure wire with this private key, for a peer with the other one.

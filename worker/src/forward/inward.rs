@@ -10,6 +10,7 @@ use nix::poll::PollFlags;
 use super::{DRAINING_US, FULL_US, QUEUE_WAIT_US, REST_US, Shared};
 use crate::batch::Batch;
 use crate::endpoint::Target;
+use crate::forward::guard::Guard;
 use crate::io::{Received, wait};
 use crate::port::Sink;
 use crate::underlay::{Inlet, Outlet};
@@ -30,6 +31,8 @@ pub struct Inward {
     full_us: Option<u64>,
     /// Route that was published last.
     route: Route,
+    /// Limits on frames for the port, if there are any.
+    guard: Option<Guard>,
 }
 
 /// Path that is not read until a time, after an error.
@@ -52,7 +55,13 @@ impl Inward {
             batch: Batch::for_datagrams(runs),
             stuck: None,
             full_us: None,
+            guard: None,
         }
+    }
+
+    /// Sets limits on the frames for the port.
+    pub fn with_guard(self, guard: Option<Guard>) -> Self {
+        Self { guard, ..self }
     }
 
     /// Drops datagrams that already wait.
@@ -114,8 +123,11 @@ impl Inward {
     }
 
     fn forward(&mut self, path: usize, now_us: u64) {
-        let Self { shared, session, batch, outbox, .. } = self;
+        let Self { shared, session, batch, outbox, guard, .. } = self;
         session.receive(path, batch, now_us, &shared.counters, outbox);
+        if let Some(guard) = guard {
+            guard.inward(batch, now_us, &shared.blocked_until_us, &shared.counters.port);
+        }
         shared.rules.inward(batch);
         self.after_session();
         self.give(0, now_us, now_us);

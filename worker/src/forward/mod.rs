@@ -4,6 +4,7 @@
 
 #[cfg(test)]
 mod allocations;
+pub mod guard;
 mod inward;
 mod outward;
 pub mod published;
@@ -44,6 +45,8 @@ pub struct Shared {
     pub clock: Clock,
     /// Route published by the session.
     pub route: Published<Route>,
+    /// Time in microseconds until which no frame is forwarded, because of a loop.
+    pub blocked_until_us: AtomicU64,
     /// Number of passes of the outward loop.
     pub passes: AtomicU64,
     /// Whether a requested report waits for a pass. Not set for the report of a tick: the answer to its PING wakes the main thread.

@@ -10,6 +10,7 @@ use privsep::ipc::MAX_PATHS;
 
 use super::{DRAINING_US, QUEUE_WAIT_US, REST_US, Shared};
 use crate::batch::{Batch, PACKETS};
+use crate::forward::guard::Guard;
 use crate::forward::rules::PEERS;
 use crate::frame::offload::segment::Segmenter;
 use crate::frame::offload::superframe::Facts;
@@ -44,6 +45,8 @@ pub struct Outward {
     announcement: Vec<Vec<u8>>,
     /// Answers to packets that are too long, in mode tap.
     answers: Option<Answers>,
+    /// Limits on frames from the port, if there are any.
+    guard: Option<Guard>,
 }
 
 /// Answers to packets that are too long for the path.
@@ -75,7 +78,24 @@ impl Outward {
         answers: Option<Answers>,
     ) -> Self {
         let (outlet, batch, packets) = (Outlet::default(), source.batch(), Batch::for_packets());
-        Self { shared, source, sealer, route: 0, outlet, batch, packets, rests_until_us: 0, announcement, answers }
+        Self {
+            shared,
+            source,
+            sealer,
+            route: 0,
+            outlet,
+            batch,
+            packets,
+            rests_until_us: 0,
+            announcement,
+            answers,
+            guard: None,
+        }
+    }
+
+    /// Sets limits on the frames from the port.
+    pub fn with_guard(self, guard: Option<Guard>) -> Self {
+        Self { guard, ..self }
     }
 
     /// Drops frames that already wait.
@@ -100,6 +120,11 @@ impl Outward {
         self.shared.route.look(&mut self.route, |route| self.sealer.set_route(route));
         if !self.announcement.is_empty() && self.sealer.has_session() {
             self.announce();
+        }
+        if let Some(guard) = &mut self.guard
+            && let Some(frame) = guard.due_frame(|| self.shared.clock.now_us())
+        {
+            self.detect_loops(&frame);
         }
         let rests = self.rests_until_us > 0 && self.shared.clock.now_us() < self.rests_until_us;
         let received = if rests {
@@ -131,14 +156,25 @@ impl Outward {
         seal_and_send(shared, sealer, outlet, packets, *route);
     }
 
+    /// Sends a frame of the loop detection, which bypasses limits and a blocked port.
+    fn detect_loops(&mut self, frame: &[u8]) {
+        let Self { shared, sealer, outlet, packets, route, .. } = self;
+        // The secure wire would count it as dropped.
+        if sealer.has_session() || !sealer.carries_facts() {
+            packets.clear();
+            packets.pack_copy(&[frame]);
+            seal_and_send(shared, sealer, outlet, packets, *route);
+        }
+    }
+
     /// Sleeps until a frame arrives or the loop is woken.
     fn sleep(&mut self) {
         let Shared { clock, outward, .. } = &*self.shared;
+        let rests = Some(self.rests_until_us).filter(|&until| until > 0);
         // Poll reports errors even without a request, so a resting port is not polled.
-        let (port, limit) = match self.rests_until_us {
-            0 => (self.source.as_fd(), None),
-            until => (outward.as_fd(), clock.until(until)),
-        };
+        let port = if rests.is_some() { outward.as_fd() } else { self.source.as_fd() };
+        let due = rests.into_iter().chain(self.guard.as_ref().and_then(Guard::due_us)).min();
+        let limit = due.and_then(|due| clock.until(due));
         let [port, woken] = wait([(port, PollFlags::POLLIN), (outward.as_fd(), PollFlags::POLLIN)], limit);
         if !woken.is_empty() {
             self.shared.woken();
@@ -149,8 +185,8 @@ impl Outward {
     }
 
     fn forward(&mut self) {
-        let Self { shared, sealer, batch, answers, .. } = self;
-        let Shared { counters, rules, .. } = &**shared;
+        let Self { shared, sealer, batch, answers, guard, .. } = self;
+        let Shared { counters, rules, clock, blocked_until_us, .. } = &**shared;
         // A tunnel that only receives drops frames without counting them, as the original does.
         if !rules.send {
             return;
@@ -158,6 +194,9 @@ impl Outward {
         let (frames, bytes) = batch.packets();
         counters.port.rx_frames.add(frames);
         counters.port.rx_bytes.add(bytes);
+        if let Some(guard) = guard {
+            guard.outward(batch, clock.now_us(), blocked_until_us, &counters.port);
+        }
         let most = sealer.route().reduced_frame();
         if let (Some(answers), Some(most)) = (answers, most) {
             answer_too_big(answers, batch, most, shared);

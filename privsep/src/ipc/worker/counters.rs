@@ -139,17 +139,28 @@ counters! {
         rx_dropped_stale: - Drop "frames that waited too long for a worker",
         rx_dropped_too_big: - Drop
             "IP packets longer than the path carries, answered with ICMP \"fragmentation needed\" or ICMPv6 \"packet too big\"",
+        rx_dropped_broadcast: - Drop "frames over `broadcast-limit`",
+        rx_dropped_multicast: - Drop "frames over `multicast-limit`",
+        rx_dropped_ethertype: - Drop "frames of an EtherType that `ethertypes` does not list",
+        rx_dropped_blocked: - Drop "frames while a loop blocks the tunnel",
         rx_errors: - Drop "read errors",
         tx_frames: Traffic Work "frames written",
         tx_bytes: Traffic Work "bytes of frames written",
         tx_dropped_short: - Drop "frames that decoded to less than an Ethernet header",
         tx_dropped_direction: - Drop "frames of the peer not written because of `direction` or mode of this end",
         tx_dropped_oversize: - Drop "frames longer than the MTU of the interface",
+        tx_dropped_broadcast: - Drop "frames of the peer over `broadcast-limit`",
+        tx_dropped_multicast: - Drop "frames of the peer over `multicast-limit`",
+        tx_dropped_station: - Drop "frames of the peer from stations over `mac-limit`",
+        tx_dropped_ethertype: - Drop "frames of the peer of an EtherType that `ethertypes` does not list",
+        tx_dropped_blocked: - Drop "frames of the peer while a loop blocks the tunnel",
+        tx_dropped_returned: - Drop "loop detection frames of this end that the peer sends back: a loop at the peer's site",
         tx_errors: - Drop
             "other write errors, or no room for 100 ms; after a second in which every frame had to wait, frames are \
              dropped without delay",
-        rx_broadcast: - Work "broadcast frames among the frames read",
+        rx_broadcast: - Work "broadcast frames among the frames read, without dropped ones",
         rx_own: - Work "datagrams of this tunnel among the frames read, when no loop check drops them",
+        rx_returned: - Work "loop detection frames of this end among the frames read",
     }
 }
 

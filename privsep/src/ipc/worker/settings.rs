@@ -157,4 +157,26 @@ pub struct Rules {
     pub answers: bool,
     /// Pairs of local and remote VLAN id.
     pub vlan_map: Vec<(u16, u16)>,
+    /// Storm guard.
+    pub guard: Guard,
+}
+
+/// Limits on the frames between bridged sites.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guard {
+    /// Most broadcasts a second in each direction.
+    pub broadcast: Option<u32>,
+    /// Most frames a second to other groups, in each direction.
+    pub multicast: Option<u32>,
+    /// Most MAC addresses of stations behind the peer.
+    pub stations: Option<u16>,
+    /// Allowed EtherTypes; empty for all.
+    pub ethertypes: Vec<u16>,
+    /// Whether frames of this end that come back block the tunnel.
+    pub loops: bool,
+}
+
+impl Guard {
+    /// Entry of the EtherTypes for all frames with a length in place of one (IEEE 802.3), such as those of the spanning tree protocol.
+    pub const LENGTHS: u16 = 0;
 }

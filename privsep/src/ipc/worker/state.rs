@@ -14,6 +14,8 @@ pub struct State {
     pub tick: u64,
     /// Number of the best path, by which frames leave.
     pub active: u8,
+    /// Whether no frame is forwarded, because of a loop.
+    pub blocked: bool,
     /// The local side.
     pub port: PortCounters,
     /// Effect of compression and encryption on the size of frames.
