@@ -24,6 +24,8 @@ pub struct Datagram {
     pub bytes: Vec<u8>,
     /// Number of its frame, if it carries one.
     pub frame: Option<u64>,
+    /// Whether it leaves in one message with others (`UDP_SEGMENT`).
+    pub in_run: bool,
 }
 
 /// A sent frame.
@@ -346,7 +348,14 @@ impl End {
 
 /// A datagram of an end.
 pub fn datagram(which: usize, path: usize, target: Target, bytes: &[u8], frame: Option<u64>) -> Datagram {
-    Datagram { path, source: address(which, path), target: target.address(), bytes: bytes.to_vec(), frame }
+    Datagram {
+        path,
+        source: address(which, path),
+        target: target.address(),
+        bytes: bytes.to_vec(),
+        frame,
+        in_run: false,
+    }
 }
 
 /// Receives a datagram into a batch, with its origin if the socket is not connected.

@@ -9,7 +9,8 @@
 //! 5. No outbox is full; the next deadline is in the future; without trouble there is one handshake in two minutes.
 //! 6. A program never sends a timestamp twice, after any change of its worker or of its clock, once the worker has reported the
 //!    timestamp.
-//! 7. All of this also holds if the program restarts with any clock, such as 1970, and its NAT has changed meanwhile.
+//! 7. [`SEARCHES`] after the network carries less, an end that searches sends no datagram that is longer, and no run if runs are lost.
+//! 8. All of this also holds if the program restarts with any clock, such as 1970, and its NAT has changed meanwhile.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -23,7 +24,7 @@ use ethudp_worker::wire::secure::keys::{KEY, Pair};
 use ethudp_worker::wire::secure::message::{self, Message};
 use ethudp_worker::wire::secure::{Sealer, Session, SessionConfig};
 use ethudp_worker::wire::{Counters, Departure, Outbox};
-use privsep::ipc::{Address, PathReport, Remote, State, Timestamp};
+use privsep::ipc::{Address, PathReport, PathSettings, Remote, State, Timestamp};
 
 use crate::end::{Datagram, address, datagram, put};
 use crate::net::{Net, Random, Sky, first_that_works};
@@ -35,6 +36,10 @@ const SETTLED: u64 = 22 * SECOND;
 /// The same after one end has lost its clock and its address: attempts of both forms at both ends, until one answers the other.
 const STARTED: u64 = 45 * SECOND;
 const PHASES: usize = 6;
+/// Settings of a path whose length of datagrams is searched.
+const SEARCHED: PathSettings = PathSettings { least: 1252, most: 1472, runs: true };
+/// Time until an end has noticed that a path carries less, or no runs: traffic, a check of runs every ten seconds, and three rounds.
+const SEARCHES: u64 = 20 * SECOND;
 /// Longest datagram in bytes on a path with MTU 1304 over IPv6: the long form does not pass.
 const SHORT: usize = 1256;
 
@@ -64,6 +69,8 @@ struct Kind {
     ping_interval: u8,
     /// Whether a frame is sent each half second, or each half minute.
     idle: bool,
+    /// Whether the end searches for the length of datagrams, and sends in runs.
+    searches: bool,
 }
 
 struct End {
@@ -108,7 +115,8 @@ impl End {
         let state = State::default();
         let (wall, seed) = (Arc::new(AtomicU64::new(any_time(random))), random.next());
         let (ping_interval, idle) = (pace.ping_intervals[which], pace.idle);
-        let kind = Kind { which, swapped, offer, remotes, datagram, ping_interval, idle };
+        let searches = !idle && datagram == 1472 && random.chance(2);
+        let kind = Kind { which, swapped, offer, remotes, datagram, ping_interval, idle, searches };
         let session = session(&kind, &state, 0, &wall, seed);
         Self {
             kind,
@@ -185,18 +193,14 @@ impl End {
         self.batch.append_copy(&frame);
         self.sealer.set_route(self.session.route());
         let (batch, departures) = self.sealer.seal(&mut self.batch, &self.counters);
-        for &Departure { path, target, ref datagrams, .. } in departures {
-            let all = datagrams.clone().map(|index| datagram(self.kind.which, path, target, batch.frame(index), None));
-            self.sent.extend(all);
+        for departure in departures {
+            leave(self.kind.which, departure, batch, &self.counters, &mut self.sent);
         }
     }
 
     fn post(&mut self) {
-        for Departure { path, target, datagrams, .. } in self.outbox.departures() {
-            for number in datagrams {
-                let bytes = self.outbox.batch().frame(number);
-                self.sent.push(datagram(self.kind.which, path, target, bytes, None));
-            }
+        for departure in self.outbox.departures() {
+            leave(self.kind.which, &departure, self.outbox.batch(), &self.counters, &mut self.sent);
         }
         self.refused |= self.outbox.batch().is_full();
         self.outbox.clear();
@@ -204,6 +208,27 @@ impl End {
 
     fn handshakes(&self) -> u64 {
         self.state.secure().map_or(0, |secure| secure.counts.handshakes)
+    }
+}
+
+/// Sends the datagrams of a departure. Equal ones, and a shorter last one, are a run.
+fn leave(which: usize, departure: &Departure, batch: &Batch, counters: &Counters, sent: &mut Vec<Datagram>) {
+    let &Departure { path, target, runs, ref datagrams } = departure;
+    let mut first = datagrams.start;
+    while first < datagrams.end {
+        let each = batch.frame(first).len();
+        let equal = datagrams.clone().skip_while(|&index| index < first);
+        let mut end = first + equal.take_while(|&index| batch.frame(index).len() == each).count();
+        end += usize::from(end < datagrams.end && batch.frame(end).len() < each);
+        if !runs {
+            end = first + 1;
+        }
+        for index in first..end {
+            let bytes = batch.frame(index);
+            counters.paths[path].tx_bytes.add(bytes.len() as u64);
+            sent.push(Datagram { in_run: end - first > 1, ..datagram(which, path, target, bytes, None) });
+        }
+        first = end;
     }
 }
 
@@ -248,7 +273,7 @@ fn session(kind: &Kind, state: &State, started: u64, wall: &Arc<AtomicU64>, seed
         secure: &privsep::ipc::Secure { datagram, ping_interval, ..privsep::ipc::Secure::default() },
         offer,
         remotes,
-        paths: &[],
+        paths: if kind.searches { &[SEARCHED; privsep::ipc::MAX_PATHS] } else { &[] },
         delivers: true,
         exit_after: None,
         state,
@@ -271,6 +296,8 @@ struct Secure {
     recorded: [Vec<Datagram>; 2],
     /// Longest datagram that the network carries, in bytes.
     carries: usize,
+    /// Whether the network drops runs.
+    drops_runs: bool,
     /// Time by which the ping intervals delay recovery.
     slow: u64,
 }
@@ -330,6 +357,7 @@ impl Secure {
             ends,
             recorded: Default::default(),
             carries: 9000,
+            drops_runs: false,
             slow: pace.slow(),
             random,
         }
@@ -345,10 +373,11 @@ impl Secure {
         let skies: Vec<Sky> = (0..self.net.paths()).map(|_| Sky::far(&mut self.random)).collect();
         self.net.set(&skies);
         self.carries = if self.random.chance(4) { SHORT } else { 9000 };
+        self.drops_runs = self.random.chance(4);
         let moment = self.random.below(3 * SECOND);
         self.advance(moment);
         let which = self.random.below(2) as usize;
-        let mut settled = SETTLED;
+        let mut settled = SETTLED + SEARCHES;
         match self.random.below(8) {
             6 => {
                 let wall = if self.random.chance(2) { 0 } else { any_time(&mut self.random) };
@@ -357,7 +386,7 @@ impl Secure {
                 // was set back.
                 self.recorded[1 - which].retain(|datagram| datagram.bytes[0] != message::INITIATION);
                 self.net.move_nat(&mut self.random);
-                settled = STARTED;
+                settled = STARTED + SEARCHES;
             }
             0 => {
                 self.ends[which].restart(self.run.now);
@@ -396,7 +425,13 @@ impl Secure {
         for (which, handshakes) in handshakes.into_iter().enumerate() {
             let sent = self.ends[which].frames.iter().filter(|(_, frame)| (begin..until).contains(&frame.0));
             // Longer ones did not fit.
-            let in_pieces = usize::from(self.ends[which].kind.datagram) <= self.carries;
+            let route = self.ends[which].session.route();
+            let egress = route.now().1;
+            let in_pieces = egress.datagram <= self.carries;
+            if sky.loses_nothing() && self.ends[which].kind.searches {
+                let said = format!("end {which} sends {egress:?} where {} bytes are carried", self.carries);
+                self.run.check(in_pieces && !(egress.runs && self.drops_runs), &said);
+            }
             let fits = sent.filter(|(_, frame)| (in_pieces || frame.2.len() + 36 <= self.carries) && frame.1 == 0);
             let lost: Vec<_> = fits.map(|(number, frame)| (number, frame.0 / SECOND)).collect();
             if sky.loses_nothing() {
@@ -428,7 +463,7 @@ impl Secure {
         if self.nat && which == 0 {
             self.record(which, &datagram);
         }
-        if datagram.bytes.len() <= self.carries {
+        if datagram.bytes.len() <= self.carries && !(self.drops_runs && datagram.in_run) {
             let now = self.run.now;
             self.net.send(which, datagram, now, &mut self.random);
         }
