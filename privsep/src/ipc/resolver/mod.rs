@@ -49,3 +49,25 @@ pub struct FromResolver(pub u8, pub Answer);
 impl Message for FromResolver {
     const MAX: usize = Answer::MAX + 2;
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv6Addr, SocketAddrV6};
+
+    use super::*;
+    use crate::PROTOCOL;
+
+    #[test]
+    fn greatest_messages_fit() {
+        let fits = |length: usize, most: usize| assert!(length <= most, "{length} of {most}");
+        let identity = Identity { uid: u32::MAX, gid: u32::MAX };
+        let names = vec!["x".repeat(MAX_NAME); MAX_NAMES];
+        let start = ToResolver::Start { protocol: PROTOCOL, become_user: Some(identity), names };
+        fits(postcard::to_allocvec(&start).unwrap().len(), ToResolver::MAX);
+        let address = SocketAddrV6::new(Ipv6Addr::from(u128::MAX), u16::MAX, 0, u32::MAX);
+        for answer in [Ok(vec![Address(address.into()); MAX_ADDRESSES]), Err("\u{10ffff}".repeat(MAX_REASON))] {
+            fits(postcard::to_allocvec(&Answer(answer.clone())).unwrap().len(), Answer::MAX);
+            fits(postcard::to_allocvec(&FromResolver(u8::MAX, Answer(answer))).unwrap().len(), FromResolver::MAX);
+        }
+    }
+}

@@ -185,7 +185,7 @@ mod tests {
         let vlan_map = (0..4096).map(|id| (u16::MAX - id, id)).collect();
         let settings = Settings {
             wire: Wire::Secure(Secure { peer_key: [0xff; 32], tunnel: [0xff; 8], ..Secure::default() }),
-            remotes: vec![Remote::Fixed(address); MAX_PATHS],
+            remotes: vec![Remote::Named { now: Some(address), before: Some(address) }; MAX_PATHS],
             locals: vec![address; MAX_PATHS],
             rules: Rules { vlan_map, ..Rules::default() },
             announcement: Some(Announcement { mac: [0xff; 6], addresses: vec![address.0.ip(); 64], router: true }),
