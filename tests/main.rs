@@ -49,4 +49,5 @@ mod states;
 mod status;
 mod storm;
 mod tap;
+mod traffic_class;
 mod unit;

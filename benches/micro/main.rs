@@ -124,7 +124,7 @@ fn secure(criterion: &mut Criterion) {
     for (name, cipher) in
         [("secure, AES-256-GCM", CipherKind::Aes256Gcm), ("secure, ChaCha20-Poly1305", CipherKind::ChaCha20Poly1305)]
     {
-        let keys = || Keys { sending: *KEY, receiving: *KEY, cipher, our_index: 1, their_index: 1 };
+        let keys = || Keys { sending: *KEY, receiving: *KEY, cipher, our_index: 1, their_index: 1, peer_features: 0 };
         let target = Target::Fixed(SocketAddr::from(([192, 0, 2, 1], 6000)).into());
         let route = Route {
             active: 0,

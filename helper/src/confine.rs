@@ -81,8 +81,9 @@ const SOCKET: &[i32] = &[
     libc::SO_MARK,
 ];
 const FILTER: &[i32] = &[libc::SO_ATTACH_FILTER, libc::SO_LOCK_FILTER];
-const IPV4: &[i32] = &[libc::IP_MTU_DISCOVER, libc::IP_PKTINFO];
-const IPV6: &[i32] = &[libc::IPV6_V6ONLY, libc::IPV6_MTU_DISCOVER, libc::IPV6_RECVPKTINFO];
+const IPV4: &[i32] = &[libc::IP_MTU_DISCOVER, libc::IP_PKTINFO, libc::IP_TOS, libc::IP_RECVTOS];
+const IPV6: &[i32] =
+    &[libc::IPV6_V6ONLY, libc::IPV6_MTU_DISCOVER, libc::IPV6_RECVPKTINFO, libc::IPV6_TCLASS, libc::IPV6_RECVTCLASS];
 const UDP: &[i32] = &[libc::UDP_GRO];
 const PACKET: &[i32] = &[libc::PACKET_AUXDATA, libc::PACKET_VNET_HDR, libc::PACKET_ADD_MEMBERSHIP];
 
@@ -98,7 +99,7 @@ pub const OPENING: &[Allowed] = &[
         "setsockopt",
         libc::SYS_setsockopt,
         SocketOption(libc::IPPROTO_IP, IPV4),
-        "ignores cached path MTUs; local address of a datagram",
+        "ignores cached path MTUs; local address and traffic class of a datagram",
     ),
     allow(
         "setsockopt",

@@ -13,6 +13,8 @@ pub const FRAGMENT_MTU: RangeInclusive<u64> = 1036..=1500;
 /// MTU of a path in bytes that the file sets for the secure wire: from the least of IPv6 (RFC 8200) to that of the greatest inner
 /// MTU.
 pub const PATH_MTU: RangeInclusive<u64> = 1280..=9216;
+/// DSCP of datagrams: six bits.
+pub const DSCP: RangeInclusive<u64> = 0..=63;
 /// Slots of tunnels that share a port: 12 bits of a receiver index.
 pub const SLOT: RangeInclusive<u64> = 0..=4095;
 /// Seconds from one ping of the secure wire to the next. A dead path is noticed after five intervals.

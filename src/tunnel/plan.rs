@@ -1,6 +1,6 @@
 //! Plan for the helper, from a tunnel's description.
 
-use privsep::ipc::{Address, BpfInstruction, Identity, PathPlan, Plan, PortPlan, Remote, TapPlan};
+use privsep::ipc::{Address, BpfInstruction, Dscp, Identity, PathPlan, Plan, PortPlan, Remote, TapPlan};
 
 use super::resolve::Resolved;
 use super::{Port, Tunnel, mac, only};
@@ -34,6 +34,8 @@ pub fn plan(
             mark: path.mark,
             runs,
             whole: tunnel.secure().is_some(),
+            class: tunnel.rules.dscp.map_or(0, Dscp::class),
+            reports_class: tunnel.rules.ecn,
         }
     });
     let paths = paths.collect();

@@ -121,6 +121,8 @@ fn plan() -> Plan {
             mark: None,
             runs: true,
             whole: true,
+            class: 0,
+            reports_class: false,
         }],
         stored: false,
         store: false,

@@ -110,7 +110,7 @@ impl Flood {
                     continue;
                 }
                 let packets =
-                    (next..next + due).map(|number| (std::iter::once(&frames[number % frames.len()][..]), None));
+                    (next..next + due).map(|number| (std::iter::once(&frames[number % frames.len()][..]), None, 0));
                 // No buffer may be free for a moment.
                 let Ok(count) = sender.send(socket.as_fd(), packets, None) else { continue };
                 next += count;

@@ -111,7 +111,7 @@ pub(crate) fn loops(
     let sockets =
         paths.into_iter().zip(ends).map(|(path, (local, remote))| Arc::new(Socket::new(path, local.0, remote)));
     let (port, sockets): (_, Vec<_>) = (Arc::new(port), sockets.collect());
-    let inlets = sockets.iter().map(|socket| Inlet::new(Arc::clone(socket))).collect();
+    let inlets = sockets.iter().map(|socket| Inlet::new(Arc::clone(socket)).with_ecn(settings.rules.ecn)).collect();
     let shared = Arc::new(Shared {
         counters: Counters::new(state, sockets.len()),
         sockets,

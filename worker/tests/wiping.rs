@@ -99,7 +99,8 @@ fn session_keys_are_wiped() {
     apart(|local| {
         for cipher in [CipherKind::ChaCha20Poly1305, CipherKind::Aes256Gcm] {
             let keys = [Masked::new(&bytes(1)), Masked::new(&bytes(2))];
-            let made = Keys { sending: bytes(1), receiving: bytes(2), cipher, our_index: 1, their_index: 2 };
+            let (sending, receiving) = (bytes(1), bytes(2));
+            let made = Keys { sending, receiving, cipher, our_index: 1, their_index: 2, peer_features: 0 };
             let (sending, opening) = (Arc::new(Sending::new(&made)), Box::new(Opening::new(&made, 2)));
             drop(made);
             let there = found(&keys, local);

@@ -56,7 +56,18 @@ mod tests {
 
     fn plan(local: &str) -> PathPlan {
         let local = Address(local.parse().unwrap());
-        PathPlan { local, remote: None, filter: Vec::new(), device: None, mark: None, runs: false, whole: false }
+        let (filter, class, reports_class) = (Vec::new(), 0, false);
+        PathPlan {
+            local,
+            remote: None,
+            filter,
+            device: None,
+            mark: None,
+            runs: false,
+            whole: false,
+            class,
+            reports_class,
+        }
     }
 
     /// Plan whose port cannot be opened.

@@ -1,7 +1,7 @@
 //! Opens the UDP socket of a path.
 
 use std::ffi::OsString;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::sys::socket::{
@@ -30,7 +30,7 @@ pub fn open(plan: &PathPlan) -> Result<OwnedFd, String> {
     if let Some(mark) = plan.mark {
         setsockopt(&udp, sockopt::Mark, &mark).map_err(|e| fail("mark", &e.desc()))?;
     }
-    for (level, name, value) in ip_options(local.ip(), plan.whole) {
+    for (level, name, value) in ip_options(plan) {
         option::set_int(udp.as_fd(), level, name, value).map_err(|e| fail("IP options", &e))?;
     }
     super::buffers(&udp);
@@ -47,18 +47,21 @@ pub fn open(plan: &PathPlan) -> Result<OwnedFd, String> {
 }
 
 /// Options of a path's socket: level, name, value. A socket on `[::]` receives IPv4 as well as IPv6 and needs both kinds.
-fn ip_options(local: IpAddr, whole: bool) -> Vec<(i32, i32, i32)> {
+fn ip_options(plan: &PathPlan) -> Vec<(i32, i32, i32)> {
+    let (local, class, reports) = (plan.local.0.ip(), plan.class.into(), plan.reports_class.into());
     let (v4, v6, wildcard) = (libc::IPPROTO_IP, libc::IPPROTO_IPV6, local.is_unspecified());
     let both = local.is_ipv6() && wildcard;
     let mut options = Vec::new();
     // Both ignore the MTU of a cached route, which any host can lower with an ICMP message. A datagram longer than the MTU of the
     // interface is fragmented, or refused. PROBE sets the don't-fragment bit.
-    let discovery = if whole { PMTUDISC_PROBE } else { PMTUDISC_OMIT };
+    let discovery = if plan.whole { PMTUDISC_PROBE } else { PMTUDISC_OMIT };
     if local.is_ipv6() {
         options.extend([(v6, libc::IPV6_V6ONLY, i32::from(!both)), (v6, libc::IPV6_MTU_DISCOVER, discovery)]);
+        options.extend([(v6, libc::IPV6_TCLASS, class), (v6, libc::IPV6_RECVTCLASS, reports)]);
     }
     if local.is_ipv4() || both {
         options.push((v4, libc::IP_MTU_DISCOVER, discovery));
+        options.extend([(v4, libc::IP_TOS, class), (v4, libc::IP_RECVTOS, reports)]);
     }
     if wildcard {
         // Replies must leave from the address that the peer used.
@@ -111,6 +114,8 @@ mod tests {
             mark: None,
             runs: false,
             whole: false,
+            class: 0x20,
+            reports_class: true,
         }
     }
 
@@ -143,9 +148,12 @@ mod tests {
         let (v4, v6) = (libc::IPPROTO_IP, libc::IPPROTO_IPV6);
         let udp = open(&plan("0.0.0.0:0", None)).unwrap();
         assert_eq!((int(&udp, v4, libc::IP_RECVERR), int(&udp, v4, libc::IP_PKTINFO)), (0, 1));
+        assert_eq!((int(&udp, v4, libc::IP_TOS), int(&udp, v4, libc::IP_RECVTOS)), (0x20, 1));
         let udp = open(&plan("[::]:0", None)).unwrap();
         // This socket receives IPv4 as well.
         assert_eq!((int(&udp, v6, libc::IPV6_V6ONLY), int(&udp, v4, libc::IP_MTU_DISCOVER)), (0, PMTUDISC_OMIT));
+        assert_eq!((int(&udp, v4, libc::IP_TOS), int(&udp, v4, libc::IP_RECVTOS)), (0x20, 1));
+        assert_eq!((int(&udp, v6, libc::IPV6_TCLASS), int(&udp, v6, libc::IPV6_RECVTCLASS)), (0x20, 1));
         assert_eq!((int(&udp, v6, libc::IPV6_RECVERR), int(&udp, v4, libc::IP_RECVERR)), (0, 0));
         assert_eq!((int(&udp, v6, libc::IPV6_MTU_DISCOVER), int(&udp, v6, libc::IPV6_RECVPKTINFO)), (PMTUDISC_OMIT, 1));
         let whole = open(&PathPlan { whole: true, ..plan("[::]:0", None) }).unwrap();

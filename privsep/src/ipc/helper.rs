@@ -124,6 +124,10 @@ pub struct PathPlan {
     pub runs: bool,
     /// Whether datagrams leave whole or not at all (`IP_PMTUDISC_PROBE`), instead of in IP fragments.
     pub whole: bool,
+    /// Traffic class of sent datagrams (`IP_TOS`, `IPV6_TCLASS`).
+    pub class: u8,
+    /// Whether the traffic class of received datagrams is reported.
+    pub reports_class: bool,
 }
 
 /// Supervisor to helper.
@@ -221,6 +225,8 @@ mod tests {
             mark: Some(u32::MAX),
             runs: true,
             whole: true,
+            class: u8::MAX,
+            reports_class: true,
         };
         let port = PortPlan::Mirror { interface: "x".repeat(15), filter: program(4096) };
         let become_user = Some(Identity { uid: u32::MAX, gid: u32::MAX });

@@ -235,6 +235,10 @@ tables! {
         ethertypes "ethertypes": Vec<String> = Values::List("a list of names or `\"0xHHHH\"`"), "all";
         /// Whether a loop between the two networks blocks the tunnel.
         loop_detection "loop-detection": bool = Values::Boolean, "`false`";
+        /// DSCP of the datagrams that carry frames.
+        dscp "dscp": Option<toml::Value> = Values::IntegerOr(bounds::DSCP, "copy"), "0";
+        /// Whether congestion marks are carried between frames and datagrams.
+        ecn "ecn": Option<bool> = Values::Boolean, "`false`";
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use privsep::ipc::{Cipher, Guard, MAX_PATHS, Policy, Rules, Secret};
+use privsep::ipc::{Cipher, Dscp, Guard, MAX_PATHS, Policy, Rules, Secret};
 use zeroize::Zeroizing;
 
 use super::document::{Classic, Document, Mirror, PathTable, Raw, RulesTable, Secure, Tap};
@@ -54,6 +54,17 @@ pub fn assemble(file: Document, name: &str, directory: &Path) -> Result<Tunnel> 
     let paths = file.path.into_iter().enumerate().map(|(index, table)| path(table, index)).collect::<Result<_>>()?;
     let checks = port.checks_loops(receive);
     let ids = if matches!(wire, Wire::Classic(_)) { vlan_map::NUMBERS } else { vlan_map::IDS };
+    if file.rules.as_ref().is_some_and(|rules| rules.ecn == Some(true)) {
+        let place = Place::key(RULES, "ecn");
+        if matches!(wire, Wire::Classic(_)) {
+            return Err(
+                place.wrong("true needs wire = \"secure\": a peer on the classic wire cannot carry congestion marks")
+            );
+        }
+        if port.is_mirror() {
+            return Err(place.wrong("true is not valid in a mirror: no sender reacts to marks of copies"));
+        }
+    }
     let (rules, auto_mss) = rules(file.rules.unwrap_or_default(), directory, send, receive, checks, &ids)?;
     let (name, run) = (name.to_owned(), file.run);
     Ok(Tunnel {
@@ -135,7 +146,10 @@ fn rules(
         ethertypes: Place::key(RULES, "ethertypes").check(|what| ethertypes::parse(what, &table.ethertypes))?,
         loops: table.loop_detection,
     };
-    Ok((Rules { send, receive, loop_check, mss, vlan_map, guard, ..Rules::default() }, auto_mss))
+    let fixed = |value: &toml::Value| value.as_integer().and_then(|dscp| u8::try_from(dscp).ok()).map(Dscp::Fixed);
+    let dscp = table.dscp.map(|value| fixed(&value).unwrap_or(Dscp::Copy));
+    let ecn = table.ecn.unwrap_or(false);
+    Ok((Rules { send, receive, loop_check, mss, vlan_map, guard, dscp, ecn, ..Rules::default() }, auto_mss))
 }
 
 fn wire(

@@ -16,6 +16,8 @@ pub const MAX_EXPANDED: usize = 4 * RUNS * RUN;
 pub struct Collector<'a> {
     pub(super) spans: &'a mut Vec<Span>,
     pub(super) origin: Option<Endpoint>,
+    /// Traffic class of the datagram.
+    pub class: u8,
     /// Start of the memory passed to the current call.
     pub(super) base: usize,
     /// End of the frames kept in place.
@@ -52,7 +54,8 @@ impl Collector<'_> {
         let facts = Facts { checksum, ..Facts::default() };
         let fits = self.spans.len() < MAX_EXPANDED;
         if fits {
-            self.spans.push(Span { start, length, room, origin: self.origin, facts, alone: false, path: 0 });
+            let (origin, class) = (self.origin, self.class);
+            self.spans.push(Span { start, length, room, origin, facts, alone: false, path: 0, class });
         }
         fits
     }

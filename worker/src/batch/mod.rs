@@ -4,6 +4,7 @@ mod collector;
 mod span;
 
 use std::ops::Range;
+use std::slice::SliceIndex;
 
 use privsep::ipc::Secure;
 
@@ -50,8 +51,8 @@ const CAPACITY: usize = 9408;
 ///   use a whole slot each. [`is_full`](Self::is_full) tells when to stop.
 ///
 /// Then each frame is known by its number: [`frame`](Self::frame) and [`frames`](Self::frames) return bytes, [`span`](Self::span) the
-/// rest. [`set_facts`](Self::set_facts), [`set_alone`](Self::set_alone), [`set_path`](Self::set_path) and
-/// [`set_origin`](Self::set_origin) change the rest.
+/// rest. [`set_facts`](Self::set_facts), [`set_alone`](Self::set_alone), [`set_path`](Self::set_path),
+/// [`set_class`](Self::set_class) and [`set_origin`](Self::set_origin) change the rest.
 /// [`grow_front`](Self::grow_front), [`trim_front`](Self::trim_front), [`grow_back`](Self::grow_back) and
 /// [`truncate`](Self::truncate) change the length in place.
 ///
@@ -169,15 +170,8 @@ impl Batch {
             let next = end.min(start + each);
             let last = next == end;
             let room = if start == first { slot } else { start }..if last { slot + self.slot } else { next };
-            self.spans.push(Span {
-                start,
-                length: next - start,
-                room,
-                origin,
-                facts: Facts::default(),
-                alone: false,
-                path: 0,
-            });
+            let (length, facts) = (next - start, Facts::default());
+            self.spans.push(Span { start, length, room, origin, facts, alone: false, path: 0, class: 0 });
             if last {
                 break;
             }
@@ -293,9 +287,13 @@ impl Batch {
     }
 
     /// Keeps the frames for which `keep` returns true, in order. Its arguments are the bytes and the span.
-    pub fn retain_spans(&mut self, mut keep: impl FnMut(&[u8], &Span) -> bool) {
-        let memory = &self.memory;
-        self.spans.retain(|span| keep(&memory[span.range()], span));
+    pub fn retain_spans(&mut self, mut keep: impl FnMut(&mut [u8], &Span) -> bool) {
+        self.spans.retain(|span| keep(&mut self.memory[span.range()], span));
+    }
+
+    /// Whether a frame has one of these bits in the traffic class of its datagram.
+    pub fn has_class(&self, bits: u8) -> bool {
+        self.spans.iter().any(|span| span.class & bits != 0)
     }
 
     /// Replaces each datagram by the frames that `open` finds in it. The arguments of `open` are the origin, the memory from the
@@ -305,10 +303,18 @@ impl Batch {
         let Self { memory, spans, expanded, filled, .. } = self;
         let (memory, spare) = memory.split_at_mut(*filled);
         expanded.clear();
-        let mut found =
-            Collector { spans: expanded, origin: None, base: 0, kept: 0, spare_base: *filled, spare, spare_used: 0 };
+        let mut found = Collector {
+            spans: expanded,
+            origin: None,
+            class: 0,
+            base: 0,
+            kept: 0,
+            spare_base: *filled,
+            spare,
+            spare_used: 0,
+        };
         for span in &*spans {
-            (found.base, found.origin) = (found.kept, span.origin);
+            (found.base, found.origin, found.class) = (found.kept, span.origin, span.class);
             let range = span.start - found.base..span.start + span.length - found.base;
             open(span.origin, &mut memory[found.base..span.room.end], range, &mut found);
         }
@@ -351,6 +357,11 @@ impl Batch {
     /// Sorts the frames by path. Frames of one path keep their order, which is that of the memory.
     pub fn sort_by_path(&mut self) {
         self.spans.sort_unstable_by_key(|span| (span.path, span.start));
+    }
+
+    /// Sets the traffic class of the datagrams of these frames.
+    pub fn set_class(&mut self, frames: impl SliceIndex<[Span], Output = [Span]>, class: u8) {
+        self.spans[frames].iter_mut().for_each(|span| span.class = class);
     }
 
     /// Sets the facts of frame `index`.
@@ -415,7 +426,8 @@ impl Batch {
     fn put(&mut self, start: usize, length: usize, end: usize) {
         let room = self.filled..end;
         assert!(start + length <= end && end <= self.memory.len());
-        self.spans.push(Span { start, length, room, origin: None, facts: Facts::default(), alone: false, path: 0 });
+        let (origin, facts) = (None, Facts::default());
+        self.spans.push(Span { start, length, room, origin, facts, alone: false, path: 0, class: 0 });
         // Start of a cache line, if the memory is aligned.
         self.filled = end.next_multiple_of(64);
     }

@@ -20,6 +20,8 @@ pub struct Span {
     pub alone: bool,
     /// Number of the path that the frame leaves by, where frames leave by several.
     pub path: u8,
+    /// Traffic class of the frame's datagram, if it is not the default of the socket; of a received datagram its ECN.
+    pub class: u8,
 }
 
 impl Span {

@@ -128,7 +128,7 @@ impl Inward {
         if let Some(guard) = guard {
             guard.inward(batch, now_us, &shared.blocked_until_us, &shared.counters.port);
         }
-        shared.rules.inward(batch);
+        shared.rules.inward(batch, &shared.counters.port);
         self.after_session();
         self.give(0, now_us, now_us);
     }

@@ -203,16 +203,16 @@ impl Outward {
         }
         let mut peers = [SocketAddr::from(([0; 4], 0)); PEERS];
         let known = peers.iter_mut().zip(sealer.route().peers()).map(|(peer, address)| *peer = address).count();
-        let peers = &peers[..known];
+        let (peers, ecn) = (&peers[..known], sealer.peer_carries_ecn());
         if !batch.has_superframe() {
-            rules.outward(batch, peers, &counters.port);
+            rules.outward(batch, peers, ecn, &counters.port);
             self.send();
         } else if rules.takes_superframes() {
-            rules.outward(batch, peers, &counters.port);
+            rules.outward(batch, peers, ecn, &counters.port);
             self.send_cut(|_| {});
         } else {
             let shared = Arc::clone(shared);
-            self.send_cut(|packets| shared.rules.outward(packets, peers, &shared.counters.port));
+            self.send_cut(|packets| shared.rules.outward(packets, peers, ecn, &shared.counters.port));
         }
     }
 
@@ -246,6 +246,7 @@ impl Outward {
             let Ok(mut segmenter) = Segmenter::new(frame, &span.facts) else {
                 packets.pack_copy(&[frame]);
                 packets.set_facts(packets.len() - 1, span.facts);
+                packets.set_class(packets.len() - 1.., span.class);
                 continue;
             };
             let mut facts = Facts::default();
@@ -260,6 +261,7 @@ impl Outward {
                 packets.pack_copy(&[headers, payload]);
                 packets.set_facts(packets.len() - 1, facts);
                 packets.set_alone(packets.len() - 1);
+                packets.set_class(packets.len() - 1.., span.class);
             }
         }
         send(packets);

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::sync::atomic::AtomicU16;
 use std::sync::atomic::Ordering::Relaxed;
 
-use privsep::ipc::{Secure, SharedPort, header};
+use privsep::ipc::{Dscp, Secure, SharedPort, header};
 
 use crate::batch::Batch;
 use crate::endpoint::Target;
-use crate::frame::{loops, mss, udp, vlan};
+use crate::frame::{class, loops, mss, udp, vlan};
 use crate::wire::Route;
 
 /// Most peers whose addresses the loop check compares.
@@ -24,6 +24,9 @@ pub struct Rules {
     /// Whether only the payload of UDP datagrams is sent.
     udp_payload: bool,
     mss: Option<Mss>,
+    /// Bits of a frame's traffic class that its datagram gets, and the DSCP of all datagrams.
+    copied: u8,
+    dscp: u8,
     to_remote: Option<vlan::Map>,
     to_local: Option<vlan::Map>,
 }
@@ -38,6 +41,9 @@ impl Rules {
             loop_check: rules.loop_check,
             udp_payload,
             mss: rules.mss.filter(|_| rules.send && rules.receive).map(|limits| Mss::new(limits, rules.mss_follows)),
+            copied: if rules.dscp == Some(Dscp::Copy) { class::DSCP } else { 0 }
+                | if rules.ecn { class::ECN } else { 0 },
+            dscp: rules.dscp.map_or(0, Dscp::class),
             to_remote: map(vlan::Map::new(pairs())),
             to_local: map(vlan::Map::new(pairs().map(|(local, remote)| (remote, local)))),
         }
@@ -61,8 +67,9 @@ impl Rules {
         mss.v6.store(fits(mss.configured.1, header::IPV6), Relaxed);
     }
 
-    /// Applies the rules from the port to the wire. `peers` are the addresses of all paths' remotes.
-    pub fn outward(&self, batch: &mut Batch, peers: &[SocketAddr], counters: &SharedPort) {
+    /// Applies the rules from the port to the wire. `peers` are the addresses of all paths' remotes. `ecn` tells whether the peer
+    /// carries congestion marks into frames: otherwise routers must drop datagrams instead of marking them.
+    pub fn outward(&self, batch: &mut Batch, peers: &[SocketAddr], ecn: bool, counters: &SharedPort) {
         // The supervisor detects circulating frames by this counter.
         counters.rx_broadcast.add(packets(batch, |frame| frame.starts_with(&[0xff; 6])));
         if self.loop_check {
@@ -73,6 +80,14 @@ impl Rules {
             counters.rx_own.add(packets(batch, |frame| loops::is_datagram(frame, peers)));
         }
         self.change(batch, self.to_remote.as_ref());
+        let copied = if ecn { self.copied } else { self.copied & class::DSCP };
+        if copied != 0 {
+            for index in 0..batch.len() {
+                let bits = class::of(batch.frame(index)) & copied;
+                // The socket has the DSCP of all datagrams.
+                batch.set_class(index..=index, if bits == 0 { 0 } else { bits | self.dscp });
+            }
+        }
         if self.udp_payload {
             batch.filter_map(|_, slot, length| {
                 let payload = udp::inner(&slot[..length])?;
@@ -84,7 +99,14 @@ impl Rules {
     }
 
     /// Applies the rules from the wire to the port.
-    pub fn inward(&self, batch: &mut Batch) {
+    pub fn inward(&self, batch: &mut Batch, counters: &SharedPort) {
+        // Other marks change no frame.
+        const MARKED: u8 = 0b01;
+        if self.copied & class::ECN != 0 && batch.has_class(MARKED) {
+            let before = batch.len();
+            batch.retain_spans(|frame, span| class::carry_in(frame, span.class));
+            counters.tx_dropped_congestion.add((before - batch.len()) as u64);
+        }
         self.change(batch, self.to_local.as_ref());
     }
 
@@ -173,8 +195,8 @@ mod tests {
             let (frame, at) = syn(7);
             let expected = if lowered { LIMITS.0 } else { 1460 }.to_be_bytes();
             let (mut outward, mut inward) = (batch(&[&frame]), batch(&[&frame]));
-            rules.outward(&mut outward, &[], &SharedPort::default());
-            rules.inward(&mut inward);
+            rules.outward(&mut outward, &[], false, &SharedPort::default());
+            rules.inward(&mut inward, &SharedPort::default());
             assert_eq!(outward.frame(0)[at.clone()], expected, "outward of {send}, {receive}");
             assert_eq!(inward.frame(0)[at], expected, "inward of {send}, {receive}");
         }
@@ -183,10 +205,11 @@ mod tests {
     #[test]
     fn auto_mss_follows_reduced_paths() {
         use crate::wire::route::Egress;
+        use crate::wire::spread::Spread;
         let target = Target::Fixed(SocketAddr::from(([192, 0, 2, 1], 6000)).into());
         let route = |datagrams: [(usize, bool); 2]| {
             let egress = datagrams.map(|(datagram, reduced)| Egress { reduced, ..Egress::new(target, datagram) });
-            Route { active: 0, egress: egress.into(), sending: None }
+            Route { active: 0, egress: egress.into(), sending: None, spread: Spread::Active }
         };
         for (follows, datagrams, expected) in [
             (true, [(1472, false), (1472, false)], LIMITS),
@@ -211,10 +234,52 @@ mod tests {
         let rules = Rules::new(&privsep::ipc::Rules { vlan_map: vec![(7, 9), (9, 11)], ..both() }, false);
         let vlan = |batch: &Batch| (0..batch.len()).map(|index| batch.frame(index)[15]).collect::<Vec<_>>();
         let mut frames = batch(&[&syn(7).0, &syn(9).0, &syn(8).0]);
-        rules.outward(&mut frames, &[], &SharedPort::default());
+        rules.outward(&mut frames, &[], false, &SharedPort::default());
         assert_eq!(vlan(&frames), [9, 11, 8]);
-        rules.inward(&mut frames);
+        rules.inward(&mut frames, &SharedPort::default());
         assert_eq!(vlan(&frames), [7, 9, 8]);
+    }
+
+    /// UDP datagram over IPv4 with this traffic class.
+    fn classified(class: u8) -> Vec<u8> {
+        let mut frame = datagram(2, 60);
+        frame[15] = class;
+        frame
+    }
+
+    #[test]
+    fn class_of_datagram_follows_rules() {
+        let arp = [&[1; 12][..], &[8, 6], &[0xff; 46]].concat();
+        let frames = [classified(0xb8), classified(0xba), classified(0x03), classified(0), arp];
+        for (dscp, ecn, peer, expected) in [
+            (None, false, true, [0; 5]),
+            (None, true, true, [0, 2, 3, 0, 0]),
+            (None, true, false, [0; 5]),
+            (Some(Dscp::Copy), false, true, [0xb8, 0xb8, 0, 0, 0]),
+            (Some(Dscp::Copy), true, true, [0xb8, 0xba, 3, 0, 0]),
+            (Some(Dscp::Copy), true, false, [0xb8, 0xb8, 0, 0, 0]),
+            // The socket's own class is 0x20.
+            (Some(Dscp::Fixed(8)), true, true, [0, 0x22, 0x23, 0, 0]),
+            (Some(Dscp::Fixed(8)), true, false, [0; 5]),
+        ] {
+            let rules = Rules::new(&privsep::ipc::Rules { dscp, ecn, ..both() }, false);
+            let mut batch = batch(&frames.each_ref().map(|frame| &frame[..]));
+            rules.outward(&mut batch, &[], peer, &SharedPort::default());
+            let classes: Vec<_> = (0..batch.len()).map(|index| batch.span(index).class).collect();
+            assert_eq!(classes, expected, "{dscp:?}, {ecn}, {peer}");
+        }
+    }
+
+    #[test]
+    fn unmarkable_frame_is_dropped_and_counted() {
+        for (ecn, left, dropped) in [(true, vec![0x03, 0xbb], 1), (false, vec![0x02, 0xbb, 0], 0)] {
+            let (rules, counters) = (Rules::new(&privsep::ipc::Rules { ecn, ..both() }, false), SharedPort::default());
+            let mut frames = batch(&[&classified(0x02), &classified(0xbb), &classified(0)]);
+            frames.set_class(.., class::ECN);
+            rules.inward(&mut frames, &counters);
+            let classes: Vec<_> = frames.frames(0).map(class::of).collect();
+            assert_eq!((classes, counters.tx_dropped_congestion.get()), (left, dropped), "{ecn}");
+        }
     }
 
     #[test]
@@ -227,7 +292,7 @@ mod tests {
         {
             let rules = Rules::new(&privsep::ipc::Rules { loop_check, ..both() }, false);
             let (mut frames, counters) = (batch(&[&own, &beside, &other]), SharedPort::default());
-            rules.outward(&mut frames, &peers, &counters);
+            rules.outward(&mut frames, &peers, false, &counters);
             assert!(frames.frames(0).eq(left.iter().map(|frame| &frame[..])), "{loop_check}");
             assert_eq!((counters.rx_dropped_loop.get(), counters.rx_own.get()), (dropped, counted), "{loop_check}");
         }
@@ -238,7 +303,7 @@ mod tests {
         let (rules, counters) = (Rules::new(&both(), false), SharedPort::default());
         let broadcast = [&[0xff; 6][..], &[1; 54]].concat();
         let mut frames = batch(&[&broadcast, &[1; 60], &[0xff, 0xff, 0xff, 0xff, 0xff, 0xfe, 1], &broadcast]);
-        rules.outward(&mut frames, &[], &counters);
+        rules.outward(&mut frames, &[], false, &counters);
         assert_eq!((frames.len(), counters.rx_broadcast.get()), (4, 2));
     }
 
@@ -253,7 +318,7 @@ mod tests {
                 let superframe = Some(Superframe { kind: Segments::Udp, header, segment });
                 frames.set_facts(index, Facts { superframe, ..Facts::default() });
             }
-            rules.outward(&mut frames, &peers, &counters);
+            rules.outward(&mut frames, &peers, false, &counters);
             // Five bytes in segments of two, ten bytes in segments of four, and a single one.
             let own = if loop_check { (4, 0) } else { (0, 4) };
             let counted = (counters.rx_dropped_loop.get(), counters.rx_own.get());
@@ -265,7 +330,7 @@ mod tests {
     fn mirror_udp_sends_payload_only() {
         let rules = Rules::new(&both(), true);
         let mut frames = batch(&[&syn(7).0, &datagram(2, 60), &[1; 60]]);
-        rules.outward(&mut frames, &[], &SharedPort::default());
+        rules.outward(&mut frames, &[], false, &SharedPort::default());
         assert!(frames.frames(0).eq([b"hello"]));
     }
 }

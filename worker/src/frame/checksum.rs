@@ -78,6 +78,16 @@ impl Sum {
     }
 }
 
+/// Checksum after a change of one word (RFC 1624, equation 3).
+pub fn updated(checksum: u16, old: u16, new: u16) -> u16 {
+    let mut sum = u32::from(!checksum) + u32::from(!old) + u32::from(new);
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum = (sum & 0xffff) + (sum >> 16);
+    #[allow(clippy::cast_possible_truncation)] // Folded twice.
+    let sum = sum as u16;
+    !sum
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,7 @@
 
 pub mod announce;
 pub mod checksum;
+pub mod class;
 pub mod crc32c;
 pub mod ethernet;
 pub mod flow;

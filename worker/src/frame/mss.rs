@@ -1,6 +1,7 @@
 //! MSS clamping: lowers the maximum segment size in TCP SYNs, so that segments fit through the tunnel (RFC 9293 section 3.7.1). The
 //! option is never raised or added, and all other bytes stay unchanged.
 
+use super::checksum::updated;
 use super::ethernet::{IPV4, IPV6, TCP, TPID_8021AD, TPID_8021Q, payload, word};
 use super::ipv6;
 use super::offload::superframe::Checksum;
@@ -77,16 +78,6 @@ fn mss_option(header: &[u8]) -> Option<usize> {
             _ => return None,
         }
     }
-}
-
-/// Checksum after a change of one word (RFC 1624, equation 3).
-fn updated(checksum: u16, old: u16, new: u16) -> u16 {
-    let mut sum = u32::from(!checksum) + u32::from(!old) + u32::from(new);
-    sum = (sum & 0xffff) + (sum >> 16);
-    sum = (sum & 0xffff) + (sum >> 16);
-    #[allow(clippy::cast_possible_truncation)] // Folded twice.
-    let sum = sum as u16;
-    !sum
 }
 
 #[cfg(test)]

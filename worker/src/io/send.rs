@@ -78,7 +78,7 @@ fn is_gone(error: &std::io::Error) -> bool {
 }
 
 /// Runs: datagrams of a batch that leave as one message, which the kernel or the interface segments (`UDP_SEGMENT`). They have
-/// equal lengths, and the last may be shorter.
+/// equal lengths and one traffic class, and the last may be shorter.
 #[derive(Debug)]
 pub struct Runs {
     /// Length from which on datagrams leave alone.
@@ -112,26 +112,28 @@ impl Runs {
             return first + 1;
         }
         let most = end.min(first + MAX_SEGMENTS.min(Self::BYTES / each));
+        let same_class = |next| batch.span(next).class == batch.span(first).class;
         let mut next = first + 1;
-        while next < most && batch.frame(next).len() == each {
+        while next < most && batch.frame(next).len() == each && same_class(next) {
             next += 1;
         }
         // A shorter last one.
-        let shorter = next < most && (1..each).contains(&batch.frame(next).len());
+        let shorter = next < most && (1..each).contains(&batch.frame(next).len()) && same_class(next);
         next + usize::from(shorter)
     }
 
-    /// Messages of the packets from `first` to before `end`, each with the size of its datagrams.
+    /// Messages of the packets from `first` to before `end`, each with size and traffic class of its datagrams.
     fn packets<'a>(
         &self,
         batch: &'a Batch,
         mut first: usize,
         end: usize,
-    ) -> impl Iterator<Item = (impl Iterator<Item = &'a [u8]> + use<'a>, Option<u16>)> {
+    ) -> impl Iterator<Item = (impl Iterator<Item = &'a [u8]> + use<'a>, Option<u16>, u8)> {
         std::iter::from_fn(move || {
             let count = (first < end).then(|| self.end(batch, first, end) - first)?;
             let each = batch.frame(first).len();
-            let packet = (batch.frames(first).take(count), u16::try_from(each).ok().filter(|_| count > 1));
+            let size = u16::try_from(each).ok().filter(|_| count > 1);
+            let packet = (batch.frames(first).take(count), size, batch.span(first).class);
             first += count;
             Some(packet)
         })
@@ -198,7 +200,7 @@ mod tests {
         let (mut sender, mut runs, mut batch) = (Sender::new(8, 8), Runs::new(), Batch::with_slots(8));
         batch.append_copy(&[7; 100]);
         runs.failures = 2 * TRIES;
-        let gone = Destination { to: there.local_addr().unwrap(), from: Some([192, 0, 2, 77].into()), v6: false };
+        let gone = Destination { to: there.local_addr().ok(), from: Some([192, 0, 2, 77].into()), v6: false };
         let mut next = 0;
         let sent = send_from(&mut sender, &mut runs, ours.as_fd(), &batch, &mut next, 1, Some(gone));
         assert_eq!((sent, runs.failures), (Sent { packets: 1, bytes: 100, ..Sent::default() }, 0));
@@ -219,6 +221,20 @@ mod tests {
     }
 
     #[test]
+    fn traffic_class_separates_runs() {
+        let mut batch = Batch::with_slots(8);
+        for (first, (length, class)) in
+            [(100, 2), (100, 2), (100, 0), (100, 0), (50, 2), (50, 2)].into_iter().enumerate()
+        {
+            batch.append_copy(&vec![0; length]);
+            batch.set_class(first.., class);
+        }
+        let runs = Runs::new();
+        let all = runs.packets(&batch, 0, batch.len()).map(|(pieces, size, class)| (pieces.count(), size, class));
+        assert_eq!(all.collect::<Vec<_>>(), [(2, Some(100), 2), (2, Some(100), 0), (2, Some(50), 2)]);
+    }
+
+    #[test]
     fn equal_packets_share_a_message() {
         let mut batch = Batch::with_slots(200);
         let lengths: Vec<usize> = [100, 100, 50, 50, 60, 0, 0, 7].into_iter().chain([1400; 80]).collect();
@@ -226,7 +242,7 @@ mod tests {
             batch.append_copy(&vec![0; length]);
         }
         let all = |runs: &Runs| -> Vec<(usize, Option<u16>)> {
-            runs.packets(&batch, 0, batch.len()).map(|(pieces, size)| (pieces.count(), size)).collect()
+            runs.packets(&batch, 0, batch.len()).map(|(pieces, size, _)| (pieces.count(), size)).collect()
         };
         let begin = [(3, Some(100)), (1, None), (1, None), (1, None), (1, None), (1, None)];
         let together = [&begin[..], &[(46, Some(1400)), (34, Some(1400))]].concat();

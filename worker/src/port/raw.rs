@@ -152,7 +152,7 @@ impl Sink {
         while *next < batch.len() {
             let mut packets: [Option<Packet<'_>>; BATCH] = [const { None }; BATCH];
             packets.iter_mut().zip(outgoing.packets(batch)).for_each(|(to, packet)| *to = Some(packet));
-            let messages = packets.iter().flatten().map(|packet| (packet.pieces(), None));
+            let messages = packets.iter().flatten().map(|packet| (packet.pieces(), None, 0));
             match sender.send(handle.as_fd(), messages, None) {
                 Ok(count) => {
                     for packet in packets.iter().flatten().take(count) {

@@ -11,6 +11,7 @@ use privsep::sys::worker::mmsg::Receiver;
 use super::socket::{Peer, Socket};
 use crate::batch::{BATCH, Batch, MAX_DATAGRAM, RUN};
 use crate::endpoint::Endpoint;
+use crate::frame::class;
 use crate::io::{Received, TRIES, forget_errors};
 
 /// Consecutive errors of a socket, without an empty or successful call between them, after which it counts as broken.
@@ -22,12 +23,20 @@ pub struct Inlet {
     receiver: Receiver,
     /// Consecutive errors.
     errors: u32,
+    /// Whether the ECN of the datagrams is read.
+    ecn: bool,
 }
 
 impl Inlet {
     /// Receives runs of datagrams if the helper has enabled them.
     pub fn new(socket: Arc<Socket>) -> Self {
-        Self { socket, receiver: Receiver::with_control(BATCH).with_sources(), errors: 0 }
+        Self { socket, receiver: Receiver::with_control(BATCH).with_sources(), errors: 0, ecn: false }
+    }
+
+    /// Also reads the ECN of the datagrams, if `ecn` is set and the socket reports it.
+    #[must_use]
+    pub fn with_ecn(self, ecn: bool) -> Self {
+        Self { ecn, ..self }
     }
 
     /// Empties the error queue as [`forget_errors`] does, and counts the messages.
@@ -75,7 +84,11 @@ impl Inlet {
                 }
                 Peer::Changing => source.map(|remote| Endpoint { remote, local: self.receiver.local(index) }),
             };
+            let first = batch.len();
             accept(batch, index, (length, each), origin, counters);
+            if self.ecn {
+                batch.set_class(first.., self.receiver.class(index) & class::ECN);
+            }
         }
         counters.rx_datagrams.add(batch.len() as u64);
         counters.rx_bytes.add(batch.bytes());

@@ -34,7 +34,7 @@ impl Outlet {
         next: &mut usize,
         &Departure { target, runs, ref datagrams, .. }: &Departure,
     ) {
-        let (end, destination) = (datagrams.end, socket.destination(target));
+        let (end, destination) = (datagrams.end, Some(socket.destination(target)));
         let (sender, runs) = (&mut self.sender, if runs { &mut self.runs } else { &mut self.single });
         let sent = send_from(sender, runs, socket.as_fd(), batch, next, end, destination);
         counters.tx_datagrams.add(sent.packets);

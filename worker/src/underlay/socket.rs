@@ -40,14 +40,14 @@ impl Socket {
     }
 
     /// Addresses that a datagram to this target must name.
-    pub(super) fn destination(&self, target: Target) -> Option<Destination> {
+    pub(super) fn destination(&self, target: Target) -> Destination {
         let (to, from) = match (self.peer, target) {
-            (Peer::Fixed(to), Target::Fixed(place)) => (to, place.local),
-            (Peer::Fixed(to), _) => (to, None),
-            (Peer::Changing, Target::Fixed(place) | Target::Learned(place)) => (place.remote, place.local),
-            (Peer::Changing, Target::Unknown) | (Peer::Connected(_), _) => return None,
+            (Peer::Fixed(to), Target::Fixed(place)) => (Some(to), place.local),
+            (Peer::Fixed(to), _) => (Some(to), None),
+            (Peer::Changing, Target::Fixed(place) | Target::Learned(place)) => (Some(place.remote), place.local),
+            (Peer::Changing, Target::Unknown) | (Peer::Connected(_), _) => (None, None),
         };
-        Some(Destination { to, from, v6: self.v6 })
+        Destination { to, from, v6: self.v6 }
     }
 }
 

@@ -181,6 +181,11 @@ impl Sealer {
         self.route().sending.is_some()
     }
 
+    /// Whether the peer carries congestion marks of datagrams into frames.
+    pub fn peer_carries_ecn(&self) -> bool {
+        self.route().sending.as_ref().is_some_and(|sending| sending.carries_ecn)
+    }
+
     /// Whether a frame may travel with a partial checksum.
     pub fn carries_facts(&self) -> bool {
         matches!(self, Self::Secure(_))

@@ -147,6 +147,7 @@ counters! {
         tx_frames: Traffic Work "frames written",
         tx_bytes: Traffic Work "bytes of frames written",
         tx_dropped_short: - Drop "frames that decoded to less than an Ethernet header",
+        tx_dropped_congestion: - Drop "frames whose datagram a router marked as congested, from senders that do not react to marks",
         tx_dropped_direction: - Drop "frames of the peer not written because of `direction` or mode of this end",
         tx_dropped_oversize: - Drop "frames longer than the MTU of the interface",
         tx_dropped_broadcast: - Drop "frames of the peer over `broadcast-limit`",

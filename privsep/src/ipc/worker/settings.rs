@@ -159,6 +159,10 @@ pub struct Rules {
     pub vlan_map: Vec<(u16, u16)>,
     /// Storm guard.
     pub guard: Guard,
+    /// DSCP of the datagrams that carry frames; `None` leaves it at 0.
+    pub dscp: Option<Dscp>,
+    /// Whether congestion marks are carried between frames and datagrams (RFC 6040).
+    pub ecn: bool,
 }
 
 /// Limits on the frames between bridged sites.
@@ -179,4 +183,23 @@ pub struct Guard {
 impl Guard {
     /// Entry of the EtherTypes for all frames with a length in place of one (IEEE 802.3), such as those of the spanning tree protocol.
     pub const LENGTHS: u16 = 0;
+}
+
+/// DSCP of datagrams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Dscp {
+    /// That of the frame's packet.
+    Copy,
+    /// This value, 0 to 63.
+    Fixed(u8),
+}
+
+impl Dscp {
+    /// Traffic class of a datagram without a frame.
+    pub fn class(self) -> u8 {
+        match self {
+            Self::Copy => 0,
+            Self::Fixed(dscp) => dscp << 2,
+        }
+    }
 }

@@ -9,8 +9,9 @@ use libc::{c_void, iovec, mmsghdr, msghdr, sockaddr_storage};
 
 use super::address;
 
-/// Room for control messages, aligned as a `cmsghdr`: `tpacket_auxdata` (20 bytes), or a segment size and an address (20 bytes).
-type Control = [u64; 8];
+/// Room for control messages, aligned as a `cmsghdr`: `tpacket_auxdata` (20 bytes), or a segment size, an address (20 bytes) and a
+/// traffic class.
+type Control = [u64; 11];
 /// Most segments that every kernel cuts one message into (`UDP_MAX_SEGMENTS`; newer kernels allow twice as many).
 pub const MAX_SEGMENTS: usize = 64;
 /// Most packets in one call.
@@ -43,8 +44,8 @@ pub struct VlanTag {
 /// Destination of datagrams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Destination {
-    /// Address and port of the receiver.
-    pub to: SocketAddr,
+    /// Address and port of the receiver; `None` on a connected socket.
+    pub to: Option<SocketAddr>,
     /// Source address; `None` lets the kernel choose. Only for a socket with a wildcard address.
     pub from: Option<IpAddr>,
     /// Whether the socket is an IPv6 socket, which takes IPv4 addresses as mapped ones.
@@ -199,6 +200,15 @@ impl Receiver {
         usize::try_from(size).ok().filter(|&size| size > 0)
     }
 
+    /// Traffic class of packet `index` of the last batch, if the socket reports it (`IP_RECVTOS`, `IPV6_RECVTCLASS`); otherwise 0.
+    /// All datagrams that the kernel has merged have the same.
+    pub fn class(&self, index: usize) -> u8 {
+        self.control(index, libc::IPPROTO_IP, libc::IP_TOS).unwrap_or_else(|| {
+            let class: Option<libc::c_int> = self.control(index, libc::IPPROTO_IPV6, libc::IPV6_TCLASS);
+            class.and_then(|class| u8::try_from(class).ok()).unwrap_or(0)
+        })
+    }
+
     /// Local address to which packet `index` of the last batch was sent, if the socket reports it. Also set for an IPv4 packet on
     /// an IPv6 socket.
     pub fn local(&self, index: usize) -> Option<IpAddr> {
@@ -241,6 +251,7 @@ impl Receiver {
 /// Types of plain numbers, for which any bytes are a value.
 trait Plain {}
 impl Plain for libc::tpacket_auxdata {}
+impl Plain for u8 {}
 impl Plain for libc::c_int {}
 impl Plain for libc::in_pktinfo {}
 impl Plain for libc::in6_pktinfo {}
@@ -259,7 +270,8 @@ impl Sender {
 
     /// Sends packets without blocking, and returns how many the kernel took. Without a destination they go to the connected or
     /// bound address. A packet is the concatenation of its pieces. With a segment size it leaves as datagrams of that size, at most
-    /// [`MAX_SEGMENTS`]; the last one may be shorter (udp(7), `UDP_SEGMENT`).
+    /// [`MAX_SEGMENTS`]; the last one may be shorter (udp(7), `UDP_SEGMENT`). A traffic class other than 0 takes the place of the
+    /// socket's.
     ///
     /// # Errors
     /// Error of sendmmsg(2) for the *first* packet; `WouldBlock` if the socket's queue is full. An error of a later packet shows in
@@ -267,27 +279,36 @@ impl Sender {
     pub fn send<'a, P: Iterator<Item = &'a [u8]>>(
         &mut self,
         socket: BorrowedFd<'_>,
-        packets: impl Iterator<Item = (P, Option<u16>)>,
+        packets: impl Iterator<Item = (P, Option<u16>, u8)>,
         destination: Option<Destination>,
     ) -> io::Result<usize> {
-        let length = destination.map_or(0, |Destination { to, v6, .. }| {
-            let to = if v6 { address::for_v6(to) } else { to };
-            address::encode(to, &mut self.target)
-        });
+        let to =
+            destination.and_then(|Destination { to, v6, .. }| to.map(|to| if v6 { address::for_v6(to) } else { to }));
+        let length = to.map_or(0, |to| address::encode(to, &mut self.target));
+        // A datagram to a mapped address is one of IPv4.
+        let is_v6 =
+            |&Destination { to, v6, .. }: &Destination| v6 && to.is_none_or(|to| to.ip().to_canonical().is_ipv6());
+        let class_kind = match destination.filter(is_v6) {
+            Some(_) => (libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
+            None => (libc::IPPROTO_IP, libc::IP_TOS),
+        };
         let from = destination.and_then(|Destination { from, v6, .. }| Some((from?, v6)));
         let name = if length > 0 { (&raw mut *self.target).cast() } else { ptr::null_mut() };
-        let mut sizes = [None; MAX_BATCH];
-        let packets = packets.zip(&mut sizes).map(|((pieces, segment), size)| {
-            *size = segment;
+        let mut sizes = [(None, 0); MAX_BATCH];
+        let packets = packets.zip(&mut sizes).map(|((pieces, segment, class), size)| {
+            *size = (segment, class);
             pieces.map(|piece| (piece.as_ptr().cast_mut().cast(), piece.len()))
         });
         let count = self.headers.fill(packets);
         let Headers { messages, control, .. } = &mut self.headers;
-        for ((header, control), size) in messages.iter_mut().zip(control).zip(sizes) {
+        for ((header, control), (size, class)) in messages.iter_mut().zip(control).zip(sizes) {
             (header.msg_hdr.msg_name, header.msg_hdr.msg_namelen) = (name, length);
             let mut end = 0;
             if let Some(size) = size {
                 end = append(control, end, (libc::SOL_UDP, libc::UDP_SEGMENT), size);
+            }
+            if class != 0 {
+                end = append(control, end, class_kind, libc::c_int::from(class));
             }
             match from {
                 Some((IpAddr::V4(from), false)) => {
@@ -353,7 +374,7 @@ mod tests {
 
     /// Sends one packet of these pieces.
     fn send(socket: &UdpSocket, pieces: &[&[u8]], segment: Option<u16>) -> io::Result<usize> {
-        Sender::new(4, 8).send(socket.as_fd(), std::iter::once((pieces.iter().copied(), segment)), None)
+        Sender::new(4, 8).send(socket.as_fd(), std::iter::once((pieces.iter().copied(), segment, 0)), None)
     }
 
     #[test]
@@ -411,8 +432,8 @@ mod tests {
             assert_eq!(receiver.receive(socket.as_fd(), memory.iter_mut().map(|buffer| &mut buffer[..])).unwrap(), 1);
             let source = client.local_addr().unwrap();
             assert_eq!((receiver.source(0), receiver.local(0)), (Some(source), Some(asked)), "{bound}");
-            let destination = Destination { to: source, from: Some(asked), v6: bound.starts_with('[') };
-            let run = (std::iter::once(&b"ananswer"[..]), Some(4));
+            let destination = Destination { to: Some(source), from: Some(asked), v6: bound.starts_with('[') };
+            let run = (std::iter::once(&b"ananswer"[..]), Some(4), 0);
             assert_eq!(Sender::new(1, 1).send(socket.as_fd(), std::iter::once(run), Some(destination)).unwrap(), 1);
             // The client receives only from this address.
             let mut buffer = [0; 10];
@@ -423,12 +444,47 @@ mod tests {
     }
 
     #[test]
+    fn traffic_class_travels_with_datagram() {
+        for (bound, client, class) in [
+            ("127.0.0.1:0", "127.0.0.1", 0xb9),
+            ("[::1]:0", "::1", 0xb9),
+            ("[::]:0", "::1", 0x02),
+            // IPv4 on an IPv6 socket.
+            ("[::]:0", "::ffff:127.0.0.1", 0x03),
+        ] {
+            let [one, other] = [bound, bound].map(|bound| UdpSocket::bind(bound).unwrap());
+            for (level, name) in [(libc::IPPROTO_IP, libc::IP_RECVTOS), (libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS)] {
+                if level == libc::IPPROTO_IP || bound.starts_with('[') {
+                    option::set_int(other.as_fd(), level, name, 1).unwrap();
+                }
+            }
+            option::set_int(other.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1).unwrap();
+            let to = SocketAddr::new(client.parse().unwrap(), other.local_addr().unwrap().port());
+            let mut sender = Sender::new(4, 8);
+            let from = Some(to.ip()).filter(|_| bound == "[::]:0");
+            // A run, a datagram with the default class, and one of a connected socket.
+            let packets = [(&b"aabb"[..], Some(2), class), (b"c", None, 0)];
+            let packets = packets.map(|(bytes, size, class)| (std::iter::once(bytes), size, class));
+            let destination = Destination { to: Some(to), from, v6: bound.starts_with('[') };
+            assert_eq!(sender.send(one.as_fd(), packets.into_iter(), Some(destination)).unwrap(), 2, "{bound}");
+            one.connect(to).unwrap();
+            let packet = std::iter::once((std::iter::once(&b"d"[..]), None, class));
+            let connected = Destination { to: None, from: None, v6: to.is_ipv6() && !client.contains('.') };
+            assert_eq!(sender.send(one.as_fd(), packet, Some(connected)).unwrap(), 1, "{bound}");
+            let (mut receiver, mut memory) = (Receiver::with_control(4).with_sources(), [[0; 100]; 4]);
+            let count = receiver.receive(other.as_fd(), memory.iter_mut().map(|buffer| &mut buffer[..])).unwrap();
+            let came: Vec<_> = (0..count).map(|index| (receiver.segment(index), receiver.class(index))).collect();
+            assert_eq!(came, [(Some(2), class), (None, 0), (None, class)], "{bound}");
+        }
+    }
+
+    #[test]
     fn excess_messages_wait_for_next_call() {
         let (one, _other) = pair();
         let mut sender = Sender::new(4, 5);
-        let packets = [2, 2, 2].map(|count| (std::iter::repeat_n(&b"x"[..], count), None));
+        let packets = [2, 2, 2].map(|count| (std::iter::repeat_n(&b"x"[..], count), None, 0));
         assert_eq!(sender.send(one.as_fd(), packets.into_iter(), None).unwrap(), 2);
-        let packets = [1; 6].map(|count| (std::iter::repeat_n(&b"x"[..], count), None));
+        let packets = [1; 6].map(|count| (std::iter::repeat_n(&b"x"[..], count), None, 0));
         assert_eq!(sender.send(one.as_fd(), packets.into_iter(), None).unwrap(), 4);
     }
 }

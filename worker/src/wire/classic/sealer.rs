@@ -46,11 +46,13 @@ impl Sealer {
         let datagrams = match (&self.splitter, &mut self.pieces) {
             (Some(splitter), Some(pieces)) if frames.frames(0).any(|datagram| datagram.len() > whole) => {
                 pieces.clear();
-                for datagram in frames.frames(0) {
-                    let written = splitter.split(datagram, whole, |piece| {
+                for index in 0..frames.len() {
+                    let first = pieces.len();
+                    let written = splitter.split(frames.frame(index), whole, |piece| {
                         pieces.append(|to| fragment::write(&piece, to));
                         true
                     });
+                    pieces.set_class(first.., frames.span(index).class);
                     counters.tx_dropped_unfragmentable.add(u64::from(!written));
                 }
                 pieces
@@ -89,6 +91,7 @@ mod tests {
         while !packets.is_full() {
             packets.pack_copy(&[&[7; 1300]]);
         }
+        packets.set_class(1.., 0xb8);
         assert!(packets.len() >= PACKETS);
         let counters = Counters { paths: vec![privsep::ipc::SharedPath::default()], ..Counters::default() };
         let (pieces, ..) = sealer.seal(&mut packets, &counters);
@@ -96,5 +99,6 @@ mod tests {
             (pieces.len(), pieces.bytes()),
             (2 * PACKETS, (1300 + 2 * fragment::HEADER) as u64 * PACKETS as u64)
         );
+        assert_eq!([0, 1, 2, 3].map(|index| pieces.span(index).class), [0, 0, 0xb8, 0xb8]);
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use ring::aead::{AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
+use super::message::features;
 use super::window::Window;
 use super::{CipherKind, Keys};
 
@@ -28,6 +29,8 @@ pub struct Sending {
     their_index: u32,
     key: LessSafeKey,
     used: [AtomicU64; QUEUES],
+    /// Whether the peer carries congestion marks into frames.
+    pub carries_ecn: bool,
 }
 
 impl fmt::Debug for Sending {
@@ -56,7 +59,8 @@ impl Sending {
     /// Makes the only `Sending` of these keys: a second one would count from zero again.
     pub fn new(keys: &Keys) -> Self {
         let used = [const { AtomicU64::new(0) }; QUEUES];
-        Self { their_index: keys.their_index, key: key(keys.cipher, &keys.sending), used }
+        let carries_ecn = keys.peer_features & features::ECN != 0;
+        Self { their_index: keys.their_index, key: key(keys.cipher, &keys.sending), used, carries_ecn }
     }
 
     /// Datagrams that a queue has sent.
@@ -201,15 +205,16 @@ pub(crate) mod tests {
 
     /// Sender of one end, and the opener of its peer.
     pub fn pair(cipher: CipherKind) -> (Sending, Opening) {
-        let ours =
-            Keys { sending: [1; 32], receiving: [2; 32], cipher, our_index: 0x0102_0304, their_index: 0xa0b0_c0d0 };
-        let theirs = Keys {
-            sending: [2; 32],
-            receiving: [1; 32],
+        let keys = |sending, receiving, our_index, their_index| Keys {
+            sending,
+            receiving,
             cipher,
-            our_index: ours.their_index,
-            their_index: ours.our_index,
+            our_index,
+            their_index,
+            peer_features: 0,
         };
+        let ours = keys([1; 32], [2; 32], 0x0102_0304, 0xa0b0_c0d0);
+        let theirs = keys([2; 32], [1; 32], 0xa0b0_c0d0, 0x0102_0304);
         (Sending::new(&ours), Opening::new(&theirs, 1))
     }
 
@@ -331,8 +336,14 @@ pub(crate) mod tests {
         let datagram = sealed(&sending, 0, b"content");
         let mut mirrored = datagram.clone();
         mirrored[4..8].copy_from_slice(&0x0102_0304_u32.to_be_bytes());
-        let keys =
-            |cipher, receiving| Keys { sending: [9; 32], receiving, cipher, our_index: 0x0102_0304, their_index: 1 };
+        let keys = |cipher, receiving| Keys {
+            sending: [9; 32],
+            receiving,
+            cipher,
+            our_index: 0x0102_0304,
+            their_index: 1,
+            peer_features: 0,
+        };
         assert_eq!(open(&mut Opening::new(&keys(CIPHERS[0], [2; 32]), 1), &mirrored), Err(Dropped::Forged));
         assert_eq!(open(&mut Opening::new(&keys(CIPHERS[1], [1; 32]), 1), &mirrored), Err(Dropped::Forged));
         assert_eq!(open(&mut Opening::new(&keys(CIPHERS[0], [2; 32]), 1), &datagram), Err(Dropped::Malformed));

@@ -38,14 +38,16 @@ struct Waiting {
     whole: usize,
     /// One bit for each received fragment.
     came: u16,
+    /// Greatest ECN of their datagrams: a congestion mark on any of them counts for the frame (RFC 3168, section 5.3).
+    class: u8,
     bytes: Box<[u8]>,
 }
 
 /// Result of taking a fragment.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome<'a> {
-    /// It was the last one; this is the whole content.
-    Whole(&'a [u8]),
+    /// It was the last one; this is the whole content and its ECN.
+    Whole(&'a [u8], u8),
     /// Other fragments are missing.
     Waits,
     /// It is a duplicate, or contradicts earlier fragments, which are then dropped.
@@ -54,15 +56,22 @@ pub enum Outcome<'a> {
 
 impl Default for Reassembly {
     fn default() -> Self {
-        let free =
-            || Waiting { key: None, since_us: 0, each: 0, whole: 0, came: 0, bytes: vec![0; WHOLE].into_boxed_slice() };
-        Self { waiting: (0..WAITING).map(|_| free()).collect(), lost: 0 }
+        let bytes = || vec![0; WHOLE].into_boxed_slice();
+        let free = |_| Waiting { key: None, since_us: 0, each: 0, whole: 0, came: 0, class: 0, bytes: bytes() };
+        Self { waiting: (0..WAITING).map(free).collect(), lost: 0 }
     }
 }
 
 impl Reassembly {
-    /// Takes a fragment received at `now_us` in a queue of a session.
-    pub fn take(&mut self, (session, queue): (u32, u8), fragment: &Fragment, piece: &[u8], now_us: u64) -> Outcome<'_> {
+    /// Takes a fragment received at `now_us` in a queue of a session, in a datagram with this ECN.
+    pub fn take(
+        &mut self,
+        (session, queue): (u32, u8),
+        fragment: &Fragment,
+        piece: &[u8],
+        class: u8,
+        now_us: u64,
+    ) -> Outcome<'_> {
         let key = (session, queue, fragment.identification);
         self.drop_old(now_us);
         let known = self.waiting.iter().position(|waiting| waiting.key == Some(key));
@@ -74,7 +83,7 @@ impl Reassembly {
         if known.is_none() {
             self.lost += u64::from(waiting.key.is_some());
             let (each, whole) = (fragment.each, fragment.whole);
-            (waiting.key, waiting.since_us, waiting.came) = (Some(key), now_us, 0);
+            (waiting.key, waiting.since_us, waiting.came, waiting.class) = (Some(key), now_us, 0, 0);
             (waiting.each, waiting.whole) = (each, whole);
         } else if (waiting.each, waiting.whole) != (fragment.each, fragment.whole) {
             waiting.key = None;
@@ -85,10 +94,11 @@ impl Reassembly {
             return Outcome::Wrong;
         }
         waiting.came |= bit;
+        waiting.class = waiting.class.max(class);
         waiting.bytes[fragment.number * fragment.each..][..piece.len()].copy_from_slice(piece);
         if waiting.came.count_ones() as usize == fragment.count() {
             waiting.key = None;
-            return Outcome::Whole(&waiting.bytes[..waiting.whole]);
+            return Outcome::Whole(&waiting.bytes[..waiting.whole], waiting.class);
         }
         Outcome::Waits
     }
@@ -123,7 +133,7 @@ mod tests {
 
     fn take<'a>(table: &'a mut Reassembly, from: (u32, u8), piece: &[u8], now_us: u64) -> Outcome<'a> {
         let Some(Content::Fragment(fragment)) = parse(piece) else { panic!("{piece:02x?}") };
-        table.take(from, &fragment, &piece[fragment.range.clone()], now_us)
+        table.take(from, &fragment, &piece[fragment.range.clone()], 0, now_us)
     }
 
     proptest! {
@@ -139,7 +149,7 @@ mod tests {
             for number in order.into_iter().filter(|&number| number < all.len()) {
                 left -= 1;
                 let outcome = take(&mut table, (1, 0), &all[number], 7);
-                prop_assert_eq!(outcome, if left == 0 { Outcome::Whole(&content) } else { Outcome::Waits });
+                prop_assert_eq!(outcome, if left == 0 { Outcome::Whole(&content, 0) } else { Outcome::Waits });
             }
         }
     }
@@ -166,7 +176,7 @@ mod tests {
             let (content, mut table) = (vec![3; 300], Reassembly::default());
             assert_eq!(take(&mut table, (1, 0), &pieces(&content, 200, 9)[0], 5), Outcome::Waits);
             let outcome = take(&mut table, from, &pieces(&content, 200, identification)[1], 5 + later);
-            assert_eq!(outcome, if joined { Outcome::Whole(&content) } else { Outcome::Waits });
+            assert_eq!(outcome, if joined { Outcome::Whole(&content, 0) } else { Outcome::Waits });
         }
     }
 
@@ -177,11 +187,24 @@ mod tests {
         assert_eq!(take(&mut table, (1, 0), &all[0], 0), Outcome::Waits);
         assert_eq!(take(&mut table, (1, 0), &all[0], 0), Outcome::Wrong);
         assert_eq!(take(&mut table, (1, 0), &all[1], 0), Outcome::Waits);
-        assert_eq!(take(&mut table, (1, 0), &all[2], 0), Outcome::Whole(&content));
+        assert_eq!(take(&mut table, (1, 0), &all[2], 0), Outcome::Whole(&content, 0));
         assert_eq!(take(&mut table, (1, 0), &all[0], 0), Outcome::Waits);
         assert_eq!(take(&mut table, (1, 0), &pieces(&[4; 301], 101, 9)[1], 0), Outcome::Wrong);
         assert_eq!(take(&mut table, (1, 0), &all[1], 0), Outcome::Waits);
         assert_eq!(take(&mut table, (1, 0), &all[2], 0), Outcome::Waits);
+    }
+
+    #[test]
+    fn congestion_mark_of_any_fragment_counts() {
+        let (content, mut table) = (vec![3; 300], Reassembly::default());
+        for (classes, expected) in [([2, 3, 2], 3), ([2, 2, 2], 2), ([0, 0, 0], 0)] {
+            let mut outcome = Outcome::Waits;
+            for (piece, class) in pieces(&content, 100, 9).iter().zip(classes) {
+                let Some(Content::Fragment(fragment)) = parse(piece) else { panic!() };
+                outcome = table.take((1, 0), &fragment, &piece[fragment.range.clone()], class, 7);
+            }
+            assert_eq!(outcome, Outcome::Whole(&content, expected));
+        }
     }
 
     #[test]
@@ -194,7 +217,7 @@ mod tests {
         // The first two are gone. Their remaining fragments start a new frame in the slot of the oldest.
         for (number, pieces) in all.iter().enumerate().rev() {
             let outcome = take(&mut table, (1, 0), &pieces[1], 20);
-            assert_eq!(outcome, if number >= 2 { Outcome::Whole(&content) } else { Outcome::Waits }, "{number}");
+            assert_eq!(outcome, if number >= 2 { Outcome::Whole(&content, 0) } else { Outcome::Waits }, "{number}");
         }
         assert_eq!(table.waiting.len(), WAITING);
     }
@@ -207,7 +230,7 @@ mod tests {
         }
         // Two frames made room for others; one of the rest becomes whole.
         assert_eq!(table.expire(8), 2);
-        assert_eq!(take(&mut table, (1, 0), &pieces(&content, 200, 17)[1], 8), Outcome::Whole(&content));
+        assert_eq!(take(&mut table, (1, 0), &pieces(&content, 200, 17)[1], 8), Outcome::Whole(&content, 0));
         assert_eq!((table.expire(7 + AGE_US), table.expire(8 + AGE_US), table.expire(9 + AGE_US)), (0, 15, 0));
         // The loss is counted even if the next fragment finds the expired frame.
         assert_eq!(take(&mut table, (1, 0), &pieces(&content, 200, 1)[0], 10), Outcome::Waits);

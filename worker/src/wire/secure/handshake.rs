@@ -20,8 +20,6 @@ pub type Random = Box<dyn FnMut(&mut [u8]) + Send>;
 
 /// Beginning of Noise's prologue, before the tunnel identifier and the header of the initiation.
 const PROLOGUE: &[u8] = b"ethudp secure wire";
-/// Features of this version: none yet.
-const OUR_FEATURES: [u8; FEATURES] = [0; FEATURES];
 
 /// Reason why a handshake does not continue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +107,8 @@ impl Initiator {
             return Err(Refused::Library);
         };
         let mut noise = begin(pair, &bytes, random, true)?;
-        let payload = if form == Form::Long { [&kem.1[..], &OUR_FEATURES].concat() } else { OUR_FEATURES.to_vec() };
+        let public: &[u8] = if form == Form::Long { &kem.1 } else { &[] };
+        let payload = [public, &pair.features.to_be_bytes()].concat();
         let end = bytes.len() - MACS;
         noise.write_message(&payload, &mut bytes[INITIATION_HEADER..end]).map_err(|_| Refused::Library)?;
         pair.put_macs(&mut bytes);
@@ -137,11 +136,11 @@ impl Initiator {
         let mut payload = [0; CIPHERTEXT + FEATURES];
         let length = self.noise.read_message(response.noise(), &mut payload).map_err(|_| Refused::Sealed)?;
         let agreed = Agreed { cipher: response.cipher, initiator: self.our_index, responder: response.sender };
-        let bare = Bare::new(&mut self.noise, agreed)?;
+        let (ciphertext, features) = split_features(&payload, length)?;
+        let bare = Bare::new(&mut self.noise, agreed, features)?;
         // Each initiation takes one response.
         let (kem, kem_public) = self.kem.take().ok_or(Refused::Sealed)?;
         if self.form == Form::Long {
-            let ciphertext = without_features(&payload, length)?;
             return Ok(Answered::Keys(bare.decapsulate(&kem, &kem_public, ciphertext)?));
         }
         let bytes = bare.seal(KEM_KEY, response.sender, &kem_public)?;
@@ -179,7 +178,7 @@ pub fn respond(
     let mut noise = begin(pair, initiation.bytes, random, false)?;
     let mut payload = [0; PUBLIC + FEATURES];
     let length = noise.read_message(initiation.noise(), &mut payload).map_err(|_| Refused::Sealed)?;
-    let key = without_features(&payload, length)?;
+    let (key, features) = split_features(&payload, length)?;
     // Noise accepts any static key.
     let theirs = noise.get_remote_static().ok_or(Refused::Stranger)?;
     if !bool::from(theirs.ct_eq(&pair.peer)) {
@@ -193,11 +192,11 @@ pub fn respond(
         Form::Short => None,
     };
     let ciphertext = encapsulated.as_ref().map_or(&[][..], |(ciphertext, _)| ciphertext);
-    let payload = [ciphertext, &OUR_FEATURES].concat();
+    let payload = [ciphertext, &pair.features.to_be_bytes()].concat();
     let end = bytes.len() - MACS;
     noise.write_message(&payload, &mut bytes[RESPONSE_HEADER..end]).map_err(|_| Refused::Library)?;
     pair.put_macs(&mut bytes);
-    let bare = Bare::new(&mut noise, agreed)?;
+    let bare = Bare::new(&mut noise, agreed, features)?;
     let responded = match encapsulated {
         Some((ciphertext, secret)) => Responded::Keys(bare.keys(key, &ciphertext, &secret, false)?),
         None => Responded::Kem(Box::new(KemResponder(bare))),
@@ -218,9 +217,10 @@ impl KemResponder {
     }
 }
 
-/// Payload of this length without the features, of which none is known.
-fn without_features(payload: &[u8], length: usize) -> Result<&[u8], Refused> {
-    length.checked_sub(FEATURES).and_then(|length| payload.get(..length)).ok_or(Refused::Sealed)
+/// Payload of this length without the features, and the features.
+fn split_features(payload: &[u8], length: usize) -> Result<(&[u8], u32), Refused> {
+    let (rest, features) = payload.get(..length).and_then(<[u8]>::split_last_chunk).ok_or(Refused::Sealed)?;
+    Ok((rest, u32::from_be_bytes(*features)))
 }
 
 fn begin(pair: &Pair, initiation: &[u8], random: &mut Random, initiator: bool) -> Result<Box<HandshakeState>, Refused> {
@@ -266,6 +266,8 @@ pub struct Bare {
     /// Raw split of Noise, k1 and k2.
     split: Zeroizing<[u8; 2 * KEY]>,
     agreed: Agreed,
+    /// Features of the peer.
+    features: u32,
 }
 
 fn expand(secret: &hkdf::Prk, info: &[&[u8]]) -> Result<Zeroizing<[u8; KEY]>, Refused> {
@@ -275,7 +277,7 @@ fn expand(secret: &hkdf::Prk, info: &[&[u8]]) -> Result<Zeroizing<[u8; KEY]>, Re
 }
 
 impl Bare {
-    fn new(noise: &mut HandshakeState, agreed: Agreed) -> Result<Self, Refused> {
+    fn new(noise: &mut HandshakeState, agreed: Agreed, features: u32) -> Result<Self, Refused> {
         let (mut first, mut second) = noise.dangerously_get_raw_split();
         let mut split = Zeroizing::new([0; 2 * KEY]);
         split[..KEY].copy_from_slice(&first);
@@ -283,12 +285,12 @@ impl Bare {
         first.zeroize();
         second.zeroize();
         let hash = noise.get_handshake_hash().try_into().map_err(|_| Refused::Library)?;
-        Ok(Self { hash, split, agreed })
+        Ok(Self { hash, split, agreed, features })
     }
 
-    /// Makes it from its parts.
+    /// Makes it from its parts, for a peer without features.
     pub fn from_parts(hash: [u8; KEY], split: [u8; 2 * KEY], agreed: Agreed) -> Self {
-        Self { hash, split: Zeroizing::new(split), agreed }
+        Self { hash, split: Zeroizing::new(split), agreed, features: 0 }
     }
 
     /// Derives the keys from the secret `m` of a KEM with this public key and ciphertext.
@@ -313,7 +315,8 @@ impl Bare {
         } else {
             (to_initiator, to_responder, second, first)
         };
-        Ok(Keys { sending: *sending, receiving: *receiving, cipher, our_index, their_index })
+        let (sending, receiving, peer_features) = (*sending, *receiving, self.features);
+        Ok(Keys { sending, receiving, cipher, our_index, their_index, peer_features })
     }
 
     fn decapsulate(&self, kem: &DecapsulationKey, public: &[u8], ciphertext: &[u8]) -> Result<Keys, Refused> {

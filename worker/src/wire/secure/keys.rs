@@ -86,6 +86,8 @@ pub struct Pair {
     pub(super) psk: Zeroizing<[u8; KEY]>,
     /// Identifier of the tunnel.
     pub(super) tunnel: Tunnel,
+    /// Features of this end, as in [`message::features`](super::message::features).
+    pub features: u32,
     to_us: MacKeys,
     to_them: MacKeys,
 }
@@ -168,7 +170,8 @@ impl Pair {
         }
         let shared = exchange(&key, &peer).ok_or(BadKey::ZeroExchange)?;
         let [to_us, to_them] = [&public, &peer].map(|receiver| MacKeys::new(receiver, &shared, tunnel, psk));
-        Ok(Self { private: Zeroizing::new(*private), public, peer, psk: Zeroizing::new(*psk), tunnel, to_us, to_them })
+        let (private, psk) = (Zeroizing::new(*private), Zeroizing::new(*psk));
+        Ok(Self { private, public, peer, psk, tunnel, features: 0, to_us, to_them })
     }
 
     /// Writes the MACs into the last 32 bytes of a message to the peer.

@@ -36,6 +36,12 @@ pub const CIPHERTEXT: usize = 1088;
 const TAG: usize = 16;
 /// Length in bytes of the features at the end of a sealed payload.
 pub const FEATURES: usize = 4;
+
+/// Features of an end.
+pub mod features {
+    /// The end carries congestion marks of datagrams into their frames (RFC 6040).
+    pub const ECN: u32 = 1;
+}
 /// Lengths in bytes of Noise's ephemeral key, and of its sealed static key.
 const EPHEMERAL: usize = 32;
 const STATIC: usize = 48;

@@ -51,6 +51,8 @@ pub struct Keys {
     pub our_index: u32,
     /// Receiver index of datagrams to the peer.
     pub their_index: u32,
+    /// Features of the peer.
+    pub peer_features: u32,
 }
 
 /// Makes the session and the sealer of a tunnel.
@@ -77,8 +79,9 @@ pub fn machines(
         [] => Zeroizing::default(),
         psk => key(psk).ok_or_else(|| wrong("a pre-shared key of other than 32 bytes"))?,
     };
-    let pair =
+    let mut pair =
         keys::Pair::new(&private, secure.peer_key, &psk, secure.tunnel).map_err(|error| wrong(&error.to_string()))?;
+    pair.features = if settings.rules.ecn { message::features::ECN } else { 0 };
     // ML-KEM uses the library's random generator. Its first use makes system calls that a confined worker may not make.
     aws_lc_rs::rand::fill(&mut [0; 1]).map_err(|_| wrong("no random bytes"))?;
     let session = Session::new(SessionConfig {

@@ -146,16 +146,18 @@ fn depart(departures: &mut Vec<Departure>, route: &Route, sealed: &Batch) {
     }
 }
 
-/// Turns frames into contents, in place. Consecutive small frames of one path become bundles; every other frame is one content.
+/// Turns frames into contents, in place. Consecutive small frames of one path and traffic class become bundles; every other frame is
+/// one content.
 fn wrap(frames: &mut Batch, limits: &Limits) {
     let mut index = 0;
     while index < frames.len() {
         let (mut count, mut length, most) = (0, content::BUNDLE_HEADER, most(frames, index, limits));
-        let path = frames.span(index).path;
+        let (path, class) = (frames.span(index).path, frames.span(index).class);
         while index + count < frames.len() {
             let span = frames.span(index + count);
             length += ITEM_HEADER + span.range().len();
-            if span.alone || span.range().len() > SMALL || length > most || span.path != path {
+            let alike = (span.path, span.class) == (path, class);
+            if span.alone || span.range().len() > SMALL || length > most || !alike {
                 break;
             }
             count += 1;
@@ -179,10 +181,12 @@ fn cut(contents: &Batch, pieces: &mut Batch, limits: &Limits, identification: &m
     let mut lost = 0;
     for index in 0..contents.len() {
         let (whole, path, most) = (contents.frame(index), contents.span(index).path, most(contents, index, limits));
+        let first = pieces.len();
         if whole.len() <= most {
             if !pieces.is_full() {
                 pieces.pack_copy(&[whole]).path = path;
             }
+            pieces.set_class(first.., contents.span(index).class);
             continue;
         }
         let piece = most.checked_sub(FRAGMENT_HEADER).and_then(|most| fragment::piece(whole.len(), most));
@@ -195,6 +199,7 @@ fn cut(contents: &Batch, pieces: &mut Batch, limits: &Limits, identification: &m
                 pieces.pack_copy(&[&header, part]).path = path;
             }
         }
+        pieces.set_class(first.., contents.span(index).class);
         *identification = identification.wrapping_add(1);
     }
     lost
@@ -322,6 +327,20 @@ mod tests {
             assert!(all.iter().map(|(frame, _)| frame).eq(&frames) && lost == 0);
             assert_eq!((all[0].1, all.last().unwrap().1.is_some()), (checksum, all.len() == 1));
         }
+    }
+
+    #[test]
+    fn datagram_has_class_of_its_frames() {
+        let (mut sealer, _) = ends(1472);
+        let mut frames = batch(&[60, 60, 60, 1514, 700, 60, 60].map(|length| frame(length, 1)));
+        for (first, class) in [(2, 0xb8), (4, 2), (5, 3)] {
+            frames.set_class(first.., class);
+        }
+        let (datagrams, _) = sealer.seal(&mut frames, &counters());
+        let all = (0..datagrams.len()).map(|index| (datagrams.frame(index).len(), datagrams.span(index).class));
+        let split = [(44 + 759, 0xb8), (44 + 759, 0xb8)];
+        let expected = [(36 + 2 * 66, 0), (96, 0xb8), split[0], split[1], (736, 2), (36 + 2 * 66, 3)];
+        assert_eq!(all.collect::<Vec<_>>(), expected);
     }
 
     #[test]

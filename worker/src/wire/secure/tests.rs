@@ -303,6 +303,17 @@ fn put_macs_by_definition(
     }
 }
 
+#[test]
+fn both_ends_know_features() {
+    let (mut a, b) = (pair(1, 2, 5), pair(2, 1, 5));
+    a.features = 0x8000_0001;
+    for form in FORMS {
+        let (ours, theirs) = shake(&a, &b, form, [3, 3]).unwrap();
+        assert_eq!((ours.peer_features, theirs.peer_features), (0, 0x8000_0001), "{form:?}");
+        assert!(!Sending::new(&ours).carries_ecn && Sending::new(&theirs).carries_ecn);
+    }
+}
+
 /// "An attacker who has the X25519 secrets lacks *m*. An attacker who has broken ML-KEM lacks *k1* and *k2*."
 #[test]
 fn session_keys_bind_whole_transcript() {
@@ -315,7 +326,8 @@ fn session_keys_bind_whole_transcript() {
         let keys = keys(hash, split, agreed, public, ciphertext, m, false);
         // The indices are checked first, so they must be right.
         let (our_index, their_index) = (right.their_index, right.our_index);
-        Keys { sending: keys.sending, receiving: keys.receiving, cipher: right.cipher, our_index, their_index }
+        let (sending, receiving, cipher) = (keys.sending, keys.receiving, right.cipher);
+        Keys { sending, receiving, cipher, our_index, their_index, peer_features: 0 }
     };
     assert_eq!(opens(&right, &receiver([1; 32], [2; 64], agreed, b"K", b"C", [3; 32])), Ok(()));
     let (mut k1, mut k2, mut m) = ([2; 64], [2; 64], [3; 32]);

@@ -60,10 +60,11 @@ impl Unpacker {
             Content::Bundle(bundle) => bundle.frames().all(push),
             Content::Fragment(fragment) => {
                 let piece = &bytes[fragment.range.clone()];
-                match self.reassembly.take(from, &fragment, piece, now_us) {
+                match self.reassembly.take(from, &fragment, piece, found.class, now_us) {
                     Outcome::Waits => true,
                     Outcome::Wrong => return Err(Lost::Wrong),
-                    Outcome::Whole(whole) => {
+                    Outcome::Whole(whole, class) => {
+                        found.class = class;
                         let frame = content::frame(whole).ok_or(Lost::Wrong)?;
                         found.copy(memory, content.end, &whole[frame.range], frame.checksum)
                     }
