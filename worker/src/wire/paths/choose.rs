@@ -119,13 +119,11 @@ fn choose(all: &[Standing], starting: bool, before: usize) -> usize {
             _ => {}
         }
     }
-    match all.get(before) {
-        Some(Standing { class: Class::Proving | Class::Poor, .. }) => before,
-        _ => {
-            let first = |class| all.iter().position(|standing| standing.admits(class));
-            first(Class::Proving).or_else(|| first(Class::Poor)).unwrap_or(before)
-        }
+    if let Some(Standing { class: Class::Proving | Class::Poor, .. }) = all.get(before) {
+        return before;
     }
+    let first = |class| all.iter().position(|standing| standing.admits(class));
+    first(Class::Proving).or_else(|| first(Class::Poor)).unwrap_or(before)
 }
 
 #[cfg(test)]
