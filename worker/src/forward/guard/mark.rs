@@ -42,7 +42,7 @@ mod tests {
 
     #[test]
     fn mark_is_found_behind_tags() {
-        let mark = std::array::from_fn(|at| at as u8 + 100);
+        let mark = *b"a mark of 16 b. ";
         let mut frame = frame(&mark).to_vec();
         assert_eq!((frame.len(), frame[0] & 1, frame[6] & 3), (60, 1, 2));
         for _ in 0..3 {

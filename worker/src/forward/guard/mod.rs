@@ -146,11 +146,11 @@ impl Guard {
         if !self.ethertypes.is_empty() && !self.is_allowed(frame) {
             return Some(Reason::Ethertype);
         }
-        let [_, _, _, _, _, _, a, b, c, d, e, f, ..] = *header;
+        let source: [u8; 6] = std::array::from_fn(|at| header[6 + at]);
         if let Some(stations) = &mut self.stations
             // A bridge learns no group address.
-            && a & 1 == 0
-            && !stations.admits([a, b, c, d, e, f], now_us / 1_000_000)
+            && source[0] & 1 == 0
+            && !stations.admits(source, now_us / 1_000_000)
         {
             return Some(Reason::Station);
         }
