@@ -104,9 +104,12 @@ impl Peer {
             _ => None,
         });
         let Answered::Keys(keys) = answered else { panic!("the short form") };
-        let mut ping =
-            [&[0; crypt::HEADER][..], &content::ping([1; 8], content::DatagramCounts::default()), &[0; crypt::TAG]]
-                .concat();
+        let mut ping = [
+            &[0; crypt::HEADER][..],
+            &content::ping([1; 8], content::DatagramCounts::default(), false),
+            &[0; crypt::TAG],
+        ]
+        .concat();
         Sending::new(&keys).seal(0, &mut ping).unwrap();
         self.ask(&ping, |answer| (crypt::receiver(answer) == Some(keys.our_index)).then_some(()));
         keys

@@ -138,8 +138,13 @@ pub fn content(data: &[u8]) {
             assert_eq!(data[..range.start], content::fragment_header(number, each, whole, identification));
             assert!(range.end == data.len() && number * each + range.len() <= whole && whole <= content::WHOLE);
         }
-        Some(Content::Ping(token) | Content::Pong(token)) => {
-            assert!(data.len() >= content::PINGED && data[4..12] == token && [3, 4].contains(&data[0]));
+        Some(Content::Ping(pinged, every_path)) => {
+            let again = content::ping(pinged.token, pinged.counts, every_path);
+            assert!(data[4..content::PINGED] == again[4..] && data[0] == again[0] && data[1] & 1 == again[1]);
+        }
+        Some(Content::Pong(pinged)) => {
+            let again = content::pong(pinged.token, pinged.counts);
+            assert!(data[4..content::PINGED] == again[4..] && data[0] == again[0]);
         }
         Some(Content::Probe(token, size) | Content::Arrived(token, size)) => {
             assert!(data.len() >= content::PROBED && data[4..12] == token && data[2..4] == size.to_be_bytes());
@@ -215,8 +220,8 @@ impl Model {
         frames: &mut Vec<Vec<u8>>,
     ) -> Result<Option<Control>, Lost> {
         match content::parse(bytes).ok_or(Lost::Wrong)? {
-            Content::Ping(token) => return Ok(Some(Control::Ping(token))),
-            Content::Pong(token) => return Ok(Some(Control::Pong(token))),
+            Content::Ping(pinged, every_path) => return Ok(Some(Control::Ping(pinged, every_path))),
+            Content::Pong(pinged) => return Ok(Some(Control::Pong(pinged))),
             Content::Probe(token, size) => return Ok(Some(Control::Probe(token, size))),
             Content::Arrived(token, size) => return Ok(Some(Control::Arrived(token, size))),
             Content::Unknown => return Ok(None),

@@ -63,7 +63,9 @@ impl<'a> Control<'a> {
                 if self.inward.session.is_over() {
                     return self.supervisor.send(&FromWorker::Finished, &[]);
                 }
-                self.send_changes(now_us)?;
+                if self.inward.session.has_news() {
+                    self.send_changes(now_us)?;
+                }
                 now_us = clock.now_us();
             }
             let busy = self.inward.turn(now_us);

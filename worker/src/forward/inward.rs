@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use nix::poll::PollFlags;
@@ -29,6 +30,8 @@ pub struct Inward {
     stuck: Option<(usize, u64)>,
     /// Time in microseconds since which every batch had to wait for room.
     full_us: Option<u64>,
+    /// Time in microseconds of the last look at the deadlines. While the port is full, no path is read meanwhile.
+    heard_us: u64,
     /// Route that was published last.
     route: Route,
     /// Limits on frames for the port, if there are any.
@@ -56,6 +59,7 @@ impl Inward {
             stuck: None,
             full_us: None,
             guard: None,
+            heard_us: 0,
         }
     }
 
@@ -77,6 +81,13 @@ impl Inward {
 
     /// Does the due work of the session. Returns whether there was any.
     pub fn on_time(&mut self, now_us: u64) -> bool {
+        if !self.shared.counters.resting.load(Relaxed) {
+            self.session.arm(now_us);
+        }
+        let deaf_us = now_us - std::mem::replace(&mut self.heard_us, now_us).min(now_us);
+        if self.stuck.is_some() {
+            self.session.forgive(deaf_us, now_us);
+        }
         let due = now_us >= self.session.due_us();
         if due {
             self.session.on_time(now_us, &self.shared.counters, &mut self.outbox);

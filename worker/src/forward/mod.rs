@@ -58,6 +58,13 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// Wakes the main thread if the session rests: frames have left, and their path must be probed.
+    fn stir(&self) {
+        if self.counters.resting.load(Relaxed) && self.counters.resting.swap(false, Relaxed) {
+            self.main.wake();
+        }
+    }
+
     /// Records a pass of the outward loop in the middle of its work.
     fn pass(&self) {
         if self.asked.load(Relaxed) {

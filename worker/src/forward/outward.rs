@@ -214,6 +214,7 @@ impl Outward {
             let shared = Arc::clone(shared);
             self.send_cut(|packets| shared.rules.outward(packets, peers, ecn, &shared.counters.port));
         }
+        self.shared.stir();
     }
 
     /// Sends the frames in the batch.

@@ -108,6 +108,29 @@ impl Session {
         }
     }
 
+    /// Begins to probe the paths fast, because frames leave. [`Counters::resting`] tells when the loop must call it.
+    pub fn arm(&mut self, now_us: u64) {
+        if let Self::Secure(session) = self {
+            session.arm(now_us);
+        }
+    }
+
+    /// Excludes a time up to now, in which the loop did not read what had arrived, from the silence of the paths.
+    pub fn forgive(&mut self, deaf_us: u64, now_us: u64) {
+        if let Self::Secure(session) = self {
+            session.forgive(deaf_us, now_us);
+        }
+    }
+
+    /// Whether a report would tell of a change or of a tick.
+    pub fn has_news(&self) -> bool {
+        match self {
+            // Its deadlines are its ticks.
+            Self::Classic(_) => true,
+            Self::Secure(session) => session.has_news(),
+        }
+    }
+
     /// Time of the next deadline, in microseconds.
     pub fn due_us(&self) -> u64 {
         match self {

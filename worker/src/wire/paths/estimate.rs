@@ -50,6 +50,11 @@ impl Estimate {
         self.rtt_us
     }
 
+    /// Sets the health, for a wire that has other evidence.
+    pub fn set_health(&mut self, health: PathHealth) {
+        self.health = health;
+    }
+
     /// Last computed health.
     pub fn health(&self) -> PathHealth {
         self.health

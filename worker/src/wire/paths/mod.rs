@@ -1,15 +1,22 @@
 //! Paths of a tunnel, for every wire: the peer's address on each path, whether the peer answers, and the path that frames leave by.
 //! Pure code: ticks and times are arguments.
 //!
-//! [`remote`] is the address of the peer, fixed or learned. [`estimate`] tells from pings and pongs whether a path is up.
-//! [`choose`] selects the best path, and [`policy`] the paths that frames leave by. [`Path`] combines them for one path, [`Paths`] for a session.
+//! [`remote`] is the address of the peer, fixed or learned. [`estimate`] tells from a ping in each interval whether a path is up.
+//! [`evidence`] tells it within a fraction of a second, for a wire whose pings have tokens; [`pace`] has its times and limits, [`rtt`]
+//! and [`loss`] its measurements. [`choose`] orders the paths, and [`policy`] selects those that frames leave by. [`Path`] combines them
+//! for one path, [`Paths`] for a session.
 
 pub mod choose;
 pub mod estimate;
+pub mod evidence;
+pub mod loss;
+pub mod pace;
 pub mod path;
 pub mod policy;
 pub mod remote;
 pub mod rtt;
+#[cfg(test)]
+mod tests;
 
 use privsep::ipc::{MAX_PATHS, PathHealth, PathReport, Policy};
 
@@ -18,6 +25,8 @@ use crate::endpoint::Target;
 pub use choose::Choice;
 use choose::{Class, Ranked, Standing};
 use estimate::DOWN_AFTER;
+use evidence::Evidence;
+use pace::Role;
 pub use path::Path;
 use policy::{Candidate, Sharing};
 
@@ -58,15 +67,16 @@ impl<W> Paths<W> {
         };
         self.choice.update(self.all.iter().map(standing), tick <= DOWN_AFTER);
         self.route.active = self.choice.active();
-        self.share();
+        self.share(|_| None);
     }
 
     /// Chooses the paths that frames leave by, after a change of the order. Frames stay on a path in doubt: it may be as good as before.
-    fn share(&mut self) {
+    /// `loss` is the share of datagrams in a thousand that a path loses on the way to the peer.
+    fn share(&mut self, loss: impl Fn(&W) -> Option<u16>) {
         let answers = |class| matches!(class, Class::Good | Class::Proving | Class::Poor);
         let candidates = self.choice.order().iter().filter_map(|&Ranked { path, class }| {
-            let known = self.all.get(path)?.remote.target() != Target::Unknown;
-            (answers(class) && known).then_some(Candidate { path, class, loss: None })
+            let here = self.all.get(path).filter(|path| path.remote.target() != Target::Unknown)?;
+            answers(class).then(|| Candidate { path, class, loss: loss(&here.wire) })
         });
         self.route.spread = self.sharing.spread(self.route.active, candidates);
     }
@@ -115,5 +125,64 @@ impl<W> Paths<W> {
             report
         };
         self.all.iter().enumerate().map(report).collect()
+    }
+}
+
+/// Paths of a wire that keeps evidence about each one.
+impl<W: AsRef<Evidence> + AsMut<Evidence>> Paths<W> {
+    /// Judges every path by its evidence, and updates health and order. While the tunnel is `starting`, a path that has not yet
+    /// answered holds back those after it. Returns whether anything has changed.
+    pub fn weigh(&mut self, now_us: u64, starting: bool) -> bool {
+        let judged = self.all.iter_mut().fold(false, |changed, path| path.wire.as_mut().judge(now_us) | changed);
+        let active = self.choice.active();
+        let silent_us = self.all.get(active).and_then(|path| path.wire.as_ref().unproved_since_us(now_us));
+        let standings = self.all.iter().enumerate().map(|(number, path)| {
+            let evidence = path.wire.as_ref();
+            let Standing { class, doubtful } = evidence.standing();
+            // Where the peer itself has stopped, no path has answered since. Frames then stay.
+            let unproved = number != active && silent_us.is_some_and(|silent_us| evidence.proved_us() < silent_us);
+            Standing { class, doubtful: doubtful || unproved }
+        });
+        let chosen = self.choice.update(standings, starting);
+        self.route.active = self.choice.active();
+        self.share(|link| link.as_ref().to_peer.share());
+        judged | chosen | self.update_health(now_us)
+    }
+
+    fn update_health(&mut self, now_us: u64) -> bool {
+        let mut changed = false;
+        for path in &mut self.all {
+            let (evidence, before) = (path.wire.as_ref(), path.estimate.health());
+            let health = match evidence.standing().class {
+                Class::Good | Class::Proving | Class::Poor => PathHealth::Up,
+                Class::New => PathHealth::Connecting,
+                Class::Dead if !evidence.has_answered() => PathHealth::Connecting,
+                Class::Dead if now_us < evidence.down_us() => before,
+                Class::Dead => PathHealth::Down,
+            };
+            changed |= before != health;
+            path.estimate.set_health(health);
+        }
+        changed
+    }
+
+    /// Part of a path in the traffic.
+    pub fn role(&self, number: usize, traffic: bool) -> Role {
+        let carries = |number| self.route.uses(number);
+        let alarm = |path: &Path<W>| path.wire.as_ref().standing().doubtful;
+        Role {
+            carries: carries(number),
+            traffic,
+            alarm: self.all.iter().enumerate().any(|(number, path)| carries(number) && alarm(path)),
+        }
+    }
+
+    /// Time at which the judgement may change without an answer, in microseconds; `u64::MAX` for none.
+    pub fn due_us(&self, now_us: u64) -> u64 {
+        let each = self.all.iter().flat_map(|path| {
+            let evidence = path.wire.as_ref();
+            [evidence.due_us(), evidence.given_up_us(), evidence.down_us()]
+        });
+        each.filter(|&time| time > now_us).fold(u64::MAX, u64::min)
     }
 }

@@ -27,6 +27,9 @@ pub const PROBED: usize = 12;
 /// Length of a ping or a pong.
 pub const PINGED: usize = 20;
 
+/// Flag of a ping: the pong leaves by every path.
+const EVERY_PATH: u8 = 1;
+
 const FRAME: u8 = 0;
 const BUNDLE: u8 = 1;
 const FRAGMENT: u8 = 2;
@@ -44,16 +47,25 @@ pub enum Content<'a> {
     Bundle(Bundle<'a>),
     /// A fragment of a frame.
     Fragment(Fragment),
-    /// Ping with its token.
-    Ping([u8; 8]),
+    /// Ping, and whether it asks for an answer by every path.
+    Ping(Pinged, bool),
     /// Pong with the token of the ping.
-    Pong([u8; 8]),
+    Pong(Pinged),
     /// Probe with its token, the size of the datagram, and padding without meaning.
     Probe([u8; 8], u16),
     /// Answer with token and size of the probe.
     Arrived([u8; 8], u16),
     /// Content of an unknown kind, which is ignored.
     Unknown,
+}
+
+/// Token of a ping, and counts of the sender of the ping or pong.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pinged {
+    /// Token of the ping.
+    pub token: [u8; 8],
+    /// Counts of the sender for the path of the ping.
+    pub counts: DatagramCounts,
 }
 
 /// Number of data datagrams on a path, as counted by the sender of a ping or pong, modulo 2^32.
@@ -115,7 +127,7 @@ pub fn parse(content: &[u8]) -> Option<Content<'_>> {
             (count >= 2).then_some(Content::Bundle(bundle))
         }
         [FRAGMENT, ..] => fragment(content).map(Content::Fragment),
-        [PING, _, _, _, rest @ ..] => pinged(rest).map(Content::Ping),
+        [PING, flags, _, _, rest @ ..] => pinged(rest).map(|pinged| Content::Ping(pinged, flags & EVERY_PATH != 0)),
         [PONG, _, _, _, rest @ ..] => pinged(rest).map(Content::Pong),
         [PROBE, _, high, low, rest @ ..] => {
             Some(Content::Probe(*rest.first_chunk()?, u16::from_be_bytes([*high, *low])))
@@ -128,9 +140,11 @@ pub fn parse(content: &[u8]) -> Option<Content<'_>> {
     }
 }
 
-/// Token of a ping or a pong. The counts of its sender are not used yet.
-fn pinged(rest: &[u8]) -> Option<[u8; 8]> {
-    rest.first_chunk::<{ PINGED - 4 }>().and_then(|rest| rest.first_chunk()).copied()
+fn pinged(rest: &[u8]) -> Option<Pinged> {
+    let (token, counts) = rest.split_first_chunk()?;
+    let (opened, rest) = counts.split_first_chunk()?;
+    let [opened, sent] = [opened, rest.first_chunk()?].map(|count| u32::from_be_bytes(*count));
+    Some(Pinged { token: *token, counts: DatagramCounts { opened, sent } })
 }
 
 /// Parses a content of kind 0.
@@ -213,9 +227,11 @@ pub fn fragment_header(number: usize, each: usize, whole: usize, identification:
     [FRAGMENT, short(number)[1], e0, e1, w0, w1, 0, 0, i0, i1, i2, i3]
 }
 
-/// Content of a ping.
-pub fn ping(token: [u8; 8], passed: DatagramCounts) -> [u8; PINGED] {
-    with_passed(PING, token, passed)
+/// Content of a ping. With `every_path` the pong leaves by every path.
+pub fn ping(token: [u8; 8], passed: DatagramCounts, every_path: bool) -> [u8; PINGED] {
+    let mut ping = with_passed(PING, token, passed);
+    ping[1] = if every_path { EVERY_PATH } else { 0 };
+    ping
 }
 
 /// Content of a pong.
@@ -299,15 +315,18 @@ mod tests {
     #[test]
     fn ping_may_have_padding() {
         let (token, passed) = ([1, 2, 3, 4, 5, 6, 7, 8], DatagramCounts { opened: 0x0a0b_0c0d, sent: 0xffff_fffe });
-        for (content, kind) in [(ping(token, passed), 3), (pong(token, passed), 4)] {
+        for (content, kind) in [(ping(token, passed, false), 3), (pong(token, passed), 4)] {
             let expected = [kind, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 255, 255, 255, 254];
             assert_eq!(content, expected);
-            let expected = Some(if kind == 3 { Content::Ping(token) } else { Content::Pong(token) });
+            let pinged = Pinged { token, counts: passed };
+            let expected =
+                |every_path| if kind == 3 { Content::Ping(pinged, every_path) } else { Content::Pong(pinged) };
             assert!((0..PINGED).all(|length| parse(&content[..length]).is_none()));
             let mut other = [&content[..], &[9]].concat();
             other[1..4].fill(0xff);
-            assert_eq!([parse(&content), parse(&other)], [expected.clone(), expected]);
+            assert_eq!([parse(&content), parse(&other)], [Some(expected(false)), Some(expected(true))]);
         }
+        assert_eq!(ping(token, passed, true)[..4], [3, 1, 0, 0]);
     }
 
     #[test]

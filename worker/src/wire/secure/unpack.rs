@@ -2,17 +2,17 @@
 
 use std::ops::Range;
 
-use super::content::{self, Content, Frame};
+use super::content::{self, Content, Frame, Pinged};
 use super::fragment::{Outcome, Reassembly};
 use crate::batch::Collector;
 
 /// Content for the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Control {
-    /// Ping to be answered with this token.
-    Ping([u8; 8]),
-    /// Answer to the ping with this token.
-    Pong([u8; 8]),
+    /// Ping to be answered, and whether by every path.
+    Ping(Pinged, bool),
+    /// Answer to a ping.
+    Pong(Pinged),
     /// Probe to be answered with this token and size, if the datagram has that size.
     Probe([u8; 8], u16),
     /// Answer to the probe with this token and size.
@@ -51,8 +51,8 @@ impl Unpacker {
         let bytes = &memory[content.clone()];
         let mut push = |Frame { range, checksum }| found.frame(base + range.start..base + range.end, checksum);
         let fits = match content::parse(bytes).ok_or(Lost::Wrong)? {
-            Content::Ping(token) => return Ok(Some(Control::Ping(token))),
-            Content::Pong(token) => return Ok(Some(Control::Pong(token))),
+            Content::Ping(pinged, every_path) => return Ok(Some(Control::Ping(pinged, every_path))),
+            Content::Pong(pinged) => return Ok(Some(Control::Pong(pinged))),
             Content::Probe(token, size) => return Ok(Some(Control::Probe(token, size))),
             Content::Arrived(token, size) => return Ok(Some(Control::Arrived(token, size))),
             Content::Unknown => return Ok(None),

@@ -42,10 +42,12 @@ use slots::{Established, Slot, Slots};
 
 const SECOND: u64 = 1_000_000;
 const MILLISECOND: u64 = 1000;
-/// Ping intervals without an opened datagram after which an end attempts a new session.
+/// Ping intervals without an opened datagram after which an end attempts a new session; seconds if no path answers.
 const SILENT: u64 = 5;
 /// Time in microseconds without an opened datagram after which a learned address may belong to another host.
 const GONE: u64 = 180 * SECOND;
+/// Delay of a timer in microseconds that shows that this process did not run. Its silence is not that of the paths.
+const LATE: u64 = 20 * MILLISECOND;
 /// Granularity of the timestamp in nanoseconds: an observer learns no more of the clock than from the time of arrival.
 const ROUNDED: u64 = 1 << 20;
 /// Queue that carries pings, pongs and probes, and whose datagrams locate the peer.
@@ -100,6 +102,17 @@ pub struct Session {
     unpacker: Unpacker,
     paths: Paths<Link>,
     pings: Outstanding,
+    /// Whether frames leave, so that the paths are probed fast; the time of the next look at the traffic; and that of the last
+    /// judgement of the paths.
+    armed: bool,
+    look_us: u64,
+    probed_us: u64,
+    /// Whether an answer may have changed the judgement of a path.
+    stirred: bool,
+    /// Whether the supervisor must be told of a change or of a tick.
+    news: bool,
+    /// Limit of pongs that leave by every path.
+    copies: Paced<100>,
     /// Limit of processed initiations, and the initiation that waits for it.
     initiations: Paced<20>,
     pending: Option<PendingInitiation>,
@@ -142,7 +155,7 @@ impl Session {
         let reports = state.paths.iter().copied().chain(std::iter::repeat_with(Default::default));
         let path = |((remote, report), settings)| {
             let PathSettings { least, most, runs } = settings;
-            let mut path = Path::new(remote, &report, interval, least.into(), Link::new(settings, interval));
+            let mut path = Path::new(remote, &report, interval, least.into(), Link::new(settings, &report, interval));
             path.egress = Egress { most: most.into(), runs, ..path.egress };
             path
         };
@@ -163,6 +176,12 @@ impl Session {
             unpacker: Unpacker::default(),
             paths: Paths::new(paths, state.active.into()).with_policy(secure.policy, secure.weights),
             pings: Outstanding::default(),
+            armed: true,
+            look_us: 0,
+            probed_us: 0,
+            stirred: false,
+            news: true,
+            copies: Paced::default(),
             initiations: Paced::default(),
             pending: None,
             calls: Recent::default(),
@@ -288,6 +307,7 @@ impl Session {
         self.attempts.end(form);
         self.trouble = None;
         self.opened_us = now_us;
+        (self.armed, self.look_us) = (true, now_us);
     }
 
     /// Makes the session current that this end has initiated.
@@ -303,20 +323,26 @@ impl Session {
         if self.is_over() {
             return;
         }
+        let late_us = now_us.saturating_sub(self.timer_us());
+        if late_us > LATE {
+            self.forgive(late_us, now_us);
+        }
         self.slots.expire(now_us, self.interval);
         if self.ticks.begin(now_us) {
+            self.news = true;
             let is_gone = now_us >= self.opened_us + GONE;
             self.paths.all.iter_mut().for_each(|path| path.on_tick(now_us, is_gone));
             if self.ticks.now().is_multiple_of(self.interval) {
-                self.ping_all(now_us, counters, out);
+                self.ping_idle(now_us, counters, out);
             }
-            self.paths.judge(self.ticks.now());
             self.counts.dropped_incomplete += self.unpacker.expire(now_us);
         } else if self.is_over() {
             return;
         }
         self.answer_pending(now_us, out);
         self.burst(now_us, counters, out);
+        self.probed_us = now_us;
+        self.ping_paths(now_us, counters, out);
         self.probe_all(now_us, counters, out);
         self.attempts.expire(now_us);
         if self.wants_a_session(now_us) && self.attempts.is_over() {
@@ -343,7 +369,8 @@ impl Session {
 
     /// Time at which the peer counts as silent if nothing is opened before.
     fn silent_us(&self) -> u64 {
-        self.opened_us + SILENT * self.interval * SECOND
+        let interval = if self.paths.choice().is_down() { 1 } else { self.interval };
+        self.opened_us + SILENT * interval * SECOND
     }
 
     /// Begins an attempt.
@@ -374,6 +401,15 @@ impl Session {
 
     /// Time of the next deadline, in microseconds.
     pub fn due_us(&self) -> u64 {
+        if self.stirred && !self.is_over() { 0 } else { self.timer_us() }
+    }
+
+    /// Whether the supervisor must be told of a change or of a tick.
+    pub fn has_news(&self) -> bool {
+        self.news
+    }
+
+    fn timer_us(&self) -> u64 {
         if self.is_over() {
             return u64::MAX;
         }
@@ -388,7 +424,7 @@ impl Session {
         } else {
             u64::MAX
         };
-        let probes = self.probes_due_us();
+        let probes = self.probes_due_us().min(self.pings_due_us());
         [self.ticks.due_us(), ends, burst, attempt, pending, wanted, probes].into_iter().fold(u64::MAX, u64::min)
     }
 
@@ -420,12 +456,14 @@ impl Session {
 
     /// See [`crate::wire::Session::report`].
     pub fn report(&mut self, now_us: u64) -> State {
-        // Counts a pong since the last tick as well.
-        self.paths.judge(self.ticks.now());
+        self.news = false;
         State {
             tick: self.ticks.now(),
             active: self.paths.active(),
-            paths: self.paths.reports(now_us, |link, report| report.carries = link.prober.carries()),
+            paths: self.paths.reports(now_us, |link, report| {
+                report.carries = link.prober.carries();
+                link.evidence.report(now_us, report);
+            }),
             wire: WireState::Secure(self.report_secure(now_us)),
             ..State::default()
         }

@@ -3,18 +3,19 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use privsep::ipc::{MAX_PATHS, PathSettings, SharedPath};
+use privsep::ipc::{MAX_PATHS, PathReport, PathSettings, SharedPath};
 
 use super::SECOND;
 use super::limits::Recent;
 use super::probes::Prober;
 use crate::endpoint::{Endpoint, Target};
 use crate::wire::paths::Paths;
+use crate::wire::paths::evidence::Evidence;
+use crate::wire::secure::content::{DatagramCounts, Pinged};
 
-/// Most outstanding pings. In five seconds each path sends one a second to the peer and ten a second to new addresses. For a new
-/// session it sends six to the peer, and six to the source of the last handshake message. Pings to new addresses thus never
-/// displace pings to the peer.
-const PINGS: usize = MAX_PATHS * (5 * (1 + 10) + 2 * 6);
+/// Most outstanding pings. In five seconds a path sends up to 64 pings without an answer to the peer before it is dead or probed
+/// slowly, and ten a second to new addresses. Pings to new addresses thus never displace pings to the peer.
+const PINGS: usize = MAX_PATHS * (64 + 5 * 10);
 /// Time in microseconds within which a pong counts.
 const ANSWERED: u64 = 5 * SECOND;
 
@@ -28,28 +29,75 @@ pub struct Link {
     pub probed: Option<SocketAddr>,
     /// Data datagrams received on the path and opened, modulo 2^32.
     pub opened: u32,
+    /// Evidence from pings.
+    pub evidence: Evidence,
+    /// Frames read from the local side at the time of the last ping.
+    pub frames: u64,
 }
 
 impl Link {
-    /// Makes the state of a path before the first datagram. A ping leaves every `interval` seconds.
-    pub fn new(settings: PathSettings, interval: u64) -> Self {
-        Self { probes: Recent::default(), prober: Prober::new(settings, interval), probed: None, opened: 0 }
+    /// Continues from the report of an earlier worker. A ping leaves every `interval` ticks.
+    pub fn new(settings: PathSettings, report: &PathReport, interval: u64) -> Self {
+        Self {
+            probes: Recent::default(),
+            prober: Prober::new(settings, interval),
+            probed: None,
+            opened: 0,
+            evidence: Evidence::new(report, interval),
+            frames: 0,
+        }
     }
-}
 
-impl Link {
     /// Passes the counters of the path on to the prober.
     pub fn note_traffic(&mut self, counts: &SharedPath, now_us: u64) {
         self.prober.note_traffic(counts.tx_bytes.get(), counts.tx_dropped_oversize.get(), now_us);
     }
+
+    /// Takes counts of the peer, which show the loss on the way from it.
+    pub fn received(&mut self, peer: DatagramCounts, now_us: u64) {
+        self.evidence.from_peer.take(peer.sent, self.opened, now_us);
+    }
+}
+
+impl AsRef<Evidence> for Link {
+    fn as_ref(&self) -> &Evidence {
+        &self.evidence
+    }
+}
+
+impl AsMut<Evidence> for Link {
+    fn as_mut(&mut self) -> &mut Evidence {
+        &mut self.evidence
+    }
 }
 
 /// A ping that was sent.
-struct Ping {
-    token: [u8; 8],
-    path: usize,
-    to: Target,
-    sent_us: u64,
+pub struct Ping {
+    pub token: [u8; 8],
+    pub path: usize,
+    pub to: Target,
+    pub sent_us: u64,
+    /// Datagrams that had been sent by the path.
+    pub passed: u32,
+    /// Whether the pong leaves by every path.
+    pub every_path: bool,
+}
+
+/// Arrival of a pong.
+pub struct Pong {
+    pub pinged: Pinged,
+    pub path: usize,
+    pub source: Option<Endpoint>,
+    pub now_us: u64,
+}
+
+/// Way by which the answer to a ping came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answered {
+    /// By the path and from the address that the ping went to.
+    Directly,
+    /// By another path.
+    Elsewhere,
 }
 
 /// Pings that were sent and may still be answered.
@@ -63,54 +111,64 @@ impl Default for Outstanding {
 
 impl Outstanding {
     /// Records a ping.
-    pub fn pinged(&mut self, token: [u8; 8], path: usize, target: Target, now_us: u64) {
-        if self.0.len() == PINGS {
+    pub fn pinged(&mut self, ping: Ping) {
+        while self.0.len() == PINGS || self.0.front().is_some_and(|first| ping.sent_us >= first.sent_us + ANSWERED) {
             self.0.pop_front();
         }
-        self.0.push_back(Ping { token, path, to: target, sent_us: now_us });
+        self.0.push_back(ping);
     }
 
-    /// Takes a pong. If it arrives in time and from the ping's target, the path answers and the peer is there. Returns whether it
-    /// does.
-    pub fn ponged(
-        &mut self,
-        paths: &mut Paths<Link>,
-        token: [u8; 8],
-        number: usize,
-        source: Option<Endpoint>,
-        tick: u64,
-        now_us: u64,
-    ) -> bool {
-        let answers = |ping: &Ping| {
-            let in_time = now_us < ping.sent_us + ANSWERED;
-            ping.token == token
-                && ping.path == number
-                && in_time
-                && match ping.to {
-                    Target::Learned(to) => source.is_some_and(|source| source.remote == to.remote),
-                    // The kernel reports the source unless the socket is connected.
-                    Target::Fixed(to) => source.is_none_or(|source| source.remote == to.remote),
-                    Target::Unknown => true,
-                }
+    /// Takes a pong in time. From the ping's target, the path answers and the peer is there. By another path, it proves that the
+    /// peer can be reached by the ping's path, where the ping asked for that; the direct answer may still follow.
+    pub fn ponged(&mut self, paths: &mut Paths<Link>, pong: &Pong, tick: u64) -> Option<Answered> {
+        let &Pong { pinged, path: number, source, now_us } = pong;
+        let is_answered = |ping: &Ping| ping.token == pinged.token && now_us < ping.sent_us + ANSWERED;
+        let at = self.0.iter().position(is_answered)?;
+        let ping = self.0.get_mut(at)?;
+        let path = paths.all.get_mut(ping.path)?;
+        let way = if ping.path == number {
+            let is_there = match ping.to {
+                Target::Learned(to) => source.is_some_and(|source| source.remote == to.remote),
+                // The kernel reports the source unless the socket is connected.
+                Target::Fixed(to) => source.is_none_or(|source| source.remote == to.remote),
+                Target::Unknown => true,
+            };
+            if !is_there {
+                return None;
+            }
+            Answered::Directly
+        } else if std::mem::take(&mut ping.every_path) && ping.to == path.remote.target() {
+            Answered::Elsewhere
+        } else {
+            return None;
         };
-        let Some(at) = self.0.iter().position(answers) else { return false };
-        let (Some(ping), Some(path)) = (self.0.remove(at), paths.all.get_mut(number)) else { return false };
-        path.estimate.answered(tick, now_us.saturating_sub(ping.sent_us));
-        if let Some(to) = ping.to.address() {
-            path.remote.answered_at(to);
+        let (sent_us, passed, to) = (ping.sent_us, ping.passed, ping.to);
+        if way == Answered::Directly {
+            self.0.remove(at);
+            path.estimate.answered(tick, now_us.saturating_sub(sent_us));
+            // The peer is where the pong came from. If the ping's source address no longer existed, that is another local address.
+            // If the kernel chooses the source address towards a fixed peer, it continues to choose.
+            let before = path.remote.target();
+            if let Some(to) = to.address() {
+                path.remote.answered_at(to);
+            }
+            if let Some(source) = source.filter(|_| !matches!(to, Target::Fixed(Endpoint { local: None, .. }))) {
+                path.remote.set_place(source);
+            }
+            if path.remote.target().address() != before.address() {
+                path.wire.evidence.moved();
+            }
         }
-        // The peer is where the pong came from. If the ping's source address no longer existed, that is another local address. If
-        // the kernel chooses the source address towards a fixed peer, it continues to choose.
-        if let Some(source) = source.filter(|_| !matches!(ping.to, Target::Fixed(Endpoint { local: None, .. }))) {
-            path.remote.set_place(source);
-        }
-        true
+        path.wire.evidence.to_peer.take(passed, pinged.counts.opened, now_us);
+        path.wire.received(pinged.counts, now_us);
+        path.wire.evidence.answered(sent_us, now_us, way == Answered::Elsewhere);
+        Some(way)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use privsep::ipc::{Address, PathReport, Remote};
+    use privsep::ipc::{Address, Remote};
 
     use super::*;
     use crate::wire::paths::Path;
@@ -118,14 +176,20 @@ mod tests {
     use crate::wire::paths::path::QUIET;
 
     /// Paths, and pings sent on them.
-    struct Pinged {
+    struct Sent {
         paths: Paths<Link>,
         pings: Outstanding,
     }
 
-    impl Pinged {
+    impl Sent {
+        fn pinged(&mut self, token: [u8; 8], path: usize, to: Target, sent_us: u64) {
+            self.pings.pinged(Ping { token, path, to, sent_us, passed: 0, every_path: true });
+        }
+
         fn ponged(&mut self, token: [u8; 8], path: usize, source: Option<Endpoint>, tick: u64, now_us: u64) -> bool {
-            self.pings.ponged(&mut self.paths, token, path, source, tick, now_us)
+            let pinged = Pinged { token, counts: DatagramCounts::default() };
+            let pong = Pong { pinged, path, source, now_us };
+            self.pings.ponged(&mut self.paths, &pong, tick) == Some(Answered::Directly)
         }
     }
 
@@ -138,12 +202,15 @@ mod tests {
         let fixed = Target::Fixed(there.into());
         let [there, elsewhere] = [there, elsewhere].map(Endpoint::from);
         let other_local = Endpoint { local: Some([192, 0, 2, 9].into()), ..there };
-        let path = |remote| Path::new(remote, &PathReport::default(), 1, 1472, Link::new(PathSettings::default(), 1));
-        let new = || Pinged { paths: Paths::new(paths.iter().map(path).collect(), 0), pings: Outstanding::default() };
+        let path = |remote| {
+            let report = PathReport::default();
+            Path::new(remote, &report, 1, 1472, Link::new(PathSettings::default(), &report, 1))
+        };
+        let new = || Sent { paths: Paths::new(paths.iter().map(path).collect(), 0), pings: Outstanding::default() };
         let token = [7; 8];
         let asked = |path, target| {
             let mut pinged = new();
-            pinged.pings.pinged(token, path, target, 1_000_000);
+            pinged.pinged(token, path, target, 1_000_000);
             pinged
         };
         let mut right = asked(0, Target::Learned(there));
@@ -182,7 +249,8 @@ mod tests {
     fn fixed_peer_falls_back_to_asked_address() {
         let remote = SocketAddr::from(([192, 0, 2, 1], 6000));
         let new = |report: &PathReport| {
-            Path::new(&Remote::Fixed(Address(remote)), report, 1, 1472, Link::new(PathSettings::default(), 1))
+            let link = Link::new(PathSettings::default(), &PathReport::default(), 1);
+            Path::new(&Remote::Fixed(Address(remote)), report, 1, 1472, link)
         };
         let path = new(&PathReport::default());
         let [any, asked, other] =
@@ -193,9 +261,9 @@ mod tests {
             (path.answer_to(Some(asked)), path.remote.target()),
             (Some(Target::Fixed(asked)), Target::Fixed(any))
         );
-        let mut pinged = Pinged { paths: Paths::new(vec![path], 0), pings: Outstanding::default() };
+        let mut pinged = Sent { paths: Paths::new(vec![path], 0), pings: Outstanding::default() };
         for (number, to, then) in [(0, any, any), (1, asked, asked), (2, any, asked), (3, asked, other)] {
-            pinged.pings.pinged([number; 8], 0, Target::Fixed(to), 0);
+            pinged.pinged([number; 8], 0, Target::Fixed(to), 0);
             let source = if then == any { asked } else { then };
             assert!(pinged.ponged([number; 8], 0, Some(source), 1, 1));
             assert_eq!(pinged.paths.all[0].remote.target(), Target::Fixed(then), "{number}");

@@ -1,19 +1,26 @@
 //! Pings and pongs of a session, and answers to probes, all on queue 0.
 
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
 
 use privsep::ipc::{PathHealth, SharedPath};
 
+use super::outstanding::{Answered, Link, Ping, Pong};
 use super::{Arrival, MILLISECOND, QUEUE, Session};
 use crate::endpoint::Target;
 use crate::wire::counters::Counters;
 use crate::wire::outbox::Outbox;
+use crate::wire::paths::Path;
+use crate::wire::paths::pace::FAST_US;
 use crate::wire::secure::content::{self, DatagramCounts, PINGED};
 use crate::wire::secure::crypt::{HEADER, TAG};
 use crate::wire::secure::unpack::Control;
 
 /// Pauses between the pings of a new session in milliseconds. The last ping leaves after the peer's waiting session has ended.
 const BURST: [u64; 7] = [100, 200, 400, 800, 1600, 3200, 3200];
+
+/// Ticks for which a path that has not yet answered holds back those after it.
+const STARTING: u64 = 5;
 
 /// Pings that confirm a new session.
 pub struct Burst {
@@ -43,15 +50,24 @@ impl Session {
             Control::Arrived(token, length) => {
                 self.paths.all[from.path].wire.prober.answered(token, length, from.now_us);
             }
-            Control::Pong(token) => {
-                if self.pings.ponged(&mut self.paths, token, from.path, from.source, self.ticks.now(), from.now_us) {
-                    counts.pongs_received.add(1);
-                }
+            Control::Pong(pong) => {
+                let arrival = Pong { pinged: pong, path: from.path, source: from.source, now_us: from.now_us };
+                let answered = self.pings.ponged(&mut self.paths, &arrival, self.ticks.now());
+                counts.pongs_received.add(u64::from(answered == Some(Answered::Directly)));
+                // A path that has changed, or one that frames may move to, does not wait.
+                self.stirred |= answered.is_some();
             }
-            Control::Ping(token) => {
+            Control::Ping(ping, every_path) => {
                 counts.pings_received.add(1);
-                let pong = content::pong(token, self.passed(from.path, counts));
+                self.paths.all[from.path].wire.received(ping.counts, from.now_us);
+                let pong = content::pong(ping.token, self.passed(from.path, counts));
                 counts.pongs_sent.add(u64::from(self.say(from.path, from.target, &pong, out)));
+                if every_path && self.copies.allows(from.now_us) {
+                    let others = self.paths.all.iter().enumerate().filter(|(number, _)| *number != from.path);
+                    for (number, path) in others {
+                        self.say(number, path.remote.target(), &pong, out);
+                    }
+                }
             }
         }
     }
@@ -67,13 +83,29 @@ impl Session {
         }
     }
 
-    fn ping(&mut self, path: usize, target: Target, now_us: u64, counts: &SharedPath, out: &mut Outbox) {
+    /// Sends a ping. Returns whether it leaves.
+    fn ping(&mut self, path: usize, target: Target, now_us: u64, counts: &SharedPath, out: &mut Outbox) -> bool {
         let mut token = [0; 8];
         (self.random)(&mut token);
-        let ping = content::ping(token, self.passed(path, counts));
-        if self.say(path, target, &ping, out) {
-            self.pings.pinged(token, path, target, now_us);
+        let every_path = self.paths.all[path].wire.evidence.asks_every_path();
+        let passed = self.passed(path, counts);
+        let leaves = self.say(path, target, &content::ping(token, passed, every_path), out);
+        if leaves {
+            self.pings.pinged(Ping { token, path, to: target, sent_us: now_us, passed: passed.sent, every_path });
             counts.pings_sent.add(1);
+        }
+        leaves
+    }
+
+    /// Sends a ping to the peer's address on a path, if it is known.
+    fn ping_peer(&mut self, path: usize, now_us: u64, counters: &Counters, out: &mut Outbox) {
+        let target = self.paths.all[path].remote.target();
+        let Some(counts) = counters.paths.get(path).filter(|_| target != Target::Unknown) else { return };
+        if self.slots.current.is_some() {
+            let leaves = self.ping(path, target, now_us, counts, out);
+            let link = &mut self.paths.all[path].wire;
+            link.evidence.pinged(now_us, leaves);
+            link.frames = counters.port.rx_frames.get();
         }
     }
 
@@ -94,12 +126,86 @@ impl Session {
 
     /// Sends a ping on each path.
     pub(super) fn ping_all(&mut self, now_us: u64, counters: &Counters, out: &mut Outbox) {
-        for (path, counts) in counters.paths.iter().enumerate().take(self.paths.all.len()) {
-            let target = self.paths.all[path].remote.target();
-            if target != Target::Unknown && self.slots.current.is_some() {
-                self.ping(path, target, now_us, counts, out);
+        for path in 0..self.paths.all.len() {
+            self.ping_peer(path, now_us, counters, out);
+        }
+    }
+
+    /// Sends the ping of the ping interval on each path that had none for long.
+    pub(super) fn ping_idle(&mut self, now_us: u64, counters: &Counters, out: &mut Outbox) {
+        for path in 0..self.paths.all.len() {
+            if self.paths.all[path].wire.evidence.is_idle(now_us) {
+                self.ping_peer(path, now_us, counters, out);
             }
         }
+    }
+
+    /// Judges the paths, and sends the pings that are due. Without frames since the last ping, and with every ping answered, the
+    /// session rests: the next frames wake it.
+    pub(super) fn ping_paths(&mut self, now_us: u64, counters: &Counters, out: &mut Outbox) {
+        self.stirred = false;
+        self.news |= self.paths.weigh(now_us, self.ticks.now() <= STARTING);
+        if self.slots.current.is_none() {
+            self.armed = false;
+            return;
+        }
+        let (frames, mut settled) = (counters.port.rx_frames.get(), true);
+        for number in 0..self.paths.all.len() {
+            let role = self.paths.role(number, self.armed);
+            let path = &self.paths.all[number];
+            let Link { evidence, frames: before, .. } = &path.wire;
+            let fresh = frames != *before;
+            if path.remote.target() == Target::Unknown {
+                continue;
+            }
+            if role.carries {
+                settled &= !fresh && evidence.is_settled();
+            }
+            if now_us >= evidence.next_ping_us(role, now_us) && (fresh || !(role.carries && evidence.is_steady())) {
+                self.ping_peer(number, now_us, counters, out);
+            }
+        }
+        if self.armed && now_us >= self.look_us {
+            self.armed = !settled;
+            self.look_us = now_us + FAST_US;
+            if settled {
+                counters.resting.store(true, Relaxed);
+            }
+        }
+    }
+
+    /// Time of the next ping, look at the traffic or judgement of a path, in microseconds.
+    pub(super) fn pings_due_us(&self) -> u64 {
+        let now_us = self.probed_us;
+        let judged = self.paths.due_us(now_us);
+        if self.slots.current.is_none() {
+            return judged;
+        }
+        let next = |(number, path): (usize, &Path<Link>)| {
+            let role = self.paths.role(number, self.armed);
+            let evidence = &path.wire.evidence;
+            // While frames leave by the path, the looks at the traffic pace its pings.
+            let looks = role.carries && evidence.is_steady();
+            if looks || path.remote.target() == Target::Unknown {
+                u64::MAX
+            } else {
+                evidence.next_ping_us(role, now_us)
+            }
+        };
+        let pings = self.paths.all.iter().enumerate().map(next);
+        pings.fold(judged.min(if self.armed { self.look_us } else { u64::MAX }), u64::min)
+    }
+
+    /// Begins to probe fast, because frames leave.
+    pub fn arm(&mut self, now_us: u64) {
+        if !self.armed && self.slots.current.is_some() {
+            (self.armed, self.look_us) = (true, now_us);
+        }
+    }
+
+    /// Excludes a time in which this end did not read what had arrived from the silence of the paths.
+    pub fn forgive(&mut self, deaf_us: u64, now_us: u64) {
+        self.paths.all.iter_mut().for_each(|path| path.wire.evidence.forgive(deaf_us, now_us));
     }
 
     /// Counts of data datagrams on a path.

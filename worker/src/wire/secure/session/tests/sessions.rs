@@ -151,13 +151,14 @@ fn pings(heard_us: Option<u64>) -> Vec<(u64, usize)> {
     all
 }
 
-/// "At once and after 100, 200, 400, 800, 1600, 3200 and 3200 ms more, until something has been opened by this session"; and a ping
-/// "by each path, once in each ping interval".
+/// "At once and after 100, 200, 400, 800, 1600, 3200 and 3200 ms more, until something has been opened by this session"; "each 200 ms
+/// on a path that has not answered yet"; and then "once in each ping interval".
 #[test]
 fn unconfirmed_session_pings_faster() {
     let by_both = |times: &[u64]| times.iter().flat_map(|&time| [(time, 0), (time, 1)]).collect::<Vec<_>>();
-    assert_eq!(pings(None), by_both(&[0, 100, 300, 700, 1000, 1500, 2000, 3000, 3100, 4000]));
-    assert_eq!(pings(Some(200_000)), by_both(&[0, 100, 1000, 2000, 3000, 4000]));
+    let new = [0, 100, 300, 500, 700, 900, 1100, 1300, 1500, 1700, 1900, 2100];
+    assert_eq!(pings(None), by_both(&[&new[..], &[3000, 3100, 4000]].concat()));
+    assert_eq!(pings(Some(200_000)), by_both(&[&new[..], &[3000, 4000]].concat()));
 }
 
 /// A path that drops long datagrams silently before the session, and from some time on. Both ends answer at once.
