@@ -80,6 +80,11 @@ impl Sky {
         self.cut == [false, false]
     }
 
+    /// Whether every datagram of an end arrives, or none.
+    pub fn loses_nothing_from(&self, end: usize) -> bool {
+        self.cut[end] || self.loss == 0
+    }
+
     pub fn loses_nothing(&self) -> bool {
         self.works() && self.loss == 0
     }

@@ -62,7 +62,9 @@ impl Session {
                 self.paths.all[from.path].wire.received(ping.counts, from.now_us);
                 let pong = content::pong(ping.token, self.passed(from.path, counts));
                 counts.pongs_sent.add(u64::from(self.say(from.path, from.target, &pong, out)));
-                if every_path && self.copies.allows(from.now_us) {
+                // Otherwise an attacker who passes pings on could feign a path.
+                let is_from_peer = self.paths.all[from.path].is_from_peer(from.source, self.ticks.now());
+                if every_path && is_from_peer && self.copies.allows(from.now_us) {
                     let others = self.paths.all.iter().enumerate().filter(|(number, _)| *number != from.path);
                     for (number, path) in others {
                         self.say(number, path.remote.target(), &pong, out);
