@@ -174,7 +174,7 @@ mod tests {
             FromWorker::Dying("panicked at \u{1b}[31mred\n".into()),
             FromWorker::Health(0, PathHealth::Down),
             FromWorker::Learned(1, Address(([0xfe80, 0, 0, 0, 0, 0, 0, 1], 9).into())),
-            FromWorker::Active(3),
+            FromWorker::Active(3, Some(ChangeReason::Silent)),
             FromWorker::Finished,
         ]
     }

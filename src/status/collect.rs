@@ -8,7 +8,9 @@ use ethudp_status::{
 use nix::unistd::Pid;
 use privsep::ipc::{Confinement, PathCounters, PathReport, Policy, SecureState, State, Trouble};
 
-use super::words::{Mismatch, cipher_of, lost_runs_sentence, lost_size_sentence, trouble_sentence, trouble_word};
+use super::words::{
+    Mismatch, change_word, cipher_of, lost_runs_sentence, lost_size_sentence, trouble_sentence, trouble_word,
+};
 use crate::log;
 use crate::supervise::renewal::late::{Absent, Watch};
 use crate::supervise::renewal::names::Names;
@@ -231,7 +233,7 @@ fn absent_path(absent: &Absent, late: Option<&Watch>) -> PathStatus {
 fn path((local, remote): (String, String), report: &PathReport, seen: Seen) -> PathStatus {
     let PathReport { health: state, rtt_us, counters, .. } = *report;
     #[allow(clippy::cast_precision_loss)] // Exact for any time below 285 years.
-    let rtt_ms = (rtt_us > 0).then_some(rtt_us as f64 / 1000.0);
+    let ms = |us: u64| (us > 0).then_some(us as f64 / 1000.0);
     let PathCounters { tx_errors, tx_dropped_oversize, rx_errors, rx_dropped_invalid, rx_dropped_oversize, .. } =
         counters;
     PathStatus {
@@ -240,7 +242,12 @@ fn path((local, remote): (String, String), report: &PathReport, seen: Seen) -> P
         state: seen.mismatch.map_or(state.into(), |_| PathState::Mismatch),
         reason: None,
         active: false,
-        rtt_ms,
+        rtt_ms: ms(rtt_us),
+        jitter_ms: ms(report.jitter_us),
+        loss_to_peer: report.loss_to_peer,
+        loss_from_peer: report.loss_from_peer,
+        last_change: report.change.map(|change| change_word(change.reason).into()),
+        last_change_ms: report.change.map(|change| change.age_ms),
         last_rx_ms: seen.last_rx.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
         mtu: None,
         path_mtu: None,

@@ -5,7 +5,7 @@ pub mod words;
 
 pub use collect::{Facts, Seen, before_start, collect};
 pub use ethudp_status::{PathState, Status, lacks};
-pub use words::{Mismatch, cipher_of, lost_runs_sentence, lost_size_sentence, trouble_sentence};
+pub use words::{Mismatch, cipher_of, lost_runs_sentence, lost_size_sentence, move_sentence, trouble_sentence};
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,6 @@
 //! Words and sentences of a status, which the log uses as well.
 
-use privsep::ipc::{Cipher, SessionCipher, Trouble};
+use privsep::ipc::{ChangeReason, Cipher, SessionCipher, Trouble};
 
 use crate::tunnel::Tunnel;
 
@@ -43,6 +43,28 @@ fn other_aes_256(cipher: Cipher) -> &'static str {
             ". If the peer runs EthUDP built from source of June 2026 or later, set cipher aes-256"
         }
         Cipher::None | Cipher::Xor | Cipher::Aes128 | Cipher::Aes192 => "",
+    }
+}
+
+/// Word for the last change of a path.
+pub fn change_word(reason: ChangeReason) -> &'static str {
+    match reason {
+        ChangeReason::Answers => "answers",
+        ChangeReason::Silent => "silent",
+        ChangeReason::Loss => "loss",
+        ChangeReason::Delay => "delay",
+        ChangeReason::Good => "good",
+    }
+}
+
+/// Reason why frames use another path, by the change of a path that caused it.
+pub fn move_sentence(reason: ChangeReason) -> &'static str {
+    match reason {
+        ChangeReason::Answers => "the peer answers on this path",
+        ChangeReason::Silent => "the peer does not answer on the path before",
+        ChangeReason::Loss => "the path before loses more than 30 % of the datagrams",
+        ChangeReason::Delay => "the round trip of the path before takes more than 1 s",
+        ChangeReason::Good => "this path has been good for its hold time",
     }
 }
 

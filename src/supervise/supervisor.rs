@@ -433,9 +433,10 @@ impl<'a> Supervisor<'a> {
                 }
                 self.answer_requests();
             }
-            Ok(Some(Event::Active(path))) => {
+            Ok(Some(Event::Active(path, reason))) => {
                 self.parts.setup.state.active = u8::try_from(path).unwrap_or(u8::MAX);
-                self.say(log::info, &format!("frames use {}", self.path(path)));
+                let reason = reason.map_or_else(String::new, |reason| format!(": {}", status::move_sentence(reason)));
+                self.say(log::info, &format!("frames use {}{reason}", self.path(path)));
             }
             Ok(Some(Event::Learned(path, address))) => self.on_learned(path, address),
             Ok(Some(Event::Finished)) if !self.tunnel.exit_after.is_some_and(|ticks| worker.has_run(ticks)) => {

@@ -17,7 +17,7 @@ pub const PATH_MTU: RangeInclusive<u64> = 1280..=9216;
 pub const DSCP: RangeInclusive<u64> = 0..=63;
 /// Slots of tunnels that share a port: 12 bits of a receiver index.
 pub const SLOT: RangeInclusive<u64> = 0..=4095;
-/// Seconds from one ping of the secure wire to the next. A dead path is noticed after five intervals.
+/// Seconds from one ping of the secure wire to the next on an idle path.
 pub const PING_INTERVAL: RangeInclusive<u64> = 1..=60;
 /// Milliseconds from one PING of the classic wire to the next. A dead path is noticed after five of them; EthUDP's interval is the
 /// longest.

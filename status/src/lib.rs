@@ -178,8 +178,25 @@ fields! {
         reason: Option<String>,
         /// Whether frames leave by this path.
         active: bool,
-        /// Milliseconds from the last ping to its pong; null before the first pong.
+        /// Round trip time in milliseconds: smoothed on the secure wire, of the last ping on the classic wire; null before the first pong.
         rtt_ms: Option<f64>,
+        /// Mean deviation of the round trip time in milliseconds; null before the first pong, and on the classic wire.
+        #[serde(default)]
+        jitter_ms: Option<f64>,
+        /// Datagrams in a thousand that are lost on the way to the peer; null while it is not known, and on the classic wire.
+        #[serde(default)]
+        loss_to_peer: Option<u16>,
+        /// Datagrams in a thousand that are lost on the way from the peer; null while it is not known, and on the classic wire.
+        #[serde(default)]
+        loss_from_peer: Option<u16>,
+        /// Last change of the path: `answers` (the peer answers, for the first time or again), `silent` (it does not), `loss` (more than 30 %
+        /// on the way to the peer), `delay` (a round trip of more than 1 s), or `good` (after a failure, good for the hold time). Null before
+        /// the first change that the worker has seen, and on the classic wire.
+        #[serde(default)]
+        last_change: Option<String>,
+        /// Milliseconds since the last change.
+        #[serde(default)]
+        last_change_ms: Option<u64>,
         /// Milliseconds since the last datagram; null before the first. The classic wire counts any sender, the secure wire only the peer.
         #[serde(default)]
         last_rx_ms: Option<u64>,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use privsep::ipc::{Description, Kind};
 
-use crate::{ConfinementStatus, PathState, PathStatus, SessionStatus, Status};
+use crate::{ConfinementStatus, PathState, PathStatus, SessionStatus, Status, untrusted};
 
 /// Meaning of an ICMP message "port unreachable", which the kernel reports as `ECONNREFUSED`.
 pub const REFUSED: &str =
@@ -156,6 +156,7 @@ impl Status {
         }
         for path in &self.paths {
             let rtt = path.rtt_ms.map_or_else(|| "-".into(), |rtt| format!("{rtt:.2} ms"));
+            let jitter = path.jitter_ms.map_or_else(String::new, |jitter| format!(" ± {jitter:.2}"));
             let active = if path.active { ", active" } else { "" };
             let mtu = path.mtu.map_or_else(|| "-".into(), |mtu| mtu.to_string());
             let search = if path.path_mtu_searched { "" } else { " (search in progress)" };
@@ -163,13 +164,23 @@ impl Status {
             let found = found.map_or_else(String::new, |found| format!(", carries {found}{search}"));
             let runs = if path.runs_arrive == Some(false) { ", no runs" } else { "" };
             let (PathStatus { local, remote, .. }, state) = (path, self.path_state(path));
-            let _ =
-                writeln!(text, "  path        {local} to {remote}: {state}{active}, rtt {rtt}, MTU {mtu}{found}{runs}");
+            let _ = writeln!(
+                text,
+                "  path        {local} to {remote}: {state}{active}, rtt {rtt}{jitter}, MTU {mtu}{found}{runs}"
+            );
             if let Some(reason) = &path.reason {
                 let _ = writeln!(text, "              {reason}");
             }
             if path.state == PathState::Absent {
                 continue;
+            }
+            if let (Some(to), Some(from)) = (path.loss_to_peer, path.loss_from_peer) {
+                let [to, from] = [to, from].map(|loss| f64::from(loss) / 10.0);
+                let _ = writeln!(text, "              loss {to:.1} % to the peer, {from:.1} % from it");
+            }
+            if let (Some(change), Some(age)) = (&path.last_change, path.last_change_ms) {
+                let age = duration(Duration::from_millis(age));
+                let _ = writeln!(text, "              last change {age} ago: {}", untrusted(change));
             }
             if let Some(age) = path.last_rx_ms {
                 let age = duration(Duration::from_millis(age));

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use nix::poll::PollFlags;
 use privsep::ipc::{
-    Address, Channel, Counts, Error, FromWorker, MAX_PATHS, MAX_UNASKED, PathReport, Report, Reports, State, ToWorker,
+    Address, ChangeReason, Channel, Counts, Error, FromWorker, MAX_PATHS, MAX_UNASKED, PathReport, Report, Reports,
+    State, ToWorker,
 };
 
 use crate::forward::Inward;
@@ -23,6 +24,9 @@ const WAKE_TICKS: u64 = 3;
 const PASS_POLL: Duration = Duration::from_millis(50);
 /// Number of polled descriptors: supervisor, waker, each path, the port.
 const POLLED: usize = 3 + MAX_PATHS;
+
+/// Age in milliseconds up to which a change of a path is the reason of a move of the frames.
+const RECENT_MS: u64 = 2000;
 
 /// Most changes that are reported between the reports of two ticks; more would count as an attack. Two messages are reserved for
 /// the end and for last words.
@@ -181,7 +185,8 @@ impl<'a> Control<'a> {
                 self.due.get_or_insert(self.inward.shared.passes.load(Relaxed).wrapping_sub(1));
             }
         }
-        if state.active != self.announced.active && self.try_send_change(&FromWorker::Active(state.active))? {
+        let reason = move_reason(&state, self.announced.active);
+        if state.active != self.announced.active && self.try_send_change(&FromWorker::Active(state.active, reason))? {
             self.announced.active = state.active;
         }
         Ok(())
@@ -221,6 +226,12 @@ impl<'a> Control<'a> {
         counters.seal.reset(counts);
         counters.paths.iter().for_each(|path| path.reset(counts));
     }
+}
+
+/// Reason why frames have left a path: its last change if that was just now, else the last one of their new path.
+fn move_reason(state: &State, before: u8) -> Option<ChangeReason> {
+    let change = |path: u8| state.paths.get(usize::from(path))?.change.filter(|change| change.age_ms < RECENT_MS);
+    change(before).or_else(|| change(state.active)).map(|change| change.reason)
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 use privsep::PROTOCOL;
 use privsep::ipc::{
-    self, Address, Channel, Confinement, Counts, FromWorker, MAX_UNASKED, Moment, PathHealth, Reports, Secrets,
-    Settings, State, ToWorker,
+    self, Address, ChangeReason, Channel, Confinement, Counts, FromWorker, MAX_UNASKED, Moment, PathHealth, Reports,
+    Secrets, Settings, State, ToWorker,
 };
 use privsep::sys::supervisor::start;
 
@@ -93,7 +93,7 @@ pub enum Event {
     /// Health of a path.
     Health(usize, PathHealth),
     /// Frames now leave by this path.
-    Active(usize),
+    Active(usize, Option<ChangeReason>),
     /// A path has learned this address.
     Learned(usize, Address),
     /// The ticks of the worker are over.
@@ -240,7 +240,7 @@ impl Worker {
             FromWorker::Health(path, health) if usize::from(path) < paths && self.confined.is_some() => {
                 Event::Health(path.into(), health)
             }
-            FromWorker::Active(path) if usize::from(path) < paths => Event::Active(path.into()),
+            FromWorker::Active(path, reason) if usize::from(path) < paths => Event::Active(path.into(), reason),
             FromWorker::Learned(path, address) if usize::from(path) < paths => Event::Learned(path.into(), address),
             FromWorker::Finished => Event::Finished,
             FromWorker::Dying(text) => {

@@ -194,8 +194,8 @@ tables! {
         tunnel_id "tunnel-id": Option<String> = Values::String("16 hexadecimal digits"), "none";
         /// Slot of this tunnel at a peer that shares its port.
         peer_slot "peer-slot": Option<u16> = Values::Integer(bounds::SLOT), "0";
-        /// Seconds from one ping to the next, the same at both ends.
-        ping_interval_s "ping-interval-s": Option<u8> = Values::Integer(bounds::PING_INTERVAL), "1";
+        /// Seconds from one ping to the next on an idle path.
+        ping_interval_s "ping-interval-s": Option<u8> = Values::Integer(bounds::PING_INTERVAL), "2";
     }
 
     /// Keys and options of the classic wire.

@@ -210,7 +210,7 @@ fn secure(table: Secure, directory: &Path) -> Result<tunnel::Secure> {
         path_mtu: table.path_mtu.and_then(|mtu| mtu.as_integer()).and_then(|mtu| u16::try_from(mtu).ok()),
         tunnel_id,
         peer_slot: table.peer_slot.unwrap_or(0),
-        ping_interval: table.ping_interval_s.unwrap_or(1),
+        ping_interval: table.ping_interval_s.unwrap_or(2),
     })
 }
 

@@ -124,7 +124,7 @@ impl WireFormat for Secure {
     /// Effect of a ping interval other than the default.
     fn start_line(&self) -> Option<String> {
         let seconds = self.ping_interval;
-        let noticed = u16::from(seconds) * 5;
-        (seconds > 1).then(|| format!("pings leave every {seconds} s: a dead path is noticed after {noticed} s"))
+        (seconds > 2)
+            .then(|| format!("pings leave every {seconds} s: without traffic a dead path is noticed after {seconds} s"))
     }
 }

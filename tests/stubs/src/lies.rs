@@ -45,7 +45,7 @@ pub const LIES: &[Attack] = &[
         report(loot, honest());
     }),
     lie("health-of-path-9", OUT_OF_PLACE, |loot| say(loot, &FromWorker::Health(9, PathHealth::Up))),
-    lie("active-path-9", OUT_OF_PLACE, |loot| say(loot, &FromWorker::Active(9))),
+    lie("active-path-9", OUT_OF_PLACE, |loot| say(loot, &FromWorker::Active(9, None))),
     lie("learned-on-path-9", OUT_OF_PLACE, |loot| say(loot, &FromWorker::Learned(9, stranger()))),
     lie("confined-twice", OUT_OF_PLACE, |loot| say(loot, &FromWorker::Confined(Confinement::default()))),
     lie("finished-without-an-end", OUT_OF_PLACE, |loot| say(loot, &FromWorker::Finished)),
@@ -125,7 +125,7 @@ fn flood(loot: &Loot, message: &FromWorker) {
 fn babble(loot: &Loot) {
     for tick in loot.tick + 1.. {
         report(loot, State { tick, ..honest() });
-        (0..20).for_each(|_| say(loot, &FromWorker::Active(0)));
+        (0..20).for_each(|_| say(loot, &FromWorker::Active(0, None)));
         sleep(Duration::from_secs(1));
     }
 }

@@ -7,8 +7,8 @@ use ethudp_worker::batch::Batch;
 use ethudp_worker::endpoint::Target;
 use ethudp_worker::wire::{Counters, Departure, Outbox, Sealer, Session, machines};
 use privsep::ipc::{
-    Address, Cipher, Classic, ClassicSecrets, PathHealth, PathReport, Remote, Rules, Secret, Secrets, Settings,
-    SharedPath, State, Wire, WireState,
+    Address, Cipher, Classic, ClassicSecrets, PathHealth, PathReport, PathSettings, Remote, Rules, Secret, Secrets,
+    Settings, SharedPath, State, Wire, WireState,
 };
 
 use crate::SECOND;
@@ -101,6 +101,7 @@ impl Shape {
         Settings {
             wire: Wire::Classic(Classic { fragment_mtu, ..self.classic }),
             remotes: (0..self.paths).map(remote).collect(),
+            paths: vec![PathSettings::default(); self.paths],
             rules: Rules { send: true, receive: true, ..Rules::default() },
             ..Settings::default()
         }

@@ -125,8 +125,8 @@ pub enum FromWorker {
     Report(Report),
     /// The health of a path has changed.
     Health(u8, PathHealth),
-    /// Frames now leave by this path.
-    Active(u8),
+    /// Frames now leave by this path, for this reason.
+    Active(u8, Option<ChangeReason>),
     /// The address of a path has been learned, or has moved.
     Learned(u8, Address),
     /// The worker has run for its number of ticks.
