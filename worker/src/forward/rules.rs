@@ -205,11 +205,10 @@ mod tests {
     #[test]
     fn auto_mss_follows_reduced_paths() {
         use crate::wire::route::Egress;
-        use crate::wire::spread::Spread;
         let target = Target::Fixed(SocketAddr::from(([192, 0, 2, 1], 6000)).into());
         let route = |datagrams: [(usize, bool); 2]| {
             let egress = datagrams.map(|(datagram, reduced)| Egress { reduced, ..Egress::new(target, datagram) });
-            Route { active: 0, egress: egress.into(), sending: None, spread: Spread::Active }
+            Route { active: 0, egress: egress.into(), ..Route::default() }
         };
         for (follows, datagrams, expected) in [
             (true, [(1472, false), (1472, false)], LIMITS),

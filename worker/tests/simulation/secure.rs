@@ -434,7 +434,7 @@ impl Secure {
             let route = self.ends[which].session.route();
             let egress = route.now().1;
             let in_pieces = egress.datagram <= self.carries;
-            if sky.loses_nothing() && self.ends[which].kind.searches {
+            if skies.iter().all(Sky::loses_nothing) && self.ends[which].kind.searches {
                 let said = format!("end {which} sends {egress:?} where {} bytes are carried", self.carries);
                 self.run.check(in_pieces && !(egress.runs && self.drops_runs), &said);
             }
