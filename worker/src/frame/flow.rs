@@ -19,7 +19,7 @@ pub fn hash(frame: &[u8]) -> u64 {
     let packet = &frame[at..];
     match kind {
         IPV4 if packet.len() >= 20 && packet[0] >> 4 == 4 => {
-            let whole = word(packet, 6).is_some_and(|fragment| fragment & 0x3fff == 0);
+            let whole = word(packet, 6).is_some_and(|fragment| fragment.trailing_zeros() >= 14);
             let ports = (packet[9], usize::from(packet[0] & 0x0f) * 4);
             protocol(bytes(hash, &packet[12..20]), packet, Some(ports).filter(|_| whole))
         }

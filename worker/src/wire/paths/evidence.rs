@@ -287,15 +287,13 @@ impl Evidence {
 
     /// Time at which the class may change without an answer, apart from pings; `u64::MAX` for none.
     pub fn due_us(&self) -> u64 {
-        match self.class {
-            Class::Dead => u64::MAX,
-            _ => {
-                let overdue_us = pace::overdue_us(self.round_trip());
-                let overdue = self.unanswered.front().filter(|_| !self.doubtful).map(|ping| ping.since_us + overdue_us);
-                let held = (self.class == Class::Proving).then_some(self.since_us + self.hold_us);
-                overdue.unwrap_or(u64::MAX).min(held.unwrap_or(u64::MAX))
-            }
+        if self.class == Class::Dead {
+            return u64::MAX;
         }
+        let overdue_us = pace::overdue_us(self.round_trip());
+        let overdue = self.unanswered.front().filter(|_| !self.doubtful).map(|ping| ping.since_us + overdue_us);
+        let held = (self.class == Class::Proving).then_some(self.since_us + self.hold_us);
+        overdue.unwrap_or(u64::MAX).min(held.unwrap_or(u64::MAX))
     }
 
     /// Writes the evidence into a report.

@@ -86,10 +86,9 @@ pub fn interval_us(pace: Pace, role: Role, rtt: RoundTrip) -> Option<u64> {
     let share = rtt.srtt_us() / SHARE;
     match pace {
         Pace::Dead(for_us) if role.traffic && for_us < REVIVAL => Some(REVIVAL_US),
-        Pace::Dead(_) => role.traffic.then_some(STANDBY_US),
         Pace::Doubtful => Some(share.clamp(DOUBTFUL_US, REVIVAL_US)),
         Pace::New(for_us) if for_us < FIRST => Some(FIRST_US),
-        Pace::New(_) => role.traffic.then_some(STANDBY_US),
+        Pace::Dead(_) | Pace::New(_) => role.traffic.then_some(STANDBY_US),
         Pace::Proving(hold_us) => Some((hold_us / TRIALS).clamp(TRIAL_US.0, TRIAL_US.1)),
         Pace::Steady if !role.traffic => None,
         Pace::Steady if role.carries => Some(share.clamp(FAST_US, REVIVAL_US)),

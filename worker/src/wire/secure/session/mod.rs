@@ -81,6 +81,7 @@ pub struct SessionConfig<'a> {
 }
 
 /// Session of a tunnel.
+#[allow(clippy::struct_excessive_bools)] // Independent facts.
 pub struct Session {
     pair: Pair,
     offer: u8,
