@@ -128,7 +128,9 @@ fn to_group(last: u8) -> Vec<u8> {
 fn passed(near: &Wire, far: &mut Wire) -> Vec<u8> {
     const GROUPS: [u8; 4] = [0x00, 0x02, 0x03, 0x0e];
     let end = frame(1, 300);
-    GROUPS.iter().for_each(|&last| near.send(&to_group(last)));
+    for last in GROUPS {
+        near.send(&to_group(last));
+    }
     near.send(&end);
     // The bridges send frames of their own.
     let all: Vec<_> = std::iter::from_fn(|| far.receive(LIMIT)).take_while(|frame| *frame != end).collect();
