@@ -24,7 +24,7 @@ use ethudp_worker::wire::secure::keys::{KEY, Pair};
 use ethudp_worker::wire::secure::message::{self, Message};
 use ethudp_worker::wire::secure::{Sealer, Session, SessionConfig};
 use ethudp_worker::wire::{Counters, Departure, Outbox};
-use privsep::ipc::{Address, PathReport, PathSettings, Remote, State, Timestamp};
+use privsep::ipc::{Address, PathReport, PathSettings, Policy, Remote, State, Timestamp};
 
 use crate::end::{Datagram, address, datagram, put};
 use crate::net::{Net, Random, Sky, first_that_works};
@@ -71,6 +71,8 @@ struct Kind {
     idle: bool,
     /// Whether the end searches for the length of datagrams, and sends in runs.
     searches: bool,
+    /// Use of several paths.
+    policy: Policy,
 }
 
 struct End {
@@ -114,9 +116,9 @@ impl End {
         let remotes: Vec<_> = (0..paths).map(remote).collect();
         let state = State::default();
         let (wall, seed) = (Arc::new(AtomicU64::new(any_time(random))), random.next());
-        let (ping_interval, idle) = (pace.ping_intervals[which], pace.idle);
+        let (ping_interval, idle, policy) = (pace.ping_intervals[which], pace.idle, pace.policy);
         let searches = !idle && datagram == 1472 && random.chance(2);
-        let kind = Kind { which, swapped, offer, remotes, datagram, ping_interval, idle, searches };
+        let kind = Kind { which, swapped, offer, remotes, datagram, ping_interval, idle, searches, policy };
         let session = session(&kind, &state, 0, &wall, seed);
         Self {
             kind,
@@ -238,11 +240,12 @@ fn leave(which: usize, departure: &Departure, batch: &Batch, counters: &Counters
     }
 }
 
-/// Intervals at which the ends send.
+/// Intervals at which the ends send, and their policy.
 #[derive(Clone, Copy)]
 struct Pace {
     ping_intervals: [u8; 2],
     idle: bool,
+    policy: Policy,
 }
 
 impl Pace {
@@ -252,7 +255,8 @@ impl Pace {
         let mut any = |_: i32| [1, 10, longest][random.below(3) as usize];
         let (all, are_long) = ([0; 2].map(&mut any), random.chance(3));
         let ping_intervals = if are_long { all } else { [1, 1] };
-        Self { ping_intervals, idle: random.chance(4) }
+        let policy = [Policy::Failover, Policy::Duplicate, Policy::Balance][random.below(3) as usize];
+        Self { ping_intervals, idle: random.chance(4), policy }
     }
 
     /// Silence is noticed after five intervals, and attempts last up to a minute.
@@ -268,7 +272,7 @@ fn any_time(random: &mut Random) -> u64 {
 }
 
 fn session(kind: &Kind, state: &State, started: u64, wall: &Arc<AtomicU64>, seed: u64) -> Session {
-    let &Kind { which, swapped, offer, ref remotes, datagram, ping_interval, .. } = kind;
+    let &Kind { which, swapped, offer, ref remotes, datagram, ping_interval, policy, .. } = kind;
     let mut all = keys();
     if swapped {
         all.swap(0, 1);
@@ -276,7 +280,13 @@ fn session(kind: &Kind, state: &State, started: u64, wall: &Arc<AtomicU64>, seed
     let (mut random, wall) = (Random::new(seed), Arc::clone(wall));
     Session::new(SessionConfig {
         pair: Pair::new(&all[which].0, all[1 - which].1, &[7; KEY], [5; 8]).unwrap(),
-        secure: &privsep::ipc::Secure { datagram, ping_interval, ..privsep::ipc::Secure::default() },
+        secure: &privsep::ipc::Secure {
+            datagram,
+            ping_interval,
+            policy,
+            weights: [1; privsep::ipc::MAX_PATHS],
+            ..privsep::ipc::Secure::default()
+        },
         offer,
         remotes,
         paths: if kind.searches { &[SEARCHED; privsep::ipc::MAX_PATHS] } else { &[] },

@@ -172,6 +172,7 @@ impl<W: AsRef<Evidence> + AsMut<Evidence>> Paths<W> {
         let alarm = |path: &Path<W>| path.wire.as_ref().standing().doubtful;
         Role {
             carries: carries(number),
+            carriers: (0..self.all.len()).filter(|&number| carries(number)).count() as u64,
             traffic,
             alarm: self.all.iter().enumerate().any(|(number, path)| carries(number) && alarm(path)),
         }

@@ -9,6 +9,8 @@ const SECOND: u64 = 1_000_000;
 /// Interval between pings of a path while frames leave by it. On average a ping follows a cut within 12 ms. Together with the pongs
 /// for the peer this is 6.4 kB/s.
 pub const FAST_US: u64 = 25 * MILLISECOND;
+/// Number of paths that frames leave by up to which each has [`FAST_US`]. The pings of more paths share 20 kB/s.
+const CARRIERS: u64 = 3;
 /// Interval between pings while an answer is overdue: ten pings within [`SILENCE_US`].
 const DOUBTFUL_US: u64 = 10 * MILLISECOND;
 /// Part of a round trip between two pings of a path with a long one. It bounds the pings in flight.
@@ -60,6 +62,8 @@ pub const DELAY_US: (u64, u64) = (SECOND, 800 * MILLISECOND);
 pub struct Role {
     /// Frames leave by the path.
     pub carries: bool,
+    /// Number of paths that frames leave by.
+    pub carriers: u64,
     /// There is traffic.
     pub traffic: bool,
     /// An answer is overdue on a path that frames leave by.
@@ -91,7 +95,9 @@ pub fn interval_us(pace: Pace, role: Role, rtt: RoundTrip) -> Option<u64> {
         Pace::Dead(_) | Pace::New(_) => role.traffic.then_some(STANDBY_US),
         Pace::Proving(hold_us) => Some((hold_us / TRIALS).clamp(TRIAL_US.0, TRIAL_US.1)),
         Pace::Steady if !role.traffic => None,
-        Pace::Steady if role.carries => Some(share.clamp(FAST_US, REVIVAL_US)),
+        Pace::Steady if role.carries => {
+            Some(share.clamp(FAST_US * role.carriers.div_ceil(CARRIERS).max(1), REVIVAL_US))
+        }
         Pace::Steady => Some(if role.alarm { ALARM_US } else { STANDBY_US }),
     }
 }
@@ -126,6 +132,7 @@ mod tests {
             (Pace::Steady, idle, near, None),
             (Pace::Steady, active, near, Some(FAST_US)),
             (Pace::Steady, active, far, Some(50_000)),
+            (Pace::Steady, Role { carriers: 8, ..active }, near, Some(3 * FAST_US)),
             (Pace::Steady, standby, near, Some(STANDBY_US)),
             (Pace::Steady, Role { alarm: true, ..standby }, near, Some(ALARM_US)),
             (Pace::Doubtful, idle, near, Some(DOUBTFUL_US)),
