@@ -160,6 +160,7 @@ impl Outstanding {
             }
         }
         path.wire.evidence.to_peer.take(passed, pinged.counts.opened, now_us);
+        path.wire.prober.note_counts(passed, pinged.counts.opened, now_us);
         path.wire.received(pinged.counts, now_us);
         path.wire.evidence.answered(sent_us, now_us, way == Answered::Elsewhere);
         Some(way)

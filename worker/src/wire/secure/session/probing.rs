@@ -10,17 +10,15 @@ use crate::wire::secure::crypt::{HEADER, TAG};
 
 /// Time in microseconds to wait for an answer where no round trip is known.
 const UNKNOWN_US: u64 = SECOND;
-/// Time in microseconds in addition to two round trips, and the longest time.
+/// Time in microseconds in addition to the round trip and four deviations, and the longest time.
 const MARGIN_US: u64 = 50 * MILLISECOND;
 const LONGEST_US: u64 = 3 * SECOND;
 
 impl Session {
     /// Longest time in microseconds to wait for the answer to a probe.
     fn probe_timeout_us(&self, path: usize) -> u64 {
-        match self.paths.all[path].estimate.rtt_us() {
-            0 => UNKNOWN_US,
-            rtt_us => (2 * rtt_us + MARGIN_US).min(LONGEST_US),
-        }
+        let rtt = self.paths.all[path].wire.evidence.rtt();
+        if rtt.is_known() { (rtt.srtt_us() + 4 * rtt.var_us() + MARGIN_US).min(LONGEST_US) } else { UNKNOWN_US }
     }
 
     /// Sends the probes that are due.

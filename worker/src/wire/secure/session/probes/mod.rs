@@ -43,6 +43,8 @@ const AGAIN_US: u64 = 600 * SECOND;
 const PAIRS: usize = 6;
 const PAIR_US: u64 = 20 * MILLISECOND;
 const SMALL_ANSWERED: usize = 3;
+/// Least number of datagrams in a loss pattern. Half of them lost while pings are answered raises suspicion.
+const PATTERN: u32 = 8;
 /// Packet of Ethernet, by which intervals are measured.
 const ETHERNET: u64 = 1500;
 
@@ -95,6 +97,8 @@ pub struct Prober {
     silent: u32,
     runs: RunCheck,
     traffic: Traffic,
+    /// Datagrams that were sent by the path and opened by the peer, at the start of the present loss pattern.
+    counts: Option<(u32, u32)>,
 }
 
 /// Bytes that a path has sent, without probes.
@@ -149,6 +153,7 @@ impl Prober {
             silent: 0,
             runs: RunCheck::default(),
             traffic: Traffic::default(),
+            counts: None,
         }
     }
 
@@ -219,6 +224,19 @@ impl Prober {
         }
         if std::mem::replace(&mut self.traffic.oversize, oversize) < oversize {
             self.suspect(now_us);
+        }
+    }
+
+    /// Takes the counts of an answered ping, modulo 2^32: datagrams sent by the path before it, and opened by the peer by then.
+    pub fn note_counts(&mut self, sent: u32, opened: u32, now_us: u64) {
+        let (from_sent, from_opened) = *self.counts.get_or_insert((sent, opened));
+        let (sent_here, opened_here) = (sent.wrapping_sub(from_sent), opened.wrapping_sub(from_opened));
+        let is_back = sent_here > u32::MAX / 2 || opened_here > u32::MAX / 2;
+        if sent_here >= PATTERN || is_back {
+            self.counts = Some((sent, opened));
+            if !is_back && opened_here < sent_here.div_ceil(2) {
+                self.suspect(now_us);
+            }
         }
     }
 
@@ -505,6 +523,24 @@ mod tests {
             // It rises when the path carries more.
             run.run(601_000, 0, |_, _, _| true);
             assert_eq!(run.carries().0, 1472);
+        }
+    }
+
+    #[test]
+    fn loss_pattern_raises_suspicion() {
+        for (counts, suspects) in [
+            (&[(0, 0), (7, 0), (8, 4)][..], false),
+            (&[(0, 0), (7, 0), (8, 3)], true),
+            (&[(u32::MAX, 7), (3, 7), (20, 12)], true),
+            (&[(100, 100), (0, 0), (8, 8), (7, 3)], false),
+            (&[(100, 100), (200, 50)], false),
+        ] {
+            let mut run = Run::new(6);
+            run.run(5000, 1000, |_, _, _| true);
+            for &(sent, opened) in counts {
+                run.prober.note_counts(sent, opened, run.now_us);
+            }
+            assert_eq!(run.prober.doubts, suspects, "{counts:?}");
         }
     }
 
