@@ -135,6 +135,7 @@ fn tiny_frames() -> Vec<u8> {
 
 /// More frames than in any batch before, without a warm-up.
 #[test]
+#[allow(clippy::large_stack_arrays)] // Two ends in a test.
 fn large_bundles_allocate_nothing() {
     let [mut near, mut far] = [end(1, 2), end(2, 1)];
     shake_hands(&mut near, &mut far);
@@ -176,6 +177,7 @@ fn batch_has_memory_for_all_frames() {
 }
 
 #[test]
+#[allow(clippy::large_stack_arrays)] // Two ends in a test.
 fn secure_forwarding_allocates_nothing() {
     let [mut near, mut far] = [end(1, 2), end(2, 1)];
     shake_hands(&mut near, &mut far);

@@ -146,6 +146,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::type_complexity)] // A table.
     fn some_packets_are_never_answered() {
         let silent: [(bool, &dyn Fn(&mut [u8])); 13] = [
             (false, &|packet| packet[6] = 0),    // without DF

@@ -198,13 +198,15 @@ mod tests {
 
     fn batch(frames: &[Vec<u8>]) -> Batch {
         let mut batch = Batch::with_slots(frames.len());
-        frames.iter().for_each(|frame| batch.append_copy(frame));
+        for frame in frames {
+            batch.append_copy(frame);
+        }
         batch
     }
 
     /// Guard of each direction.
-    fn guards(limits: privsep::ipc::Guard) -> (Guard, Guard) {
-        Guard::pair(&limits, Some(MARK)).unwrap()
+    fn guards(limits: &privsep::ipc::Guard) -> (Guard, Guard) {
+        Guard::pair(limits, Some(MARK)).unwrap()
     }
 
     /// Frames of these that are left in a batch from the peer.
@@ -222,7 +224,7 @@ mod tests {
     #[test]
     fn group_frames_have_their_rates() {
         let (_, mut guard) =
-            guards(privsep::ipc::Guard { broadcast: Some(5), multicast: Some(3), ..Default::default() });
+            guards(&privsep::ipc::Guard { broadcast: Some(5), multicast: Some(3), ..Default::default() });
         let counters = SharedPort::default();
         let mut flood = |to: [u8; 6]| left(&mut guard, 0, &vec![frame(to, 1, 0x0800); 20], &counters);
         assert_eq!(flood([2, 0, 0, 0, 0, 9]), 20, "to one station");
@@ -242,7 +244,7 @@ mod tests {
     #[test]
     fn ethertype_outside_list_is_dropped() {
         let listed = vec![0x0800, privsep::ipc::Guard::LENGTHS];
-        let (mut guard, _) = guards(privsep::ipc::Guard { ethertypes: listed, ..Default::default() });
+        let (mut guard, _) = guards(&privsep::ipc::Guard { ethertypes: listed, ..Default::default() });
         let plain = |kind| frame([2; 6], 1, kind);
         let tagged = |kind: u16| [&plain(0x88a8)[..14], &[0, 7, 0x81, 0, 0, 9], &kind.to_be_bytes(), &[0; 46]].concat();
         let cut = plain(0x8100)[..14].to_vec();
@@ -254,7 +256,7 @@ mod tests {
 
     #[test]
     fn only_peer_stations_are_limited() {
-        let (mut outward, mut inward) = guards(privsep::ipc::Guard { stations: Some(2), ..Default::default() });
+        let (mut outward, mut inward) = guards(&privsep::ipc::Guard { stations: Some(2), ..Default::default() });
         let frames: Vec<_> = (1..=5).map(|from| frame([2; 6], from, 0x0800)).collect();
         let (counters, mut sent) = (SharedPort::default(), batch(&frames));
         outward.outward(&mut sent, 0, &AtomicU64::new(0), &counters);
@@ -264,7 +266,7 @@ mod tests {
 
     #[test]
     fn returned_frame_blocks_both_directions() {
-        let loops = || guards(privsep::ipc::Guard { loops: true, ..Default::default() });
+        let loops = || guards(&privsep::ipc::Guard { loops: true, ..Default::default() });
         let ((mut outward, mut inward), counters, until) = (loops(), SharedPort::default(), AtomicU64::new(0));
         assert_eq!((outward.due_us(), inward.due_us()), (Some(0), Some(0)));
         let sent = outward.due_frame(|| 5).unwrap().to_vec();
@@ -297,7 +299,7 @@ mod tests {
             ethertypes: vec![0x0800],
             loops: true,
         };
-        let ((_, mut guard), counters) = (guards(limits), SharedPort::default());
+        let ((_, mut guard), counters) = (guards(&limits), SharedPort::default());
         let other = mark::frame(&[8; 16]).to_vec();
         assert_eq!(left(&mut guard, 0, &vec![other; 200], &counters), OTHER_MARKS as usize);
         assert_eq!(counters.tx_dropped_multicast.get(), 200 - u64::from(OTHER_MARKS));

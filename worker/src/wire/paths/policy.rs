@@ -85,7 +85,9 @@ mod tests {
         let weights = [1, 2, 3, 4, 1, 1, 1, 1];
         let flows = |shares: &[(usize, u16)]| {
             let mut all = [0; MAX_PATHS];
-            shares.iter().for_each(|&(path, share)| all[path] = share * UNIT);
+            for &(path, share) in shares {
+                all[path] = share * UNIT;
+            }
             Spread::Flows(all)
         };
         let paths: [&[(usize, Class)]; 5] = [
@@ -130,7 +132,7 @@ mod tests {
         {
             let paths = [(0, None), (3, Some(loss))].map(|(path, loss)| Candidate { path, class: Good, loss });
             let Spread::Flows(shares) = sharing.spread(0, paths.into_iter()) else { panic!() };
-            assert_eq!((shares[0], shares[3]), (2 * UNIT, 2 * UNIT >> halvings), "{loss}");
+            assert_eq!((shares[0], shares[3]), (2 * UNIT, (2 * UNIT) >> halvings), "{loss}");
         }
     }
 }
