@@ -271,7 +271,8 @@ impl Prober {
         if let Some((purpose, round)) = self.round.take_if(|(_, round)| round.is_over(now_us, timeout_us)) {
             self.judge(purpose, &round, now_us);
         }
-        if self.round.is_none() {
+        // A search without a size to try ends, and other work may then be due.
+        while self.round.is_none() {
             let purpose = self.due(now_us)?;
             self.round = self.begin_round(purpose, now_us, random).map(|round| (purpose, round));
         }
@@ -408,8 +409,11 @@ impl Prober {
         }
         let searches = self.search.is_some() || self.doubts;
         let next = if searches { self.next_us } else { u64::MAX };
-        let rest = if self.search.is_some() { u64::MAX } else { self.confirm_us.min(self.runs_us).min(self.raise_us) };
-        next.min(rest)
+        if self.search.is_some() {
+            return next;
+        }
+        let raise = if self.doubts { u64::MAX } else { self.raise_us };
+        next.min(self.confirm_us).min(self.runs_us).min(raise)
     }
 }
 
