@@ -36,7 +36,7 @@ impl Random {
 #[derive(Debug, Clone, Copy)]
 pub struct Sky {
     /// Whether each direction is cut.
-    cut: [bool; 2],
+    pub cut: [bool; 2],
     /// Lost datagrams, and duplicated ones, in a thousand.
     loss: u64,
     double: u64,
