@@ -297,7 +297,7 @@ fn unknown_key_suggests_another() {
         (tap("interface = \"a\""), "line 4: unknown key `interface` in [tap]; move it to [raw] or [mirror]"),
         (tap("run = \"a\""), "line 4: unknown key `run` in [tap]; move it before the first table"),
         (tap("psk_file = \"a\""), "line 4: unknown key `psk_file` in [tap]; did you mean `psk-file` in [secure]?"),
-        (format!("{TAP}mtu = 1400\n"), "line 8: unknown key `mtu` in [[path]]; move it to [tap]"),
+        (format!("{TAP}name = \"a\"\n"), "line 8: unknown key `name` in [[path]]; move it to [tap]"),
         (top("mss = 1400"), "line 1: unknown key `mss`; move it to [rules]"),
         (top("address = []"), "line 1: unknown key `address`; move it to [tap]"),
         (top("[rule]"), "line 1: unknown table `rule`; did you mean `rules`?"),
