@@ -73,8 +73,8 @@ pub const LIES: &[Attack] = &[
     lie("bytes-behind-a-message", "channel: bytes after the message", |loot| packet(loot, &[5, 0], &[])),
     lie("one-byte-too-long", TOO_LONG, |loot| packet(loot, &[0; 2049], &[])),
     lie("as-long-as-the-socket-takes", TOO_LONG, |loot| packet(loot, &[0; 100_000], &[])),
-    lie("its-own-descriptor", DESCRIPTORS, |loot| packet(loot, &[3, 0], &[loot.port.as_raw_fd()])),
-    lie("very-many-descriptors", DESCRIPTORS, |loot| packet(loot, &[3, 0], &[loot.port.as_raw_fd(); 253])),
+    lie("its-own-descriptor", DESCRIPTORS, |loot| packet(loot, &[3, 0, 0], &[loot.port.as_raw_fd()])),
+    lie("very-many-descriptors", DESCRIPTORS, |loot| packet(loot, &[3, 0, 0], &[loot.port.as_raw_fd(); 253])),
     // Too many of them.
     lie("flood-of-health", TOO_MANY, |loot| flood(loot, &FromWorker::Health(0, PathHealth::Down))),
     lie("flood-of-last-words", "worker still runs after its fatal error", |loot| {
