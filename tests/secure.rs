@@ -207,12 +207,12 @@ fn wrong_own_and_peer_keys_differ() {
 /// The identifier, the slot and the interval of the file are the worker's.
 #[test]
 fn tunnel_identifiers_must_match() {
-    const SECURE: &str = "tunnel-id = \"00010203040506ff\"\npeer-slot = 4095\nping-interval-s = 2\n";
+    const SECURE: &str = "tunnel-id = \"00010203040506ff\"\npeer-slot = 4095\nping-interval-s = 3\n";
     let sites = Sites::new();
     let (a, b) =
         (End { secure: SECURE, ..End::A }.start(&sites, "a"), End { secure: SECURE, ..End::B }.start(&sites, "b"));
     assert_udp(&sites.a, &sites.b, "10.8.0.2");
-    assert!(a.log().contains("pings leave every 2 s: a dead path is noticed after 10 s"), "{}", a.log());
+    assert!(a.log().contains("pings leave every 3 s: without traffic a dead path is noticed after 3 s"), "{}", a.log());
     drop(b);
     let b = End::B.start(&sites, "b");
     wait_trouble(&b, "other-peer-key");
