@@ -120,7 +120,8 @@ fn old_session_data_is_dropped() {
     middle.relay.send(B, &held[0].bytes);
     assert_eq!(next(&mut wires[B]), Some(frame(20, 200)));
 
-    sleep(Duration::from_millis(10_500));
+    // Ten ping intervals.
+    sleep(Duration::from_millis(20_500));
     let of_b = Victim::new(&b);
     middle.relay.send(B, &held[1].bytes);
     let [_, to_b] = middle.repeat(&seen);
