@@ -165,7 +165,7 @@ pub fn indices(tunnel: &Tunnel) -> HashMap<String, u32> {
 #[derive(Debug)]
 pub struct Watch {
     absent: Vec<Absent>,
-    /// For each present path, its number in the file, and whether a name of it is resolved only at the start.
+    /// For each present path, its number in the file, and whether one of its names is resolved only at the start.
     present: Vec<(usize, bool)>,
     devices: Vec<Device>,
     /// Local addresses of the present paths.
