@@ -4,6 +4,7 @@
 
 #[cfg(test)]
 mod allocations;
+mod answers;
 pub mod guard;
 mod inward;
 mod outward;
@@ -16,8 +17,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
+pub use answers::Answers;
 pub use inward::Inward;
-pub use outward::{Answers, Outward, leaves_partial};
+pub use outward::{Outward, leaves_partial};
 
 use crate::forward::published::Published;
 use crate::forward::rules::Rules;

@@ -10,13 +10,13 @@ use privsep::ipc::MAX_PATHS;
 
 use super::{DRAINING_US, QUEUE_WAIT_US, REST_US, Shared};
 use crate::batch::{Batch, PACKETS};
+use crate::forward::answers::Answers;
 use crate::forward::guard::Guard;
 use crate::forward::rules::PEERS;
 use crate::frame::offload::segment::Segmenter;
 use crate::frame::offload::superframe::Facts;
-use crate::frame::too_big;
 use crate::io::{Received, wait};
-use crate::port::{Sink, Source};
+use crate::port::Source;
 use crate::underlay::Outlet;
 use crate::wire::{Departure, Sealer};
 
@@ -47,25 +47,6 @@ pub struct Outward {
     answers: Option<Answers>,
     /// Limits on frames from the port, if there are any.
     guard: Option<Guard>,
-}
-
-/// Answers to packets that are too long for the path.
-pub struct Answers {
-    sink: Sink,
-    batch: Batch,
-    /// Time in microseconds of the next answers.
-    next_us: u64,
-}
-
-impl Answers {
-    /// Most answers at a time, and microseconds from one time to the next.
-    const MOST: usize = 8;
-    const PAUSE_US: u64 = 10_000;
-
-    /// Answers go to this sink.
-    pub fn new(sink: Sink) -> Self {
-        Self { sink, batch: Batch::with_room(Self::MOST, too_big::CAPACITY), next_us: 0 }
-    }
 }
 
 impl Outward {
@@ -117,7 +98,7 @@ impl Outward {
     pub(crate) fn turn(&mut self) {
         self.shared.passes.fetch_add(1, Relaxed);
         // Also without frames: the sealer would otherwise keep the key of the old session.
-        self.shared.route.look(&mut self.route, |route| self.sealer.set_route(route));
+        follow_route(&self.shared, &mut self.sealer, &mut self.route);
         if !self.announcement.is_empty() && self.sealer.has_session() {
             self.announce();
         }
@@ -199,7 +180,7 @@ impl Outward {
         }
         let most = sealer.route().reduced_frame();
         if let (Some(answers), Some(most)) = (answers, most) {
-            answer_too_big(answers, batch, most, shared);
+            answers.take_too_long(batch, most, clock.now_us(), &counters.port);
         }
         let mut peers = [SocketAddr::from(([0; 4], 0)); PEERS];
         let known = peers.iter_mut().zip(sealer.route().peers()).map(|(peer, address)| *peer = address).count();
@@ -232,7 +213,7 @@ impl Outward {
         let mut send = |packets: &mut Batch| {
             // A few superframes are thousands of packets. Meanwhile a report may wait for a pass, or the route may change.
             shared.pass();
-            shared.route.look(route, |route| sealer.set_route(route));
+            follow_route(shared, sealer, route);
             finish(packets);
             seal_and_send(shared, sealer, outlet, packets, *route);
             packets.clear();
@@ -269,31 +250,21 @@ impl Outward {
     }
 }
 
-/// Removes IP packets whose frames are longer than `most` bytes from the batch, and answers some of them with ICMP.
-fn answer_too_big(answers: &mut Answers, batch: &mut Batch, most: usize, shared: &Shared) {
-    let Answers { sink, batch: replies, next_us } = answers;
-    replies.clear();
-    let (mut scratch, mut dropped) = ([0; too_big::CAPACITY], 0);
-    batch.retain_spans(|frame, span| {
-        let length = span.facts.superframe.map_or(frame.len(), |superframe| {
-            frame.len().min(usize::from(superframe.header) + usize::from(superframe.segment))
+/// Takes over a changed route, once frames may leave by it. Meanwhile frames wait in the port.
+fn follow_route(shared: &Shared, sealer: &mut Sealer, version: &mut u64) {
+    let mut from_us = 0;
+    loop {
+        shared.route.look(version, |route| {
+            sealer.set_route(route);
+            from_us = route.from_us;
         });
-        if length <= most {
-            return true;
+        if from_us == 0 || shared.clock.now_us() >= from_us {
+            return;
         }
-        let Some(written) = too_big::answer(frame, length, most, &mut scratch) else { return true };
-        dropped += span.packets().0;
-        if !replies.is_full() {
-            replies.append_copy(&scratch[..written]);
+        let [woken] = wait([(shared.outward.as_fd(), PollFlags::POLLIN)], shared.clock.until(from_us));
+        if !woken.is_empty() {
+            shared.woken();
         }
-        false
-    });
-    shared.counters.port.rx_dropped_too_big.add(dropped);
-    let now = shared.clock.now_us();
-    if !replies.is_empty() && now >= *next_us {
-        *next_us = now + Answers::PAUSE_US;
-        // Never waits for room: the sender tries again.
-        sink.send(&shared.counters.port, replies, &mut 0);
     }
 }
 
@@ -412,6 +383,32 @@ mod tests {
         let counters = &outward.shared.counters;
         assert_eq!((counters.port.rx_frames.get(), counters.port.rx_bytes.get()), (4, 4 * 61));
         assert_eq!(counters.paths[1].tx_datagrams.get(), 2);
+    }
+
+    #[test]
+    fn frames_wait_for_route_that_begins_later() {
+        let Rig { port, paths, mut outward, .. } = Rig::plain(2);
+        let clock = outward.shared.clock;
+        let from_us = clock.now_us() + 30_000;
+        outward.shared.route.set(&Route { active: 1, from_us, ..outward.sealer.route().clone() });
+        port.send(&local(1)).unwrap();
+        ask(&outward);
+        outward.turn();
+        assert!(clock.now_us() >= from_us && main_woken(&outward), "reports do not wait");
+        assert_eq!([waiting(&paths[1]), waiting(&paths[0])], [vec![frame(1)], vec![]]);
+        // A later route ends the pause.
+        let first = outward.sealer.route().clone();
+        outward.shared.route.set(&Route { active: 1, from_us: u64::MAX, ..first.clone() });
+        let shared = Arc::clone(&outward.shared);
+        let later = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(20));
+            shared.route.set(&Route { active: 0, from_us: 0, ..first });
+            shared.outward.wake();
+        });
+        port.send(&local(2)).unwrap();
+        outward.turn();
+        later.join().unwrap();
+        assert_eq!(waiting(&paths[0]), [frame(2)]);
     }
 
     #[test]

@@ -39,6 +39,8 @@ pub struct Route {
     pub active: usize,
     /// Paths that frames leave by.
     pub spread: Spread,
+    /// Time in microseconds from which frames leave by the route: those before have arrived by then. 0 for at once.
+    pub from_us: u64,
     /// Egress of each path; never empty.
     pub egress: Vec<Egress>,
     /// Key that seals frames, if the wire has sessions. Equal only to itself.

@@ -17,6 +17,13 @@ pub enum Class {
     Dead,
 }
 
+impl Class {
+    /// Whether the peer answers.
+    pub fn answers(self) -> bool {
+        matches!(self, Self::Good | Self::Proving | Self::Poor)
+    }
+}
+
 /// Present condition of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
@@ -87,10 +94,8 @@ impl Choice {
         let count = all.iter_mut().zip(standings).map(|(place, standing)| *place = standing).count();
         let all = &all[..count];
         let active = choose(all, starting, self.active());
-        let is_usable = |path: usize, standing: &Standing| {
-            matches!(standing.class, Class::Good | Class::Proving | Class::Poor)
-                && (path == active || !standing.doubtful)
-        };
+        let is_usable =
+            |path: usize, standing: &Standing| standing.class.answers() && (path == active || !standing.doubtful);
         let rank = |path: usize| {
             let usable = all.get(path).is_some_and(|standing| is_usable(path, standing));
             (path != active, !usable, all.get(path).map(|standing| standing.class), path)

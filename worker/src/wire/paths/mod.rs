@@ -73,10 +73,9 @@ impl<W> Paths<W> {
     /// Chooses the paths that frames leave by, after a change of the order. Frames stay on a path in doubt: it may be as good as before.
     /// `loss` is the share of datagrams in a thousand that a path loses on the way to the peer.
     fn share(&mut self, loss: impl Fn(&W) -> Option<u16>) {
-        let answers = |class| matches!(class, Class::Good | Class::Proving | Class::Poor);
         let candidates = self.choice.order().iter().filter_map(|&Ranked { path, class }| {
             let here = self.all.get(path).filter(|path| path.remote.target() != Target::Unknown)?;
-            answers(class).then(|| Candidate { path, class, loss: loss(&here.wire) })
+            class.answers().then(|| Candidate { path, class, loss: loss(&here.wire) })
         });
         self.route.spread = self.sharing.spread(self.route.active, candidates);
     }
@@ -144,9 +143,24 @@ impl<W: AsRef<Evidence> + AsMut<Evidence>> Paths<W> {
             Standing { class, doubtful: doubtful || unproved }
         });
         let chosen = self.choice.update(standings, starting);
+        let before = (self.route.active, self.route.spread);
+        let carried: [bool; MAX_PATHS] = std::array::from_fn(|number| self.route.uses(number));
         self.route.active = self.choice.active();
         self.share(|link| link.as_ref().to_peer.share());
+        if before != (self.route.active, self.route.spread) {
+            self.route.from_us = self.pause_us(carried).map_or(0, |pause_us| now_us + pause_us);
+        }
         judged | chosen | self.update_health(now_us)
+    }
+
+    /// Pause before frames leave by the paths of the route, after they have left by the paths in `carried`. `None` where frames moved
+    /// from no path that answers.
+    fn pause_us(&self, carried: [bool; MAX_PATHS]) -> Option<u64> {
+        let paths = || self.all.iter().map(|path| path.wire.as_ref()).enumerate();
+        let left = || paths().filter(|(number, evidence)| carried[*number] && evidence.standing().class.answers());
+        let taken = paths().filter(|&(number, _)| self.route.uses(number));
+        let moves = taken.flat_map(|to| left().filter(move |from| from.0 != to.0).map(move |from| (from.1, to.1)));
+        moves.map(|(from, to)| pace::pause_us(from.rtt(), to.rtt())).max()
     }
 
     fn update_health(&mut self, now_us: u64) -> bool {

@@ -47,6 +47,9 @@ pub const INTERVALS: u64 = 5;
 
 /// Hold time after a failure.
 pub const HOLD_US: u64 = 2 * SECOND;
+/// Longest pause before frames move from a path that answers to a shorter one. They wait in the queue of the port meanwhile: of a TAP,
+/// a thousand frames or superframes.
+const LONGEST_PAUSE_US: u64 = 50 * MILLISECOND;
 /// Longest hold time, after repeated failures.
 pub const LONGEST_HOLD_US: u64 = 300 * SECOND;
 /// Least time of service after which earlier failures are forgotten.
@@ -88,23 +91,36 @@ pub enum Pace {
 /// Interval in microseconds from a ping to the next one, apart from the ping interval of an idle path; `None` for no such ping.
 pub fn interval_us(pace: Pace, role: Role, rtt: RoundTrip) -> Option<u64> {
     let share = rtt.srtt_us() / SHARE;
+    let steady = if role.carries {
+        share.clamp(FAST_US * role.carriers.div_ceil(CARRIERS).max(1), REVIVAL_US)
+    } else if role.alarm {
+        ALARM_US
+    } else {
+        STANDBY_US
+    };
     match pace {
         Pace::Dead(for_us) if role.traffic && for_us < REVIVAL => Some(REVIVAL_US),
         Pace::Doubtful => Some(share.clamp(DOUBTFUL_US, REVIVAL_US)),
         Pace::New(for_us) if for_us < FIRST => Some(FIRST_US),
         Pace::Dead(_) | Pace::New(_) => role.traffic.then_some(STANDBY_US),
-        Pace::Proving(hold_us) => Some((hold_us / TRIALS).clamp(TRIAL_US.0, TRIAL_US.1)),
-        Pace::Steady if !role.traffic => None,
-        Pace::Steady if role.carries => {
-            Some(share.clamp(FAST_US * role.carriers.div_ceil(CARRIERS).max(1), REVIVAL_US))
+        Pace::Proving(hold_us) => {
+            let trial = (hold_us / TRIALS).clamp(TRIAL_US.0, TRIAL_US.1);
+            Some(if role.traffic { trial.min(steady) } else { trial })
         }
-        Pace::Steady => Some(if role.alarm { ALARM_US } else { STANDBY_US }),
+        Pace::Steady => role.traffic.then_some(steady),
     }
 }
 
 /// Time in microseconds after which the answer to a ping is overdue.
 pub fn overdue_us(rtt: RoundTrip) -> u64 {
     if rtt.is_known() { rtt.srtt_us() + 4 * rtt.var_us() + GRACE_US } else { UNKNOWN_US }
+}
+
+/// Pause in microseconds after the last frame by one path, before the first one leaves by another path: frames do not overtake those
+/// that are still on the way.
+pub fn pause_us(from: RoundTrip, to: RoundTrip) -> u64 {
+    let ahead = from.srtt_us().saturating_sub(to.srtt_us()) / 2;
+    (ahead + from.var_us() + to.var_us() + GRACE_US).min(LONGEST_PAUSE_US)
 }
 
 /// Silence in microseconds of a dead path.
@@ -139,6 +155,9 @@ mod tests {
             (Pace::Doubtful, idle, far, Some(50_000)),
             (Pace::Proving(HOLD_US), idle, near, Some(100_000)),
             (Pace::Proving(LONGEST_HOLD_US), idle, near, Some(SECOND)),
+            // Frames leave by it, or may soon.
+            (Pace::Proving(LONGEST_HOLD_US), active, near, Some(FAST_US)),
+            (Pace::Proving(LONGEST_HOLD_US), Role { alarm: true, ..standby }, near, Some(ALARM_US)),
             (Pace::New(0), idle, RoundTrip::default(), Some(FIRST_US)),
             (Pace::New(FIRST), idle, RoundTrip::default(), None),
             (Pace::Dead(0), idle, near, None),
