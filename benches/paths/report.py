@@ -1,9 +1,7 @@
 """The table and the picture of what was measured."""
 
-from html import escape
+import picture
 
-OURS, THEIRS, PALE = "#2a6f97", "#b8c4cc", "#dfe6ea"
-WIDTH, LEFT, BAR, GAP = 760, 210, 20, 26
 SCENES = {"cut": "RTT below 1 ms, TCP beside it", "cut-50": "RTT 50 ms, jitter 20 ms"}
 
 
@@ -152,25 +150,8 @@ def beside(found):
 
 def draw(found):
     """A bar for each program: the median gap, and pale to the 99th percentile."""
-    shown = {scene: [(name, of[scene]["gap"]) for name, of in found.items() if "gap" in of.get(scene, {})] for scene in SCENES}
-    most = max((gap["p99"] for rows in shown.values() for _, gap in rows), default=1) or 1
-    rows, y = [], 48
+    groups = []
     for scene, title in SCENES.items():
-        y += 14
-        rows.append(f'<text x="12" y="{y}" class="title">{escape(title)}</text>')
-        y += 10
-        for name, gap in shown[scene]:
-            half, long = (max(1, round(gap[key] / most * (WIDTH - LEFT - 170))) for key in ("p50", "p99"))
-            color = OURS if name.startswith("ethudp") else THEIRS
-            rows.append(f'<text x="{LEFT - 8}" y="{y + 14}" text-anchor="end">{escape(name)}</text>')
-            rows.append(f'<rect x="{LEFT}" y="{y}" width="{long}" height="{BAR}" fill="{PALE}"/>')
-            rows.append(f'<rect x="{LEFT}" y="{y}" width="{half}" height="{BAR}" fill="{color}"/>')
-            rows.append(f'<text x="{LEFT + long + 8}" y="{y + 14}">{gap["p50"]:.0f} ms, p99 {gap["p99"]:.0f} ms</text>')
-            y += GAP
-        y += 8
-    style = "text{font:13px sans-serif;fill:#222}.title{font-weight:bold}.head{font-size:16px;font-weight:bold}"
-    head = '<text x="12" y="28" class="head">Time without frames after a silent cut of the active path</text>'
-    size = f'width="{WIDTH}" height="{y + 8}" viewBox="0 0 {WIDTH} {y + 8}"'
-    background = f'<rect width="{WIDTH}" height="{y + 8}" fill="#fff"/>'
-    return "\n".join([f'<svg xmlns="http://www.w3.org/2000/svg" {size}>', f"<style>{style}</style>", background, head,
-                      *rows, "</svg>", ""])
+        gaps_of = [(name, of[scene]["gap"]) for name, of in found.items() if "gap" in of.get(scene, {})]
+        groups.append((title, [(name, gap["p50"], gap["p99"], f"{gap['p50']:.0f} ms, p99 {gap['p99']:.0f} ms") for name, gap in gaps_of]))
+    return picture.draw("Time without frames after a silent cut of the active path", groups, 170)
