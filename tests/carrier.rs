@@ -1,10 +1,11 @@
 //! `[tap] carrier = "follow"`: programs that watch the TAP see whether the tunnel passes frames.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 
-use crate::lab::{Namespace, Running, Sites, assert_udp, wait_for};
+use crate::failover::cut;
+use crate::lab::{Namespace, Running, Sites, Stream, allowed, assert_udp, wait_for};
 use crate::secure::End;
 use crate::service::{Manager, file};
 
@@ -59,6 +60,31 @@ fn carrier_follows_peer() {
         b = peer();
     }
     assert!(!a.log().contains("no carrier: check its cable"), "{}", a.log());
+}
+
+/// The interfaces of the underlay keep their carrier, and datagrams are lost in one direction.
+#[test]
+fn carrier_follows_silent_cut() {
+    let sites = Sites::new();
+    sites.b.quiet(false);
+    let a = follower(&sites);
+    let _b = End { port: PORT_B, ..End::B }.start(&sites, "b");
+    for cut_at in [&sites.b, &sites.a] {
+        a.wait_state("up", LIMIT);
+        wait_carrier(&sites.a, true);
+        let stream = Stream::start(&sites.a, &sites.b, "10.8.0.2");
+        stream.wait_arrived();
+        let (start, limit) = (Instant::now(), allowed(Duration::from_secs(1)));
+        cut(cut_at, true);
+        wait_carrier(&sites.a, false);
+        let took = start.elapsed();
+        assert!(took < limit.max(allowed(Duration::from_secs(1))), "{took:?}");
+        assert!(!sites.a.ip("-o link show wan").contains("NO-CARRIER"));
+        drop(stream);
+        cut(cut_at, false);
+    }
+    wait_carrier(&sites.a, true);
+    assert_udp(&sites.a, &sites.b, "10.8.0.2");
 }
 
 #[test]

@@ -66,7 +66,7 @@ fn fast(here: u8, there: u8) -> String {
 }
 
 /// Drops what arrives by `wan`, in silence: links and addresses stay.
-fn cut(site: &Namespace, is_cut: bool) {
+pub fn cut(site: &Namespace, is_cut: bool) {
     if is_cut {
         site.run("nft", "add table netdev cut");
         site.run("nft", "add chain netdev cut in { type filter hook ingress device wan priority 0 ; policy drop ; }");

@@ -58,6 +58,8 @@ impl LogBudget {
 
 #[cfg(test)]
 mod tests {
+    use privsep::ipc::MAX_PATHS;
+
     use super::*;
 
     #[test]
@@ -75,6 +77,14 @@ mod tests {
         assert!(said <= 20 + 600, "{said} lines");
         let rest = budget.left_out(start + Duration::from_secs(7200));
         assert_eq!(said + counted + rest.unwrap_or(0), 36_000);
+    }
+
+    /// Each path changes its health and becomes active, and the tunnel has one more line.
+    #[test]
+    fn change_of_all_paths_is_logged() {
+        let start = Instant::now();
+        let mut budget = LogBudget::new(start);
+        assert!((0..=2 * MAX_PATHS).all(|_| budget.may_say(start)), "BURST {BURST} for {MAX_PATHS} paths");
     }
 
     #[test]
