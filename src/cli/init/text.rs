@@ -123,20 +123,31 @@ pub fn add_peer(text: &str, peer: &Line, ipv6: bool) -> Result<String, String> {
         _ => {}
     }
     let paths = table.get("path").and_then(toml::Value::as_array).map_or(&[][..], Vec::as_slice);
-    let lacking = paths.iter().filter(|path| path.get("remote").is_none()).count();
-    match (lacking, paths.len()) {
+    match paths {
+        [] => return Err("[[path]] not found: add a path by hand".into()),
         // A remote address that the user gave before the peer was known stays. A line without an endpoint contradicts none.
-        (0, 1) if known_peer.is_some() && peer.endpoint.is_some() => check_remote(&paths[0], &remote_of(peer))?,
-        (0, 1..) => {}
-        (1, 1) => {
-            new = insert_after(&new, "[[path]]", &remote(peer))?;
-            if ipv6 && needs_ipv6(peer.endpoint.as_ref()) {
-                new = listen_on_both(&new);
-            }
-        }
-        _ => return Err("[[path]]: only a file with one path can be completed: add remote by hand".into()),
+        [path] if known_peer.is_some() && peer.endpoint.is_some() => check_remote(path, &remote_of(peer))?,
+        _ => {}
     }
-    Ok(new)
+    add_remotes(new, paths, peer, ipv6)
+}
+
+/// Adds the missing remote addresses. The line has one endpoint, which is that of the first path without a remote address, unless
+/// another path has it. The other paths learn the address of the peer.
+fn add_remotes(mut text: String, paths: &[toml::Value], peer: &Line, ipv6: bool) -> Result<String, String> {
+    let used = |path: &toml::Value| path.get("remote").is_some() && check_remote(path, &remote_of(peer)).is_ok();
+    let mut endpoint = !paths.iter().any(used);
+    for (number, _) in paths.iter().enumerate().filter(|(_, path)| path.get("remote").is_none()) {
+        let (before, path) = text.split_at(header(&text, "[[path]]", number).unwrap_or(text.len()));
+        let line = if endpoint { &remote(peer) } else { "remote = \"any\"" };
+        let mut path = insert_after(path, "[[path]]", line)?;
+        if endpoint && ipv6 && needs_ipv6(peer.endpoint.as_ref()) {
+            path = listen_on_both(&path);
+        }
+        text = before.to_owned() + &path;
+        endpoint = false;
+    }
+    Ok(text)
 }
 
 /// Tunnel identifier in `[secure]`.
@@ -184,29 +195,36 @@ fn check_remote(path: &toml::Value, said: &str) -> Result<(), String> {
     Err(format!("path.remote = {known:?}: --peer has {said:?}; remove remote from the file to use the new value"))
 }
 
-/// Changes `local` so that it receives IPv6 as well, where it is as `ethudp init` wrote it.
+/// Changes `local` of the first path so that it receives IPv6 as well, where it is as `ethudp init` wrote it.
 pub fn listen_on_both(text: &str) -> String {
+    let (first, rest) = text.split_at(header(text, "[[path]]", 1).unwrap_or(text.len()));
     let line = |own: &str| match own.strip_prefix("local = \"0.0.0.0:") {
         Some(port) => format!("local = \"[::]:{port}"),
         None => own.to_owned(),
     };
-    text.split_inclusive('\n').map(line).collect()
+    first.split_inclusive('\n').map(line).collect::<String>() + rest
 }
 
-/// Inserts a line after the header of a table.
-pub fn insert_after(text: &str, header: &str, line: &str) -> Result<String, String> {
+/// Place of the header of a table, the first one that is left after `skipped` of them.
+fn header(text: &str, header: &str, skipped: usize) -> Option<usize> {
+    let places = text.split_inclusive('\n').scan(0, |end, line| {
+        let start = *end;
+        *end += line.len();
+        Some((start, line))
+    });
     let is_header = |words: &str| words.split('#').next().is_some_and(|words| words.trim() == header);
-    let mut found = false;
-    let mut new = String::with_capacity(text.len() + line.len() + 1);
-    for own in text.split_inclusive('\n') {
-        new.push_str(own);
-        if !found && is_header(own) {
-            found = true;
-            let end = if own.ends_with('\n') { "" } else { "\n" };
-            new = new + end + line + "\n";
-        }
-    }
-    if found { Ok(new) } else { Err(format!("{header} is not on a line of its own: add by hand: {line}")) }
+    places.filter(|(_, line)| is_header(line)).nth(skipped).map(|(start, _)| start)
+}
+
+/// Inserts a line after the first header of a table.
+pub fn insert_after(text: &str, table: &str, line: &str) -> Result<String, String> {
+    let Some(start) = header(text, table, 0) else {
+        return Err(format!("{table} is not on a line of its own: add by hand: {line}"));
+    };
+    let end = text[start..].find('\n').map_or(text.len(), |length| start + length + 1);
+    let (before, after) = text.split_at(end);
+    let own_line = if before.ends_with('\n') { "" } else { "\n" };
+    Ok(format!("{before}{own_line}{line}\n{after}"))
 }
 
 #[cfg(test)]
@@ -223,5 +241,47 @@ mod tests {
             assert_eq!(insert_after(text, "[secure]", "x").as_deref(), Ok(new));
         }
         assert!(insert_after("secure.a = 1\n", "[secure]", "x").unwrap_err().contains("add by hand: x"));
+    }
+    #[test]
+    fn missing_remotes_are_added() {
+        const ANY: &str = "remote = \"any\"\n";
+        const NAME: &str = "remote = \"b.example:6000\"\n";
+        const OTHER: &str = "remote = \"192.0.2.9:6001\"\n";
+        let peer = |endpoint: Option<&str>| Line {
+            joins: true,
+            key: [7; 32],
+            tunnel: [7; 8],
+            slot: 0,
+            inner: Vec::new(),
+            endpoint: endpoint.map(|text| crate::cli::init::line::endpoint(text).unwrap()),
+        };
+        let text = |remotes: &[&str]| {
+            let path = |remote: &&str| format!("[[path]]\n{remote}local = \"0.0.0.0:6000\"\n");
+            format!("[secure]\n{}", remotes.iter().map(path).collect::<String>())
+        };
+        for (before, endpoint, after) in [
+            (&["", "", ""][..], Some("b.example:6000"), &[NAME, ANY, ANY][..]),
+            (&["", ""], None, &[ANY, ANY]),
+            (&[OTHER, ""], Some("b.example:6000"), &[OTHER, NAME]),
+            (&["", OTHER], Some("b.example:6000"), &[NAME, OTHER]),
+            (&["", NAME], Some("b.example:6000"), &[ANY, NAME]),
+        ] {
+            let new = add_peer(&text(before), &peer(endpoint), true).unwrap();
+            let paths = &new[new.find("[[path]]").unwrap()..];
+            // The socket of the path to a name receives both families.
+            let added = |(before, after): (&&str, &&str)| before.is_empty() && *after == NAME;
+            let expected: String = before
+                .iter()
+                .zip(after)
+                .map(|pair| {
+                    let path = text(&[*pair.1]).replace("[secure]\n", "");
+                    if added(pair) { path.replace("0.0.0.0", "[::]") } else { path }
+                })
+                .collect();
+            assert_eq!(paths, expected, "{before:?}");
+        }
+        assert!(add_peer("[secure]\n", &peer(None), true).unwrap_err().contains("add a path by hand"));
+        let inline = "path = [{ local = \"0.0.0.0:6000\" }]\n[secure]\n";
+        assert!(add_peer(inline, &peer(None), true).unwrap_err().contains("add by hand: remote = \"any\""));
     }
 }
