@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use crate::filters::run_without_landlock;
 use crate::lab::{Running, Scratch, Sites};
 
 const NO_CAPABILITIES: &str = "0000000000000000";
@@ -99,6 +100,18 @@ fn resolver_keeps_no_privileges() {
     assert_ne!(network("resolver"), network("supervisor"));
     let environment = fs::read(format!("/proc/{pid}/environ")).unwrap();
     assert!(environment.is_empty(), "the resolver has an environment");
+}
+
+#[test]
+fn required_confinement_covers_resolver() {
+    let sites = Sites::new();
+    let scratch = Scratch::new();
+    let text = "require-confinement = true\nmode = \"tap\"\nwire = \"classic\"\n[[path]]\nlocal = \"192.0.2.1:6000\"\n\
+                remote = \"peer.example:6000\"\n";
+    let file = scratch.write("a.toml", text, 0o644);
+    let run = run_without_landlock(&sites, &scratch, &file);
+    let words = "lacks Landlock to confine the resolver";
+    assert!(run.status.code() == Some(78) && run.output.contains(words), "{}", run.output);
 }
 
 #[test]

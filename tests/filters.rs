@@ -1,6 +1,7 @@
 //! Filters of the mirror modes: what compiles them has no power and bounds, and what cannot be used is refused.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -171,6 +172,17 @@ fn without_landlock() {
     call(libc::SYS_seccomp, &[libc::SECCOMP_SET_MODE_FILTER.into(), 0, filter.as_ptr() as i64]).unwrap();
 }
 
+/// Runs a tunnel on a kernel without Landlock until it ends.
+pub fn run_without_landlock(sites: &Sites, scratch: &Scratch, file: &Path) -> Background {
+    std::thread::scope(|scope| {
+        let run = || {
+            without_landlock();
+            Background::run(&sites.a, scratch, &[], &["up", file.to_str().unwrap()])
+        };
+        scope.spawn(run).join().unwrap()
+    })
+}
+
 #[test]
 fn required_confinement_covers_compiler() {
     let sites = Sites::new();
@@ -182,13 +194,7 @@ fn required_confinement_covers_compiler() {
     ] {
         let scratch = Scratch::new();
         let file = scratch.write("m.toml", &(require.to_owned() + &mirror("udp port")), 0o644);
-        let run = std::thread::scope(|scope| {
-            let run = || {
-                without_landlock();
-                Background::run(&sites.a, &scratch, &[], &["up", file.to_str().unwrap()])
-            };
-            scope.spawn(run).join().unwrap()
-        });
+        let run = run_without_landlock(&sites, &scratch, &file);
         assert!(run.status.code() == Some(78) && run.output.contains(words), "{require}: {}", run.output);
     }
 }

@@ -102,6 +102,11 @@ pub fn report(data: &[u8]) {
     supervise::report(data);
 }
 
+/// Takes the data as a message between supervisor and resolver, as either of them does.
+pub fn resolver(data: &[u8]) {
+    supervise::resolver(data);
+}
+
 /// Parses the data as messages of rtnetlink(7).
 pub fn netlink(data: &[u8]) {
     for message in netlink::messages(data) {
@@ -114,9 +119,9 @@ pub fn netlink(data: &[u8]) {
 #[cfg(test)]
 mod tests {
     use privsep::ipc::{
-        Address, Carries, ChangeReason, ClassicState, FromWorker, LastChange, PathCounters, PathHealth, PathReport,
-        PortCounters, Report, SealCounters, SecureCounters, SecureState, SessionCipher, SessionReport, State,
-        Timestamp, Trouble, WireState,
+        Address, Answer, Carries, ChangeReason, ClassicState, FromResolver, FromWorker, Identity, LastChange,
+        PathCounters, PathHealth, PathReport, PortCounters, Report, SealCounters, SecureCounters, SecureState,
+        SessionCipher, SessionReport, State, Timestamp, ToResolver, Trouble, WireState,
     };
 
     fn replay(target: &str, check: fn(&[u8])) {
@@ -179,16 +184,44 @@ mod tests {
         ]
     }
 
+    /// Messages of supervisor and resolver, in packets.
+    fn questions() -> Vec<Vec<u8>> {
+        let packet = |message: &FromResolver| postcard::to_allocvec(message).unwrap();
+        let found = |addresses: &[&str]| Ok(addresses.iter().map(|text| Address(text.parse().unwrap())).collect());
+        let start = ToResolver::Start {
+            protocol: privsep::PROTOCOL,
+            become_user: Some(Identity { uid: 1000, gid: 1000 }),
+            required: true,
+            names: vec!["peer.example".into(), String::new()],
+        };
+        let answer = |found| packet(&FromResolver::Answer(0, Answer(found)));
+        vec![
+            answer(found(&["192.0.2.2:0", "[2001:db8::2]:7"])),
+            answer(found(&["224.0.0.1:0", "[::ffff:192.0.2.2]:1", "0.0.0.0:0"])),
+            answer(found(&["192.0.2.2:0"; 9])),
+            answer(Err("Name or service\u{1b}[31m not known\n".into())),
+            packet(&FromResolver::Lacks("Landlock".into())),
+            postcard::to_allocvec(&Answer(found(&["[fe80::1%3]:0"]))).unwrap(),
+            postcard::to_allocvec(&start).unwrap(),
+            postcard::to_allocvec(&ToResolver::Ask(u8::MAX)).unwrap(),
+        ]
+    }
+
     /// Fails if the seeds are of another version. `ETHUDP_WRITE_SEEDS` rewrites them.
     #[test]
-    fn stored_reports_are_current() {
-        let directory = format!("{}/fuzz/seeds/report", env!("CARGO_MANIFEST_DIR"));
-        for (number, message) in reports().iter().enumerate() {
-            let (path, packet) = (format!("{directory}/{number:02}"), postcard::to_allocvec(message).unwrap());
-            if std::env::var_os("ETHUDP_WRITE_SEEDS").is_some() {
-                std::fs::write(&path, &packet).unwrap();
+    fn stored_messages_are_current() {
+        let reports = reports().iter().map(|message| postcard::to_allocvec(message).unwrap()).collect();
+        for (target, packets) in [("report", reports), ("resolver", questions())] {
+            let directory = format!("{}/fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"));
+            for (number, packet) in packets.iter().enumerate() {
+                let path = format!("{directory}/{number:02}");
+                if std::env::var_os("ETHUDP_WRITE_SEEDS").is_some() {
+                    std::fs::create_dir_all(&directory).unwrap();
+                    std::fs::write(&path, packet).unwrap();
+                }
+                let is_current = std::fs::read(&path).is_ok_and(|stored| stored == *packet);
+                assert!(is_current, "{path}: run with ETHUDP_WRITE_SEEDS=1");
             }
-            assert!(std::fs::read(&path).is_ok_and(|stored| stored == packet), "{path}: run with ETHUDP_WRITE_SEEDS=1");
         }
     }
 
@@ -196,6 +229,7 @@ mod tests {
     fn stored_seeds_hold() {
         replay("text", super::text);
         replay("report", super::report);
+        replay("resolver", super::resolver);
         replay("netlink", super::netlink);
         replay("line", super::line);
         replay("answer", super::answer);

@@ -1,22 +1,24 @@
-//! Fuzzing of a running tunnel: messages of a worker and of netlink.
+//! Fuzzing of a running tunnel: messages of a worker, of the resolver and of netlink.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 use privsep::ipc::{
-    self, ClassicState, Confinement, FromWorker, Remote, Report, Secret, SecureState, State, Timestamp, Trouble,
-    WireState,
+    self, Answer, ClassicState, Confinement, FromResolver, FromWorker, MAX_ADDRESSES, Message, Remote, Report, Secret,
+    SecureState, State, Timestamp, ToResolver, Trouble, WireState,
 };
 
 use crate::log;
 use crate::status::{Facts, Status, collect};
+use crate::supervise::children::resolver::checked;
 use crate::supervise::children::resume;
+use crate::supervise::renewal::names::{Names, Use};
 use crate::supervise::statistics;
 use crate::supervise::watch::oversize::Oversize;
 use crate::supervise::watch::paths::Observer;
 use crate::supervise::watch::{news, session, storm};
-use crate::tunnel::resolve::Resolved;
+use crate::tunnel::resolve::{Answers, Found, Resolved, is_host};
 use crate::tunnel::{Secure, Tunnel, Wire, file, keys};
 
 /// Tunnel with two paths, of which the second learns its peer.
@@ -121,6 +123,61 @@ fn shown(mut tunnel: Tunnel, state: &State, trouble: Option<Trouble>) {
         assert!(!status.words(true).contains('\n') && status.line().lines().count() == 1);
         let read: Status = serde_json::from_str(&status.json()).unwrap();
         assert_eq!(read.json(), status.json());
+    }
+}
+
+/// Tunnel with a path to a name.
+const NAMED: &str =
+    "mode = \"tap\"\nwire = \"classic\"\n[[path]]\nlocal = \"any:6000\"\nremote = \"peer.example:6000\"\n";
+
+/// Takes a packet as the supervisor, the resolver, and the process of a question take packets of each other.
+pub fn resolver(packet: &[u8]) {
+    let fits = |most| packet.len() <= most;
+    if fits(ToResolver::MAX) {
+        let _ = ipc::from_packet::<ToResolver>(packet);
+    }
+    if fits(Answer::MAX)
+        && let Ok(answer) = ipc::from_packet::<Answer>(packet)
+    {
+        // The resolver passes the answer of a question on.
+        let passed = postcard::to_allocvec(&FromResolver::Answer(u8::MAX, answer)).unwrap();
+        assert!(passed.len() <= FromResolver::MAX, "{}", passed.len());
+    }
+    if !fits(FromResolver::MAX) {
+        return;
+    }
+    match ipc::from_packet::<FromResolver>(packet) {
+        Ok(FromResolver::Answer(_, answer)) => {
+            if let Ok(found) = checked(answer) {
+                answered(&found);
+            }
+        }
+        Ok(FromResolver::Lacks(text)) => assert!(!log::untrusted(&text).contains(char::is_control)),
+        Err(_) => {}
+    }
+}
+
+/// Takes a checked answer repeatedly. The path moves only to addresses of the answer.
+fn answered(found: &Found) {
+    if let Ok(addresses) = found {
+        assert!(addresses.len() <= MAX_ADDRESSES, "{addresses:?}");
+        assert!(addresses.iter().all(|address| is_host(address.ip()) && address.port() == 0), "{addresses:?}");
+    }
+    let Ok(tunnel) = file::from_text(NAMED, "a", Path::new("")) else { unreachable!("{NAMED}") };
+    let remote = Remote::Named { now: None, before: None };
+    let paths = [Resolved { local: "[::]:6000".parse().unwrap(), remote, underlay_mtu: None }];
+    let now = Instant::now();
+    let mut names = Names::new(now, &tunnel, &paths, &["peer.example".into()], &Answers::new());
+    let mut address = None;
+    for second in 0..20 {
+        let now = now + Duration::from_secs(second);
+        let (moves, line) = names.on_answer(now, 0, found, |_| Use { up: false, address });
+        assert!(line.is_none_or(|line| !line.contains(char::is_control)));
+        for (path, to) in moves.into_iter().chain(names.on_time(now, |_| Use { up: false, address }).1) {
+            assert!(path == 0 && to.port() == 6000, "{path} {to}");
+            assert!(found.iter().flatten().any(|address| address.ip() == to.ip()), "{to} of {found:?}");
+            address = Some(to);
+        }
     }
 }
 

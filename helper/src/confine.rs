@@ -27,13 +27,8 @@ pub fn limit() -> io::Result<()> {
 
 /// Drops all capabilities: the helper opens nothing of the plan again.
 pub fn give_up_privileges(become_user: Option<Identity>) -> io::Result<()> {
-    if let Some(identity) = become_user {
-        confine::drop_bounding_set()?;
-        confine::become_user(identity)?;
-    }
-    confine::drop_capabilities()?;
-    // The change of identity has undone both settings.
-    confine::not_dumpable()?;
+    confine::drop_privileges(become_user)?;
+    // The change of identity has undone it.
     confine::die_with_parent()?;
     for_good()
 }

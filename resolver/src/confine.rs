@@ -7,7 +7,7 @@
 use std::io;
 
 use privsep::confine;
-use privsep::confine::resolver::{landlock_to_ask, limit_processor};
+use privsep::confine::libraries::{self, landlock_to_ask, limit_processor};
 use privsep::confine::seccomp::{self, Allowed, Arguments, allow};
 use privsep::ipc::Identity;
 
@@ -24,35 +24,35 @@ const FILES: [&str; 9] = [
     "/etc/nsswitch.conf", "/usr/etc/nsswitch.conf", "/etc/hosts", "/etc/host.conf", "/etc/resolv.conf",
     "/etc/gai.conf", "/etc/services", "/etc/mdns.allow", "/etc/ld.so.cache",
 ];
-/// Directories of libraries, for modules of the name service switch.
-const LIBRARIES: [&str; 6] = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/local/lib64"];
 
-/// Confines the process before it reads the first question: user, capabilities, files, system calls.
-pub fn before_questions(become_user: Option<Identity>) -> io::Result<()> {
-    if let Some(identity) = become_user {
-        confine::drop_bounding_set()?;
-        confine::become_user(identity)?;
-    }
-    confine::drop_capabilities()?;
-    // The change of identity has undone both settings.
-    confine::not_dumpable()?;
+/// Confines the process before it reads the first question: user, capabilities, files, system calls. Returns the means of confinement
+/// that this kernel lacks.
+pub fn before_questions(become_user: Option<Identity>) -> io::Result<Vec<&'static str>> {
+    confine::drop_privileges(become_user)?;
+    // The change of identity has undone it.
     confine::die_with_parent()?;
-    landlock_to_ask(&DIRECTORIES)?;
-    confine::deny_write_execute();
-    seccomp::restrict(WAITING.iter().chain(ASKING).chain(OLD))
+    let abi = landlock_to_ask(&DIRECTORIES)?;
+    let mdwe = confine::deny_write_execute();
+    seccomp::restrict(WAITING.iter().chain(asking()))?;
+    Ok(libraries::lacks(abi, mdwe))
 }
 
 /// Confines a child before it asks: the files of the resolver as they are now, memory, time, system calls.
 pub fn before_asking() -> io::Result<()> {
     confine::die_with_parent()?;
-    let files: Vec<_> = FILES.iter().chain(&LIBRARIES).collect();
+    let files: Vec<_> = FILES.iter().chain(&libraries::LIBRARIES).collect();
     landlock_to_ask(&files)?;
     limit_processor(PROCESSOR_S)?;
     confine::limit_resources(MEMORY)?;
-    seccomp::restrict(ASKING.iter().chain(OLD))
+    seccomp::restrict(asking())
 }
 
-use Arguments::{AbortItself, Any, OneOf, Socket, SocketOption, WriteOrExecute};
+/// Calls while a question is asked.
+fn asking() -> impl Iterator<Item = &'static Allowed> {
+    ASKING.iter().chain(OLD).chain(libraries::CALLS).chain(libraries::OLD)
+}
+
+use Arguments::{Any, OneOf, Socket, SocketOption};
 
 const UNIX: &[i32] = &[libc::AF_UNIX];
 const FORK: &[i32] = &[libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID | libc::SIGCHLD];
@@ -65,7 +65,7 @@ const KILL: &[i32] = &[libc::SIGKILL];
 const ERRORS4: &[i32] = &[libc::IP_RECVERR];
 const ERRORS6: &[i32] = &[libc::IPV6_RECVERR];
 
-/// Calls of the resolver until a child asks its question, in addition to [`ASKING`].
+/// Calls of the resolver until a child asks its question, in addition to those of the question.
 pub const WAITING: &[Allowed] = &[
     allow("clone", libc::SYS_clone, OneOf(0, FORK), "forks the process of a question; no thread"),
     allow("kill", libc::SYS_kill, OneOf(1, KILL), "ends the process of a question; Landlock denies other processes"),
@@ -80,7 +80,7 @@ pub const WAITING: &[Allowed] = &[
     allow("seccomp", libc::SYS_seccomp, Any, "confines a child"),
 ];
 
-/// Calls while a question is asked.
+/// Calls while a question is asked, in addition to [`libraries::CALLS`].
 pub const ASKING: &[Allowed] = &[
     // Name servers, and daemons on this host that answer for them.
     allow(
@@ -124,46 +124,13 @@ pub const ASKING: &[Allowed] = &[
     allow("ioctl", libc::SYS_ioctl, OneOf(1, REQUESTS), "length of an answer; index of an interface"),
     allow("ppoll", libc::SYS_ppoll, Any, "waiting"),
     allow("uname", libc::SYS_uname, Any, "name of this host"),
-    // Files.
-    allow("openat", libc::SYS_openat, Any, "files that Landlock allows"),
-    allow("read", libc::SYS_read, Any, "files; answers"),
-    allow("pread64", libc::SYS_pread64, Any, "libraries"),
-    allow("lseek", libc::SYS_lseek, Any, "files"),
-    allow("newfstatat", libc::SYS_newfstatat, Any, "files"),
-    allow("fstat", libc::SYS_fstat, Any, "files"),
-    allow("statx", libc::SYS_statx, Any, "files"),
-    allow("faccessat", libc::SYS_faccessat, Any, "files"),
-    allow("readlinkat", libc::SYS_readlinkat, Any, "files"),
     allow("write", libc::SYS_write, Any, "questions to daemons; last words to /dev/null"),
     allow("writev", libc::SYS_writev, Any, "questions by TCP"),
-    allow("close", libc::SYS_close, Any, "descriptors"),
     allow("fcntl", libc::SYS_fcntl, OneOf(1, DESCRIPTOR), "descriptors"),
-    // Memory, time, end.
-    allow("brk", libc::SYS_brk, Any, "memory"),
-    allow("mmap", libc::SYS_mmap, WriteOrExecute, "memory; libraries"),
-    allow("mprotect", libc::SYS_mprotect, WriteOrExecute, "memory; libraries"),
-    allow("mremap", libc::SYS_mremap, Any, "memory"),
-    allow("munmap", libc::SYS_munmap, Any, "memory"),
-    allow("madvise", libc::SYS_madvise, Any, "memory"),
-    allow("futex", libc::SYS_futex, Any, "locks"),
-    allow("getrandom", libc::SYS_getrandom, Any, "numbers of questions"),
-    allow("clock_gettime", libc::SYS_clock_gettime, Any, "time, where the vDSO does not answer"),
-    allow("rt_sigprocmask", libc::SYS_rt_sigprocmask, Any, "abort; systemd-resolved's module"),
-    allow("rt_sigaction", libc::SYS_rt_sigaction, Any, "abort"),
-    allow("getpid", libc::SYS_getpid, Any, "abort"),
-    allow("gettid", libc::SYS_gettid, Any, "abort"),
-    allow("tgkill", libc::SYS_tgkill, AbortItself, "abort"),
-    allow("sigaltstack", libc::SYS_sigaltstack, Any, "end of the process"),
-    allow("exit_group", libc::SYS_exit_group, Any, "end of the process"),
 ];
 
 /// Older forms of the calls above, on this architecture only.
 #[cfg(target_arch = "x86_64")]
-pub const OLD: &[Allowed] = &[
-    allow("poll", libc::SYS_poll, Any, "waiting"),
-    allow("access", libc::SYS_access, Any, "files"),
-    allow("readlink", libc::SYS_readlink, Any, "files"),
-    allow("stat", libc::SYS_stat, Any, "files, by an older C library"),
-];
+pub const OLD: &[Allowed] = &[allow("poll", libc::SYS_poll, Any, "waiting")];
 #[cfg(not(target_arch = "x86_64"))]
 pub const OLD: &[Allowed] = &[];

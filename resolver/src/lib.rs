@@ -45,8 +45,16 @@ fn serve() -> Result<Role, ipc::Error> {
     let supervisor = Supervisor::new(process::inherited(process::SUPERVISOR_FD)?);
     let names = match supervisor.recv()? {
         None => return Ok(Role::Resolver),
-        Some((ToResolver::Start { protocol: PROTOCOL, become_user, names }, _)) if names.len() <= MAX_NAMES => {
-            confine::before_questions(become_user)?;
+        Some((ToResolver::Start { protocol: PROTOCOL, become_user, required, names }, _))
+            if names.len() <= MAX_NAMES =>
+        {
+            let lacks = confine::before_questions(become_user)?;
+            if required && !lacks.is_empty() {
+                supervisor.send(&FromResolver::Lacks(lacks.join(", ")), &[])?;
+                // Not the end yet: an end with unread questions would reach the supervisor before the message.
+                while supervisor.recv()?.is_some() {}
+                return Ok(Role::Resolver);
+            }
             names
         }
         Some((ToResolver::Start { .. }, _)) => {
@@ -62,7 +70,7 @@ fn serve() -> Result<Role, ipc::Error> {
             if answered.get(number) == Some(&true) || questions[number].is_late(now) {
                 let question = questions.swap_remove(number);
                 let name = question.name;
-                supervisor.send(&FromResolver(name, question.end()), &[])?;
+                supervisor.send(&FromResolver::Answer(name, question.end()), &[])?;
             }
         }
         if asked {

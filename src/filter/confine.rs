@@ -9,22 +9,18 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use nix::libc;
-use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::{SigSet, Signal};
 use privsep::confine::seccomp::{self, Allowed, Arguments, allow};
-use privsep::confine::{self, Access, supervisor::keep_net_raw};
+use privsep::confine::{self, Access, libraries, supervisor::keep_net_raw};
 use privsep::ipc::Identity;
 use privsep::sys::process::SUPERVISOR_FD;
 
-use crate::service::confine::libraries;
+use crate::service::confine::own_libraries;
 
 /// Memory limit of a compilation in bytes. 500 hosts take half of it.
 pub const MEMORY: u64 = 64 << 20;
 /// Limit of processor time in seconds.
 pub const PROCESSOR_S: u64 = 10;
 
-/// Directories of libraries, in addition to those of this program.
-const LIBRARIES: [&str; 6] = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/local/lib64"];
 /// Files with the directories of libraries, and with names of ports, protocols, networks and hosts.
 const NAMES: [&str; 9] = [
     "/etc/ld.so.cache", "/etc/nsswitch.conf", "/etc/services", "/etc/protocols", "/etc/hosts", "/etc/networks",
@@ -36,47 +32,39 @@ const INTERFACES: &str = "/sys";
 /// Confinement before libpcap is loaded: the tunnel's user, and `CAP_NET_RAW` only if an interface is to be opened. Returns the
 /// directories of libraries, which `/proc` shows only now, and the means of confinement that this kernel lacks.
 pub fn before_loading(identity: Option<Identity>, live: bool) -> io::Result<(BTreeSet<PathBuf>, Vec<&'static str>)> {
-    let libraries = libraries()?;
-    if identity.is_some() {
-        confine::drop_bounding_set()?;
-    }
+    let own = own_libraries()?;
     if live {
         keep_net_raw(identity)?;
     } else {
-        identity.map_or(Ok(()), confine::become_user)?;
-        confine::drop_capabilities()?;
+        confine::drop_privileges(identity)?;
     }
-    // The change of identity resets both.
-    confine::not_dumpable()?;
+    // The change of identity has undone it.
     confine::die_with_parent()?;
-    // `SIGXCPU` alone marks the end of the time limit.
-    setrlimit(Resource::RLIMIT_CPU, PROCESSOR_S, PROCESSOR_S + 1)?;
-    let time_is_over: SigSet = [Signal::SIGXCPU].into_iter().collect();
-    time_is_over.thread_unblock()?;
-    let abi = restrict_files(&libraries, &[Path::new(INTERFACES)])?;
+    libraries::limit_processor(PROCESSOR_S)?;
+    let abi = restrict_files(&own, &[Path::new(INTERFACES)])?;
     let mdwe = confine::deny_write_execute();
-    seccomp::restrict(OPENING.iter().chain(COMPILING).chain(OLD))?;
-    let lacks = [(abi == 0, "Landlock"), (!mdwe, "memory-deny-write-execute")];
-    Ok((libraries, lacks.into_iter().filter_map(|(lacks, what)| lacks.then_some(what)).collect()))
+    seccomp::restrict(OPENING.iter().chain(COMPILING).chain(libraries::CALLS).chain(libraries::OLD))?;
+    Ok((own, libraries::lacks(abi, mdwe)))
 }
 
 /// Confinement before the filter is read.
-pub fn before_reading(libraries: &BTreeSet<PathBuf>) -> io::Result<()> {
+pub fn before_reading(own: &BTreeSet<PathBuf>) -> io::Result<()> {
     confine::drop_capabilities()?;
-    restrict_files(libraries, &[])?;
+    restrict_files(own, &[])?;
     confine::limit_resources(MEMORY)?;
-    seccomp::restrict(COMPILING.iter().chain(OLD))
+    seccomp::restrict(COMPILING.iter().chain(libraries::CALLS).chain(libraries::OLD))
 }
 
-/// Restricts files to libraries, names and `others`. Returns the ABI of Landlock, 0 without it.
-fn restrict_files(libraries: &BTreeSet<PathBuf>, others: &[&Path]) -> io::Result<u32> {
-    let executable = libraries.iter().cloned().chain(LIBRARIES.map(PathBuf::from)).map(|path| (path, Access::Execute));
+/// Restricts files to libraries, those of this program included, names and `others`. Returns the ABI of Landlock, 0 without it.
+fn restrict_files(own: &BTreeSet<PathBuf>, others: &[&Path]) -> io::Result<u32> {
+    let all_libraries = own.iter().cloned().chain(libraries::LIBRARIES.map(PathBuf::from));
+    let executable = all_libraries.map(|path| (path, Access::Execute));
     let names = NAMES.map(PathBuf::from).into_iter().chain(others.iter().map(PathBuf::from));
     let all: Vec<_> = executable.chain(names.map(|path| (path, Access::Read))).collect();
     confine::landlock(&all)
 }
 
-use Arguments::{AbortItself, Any, OneOf, Socket, SocketOption, WriteOrExecute};
+use Arguments::{Any, OneOf, Socket, SocketOption};
 
 const CHANNEL: &[i32] = &[SUPERVISOR_FD];
 const STANDARD_ERROR: &[i32] = &[libc::STDERR_FILENO];
@@ -128,7 +116,7 @@ pub const OPENING: &[Allowed] = &[
     allow("seccomp", libc::SYS_seccomp, Any, "confines itself for good"),
 ];
 
-/// Calls from the start on, and the only ones once the filter is read.
+/// Calls from the start on. With [`libraries::CALLS`] they are the only ones once the filter is read.
 pub const COMPILING: &[Allowed] = &[
     allow("recvmsg", libc::SYS_recvmsg, OneOf(0, CHANNEL), "the filter"),
     allow("sendmsg", libc::SYS_sendmsg, OneOf(0, CHANNEL), "the program; sends nothing on the interface"),
@@ -138,41 +126,5 @@ pub const COMPILING: &[Allowed] = &[
         OneOf(0, STANDARD_ERROR),
         "last words to /dev/null; sends nothing on the interface",
     ),
-    allow("openat", libc::SYS_openat, Any, "libraries and files of names that Landlock allows"),
-    allow("read", libc::SYS_read, Any, "as openat"),
-    allow("pread64", libc::SYS_pread64, Any, "as openat"),
-    allow("lseek", libc::SYS_lseek, Any, "as openat"),
-    allow("newfstatat", libc::SYS_newfstatat, Any, "as openat"),
-    allow("fstat", libc::SYS_fstat, Any, "as openat"),
-    allow("statx", libc::SYS_statx, Any, "as openat"),
-    allow("faccessat", libc::SYS_faccessat, Any, "as openat"),
-    allow("readlinkat", libc::SYS_readlinkat, Any, "as openat"),
-    allow("close", libc::SYS_close, Any, "as openat"),
     allow("fcntl", libc::SYS_fcntl, OneOf(1, DESCRIPTOR), "checks of debug builds"),
-    allow("brk", libc::SYS_brk, Any, "memory"),
-    allow("mmap", libc::SYS_mmap, WriteOrExecute, "memory; libraries; libpcap's ring of frames"),
-    allow("mprotect", libc::SYS_mprotect, WriteOrExecute, "memory"),
-    allow("mremap", libc::SYS_mremap, Any, "memory"),
-    allow("munmap", libc::SYS_munmap, Any, "memory"),
-    allow("madvise", libc::SYS_madvise, Any, "memory"),
-    allow("futex", libc::SYS_futex, Any, "locks"),
-    allow("getrandom", libc::SYS_getrandom, Any, "hash tables, allocator"),
-    allow("clock_gettime", libc::SYS_clock_gettime, Any, "time, where the vDSO does not answer"),
-    allow("rt_sigprocmask", libc::SYS_rt_sigprocmask, Any, "abort"),
-    allow("rt_sigaction", libc::SYS_rt_sigaction, Any, "abort"),
-    allow("getpid", libc::SYS_getpid, Any, "abort"),
-    allow("gettid", libc::SYS_gettid, Any, "abort"),
-    allow("tgkill", libc::SYS_tgkill, AbortItself, "abort"),
-    allow("sigaltstack", libc::SYS_sigaltstack, Any, "end of the process"),
-    allow("exit_group", libc::SYS_exit_group, Any, "end of the process"),
 ];
-
-/// Older forms of the calls above, on this architecture only.
-#[cfg(target_arch = "x86_64")]
-pub const OLD: &[Allowed] = &[
-    allow("access", libc::SYS_access, Any, "loading"),
-    allow("readlink", libc::SYS_readlink, Any, "loading"),
-    allow("stat", libc::SYS_stat, Any, "loading, by an older C library"),
-];
-#[cfg(not(target_arch = "x86_64"))]
-pub const OLD: &[Allowed] = &[];

@@ -33,16 +33,9 @@ pub struct Retained<'a> {
 
 /// Drops all privileges for good. Returns whether this process, and so every worker, is in an empty network namespace.
 pub fn give_up_privileges(identity: Option<Identity>, keeps: &Retained) -> io::Result<bool> {
-    let mut empty_network = false;
-    if let Some(identity) = identity {
-        // Root in a container may lack the right. The status reports that; it is not fatal.
-        empty_network = confine::supervisor::enter_empty_network().is_ok();
-        confine::drop_bounding_set()?;
-        confine::become_user(identity)?;
-    }
-    // The change of identity makes the process dumpable again on some systems.
-    confine::not_dumpable()?;
-    confine::drop_capabilities()?;
+    // Root in a container may lack the right. The status reports that; it is not fatal.
+    let empty_network = identity.is_some() && confine::supervisor::enter_empty_network().is_ok();
+    confine::drop_privileges(identity)?;
     confine::no_new_privileges()?;
     restrict(keeps)?;
     Ok(empty_network)
@@ -55,7 +48,7 @@ fn restrict(keeps: &Retained) -> io::Result<()> {
         // The opened file, although its path may hold another one by now.
         (format!("/proc/self/fd/{}", keeps.worker.as_raw_fd()).into(), Access::Execute),
     ];
-    files.extend(libraries()?.into_iter().map(|directory| (directory, Access::Execute)));
+    files.extend(own_libraries()?.into_iter().map(|directory| (directory, Access::Execute)));
     files.extend(keeps.runtime.map(|directory| (directory.to_owned(), Access::Remove)));
     confine::landlock(&files)?;
     // The table denies memory that is writable and executable at once. Where the kernel supports MDWE, one after the other is
@@ -68,7 +61,7 @@ fn restrict(keeps: &Retained) -> io::Result<()> {
 
 /// Directories of the dynamic loader and of the libraries of this process. A worker is built with it and finds its own there.
 /// Directories and not files, because an upgrade replaces files.
-pub fn libraries() -> io::Result<BTreeSet<PathBuf>> {
+pub fn own_libraries() -> io::Result<BTreeSet<PathBuf>> {
     let own = fs::read_link("/proc/self/exe")?;
     let maps = fs::read_to_string("/proc/self/maps")?;
     let executable = maps.lines().filter_map(|line| {

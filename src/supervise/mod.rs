@@ -76,7 +76,7 @@ fn live(
     let control = ControlSocket::bind(&tunnel.name, identity)?;
     let waiting = Waiting { tunnel: &tunnel, signals, control: &control };
     let Some(filter) = compiled(&waiting, identity, notify)? else { return Ok(()) };
-    let mut resolver = Resolver::start(resolve::names(&tunnel), identity)?;
+    let mut resolver = Resolver::start(resolve::names(&tunnel), identity, tunnel.require_confinement)?;
     let Some((resolved, answers)) = lookup::paths(&waiting, policies.missing, notify, resolver.as_mut())? else {
         return Ok(());
     };

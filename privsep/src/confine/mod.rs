@@ -1,6 +1,6 @@
 //! Steps by which a process gives up its privileges. Each step is one-way.
 
-pub mod resolver;
+pub mod libraries;
 pub mod seccomp;
 pub mod supervisor;
 
@@ -25,24 +25,29 @@ fn step(name: &'static str) -> impl Fn(nix::Error) -> io::Error {
     move |error| io::Error::other(format!("{name}: {}", error.desc()))
 }
 
-/// Becomes `identity` for good, without supplementary groups.
-pub fn become_user(identity: Identity) -> io::Result<()> {
+/// Becomes `identity` for good, if given, and drops all capabilities. A change of identity makes the process dumpable on some
+/// systems, so the process becomes non-dumpable again.
+pub fn drop_privileges(identity: Option<Identity>) -> io::Result<()> {
+    if let Some(identity) = identity {
+        become_user(identity)?;
+    }
+    drop_capabilities()?;
+    not_dumpable()
+}
+
+/// Becomes `identity` for good, without supplementary groups, with an empty bounding set if the process may empty it. An inherited
+/// bounding set is useless under `no_new_privs`.
+fn become_user(identity: Identity) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
     if uid.is_root() || gid.as_raw() == 0 {
         return Err(io::Error::other("become_user: uid and gid must not be 0"));
     }
-    setgroups(&[]).map_err(step("setgroups"))?;
-    setresgid(gid, gid, gid).map_err(step("setresgid"))?;
-    setresuid(uid, uid, uid).map_err(step("setresuid"))?;
-    Ok(())
-}
-
-/// Empties the bounding set if this process may. The step needs `CAP_SETPCAP`, so it precedes [`become_user`]. Without the
-/// capability the inherited set stays, which is useless under `no_new_privs`.
-pub fn drop_bounding_set() -> io::Result<()> {
     if caps::has_cap(None, CapSet::Effective, caps::Capability::CAP_SETPCAP).map_err(io::Error::other)? {
         caps::clear(None, CapSet::Bounding).map_err(io::Error::other)?;
     }
+    setgroups(&[]).map_err(step("setgroups"))?;
+    setresgid(gid, gid, gid).map_err(step("setresgid"))?;
+    setresuid(uid, uid, uid).map_err(step("setresuid"))?;
     Ok(())
 }
 

@@ -16,6 +16,15 @@ use crate::service::executables;
 use crate::tunnel::resolve::{Found, is_host, with_port};
 use crate::{Error, log};
 
+/// Message of the resolver.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Said {
+    /// Number of a name, and its addresses.
+    Answer(usize, Found),
+    /// Means of confinement that the kernel lacks.
+    Lacks(String),
+}
+
 /// Running resolver, and the names that it looks up.
 pub struct Resolver {
     /// Channel to the resolver. It precedes the process, so that it is closed first, which ends the resolver.
@@ -28,8 +37,8 @@ pub struct Resolver {
 
 impl Resolver {
     /// Starts a resolver for these names, in the network namespace and with the privileges of this process. The resolver gives up
-    /// the privileges. `None` without names.
-    pub fn start(names: Vec<String>, become_user: Option<Identity>) -> Result<Option<Self>, Error> {
+    /// the privileges. `None` without names. With `required`, it asks nothing if the kernel lacks a means of confinement.
+    pub fn start(names: Vec<String>, become_user: Option<Identity>, required: bool) -> Result<Option<Self>, Error> {
         let say = || "resolver".to_owned();
         if names.is_empty() {
             return Ok(None);
@@ -44,7 +53,7 @@ impl Resolver {
         let (ours, theirs) = ipc::pair().context(say)?;
         let pid = start::spawn(executable.as_fd(), c"ethudp-resolver", theirs.as_fd(), None).context(say)?;
         let (child, channel) = (Child::new(pid), Channel::new(ours));
-        let start = ToResolver::Start { protocol: PROTOCOL, become_user, names: names.clone() };
+        let start = ToResolver::Start { protocol: PROTOCOL, become_user, required, names: names.clone() };
         channel.send(&start, &[]).context(say)?;
         let asked = vec![false; names.len()];
         Ok(Some(Self { channel, child, names, asked }))
@@ -72,18 +81,22 @@ impl Resolver {
         self.asked.contains(&true)
     }
 
-    /// Reads one answer: the number of a name, and its addresses. `Ok(None)` at the end of the channel.
+    /// Reads one message. `Ok(None)` at the end of the channel.
     ///
     /// # Errors
     /// When the resolver has broken the rules.
-    pub fn take(&mut self) -> Result<Option<(usize, Found)>, ipc::Error> {
-        let Some((FromResolver(number, answer), _)) = self.channel.recv()? else { return Ok(None) };
+    pub fn take(&mut self) -> Result<Option<Said>, ipc::Error> {
+        let (number, answer) = match self.channel.recv()? {
+            Some((FromResolver::Answer(number, answer), _)) => (number, answer),
+            Some((FromResolver::Lacks(lacks), _)) => return Ok(Some(Said::Lacks(log::untrusted(&lacks)))),
+            None => return Ok(None),
+        };
         let number = usize::from(number);
         match self.asked.get_mut(number) {
             Some(asked) if *asked => *asked = false,
             _ => return Err(ipc::Error::Violation("answer without a question")),
         }
-        checked(answer).map(|found| Some((number, found)))
+        checked(answer).map(|found| Some(Said::Answer(number, found)))
     }
 }
 
@@ -94,7 +107,7 @@ impl AsFd for Resolver {
 }
 
 /// Checks an answer: the number of addresses, and that each is the address of one host.
-fn checked(Answer(answer): Answer) -> Result<Found, ipc::Error> {
+pub fn checked(Answer(answer): Answer) -> Result<Found, ipc::Error> {
     let addresses = match answer {
         Ok(addresses) if addresses.len() > MAX_ADDRESSES => return Err(ipc::Error::Violation("too many addresses")),
         Ok(addresses) => addresses,
@@ -137,11 +150,11 @@ mod tests {
         // A second question before the answer is not sent.
         resolver.ask(1).unwrap();
         assert!(matches!(process.recv().unwrap(), Some((ToResolver::Ask(1), _))));
-        process.send(&FromResolver(1, one()), &[]).unwrap();
+        process.send(&FromResolver::Answer(1, one()), &[]).unwrap();
         let found = Ok(vec!["192.0.2.1:0".parse().unwrap()]);
-        assert_eq!(resolver.take().unwrap(), Some((1, found)));
+        assert_eq!(resolver.take().unwrap(), Some(Said::Answer(1, found)));
         for number in [1, 0, 2, 255] {
-            process.send(&FromResolver(number, one()), &[]).unwrap();
+            process.send(&FromResolver::Answer(number, one()), &[]).unwrap();
             assert!(matches!(resolver.take(), Err(ipc::Error::Violation("answer without a question"))), "{number}");
         }
         drop(process);

@@ -8,7 +8,7 @@ use sd_notify::NotifyState;
 use super::waiting::Waiting;
 use crate::process::WaitResult;
 use crate::service::notify::Notify;
-use crate::supervise::children::resolver::Resolver;
+use crate::supervise::children::resolver::{Resolver, Said};
 use crate::supervise::policy::Missing;
 use crate::supervise::renewal::late;
 use crate::tunnel::Tunnel;
@@ -67,10 +67,17 @@ fn ask(waiting: &Waiting<'_>, resolver: Option<&mut Resolver>, reason: Option<&s
         match waiting.until(Some(resolver.as_fd()), left, reason)? {
             WaitResult::Interrupted => return Ok(None),
             WaitResult::TimedOut => break,
-            WaitResult::Ready => {
-                let (number, found) = resolver.take().map_err(|_| ended())?.ok_or_else(ended)?;
-                answers.insert(resolver.names()[number].clone(), found);
-            }
+            WaitResult::Ready => match resolver.take() {
+                Ok(Some(Said::Answer(number, found))) => {
+                    answers.insert(resolver.names()[number].clone(), found);
+                }
+                Ok(Some(Said::Lacks(lacks))) if waiting.tunnel.require_confinement => {
+                    return Err(Error::configuration(format!(
+                        "require-confinement: this kernel or container lacks {lacks} to confine the resolver"
+                    )));
+                }
+                _ => return Err(ended()),
+            },
         }
     }
     Ok(Some(answers))

@@ -1,36 +1,38 @@
 //! Loop of the supervisor after it has dropped its privileges.
 
+mod carrier;
+mod names;
+mod report;
+
 use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signalfd::SignalFd;
-use privsep::ipc::{Address, Confinement, Counts, PathHealth, Remote, State, Timestamp, header};
+use privsep::ipc::{Address, Confinement, Counts, PathHealth, Remote, Timestamp};
 use sd_notify::NotifyState;
 
-use super::children::helper::Helper;
-use super::children::memory::Shortage;
-use super::children::resolver::Resolver;
-use super::children::restart::{Death, History, Verdict};
-use super::children::resume;
-use super::children::worker::{Event, Setup, Worker};
-use super::log_budget::LogBudget;
-use super::policy::{OnSignal, Policies, TicksOver};
-use super::renewal::names::{self, Names};
-use super::renewal::repair::{self, Need};
-use super::renewal::{late, starts};
-use super::requests::Requests;
-use super::statistics;
-use super::watch::carrier::Carrier;
-use super::watch::link::{Fate, LinkWatch, Trouble};
-use super::watch::session::Line;
-use super::watch::{Watches, storm};
 use crate::error::Context;
 use crate::process::{Readable, take_signals, wait};
 use crate::service::control_socket::ControlSocket;
 use crate::service::descriptor_store::Starts;
 use crate::service::notify::Notify;
-use crate::status::{self, Status};
+use crate::status;
+use crate::supervise::children::helper::Helper;
+use crate::supervise::children::memory::Shortage;
+use crate::supervise::children::resolver::Resolver;
+use crate::supervise::children::restart::{Death, History, Verdict};
+use crate::supervise::children::resume;
+use crate::supervise::children::worker::{Event, Setup, Worker};
+use crate::supervise::log_budget::LogBudget;
+use crate::supervise::policy::{OnSignal, Policies, TicksOver};
+use crate::supervise::renewal::names::Names;
+use crate::supervise::renewal::repair::{self, Need};
+use crate::supervise::renewal::{late, starts};
+use crate::supervise::requests::Requests;
+use crate::supervise::watch::Watches;
+use crate::supervise::watch::link::{Fate, LinkWatch, Trouble};
+use crate::supervise::watch::session::Line;
 use crate::tunnel::Tunnel;
 use crate::tunnel::resolve::Resolved;
 use crate::{Error, log};
@@ -302,67 +304,6 @@ impl<'a> Supervisor<'a> {
         Ok(())
     }
 
-    /// Asks for the names that are due, and tries other addresses of paths that are not up.
-    fn look_up(&mut self, now: Instant) {
-        let Some(resolver) = &mut self.children.resolver else { return };
-        let (parts, answered) = (&mut self.parts, self.tunnel.is_answered());
-        let Parts { names, paths, setup, .. } = parts;
-        let (questions, moves) = names.on_time(now, |path| in_use(answered, paths, &setup.state, path));
-        if questions.into_iter().any(|name| resolver.ask(name).is_err()) {
-            self.lose_resolver("does not read");
-        }
-        self.tell(moves);
-    }
-
-    /// Takes an answer of the resolver.
-    fn on_resolver(&mut self, now: Instant) {
-        let Some(resolver) = &mut self.children.resolver else { return };
-        let (name, found) = match resolver.take() {
-            Ok(Some(answer)) => answer,
-            Ok(None) => return self.lose_resolver("ended"),
-            Err(error) => return self.lose_resolver(&error.to_string()),
-        };
-        let (parts, answered) = (&mut self.parts, self.tunnel.is_answered());
-        let Parts { names, paths, setup, .. } = parts;
-        let (moves, line) = names.on_answer(now, name, &found, |path| in_use(answered, paths, &setup.state, path));
-        if let Some(line) = line {
-            self.say(if found.is_ok() { log::info } else { log::warning }, &line);
-        }
-        self.tell(moves);
-    }
-
-    /// Ends the resolver. Only a new start can start another, because this process has no privilege and no network.
-    fn lose_resolver(&mut self, reason: &str) {
-        self.children.resolver = None;
-        self.parts.late.lose_names(self.tunnel);
-        log::error(&format!("resolver: {reason}; peers with a name keep their addresses"));
-    }
-
-    /// Tells the worker, and later workers, which addresses to use.
-    fn tell(&mut self, moves: Vec<names::Move>) {
-        for (path, address) in moves {
-            let used = self.in_use(path).address.map(Address);
-            let remote = &mut self.parts.paths[path].remote;
-            let now = Address(address);
-            *remote = match *remote {
-                Remote::Named { before, .. } => {
-                    Remote::Named { now: Some(now), before: used.filter(|used| *used != now).or(before) }
-                }
-                Remote::Learned { port, .. } => Remote::Learned { address: Some(address.ip()), port },
-                fixed @ Remote::Fixed(_) => fixed,
-            };
-            self.parts.setup.settings.remotes[path] = *remote;
-            if let Some(worker) = &self.children.worker {
-                worker.tell(path, now);
-            }
-        }
-    }
-
-    /// State of a path, for the choice among the addresses of a name.
-    fn in_use(&self, path: usize) -> names::Use {
-        in_use(self.tunnel.is_answered(), &self.parts.paths, &self.parts.setup.state, path)
-    }
-
     /// Logs a new name of the interface.
     fn on_name(&mut self) {
         let name = &self.parts.link.link().name;
@@ -586,36 +527,6 @@ impl<'a> Supervisor<'a> {
         Ok(())
     }
 
-    /// Has the helper change the carrier of a TAP that follows the paths.
-    fn follow_paths(&mut self) {
-        let (Some(carrier), Some(helper)) = (&mut self.watches.carrier, &self.children.helper) else { return };
-        let forwards = self.children.worker.as_ref().is_some_and(|worker| worker.confined.is_some());
-        if let Some(on) = carrier.change(Instant::now(), forwards, &self.parts.setup.state.paths)
-            && helper.set_carrier(on).is_ok()
-        {
-            carrier.set(on);
-            self.say(log::info, if on { "local side: carrier on" } else { "local side: carrier off: no path is up" });
-        }
-    }
-
-    /// Clears the carrier of a TAP that follows the paths, when the tunnel fails: the service manager may keep the TAP.
-    fn end_carrier(&self, error: &Error) {
-        let helper = self.children.helper.as_ref().filter(|_| self.watches.carrier.is_some());
-        if let Some(helper) = helper.filter(|_| !matches!(error, Error::Again(..))) {
-            let _ = helper.set_carrier(false);
-        }
-    }
-
-    /// Sends the status line to the service manager when it has changed.
-    fn say_status(&mut self) {
-        if self.notify.is_connected() {
-            let words = self.status().words(self.parts.by_root);
-            if words != self.status_line && self.notify.send(&NotifyState::Status(&words)) {
-                self.status_line = words;
-            }
-        }
-    }
-
     fn on_signals(&mut self) -> ControlFlow<()> {
         let asked = take_signals(self.signals);
         if asked.end {
@@ -636,85 +547,10 @@ impl<'a> Supervisor<'a> {
         ControlFlow::Continue(())
     }
 
-    /// Has statistics logged with the next report.
-    fn want_statistics(&mut self) {
-        self.statistics_wanted = true;
-        if let Some(worker) = &mut self.children.worker {
-            worker.ask_report();
-        }
-    }
-
     fn reset(&mut self, counts: Counts) {
         self.parts.setup.state.reset(counts);
         if let Some(worker) = &mut self.children.worker {
             worker.reset(counts);
         }
     }
-
-    fn log_statistics(&mut self) {
-        self.statistics_wanted = false;
-        let addresses: Vec<_> = (0..self.parts.paths.len()).map(|path| self.addresses(path)).collect();
-        for line in statistics::lines(&self.parts.setup.state, &addresses) {
-            log::info(&line);
-        }
-    }
-
-    fn on_request(&mut self) {
-        // A limited number, so that a client that connects again and again does not delay other work.
-        for (stream, user) in self.control.accept_some() {
-            self.requests.push(stream, user, Instant::now());
-        }
-        match &mut self.children.worker {
-            Some(worker) if worker.confined.is_some() => worker.ask_report(),
-            _ => self.answer_requests(),
-        }
-    }
-
-    /// Sends the status to all clients that wait for it.
-    fn answer_requests(&mut self) {
-        if !self.requests.is_empty() {
-            let text = self.status().json();
-            self.requests.answer(&text, Instant::now());
-        }
-    }
-
-    fn status(&self) -> Status {
-        let worker = self.children.worker.as_ref().filter(|worker| worker.confined.is_some());
-        status::collect(status::Facts {
-            tunnel: self.tunnel,
-            interface: &self.interface,
-            helper: self.children.helper.as_ref().map(|helper| helper.child.pid()),
-            resolver: self.children.resolver.as_ref().map(Resolver::pid),
-            worker: worker.map(Worker::pid),
-            restarts: self.children.restarts,
-            confinement: self.children.confinement,
-            in_empty_network: self.parts.in_empty_network,
-            addresses: (0..self.parts.paths.len()).map(|path| self.addresses(path)).collect(),
-            underlay_mtus: self.parts.paths.iter().map(|path| path.underlay_mtu).collect(),
-            headers: self.parts.paths.iter().map(|path| header::datagram(path.family())).collect(),
-            state: &self.parts.setup.state,
-            uptime: self.watches.paths.uptime(),
-            local: self.parts.link.trouble().filter(|trouble| trouble.is_down()).map(Trouble::to_string),
-            limit: self.parts.link.trouble().filter(|trouble| !trouble.is_down()).map(Trouble::to_string),
-            carrier: self.watches.carrier.as_ref().map(Carrier::is_on),
-            seen: self.watches.paths.seen(),
-            late: Some(&self.parts.late),
-            names: Some(&self.parts.names),
-            trouble: self.watches.session.found(),
-            not_up: self.watches.paths.reason(Instant::now(), &self.parts.setup.state),
-            storm: self.watches.storm.found().map(storm::Storm::sentence),
-        })
-    }
-}
-
-/// State of a path, for the choice among the addresses of a name: the worker's report, or the address that it has been told.
-fn in_use(answered: bool, paths: &[Resolved], state: &State, path: usize) -> names::Use {
-    let report = state.paths.get(path).copied().unwrap_or_default();
-    let told = match paths[path].remote {
-        Remote::Fixed(Address(address)) | Remote::Named { now: Some(Address(address)), .. } => Some(address),
-        Remote::Learned { address: Some(address), port } => Some((address, port.unwrap_or(0)).into()),
-        _ => None,
-    };
-    let address = report.learned.map(|Address(learned)| learned).or(told);
-    names::Use { up: !answered || report.health == PathHealth::Up, address }
 }

@@ -7,7 +7,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use super::{become_user, step};
+use super::{become_user, not_dumpable, step};
 use crate::ipc::Identity;
 
 /// Whether this process may become another user. Root in a container may lack the capabilities.
@@ -16,7 +16,7 @@ pub fn may_become_user() -> io::Result<bool> {
     Ok(has(Capability::CAP_SETUID)? && has(Capability::CAP_SETGID)?)
 }
 
-/// Becomes `identity`, if given, and keeps only `CAP_NET_RAW`, in no set that an exec inherits.
+/// As [`super::drop_privileges`], but keeps `CAP_NET_RAW`, in no set that an exec inherits.
 pub fn keep_net_raw(identity: Option<Identity>) -> io::Result<()> {
     if let Some(identity) = identity {
         prctl::set_keepcaps(true).map_err(step("keepcaps"))?;
@@ -27,7 +27,8 @@ pub fn keep_net_raw(identity: Option<Identity>) -> io::Result<()> {
     caps::clear(None, CapSet::Inheritable).map_err(io::Error::other)?;
     // The effective set must stay a subset of the permitted set.
     caps::set(None, CapSet::Effective, &one).map_err(io::Error::other)?;
-    caps::set(None, CapSet::Permitted, &one).map_err(io::Error::other)
+    caps::set(None, CapSet::Permitted, &one).map_err(io::Error::other)?;
+    not_dumpable()
 }
 
 /// Moves this process and its future children into a new network namespace without any interface that is up.

@@ -22,6 +22,8 @@ pub enum ToResolver {
         protocol: u32,
         /// User to become; `None` if the program was started without root.
         become_user: Option<Identity>,
+        /// Whether the resolver must not ask if the kernel lacks a means of confinement.
+        required: bool,
         /// All names of the tunnel; at most [`MAX_NAMES`] of at most [`MAX_NAME`] bytes.
         names: Vec<String>,
     },
@@ -42,12 +44,17 @@ impl Message for Answer {
     const MAX: usize = 32 * MAX_ADDRESSES + 4 * MAX_REASON;
 }
 
-/// Resolver to supervisor: the number of a name, and the answer.
+/// Resolver to supervisor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FromResolver(pub u8, pub Answer);
+pub enum FromResolver {
+    /// Number of a name, and the answer.
+    Answer(u8, Answer),
+    /// The kernel lacks these means of confinement, which are required. No answer follows.
+    Lacks(String),
+}
 
 impl Message for FromResolver {
-    const MAX: usize = Answer::MAX + 2;
+    const MAX: usize = Answer::MAX + 3;
 }
 
 #[cfg(test)]
@@ -62,12 +69,15 @@ mod tests {
         let fits = |length: usize, most: usize| assert!(length <= most, "{length} of {most}");
         let identity = Identity { uid: u32::MAX, gid: u32::MAX };
         let names = vec!["x".repeat(MAX_NAME); MAX_NAMES];
-        let start = ToResolver::Start { protocol: PROTOCOL, become_user: Some(identity), names };
+        let start = ToResolver::Start { protocol: PROTOCOL, become_user: Some(identity), required: true, names };
         fits(postcard::to_allocvec(&start).unwrap().len(), ToResolver::MAX);
         let address = SocketAddrV6::new(Ipv6Addr::from(u128::MAX), u16::MAX, 0, u32::MAX);
         for answer in [Ok(vec![Address(address.into()); MAX_ADDRESSES]), Err("\u{10ffff}".repeat(MAX_REASON))] {
             fits(postcard::to_allocvec(&Answer(answer.clone())).unwrap().len(), Answer::MAX);
-            fits(postcard::to_allocvec(&FromResolver(u8::MAX, Answer(answer))).unwrap().len(), FromResolver::MAX);
+            fits(
+                postcard::to_allocvec(&FromResolver::Answer(u8::MAX, Answer(answer))).unwrap().len(),
+                FromResolver::MAX,
+            );
         }
     }
 }

@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     let tools = Tools::new().expect("tools");
     let id = user.parse().expect("a user");
     privsep::confine::at_start().expect("start");
-    confine::before_questions(Some(Identity { uid: id, gid: id })).expect("before questions");
+    let _lacks = confine::before_questions(Some(Identity { uid: id, gid: id })).expect("before questions");
     if process == "asking" {
         confine::before_asking().expect("before asking");
     }
@@ -44,7 +44,7 @@ fn lie() -> ExitCode {
     let mut honest = true;
     while let Ok(Some((ToResolver::Ask(name), _))) = channel.recv() {
         let say = |number: u8, addresses: Vec<Address>| {
-            let _ = channel.send(&FromResolver(number, Answer(Ok(addresses))), &[]);
+            let _ = channel.send(&FromResolver::Answer(number, Answer(Ok(addresses))), &[]);
         };
         let lie = names[usize::from(name)].split('.').next().unwrap_or_default();
         if std::mem::take(&mut honest) {
