@@ -2,9 +2,11 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::ops::Range;
 use std::os::fd::AsFd;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -90,7 +92,44 @@ fn by_tcp(sites: &Sites, change: impl FnOnce()) -> Duration {
     })
 }
 
-/// The same by UDP with DF, as QUIC does. Data without an acknowledgement is sent again, in datagrams of 1200 bytes.
+/// Bytes that arrive in each tenth of a second while A sends to B by TCP as fast as it can. Calls `change` after `before`.
+fn flood(sites: &Sites, before: Duration, after: Duration, change: impl FnOnce()) -> (Vec<usize>, Vec<usize>) {
+    const TENTH: Duration = Duration::from_millis(100);
+    let listener = sites.b.inside(|| TcpListener::bind(("10.8.0.2", 0)).unwrap());
+    let target = listener.local_addr().unwrap();
+    let mut stream = sites.a.inside(|| TcpStream::connect_timeout(&target, PATIENCE).unwrap());
+    let arrived = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut buffer = vec![0; 1 << 18];
+            while let Ok(length @ 1..) = stream.read(&mut buffer) {
+                arrived.fetch_add(length, Relaxed);
+            }
+        });
+        let sender = stream.try_clone().unwrap();
+        scope.spawn(|| {
+            let block = vec![7; 1 << 16];
+            while stream.write_all(&block).is_ok() {}
+        });
+        let sample = |time: Duration| {
+            let tenths = 0..time.as_millis() / TENTH.as_millis();
+            let tenth = |_| {
+                let begin = arrived.load(Relaxed);
+                sleep(TENTH);
+                arrived.load(Relaxed) - begin
+            };
+            tenths.map(tenth).collect()
+        };
+        let before = sample(before);
+        change();
+        let after = sample(after);
+        sender.shutdown(Shutdown::Both).unwrap();
+        (before, after)
+    })
+}
+
+/// Sends [`BYTES`] by UDP with DF, as QUIC does. Data without an acknowledgement is sent again, in datagrams of 1200 bytes.
 fn by_udp(sites: &Sites, change: impl FnOnce()) -> Duration {
     const AGAIN: Duration = Duration::from_millis(200);
     let receiver = sites.b.inside(|| UdpSocket::bind(("10.8.0.2", 7000)).unwrap());
@@ -280,4 +319,21 @@ fn lost_runs_heal() {
         assert!(status["state"] == "up" && reason.starts_with(said) && reason.contains("`ethtool -K "), "{status}");
         assert_eq!(ends.0.log().matches(said).count(), 1, "{}", ends.0.log());
     }
+}
+
+/// A network that begins to drop runs while TCP sends as fast as it can.
+#[test]
+fn lost_runs_under_load_heal_within_seconds() {
+    const HEALED: Duration = Duration::from_secs(5);
+    let sites = Sites::new();
+    let ends = up(&sites);
+    wait_path_mtu(&ends, 1500);
+    let (before, after) = flood(&sites, Duration::from_secs(2), Duration::from_secs(8), || drop_longer(&sites, 1500));
+    let mean = |tenths: &[usize]| tenths.iter().sum::<usize>() / tenths.len();
+    let (with_runs, singly) = (mean(&before[10..]), mean(&after[50..]));
+    assert!(singly > with_runs / 20, "{after:?}");
+    let healed = after.windows(5).position(|window| mean(window) > singly / 2).unwrap();
+    let healed = Duration::from_millis(100) * u32::try_from(healed + 5).unwrap();
+    eprintln!("{with_runs} bytes in 100 ms with runs, {singly} without, after {healed:?}");
+    assert!(healed < allowed(HEALED), "{healed:?}: {after:?}");
 }
