@@ -146,7 +146,7 @@ pub fn content(data: &[u8]) {
             let again = content::pong(pinged.token, pinged.counts);
             assert!(data[4..content::PINGED] == again[4..] && data[0] == again[0]);
         }
-        Some(Content::Probe(token, size) | Content::Arrived(token, size)) => {
+        Some(Content::Probe(token, size, _) | Content::Arrived(token, size)) => {
             assert!(data.len() >= content::PROBED && data[4..12] == token && data[2..4] == size.to_be_bytes());
         }
         Some(Content::Unknown) => assert!(data[0] == 6 || data[0] > 7),
@@ -222,7 +222,7 @@ impl Model {
         match content::parse(bytes).ok_or(Lost::Wrong)? {
             Content::Ping(pinged, every_path) => return Ok(Some(Control::Ping(pinged, every_path))),
             Content::Pong(pinged) => return Ok(Some(Control::Pong(pinged))),
-            Content::Probe(token, size) => return Ok(Some(Control::Probe(token, size))),
+            Content::Probe(token, size, every_path) => return Ok(Some(Control::Probe(token, size, every_path))),
             Content::Arrived(token, size) => return Ok(Some(Control::Arrived(token, size))),
             Content::Unknown => return Ok(None),
             Content::Frame(frame) => frames.push(bytes[frame.range].to_vec()),

@@ -193,7 +193,7 @@ impl Evidence {
     }
 
     /// Round trip that answers take now: the longer one where they come by another path.
-    fn round_trip(&self) -> RoundTrip {
+    pub fn round_trip(&self) -> RoundTrip {
         match self.detour {
             Some(detour) if pace::overdue_us(detour) > pace::overdue_us(self.rtt) || !self.rtt.is_known() => detour,
             _ => self.rtt,

@@ -27,7 +27,7 @@ pub const PROBED: usize = 12;
 /// Length of a ping or a pong.
 pub const PINGED: usize = 20;
 
-/// Flag of a ping: the pong leaves by every path.
+/// Flag of a ping or a probe: the answer leaves by every path.
 const EVERY_PATH: u8 = 1;
 
 const FRAME: u8 = 0;
@@ -51,8 +51,8 @@ pub enum Content<'a> {
     Ping(Pinged, bool),
     /// Pong with the token of the ping.
     Pong(Pinged),
-    /// Probe with its token, the size of the datagram, and padding without meaning.
-    Probe([u8; 8], u16),
+    /// Probe with its token, the size of the datagram, whether it asks for an answer by every path, and padding without meaning.
+    Probe([u8; 8], u16, bool),
     /// Answer with token and size of the probe.
     Arrived([u8; 8], u16),
     /// Content of an unknown kind, which is ignored.
@@ -129,8 +129,9 @@ pub fn parse(content: &[u8]) -> Option<Content<'_>> {
         [FRAGMENT, ..] => fragment(content).map(Content::Fragment),
         [PING, flags, _, _, rest @ ..] => pinged(rest).map(|pinged| Content::Ping(pinged, flags & EVERY_PATH != 0)),
         [PONG, _, _, _, rest @ ..] => pinged(rest).map(Content::Pong),
-        [PROBE, _, high, low, rest @ ..] => {
-            Some(Content::Probe(*rest.first_chunk()?, u16::from_be_bytes([*high, *low])))
+        [PROBE, flags, high, low, rest @ ..] => {
+            let size = u16::from_be_bytes([*high, *low]);
+            Some(Content::Probe(*rest.first_chunk()?, size, flags & EVERY_PATH != 0))
         }
         [ARRIVED, _, high, low, rest @ ..] => {
             Some(Content::Arrived(*rest.first_chunk()?, u16::from_be_bytes([*high, *low])))
@@ -248,9 +249,11 @@ fn with_passed(kind: u8, token: [u8; 8], passed: DatagramCounts) -> [u8; PINGED]
     content
 }
 
-/// Content of a probe in a datagram of `size` bytes, without its padding.
-pub fn probe(token: [u8; 8], size: u16) -> [u8; PROBED] {
-    with_size(PROBE, token, size)
+/// Content of a probe in a datagram of `size` bytes, without its padding. With `every_path` the answer leaves by every path.
+pub fn probe(token: [u8; 8], size: u16, every_path: bool) -> [u8; PROBED] {
+    let mut probe = with_size(PROBE, token, size);
+    probe[1] = if every_path { EVERY_PATH } else { 0 };
+    probe
 }
 
 /// Content of the answer to a probe.
@@ -333,13 +336,18 @@ mod tests {
     fn probe_answer_names_its_size() {
         let token = [1, 2, 3, 4, 5, 6, 7, 8];
         for padding in [0, 1, 1428, 9226] {
-            assert_eq!(parse(&bytes(&probe(token, 1472), PROBED + padding)), Some(Content::Probe(token, 1472)));
+            for every_path in [false, true] {
+                let probe = bytes(&probe(token, 1472, every_path), PROBED + padding);
+                assert_eq!(parse(&probe), Some(Content::Probe(token, 1472, every_path)));
+            }
         }
+        assert_eq!(probe(token, 1472, false)[..4], [5, 0, 5, 0xc0]);
+        assert_eq!(probe(token, 1472, true)[..4], [5, 1, 5, 0xc0]);
         assert_eq!(arrived(token, 1472), [7, 0, 5, 0xc0, 1, 2, 3, 4, 5, 6, 7, 8]);
         let mut other = [&arrived(token, 1472)[..], &[9]].concat();
         other[1] = 0xff;
         assert_eq!(parse(&other), Some(Content::Arrived(token, 1472)));
-        for content in [probe(token, 1472), arrived(token, 1472)] {
+        for content in [probe(token, 1472, false), arrived(token, 1472)] {
             assert!((0..PROBED).all(|length| parse(&content[..length]).is_none()));
         }
     }

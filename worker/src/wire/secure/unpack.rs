@@ -13,8 +13,8 @@ pub enum Control {
     Ping(Pinged, bool),
     /// Answer to a ping.
     Pong(Pinged),
-    /// Probe to be answered with this token and size, if the datagram has that size.
-    Probe([u8; 8], u16),
+    /// Probe to be answered with this token and size, if the datagram has that size; and whether by every path.
+    Probe([u8; 8], u16, bool),
     /// Answer to the probe with this token and size.
     Arrived([u8; 8], u16),
 }
@@ -53,7 +53,7 @@ impl Unpacker {
         let fits = match content::parse(bytes).ok_or(Lost::Wrong)? {
             Content::Ping(pinged, every_path) => return Ok(Some(Control::Ping(pinged, every_path))),
             Content::Pong(pinged) => return Ok(Some(Control::Pong(pinged))),
-            Content::Probe(token, size) => return Ok(Some(Control::Probe(token, size))),
+            Content::Probe(token, size, every_path) => return Ok(Some(Control::Probe(token, size, every_path))),
             Content::Arrived(token, size) => return Ok(Some(Control::Arrived(token, size))),
             Content::Unknown => return Ok(None),
             Content::Frame(frame) => push(frame),

@@ -112,8 +112,8 @@ pub struct Session {
     stirred: bool,
     /// Whether the supervisor must be told of a change or of a tick.
     news: bool,
-    /// Limit of pongs that leave by every path.
-    copies: Paced<100>,
+    /// Limit of answers that leave by every path.
+    copies: Paced<200>,
     /// Limit of processed initiations, and the initiation that waits for it.
     initiations: Paced<20>,
     pending: Option<PendingInitiation>,

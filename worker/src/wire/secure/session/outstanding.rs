@@ -10,6 +10,7 @@ use super::limits::Recent;
 use super::probes::Prober;
 use crate::endpoint::{Endpoint, Target};
 use crate::wire::paths::Paths;
+use crate::wire::paths::choose::Class;
 use crate::wire::paths::evidence::Evidence;
 use crate::wire::secure::content::{DatagramCounts, Pinged};
 
@@ -51,6 +52,16 @@ impl Link {
     /// Passes the counters of the path on to the prober.
     pub fn note_traffic(&mut self, counts: &SharedPath, now_us: u64) {
         self.prober.note_traffic(counts.tx_bytes.get(), counts.tx_dropped_oversize.get(), now_us);
+    }
+
+    /// Takes the answer to a ping that was sent at `sent_us`, from this path or `elsewhere`.
+    fn answered(&mut self, sent_us: u64, now_us: u64, elsewhere: bool) {
+        match self.evidence.standing().class {
+            Class::New => self.prober.hasten(now_us),
+            Class::Dead => self.prober.moved(now_us),
+            Class::Good | Class::Proving | Class::Poor => {}
+        }
+        self.evidence.answered(sent_us, now_us, elsewhere);
     }
 
     /// Takes counts of the peer, which show the loss on the way from it.
@@ -162,7 +173,7 @@ impl Outstanding {
         path.wire.evidence.to_peer.take(passed, pinged.counts.opened, now_us);
         path.wire.prober.note_counts(passed, pinged.counts.opened, now_us);
         path.wire.received(pinged.counts, now_us);
-        path.wire.evidence.answered(sent_us, now_us, way == Answered::Elsewhere);
+        path.wire.answered(sent_us, now_us, way == Answered::Elsewhere);
         Some(way)
     }
 }

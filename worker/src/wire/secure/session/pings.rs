@@ -42,13 +42,14 @@ impl Session {
         out: &mut Outbox,
     ) {
         match control {
-            Control::Probe(token, size) => {
+            Control::Probe(token, size, every_path) => {
                 if usize::from(size) == length {
-                    self.say(from.path, from.target, &content::arrived(token, size), out);
+                    self.send_answer(from, &content::arrived(token, size), every_path, out);
                 }
             }
-            Control::Arrived(token, length) => {
-                self.paths.all[from.path].wire.prober.answered(token, length, from.now_us);
+            // The answer proves the way to the peer, by any path. The token tells the path of the probe.
+            Control::Arrived(token, size) => {
+                self.paths.all.iter_mut().for_each(|path| path.wire.prober.answered(token, size, from.now_us));
             }
             Control::Pong(pong) => {
                 let arrival = Pong { pinged: pong, path: from.path, source: from.source, now_us: from.now_us };
@@ -61,17 +62,24 @@ impl Session {
                 counts.pings_received.add(1);
                 self.paths.all[from.path].wire.received(ping.counts, from.now_us);
                 let pong = content::pong(ping.token, self.passed(from.path, counts));
-                counts.pongs_sent.add(u64::from(self.say(from.path, from.target, &pong, out)));
-                // Otherwise an attacker who passes pings on could feign a path.
-                let is_from_peer = self.paths.all[from.path].is_from_peer(from.source, self.ticks.now());
-                if every_path && is_from_peer && self.copies.allows(from.now_us) {
-                    let others = self.paths.all.iter().enumerate().filter(|(number, _)| *number != from.path);
-                    for (number, path) in others {
-                        self.say(number, path.remote.target(), &pong, out);
-                    }
-                }
+                counts.pongs_sent.add(u64::from(self.send_answer(from, &pong, every_path, out)));
             }
         }
+    }
+
+    /// Sends an answer to where the ping or probe came from, and by every other path if that is asked for. Returns whether the first
+    /// one leaves.
+    fn send_answer(&mut self, from: Arrival, answer: &[u8], every_path: bool, out: &mut Outbox) -> bool {
+        let leaves = self.say(from.path, from.target, answer, out);
+        // Otherwise an attacker who passes pings on could feign a path.
+        let is_from_peer = self.paths.all[from.path].is_from_peer(from.source, self.ticks.now());
+        if every_path && is_from_peer && self.copies.allows(from.now_us) {
+            let others = self.paths.all.iter().enumerate().filter(|(number, _)| *number != from.path);
+            for (number, path) in others {
+                self.say(number, path.remote.target(), answer, out);
+            }
+        }
+        leaves
     }
 
     /// Pings the source of a peer's datagram, if that address is new.

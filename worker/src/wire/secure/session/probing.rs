@@ -17,7 +17,7 @@ const LONGEST_US: u64 = 3 * SECOND;
 impl Session {
     /// Longest time in microseconds to wait for the answer to a probe.
     fn probe_timeout_us(&self, path: usize) -> u64 {
-        let rtt = self.paths.all[path].wire.evidence.rtt();
+        let rtt = self.paths.all[path].wire.evidence.round_trip();
         if rtt.is_known() { (rtt.srtt_us() + 4 * rtt.var_us() + MARGIN_US).min(LONGEST_US) } else { UNKNOWN_US }
     }
 
@@ -46,9 +46,10 @@ impl Session {
     /// Sends a probe. False if it does not leave.
     fn say_probe(&mut self, path: usize, target: Target, Probe { token, size }: Probe, out: &mut Outbox) -> bool {
         let Some(current) = &self.slots.current else { return false };
+        let every_path = self.paths.all[path].wire.evidence.asks_every_path();
         let Some(datagram) = self.probe.get_mut(..usize::from(size)) else { return false };
         datagram.fill(0);
-        let probe = content::probe(token, size);
+        let probe = content::probe(token, size, every_path);
         let Some(content) = datagram.get_mut(HEADER..HEADER + probe.len()) else { return false };
         content.copy_from_slice(&probe);
         datagram.len() >= HEADER + probe.len() + TAG

@@ -8,6 +8,8 @@
 mod round;
 mod runs;
 mod search;
+#[cfg(test)]
+mod tests;
 
 use privsep::ipc::{Carries, PathSettings};
 
@@ -36,6 +38,9 @@ const RETRY_US: u64 = 250 * MILLISECOND;
 const REPEAT_US: u64 = 50 * MILLISECOND;
 /// Least time in microseconds between two rounds of doubt that a suspicion causes. Checks of runs are rarer, three times as far apart.
 const SUSPECTS_US: u64 = 2 * SECOND;
+/// Least time in microseconds between two searches, and two checks of runs, that a possible new way of the path causes. They cost up to
+/// 50 kB.
+const WAY_US: u64 = 30 * SECOND;
 /// Microseconds after which a larger size, or runs, are tried again.
 const AGAIN_US: u64 = 600 * SECOND;
 /// A round of doubt: pairs of a small probe and one of the present size. A black hole loses all of the second kind and few of the
@@ -93,6 +98,8 @@ pub struct Prober {
     checked_us: Option<u64>,
     suspected_us: Option<u64>,
     suspected_runs_us: Option<u64>,
+    /// Time of the last search and check of runs on a possible new way.
+    moved_us: Option<u64>,
     /// Consecutive rounds of the search without any answer.
     silent: u32,
     runs: RunCheck,
@@ -150,6 +157,7 @@ impl Prober {
             checked_us: None,
             suspected_us: None,
             suspected_runs_us: None,
+            moved_us: None,
             silent: 0,
             runs: RunCheck::default(),
             traffic: Traffic::default(),
@@ -187,30 +195,53 @@ impl Prober {
         }
     }
 
-    /// Reacts to a path that may have another way: a new address of the peer, or answers after a silence.
+    /// Reacts to a path that may have another way: a new address of the peer, or an answer after a silence. The present size is
+    /// confirmed. A larger size and runs are tried, also where the way before did not carry them.
     pub fn moved(&mut self, now_us: u64) {
-        if self.begun {
-            self.suspect(now_us);
-            if self.size < self.settings.most {
-                self.raise_us = self.raise_us.min(self.next_us);
-            }
+        if !self.begun {
+            return;
+        }
+        self.doubt(now_us);
+        if self.moved_us.is_some_and(|scheduled_us| scheduled_us > now_us) {
+            return;
+        }
+        let at_us = self.moved_us.map_or(0, |last| last + WAY_US).max(now_us);
+        self.moved_us = Some(at_us);
+        self.hasten(at_us);
+        if self.search.is_none() && self.size < self.settings.most {
+            self.raise_us = self.raise_us.min(at_us);
+        }
+        if self.checked_us.is_some() {
+            self.runs_us = self.runs_us.min(at_us);
+        }
+    }
+
+    /// Reacts to the first answer on a path: a search that got no answers need not wait longer.
+    pub fn hasten(&mut self, at_us: u64) {
+        if self.search.is_some() {
+            (self.next_us, self.silent) = (self.next_us.min(at_us), 0);
         }
     }
 
     /// Reacts to a loss pattern that fits a black hole or lost runs. Causes rounds of probes, and nothing else.
     pub fn suspect(&mut self, now_us: u64) {
-        if !self.begun || self.search.is_some() || self.doubts {
-            return;
-        }
-        self.doubts = true;
-        self.next_us = self.suspected_us.map_or(0, |last| last + SUSPECTS_US).max(now_us);
-        self.suspected_us = Some(self.next_us);
-        if self.checked_us.is_some() && self.runs() {
+        if self.doubt(now_us) && self.checked_us.is_some() && self.runs() {
             let at_us = self.suspected_runs_us.map_or(0, |last| last + 3 * SUSPECTS_US).max(self.next_us);
             if at_us < self.runs_us {
                 (self.runs_us, self.suspected_runs_us) = (at_us, Some(at_us));
             }
         }
+    }
+
+    /// Schedules a round of doubt. False if one is scheduled, or where a search is in progress.
+    fn doubt(&mut self, now_us: u64) -> bool {
+        let schedules = self.begun && self.search.is_none() && !self.doubts;
+        if schedules {
+            self.doubts = true;
+            self.next_us = self.suspected_us.map_or(0, |last| last + SUSPECTS_US).max(now_us);
+            self.suspected_us = Some(self.next_us);
+        }
+        schedules
     }
 
     /// Takes the counters of the path: bytes sent, and datagrams that this host refuses as too long. Under traffic the next
@@ -414,179 +445,5 @@ impl Prober {
         }
         let raise = if self.doubts { u64::MAX } else { self.raise_us };
         next.min(self.confirm_us).min(self.runs_us).min(raise)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const RTT_US: u64 = 10 * MILLISECOND;
-    const SETTINGS: PathSettings = PathSettings { least: 1252, most: 1472, runs: true };
-
-    /// A prober and its network. Probes arrive after a round trip, or are lost.
-    struct Run {
-        prober: Prober,
-        now_us: u64,
-        seed: u64,
-        under_way: Vec<(u64, Probe)>,
-        /// Bytes sent by the path, and bytes of probes in each second.
-        bytes: u64,
-        probes: Vec<u64>,
-    }
-
-    impl Run {
-        fn new(seed: u64) -> Self {
-            let mut prober = Prober::new(SETTINGS, 1);
-            prober.begin(0);
-            Self { prober, now_us: 0, seed, under_way: Vec::new(), bytes: 0, probes: vec![0; 2000] }
-        }
-
-        /// A number below 100.
-        fn chance(&mut self) -> u64 {
-            self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (self.seed >> 33) % 100
-        }
-
-        /// Runs for some milliseconds. `data` bytes of frames leave in each. `arrives` tells whether a probe does; its arguments are the
-        /// size, the probes sent before it in this millisecond, and a number below 100.
-        fn run(&mut self, milliseconds: u64, data: u64, mut arrives: impl FnMut(u16, &[u16], u64) -> bool) {
-            let until_us = self.now_us + milliseconds * MILLISECOND;
-            while self.now_us < until_us {
-                self.now_us += MILLISECOND;
-                self.bytes += data;
-                let now_us = self.now_us;
-                self.prober.note_traffic(self.bytes, 0, now_us);
-                for (_, Probe { token, size }) in self.under_way.extract_if(.., |(time, _)| *time <= now_us) {
-                    self.prober.answered(token, size, now_us);
-                }
-                let mut before = Vec::new();
-                let mut id = 0;
-                while let Some(probe) = self.prober.next(now_us, 5 * RTT_US, &mut |bytes| bytes.fill(7)) {
-                    id += 1;
-                    assert!(id < 100, "no end of probes");
-                    self.bytes += u64::from(probe.size);
-                    self.probes[usize::try_from(now_us / SECOND).unwrap()] += u64::from(probe.size);
-                    let chance = self.chance();
-                    if arrives(probe.size, &before, chance) {
-                        self.under_way.push((now_us + RTT_US, probe));
-                    }
-                    before.push(probe.size);
-                }
-                assert!(self.prober.due_us(5 * RTT_US) > now_us || before.len() == 100);
-            }
-        }
-
-        fn carries(&self) -> (u16, bool, Option<bool>) {
-            let Carries { datagram, searched, runs, .. } = self.prober.carries();
-            (datagram, searched, runs)
-        }
-
-        /// Greatest number of bytes of probes in ten seconds, for each second.
-        fn most(&self, from: usize, until: usize) -> u64 {
-            self.probes[from..until].windows(10).map(|window| window.iter().sum::<u64>() / 10).max().unwrap()
-        }
-    }
-
-    #[test]
-    fn full_size_takes_one_round_trip() {
-        let mut run = Run::new(1);
-        run.run(12, 0, |_, _, _| true);
-        assert_eq!(run.carries(), (1472, true, None));
-        run.run(12, 0, |_, _, _| true);
-        assert_eq!(run.carries(), (1472, true, Some(true)));
-    }
-
-    /// Neither at 5 % loss each way, in which a false black hole is repaired at once.
-    #[test]
-    fn random_loss_changes_nothing_for_long() {
-        let (mut reduced, mut off) = (0, 0);
-        for seed in 0..20 {
-            let mut run = Run::new(seed);
-            for _ in 0..600 {
-                run.run(1000, 100, |_, _, chance| chance >= 10);
-                reduced += u32::from(run.carries().0 < 1472);
-                off += u32::from(run.carries().2 == Some(false));
-            }
-        }
-        assert!(reduced <= 20 && off == 0, "{reduced} of 12,000 seconds reduced, {off} without runs");
-    }
-
-    #[test]
-    fn black_hole_is_found_within_half_a_second() {
-        for limit in [1252, 1300, 1372, 1432] {
-            let mut run = Run::new(3);
-            run.run(5000, 1000, |_, _, _| true);
-            run.prober.suspect(run.now_us);
-            run.run(500, 0, |size, _, _| size <= limit);
-            assert!(run.carries().0 <= limit, "{limit}: {:?}", run.carries());
-            run.run(1000, 0, |size, _, _| size <= limit);
-            let (found, searched, _) = run.carries();
-            assert!(searched && found + 4 >= limit && found <= limit, "{limit}: {found}");
-            assert!(run.prober.is_reduced());
-            // It rises when the path carries more.
-            run.run(601_000, 0, |_, _, _| true);
-            assert_eq!(run.carries().0, 1472);
-        }
-    }
-
-    #[test]
-    fn loss_pattern_raises_suspicion() {
-        for (counts, suspects) in [
-            (&[(0, 0), (7, 0), (8, 4)][..], false),
-            (&[(0, 0), (7, 0), (8, 3)], true),
-            (&[(u32::MAX, 7), (3, 7), (20, 12)], true),
-            (&[(100, 100), (0, 0), (8, 8), (7, 3)], false),
-            (&[(100, 100), (200, 50)], false),
-        ] {
-            let mut run = Run::new(6);
-            run.run(5000, 1000, |_, _, _| true);
-            for &(sent, opened) in counts {
-                run.prober.note_counts(sent, opened, run.now_us);
-            }
-            assert_eq!(run.prober.doubts, suspects, "{counts:?}");
-        }
-    }
-
-    /// The network card drops each run; then it is replaced.
-    #[test]
-    fn lost_runs_are_found_and_tried_again() {
-        let mut run = Run::new(4);
-        run.run(5000, 1000, |_, _, _| true);
-        let sizes = RunCheck::sizes(1472);
-        let is_run = |size, before: &[u16]| before.first() != Some(&SMALL) && size > sizes[0];
-        run.prober.suspect(run.now_us);
-        run.run(1000, 1000, |size, before, _| !is_run(size, before));
-        assert_eq!(run.carries(), (1472, true, Some(false)));
-        run.run(590_000, 1000, |size, before, _| !is_run(size, before));
-        assert_eq!(run.carries().2, Some(false));
-        run.run(12_000, 1000, |_, _, _| true);
-        assert_eq!(run.carries().2, Some(true));
-    }
-
-    /// A policer passes three full datagrams of each burst.
-    #[test]
-    fn policer_ends_no_runs() {
-        let mut run = Run::new(5);
-        for _ in 0..300 {
-            run.run(1000, 1000, |_, before, _| before.iter().filter(|&&size| size > 1000).count() < 3);
-            run.prober.suspect(run.now_us);
-        }
-        assert_eq!(run.carries().2, Some(true));
-    }
-
-    /// "2 kB/s on an idle path, 20 kB/s under traffic", measured over ten seconds.
-    #[test]
-    fn probes_are_bounded() {
-        for (seed, limit) in [(0, 1472), (1, 1252), (2, 1400), (3, 0)] {
-            let mut run = Run::new(seed);
-            run.run(300_000, 0, |size, _, _| size <= limit);
-            assert!(run.most(10, 300) <= 2000, "{limit}: {}", run.most(10, 300));
-            for _ in 0..3000 {
-                run.run(100, 1_000_000, |size, _, chance| size <= limit && chance >= 50);
-                run.prober.suspect(run.now_us);
-            }
-            assert!(run.most(300, 600) <= 14_000, "{limit}: {}", run.most(300, 600));
-        }
     }
 }

@@ -4,6 +4,7 @@ mod addresses;
 mod attempts;
 mod heads;
 mod intervals;
+mod probes;
 mod sessions;
 mod stale;
 mod trouble;

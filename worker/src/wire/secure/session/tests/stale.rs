@@ -180,7 +180,7 @@ fn probe_of_wrong_size_is_ignored() {
     let (mut first, mut second) = both();
     run([&mut first, &mut second], 0, SECOND, |_, _, _| true);
     for (size, answers) in [(144, 1), (143, 0), (0, 0)] {
-        let mut datagram = [&[0; HEADER][..], &content::probe([7; 8], size), &[0; 100], &[0; TAG]].concat();
+        let mut datagram = [&[0; HEADER][..], &content::probe([7; 8], size, false), &[0; 100], &[0; TAG]].concat();
         assert_eq!(datagram.len(), 144);
         first.session.route().sending.as_ref().unwrap().seal(0, &mut datagram).unwrap();
         assert_eq!(second.receive(&datagram, home(1), 2 * SECOND).len(), answers, "{size}");
