@@ -173,7 +173,7 @@ impl Inward {
     pub fn after_session(&mut self) {
         let Self { shared, session, outbox, outlet, route, .. } = self;
         for departure in outbox.departures() {
-            let Departure { path, target, ref datagrams, .. } = departure;
+            let Departure { path, target, runs, ref datagrams } = departure;
             let (Some(socket), Some(counters)) = (shared.sockets.get(path), shared.counters.paths.get(path)) else {
                 continue;
             };
@@ -181,6 +181,10 @@ impl Inward {
                 continue;
             }
             let (mut next, end) = (datagrams.start, datagrams.end);
+            // A check of runs whose datagrams left singly would tell nothing.
+            if runs {
+                outlet.try_runs(path);
+            }
             outlet.send(socket, counters, outbox.batch(), &mut next, &departure);
             // Never waits for room for a control message: another follows.
             counters.tx_errors.add((end - next) as u64);

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use privsep::ipc::SharedPath;
+use privsep::ipc::{MAX_PATHS, SharedPath};
 use privsep::sys::worker::mmsg::Sender;
 
 use super::socket::Socket;
@@ -13,17 +13,25 @@ use crate::wire::Departure;
 /// Sends datagrams by any path.
 pub struct Outlet {
     sender: Sender,
-    runs: Runs,
+    /// Of each path: another device, route and socket refuse other runs.
+    runs: [Runs; MAX_PATHS],
     single: Runs,
 }
 
 impl Default for Outlet {
     fn default() -> Self {
-        Self { sender: Sender::new(BATCH, PACKETS), runs: Runs::new(), single: Runs::never() }
+        Self { sender: Sender::new(BATCH, PACKETS), runs: std::array::from_fn(|_| Runs::new()), single: Runs::never() }
     }
 }
 
 impl Outlet {
+    /// Forgets that runs of a path were refused: the next ones leave as such.
+    pub fn try_runs(&mut self, path: usize) {
+        if let Some(runs) = self.runs.get_mut(path) {
+            *runs = Runs::new();
+        }
+    }
+
     /// Sends the datagrams of the batch from number `next` to before `end`, in runs if the departure allows them. If `next` is then
     /// not `end`, the socket's queue is full.
     pub fn send(
@@ -32,10 +40,11 @@ impl Outlet {
         counters: &SharedPath,
         batch: &Batch,
         next: &mut usize,
-        &Departure { target, runs, ref datagrams, .. }: &Departure,
+        &Departure { path, target, runs, ref datagrams }: &Departure,
     ) {
         let (end, destination) = (datagrams.end, Some(socket.destination(target)));
-        let (sender, runs) = (&mut self.sender, if runs { &mut self.runs } else { &mut self.single });
+        let runs = self.runs.get_mut(path).filter(|_| runs).unwrap_or(&mut self.single);
+        let sender = &mut self.sender;
         let sent = send_from(sender, runs, socket.as_fd(), batch, next, end, destination);
         counters.tx_datagrams.add(sent.packets);
         counters.tx_bytes.add(sent.bytes);

@@ -64,10 +64,12 @@ impl Route {
         (active, self.egress.get(active).copied().unwrap_or(none))
     }
 
-    /// Length in bytes of the longest frame that fits into one datagram, if the path carries less than its underlay promised.
+    /// Length in bytes of the longest frame that fits into one datagram of each path that frames leave by, if one of those carries
+    /// less than its underlay promised.
     pub fn reduced_frame(&self) -> Option<usize> {
-        let (_, egress) = self.now();
-        egress.reduced.then(|| egress.datagram.saturating_sub(Secure::OVERHEAD.into()))
+        let used = self.egress.iter().enumerate().filter(|(number, _)| self.uses(*number));
+        let reduced = used.filter(|(_, egress)| egress.reduced).map(|(_, egress)| egress.datagram).min()?;
+        Some(reduced.saturating_sub(Secure::OVERHEAD.into()))
     }
 
     /// Addresses of all known peers.

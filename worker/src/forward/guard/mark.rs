@@ -7,6 +7,8 @@ pub type Mark = [u8; 16];
 
 /// Length of the frame in bytes: the shortest of Ethernet, without its checksum.
 pub const LENGTH: usize = 60;
+/// Length of two VLAN tags.
+const TAGS: usize = 8;
 /// Locally administered group.
 const GROUP: [u8; 6] = *b"\x03ethud";
 /// Local experimental EtherType 2 (IEEE 802).
@@ -28,7 +30,7 @@ pub fn frame(mark: &Mark) -> [u8; LENGTH] {
 
 /// Mark in a frame, behind at most two VLAN tags that a bridge has added.
 pub fn of(frame: &[u8]) -> Option<Mark> {
-    if !frame.starts_with(&GROUP) {
+    if !frame.starts_with(&GROUP) || frame.len() > LENGTH + TAGS {
         return None;
     }
     let (kind, at) = payload(frame, 2, &[TPID_8021Q, TPID_8021AD])?;
@@ -56,5 +58,8 @@ mod tests {
             frame.splice(12..12, [0x81, 0, 0, 7]);
         }
         assert_eq!(of(&frame), None, "three tags");
+        // Longer frames would pass the limits.
+        let long = [&self::frame(&mark)[..], &[0; TAGS + 1]].concat();
+        assert_eq!((of(&long[..LENGTH + TAGS]), of(&long)), (Some(mark), None));
     }
 }

@@ -104,6 +104,8 @@ impl Evidence {
         self.proved_us = self.proved_us.max(sent_us);
         if self.class == Class::Dead {
             (self.rtt, self.detour) = (RoundTrip::default(), None);
+            // The losses of the outage are not those of the path that has returned.
+            (self.to_peer, self.from_peer) = (Loss::default(), Loss::default());
         }
         if elsewhere {
             self.detour.get_or_insert_default().sample(now_us.saturating_sub(sent_us));
@@ -128,6 +130,7 @@ impl Evidence {
 
     /// Excludes a time in which this end did not read what had arrived.
     pub fn forgive(&mut self, deaf_us: u64, now_us: u64) {
+        self.answered_us = (self.answered_us + deaf_us).min(now_us);
         for ping in &mut self.unanswered {
             ping.since_us = (ping.since_us + deaf_us).min(now_us);
         }

@@ -137,7 +137,11 @@ impl<W: AsRef<Evidence> + AsMut<Evidence>> Paths<W> {
         let silent_us = self.all.get(active).and_then(|path| path.wire.as_ref().unproved_since_us(now_us));
         let standings = self.all.iter().enumerate().map(|(number, path)| {
             let evidence = path.wire.as_ref();
-            let Standing { class, doubtful } = evidence.standing();
+            let Standing { mut class, doubtful } = evidence.standing();
+            // It cannot answer, and holds back no other path.
+            if class == Class::New && path.remote.target() == Target::Unknown {
+                class = Class::Dead;
+            }
             // Where the peer itself has stopped, no path has answered since. Frames then stay.
             let unproved = number != active && silent_us.is_some_and(|silent_us| evidence.proved_us() < silent_us);
             Standing { class, doubtful: doubtful || unproved }

@@ -37,27 +37,30 @@ impl Sharing {
         Self { policy, weights, halvings: [0; MAX_PATHS] }
     }
 
-    /// Paths by which frames leave. Frames stay on the active path alone as long as the peer answers on no path.
+    /// Paths by which frames leave, of the active one and of the candidates. The active path is no candidate once it is dead: copies
+    /// then leave by another one as well, and flows by others only.
     pub fn spread(&mut self, active: usize, candidates: impl Iterator<Item = Candidate> + Clone) -> Spread {
-        let Some(best) = candidates.clone().find(|candidate| candidate.path == active) else { return Spread::Active };
+        let is_active = |candidate: &Candidate| candidate.path == active;
         match self.policy {
             Policy::Failover => Spread::Active,
             Policy::Duplicate => {
-                let others = candidates.filter(|candidate| candidate.path != active);
+                let others = candidates.filter(|candidate| !is_active(candidate));
                 let second = others.min_by_key(|candidate| (candidate.class, candidate.path));
                 second.map_or(Spread::Active, |second| Spread::Copies(second.path))
             }
             Policy::Balance => {
                 let mut shares: Weights = [0; MAX_PATHS];
-                for Candidate { path, loss, .. } in candidates.filter(|candidate| candidate.class == best.class) {
+                let least = candidates.clone().map(|candidate| candidate.class).min();
+                let best = candidates.clone().find(is_active).map(|candidate| candidate.class).or(least);
+                for Candidate { path, loss, .. } in candidates.filter(|candidate| Some(candidate.class) == best) {
                     let (Some(share), Some(halvings)) = (shares.get_mut(path), self.halvings.get_mut(path)) else {
                         continue;
                     };
                     *halvings = halved(*halvings, loss.unwrap_or(0));
                     *share = u16::from(self.weights[path].max(1)) * (UNIT >> *halvings);
                 }
-                let several = shares.iter().filter(|&&share| share > 0).count() > 1;
-                if several { Spread::Flows(shares) } else { Spread::Active }
+                let others = shares.iter().enumerate().any(|(path, &share)| path != active && share > 0);
+                if others { Spread::Flows(shares) } else { Spread::Active }
             }
         }
     }
@@ -102,7 +105,7 @@ mod tests {
             (
                 Policy::Duplicate,
                 1,
-                [Spread::Copies(0), Spread::Copies(3), Spread::Active, Spread::Active, Spread::Copies(3)],
+                [Spread::Copies(0), Spread::Copies(3), Spread::Copies(2), Spread::Active, Spread::Copies(3)],
             ),
             (
                 Policy::Balance,
@@ -110,12 +113,22 @@ mod tests {
                 [
                     flows(&[(0, 1), (1, 2)]),
                     flows(&[(1, 2), (3, 4)]),
-                    Spread::Active,
+                    flows(&[(2, 3)]), // path 1 is dead
                     Spread::Active,
                     flows(&[(1, 2), (3, 4)]),
                 ],
             ),
-            (Policy::Balance, 7, [Spread::Active; 5]),
+            (
+                Policy::Balance,
+                7,
+                [
+                    flows(&[(0, 1), (1, 2)]),
+                    flows(&[(1, 2), (3, 4)]),
+                    flows(&[(2, 3)]),
+                    Spread::Active,
+                    flows(&[(1, 2), (3, 4)]),
+                ],
+            ),
         ] {
             for (paths, expected) in paths.iter().zip(expected) {
                 let spread = Sharing::new(policy, weights).spread(active, candidates(paths).into_iter());

@@ -50,7 +50,7 @@ struct World {
 
 impl World {
     fn new(skies: &[Sky]) -> Self {
-        let remote = privsep::ipc::Remote::Learned { address: None, port: None };
+        let remote = privsep::ipc::Remote::Fixed(privsep::ipc::Address(([192, 0, 2, 1], 6000).into()));
         let path =
             |_| Path::new(&remote, &PathReport::default(), 1, 1472, Only(Evidence::new(&PathReport::default(), 1)));
         let mut world = Self {
@@ -175,6 +175,22 @@ fn repeated_cuts_move_frames_as_fast() {
     }
 }
 
+/// While the cut of the shorter path is not certain, and where the longer one has not answered since.
+#[test]
+fn second_path_carries_copies_and_flows_through_cut() {
+    for policy in [Policy::Duplicate, Policy::Balance] {
+        let mut world = World::new(&[CLEAR, Sky { rtt_us: 300 * MILLISECOND, ..CLEAR }]);
+        world.paths = world.paths.with_policy(policy, [1; MAX_PATHS]);
+        world.run(SECOND);
+        world.cut(0, true);
+        for _ in 0..1000 {
+            world.run(MILLISECOND);
+            assert!(world.paths.route().uses(1), "{policy:?} at {}", world.now_us);
+        }
+        assert_eq!(world.class(0), Class::Dead);
+    }
+}
+
 /// Frames on the way by a longer path arrive before those that leave by a shorter one.
 #[test]
 fn return_waits_for_frames_on_the_way() {
@@ -241,6 +257,11 @@ fn time_in_which_this_end_stopped_is_no_silence() {
         world.paths.weigh(world.now_us, false);
         assert_eq!(world.class(0), Class::Good);
     }
+    // A suspended machine.
+    world.now_us += 60 * SECOND;
+    world.paths.all[0].wire.0.forgive(60 * SECOND, world.now_us);
+    world.paths.weigh(world.now_us, false);
+    assert_eq!((world.class(0), world.paths.all[0].estimate.health()), (Class::Good, PathHealth::Up));
     world.run(100 * MILLISECOND);
     assert_eq!(world.class(0), Class::Dead);
 }

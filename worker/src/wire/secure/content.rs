@@ -27,7 +27,7 @@ pub const PROBED: usize = 12;
 /// Length of a ping or a pong.
 pub const PINGED: usize = 20;
 
-/// Flag of a ping or a probe: the answer leaves by every path.
+/// Flag of a ping or a probe: the answer leaves by other paths as well.
 const EVERY_PATH: u8 = 1;
 
 const FRAME: u8 = 0;

@@ -344,7 +344,13 @@ impl Session {
         self.burst(now_us, counters, out);
         self.probed_us = now_us;
         self.ping_paths(now_us, counters, out);
+        self.attempt_session(now_us, out);
         self.probe_all(now_us, counters, out);
+        self.publish();
+    }
+
+    /// Sends the message of a handshake that is due.
+    fn attempt_session(&mut self, now_us: u64, out: &mut Outbox) {
         self.attempts.expire(now_us);
         if self.wants_a_session(now_us) && self.attempts.is_over() {
             self.attempt(now_us);
@@ -358,7 +364,6 @@ impl Session {
                 }
             }
         }
-        self.publish();
     }
 
     /// Whether to make an attempt.

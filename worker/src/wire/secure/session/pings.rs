@@ -19,6 +19,8 @@ use crate::wire::secure::unpack::Control;
 /// Pauses between the pings of a new session in milliseconds. The last ping leaves after the peer's waiting session has ended.
 const BURST: [u64; 7] = [100, 200, 400, 800, 1600, 3200, 3200];
 
+/// Most other paths by which a pong leaves as well, the best ones: up to eight paths would cost 56 kB/s.
+const COPIES: usize = 3;
 /// Ticks for which a path that has not yet answered holds back those after it.
 const STARTING: u64 = 5;
 
@@ -67,16 +69,18 @@ impl Session {
         }
     }
 
-    /// Sends an answer to where the ping or probe came from, and by every other path if that is asked for. Returns whether the first
-    /// one leaves.
+    /// Sends an answer to where the ping or probe came from, and by other paths if that is asked for. Returns whether the first one
+    /// leaves.
     fn send_answer(&mut self, from: Arrival, answer: &[u8], every_path: bool, out: &mut Outbox) -> bool {
         let leaves = self.say(from.path, from.target, answer, out);
-        // Otherwise an attacker who passes pings on could feign a path.
-        let is_from_peer = self.paths.all[from.path].is_from_peer(from.source, self.ticks.now());
+        // Otherwise an attacker who passes pings on could feign a path. The local address tells nothing: the peer's pings may still go
+        // to an earlier one.
+        let known = self.paths.all[from.path].remote.target().address();
+        let is_from_peer = from.source.is_none_or(|source| Some(source.remote) == known);
         if every_path && is_from_peer && self.copies.allows(from.now_us) {
-            let others = self.paths.all.iter().enumerate().filter(|(number, _)| *number != from.path);
-            for (number, path) in others {
-                self.say(number, path.remote.target(), answer, out);
+            let others = self.paths.choice().order().iter().filter(|ranked| ranked.path != from.path);
+            for path in others.map(|ranked| ranked.path).take(COPIES) {
+                self.say(path, self.paths.all[path].remote.target(), answer, out);
             }
         }
         leaves

@@ -78,6 +78,27 @@ fn new_address_pings_are_rate_limited() {
     assert_eq!(second.session.route().now().1.target, at(home(1)), "without a pong");
 }
 
+/// "Where it comes from the known address of the peer, the pong also leaves by every other path with a known address." The socket of
+/// a wildcard address also reports the local address, which the known place of a fixed peer lacks.
+#[test]
+fn pong_leaves_by_other_paths() {
+    let (mut first, mut second) = (Kind::new(1, 2, &[fixed(); 2]).end(), Kind::new(2, 1, &[LEARNED; 2]).end());
+    exchange([&mut first, &mut second], 0);
+    let local = Some([198, 51, 100, 1].into());
+    for (source, copies) in [(home(2), 1), (home(9), 0)] {
+        // Long after the last pong.
+        let mut ping = [0; HEADER + PINGED + TAG];
+        let content = content::ping([9; 8], content::DatagramCounts { opened: 0, sent: 0 }, true);
+        ping[HEADER..HEADER + PINGED].copy_from_slice(&content);
+        second.session.route().sending.as_ref().unwrap().seal(0, &mut ping).unwrap();
+        let source = Endpoint { remote: source, local };
+        let sent = first.receive_from(0, &ping, Some(source), 30_000_000);
+        let elsewhere = |to: &Target| *to == Target::Fixed(home(2).into());
+        assert_eq!(sent.iter().filter(|(to, _)| elsewhere(to)).count(), copies, "{source:?}: {sent:02x?}");
+        assert!(sent.iter().any(|(to, _)| !elsewhere(to)), "{source:?}");
+    }
+}
+
 /// Datagrams of strangers do not displace the outstanding pings to the peer.
 #[test]
 fn pong_counts_despite_new_addresses() {

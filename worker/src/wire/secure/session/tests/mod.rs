@@ -136,9 +136,21 @@ impl End {
     }
 
     fn receive_by(&mut self, path: usize, datagram: &[u8], source: SocketAddr, now_us: u64) -> Vec<(Target, Vec<u8>)> {
+        let source = self.learns.then(|| source.into());
+        self.receive_from(path, datagram, source, now_us)
+    }
+
+    /// Receives a datagram whose source the socket reports, or not.
+    fn receive_from(
+        &mut self,
+        path: usize,
+        datagram: &[u8],
+        source: Option<Endpoint>,
+        now_us: u64,
+    ) -> Vec<(Target, Vec<u8>)> {
         let mut batch = Batch::with_slots(2);
         batch.slots().take(1).for_each(|slot| slot[..datagram.len()].copy_from_slice(datagram));
-        batch.push_run(0, datagram.len(), datagram.len(), self.learns.then(|| source.into()));
+        batch.push_run(0, datagram.len(), datagram.len(), source);
         self.session.receive(path, &mut batch, now_us, &self.counters, &mut self.outbox);
         self.frames = batch.frames(0).map(<[u8]>::to_vec).collect();
         self.sent()
