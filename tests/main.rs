@@ -34,6 +34,7 @@ mod overload;
 mod own_addresses;
 mod parts;
 mod path_mtu;
+mod policer;
 mod policies;
 mod raw;
 mod recipes;
