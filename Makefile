@@ -94,13 +94,16 @@ check-style:
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	$(CARGO) clippy --workspace --locked -- -D warnings
 
+# Tests and cases at a time. Most of them wait for timers, so that several share a processor.
+JOBS ?= $(shell expr 2 \* $$(nproc))
+
 # The caller builds; only the test executables run through sudo. Tests against EthUDP need ETHUDP_REFERENCE, the path of an executable of its
 # newest source, or ETHUDP_REFERENCE_RELEASE, the path of release v20230202, or both.
 check-tests:
 	$(CARGO) build --workspace --locked
-	$(CARGO) test --workspace --locked $(if $(SUDO),$(AS_ROOT)) $(if $(ETHUDP_REFERENCE)$(ETHUDP_REFERENCE_RELEASE),-- --include-ignored)
+	RUST_TEST_THREADS=$(JOBS) $(CARGO) test --workspace --locked $(if $(SUDO),$(AS_ROOT)) $(if $(ETHUDP_REFERENCE)$(ETHUDP_REFERENCE_RELEASE),-- --include-ignored)
 
-REPLAY := $(SUDO) /usr/bin/python3 tests/vectors/replay $(or $(CARGO_TARGET_DIR),target)/debug/ethudp tests/vectors/classic.jsonl \
+REPLAY = $(SUDO) /usr/bin/python3 tests/vectors/replay -j $(JOBS) $(or $(CARGO_TARGET_DIR),target)/debug/ethudp tests/vectors/classic.jsonl \
     tests/vectors/bugs.jsonl --deviations tests/vectors/deviations.json
 
 # All cases with their classic command line, and a tenth of them with the file that `ethudp convert` prints.
