@@ -24,7 +24,7 @@ pub enum Spread {
 pub fn path_of(flow: u64, weights: &Weights) -> usize {
     let (mut best, mut least) = (0, f64::INFINITY);
     for (path, &weight) in weights.iter().enumerate().filter(|(_, weight)| **weight > 0) {
-        // Twice, so that the draws of two paths are independent.
+        // A single round would correlate the draws of two paths.
         let draw = mix(mix(flow, path as u64 + 1), 0) >> 11;
         #[allow(clippy::cast_precision_loss)] // 53 bits.
         let uniform = (draw as f64 + 0.5) / (1_u64 << 53) as f64;

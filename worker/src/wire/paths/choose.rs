@@ -113,8 +113,8 @@ impl Choice {
     }
 }
 
-/// Number of the path that frames leave by: the first good one. Frames leave an active path that is doubtful only for a preferred
-/// one, and one that is not good only for a good one. Where no path answers, the active one stays: it had the latest evidence.
+/// Number of the path that frames leave by: the first good one. From a doubtful active path, frames move only to a preferred path; from
+/// a poor or proving one, only to a good path. Where no path answers, the active one stays: it had the latest evidence.
 fn choose(all: &[Standing], starting: bool, before: usize) -> usize {
     let is_active = |path: usize| path == before;
     for (path, standing) in all.iter().enumerate() {

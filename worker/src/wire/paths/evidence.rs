@@ -229,7 +229,7 @@ impl Evidence {
         self.has_answered
     }
 
-    /// Time since which a dead path is silent, for as long as frames move only to a path that has answered since; `None` then.
+    /// Time since which a dead path is silent. `None` once it is given up: frames may then move to a path that has not answered since.
     pub fn unproved_since_us(&self, now_us: u64) -> Option<u64> {
         (now_us < self.given_up_us()).then(|| self.unanswered.front().map_or(self.since_us, |ping| ping.sent_us))
     }

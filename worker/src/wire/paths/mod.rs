@@ -142,7 +142,7 @@ impl<W: AsRef<Evidence> + AsMut<Evidence>> Paths<W> {
             if class == Class::New && path.remote.target() == Target::Unknown {
                 class = Class::Dead;
             }
-            // Where the peer itself has stopped, no path has answered since. Frames then stay.
+            // No path has answered since the peer itself stopped, so frames stay where they are.
             let unproved = number != active && silent_us.is_some_and(|silent_us| evidence.proved_us() < silent_us);
             Standing { class, doubtful: doubtful || unproved }
         });

@@ -25,7 +25,7 @@ const REVIVAL: u64 = 10 * SECOND;
 /// Interval between pings of a path that has not answered yet, in the first time after the first ping.
 const FIRST_US: u64 = 200 * MILLISECOND;
 const FIRST: u64 = 5 * SECOND;
-/// Pings of a path within its hold time, and the bounds of their interval.
+/// Number of pings in a hold time, and the bounds of the interval between two of them.
 const TRIALS: u64 = 20;
 const TRIAL_US: (u64, u64) = (100 * MILLISECOND, SECOND);
 

@@ -46,7 +46,7 @@ const MILLISECOND: u64 = 1000;
 const SILENT: u64 = 5;
 /// Time in microseconds without an opened datagram after which a learned address may belong to another host.
 const GONE: u64 = 180 * SECOND;
-/// Delay of a timer in microseconds that shows that this process did not run. Its silence is not that of the paths.
+/// Delay of a timer in microseconds that shows that this process did not run. The paths were not silent in this time.
 const LATE: u64 = 20 * MILLISECOND;
 /// Granularity of the timestamp in nanoseconds: an observer learns no more of the clock than from the time of arrival.
 const ROUNDED: u64 = 1 << 20;
