@@ -17,6 +17,9 @@ use crate::wire::secure::content::{DatagramCounts, Pinged};
 /// Most outstanding pings. In five seconds a path sends up to 64 pings without an answer to the peer before it is dead or probed
 /// slowly, and ten a second to new addresses. Pings to new addresses thus never displace pings to the peer.
 const PINGS: usize = MAX_PATHS * (64 + 5 * 10);
+/// Least time in microseconds between two pings to a new address that its datagrams cause. A peer that sends many datagrams from an
+/// address would otherwise use up the limit of pings to new addresses, and could not move again within the same second.
+const ASKED: u64 = 50_000;
 /// Time in microseconds within which a pong counts.
 const ANSWERED: u64 = 5 * SECOND;
 
@@ -127,6 +130,12 @@ impl Outstanding {
             self.0.pop_front();
         }
         self.0.push_back(ping);
+    }
+
+    /// Whether the address was asked just now, and may still answer.
+    pub fn just_asked(&self, path: usize, target: Target, now_us: u64) -> bool {
+        let mut recent = self.0.iter().rev().take_while(|ping| now_us < ping.sent_us + ASKED);
+        recent.any(|ping| ping.path == path && ping.to == target)
     }
 
     /// Takes a pong in time. From the ping's target, the path answers and the peer is there. By another path, it proves that the

@@ -91,6 +91,7 @@ impl Session {
         let path = &mut self.paths.all[from.path];
         if !path.is_from_peer(from.source, self.ticks.now())
             && self.slots.current.is_some()
+            && !self.pings.just_asked(from.path, from.target, from.now_us)
             && path.wire.probes.allows(from.now_us)
         {
             self.ping(from.path, from.target, from.now_us, counts, out);

@@ -26,8 +26,8 @@ const SMALL: u16 = (HEADER + PROBED + TAG) as u16;
 /// Microseconds from the first session to the first confirmation. The search has shown the size by then.
 const FIRST_US: u64 = 5 * SECOND;
 /// Microseconds from one confirmation to the next under traffic, and ping intervals on an idle path. For packets of 1500 bytes that is
-/// 3 kB/s, and 26 B/s with a ping each second. Longer packets have longer intervals.
-const BUSY_US: u64 = SECOND / 2;
+/// 2 kB/s, and 26 B/s with a ping each second. Longer packets have longer intervals.
+const BUSY_US: u64 = 3 * SECOND / 4;
 const IDLE: u64 = 60;
 /// Packets of data within a second that make a path busy, so that a lost one is soon noticed. The pings of an idle path are fewer bytes.
 const BUSY: u64 = 1;

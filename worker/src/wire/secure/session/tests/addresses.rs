@@ -117,3 +117,20 @@ fn pong_counts_despite_new_addresses() {
     second.receive(&pong, home(1), 5_999_999);
     assert_eq!(second.counters.paths[0].pongs_received.get(), before + 1);
 }
+
+/// A peer that sends much, behind a NAT that moves twice a second.
+#[test]
+fn moving_peer_is_followed_under_load() {
+    let (mut first, mut second) = both();
+    exchange([&mut first, &mut second], 0);
+    for number in 0..8 {
+        let (from, start_us) = (home(20 + number), SECOND + u64::from(number) * SECOND / 2);
+        let received = (0..100).flat_map(|time| second.receive(&first.frame(0), from, start_us + time * MILLISECOND));
+        for (_, ping) in received.collect::<Vec<_>>() {
+            for (_, pong) in first.receive(&ping, home(2), start_us + 120 * MILLISECOND) {
+                second.receive(&pong, from, start_us + 150 * MILLISECOND);
+            }
+        }
+        assert_eq!(second.session.route().now().1.target, at(from));
+    }
+}
