@@ -21,8 +21,10 @@
 #![allow(clippy::cast_possible_truncation)] // Small numbers, in a test.
 
 mod end;
+mod healing;
 mod net;
 mod secure;
+mod secure_end;
 
 use std::collections::HashMap;
 

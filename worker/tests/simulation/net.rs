@@ -70,9 +70,20 @@ impl Sky {
         Self { cut: [false, false], loss: 0, double: 0, ..Self::any(random) }
     }
 
+    /// Random conditions under which nothing is lost, and each datagram takes equally long, up to 50 ms.
+    pub fn steady(random: &mut Random) -> Self {
+        let delay = 500 + random.below(SECOND / 20);
+        Self { cut: [false, false], loss: 0, jitter: 0, delay, ..Self::any(random) }
+    }
+
     /// The same conditions with at least one direction cut.
     pub fn cut(self, random: &mut Random) -> Self {
         Self { cut: [[true, true], [true, false], [false, true]][random.below(3) as usize], ..self }
+    }
+
+    /// The same conditions with no direction cut.
+    pub fn whole(self) -> Self {
+        Self { cut: [false, false], ..self }
     }
 
     /// Whether an answer can arrive.

@@ -12,22 +12,16 @@
 //! 7. [`SEARCHES`] after the network carries less, an end that searches sends no datagram that is longer, and no run if runs are lost.
 //! 8. All of this also holds if the program restarts with any clock, such as 1970, and its NAT has changed meanwhile.
 
-use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use ethudp_worker::batch::Batch;
 use ethudp_worker::endpoint::Target;
-use ethudp_worker::wire::secure::keys::{KEY, Pair};
 use ethudp_worker::wire::secure::message::{self, Message};
-use ethudp_worker::wire::secure::{Sealer, Session, SessionConfig};
-use ethudp_worker::wire::{Counters, Departure, Outbox};
-use privsep::ipc::{Address, PathReport, PathSettings, Policy, Remote, State, Timestamp};
+use privsep::ipc::{Address, PathReport, Policy};
 
-use crate::end::{Datagram, address, datagram, put};
+use crate::end::Datagram;
 use crate::net::{Net, Random, Sky, first_that_works};
+use crate::secure_end::{End, Kind, SHORT, any_time};
 use crate::{Run, SECOND, World, for_seeds};
 
 /// Time until recovery: five seconds until silence is noticed, a lost attempt of each form, an attempt of the form that passes with
@@ -36,208 +30,12 @@ const SETTLED: u64 = 22 * SECOND;
 /// The same after one end has lost its clock and its address: attempts of both forms at both ends, until one answers the other.
 const STARTED: u64 = 45 * SECOND;
 const PHASES: usize = 6;
-/// Settings of a path whose length of datagrams is searched.
-const SEARCHED: PathSettings = PathSettings { least: 1252, most: 1472, runs: true };
 /// Time until an end has noticed that a path carries less, or no runs: traffic, a check of runs every ten seconds, and three rounds.
 const SEARCHES: u64 = 20 * SECOND;
-/// Longest datagram in bytes on a path with MTU 1304 over IPv6: the long form does not pass.
-const SHORT: usize = 1256;
-
-/// X25519 keys of both ends: private and public.
-fn keys() -> [([u8; KEY], [u8; KEY]); 2] {
-    use aws_lc_rs::agreement::{PrivateKey, X25519};
-    [1, 2].map(|byte| {
-        let private = PrivateKey::from_private_key(&X25519, &[byte; KEY]).unwrap();
-        ([byte; KEY], private.compute_public_key().unwrap().as_ref().try_into().unwrap())
-    })
-}
 
 /// Source address of replayed datagrams.
 fn stranger() -> SocketAddr {
     ([198, 51, 100, 1], 666).into()
-}
-
-/// Properties of an end that outlast a worker.
-struct Kind {
-    which: usize,
-    swapped: bool,
-    offer: u8,
-    remotes: Vec<Remote>,
-    /// Longest datagram that frames are sealed into.
-    datagram: u16,
-    /// Seconds from one ping to the next.
-    ping_interval: u8,
-    /// Whether a frame is sent each half second, or each half minute.
-    idle: bool,
-    /// Whether the end searches for the length of datagrams, and sends in runs.
-    searches: bool,
-    /// Use of several paths.
-    policy: Policy,
-}
-
-struct End {
-    kind: Kind,
-    session: Session,
-    sealer: Sealer,
-    counters: Counters,
-    outbox: Outbox,
-    batch: Batch,
-    started: u64,
-    stopped_until: u64,
-    /// State that the supervisor knows.
-    state: State,
-    /// Wall clock at the start, which the test may set to any other time.
-    wall: Arc<AtomicU64>,
-    frame_at: u64,
-    next_frame: u64,
-    /// Sent frames: time, number of deliveries, and bytes.
-    frames: HashMap<u64, (u64, u64, Vec<u8>)>,
-    sent: Vec<Datagram>,
-    refused: bool,
-    /// Times of datagrams sent to the stranger in the last second.
-    to_stranger: VecDeque<u64>,
-    timestamps: HashMap<Vec<u8>, Vec<u8>>,
-    seed: u64,
-}
-
-impl End {
-    fn new(
-        which: usize,
-        (paths, nat, swapped): (usize, bool, bool),
-        offer: u8,
-        pace: Pace,
-        random: &mut Random,
-    ) -> Self {
-        let datagram = if random.chance(2) { SHORT as u16 } else { 1472 };
-        let remote = |path| match (which, nat) {
-            (1, true) => Remote::Learned { address: None, port: None },
-            _ => Remote::Fixed(Address(address(1 - which, path))),
-        };
-        let remotes: Vec<_> = (0..paths).map(remote).collect();
-        let state = State::default();
-        let (wall, seed) = (Arc::new(AtomicU64::new(any_time(random))), random.next());
-        let (ping_interval, idle, policy) = (pace.ping_intervals[which], pace.idle, pace.policy);
-        let searches = !idle && datagram == 1472 && random.chance(2);
-        let kind = Kind { which, swapped, offer, remotes, datagram, ping_interval, idle, searches, policy };
-        let session = session(&kind, &state, 0, &wall, seed);
-        Self {
-            kind,
-            sealer: Sealer::new(session.route().clone()),
-            session,
-            counters: Counters::new(&state, paths),
-            outbox: Outbox::default(),
-            batch: Batch::with_slots(2),
-            started: 0,
-            stopped_until: 0,
-            state,
-            wall,
-            frame_at: 0,
-            next_frame: which as u64,
-            frames: HashMap::new(),
-            sent: Vec::new(),
-            refused: false,
-            to_stranger: VecDeque::new(),
-            timestamps: HashMap::new(),
-            seed,
-        }
-    }
-
-    fn restart(&mut self, now: u64) {
-        self.seed += 1;
-        self.session = session(&self.kind, &self.state, now, &self.wall, self.seed);
-        self.sealer = Sealer::new(self.session.route().clone());
-        self.counters = Counters::new(&self.state, self.kind.remotes.len());
-        self.started = now;
-    }
-
-    /// Restarts the program, without state.
-    fn start_again(&mut self, wall: u64, now: u64) {
-        self.wall.store(wall, Relaxed);
-        self.state = State::default();
-        self.timestamps.clear();
-        self.restart(now);
-    }
-
-    fn due(&self) -> u64 {
-        self.session.due_us().saturating_add(self.started).min(self.frame_at).max(self.stopped_until)
-    }
-
-    fn on_time(&mut self, now: u64) {
-        let now_us = now - self.started;
-        self.session.on_time(now_us, &self.counters, &mut self.outbox);
-        self.post();
-        self.state = self.session.report(now_us);
-    }
-
-    fn receive(&mut self, datagram: &Datagram, now: u64) -> Option<Vec<u8>> {
-        let path = datagram.path;
-        let origin = match &self.kind.remotes[path] {
-            Remote::Named { .. } | Remote::Learned { .. } => Some(datagram.source),
-            // A connected socket receives only from its peer.
-            Remote::Fixed(address) if address.0 != datagram.source => return None,
-            Remote::Fixed(_) => None,
-        };
-        put(&mut self.batch, &datagram.bytes, origin);
-        self.session.receive(path, &mut self.batch, now - self.started, &self.counters, &mut self.outbox);
-        self.post();
-        (!self.batch.is_empty()).then(|| self.batch.frame(0).to_vec())
-    }
-
-    fn send_frame(&mut self, now: u64, random: &mut Random) {
-        let pause = SECOND / 4 + random.below(SECOND / 2);
-        self.frame_at = now + if self.kind.idle { 60 * pause } else { pause };
-        let number = self.next_frame;
-        self.next_frame += 2;
-        let mut frame = vec![0x88; 60 + random.below(1300) as usize];
-        frame[14..22].copy_from_slice(&number.to_be_bytes());
-        self.frames.insert(number, (now, 0, frame.clone()));
-        self.batch.clear();
-        self.batch.append_copy(&frame);
-        self.sealer.set_route(self.session.route());
-        let (batch, departures) = self.sealer.seal(&mut self.batch, &self.counters);
-        for departure in departures {
-            leave(self.kind.which, departure, batch, &self.counters, &mut self.sent);
-        }
-        // As the outward loop does.
-        self.counters.port.rx_frames.add(1);
-        if self.counters.resting.swap(false, Relaxed) {
-            self.session.arm(now - self.started);
-            self.on_time(now);
-        }
-    }
-
-    fn post(&mut self) {
-        for departure in self.outbox.departures() {
-            leave(self.kind.which, &departure, self.outbox.batch(), &self.counters, &mut self.sent);
-        }
-        self.refused |= self.outbox.batch().is_full();
-        self.outbox.clear();
-    }
-
-    fn handshakes(&self) -> u64 {
-        self.state.secure().map_or(0, |secure| secure.counts.handshakes)
-    }
-}
-
-/// Sends the datagrams of a departure. Equal ones, and a shorter last one, are a run.
-fn leave(which: usize, departure: &Departure, batch: &Batch, counters: &Counters, sent: &mut Vec<Datagram>) {
-    let &Departure { path, target, runs, ref datagrams } = departure;
-    let mut first = datagrams.start;
-    while first < datagrams.end {
-        let each = batch.frame(first).len();
-        let equal = datagrams.clone().skip_while(|&index| index < first);
-        let mut end = first + equal.take_while(|&index| batch.frame(index).len() == each).count();
-        end += usize::from(end < datagrams.end && batch.frame(end).len() < each);
-        if !runs {
-            end = first + 1;
-        }
-        for index in first..end {
-            let bytes = batch.frame(index);
-            counters.paths[path].tx_bytes.add(bytes.len() as u64);
-            sent.push(Datagram { in_run: end - first > 1, ..datagram(which, path, target, bytes, None) });
-        }
-        first = end;
-    }
 }
 
 /// Intervals at which the ends send, and their policy.
@@ -264,41 +62,6 @@ impl Pace {
         let longest = u64::from(self.ping_intervals[0].max(self.ping_intervals[1]));
         if longest == 1 { 0 } else { (5 * longest + 150) * SECOND }
     }
-}
-
-/// Random wall clock time in microseconds since 1970.
-fn any_time(random: &mut Random) -> u64 {
-    (1_000_000 + random.below(1_000_000_000)) * SECOND
-}
-
-fn session(kind: &Kind, state: &State, started: u64, wall: &Arc<AtomicU64>, seed: u64) -> Session {
-    let &Kind { which, swapped, offer, ref remotes, datagram, ping_interval, policy, .. } = kind;
-    let mut all = keys();
-    if swapped {
-        all.swap(0, 1);
-    }
-    let (mut random, wall) = (Random::new(seed), Arc::clone(wall));
-    Session::new(SessionConfig {
-        pair: Pair::new(&all[which].0, all[1 - which].1, &[7; KEY], [5; 8]).unwrap(),
-        secure: &privsep::ipc::Secure {
-            datagram,
-            ping_interval,
-            policy,
-            weights: [1; privsep::ipc::MAX_PATHS],
-            ..privsep::ipc::Secure::default()
-        },
-        offer,
-        remotes,
-        paths: if kind.searches { &[SEARCHED; privsep::ipc::MAX_PATHS] } else { &[] },
-        delivers: true,
-        exit_after: None,
-        state,
-        wall: Box::new(move |now_us| {
-            let now = wall.load(Relaxed) + started + now_us;
-            Timestamp(1000 * now)
-        }),
-        random: Box::new(move |to| to.iter_mut().for_each(|byte| *byte = random.next() as u8)),
-    })
 }
 
 /// Simulation of the secure wire.
@@ -364,7 +127,21 @@ impl Secure {
         let (paths, nat, swapped) = (1 + random.below(2) as usize, random.chance(2), random.chance(2));
         let offers = [0; 2].map(|_: i32| if random.chance(3) { 1 } else { 3 });
         let pace = Pace::any(nat, &mut random);
-        let ends = [0, 1].map(|which| End::new(which, (paths, nat, swapped), offers[which], pace, &mut random));
+        let ends = [0, 1].map(|which| {
+            let datagram = if random.chance(2) { SHORT as u16 } else { 1472 };
+            let kind = Kind {
+                which,
+                swapped,
+                offer: offers[which],
+                remotes: Kind::remotes(which, paths, nat),
+                datagram,
+                ping_interval: pace.ping_intervals[which],
+                pause: if pace.idle { 30 * SECOND } else { SECOND / 2 },
+                searches: !pace.idle && datagram == 1472 && random.chance(2),
+                policy: pace.policy,
+            };
+            End::new(kind, &mut random)
+        });
         let run = Run::new("secure", seed);
         Self {
             run,
@@ -439,7 +216,7 @@ impl Secure {
         let until = self.run.now;
         self.advance(2 * SECOND);
         for (which, handshakes) in handshakes.into_iter().enumerate() {
-            let sent = self.ends[which].frames.iter().filter(|(_, frame)| (begin..until).contains(&frame.0));
+            let sent = self.ends[which].frames.iter().filter(|(_, frame)| (begin..until).contains(&frame.sent));
             // Longer ones did not fit.
             let route = self.ends[which].session.route();
             let egress = route.now().1;
@@ -448,8 +225,9 @@ impl Secure {
                 let said = format!("end {which} sends {egress:?} where {} bytes are carried", self.carries);
                 self.run.check(in_pieces && !(egress.runs && self.drops_runs), &said);
             }
-            let fits = sent.filter(|(_, frame)| (in_pieces || frame.2.len() + 36 <= self.carries) && frame.1 == 0);
-            let lost: Vec<_> = fits.map(|(number, frame)| (number, frame.0 / SECOND)).collect();
+            let fits =
+                sent.filter(|(_, frame)| (in_pieces || frame.bytes.len() + 36 <= self.carries) && frame.delivered == 0);
+            let lost: Vec<_> = fits.map(|(number, frame)| (number, frame.sent / SECOND)).collect();
             // Frames may leave by a path whose other direction is cut.
             if skies.iter().all(|sky| sky.loses_nothing_from(which)) {
                 let said = format!("frames of end {which} were lost under {skies:?}: {lost:?}");
@@ -458,7 +236,7 @@ impl Secure {
                 let said = format!("end {which} made {new} handshakes in {} s", (self.run.now - begin) / SECOND);
                 self.run.check(new <= 1 + 2 * ((self.run.now - begin) / (120 * SECOND)) + 1, &said);
             }
-            self.ends[which].frames.retain(|_, frame| frame.0 >= until);
+            self.ends[which].frames.retain(|_, frame| frame.sent >= until);
         }
     }
 
@@ -514,17 +292,7 @@ impl Secure {
     }
 
     fn delivered(&mut self, which: usize, bytes: &[u8]) {
-        let number = u64::from_be_bytes(bytes[14..22].try_into().unwrap());
-        let frame = self.ends[1 - which].frames.get_mut(&number);
-        let same = frame.as_ref().is_none_or(|frame| frame.2 == bytes);
-        let twice = frame.is_some_and(|frame| {
-            frame.1 += 1;
-            frame.1 > 1
-        });
-        self.run.check(same, "a frame was changed on its way");
-        self.run.check(!twice, "a frame was delivered twice");
-        self.run
-            .check(number % 2 == 1 - which as u64 && number < self.ends[1 - which].next_frame, "a frame was invented");
+        self.ends[1 - which].delivered(&self.run, bytes);
     }
 }
 
