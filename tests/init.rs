@@ -190,6 +190,31 @@ fn init_keeps_user_changes() {
 }
 
 #[test]
+fn file_with_two_paths_is_completed() {
+    let (a, b) = (Scratch::new(), Scratch::new());
+    let of_a = line(&a, "t --address 10.8.0.1/24 --endpoint 198.51.100.7");
+    let of_b = line(&b, "t --address 10.8.0.2/24 --endpoint 192.0.2.9");
+    let file = a.path().join("t.toml");
+    let text = fs::read_to_string(&file).unwrap() + "\n[[path]]\nlocal = \"0.0.0.0:6001\"\n";
+    fs::write(&file, text).unwrap();
+    line(&a, &format!("t --peer {of_b}"));
+    checks(&a);
+    let remotes = |site: &Scratch| {
+        let paths = read(site, "t.toml")["path"].as_array().unwrap().clone();
+        paths.iter().map(|path| path["remote"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(remotes(&a), ["192.0.2.9:6000", "any"]);
+    // An address that the user has set stays.
+    let file = b.path().join("t.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    let first = "[[path]]\nlocal = \"0.0.0.0:6001\"\nremote = \"203.0.113.1:6001\"\n\n[[path]]\n";
+    fs::write(&file, text.replace("[[path]]\n", first)).unwrap();
+    line(&b, &format!("t --peer {of_a}"));
+    checks(&b);
+    assert_eq!(remotes(&b), ["203.0.113.1:6001", "198.51.100.7:6000"]);
+}
+
+#[test]
 fn derived_address_is_private_and_logged() {
     let (a, b) = (Scratch::new(), Scratch::new());
     let of_a = line(&a, "t --address 198.51.100.1/25 --endpoint 192.0.2.1");

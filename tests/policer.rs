@@ -3,7 +3,7 @@
 use crate::lab::{PATIENCE, Sites, assert_tcp, wait_for};
 use crate::secure::End;
 
-const BYTES: usize = 1_000_000;
+const BYTES: usize = 300_000;
 
 #[test]
 fn policer_is_not_taken_for_lost_runs() {
@@ -25,7 +25,7 @@ fn policer_is_not_taken_for_lost_runs() {
     assert_tcp(&sites.a, &sites.b, "10.8.0.2", BYTES);
     let rules = sites.b.run("nft", "list table ip policer");
     let dropped: u64 = rules.split("counter packets ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
-    assert!(dropped > 50, "{rules}");
+    assert!(dropped > 20, "{rules}");
     assert_eq!(runs_arrive(), true, "{dropped} dropped");
     assert!(!a.log().contains("runs of datagrams do not reach"), "{}", a.log());
 }
