@@ -167,6 +167,12 @@ impl End {
     }
 
     pub fn send_frame(&mut self, now: u64, random: &mut Random) {
+        // As the outward loop does: frames wait in the port before they leave by a shorter path.
+        let from_us = self.session.route().from_us;
+        if from_us > 0 && now < self.started + from_us {
+            self.frame_at = self.started + from_us;
+            return;
+        }
         self.frame_at = now + self.kind.pause / 2 + random.below(self.kind.pause);
         let number = self.next_frame;
         self.next_frame += 2;
