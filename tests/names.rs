@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use nix::unistd::Pid;
 
+use crate::failover::cut;
 use crate::lab::{Running, Scratch, Sites, assert_udp, udp_passes, wait_for};
 use crate::secure::{End, KEYS};
 
@@ -121,6 +122,61 @@ fn address_that_answers_is_used() {
         wait_remote(&a, "192.0.2.2:6000", LIMIT);
         a.wait_state("up", LIMIT);
         assert_udp(&sites.a, &sites.b, "10.8.0.2");
+    }
+}
+
+#[test]
+fn short_outage_keeps_the_address() {
+    for secure in [true, false] {
+        let sites = Sites::new();
+        let _b = other(&sites, secure);
+        let hosts = "2001:db8::99 peer.example\n192.0.2.2 peer.example\n";
+        let a = with_hosts(&sites, secure, "any:6000", hosts);
+        wait_remote(&a, "192.0.2.2:6000", LIMIT);
+        a.wait_state("up", LIMIT);
+        let moves = || a.log().matches("the name has this address").count();
+        let before = moves();
+        let downs = || a.log().matches(" is down").count();
+        cut(&sites.a, true);
+        wait_for("down", LIMIT, || (downs() > 0).then_some(()));
+        cut(&sites.a, false);
+        a.wait_state("up", LIMIT);
+        assert_udp(&sites.a, &sites.b, "10.8.0.2");
+        assert_eq!((downs(), moves()), (1, before), "{}", a.log());
+    }
+}
+
+#[test]
+fn wrong_answer_spares_a_learned_port() {
+    let hosts = |last: u8| format!("192.0.2.{last} peer.example\n");
+    let ends = [true, false].map(|secure| {
+        let sites = Sites::new();
+        let b = if secure {
+            End { local: "[::]:6000", ..End::B }.start(&sites, "b")
+        } else {
+            Running::classic(&sites.b, "b", "-i -dev eu0 192.0.2.2 6000 192.0.2.1 6000 10.8.0.2 24")
+        };
+        let scratch = Scratch::new();
+        let place = scratch.write("hosts", &hosts(2), 0o644);
+        // A second path has the name looked up again soon.
+        let more =
+            "remote = \"peer.example:0\"\n[[path]]\nlocal = \"192.0.2.1:6003\"\nremote = \"peer.example:6003\"\n";
+        let content = file(&scratch, secure, "192.0.2.1:6000").replace("remote = \"peer.example:6000\"\n", more);
+        let a = Running::with_hosts(&sites.a, scratch, "a", &content, &place);
+        wait_remote(&a, "192.0.2.2:6000", LIMIT);
+        a.wait_state("up", LIMIT);
+        a.scratch.write("hosts", &hosts(99), 0o644);
+        (sites, a, b)
+    });
+    for (sites, a, _b) in &ends {
+        wait_for("other address", LIMIT, || a.log().contains("addresses 192.0.2.99").then_some(()));
+        assert_udp(&sites.a, &sites.b, "10.8.0.2");
+        // The next worker accepts the peer as well.
+        a.replace_worker();
+        assert_udp(&sites.a, &sites.b, "10.8.0.2");
+        assert_eq!(a.status()["paths"][0]["remote"], "192.0.2.2:6000");
+        assert_eq!(a.status()["paths"][0]["rx_dropped_foreign"], 0);
+        assert!(!a.log().contains(" is down"), "{}", a.log());
     }
 }
 

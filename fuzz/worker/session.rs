@@ -94,7 +94,7 @@ impl End {
     fn new(which: usize, shape: u8) -> Self {
         let bit = |number: usize| shape >> number & 1 == 1;
         let remote = |path| match (which, bit(1)) {
-            (1, true) => Remote::Learned { address: None, port: None },
+            (1, true) => Remote::ANY,
             _ => Remote::Fixed(Address(home(1 - which, path))),
         };
         let (paths, datagram) = (1 + usize::from(bit(0)), if bit(4 + which) { 1256 } else { 1472 });

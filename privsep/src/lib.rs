@@ -12,4 +12,4 @@ pub mod sys;
 
 /// Version of the messages between the processes. All executables of a tunnel come from one build. A different version means a
 /// mixed installation and ends the start.
-pub const PROTOCOL: u32 = 11;
+pub const PROTOCOL: u32 = 12;

@@ -128,6 +128,7 @@ fn live(
     let in_empty_network =
         confine::give_up_privileges(identity, &keeps).context(|| "cannot give up privileges".into())?;
     late.say_absent();
+    names.errors().iter().for_each(|line| log::warning(line));
     for line in advice::of(tunnel).into_iter().chain(sizes.warning) {
         log::warning(&line);
     }

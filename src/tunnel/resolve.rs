@@ -89,14 +89,14 @@ pub fn path(path: &Path, answers: &Answers) -> Result<Resolved, Error> {
         tunnel::Remote::Fixed(remote) => (&remote.host, Some(remote.port)),
         tunnel::Remote::Learned { host: Some(host), port } => (host, *port),
         tunnel::Remote::Learned { host: None, port } => {
-            return Ok(Resolved::new(locals[0], Remote::Learned { address: None, port: *port }));
+            return Ok(Resolved::new(locals[0], Remote::Learned { address: None, before: None, port: *port }));
         }
     };
     let remotes = endpoint("remote", &Endpoint { host: host.clone(), port: port.unwrap_or(0) }, answers)?;
     for local in &locals {
         if let Some(&remote) = remotes.iter().find(|remote| reaches(local.ip(), remote.ip())) {
             let remote = match &path.remote {
-                tunnel::Remote::Learned { .. } => Remote::Learned { address: Some(remote.ip()), port },
+                tunnel::Remote::Learned { .. } => Remote::Learned { address: Some(remote.ip()), before: None, port },
                 tunnel::Remote::Fixed(_) if is_name(host) => Remote::Named { now: Some(Address(remote)), before: None },
                 tunnel::Remote::Fixed(_) => Remote::Fixed(Address(remote)),
             };
@@ -120,7 +120,7 @@ pub fn without_remote(path: &Path, answers: &Answers) -> Option<Resolved> {
         tunnel::Remote::Fixed(_) => Remote::Named { now: None, before: None },
         // No datagram has this source, so none is accepted.
         tunnel::Remote::Learned { port, .. } => {
-            Remote::Learned { address: Some(Ipv6Addr::UNSPECIFIED.into()), port: *port }
+            Remote::Learned { address: Some(Ipv6Addr::UNSPECIFIED.into()), before: None, port: *port }
         }
     };
     Some(Resolved::new(local, remote))

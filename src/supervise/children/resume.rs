@@ -79,13 +79,14 @@ fn accept_secure(before: &SecureState, said: SecureState, clock: Timestamp) -> S
 /// Whether a path may learn this address. The address must be within the path's limits, of a family that its socket receives, and a
 /// possible source of a datagram. A path whose remote is a name uses only addresses that the supervisor has told.
 pub fn may_be_peer(local: SocketAddr, remote: &Remote, address: SocketAddr) -> bool {
-    let (only, port) = match *remote {
+    let (only, before, port) = match *remote {
         Remote::Fixed(_) => return false,
         Remote::Named { now, before } => return [now, before].contains(&Some(Address(address))),
-        Remote::Learned { address, port } => (address, port),
+        Remote::Learned { address, before, port } => (address, before, port),
     };
     let ip = address.ip();
-    let within = only.is_none_or(|only| only == ip) && port.is_none_or(|port| port == address.port());
+    let may_be = only.is_none_or(|only| only == ip) || before == Some(ip);
+    let within = may_be && port.is_none_or(|port| port == address.port());
     within && address.port() != 0 && is_one_host(local, ip)
 }
 
@@ -148,7 +149,7 @@ mod tests {
 
     use super::*;
 
-    const ANY: Remote = Remote::Learned { address: None, port: None };
+    const ANY: Remote = Remote::ANY;
 
     fn socket(text: &str) -> SocketAddr {
         text.parse().unwrap()
@@ -222,8 +223,10 @@ mod tests {
     #[test]
     fn impossible_source_is_not_learned() {
         let local = socket("192.0.2.1:6000");
-        let limits =
-            |address: Option<&str>, port| Remote::Learned { address: address.map(|a| a.parse().unwrap()), port };
+        let limits = |address: Option<&str>, port| {
+            let [address, before] = [address, Some("203.0.113.3")].map(|text| text.map(|text| text.parse().unwrap()));
+            Remote::Learned { address, before: before.filter(|_| address.is_some()), port }
+        };
         let address = |text: Option<&str>| text.map(|text| Address(socket(text)));
         let named = |now, before| Remote::Named { now: address(now), before: address(before) };
         for (remote, address, may) in [
@@ -235,6 +238,8 @@ mod tests {
             (ANY, "[2001:db8::1]:9", false),
             (limits(Some("203.0.113.1"), None), "203.0.113.1:9", true),
             (limits(Some("203.0.113.2"), None), "203.0.113.1:9", false),
+            (limits(Some("203.0.113.2"), None), "203.0.113.3:9", true),
+            (limits(Some("203.0.113.2"), Some(8)), "203.0.113.3:9", false),
             (limits(None, Some(9)), "203.0.113.1:9", true),
             (limits(None, Some(8)), "203.0.113.1:9", false),
             (Remote::Fixed(Address(socket("203.0.113.1:9"))), "203.0.113.1:9", false),

@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn removed_local_address_is_noticed() {
         let path = |local: &str| {
-            let remote = Remote::Learned { address: None, port: None };
+            let remote = Remote::ANY;
             Resolved { local: local.parse().unwrap(), remote, underlay_mtu: None }
         };
         // The second is local by a route, the third is a wildcard.

@@ -159,7 +159,7 @@ fn mss(wire: &Wire, paths: &[Resolved]) -> Result<(u16, u16), String> {
 /// Longest datagram in bytes that leaves in one packet by every path, on a wire with a limit. All paths have the same limit, so
 /// that a session need not know the path of a frame.
 fn datagram(wire: &Wire, paths: &[Resolved]) -> Option<u16> {
-    let unspecified = Remote::Learned { address: None, port: None };
+    let unspecified = Remote::ANY;
     // Without paths nothing is sent. Any length will do, as that of a path of unknown MTU.
     let none = Resolved {
         local: (Ipv6Addr::UNSPECIFIED, 0).into(),
@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn mss_leaves_room_for_headers() {
         let path = |local: &str, underlay_mtu| {
-            let remote = Remote::Learned { address: None, port: None };
+            let remote = Remote::ANY;
             Resolved { local: local.parse().unwrap(), remote, underlay_mtu }
         };
         let v4 = |mtu| path("192.0.2.1:1", Some(mtu));
@@ -245,7 +245,7 @@ mod tests {
     #[test]
     fn secure_sizes_fit_every_path() {
         let path = |local: &str, underlay_mtu| {
-            let remote = Remote::Learned { address: None, port: None };
+            let remote = Remote::ANY;
             Resolved { local: local.parse().unwrap(), remote, underlay_mtu }
         };
         let (v4, v6) = (|mtu| path("192.0.2.1:1", mtu), |mtu| path("[2001:db8::1]:1", mtu));
@@ -279,7 +279,7 @@ mod tests {
     #[test]
     fn oversize_tap_mtu_names_fitting_mtu() {
         let local = "192.0.2.1:6000".parse().unwrap();
-        let remote = Remote::Learned { address: None, port: None };
+        let remote = Remote::ANY;
         let with = |text: &str| {
             let file = format!(
                 "mode = \"tap\"\nwire = \"classic\"\n{text}\n[[path]]\nlocal = \"192.0.2.1:6000\"\nremote = \"any\"\n"

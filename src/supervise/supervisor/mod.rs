@@ -250,7 +250,7 @@ impl<'a> Supervisor<'a> {
             None => self.children.start_at,
             Some(worker) => worker.late_at(),
         };
-        let names = self.children.resolver.as_ref().and_then(|_| self.parts.names.due(|path| self.in_use(path)));
+        let names = self.parts.names.due(|path| self.in_use(path));
         let due = [self.requests.due(now), names].into_iter().flatten().fold(worker, Instant::min);
         due.min(now + IDLE)
     }

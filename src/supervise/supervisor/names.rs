@@ -8,16 +8,17 @@ use super::{Parts, Supervisor};
 use crate::log;
 use crate::supervise::children::resolver::Said;
 use crate::supervise::renewal::names;
+use crate::supervise::watch::session::Line;
 use crate::tunnel::resolve::Resolved;
 
 impl Supervisor<'_> {
     /// Asks for the names that are due, and tries other addresses of paths that are not up.
     pub(super) fn look_up(&mut self, now: Instant) {
-        let Some(resolver) = &mut self.children.resolver else { return };
         let (parts, answered) = (&mut self.parts, self.tunnel.is_answered());
         let Parts { names, paths, setup, .. } = parts;
         let (questions, moves) = names.on_time(now, |path| in_use(answered, paths, &setup.state, path));
-        if questions.into_iter().any(|name| resolver.ask(name).is_err()) {
+        let resolver = self.children.resolver.as_mut();
+        if resolver.is_some_and(|resolver| questions.into_iter().any(|name| resolver.ask(name).is_err())) {
             self.lose_resolver("does not read");
         }
         self.tell(moves);
@@ -35,8 +36,10 @@ impl Supervisor<'_> {
         let (parts, answered) = (&mut self.parts, self.tunnel.is_answered());
         let Parts { names, paths, setup, .. } = parts;
         let (moves, line) = names.on_answer(now, name, &found, |path| in_use(answered, paths, &setup.state, path));
-        if let Some(line) = line {
-            self.say(if found.is_ok() { log::info } else { log::warning }, &line);
+        match line {
+            Some(Line::Good(line)) => self.say(log::info, &line),
+            Some(Line::Bad(line)) => self.say(log::warning, &line),
+            None => {}
         }
         self.tell(moves);
     }
@@ -44,6 +47,7 @@ impl Supervisor<'_> {
     /// Ends the resolver. Only a new start can start another, because this process has no privilege and no network.
     fn lose_resolver(&mut self, reason: &str) {
         self.children.resolver = None;
+        self.parts.names.lose_resolver();
         self.parts.late.lose_names(self.tunnel);
         log::error(&format!("resolver: {reason}; peers with a name keep their addresses"));
     }
@@ -58,7 +62,11 @@ impl Supervisor<'_> {
                 Remote::Named { before, .. } => {
                     Remote::Named { now: Some(now), before: used.filter(|used| *used != now).or(before) }
                 }
-                Remote::Learned { port, .. } => Remote::Learned { address: Some(address.ip()), port },
+                Remote::Learned { before, port, .. } => {
+                    let learned = self.parts.setup.state.paths.get(path).and_then(|report| report.learned);
+                    let used = learned.map(|Address(used)| used.ip()).filter(|used| *used != address.ip());
+                    Remote::Learned { address: Some(address.ip()), before: used.or(before), port }
+                }
                 fixed @ Remote::Fixed(_) => fixed,
             };
             self.parts.setup.settings.remotes[path] = *remote;
@@ -79,7 +87,7 @@ fn in_use(answered: bool, paths: &[Resolved], state: &State, path: usize) -> nam
     let report = state.paths.get(path).copied().unwrap_or_default();
     let told = match paths[path].remote {
         Remote::Fixed(Address(address)) | Remote::Named { now: Some(Address(address)), .. } => Some(address),
-        Remote::Learned { address: Some(address), port } => Some((address, port.unwrap_or(0)).into()),
+        Remote::Learned { address: Some(address), port, .. } => Some((address, port.unwrap_or(0)).into()),
         _ => None,
     };
     let address = report.learned.map(|Address(learned)| learned).or(told);

@@ -219,7 +219,7 @@ mod tests {
         };
         let (mismatch, reason) = found(Remote::Named { now: None, before: None });
         assert!(mismatch.is_none() && reason.contains("all from addresses that the file excludes"), "{reason}");
-        let (mismatch, _) = found(Remote::Learned { address: None, port: Some(1) });
+        let (mismatch, _) = found(Remote::Learned { address: None, before: None, port: Some(1) });
         assert_eq!(mismatch, Some(Mismatch::Password));
     }
 

@@ -178,7 +178,7 @@ fn absent_peer_stalls_no_socket() {
 
 #[test]
 fn answers_leave_from_the_asked_address() {
-    let learned = Remote::Learned { address: None, port: None };
+    let learned = Remote::ANY;
     let peer = UdpSocket::bind("127.0.0.2:0").unwrap();
     for local in ["0.0.0.0:0", "[::]:0"] {
         let ((socket, port), counters) = (wildcard(local, &learned), SharedPath::default());

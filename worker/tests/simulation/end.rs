@@ -91,7 +91,7 @@ impl Shape {
 
     fn settings(&self, which: usize) -> Settings {
         let remote = |path| match (which, self.nat) {
-            (1, true) => Remote::Learned { address: None, port: None },
+            (1, true) => Remote::ANY,
             (0 | STRANGER, _) => Remote::Fixed(Address(address(1, path))),
             _ => Remote::Fixed(Address(address(0, path))),
         };

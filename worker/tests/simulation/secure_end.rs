@@ -52,7 +52,7 @@ impl Kind {
     /// Remotes of an end. End 0 is behind NAT, or end 1 knows its addresses.
     pub fn remotes(which: usize, paths: usize, nat: bool) -> Vec<Remote> {
         let remote = |path| match (which, nat) {
-            (1, true) => Remote::Learned { address: None, port: None },
+            (1, true) => Remote::ANY,
             _ => Remote::Fixed(Address(address(1 - which, path))),
         };
         (0..paths).map(remote).collect()

@@ -123,9 +123,16 @@ pub enum Remote {
     Learned {
         /// Only this address.
         address: Option<IpAddr>,
+        /// Address in use before the name had another one: it also counts until the peer is heard from the other one.
+        before: Option<IpAddr>,
         /// Only this port.
         port: Option<u16>,
     },
+}
+
+impl Remote {
+    /// Address learned without limits.
+    pub const ANY: Self = Self::Learned { address: None, before: None, port: None };
 }
 
 /// Settings of a path. The lengths are those of the secure wire.

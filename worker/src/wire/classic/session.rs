@@ -148,9 +148,12 @@ impl Session {
                 }
                 Kind::Pong => {
                     counts.pongs_received.add(1);
-                    path.estimate.answered(self.beats.now(), now_us.saturating_sub(path.wire.ping_sent_us));
                     if let Some(source) = source {
-                        path.remote.answered_at(source.remote);
+                        path.remote.answered_at(source.remote, true);
+                    }
+                    // An answer from an earlier address of the peer does not speak for the present one.
+                    if path.is_at(source) {
+                        path.estimate.answered(self.beats.now(), now_us.saturating_sub(path.wire.ping_sent_us));
                     }
                 }
                 Kind::Password => {}

@@ -71,6 +71,12 @@ impl<W> Path<W> {
         }
     }
 
+    /// Whether a source is the address in use of a peer that has a name. Other peers have one address.
+    pub fn is_at(&self, source: Option<Endpoint>) -> bool {
+        let Remote::Named(named) = &self.remote else { return true };
+        named.place().zip(source).is_none_or(|(place, source)| place.remote == source.remote)
+    }
+
     /// Forgets the local address if a fixed peer has been silent, and the address of a learned peer that is gone.
     pub fn on_tick(&mut self, now_us: u64, is_gone: bool) {
         if now_us >= self.received_us.unwrap_or(0) + QUIET * self.estimate.interval() * TICK_US {

@@ -30,9 +30,11 @@ pub struct Named {
 /// Learned address.
 pub struct Learned {
     /// Only this address is learned.
-    pub address: Option<IpAddr>,
+    address: Option<IpAddr>,
+    /// Address in use before the supervisor has told [`address`](Self::address). The peer may still be there.
+    before: Option<IpAddr>,
     /// Only this port is learned.
-    pub port: Option<u16>,
+    port: Option<u16>,
     current: Option<Endpoint>,
 }
 
@@ -49,8 +51,8 @@ impl Remote {
                 let place = used.map(|remote| Endpoint { remote, local });
                 Self::Named(Named { place, told, before: before.map(|before| before.0) })
             }
-            privsep::ipc::Remote::Learned { address, port } => {
-                let mut remote = Learned { address, port, current: None };
+            privsep::ipc::Remote::Learned { address, before, port } => {
+                let mut remote = Learned { address, before, port, current: None };
                 // The report of an earlier worker is not trusted, so the limits apply.
                 if let Some(Address(learned)) = learned {
                     remote.learn(Endpoint { remote: learned, local });
@@ -109,19 +111,18 @@ impl Remote {
                 None
             }
             Self::Learned(learned) => {
-                if learned.address.replace(address.ip()) != Some(address.ip()) && !keep {
-                    learned.current = None;
-                }
+                learned.limit(address.ip(), keep);
                 None
             }
         }
     }
 
-    /// Records that the peer has answered a datagram to this address. Uses the address if the supervisor has told it.
-    pub fn answered_at(&mut self, address: SocketAddr) {
+    /// Records that the peer has answered a datagram to this address. Uses the address if the supervisor has told it, and an
+    /// earlier one if the present one does not work.
+    pub fn answered_at(&mut self, address: SocketAddr, works: bool) {
         if let Self::Named(named) = self
-            && named.told == Some(address)
             && named.place.is_none_or(|place| place.remote != address)
+            && (named.told == Some(address) || !works && named.admits(address))
         {
             named.change(address);
         }
@@ -181,14 +182,27 @@ impl Learned {
 
     /// Whether `source` is within the limits.
     pub fn admits(&self, source: Endpoint) -> bool {
-        let source = source.remote;
-        self.address.is_none_or(|address| address == source.ip()) && self.port.is_none_or(|port| port == source.port())
+        let (ip, port) = (source.remote.ip(), source.remote.port());
+        let may_be = self.address.is_none_or(|address| address == ip) || self.before == Some(ip);
+        may_be && self.port.is_none_or(|only| only == port)
+    }
+
+    /// Learns this address as well. With `keep`, the peer's place stays until the peer is heard from there.
+    fn limit(&mut self, address: IpAddr, keep: bool) {
+        let used = self.current.map(|place| place.remote.ip());
+        self.before = used.filter(|used| *used != address).or(self.before);
+        if self.address.replace(address) != Some(address) && !keep {
+            self.current = None;
+        }
     }
 
     /// Learns `source`, replacing an earlier one. False if the source is outside the limits.
     pub fn learn(&mut self, source: Endpoint) -> bool {
         let right = self.admits(source);
         if right {
+            if self.address == Some(source.remote.ip()) {
+                self.before = None;
+            }
             self.current = Some(source);
         }
         right
@@ -214,19 +228,53 @@ mod tests {
         // A path that works keeps its address until the peer answers at the new one.
         assert_eq!(remote.tell(b, true), Some(Target::Fixed(b.into())));
         assert_eq!(remote.target().address(), Some(a));
-        remote.answered_at(c);
-        remote.answered_at(a);
+        remote.answered_at(c, true);
+        remote.answered_at(a, true);
         assert_eq!(remote.target().address(), Some(a));
-        remote.answered_at(b);
+        remote.answered_at(b, true);
         assert_eq!((remote.target().address(), remote.learned()), (Some(b), Some(Address(b))));
         // Datagrams that are on their way still count.
         assert_eq!([a, b, c].map(|source| admits(&remote, source)), [true, true, false]);
         // Other paths move at once.
         assert_eq!((remote.tell(c, false), remote.target().address()), (None, Some(c)));
         assert_eq!([a, b, c].map(|source| admits(&remote, source)), [false, true, true]);
+        // A path that does not work there takes the earlier address again, if the peer answers there.
+        remote.answered_at(b, true);
+        remote.answered_at(a, false);
+        assert_eq!(remote.target().address(), Some(c));
+        remote.answered_at(b, false);
+        assert_eq!(remote.target().address(), Some(b));
         // The next worker takes only an address that the supervisor has told.
         for (used, right) in [(Some(a), a), (Some(b), b), (Some(c), b), (None, b)] {
             assert_eq!(named(b, Some(a), used).target().address(), Some(right), "{used:?}");
+        }
+    }
+
+    #[test]
+    fn learned_peer_may_stay_at_its_address() {
+        let [a, b, c]: [SocketAddr; 3] =
+            ["10.9.0.2:6000", "10.9.0.22:6001", "10.9.0.3:6002"].map(|text| text.parse().unwrap());
+        for keep in [true, false] {
+            let limits = privsep::ipc::Remote::Learned { address: Some(a.ip()), before: None, port: None };
+            let mut remote = Remote::new(&limits, Some(Address(a)), None);
+            let learn = |remote: &mut Remote, source: SocketAddr| {
+                let Remote::Learned(learned) = remote else { panic!() };
+                learned.learn(source.into())
+            };
+            // Answers without the address in use, one after the other.
+            for other in [b, c, b] {
+                assert_eq!(remote.tell(other, keep), None);
+                assert_eq!(remote.target().address(), Some(a).filter(|_| keep));
+            }
+            assert_eq!([a, c].map(|source| learn(&mut remote, source)), [true, false], "{keep}");
+            // Once the peer is heard from there, the earlier address is another host's.
+            assert_eq!([b, a].map(|source| learn(&mut remote, source)), [true, false], "{keep}");
+            assert_eq!(remote.target().address(), Some(b));
+        }
+        // The next worker.
+        let limits = privsep::ipc::Remote::Learned { address: Some(b.ip()), before: Some(a.ip()), port: None };
+        for (used, right) in [(a, Some(a)), (b, Some(b)), (c, None)] {
+            assert_eq!(Remote::new(&limits, Some(Address(used)), None).target().address(), right);
         }
     }
 
@@ -239,14 +287,15 @@ mod tests {
             (Some(a.ip()), None, [true, true, false]),
             (None, Some(6000), [true, false, true]),
         ] {
-            let mut remote = Remote::new(&privsep::ipc::Remote::Learned { address, port }, None, None);
+            let limits = privsep::ipc::Remote::Learned { address, before: None, port };
+            let mut remote = Remote::new(&limits, None, None);
             assert_eq!(remote.target(), Target::Unknown);
             let Remote::Learned(inner) = &mut remote else { panic!() };
             assert_eq!([a, b, c].map(|source| inner.learn(source.into())), learned);
             let last = [c, b, a].into_iter().zip(learned.into_iter().rev()).find(|(_, right)| *right);
             assert_eq!(remote.target().address(), last.map(|(source, _)| source));
             let local = Some([10, 9, 0, 1].into());
-            let from_before = Remote::new(&privsep::ipc::Remote::Learned { address, port }, Some(Address(c)), local);
+            let from_before = Remote::new(&limits, Some(Address(c)), local);
             let (c, local) = (learned[2].then_some(Address(c)), local.filter(|_| learned[2]));
             assert_eq!((from_before.learned(), from_before.local()), (c, local));
         }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use privsep::ipc::{MAX_PATHS, PathReport, PathSettings, SharedPath};
+use privsep::ipc::{MAX_PATHS, PathHealth, PathReport, PathSettings, SharedPath};
 
 use super::SECOND;
 use super::limits::Recent;
@@ -138,6 +138,11 @@ impl Outstanding {
         recent.any(|ping| ping.path == path && ping.to == target)
     }
 
+    /// Forgets the pings of a path to other targets: the peer has another address.
+    pub fn forget(&mut self, path: usize, target: Target) {
+        self.0.retain(|ping| ping.path != path || ping.to.address() == target.address());
+    }
+
     /// Takes a pong in time. From the ping's target, the path answers and the peer is there. By another path, it proves that the
     /// peer can be reached by the ping's path, where the ping asked for that; the direct answer may still follow.
     pub fn ponged(&mut self, paths: &mut Paths<Link>, pong: &Pong, tick: u64) -> Option<Answered> {
@@ -165,19 +170,24 @@ impl Outstanding {
         let (sent_us, passed, to) = (ping.sent_us, ping.passed, ping.to);
         if way == Answered::Directly {
             self.0.remove(at);
-            path.estimate.answered(tick, now_us.saturating_sub(sent_us));
             // The peer is where the pong came from. If the ping's source address no longer existed, that is another local address.
             // If the kernel chooses the source address towards a fixed peer, it continues to choose.
             let before = path.remote.target();
             if let Some(to) = to.address() {
-                path.remote.answered_at(to);
+                path.remote.answered_at(to, path.estimate.health() == PathHealth::Up);
             }
             if let Some(source) = source.filter(|_| !matches!(to, Target::Fixed(Endpoint { local: None, .. }))) {
                 path.remote.set_place(source);
             }
-            if path.remote.target().address() != before.address() {
+            let place = path.remote.target().address();
+            if place != before.address() {
                 path.wire.evidence.moved();
             }
+            // An answer from an earlier address of the peer does not speak for the present one.
+            if place != to.address() {
+                return Some(way);
+            }
+            path.estimate.answered(tick, now_us.saturating_sub(sent_us));
         }
         path.wire.evidence.to_peer.take(passed, pinged.counts.opened, now_us);
         path.wire.prober.note_counts(passed, pinged.counts.opened, now_us);
@@ -218,7 +228,7 @@ mod tests {
     #[test]
     fn pong_counts_once() {
         let [there, elsewhere] = [1, 2].map(|last| SocketAddr::from(([192, 0, 2, last], 6000)));
-        let learned = Remote::Learned { address: None, port: None };
+        let learned = Remote::ANY;
         let paths = [learned, learned, Remote::Fixed(Address(there))];
         let fixed = Target::Fixed(there.into());
         let [there, elsewhere] = [there, elsewhere].map(Endpoint::from);

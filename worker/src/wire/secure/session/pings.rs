@@ -128,8 +128,14 @@ impl Session {
     pub fn tell(&mut self, number: usize, address: SocketAddr, now_us: u64, counters: &Counters, out: &mut Outbox) {
         let (Some(path), Some(counts)) = (self.paths.all.get_mut(number), counters.paths.get(number)) else { return };
         let works = path.estimate.health() == PathHealth::Up && self.slots.current.is_some();
+        let before = path.remote.target().address();
         let to_ask = path.remote.tell(address, works);
-        let target = to_ask.unwrap_or(path.remote.target());
+        let place = path.remote.target();
+        if place.address() != before {
+            path.wire.evidence.moved();
+            self.pings.forget(number, place);
+        }
+        let target = to_ask.unwrap_or(place);
         if self.slots.current.is_some() && target != Target::Unknown {
             self.ping(number, target, now_us, counts, out);
         }

@@ -1,5 +1,7 @@
 //! Location of the peer, and messages to other addresses.
 
+use privsep::ipc::PathHealth;
+
 use super::*;
 
 /// "Where the file limits the addresses that are learned, a datagram from another one is dropped and counted."
@@ -8,7 +10,7 @@ fn excluded_source_is_ignored() {
     let elsewhere = SocketAddr::from(([192, 0, 2, 1], 6001));
     for (address, port, other) in [(Some(home(1).ip()), None, home(9)), (None, Some(6000), elsewhere)] {
         let mut first = end(1, 2, 0, false, SecureState::default(), 1000);
-        let mut second = Kind::new(2, 1, &[Remote::Learned { address, port }]).end();
+        let mut second = Kind::new(2, 1, &[Remote::Learned { address, before: None, port }]).end();
         let mut foreign = 0;
         let mut refuses = |second: &mut End, datagram: &[u8]| {
             let before = (second.session.report_secure(0), second.has_session());
@@ -133,4 +135,34 @@ fn moving_peer_is_followed_under_load() {
         }
         assert_eq!(second.session.route().now().1.target, at(from));
     }
+}
+
+/// "An answer from another address of the peer than the present one does not speak for the path."
+#[test]
+fn late_pong_does_not_feign_a_path() {
+    let named = Remote::Named { now: Some(Address(home(2))), before: None };
+    let (mut first, mut second) = (Kind::new(1, 2, &[named]).end(), both().1);
+    let state =
+        |end: &End| (end.session.paths.all[0].estimate.health(), end.session.route().egress[0].target.address());
+    run([&mut first, &mut second], 0, 2_000_000, |_, _, _| true);
+    assert_eq!(state(&first), (PathHealth::Up, Some(home(2))));
+    let mut late = Vec::new();
+    run([&mut first, &mut second], 2_000_001, 5_000_000, |from, _, datagram| {
+        late.extend((from == 0 && datagram.len() == HEADER + PINGED + TAG).then(|| datagram.to_vec()));
+        false
+    });
+    assert_eq!(state(&first), (PathHealth::Down, Some(home(2))));
+    // The next address is tried. A ping to the earlier one is answered late.
+    first.session.tell(0, home(9), 5_000_001, &first.counters, &mut first.outbox);
+    assert!(first.sent().iter().all(|(target, _)| target.address() == Some(home(9))));
+    let pong = only(second.receive(late.last().unwrap(), home(1), 5_000_002));
+    let ping = first.receive(&pong, home(2), 5_000_003);
+    first.on_time(5_000_004);
+    assert_eq!(state(&first), (PathHealth::Down, Some(home(9))));
+    // The late pong causes a ping there. Frames follow a peer that answers there now.
+    assert_eq!(ping[0].0.address(), Some(home(2)));
+    let pong = only(second.receive(&only(ping), home(1), 5_000_006));
+    first.receive(&pong, home(2), 5_000_007);
+    first.on_time(5_000_008);
+    assert_eq!(state(&first), (PathHealth::Up, Some(home(2))));
 }

@@ -23,17 +23,17 @@ use crate::wire::secure::crypt::{HEADER, TAG};
 use crate::wire::secure::keys::KEY;
 use crate::wire::secure::tests::public_of;
 
-/// One end, whose peer is learned or fixed.
+/// One end, whose peer is learned, has a name or is fixed.
 struct End {
     session: Session,
     counters: Counters,
     outbox: Outbox,
-    learns: bool,
+    reports_source: bool,
     /// Frames in the last received datagram.
     frames: Vec<Vec<u8>>,
 }
 
-const LEARNED: Remote = Remote::Learned { address: None, port: None };
+const LEARNED: Remote = Remote::ANY;
 
 /// Remote of an end whose peer is at home(2).
 fn fixed() -> Remote {
@@ -96,8 +96,8 @@ impl<'a> Kind<'a> {
             random: crate::wire::secure::tests::random(ours),
         });
         let counters = Counters::new(&State::default(), remotes.len());
-        let learns = matches!(remotes[0], Remote::Learned { .. });
-        End { session, counters, outbox: Outbox::default(), learns, frames: Vec::new() }
+        let reports_source = !matches!(remotes[0], Remote::Fixed(_));
+        End { session, counters, outbox: Outbox::default(), reports_source, frames: Vec::new() }
     }
 }
 
@@ -136,7 +136,7 @@ impl End {
     }
 
     fn receive_by(&mut self, path: usize, datagram: &[u8], source: SocketAddr, now_us: u64) -> Vec<(Target, Vec<u8>)> {
-        let source = self.learns.then(|| source.into());
+        let source = self.reports_source.then(|| source.into());
         self.receive_from(path, datagram, source, now_us)
     }
 

@@ -31,7 +31,7 @@ fn troubles_are_distinguished() {
     (draft[0], draft[1]) = (message::INITIATION, 1);
     for (source, expected) in [(home(9), None), (home(1), Some(Trouble::Draft))] {
         let mut other = Kind::new(2, 1, &[Remote::Fixed(Address(home(1)))]).end();
-        other.learns = true;
+        other.reports_source = true;
         assert!(other.receive(&draft, source, 0).is_empty());
         assert_eq!(other.trouble(), expected, "{source}");
     }
