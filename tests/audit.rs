@@ -288,13 +288,14 @@ fn quoted(text: &str) -> BTreeSet<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }
 
-/// The file of a module, by its path as the documents write it: of the tests, else of the supervisor; `worker: ` before those of the
-/// worker. Unit tests are in a file of their own, or at the end of what they test.
+/// The file of a module, by its path as the documents write it: of the tests, else of the supervisor; `worker: ` or `resolver: ` before
+/// those of another program. Unit tests are in a file of their own, or at the end of what they test.
 fn module(name: &str) -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let (roots, path) = match name.strip_prefix("worker: ") {
-        Some(path) => (&["worker/src"][..], path),
-        None => (&["tests", "src"][..], name),
+    let (roots, path) = match name.split_once(": ") {
+        Some(("worker", path)) => (&["worker/src"][..], path),
+        Some(("resolver", path)) => (&["resolver/src"][..], path),
+        _ => (&["tests", "src"][..], name),
     };
     let path = path.replace("::", "/");
     let outer = path.strip_suffix("/tests");

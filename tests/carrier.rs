@@ -106,6 +106,31 @@ fn dead_helper_leaves_no_dead_interface() {
 }
 
 #[test]
+fn failed_start_leaves_no_carrier() {
+    let sites = Sites::new();
+    let manager = Manager::new();
+    let tap = file("address = [\"10.8.0.1/24\"]\ncarrier = \"follow\"");
+    let _b = Running::classic(&sites.b, "b", "-i 192.0.2.2 6000 192.0.2.1 6000 10.8.0.2 24");
+    let bridge =
+        tap.replace("mode = \"tap\"", "mode = \"bridge\"").replace("address = [\"10.8.0.1/24\"]", "bridge = \"br7\"");
+    let mut stored = None;
+    for (file, words) in [(&bridge, "bridge \"br7\": no such interface"), (&tap, "192.0.2.1:6000: already in use")] {
+        let (service, queue, _) = manager.start(&sites.a, &tap, stored);
+        wait_carrier(&sites.a, true);
+        drop(service);
+        assert!(has_carrier(&sites.a), "a stop");
+        let bind = || sites.a.inside(|| std::net::UdpSocket::bind("192.0.2.1:6000").unwrap());
+        let _taken = words.contains("in use").then(bind);
+        // The service manager keeps the queue.
+        stored = queue.as_ref().map(|queue| queue.try_clone().unwrap());
+        let mut service = manager.launch(&sites.a, file, queue);
+        wait_carrier(&sites.a, false);
+        wait_for("end", LIMIT, || (!service.runs()).then_some(()));
+        assert!(manager.log().contains(words), "{}", manager.log());
+    }
+}
+
+#[test]
 fn stored_tap_keeps_carrier_over_restart() {
     let sites = Sites::new();
     let manager = Manager::new();

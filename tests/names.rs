@@ -195,6 +195,10 @@ fn name_may_resolve_after_the_start() {
     assert_eq!((&path()["state"], &path()["remote"]), (&"connecting".into(), &"peer.example:6000".into()));
     let reason = path()["reason"].to_string();
     assert!(reason.contains("remote name") && reason.contains("looked up again"), "{reason}");
+    // The tunnel has the same reason, and the log as well.
+    wait_for("reason", LIMIT, || (a.status()["reason"] == path()["reason"]).then_some(()));
+    wait_for("line", LIMIT, || a.log().contains(" s: remote name \"peer.example\": ").then_some(()));
+    assert!(a.log().contains(": name \"peer.example\": "), "{}", a.log());
     a.scratch.write("hosts", "192.0.2.2 peer.example\n", 0o644);
     wait_remote(&a, "192.0.2.2:6000", LIMIT);
     a.wait_state("up", LIMIT);

@@ -50,9 +50,10 @@ fn unit_limits_resources() {
     let tries_an_hour = 3600 * 10 / (10 * 5 + 5);
     assert!(setting("StartLimitBurst").parse::<u32>().unwrap() > tries_an_hour && setting("RestartSec") == "500ms");
     // Datagrams that wait in the UDP sockets count (eight paths, 4 MiB requested, which the kernel doubles), and the memory that
-    // the worker may have of its own. Supervisor, helper and page tables need less than the rest. `tests/vm` measures less.
+    // the worker and the questions of the resolver may have of their own. Supervisor, helper and page tables need less than the rest. `tests/vm` measures less.
     let most: u64 = setting("MemoryMax").strip_suffix('M').unwrap().parse().unwrap();
-    assert!(most >= 8 * 2 * 4 + 64 + 32, "{most}");
+    let questions = privsep::ipc::MAX_QUESTIONS as u64 * (privsep::ipc::QUESTION_MEMORY >> 20);
+    assert!(most >= 8 * 2 * 4 + 64 + questions + 32, "{most}");
     // The end of one process for want of memory must not be that of all.
     assert_eq!(setting("OOMPolicy"), "continue");
     let unit = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/ethudp@.service")).unwrap();

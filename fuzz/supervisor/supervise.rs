@@ -67,7 +67,7 @@ pub fn report(packet: &[u8]) {
             heard >= before.heard && sent >= before.sent && [heard, sent].iter().all(|time| *time == time.bounded())
         );
         assert!(usize::from(state.active) < paths.len() && state.paths.len() <= paths.len());
-        let lines = observer.note(now + Duration::from_secs(second), &state);
+        let lines = observer.note(now + Duration::from_secs(second), &state, &Names::default());
         assert!(lines.iter().all(|(path, line)| *path < paths.len() && !line.contains('\n')));
         let line = session.note(now + Duration::from_secs(second), &secure);
         assert!(line.is_none_or(|line| !format!("{line:?}").contains("\\n")));
@@ -153,7 +153,9 @@ pub fn resolver(packet: &[u8]) {
                 answered(&found);
             }
         }
-        Ok(FromResolver::Lacks(text)) => assert!(!log::untrusted(&text).contains(char::is_control)),
+        Ok(FromResolver::Lacks(text) | FromResolver::Failed(text)) => {
+            assert!(!log::untrusted(&text).contains(char::is_control));
+        }
         Err(_) => {}
     }
 }

@@ -9,15 +9,15 @@ use std::io;
 use privsep::confine;
 use privsep::confine::libraries::{self, landlock_to_ask, limit_processor};
 use privsep::confine::seccomp::{self, Allowed, Arguments, allow};
-use privsep::ipc::Identity;
+use privsep::ipc::{Identity, QUESTION_MEMORY};
 
-/// Memory limit of a question in bytes.
-pub const MEMORY: u64 = 64 << 20;
 /// Limit of processor time of a question in seconds.
 const PROCESSOR_S: u64 = 5;
 
 /// Directories of the files below. A child cannot read what its parent cannot, and the files are replaced while the parent runs.
-const DIRECTORIES: [&str; 6] = ["/etc", "/run", "/usr", "/lib", "/lib64", "/nix/store"];
+const DIRECTORIES: [&str; 6] = ["/etc", "/run", "/usr", "/lib", "/lib64", STORE];
+/// Libraries of a distribution that has them elsewhere.
+const STORE: &str = "/nix/store";
 /// Files of the resolver: nsswitch.conf(5), hosts(5), host.conf(5), resolv.conf(5), gai.conf(5), services(5), those of nss-mdns, and
 /// the loader's list of libraries. A link stands for its target.
 const FILES: [&str; 9] = [
@@ -40,10 +40,10 @@ pub fn before_questions(become_user: Option<Identity>) -> io::Result<Vec<&'stati
 /// Confines a child before it asks: the files of the resolver as they are now, memory, time, system calls.
 pub fn before_asking() -> io::Result<()> {
     confine::die_with_parent()?;
-    let files: Vec<_> = FILES.iter().chain(&libraries::LIBRARIES).collect();
+    let files: Vec<_> = FILES.iter().chain(&libraries::LIBRARIES).chain(&[STORE]).collect();
     landlock_to_ask(&files)?;
     limit_processor(PROCESSOR_S)?;
-    confine::limit_resources(MEMORY)?;
+    confine::limit_resources(QUESTION_MEMORY)?;
     seccomp::restrict(asking())
 }
 
@@ -52,16 +52,18 @@ fn asking() -> impl Iterator<Item = &'static Allowed> {
     ASKING.iter().chain(OLD).chain(libraries::CALLS).chain(libraries::OLD)
 }
 
-use Arguments::{Any, OneOf, Socket, SocketOption};
+use Arguments::{Any, Both, OneOf, Socket, SocketOption};
 
 const UNIX: &[i32] = &[libc::AF_UNIX];
 const FORK: &[i32] = &[libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID | libc::SIGCHLD];
-const ATTRIBUTES: &[i32] = &[libc::PR_SET_PDEATHSIG, libc::PR_SET_NO_NEW_PRIVS];
+const PRIVILEGES: &[i32] = &[libc::PR_SET_NO_NEW_PRIVS];
 const DESCRIPTOR: &[i32] = &[libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_SETFL];
 #[allow(clippy::cast_possible_truncation)] // The kernel also compares 32 bits.
 const REQUESTS: &[i32] =
     &[libc::FIONREAD as i32, libc::FIONBIO as i32, libc::SIOCGIFINDEX as i32, libc::SIOCGIFNAME as i32];
 const KILL: &[i32] = &[libc::SIGKILL];
+/// Length of `struct sockaddr_nl`. Those of IPv4 and IPv6 have 16 and 28 bytes.
+const NETLINK: &[i32] = &[12];
 const ERRORS4: &[i32] = &[libc::IP_RECVERR];
 const ERRORS6: &[i32] = &[libc::IPV6_RECVERR];
 
@@ -72,7 +74,13 @@ pub const WAITING: &[Allowed] = &[
     allow("wait4", libc::SYS_wait4, Any, "the end of the process of a question"),
     allow("socketpair", libc::SYS_socketpair, OneOf(0, UNIX), "channel for an answer"),
     allow("set_robust_list", libc::SYS_set_robust_list, Any, "fork"),
-    allow("prctl", libc::SYS_prctl, OneOf(0, ATTRIBUTES), "a child dies with the resolver"),
+    allow(
+        "prctl",
+        libc::SYS_prctl,
+        Both(0, libc::PR_SET_PDEATHSIG, 1, libc::SIGKILL),
+        "a child dies with the resolver, and cannot give up the signal",
+    ),
+    allow("prctl", libc::SYS_prctl, OneOf(0, PRIVILEGES), "confines a child"),
     allow("prlimit64", libc::SYS_prlimit64, OneOf(0, &[0]), "confines a child"),
     allow("landlock_create_ruleset", libc::SYS_landlock_create_ruleset, Any, "confines a child"),
     allow("landlock_add_rule", libc::SYS_landlock_add_rule, Any, "confines a child"),
@@ -106,7 +114,7 @@ pub const ASKING: &[Allowed] = &[
         "addresses of this host, for the order of answers",
     ),
     allow("connect", libc::SYS_connect, Any, "as socket"),
-    allow("bind", libc::SYS_bind, Any, "netlink"),
+    allow("bind", libc::SYS_bind, OneOf(2, NETLINK), "netlink; the address is too short for a port"),
     allow("getsockname", libc::SYS_getsockname, Any, "netlink; sorts addresses"),
     allow("getpeername", libc::SYS_getpeername, Any, "systemd-resolved"),
     allow("sendto", libc::SYS_sendto, Any, "questions"),

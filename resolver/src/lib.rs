@@ -7,13 +7,14 @@
 pub mod confine;
 mod question;
 
+use std::collections::VecDeque;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use privsep::PROTOCOL;
-use privsep::ipc::{self, Answer, Channel, FromResolver, MAX_NAMES, Never, ToResolver};
+use privsep::ipc::{self, Answer, Channel, FromResolver, MAX_NAMES, MAX_QUESTIONS, Never, ToResolver};
 use privsep::sys::process;
 
 use question::{Forked, Question};
@@ -22,14 +23,29 @@ type Supervisor = Channel<FromResolver, ToResolver>;
 
 /// Entry point of the program.
 pub fn run() -> ExitCode {
-    match serve() {
-        Ok(Role::Resolver) => ExitCode::SUCCESS,
-        Ok(Role::Question(name, to)) => question::ask(&name, &to),
+    let channel = privsep::confine::at_start().and_then(|()| process::inherited(process::SUPERVISOR_FD));
+    let supervisor = match channel {
+        Ok(channel) => Supervisor::new(channel),
         Err(error) => {
             eprintln!("ethudp-resolver: {error}; do not start it by hand: `ethudp` starts it");
-            ExitCode::FAILURE
+            return ExitCode::FAILURE;
         }
+    };
+    let role = serve(&supervisor).or_else(|error| refuse(&supervisor, &FromResolver::Failed(question::short(&error))));
+    drop(supervisor);
+    match role {
+        Ok(Role::Resolver) => ExitCode::SUCCESS,
+        Ok(Role::Question(name, to)) => question::ask(&name, &to),
+        Err(_) => ExitCode::FAILURE,
     }
+}
+
+/// Sends the last message, and waits for the end of the supervisor's side: with unread questions, the end of this side would precede
+/// the message.
+fn refuse(supervisor: &Supervisor, last: &FromResolver) -> Result<Role, ipc::Error> {
+    supervisor.send(last, &[])?;
+    while supervisor.recv()?.is_some() {}
+    Ok(Role::Resolver)
 }
 
 /// Role of this process at the end of [`serve`], when all descriptors of the resolver are closed.
@@ -40,9 +56,7 @@ enum Role {
     Question(String, Channel<Answer, Never>),
 }
 
-fn serve() -> Result<Role, ipc::Error> {
-    privsep::confine::at_start()?;
-    let supervisor = Supervisor::new(process::inherited(process::SUPERVISOR_FD)?);
+fn serve(supervisor: &Supervisor) -> Result<Role, ipc::Error> {
     let names = match supervisor.recv()? {
         None => return Ok(Role::Resolver),
         Some((ToResolver::Start { protocol: PROTOCOL, become_user, required, names }, _))
@@ -50,10 +64,7 @@ fn serve() -> Result<Role, ipc::Error> {
         {
             let lacks = confine::before_questions(become_user)?;
             if required && !lacks.is_empty() {
-                supervisor.send(&FromResolver::Lacks(lacks.join(", ")), &[])?;
-                // Not the end yet: an end with unread questions would reach the supervisor before the message.
-                while supervisor.recv()?.is_some() {}
-                return Ok(Role::Resolver);
+                return refuse(supervisor, &FromResolver::Lacks(lacks.join(", ")));
             }
             names
         }
@@ -62,9 +73,9 @@ fn serve() -> Result<Role, ipc::Error> {
         }
         Some((ToResolver::Ask(_), _)) => return Err(ipc::Error::Violation("question before the names")),
     };
-    let mut questions: Vec<Question> = Vec::new();
+    let (mut questions, mut waiting) = (Vec::<Question>::new(), VecDeque::new());
     loop {
-        let (asked, answered) = wait(&supervisor, &questions)?;
+        let (asked, answered) = wait(supervisor, &questions)?;
         let now = Instant::now();
         for number in (0..questions.len()).rev() {
             if answered.get(number) == Some(&true) || questions[number].is_late(now) {
@@ -76,16 +87,23 @@ fn serve() -> Result<Role, ipc::Error> {
         if asked {
             match supervisor.recv()? {
                 None => return Ok(Role::Resolver),
-                Some((ToResolver::Ask(name), _)) if questions.iter().all(|question| question.name != name) => {
-                    let Some(text) = names.get(usize::from(name)) else {
-                        return Err(ipc::Error::Violation("no such name"));
-                    };
-                    match Question::start(name, now)? {
-                        Forked::Parent(question) => questions.push(question),
-                        Forked::Child(to) => return Ok(Role::Question(text.clone(), to)),
-                    }
+                Some((ToResolver::Ask(name), _)) if usize::from(name) < names.len() && waiting.len() < MAX_NAMES => {
+                    waiting.push_back(name);
                 }
                 Some(_) => return Err(ipc::Error::Violation("message out of place")),
+            }
+        }
+        while questions.len() < MAX_QUESTIONS
+            && let Some(name) = waiting.pop_front()
+        {
+            match Question::start(name, now) {
+                Ok(Forked::Parent(question)) => questions.push(question),
+                Ok(Forked::Child(to)) => return Ok(Role::Question(names[usize::from(name)].clone(), to)),
+                // Memory or processes may be short for a moment.
+                Err(error) => {
+                    let reason = question::short(&format!("cannot start a process for the look-up: {error}"));
+                    supervisor.send(&FromResolver::Answer(name, Answer(Err(reason))), &[])?;
+                }
             }
         }
     }
@@ -106,6 +124,3 @@ fn wait(supervisor: &Supervisor, questions: &[Question]) -> Result<(bool, Vec<bo
     let mut ready = polled.iter().map(|descriptor| descriptor.any().unwrap_or(false));
     Ok((ready.next().unwrap_or(false), ready.collect()))
 }
-
-/// Longest time for a question. The C library tries each name server for 10 s by default (resolv.conf(5)).
-const LIMIT: Duration = Duration::from_secs(30);

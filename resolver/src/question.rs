@@ -8,10 +8,10 @@ use std::time::Instant;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
-use privsep::ipc::{self, Address, Answer, Channel, MAX_ADDRESSES, MAX_REASON, Never};
+use privsep::ipc::{self, Address, Answer, Channel, LONGEST_QUESTION, MAX_ADDRESSES, MAX_REASON, Never};
 use privsep::sys::resolver::fork_question;
 
-use super::{LIMIT, confine};
+use super::confine;
 
 /// A question that is being asked.
 pub struct Question {
@@ -42,16 +42,18 @@ impl Question {
 
     /// Whether the answer has taken too long.
     pub fn is_late(&self, now: Instant) -> bool {
-        now >= self.began + LIMIT
+        now >= self.began + LONGEST_QUESTION
     }
 
-    /// Takes the answer, if there is one, and ends the process.
+    /// Takes the answer, if there is one and it may be passed on, and ends the process.
     pub fn end(self) -> Answer {
         let none = |reason: &str| Answer(Err(reason.into()));
         let answer = if self.is_late(Instant::now()) {
             none("no answer")
         } else {
             match self.channel.recv() {
+                Ok(Some((Answer(Ok(addresses)), _))) if addresses.len() > MAX_ADDRESSES => none("invalid answer"),
+                Ok(Some((Answer(Err(reason)), _))) if reason.chars().count() > MAX_REASON => none("invalid answer"),
                 Ok(Some((answer, _))) => answer,
                 Ok(None) => none("look-up ended without an answer"),
                 Err(error) => none(&error.to_string()),
@@ -68,11 +70,15 @@ impl Question {
     }
 }
 
+/// A reason as far as a message has room for it.
+pub fn short(reason: &impl ToString) -> String {
+    reason.to_string().chars().take(MAX_REASON).collect()
+}
+
 /// Confines this process to one question, asks it and answers.
 pub fn ask(name: &str, to: &Channel<Answer, Never>) -> ExitCode {
     let answer = confine::before_asking().map_err(|error| error.to_string()).and_then(|()| look_up(name));
-    let short = |reason: String| reason.chars().take(MAX_REASON).collect();
-    match to.send(&Answer(answer.map_err(short)), &[]) {
+    match to.send(&Answer(answer.map_err(|reason| short(&reason))), &[]) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
@@ -84,5 +90,48 @@ fn look_up(name: &str) -> Result<Vec<Address>, String> {
         Ok(found) => Ok(found.take(MAX_ADDRESSES).map(Address).collect()),
         // "failed to lookup address information: Name or service not known"
         Err(error) => Err(error.to_string().rsplit(": ").next().unwrap_or_default().into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// A question whose process does not end by itself, and the channel of that process.
+    fn question(began: Instant) -> (Question, Channel<Answer, Never>) {
+        let (ours, theirs) = ipc::pair().unwrap();
+        #[allow(clippy::zombie_processes)] // The end of the question waits for the process.
+        let process = Command::new("sleep").arg("600").spawn().unwrap();
+        let process = Pid::from_raw(process.id().cast_signed());
+        (Question { name: 0, process, channel: Channel::new(ours), began }, Channel::new(theirs))
+    }
+
+    #[test]
+    fn long_answer_is_not_passed_on() {
+        let address = Address(([192, 0, 2, 1], 0).into());
+        for (answer, passes) in [
+            (Ok(vec![address; MAX_ADDRESSES]), true),
+            (Ok(vec![address; MAX_ADDRESSES + 1]), false),
+            (Err("x".repeat(MAX_REASON)), true),
+            (Err("x".repeat(MAX_REASON + 1)), false),
+        ] {
+            let (question, process) = question(Instant::now());
+            process.send(&Answer(answer.clone()), &[]).unwrap();
+            let invalid = Err("invalid answer".to_owned());
+            assert_eq!(question.end(), Answer(if passes { answer } else { invalid }));
+        }
+    }
+
+    #[test]
+    fn hanging_question_is_killed() {
+        let now = Instant::now();
+        let (question, _process) = question(now);
+        assert!(!question.is_late(now + LONGEST_QUESTION / 2) && question.is_late(now + LONGEST_QUESTION));
+        let (question, process) =
+            (Question { began: now.checked_sub(LONGEST_QUESTION).unwrap(), ..question }, question.process);
+        assert_eq!(question.end(), Answer(Err("no answer".into())));
+        assert_eq!(kill(process, None), Err(nix::errno::Errno::ESRCH));
     }
 }

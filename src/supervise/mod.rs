@@ -41,6 +41,7 @@ use renewal::starts;
 use startup::waiting::Waiting;
 use startup::{command, lookup, underlay};
 use supervisor::{Parts, Supervisor};
+use watch::carrier::StoredCarrier;
 use watch::link::{Expected, LinkWatch};
 
 /// Longest time from the compiled filter to the first look-up of names or to the opened handles of the helper.
@@ -71,6 +72,9 @@ fn live(
     notify: &mut Notify,
     ready: impl FnOnce() -> Result<(), Error>,
 ) -> Result<(), Error> {
+    let began = Instant::now();
+    let stored_tap = stored_tap.filter(|_| matches!(tunnel.port, Port::Tap { .. }));
+    let carrier = StoredCarrier::of(&tunnel.port, stored_tap.as_ref());
     let identity = identity::choose(tunnel.user.as_deref())?;
     let executables = executables::open()?;
     let control = ControlSocket::bind(&tunnel.name, identity)?;
@@ -90,7 +94,6 @@ fn live(
         }
     }
     warn_of_loop(&tunnel, &paths.present);
-    let stored_tap = stored_tap.filter(|_| matches!(tunnel.port, Port::Tap { .. }));
     let stored = stored_tap.is_some();
     let queue = stored_tap.as_ref().map(AsFd::as_fd);
     let interface_mtu = underlay::interface_mtu(&tunnel, &mut paths.present, queue);
@@ -125,6 +128,7 @@ fn live(
         system_log: policies.place == Place::Background,
     };
     let shortage = Shortage::watch();
+    carrier.leave();
     let in_empty_network =
         confine::give_up_privileges(identity, &keeps).context(|| "cannot give up privileges".into())?;
     late.say_absent();
@@ -144,7 +148,7 @@ fn live(
         drain: stored || tunnel.run.is_some(),
     };
     let by_root = identity.is_some();
-    let parts = Parts { setup, paths, by_root, in_empty_network, link, late, names, shortage, policies };
+    let parts = Parts { began, setup, paths, by_root, in_empty_network, link, late, names, shortage, policies };
     let helper = (helper, resolver);
     Supervisor::new(tunnel, parts, helper, signals, control, notify, starts).run(ready)
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
+use privsep::ipc::MAX_NAME;
+
 /// Remote end of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Remote {
@@ -73,6 +75,9 @@ pub fn host(what: &str, host: &str) -> Result<(), String> {
     if (numeric || host.contains(':')) && address.parse::<IpAddr>().is_err() {
         let family = if numeric { "IPv4" } else { "IPv6" };
         return Err(format!("{what} {host:?}: not an {family} address; must be an IP address or a name that resolves"));
+    }
+    if host.len() > MAX_NAME {
+        return Err(format!("{what} {host:?}: {} bytes; a name has at most {MAX_NAME}", host.len()));
     }
     Ok(())
 }
@@ -175,6 +180,7 @@ mod tests {
             let error = host("remote", bad).unwrap_err();
             assert!(error.contains(&format!("remote {bad:?}: not an IPv")), "{error}");
         }
+        assert_eq!([253, 254].map(|length| host("remote", &"x".repeat(length)).is_ok()), [true, false]);
         assert!(endpoint("local", "192.0.2.300:6000").is_err() && remote("remote", "[fd00::g]:6000").is_err());
     }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use privsep::ipc::Policy;
 
-use super::{Path, Port, Remote, Tunnel};
+use super::{Path, Port, Remote, Tunnel, resolve};
 
 /// Warnings for the log and for `ethudp check`.
 pub fn of(tunnel: &Tunnel) -> Vec<String> {
@@ -14,6 +14,7 @@ pub fn of(tunnel: &Tunnel) -> Vec<String> {
     lines.extend(of_an_address_in_a_bridge(&tunnel.port));
     lines.extend(of_a_low_mtu_in_a_bridge(&tunnel.port));
     lines.extend(tunnel.paths.iter().filter_map(|path| of_a_route_into_itself(tunnel, path)));
+    lines.extend(tunnel.paths.iter().filter_map(|path| of_a_mirror_to_a_name(tunnel, path)));
     lines
 }
 
@@ -66,6 +67,15 @@ fn of_a_route_into_itself(tunnel: &Tunnel, path: &Path) -> Option<String> {
             path.local
         )
     })
+}
+
+/// Warning about the name of a peer that need not answer: the path follows every answer of a name server.
+fn of_a_mirror_to_a_name(tunnel: &Tunnel, path: &Path) -> Option<String> {
+    let name = resolve::remote_name(path).filter(|_| !tunnel.is_answered())?;
+    Some(format!(
+        "remote name {name:?}: a mirror needs no answer of the peer, so its copies go to any address that a name server \
+         gives, at once; set an IP address as path.remote"
+    ))
 }
 
 /// Whether a network holds an address.
@@ -122,6 +132,20 @@ mod tests {
 
     const HERE: &str = "192.0.2.1:6000";
     const TAP: &str = "mode = \"tap\"\n[tap]\naddress = [\"10.8.0.1/24\", \"fd00::1/64\"]";
+
+    #[test]
+    fn mirror_to_a_name_is_warned() {
+        let mirror = "mode = \"mirror\"\n[mirror]\ninterface = \"eth0\"";
+        for (mode, remote, warned) in
+            [(mirror, "peer.example:6000", true), (mirror, "192.0.2.2:6000", false), (TAP, "peer.example:6000", false)]
+        {
+            assert_eq!(
+                warns(&tunnel(mode, &[(HERE, remote)]), "remote name \"peer.example\": a mirror"),
+                warned,
+                "{remote}"
+            );
+        }
+    }
 
     #[test]
     fn unauthenticated_peer_is_warned() {

@@ -81,6 +81,12 @@ pub fn reaches(local: IpAddr, remote: IpAddr) -> bool {
     local.is_ipv4() == remote.is_ipv4() || local == Ipv6Addr::UNSPECIFIED
 }
 
+/// Whether an address of a name is the end of the path itself, as in `127.0.1.1 HOSTNAME`: the path would be up with itself.
+pub fn is_itself(local: SocketAddr, remote: SocketAddr) -> bool {
+    let (here, there) = (local.ip(), remote.ip());
+    local.port() == remote.port() && (here == there || here.is_unspecified() && there.is_loopback())
+}
+
 /// Both addresses of a path, of one family or with `[::]` as the local one. The first local address with a matching remote one is
 /// used.
 pub fn path(path: &Path, answers: &Answers) -> Result<Resolved, Error> {
@@ -94,7 +100,9 @@ pub fn path(path: &Path, answers: &Answers) -> Result<Resolved, Error> {
     };
     let remotes = endpoint("remote", &Endpoint { host: host.clone(), port: port.unwrap_or(0) }, answers)?;
     for local in &locals {
-        if let Some(&remote) = remotes.iter().find(|remote| reaches(local.ip(), remote.ip())) {
+        let fits =
+            |remote: &&SocketAddr| reaches(local.ip(), remote.ip()) && !(is_name(host) && is_itself(*local, **remote));
+        if let Some(&remote) = remotes.iter().find(fits) {
             let remote = match &path.remote {
                 tunnel::Remote::Learned { .. } => Remote::Learned { address: Some(remote.ip()), before: None, port },
                 tunnel::Remote::Fixed(_) if is_name(host) => Remote::Named { now: Some(Address(remote)), before: None },
@@ -102,6 +110,12 @@ pub fn path(path: &Path, answers: &Answers) -> Result<Resolved, Error> {
             };
             return Ok(Resolved::new(*local, remote));
         }
+    }
+    if let Some(itself) = remotes.iter().find(|remote| locals.iter().any(|local| is_itself(*local, **remote))) {
+        let (ip, port) = (itself.ip(), itself.port());
+        return Err(Error::failure(format!(
+            "remote name {host:?}: {ip}, port {port} is the local end of the path itself; check `getent ahosts {host}`"
+        )));
     }
     let family = |addresses: &[SocketAddr]| if addresses.iter().any(SocketAddr::is_ipv4) { "IPv4" } else { "IPv6" };
     Err(Error::failure(format!(
@@ -136,7 +150,13 @@ fn endpoint(what: &str, Endpoint { host, port }: &Endpoint, answers: &Answers) -
         Err(Error::failure(format!("{what} name {host:?}: {reason}; {right}")))
     };
     match answers.get(host) {
-        None => Err(Error::failure(format!("{host}: no answer from the resolver within {} s", LIMIT.as_secs()))),
+        None => {
+            let limit = LIMIT.as_secs();
+            Err(Error::failure(format!(
+                "{what} name {host:?}: no answer from the name servers within {limit} s; check `getent ahosts {host}`, and \
+                 that IPAddressAllow= of the unit has the name servers"
+            )))
+        }
         Some(Ok(addresses)) if addresses.is_empty() => fail("no address found"),
         Some(Ok(addresses)) => Ok(addresses.iter().map(|&address| with_port(address, *port)).collect()),
         Some(Err(reason)) => fail(reason),
@@ -186,12 +206,17 @@ mod tests {
     #[test]
     fn name_takes_a_reachable_address() {
         let [v4, v6]: [SocketAddr; 2] = ["192.0.2.2:0", "[2001:db8::2]:0"].map(|text| text.parse().unwrap());
-        let answers = Answers::from([("peer.example".into(), Ok(vec![v6, v4])), ("v6.example".into(), Ok(vec![v6]))]);
+        let own = ["127.0.1.1:0", "192.0.2.1:0"].map(|text| text.parse().unwrap());
+        let answers = [("peer.example", vec![v6, v4]), ("v6.example", vec![v6]), ("own.example", own.to_vec())];
+        let answers = answers.into_iter().map(|(name, all)| (name.to_owned(), Ok(all))).collect();
         for (local, remote, expected) in [
             ("0.0.0.0", "peer.example", Some("192.0.2.2:6000")),
             ("[::]", "peer.example", Some("[2001:db8::2]:6000")),
             ("192.0.2.1", "v6.example", None),
             ("192.0.2.1", "none.example", None),
+            // The address of another end on this host has another port.
+            ("192.0.2.1", "own.example", Some("127.0.1.1:6000")),
+            ("0.0.0.0", "own.example", Some("192.0.2.1:6000")),
         ] {
             let described = described(local, remote);
             let now = expected.map(|text| Address(text.parse().unwrap()));

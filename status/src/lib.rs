@@ -103,7 +103,7 @@ fields! {
         supervisor: i32,
         /// The helper; null once it has ended.
         helper: Option<i32>,
-        /// The resolver; null without a peer that has a name.
+        /// The resolver; null without a peer that has a name, and once it has ended.
         #[serde(default)]
         resolver: Option<i32>,
         /// The worker; null while none forwards.

@@ -209,8 +209,10 @@ impl Status {
         Some(match name {
             "rx_dropped_invalid" if secure => "datagrams forged, changed on the path, or replayed",
             "rx_dropped_invalid" => "datagrams could not be decoded: set the same cipher, key and lz4 at both ends",
-            "rx_dropped_foreign" if secure => "datagrams from an address that the file excludes",
-            "rx_dropped_foreign" => "datagrams from a sender without the password",
+            "rx_dropped_foreign" if secure => "datagrams from an address that the file or the peer's name excludes",
+            "rx_dropped_foreign" => {
+                "datagrams from a sender without the password, or from an address that the peer's name does not have"
+            }
             "rx_refused" => REFUSED,
             "rx_prohibited" => PROHIBITED,
             "rx_errors" => "other errors of the socket",

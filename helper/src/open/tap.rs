@@ -25,8 +25,13 @@ pub fn open(stored: Option<(OwnedFd, String)>, plan: &TapPlan) -> Result<(OwnedF
     let mac = plan.mac.filter(|_| !is_stored);
     let (tap, name) = stored.map_or_else(|| create_tap(plan.name.as_deref().unwrap_or("tap%d")), Ok)?;
     // A new TAP has a carrier. A stored one may lack it, and keeps what it has where the carrier follows the paths.
-    if plan.follow != is_stored {
-        tap::set_carrier(tap.as_fd(), is_stored).map_err(|e| format!("carrier of interface {name:?}: {e}"))?;
+    match (plan.follow, is_stored) {
+        (true, false) => {
+            tap::set_carrier(tap.as_fd(), false).map_err(|e| format!("carrier of interface {name:?}: {e}"))?;
+        }
+        // A kernel that cannot set the carrier has not cleared it.
+        (false, true) => drop(tap::set_carrier(tap.as_fd(), true)),
+        _ => {}
     }
     tap::offload(tap.as_fd()).map_err(|e| format!("offload of interface {name:?}: {e}"))?;
     let link = link_of(&mut netlink, tap.as_fd()).map_err(|e| format!("interface {name:?}: {e}"))?;
@@ -42,7 +47,13 @@ pub fn open(stored: Option<(OwnedFd, String)>, plan: &TapPlan) -> Result<(OwnedF
     let bridge = bridge.map(|bridge| bridge.index);
     let change = LinkChange { master: new_master(link.master, bridge), ..LinkChange::default() };
     netlink.change(link.index, &change).map_err(|e| format!("bridge of interface {name:?}: {e}"))?;
-    let change = LinkChange { groups: bridge.map(|_| plan.groups), up: true, ..LinkChange::default() };
+    if bridge.is_some() {
+        let change = LinkChange { groups: Some(plan.groups), ..LinkChange::default() };
+        let fails =
+            |error| format!("tap.pass-link-local of interface {name:?}: bridge refuses {:#x}: {error}", plan.groups);
+        netlink.change(link.index, &change).map_err(fails)?;
+    }
+    let change = LinkChange { up: true, ..LinkChange::default() };
     netlink.change(link.index, &change).map_err(|e| format!("bringing up interface {name:?}: {e}"))?;
     Ok((tap, name, link.index))
 }

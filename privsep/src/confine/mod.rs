@@ -70,7 +70,7 @@ pub fn not_dumpable() -> io::Result<()> {
     prctl::set_dumpable(false).map_err(step("dumpable"))
 }
 
-/// First steps of helper and worker, before they read anything. Some settings were made before the exec and are undone by an
+/// First steps of helper, worker and resolver, before they read anything. Some settings were made before the exec and are undone by an
 /// SELinux domain transition. If the parent has already ended, the end of the channel shows it.
 pub fn at_start() -> io::Result<()> {
     process::default_signals();

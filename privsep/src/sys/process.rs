@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 
 use super::check;
 
-/// Descriptor of the channel to the supervisor in helper and worker.
+/// Descriptor of the channel to the supervisor in helper, worker and resolver.
 pub const SUPERVISOR_FD: RawFd = 3;
 /// Descriptor on which a worker receives its handles.
 pub const HANDLES_FD: RawFd = 4;

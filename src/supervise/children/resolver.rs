@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 use privsep::PROTOCOL;
 use privsep::ipc::{
-    self, Address, Answer, Channel, FromResolver, Identity, MAX_ADDRESSES, MAX_NAME, MAX_NAMES, ToResolver,
+    self, Address, Answer, Channel, FromResolver, Identity, LONGEST_QUESTION, MAX_ADDRESSES, MAX_QUESTIONS, ToResolver,
 };
 use privsep::sys::supervisor::start;
 
@@ -16,6 +17,9 @@ use crate::service::executables;
 use crate::tunnel::resolve::{Found, is_host, with_port};
 use crate::{Error, log};
 
+/// Time in addition to that of the questions, after which the resolver counts as hung.
+const SLACK: Duration = Duration::from_secs(10);
+
 /// Message of the resolver.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Said {
@@ -23,6 +27,8 @@ pub enum Said {
     Answer(usize, Found),
     /// Means of confinement that the kernel lacks.
     Lacks(String),
+    /// Reason why the resolver ends.
+    Failed(String),
 }
 
 /// Running resolver, and the names that it looks up.
@@ -31,8 +37,8 @@ pub struct Resolver {
     channel: Channel<ToResolver, FromResolver>,
     child: Child,
     names: Vec<String>,
-    /// For each name, whether an answer is pending.
-    asked: Vec<bool>,
+    /// For each name, the time of the question while its answer is pending.
+    asked: Vec<Option<Instant>>,
 }
 
 impl Resolver {
@@ -43,19 +49,13 @@ impl Resolver {
         if names.is_empty() {
             return Ok(None);
         }
-        if let Some(long) = names.iter().find(|name| name.len() > MAX_NAME) {
-            return Err(Error::configuration(format!("name {long:?}: too long; at most {MAX_NAME} bytes")));
-        }
-        if names.len() > MAX_NAMES {
-            return Err(Error::configuration(format!("{} names, at most {MAX_NAMES} are possible", names.len())));
-        }
         let executable = executables::resolver()?;
         let (ours, theirs) = ipc::pair().context(say)?;
         let pid = start::spawn(executable.as_fd(), c"ethudp-resolver", theirs.as_fd(), None).context(say)?;
         let (child, channel) = (Child::new(pid), Channel::new(ours));
         let start = ToResolver::Start { protocol: PROTOCOL, become_user, required, names: names.clone() };
         channel.send(&start, &[]).context(say)?;
-        let asked = vec![false; names.len()];
+        let asked = vec![None; names.len()];
         Ok(Some(Self { channel, child, names, asked }))
     }
 
@@ -71,14 +71,20 @@ impl Resolver {
 
     /// Asks for a name, unless an answer is pending.
     pub fn ask(&mut self, name: usize) -> Result<(), ipc::Error> {
-        let Some(asked) = self.asked.get_mut(name).filter(|asked| !**asked) else { return Ok(()) };
-        *asked = true;
+        let Some(asked) = self.asked.get_mut(name).filter(|asked| asked.is_none()) else { return Ok(()) };
+        *asked = Some(Instant::now());
         self.channel.try_send(&ToResolver::Ask(u8::try_from(name).unwrap_or(u8::MAX)))
     }
 
     /// Whether an answer is pending.
     pub fn is_waiting(&self) -> bool {
-        self.asked.contains(&true)
+        self.asked.iter().any(Option::is_some)
+    }
+
+    /// Time from which a pending answer means that the resolver hangs; `None` without one.
+    pub fn late_at(&self) -> Option<Instant> {
+        let rounds = u32::try_from(self.names.len().div_ceil(MAX_QUESTIONS)).unwrap_or(u32::MAX);
+        self.asked.iter().flatten().min()?.checked_add(LONGEST_QUESTION * rounds + SLACK)
     }
 
     /// Reads one message. `Ok(None)` at the end of the channel.
@@ -89,12 +95,13 @@ impl Resolver {
         let (number, answer) = match self.channel.recv()? {
             Some((FromResolver::Answer(number, answer), _)) => (number, answer),
             Some((FromResolver::Lacks(lacks), _)) => return Ok(Some(Said::Lacks(log::untrusted(&lacks)))),
+            Some((FromResolver::Failed(reason), _)) => return Ok(Some(Said::Failed(log::untrusted(&reason)))),
             None => return Ok(None),
         };
         let number = usize::from(number);
-        match self.asked.get_mut(number) {
-            Some(asked) if *asked => *asked = false,
-            _ => return Err(ipc::Error::Violation("answer without a question")),
+        match self.asked.get_mut(number).and_then(Option::take) {
+            Some(_) => {}
+            None => return Err(ipc::Error::Violation("answer without a question")),
         }
         checked(answer).map(|found| Some(Said::Answer(number, found)))
     }
@@ -134,12 +141,26 @@ mod tests {
         let child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let child = Child::new(Pid::from_raw(child.id().cast_signed()));
         let names = (0..names).map(|number| format!("n{number}.example")).collect::<Vec<_>>();
-        let asked = vec![false; names.len()];
+        let asked = vec![None; names.len()];
         (Resolver { channel: Channel::new(ours), child, names, asked }, Channel::new(theirs))
     }
 
     fn addresses(texts: &[&str]) -> Answer {
         Answer(Ok(texts.iter().map(|text| Address(text.parse().unwrap())).collect()))
+    }
+
+    #[test]
+    fn hanging_resolver_is_noticed() {
+        for (names, seconds) in [(1, 40), (2, 40), (3, 70), (16, 250)] {
+            let (mut resolver, _process) = resolver(names);
+            assert_eq!(resolver.late_at(), None);
+            let before = Instant::now();
+            resolver.ask(0).unwrap();
+            let late = resolver.late_at().unwrap();
+            assert!(
+                late >= before + Duration::from_secs(seconds) && late <= Instant::now() + Duration::from_secs(seconds)
+            );
+        }
     }
 
     #[test]

@@ -161,12 +161,23 @@ pub fn indices(tunnel: &Tunnel) -> HashMap<String, u32> {
     devices.filter_map(|device| Some((device.clone(), if_nametoindex(device.as_str()).ok()?))).collect()
 }
 
+/// Name of a path that the running tunnel does not resolve again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stale {
+    /// None.
+    No,
+    /// The local name.
+    Local,
+    /// The peer's name, because the resolver has ended.
+    Peer,
+}
+
 /// Watch over faults of paths that only a new start repairs.
 #[derive(Debug)]
 pub struct Watch {
     absent: Vec<Absent>,
-    /// For each present path, its number in the file, and whether one of its names is resolved only at the start.
-    present: Vec<(usize, bool)>,
+    /// For each present path, its number in the file, and its name that is resolved only at the start.
+    present: Vec<(usize, Stale)>,
     devices: Vec<Device>,
     /// Local addresses of the present paths.
     locals: Locals,
@@ -186,7 +197,7 @@ impl Watch {
     pub fn new(tunnel: &Tunnel, paths: &mut Paths, opened: &HashMap<String, u32>, managed: bool) -> Self {
         let absent = std::mem::take(&mut paths.absent);
         let numbered = paths.numbers.iter().copied().zip(&tunnel.paths);
-        let local = |path: &tunnel::Path| resolve::is_name(&path.local.host);
+        let local = |path: &tunnel::Path| if resolve::is_name(&path.local.host) { Stale::Local } else { Stale::No };
         let present: Vec<_> = numbered.clone().map(|(number, path)| (number, local(path))).collect();
         let here =
             numbered.filter_map(|(number, path)| path.device.as_ref().map(|name| (number, name, opened.get(name))));
@@ -204,8 +215,10 @@ impl Watch {
 
     /// Records that the resolver has ended: a new start resolves the names of the peers.
     pub fn lose_names(&mut self, tunnel: &Tunnel) {
-        for ((_, named), path) in self.present.iter_mut().zip(&tunnel.paths) {
-            *named |= resolve::remote_name(path).is_some();
+        for ((_, stale), path) in self.present.iter_mut().zip(&tunnel.paths) {
+            if resolve::remote_name(path).is_some() {
+                *stale = Stale::Peer;
+            }
         }
     }
 
@@ -221,8 +234,8 @@ impl Watch {
         }
         self.looked = Some(now);
         let mut lines = Vec::new();
-        for (&(number, named), silent) in self.present.iter().zip(&self.silent) {
-            let doubted = named && silent.is_some_and(|since| now >= since + DOUBT);
+        for (&(number, stale), silent) in self.present.iter().zip(&self.silent) {
+            let doubted = stale == Stale::Local && silent.is_some_and(|since| now >= since + DOUBT);
             if doubted && !self.managed && self.doubted.insert(number) {
                 lines.push(format!("path {}: {NAME_UNMANAGED}", number + 1));
             }
@@ -255,7 +268,8 @@ impl Watch {
         if self.absent.iter().any(|absent| absent.lacks == Lacks::Address) {
             return Some(Need::Path { alone });
         }
-        let doubtful = self.present.iter().zip(&self.silent).any(|((_, named), silent)| *named && silent.is_some());
+        let doubtful =
+            self.present.iter().zip(&self.silent).any(|((_, stale), silent)| *stale != Stale::No && silent.is_some());
         doubtful.then_some(Need::Name { alone })
     }
 
@@ -272,7 +286,7 @@ impl Watch {
 
     /// Fault of a present path, as far as it is known here.
     pub fn reason(&self, path: usize) -> Option<String> {
-        let &(number, named) = self.present.get(path)?;
+        let &(number, stale) = self.present.get(path)?;
         let device = self.devices.iter().find(|device| device.number == number);
         if let Some(line) = device.and_then(|device| said_of(device, self.managed)) {
             return Some(line);
@@ -281,7 +295,11 @@ impl Watch {
             return Some(line);
         }
         let silent = self.silent[path].is_some_and(|since| since.elapsed() >= DOUBT);
-        (named && silent && !self.managed).then(|| NAME_UNMANAGED.into())
+        match stale {
+            Stale::Peer => Some(RESOLVER_ENDED.into()),
+            Stale::Local => (silent && !self.managed).then(|| NAME_UNMANAGED.into()),
+            Stale::No => None,
+        }
     }
 
     /// Reason of an absent path, by present knowledge.
@@ -305,8 +323,10 @@ impl Watch {
 
 /// Advice without a service manager.
 const RESTART: &str = "restart the tunnel to try again";
-/// Advice for a path with a name, without a service manager.
-const NAME_UNMANAGED: &str = "name resolved only at the start: restart the tunnel if its address changed";
+/// Advice for a path with a local name, without a service manager.
+const NAME_UNMANAGED: &str = "local name resolved only at the start: restart the tunnel if its address changed";
+/// Advice for a path whose peer has a name.
+const RESOLVER_ENDED: &str = "resolver ended: the name of the peer is not looked up again; restart the tunnel";
 
 /// Sentence about a device that differs from the opened one.
 fn said_of(device: &Device, managed: bool) -> Option<String> {

@@ -3,7 +3,7 @@
 //! The C library does not tell how long an answer is valid, so a name is asked again after [`VALID`], and more rarely while its
 //! answers stay the same. A path that is not up asks earlier, and tries the addresses of its name in turn.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::supervise::watch::session::Line;
@@ -60,7 +60,7 @@ struct NamedPath {
     number: usize,
     /// Number of the name.
     name: usize,
-    local: IpAddr,
+    local: SocketAddr,
     port: u16,
     /// Addresses that the path can reach, in the order of the last answer.
     addresses: Vec<SocketAddr>,
@@ -86,7 +86,7 @@ impl Names {
                 Remote::Fixed(endpoint) => endpoint.port,
                 Remote::Learned { port, .. } => port.unwrap_or(0),
             };
-            Some(NamedPath::new(now, number, name, (resolved.local.ip(), port), answers.get(host)))
+            Some(NamedPath::new(now, number, name, (resolved.local, port), answers.get(host)))
         };
         let paths: Vec<_> = tunnel.paths.iter().zip(paths).enumerate().filter_map(path).collect();
         let question = |(number, name): (usize, &String)| {
@@ -218,7 +218,7 @@ fn error(found: &Found, unreached: Option<&NamedPath>) -> Option<String> {
         (Err(reason), _) => Some(reason.clone()),
         (Ok(found), _) if found.is_empty() => Some("no address found".into()),
         (Ok(found), Some(path)) => {
-            Some(format!("no address that the local address {} reaches; found {}", path.local, list(found)))
+            Some(format!("no address that the local address {} reaches; found {}", path.local.ip(), list(found)))
         }
         (Ok(_), None) => None,
     }
@@ -232,7 +232,7 @@ fn list<'a>(found: impl IntoIterator<Item = &'a SocketAddr>) -> String {
 }
 
 impl NamedPath {
-    fn new(now: Instant, number: usize, name: usize, (local, port): (IpAddr, u16), found: Option<&Found>) -> Self {
+    fn new(now: Instant, number: usize, name: usize, (local, port): (SocketAddr, u16), found: Option<&Found>) -> Self {
         let (addresses, carried) = (Vec::new(), [None; 2]);
         let mut path =
             Self { number, name, local, port, addresses, carried, told: None, since: now, was_up: false, rounds: 0 };
@@ -248,8 +248,9 @@ impl NamedPath {
 
     /// Addresses of an answer that the path can reach; `None` if there is none.
     fn reachable(&self, found: &Found) -> Option<Vec<SocketAddr>> {
-        let reached = found.iter().flatten().filter(|address| resolve::reaches(self.local, address.ip()));
-        let addresses: Vec<_> = reached.map(|&address| with_port(address, self.port)).collect();
+        let reached = found.iter().flatten().filter(|address| resolve::reaches(self.local.ip(), address.ip()));
+        let there = reached.map(|&address| with_port(address, self.port));
+        let addresses: Vec<_> = there.filter(|&address| !resolve::is_itself(self.local, address)).collect();
         (!addresses.is_empty()).then_some(addresses)
     }
 
@@ -390,6 +391,7 @@ mod tests {
             assert_eq!(answer(&[NEW], NEW).0, []);
             // An IPv4 socket cannot use an IPv6 address, and keeps the one that it has.
             let (moves, line) = answer(&[V6], NEW);
+            assert!(answer(&["127.0.0.1:6000"], NEW).0.is_empty(), "this end itself");
             let text = "name \"peer.example\": no address that the local address 0.0.0.0 reaches; found 2001:db8::2; \
                         it is looked up again";
             assert_eq!((moves, line), (vec![], Some(Line::Bad(text.into()))));

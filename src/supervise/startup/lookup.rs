@@ -76,6 +76,7 @@ fn ask(waiting: &Waiting<'_>, resolver: Option<&mut Resolver>, reason: Option<&s
                         "require-confinement: this kernel or container lacks {lacks} to confine the resolver"
                     )));
                 }
+                Ok(Some(Said::Failed(reason))) => return Err(Error::failure(format!("resolver: {reason}"))),
                 _ => return Err(ended()),
             },
         }

@@ -31,6 +31,7 @@ use crate::supervise::renewal::repair::{self, Need};
 use crate::supervise::renewal::{late, starts};
 use crate::supervise::requests::Requests;
 use crate::supervise::watch::Watches;
+use crate::supervise::watch::carrier::Carrier;
 use crate::supervise::watch::link::{Fate, LinkWatch, Trouble};
 use crate::supervise::watch::session::Line;
 use crate::tunnel::Tunnel;
@@ -47,6 +48,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 /// State of a running tunnel, and the inputs of its workers.
 pub struct Parts {
+    /// Start of the program.
+    pub began: Instant,
     /// Input of each worker.
     pub setup: Setup,
     /// The paths.
@@ -149,7 +152,7 @@ impl<'a> Supervisor<'a> {
     ) -> Self {
         let now = Instant::now();
         Self {
-            watches: Watches::new(now, tunnel, &parts.setup.settings, parts.link.has_carrier()),
+            watches: Watches::new(now, parts.began, tunnel, &parts.setup.settings, parts.link.has_carrier()),
             children: Children {
                 helper: Some(helper),
                 resolver,
@@ -251,7 +254,10 @@ impl<'a> Supervisor<'a> {
             Some(worker) => worker.late_at(),
         };
         let names = self.parts.names.due(|path| self.in_use(path));
-        let due = [self.requests.due(now), names].into_iter().flatten().fold(worker, Instant::min);
+        let answer = self.children.resolver.as_ref().and_then(Resolver::late_at);
+        // While frames pass, each report puts the end of the carrier off.
+        let carrier = self.watches.carrier.as_ref().and_then(Carrier::due).filter(|due| *due > now);
+        let due = [self.requests.due(now), names, answer, carrier].into_iter().flatten().fold(worker, Instant::min);
         due.min(now + IDLE)
     }
 
@@ -356,7 +362,8 @@ impl<'a> Supervisor<'a> {
                 self.parts.setup.state =
                     resume::accept(&self.parts.setup.state, state, &self.parts.paths, Timestamp::now());
                 self.on_session();
-                for (path, line) in self.watches.paths.note(Instant::now(), &self.parts.setup.state) {
+                for (path, line) in self.watches.paths.note(Instant::now(), &self.parts.setup.state, &self.parts.names)
+                {
                     self.say(log::warning, &format!("{}: {line}", self.path(path)));
                 }
                 if let Some(line) = self.watches.storm.note(

@@ -6,7 +6,7 @@ use privsep::ipc::{Address, PathHealth, Remote, State};
 
 use super::{Parts, Supervisor};
 use crate::log;
-use crate::supervise::children::resolver::Said;
+use crate::supervise::children::resolver::{Resolver, Said};
 use crate::supervise::renewal::names;
 use crate::supervise::watch::session::Line;
 use crate::tunnel::resolve::Resolved;
@@ -21,6 +21,10 @@ impl Supervisor<'_> {
         if resolver.is_some_and(|resolver| questions.into_iter().any(|name| resolver.ask(name).is_err())) {
             self.lose_resolver("does not read");
         }
+        let late = self.children.resolver.as_ref().and_then(Resolver::late_at);
+        if late.is_some_and(|late| now >= late) {
+            self.lose_resolver("does not answer");
+        }
         self.tell(moves);
     }
 
@@ -29,6 +33,7 @@ impl Supervisor<'_> {
         let Some(resolver) = &mut self.children.resolver else { return };
         let (name, found) = match resolver.take() {
             Ok(Some(Said::Answer(name, found))) => (name, found),
+            Ok(Some(Said::Failed(reason))) => return self.lose_resolver(&reason),
             Ok(Some(Said::Lacks(_))) => return self.lose_resolver("message out of place"),
             Ok(None) => return self.lose_resolver("ended"),
             Err(error) => return self.lose_resolver(&error.to_string()),

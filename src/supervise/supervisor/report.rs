@@ -1,5 +1,6 @@
 //! Reports of the supervisor: status requests, statistics, and the status line of the service manager.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use privsep::ipc::header;
@@ -61,6 +62,11 @@ impl Supervisor<'_> {
         }
     }
 
+    /// Address family of the datagrams on a path now.
+    fn family(&self, path: usize) -> IpAddr {
+        self.in_use(path).address.map_or(self.parts.paths[path].family(), |address| address.ip())
+    }
+
     pub(super) fn status(&self) -> Status {
         let worker = self.children.worker.as_ref().filter(|worker| worker.confined.is_some());
         status::collect(status::Facts {
@@ -74,7 +80,7 @@ impl Supervisor<'_> {
             in_empty_network: self.parts.in_empty_network,
             addresses: (0..self.parts.paths.len()).map(|path| self.addresses(path)).collect(),
             underlay_mtus: self.parts.paths.iter().map(|path| path.underlay_mtu).collect(),
-            headers: self.parts.paths.iter().map(|path| header::datagram(path.family())).collect(),
+            headers: (0..self.parts.paths.len()).map(|path| header::datagram(self.family(path))).collect(),
             state: &self.parts.setup.state,
             uptime: self.watches.paths.uptime(),
             local: self.parts.link.trouble().filter(|trouble| trouble.is_down()).map(Trouble::to_string),
@@ -84,7 +90,7 @@ impl Supervisor<'_> {
             late: Some(&self.parts.late),
             names: Some(&self.parts.names),
             trouble: self.watches.session.found(),
-            not_up: self.watches.paths.reason(Instant::now(), &self.parts.setup.state),
+            not_up: self.watches.paths.reason(Instant::now(), &self.parts.setup.state, &self.parts.names),
             storm: self.watches.storm.found().map(storm::Storm::sentence),
         })
     }

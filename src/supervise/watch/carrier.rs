@@ -1,12 +1,42 @@
-//! Carrier of a TAP that follows the paths (`[tap] carrier = "follow"`). Pure: the clock is an argument.
+//! Carrier of a TAP that follows the paths (`[tap] carrier = "follow"`). The clock is an argument.
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use privsep::ipc::{PathHealth, PathReport};
+use privsep::sys::tap;
+
+use crate::tunnel::Port;
 
 /// Time for which a carrier stays while nothing is known: after a start with a stored TAP, and while no worker forwards. The peer
 /// of a restarted end answers within five ping intervals, and a dead worker is replaced at once.
 const HOLD: Duration = Duration::from_secs(10);
+
+/// Stored TAP whose carrier follows the paths, during a start. Without [`leave`](Self::leave) it loses the carrier: after a start
+/// that fails, no process would tell that no frames pass.
+pub struct StoredCarrier(Option<OwnedFd>);
+
+impl StoredCarrier {
+    /// Watch over the carrier of a stored TAP, if it follows the paths.
+    pub fn of(port: &Port, stored: Option<&OwnedFd>) -> Self {
+        let follows = matches!(port, Port::Tap { follow: true, .. });
+        Self(stored.filter(|_| follows).and_then(|tap| tap.try_clone().ok()))
+    }
+
+    /// Leaves the carrier to the running tunnel.
+    pub fn leave(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for StoredCarrier {
+    fn drop(&mut self) {
+        if let Some(tap) = &self.0 {
+            // Fails if the interface is gone.
+            let _ = tap::set_carrier(tap.as_fd(), false);
+        }
+    }
+}
 
 /// Carrier that the interface should have, and the one that it has.
 #[derive(Debug)]
@@ -17,9 +47,9 @@ pub struct Carrier {
 }
 
 impl Carrier {
-    /// Carrier of an interface that has one now, or not.
-    pub fn new(now: Instant, on: bool) -> Self {
-        Self { on, proof: now }
+    /// Carrier of an interface that has one now, or not. The start of the program counts as a proof.
+    pub fn new(began: Instant, on: bool) -> Self {
+        Self { on, proof: began }
     }
 
     /// Whether the interface has a carrier.
@@ -39,6 +69,11 @@ impl Carrier {
             self.on && now < self.proof + HOLD
         };
         (wanted != self.on).then_some(wanted)
+    }
+
+    /// Time at which the carrier goes unless frames pass before; `None` without one.
+    pub fn due(&self) -> Option<Instant> {
+        self.on.then(|| self.proof + HOLD)
     }
 
     /// Records that the interface got this carrier.

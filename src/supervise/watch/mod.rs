@@ -32,15 +32,15 @@ pub struct Watches {
 }
 
 impl Watches {
-    /// Watches of a tunnel with these settings; `carrier` is that of the local side now.
-    pub fn new(now: Instant, tunnel: &Tunnel, settings: &Settings, carrier: bool) -> Self {
+    /// Watches of a tunnel with these settings. The start of the program `began` then; `carrier` is that of the local side now.
+    pub fn new(now: Instant, began: Instant, tunnel: &Tunnel, settings: &Settings, carrier: bool) -> Self {
         let follows = matches!(tunnel.port, Port::Tap { follow: true, .. });
         Self {
             paths: paths::Observer::new(now, tunnel, settings),
             session: session::Watch::new(tunnel.wire.fingerprint().unwrap_or_default()),
             oversize: oversize::Oversize::default(),
             storm: storm::Detector::new(now),
-            carrier: follows.then(|| carrier::Carrier::new(now, carrier)),
+            carrier: follows.then(|| carrier::Carrier::new(began, carrier)),
         }
     }
 }

@@ -8,6 +8,7 @@ use privsep::ipc::{Carries, Cipher, PathCounters, PathHealth, PathReport, PathSe
 use super::mismatch::{Change, Detector};
 use super::not_up::{self, Schedule};
 use crate::status::{self, Mismatch, Seen};
+use crate::supervise::renewal::names::Names;
 use crate::tunnel::Tunnel;
 
 /// Time between two lines about the size of a path's datagrams.
@@ -70,8 +71,8 @@ impl Observer {
         }
     }
 
-    /// Evaluates a report. Returns log lines with their paths.
-    pub fn note(&mut self, now: Instant, state: &State) -> Vec<(usize, String)> {
+    /// Evaluates a report. Returns log lines with their paths. The reason of a name without an address precedes others.
+    pub fn note(&mut self, now: Instant, state: &State, names: &Names) -> Vec<(usize, String)> {
         let mut lines = Vec::new();
         let (cipher, written) = self.coding;
         for (number, (path, report)) in self.paths.iter_mut().zip(&state.paths).enumerate() {
@@ -97,9 +98,11 @@ impl Observer {
         let up = !self.answered || state.paths.iter().any(|report| report.health == PathHealth::Up);
         if let Some(time) = self.schedule.note(now, up) {
             let each = self.paths.iter().zip(&state.paths).enumerate();
-            let say =
-                |path: &Path, report| format!("not up for {} s: {}", time.as_secs(), self.known(path, report, state));
-            lines.extend(each.map(|(number, (path, report))| (number, say(path, report))));
+            let say = |(number, (path, report))| {
+                let reason = names.reason(number).unwrap_or_else(|| self.known(path, report, state));
+                (number, format!("not up for {} s: {reason}", time.as_secs()))
+            };
+            lines.extend(each.map(say));
         }
         lines
     }
@@ -124,10 +127,11 @@ impl Observer {
     }
 
     /// Reason why the active path is not up, as in the log. `None` in the first seconds, in which a peer answers.
-    pub fn reason(&self, now: Instant, state: &State) -> Option<String> {
+    pub fn reason(&self, now: Instant, state: &State, names: &Names) -> Option<String> {
         let active = usize::from(state.active);
         let (path, report) = (self.paths.get(active)?, state.paths.get(active)?);
-        self.schedule.is_late(now).then(|| self.known(path, report, state))
+        let known = || names.reason(active).unwrap_or_else(|| self.known(path, report, state));
+        self.schedule.is_late(now).then(known)
     }
 
     /// Time for which the tunnel has run.
@@ -213,9 +217,12 @@ mod tests {
             for second in 0..20 {
                 state.paths[0].counters.rx_datagrams += 3;
                 state.paths[0].counters.rx_dropped_foreign += 3;
-                observer.note(start + Duration::from_secs(second), &state);
+                observer.note(start + Duration::from_secs(second), &state, &Names::default());
             }
-            (observer.seen()[0].mismatch, observer.reason(start + Duration::from_secs(20), &state).unwrap())
+            (
+                observer.seen()[0].mismatch,
+                observer.reason(start + Duration::from_secs(20), &state, &Names::default()).unwrap(),
+            )
         };
         let (mismatch, reason) = found(Remote::Named { now: None, before: None });
         assert!(mismatch.is_none() && reason.contains("all from addresses that the file excludes"), "{reason}");
@@ -235,7 +242,9 @@ mod tests {
         let new = || Observer { authenticated: true, ..Observer::new(start, &tunnel, &settings) };
         let lines = |observer: &mut Observer, seconds, carries| {
             let paths = vec![PathReport { health: PathHealth::Up, carries, ..PathReport::default() }];
-            observer.note(start + Duration::from_secs(seconds), &State { paths, ..State::default() }).len()
+            observer
+                .note(start + Duration::from_secs(seconds), &State { paths, ..State::default() }, &Names::default())
+                .len()
         };
         let mut observer = new();
         for states in [

@@ -113,7 +113,8 @@ pub const ATTEMPTS: &[Attempt] = attempts! {
     // Sockets.
     "ask-a-name-server" Works Works |tools| SYS_connect(fd(&tools.udp), DOMAIN.as_ptr(), 16);
     "connect-to-a-TCP-port" RefusedPort RefusedPort |tools| SYS_connect(fd(&tools.tcp), DISCARD.as_ptr(), 16);
-    "bind-a-TCP-port" RefusedPort RefusedPort |tools| SYS_bind(fd(&tools.tcp), DISCARD.as_ptr(), 16);
+    "bind-a-TCP-port" Missing Missing |tools| SYS_bind(fd(&tools.tcp), DISCARD.as_ptr(), 16);
+    "bind-a-UDP-port" Missing Missing |tools| SYS_bind(fd(&tools.udp), DISCARD.as_ptr(), 16);
     "listen" Missing Missing |tools| SYS_listen(fd(&tools.tcp), 1);
     "socket-packet" Missing Missing |_| SYS_socket(libc::AF_PACKET, libc::SOCK_RAW, 0);
     "socket-raw-ip" Missing Missing |_| SYS_socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP);
@@ -140,6 +141,8 @@ pub const ATTEMPTS: &[Attempt] = attempts! {
     "setresuid" Missing Missing |_| SYS_setresuid(0, 0, 0);
     "capset" Missing Missing |_| SYS_capset(ZEROS.as_ptr(), ZEROS.as_ptr());
     "PR_SET_DUMPABLE" Missing Missing |_| SYS_prctl(libc::PR_SET_DUMPABLE, 1);
+    "outlive-its-parent" Missing Missing |_| SYS_prctl(libc::PR_SET_PDEATHSIG, 0);
+    "die-with-its-parent" Works Missing |_| SYS_prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
     "limits" Works Missing |_| SYS_prlimit64(0, libc::RLIMIT_AS, 0, 0);
     "limits-of-another" Missing Missing |_| SYS_prlimit64(1, libc::RLIMIT_AS, 0, 0);
 };

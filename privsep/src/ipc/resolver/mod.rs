@@ -1,5 +1,7 @@
 //! Messages between supervisor and resolver, and from a process that asks one question to the resolver.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Address, Identity, MAX_PATHS, Message};
@@ -10,6 +12,12 @@ pub const MAX_NAMES: usize = 2 * MAX_PATHS;
 pub const MAX_NAME: usize = 253;
 /// Most addresses of a name that are used.
 pub const MAX_ADDRESSES: usize = 8;
+/// Most questions that are asked at once. The memory limit of the unit has room for their processes.
+pub const MAX_QUESTIONS: usize = 2;
+/// Memory limit of the process of a question in bytes.
+pub const QUESTION_MEMORY: u64 = 32 << 20;
+/// Longest time for a question. The C library tries each name server for 10 s by default (resolv.conf(5)).
+pub const LONGEST_QUESTION: Duration = Duration::from_secs(30);
 /// Longest reason for which a name has no address, in characters.
 pub const MAX_REASON: usize = 100;
 
@@ -51,6 +59,8 @@ pub enum FromResolver {
     Answer(u8, Answer),
     /// The kernel lacks these means of confinement, which are required. No answer follows.
     Lacks(String),
+    /// Reason why no answer follows, of at most [`MAX_REASON`] characters.
+    Failed(String),
 }
 
 impl Message for FromResolver {

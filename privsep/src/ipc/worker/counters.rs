@@ -177,7 +177,7 @@ counters! {
         rx_dropped_oversize: - Drop "datagrams longer than any frame can be",
         rx_dropped_invalid: - Drop "datagrams that cannot be decoded, or more than 128 that arrived as one",
         rx_dropped_foreign: - Drop
-            "datagrams from another address than the fixed remote that the kernel has not dropped; from a sender without the password; on the secure wire from an address that the file excludes",
+            "datagrams from another address than the fixed remote that the kernel has not dropped; from a sender without the password; from an address that the peer's name does not have; on the secure wire from an address that the file excludes",
         rx_dropped_stale: - Drop "datagrams that waited too long for a worker",
         tx_dropped_unfragmentable: - Drop "frames too long for two fragments on the classic wire, or 16 on the secure wire",
         tx_dropped_oversize: - Drop "datagrams too long for the path",

@@ -20,7 +20,8 @@ pub const EXEC_FAILED: c_int = 127;
 ///
 /// The child has `supervisor` as descriptor 3, `handles` as descriptor 4 if given, and no other descriptor. Its standard streams
 /// are `/dev/null`, so that it keeps nothing of this program's parent. Its environment is empty, `name` is its only argument, and
-/// all signals are blocked. It dies by SIGKILL with the calling thread.
+/// all signals are blocked. It dies by SIGKILL with the calling thread, unless the caller has entered a
+/// Landlock domain meanwhile that forbids signals to it.
 pub fn spawn(
     executable: BorrowedFd<'_>,
     name: &CStr,

@@ -39,7 +39,7 @@ fn main() -> ExitCode {
 fn lie() -> ExitCode {
     let supervisor = process::inherited(process::SUPERVISOR_FD).expect("a channel");
     let channel = Channel::<FromResolver, ToResolver>::new(supervisor.try_clone().expect("a copy"));
-    let Ok(Some((ToResolver::Start { names, .. }, _))) = channel.recv() else { return ExitCode::FAILURE };
+    let Ok(Some((ToResolver::Start { names, become_user, .. }, _))) = channel.recv() else { return ExitCode::FAILURE };
     let one = |last: u8| Address(([192, 0, 2, last], 0).into());
     let mut honest = true;
     while let Ok(Some((ToResolver::Ask(name), _))) = channel.recv() {
@@ -61,6 +61,14 @@ fn lie() -> ExitCode {
             "end" => return ExitCode::SUCCESS,
             // In answer to the second question.
             "later" => say(name, vec![one(2); 9]),
+            "stay" => {
+                // As the resolver.
+                privsep::confine::drop_privileges(become_user).expect("no privileges");
+                say(name, vec![one(2)]);
+                loop {
+                    std::thread::sleep(std::time::Duration::from_secs(60));
+                }
+            }
             _ => {}
         }
     }
