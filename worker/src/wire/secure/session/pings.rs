@@ -191,6 +191,8 @@ impl Session {
             self.look_us = now_us + FAST_US;
             if settled {
                 counters.resting.store(true, Relaxed);
+                // Frames that were counted meanwhile have not seen the flag.
+                self.armed = counters.port.rx_frames.get() != frames;
             }
         }
     }

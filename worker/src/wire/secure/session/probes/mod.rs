@@ -36,19 +36,23 @@ const RUNS_US: u64 = 10 * SECOND;
 /// Microseconds to the next round where the round before got no answer, doubled each time up to 8 s; and where it must be repeated.
 const RETRY_US: u64 = 250 * MILLISECOND;
 const REPEAT_US: u64 = 50 * MILLISECOND;
-/// Least time in microseconds between two rounds of doubt that a suspicion causes. Checks of runs are rarer, three times as far apart.
+/// Least time in microseconds between two rounds of doubt that a suspicion causes.
 const SUSPECTS_US: u64 = 2 * SECOND;
+/// Least time in microseconds between two checks of runs that a suspicion causes, and the same where almost all datagrams are lost:
+/// losses of congestion must not delay that check.
+const SUSPECTS_RUNS_US: (u64, u64) = (6 * SECOND, 3 * SECOND);
 /// Least time in microseconds between two searches, and two checks of runs, that a possible new way of the path causes. They cost up to
 /// 50 kB.
 const WAY_US: u64 = 30 * SECOND;
 /// Microseconds after which a larger size, or runs, are tried again.
 const AGAIN_US: u64 = 600 * SECOND;
 /// A round of doubt: pairs of a small probe and one of the present size. A black hole loses all of the second kind and few of the
-/// first. At 30 % random loss in each direction that happens once in 1000 rounds, and the following search repairs the mistake.
+/// first. At 30 % random loss in each direction that happens once in 90 rounds, and the following search repairs the mistake.
 const PAIRS: usize = 6;
 const PAIR_US: u64 = 20 * MILLISECOND;
 const SMALL_ANSWERED: usize = 3;
-/// Least number of datagrams in a loss pattern. Half of them lost while pings are answered raises suspicion.
+/// Least number of datagrams in a loss pattern. Half of them lost while pings are answered raises suspicion; where one in so many
+/// arrives at most, almost all are lost.
 const PATTERN: u32 = 8;
 /// Packet of Ethernet, by which intervals are measured.
 const ETHERNET: u64 = 1500;
@@ -223,13 +227,14 @@ impl Prober {
         }
     }
 
-    /// Reacts to a loss pattern that fits a black hole or lost runs. Causes rounds of probes, and nothing else.
-    pub fn suspect(&mut self, now_us: u64) {
-        if self.doubt(now_us) && self.checked_us.is_some() && self.runs() {
-            let at_us = self.suspected_runs_us.map_or(0, |last| last + 3 * SUSPECTS_US).max(self.next_us);
-            if at_us < self.runs_us {
-                (self.runs_us, self.suspected_runs_us) = (at_us, Some(at_us));
-            }
+    /// Reacts to a loss pattern that fits a black hole or lost runs, with almost `all` datagrams lost or not. Causes rounds of probes,
+    /// and nothing else.
+    pub fn suspect(&mut self, all: bool, now_us: u64) {
+        let doubts = self.doubt(now_us);
+        if (doubts || all) && self.checked_us.is_some() && self.runs() {
+            let pause_us = if all { SUSPECTS_RUNS_US.1 } else { SUSPECTS_RUNS_US.0 };
+            let at_us = self.suspected_runs_us.map_or(0, |last| last + pause_us).max(now_us);
+            self.runs_us = self.runs_us.min(at_us);
         }
     }
 
@@ -254,7 +259,7 @@ impl Prober {
             }
         }
         if std::mem::replace(&mut self.traffic.oversize, oversize) < oversize {
-            self.suspect(now_us);
+            self.suspect(false, now_us);
         }
     }
 
@@ -266,7 +271,7 @@ impl Prober {
         if sent_here >= PATTERN || is_back {
             self.counts = Some((sent, opened));
             if !is_back && opened_here < sent_here.div_ceil(2) {
-                self.suspect(now_us);
+                self.suspect(opened_here <= sent_here / PATTERN, now_us);
             }
         }
     }
@@ -362,6 +367,10 @@ impl Prober {
             }
             Purpose::Runs => {
                 self.runs_us = if self.runs() { u64::MAX } else { now_us + AGAIN_US };
+                // The regular ones are further apart.
+                if self.checked_us.is_some_and(|last| now_us < last + self.interval(RUNS_US)) {
+                    self.suspected_runs_us = Some(now_us);
+                }
                 self.checked_us = Some(now_us);
             }
         }
@@ -410,7 +419,7 @@ impl Prober {
                     self.settle(now_us);
                 }
             }
-            Purpose::Confirm if answered(true) > 0 && answered(false) == 0 => self.suspect(now_us),
+            Purpose::Confirm if answered(true) > 0 && answered(false) == 0 => self.suspect(false, now_us),
             Purpose::Confirm => {}
             Purpose::Doubt if answered(true) < SMALL_ANSWERED => {}
             // A black hole.

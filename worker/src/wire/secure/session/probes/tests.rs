@@ -98,7 +98,7 @@ fn black_hole_is_found_within_half_a_second() {
     for limit in [1252, 1300, 1372, 1432] {
         let mut run = Run::new(3);
         run.run(5000, 1000, |_, _, _| true);
-        run.prober.suspect(run.now_us);
+        run.prober.suspect(false, run.now_us);
         run.run(500, 0, |size, _, _| size <= limit);
         assert!(run.carries().0 <= limit, "{limit}: {:?}", run.carries());
         run.run(1000, 0, |size, _, _| size <= limit);
@@ -136,13 +136,30 @@ fn lost_runs_are_found_and_tried_again() {
     run.run(5000, 1000, |_, _, _| true);
     let sizes = RunCheck::sizes(1472);
     let is_run = |size, before: &[u16]| before.first() != Some(&SMALL) && size > sizes[0];
-    run.prober.suspect(run.now_us);
+    run.prober.suspect(false, run.now_us);
     run.run(1000, 1000, |size, before, _| !is_run(size, before));
     assert_eq!(run.carries(), (1472, true, Some(false)));
     run.run(590_000, 1000, |size, before, _| !is_run(size, before));
     assert_eq!(run.carries().2, Some(false));
     run.run(12_000, 1000, |_, _, _| true);
     assert_eq!(run.carries().2, Some(true));
+}
+
+/// Losses of congestion have caused a check just before.
+#[test]
+fn lost_runs_are_found_after_congestion() {
+    let mut run = Run::new(9);
+    run.run(5000, 1000, |_, _, _| true);
+    let sizes = RunCheck::sizes(1472);
+    for _ in 0..20 {
+        run.prober.suspect(false, run.now_us);
+        run.run(100, 1000, |_, _, _| true);
+    }
+    for (sent, opened) in [(0, 0), (800, 100)] {
+        run.prober.note_counts(sent, opened, run.now_us);
+    }
+    run.run(2000, 1000, |size, before, _| before.first() == Some(&SMALL) || size <= sizes[0]);
+    assert_eq!(run.carries(), (1472, true, Some(false)));
 }
 
 /// A path that has failed may return by another network, which carries more.
@@ -173,7 +190,7 @@ fn policer_ends_no_runs() {
     let mut run = Run::new(5);
     for _ in 0..300 {
         run.run(1000, 1000, |_, before, _| before.iter().filter(|&&size| size > 1000).count() < 3);
-        run.prober.suspect(run.now_us);
+        run.prober.suspect(false, run.now_us);
     }
     assert_eq!(run.carries().2, Some(true));
 }
@@ -187,7 +204,7 @@ fn probes_are_bounded() {
         assert!(run.most(10, 300) <= 2000, "{limit}: {}", run.most(10, 300));
         for _ in 0..3000 {
             run.run(100, 1_000_000, |size, _, chance| size <= limit && chance >= 50);
-            run.prober.suspect(run.now_us);
+            run.prober.suspect(false, run.now_us);
         }
         assert!(run.most(300, 600) <= 14_000, "{limit}: {}", run.most(300, 600));
         // A path whose way changes twice a second.
