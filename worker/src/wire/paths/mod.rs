@@ -157,14 +157,16 @@ impl<W: AsRef<Evidence> + AsMut<Evidence>> Paths<W> {
         judged | chosen | self.update_health(now_us)
     }
 
-    /// Pause before frames leave by the paths of the route, after they have left by the paths in `carried`. `None` where frames moved
-    /// from no path that answers.
+    /// Pause before frames leave by the route, after those of the paths in `carried`. It follows from each path that answers and has
+    /// carried frames, and each other path of the route: if the first one carries no more, or the second one did not before. `None`
+    /// without such a pair.
     fn pause_us(&self, carried: [bool; MAX_PATHS]) -> Option<u64> {
         let paths = || self.all.iter().map(|path| path.wire.as_ref()).enumerate();
         let left = || paths().filter(|(number, evidence)| carried[*number] && evidence.standing().class.answers());
         let taken = paths().filter(|&(number, _)| self.route.uses(number));
-        let moves = taken.flat_map(|to| left().filter(move |from| from.0 != to.0).map(move |from| (from.1, to.1)));
-        moves.map(|(from, to)| pace::pause_us(from.rtt(), to.rtt())).max()
+        let moves = taken.flat_map(|to| left().map(move |from| (from, to)));
+        let moves = moves.filter(|(from, to)| from.0 != to.0 && (!self.route.uses(from.0) || !carried[to.0]));
+        moves.map(|(from, to)| pace::pause_us(from.1.rtt(), to.1.rtt())).max()
     }
 
     fn update_health(&mut self, now_us: u64) -> bool {

@@ -182,10 +182,12 @@ fn second_path_carries_copies_and_flows_through_cut() {
         let mut world = World::new(&[CLEAR, Sky { rtt_us: 300 * MILLISECOND, ..CLEAR }]);
         world.paths = world.paths.with_policy(policy, [1; MAX_PATHS]);
         world.run(SECOND);
+        let cut_us = world.now_us;
         world.cut(0, true);
         for _ in 0..1000 {
             world.run(MILLISECOND);
-            assert!(world.paths.route().uses(1), "{policy:?} at {}", world.now_us);
+            let route = world.paths.route();
+            assert!(route.uses(1) && route.from_us < cut_us, "{policy:?} at {}", world.now_us);
         }
         assert_eq!(world.class(0), Class::Dead);
     }
