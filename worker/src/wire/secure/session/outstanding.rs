@@ -7,7 +7,7 @@ use privsep::ipc::{MAX_PATHS, PathHealth, PathReport, PathSettings, SharedPath};
 
 use super::SECOND;
 use super::limits::Recent;
-use super::probes::Prober;
+use super::probes::{Counts, Prober};
 use crate::endpoint::{Endpoint, Target};
 use crate::wire::paths::Paths;
 use crate::wire::paths::choose::Class;
@@ -91,8 +91,9 @@ pub struct Ping {
     pub path: usize,
     pub to: Target,
     pub sent_us: u64,
-    /// Datagrams that had been sent by the path.
+    /// Datagrams that had been sent by the path, and pings and pongs among them.
     pub passed: u32,
+    pub pings: u32,
     /// Whether the pong leaves by every path.
     pub every_path: bool,
 }
@@ -167,7 +168,7 @@ impl Outstanding {
         } else {
             return None;
         };
-        let (sent_us, passed, to) = (ping.sent_us, ping.passed, ping.to);
+        let (sent_us, passed, pings, to) = (ping.sent_us, ping.passed, ping.pings, ping.to);
         if way == Answered::Directly {
             self.0.remove(at);
             // The peer is where the pong came from. If the ping's source address no longer existed, that is another local address.
@@ -190,7 +191,7 @@ impl Outstanding {
             path.estimate.answered(tick, now_us.saturating_sub(sent_us));
         }
         path.wire.evidence.to_peer.take(passed, pinged.counts.opened, now_us);
-        path.wire.prober.note_counts(passed, pinged.counts.opened, now_us);
+        path.wire.prober.note_counts(Counts { sent: passed, pings, opened: pinged.counts.opened }, now_us);
         path.wire.received(pinged.counts, now_us);
         path.wire.answered(sent_us, now_us, way == Answered::Elsewhere);
         Some(way)
@@ -214,7 +215,7 @@ mod tests {
 
     impl Sent {
         fn pinged(&mut self, token: [u8; 8], path: usize, to: Target, sent_us: u64) {
-            self.pings.pinged(Ping { token, path, to, sent_us, passed: 0, every_path: true });
+            self.pings.pinged(Ping { token, path, to, sent_us, passed: 0, pings: 0, every_path: true });
         }
 
         fn ponged(&mut self, token: [u8; 8], path: usize, source: Option<Endpoint>, tick: u64, now_us: u64) -> bool {

@@ -106,7 +106,17 @@ impl Session {
         let passed = self.passed(path, counts);
         let leaves = self.say(path, target, &content::ping(token, passed, every_path), out);
         if leaves {
-            self.pings.pinged(Ping { token, path, to: target, sent_us: now_us, passed: passed.sent, every_path });
+            #[allow(clippy::cast_possible_truncation)] // Modulo 2^32.
+            let pings = counts.pings_sent.get().wrapping_add(counts.pongs_sent.get()) as u32;
+            self.pings.pinged(Ping {
+                token,
+                path,
+                to: target,
+                sent_us: now_us,
+                passed: passed.sent,
+                pings,
+                every_path,
+            });
             counts.pings_sent.add(1);
         }
         leaves

@@ -51,7 +51,7 @@ const AGAIN_US: u64 = 600 * SECOND;
 const PAIRS: usize = 6;
 const PAIR_US: u64 = 20 * MILLISECOND;
 const SMALL_ANSWERED: usize = 3;
-/// Least number of datagrams in a loss pattern. Half of them lost while pings are answered raises suspicion; where one in so many
+/// Least number of datagrams in a loss pattern, apart from pings and pongs. More than half of them lost while pings are answered raises suspicion; where one in so many
 /// arrives at most, almost all are lost.
 const PATTERN: u32 = 8;
 /// Packet of Ethernet, by which intervals are measured.
@@ -62,6 +62,17 @@ const ETHERNET: u64 = 1500;
 pub struct Probe {
     pub token: [u8; 8],
     pub size: u16,
+}
+
+/// Counts at a ping, modulo 2^32.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Datagrams that were sent by the path before the ping.
+    pub sent: u32,
+    /// Pings and pongs among them.
+    pub pings: u32,
+    /// Datagrams that the peer has opened by then.
+    pub opened: u32,
 }
 
 /// Purpose of a round.
@@ -108,8 +119,8 @@ pub struct Prober {
     silent: u32,
     runs: RunCheck,
     traffic: Traffic,
-    /// Datagrams that were sent by the path and opened by the peer, at the start of the present loss pattern.
-    counts: Option<(u32, u32)>,
+    /// Counts at the start of the present loss pattern.
+    counts: Option<Counts>,
 }
 
 /// Bytes that a path has sent, without probes.
@@ -263,15 +274,20 @@ impl Prober {
         }
     }
 
-    /// Takes the counts of an answered ping, modulo 2^32: datagrams sent by the path before it, and opened by the peer by then.
-    pub fn note_counts(&mut self, sent: u32, opened: u32, now_us: u64) {
-        let (from_sent, from_opened) = *self.counts.get_or_insert((sent, opened));
-        let (sent_here, opened_here) = (sent.wrapping_sub(from_sent), opened.wrapping_sub(from_opened));
-        let is_back = sent_here > u32::MAX / 2 || opened_here > u32::MAX / 2;
-        if sent_here >= PATTERN || is_back {
-            self.counts = Some((sent, opened));
-            if !is_back && opened_here < sent_here.div_ceil(2) {
-                self.suspect(opened_here <= sent_here / PATTERN, now_us);
+    /// Takes the counts of an answered ping. Pings and pongs among the datagrams arrive singly, and would hide the loss of the others.
+    pub fn note_counts(&mut self, counts: Counts, now_us: u64) {
+        let from = *self.counts.get_or_insert(counts);
+        let [sent, pings, opened] = [
+            counts.sent.wrapping_sub(from.sent),
+            counts.pings.wrapping_sub(from.pings),
+            counts.opened.wrapping_sub(from.opened),
+        ];
+        let is_back = [sent, pings, opened].into_iter().any(|count| count > u32::MAX / 2);
+        let (others, lost) = (sent.saturating_sub(pings), sent.saturating_sub(opened));
+        if others >= PATTERN || is_back {
+            self.counts = Some(counts);
+            if !is_back && lost > others / 2 {
+                self.suspect(opened <= sent / PATTERN, now_us);
             }
         }
     }

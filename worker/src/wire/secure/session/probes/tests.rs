@@ -114,16 +114,20 @@ fn black_hole_is_found_within_half_a_second() {
 #[test]
 fn loss_pattern_raises_suspicion() {
     for (counts, suspects) in [
-        (&[(0, 0), (7, 0), (8, 4)][..], false),
-        (&[(0, 0), (7, 0), (8, 3)], true),
-        (&[(u32::MAX, 7), (3, 7), (20, 12)], true),
-        (&[(100, 100), (0, 0), (8, 8), (7, 3)], false),
-        (&[(100, 100), (200, 50)], false),
+        (&[(0, 0, 0), (7, 0, 0), (8, 0, 4)][..], false),
+        (&[(0, 0, 0), (7, 0, 0), (8, 0, 3)], true),
+        (&[(u32::MAX, 3, 7), (3, 3, 7), (20, 3, 12)], true),
+        (&[(100, 0, 100), (0, 0, 0), (8, 0, 8), (7, 0, 3)], false),
+        (&[(100, 9, 100), (200, 9, 50)], false),
+        // Pings and pongs arrive.
+        (&[(0, u32::MAX, 0), (27, 19, 22)], false),
+        (&[(0, u32::MAX, 0), (27, 18, 23)], false),
+        (&[(0, u32::MAX, 0), (27, 18, 22)], true),
     ] {
         let mut run = Run::new(6);
         run.run(5000, 1000, |_, _, _| true);
-        for &(sent, opened) in counts {
-            run.prober.note_counts(sent, opened, run.now_us);
+        for &(sent, pings, opened) in counts {
+            run.prober.note_counts(Counts { sent, pings, opened }, run.now_us);
         }
         assert_eq!(run.prober.doubts, suspects, "{counts:?}");
     }
@@ -156,7 +160,7 @@ fn lost_runs_are_found_after_congestion() {
         run.run(100, 1000, |_, _, _| true);
     }
     for (sent, opened) in [(0, 0), (800, 100)] {
-        run.prober.note_counts(sent, opened, run.now_us);
+        run.prober.note_counts(Counts { sent, pings: 0, opened }, run.now_us);
     }
     run.run(2000, 1000, |size, before, _| before.first() == Some(&SMALL) || size <= sizes[0]);
     assert_eq!(run.carries(), (1472, true, Some(false)));
